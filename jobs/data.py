@@ -1,0 +1,267 @@
+"""The data of a trial: which rows train, which are held out, and the token ids of an example.
+
+Owns the splits, the rule that no prompt stands on both sides, and what part of an example is the answer. Reading files is left to rows.py,
+the chat template and the tokenizer to template.py, the order of the examples to mix.py. Imports neither torch nor transformers: the plan
+uses it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from jobs.config import Data
+from jobs.rows import EXTENSIONS, Row, read_rows
+from jobs.template import Template
+
+CUT_SHARE = 0.1
+MOST_CUT = {"valid": 400, "test": 1000}  # more rows cost every trial time and narrow the interval little
+
+
+@dataclass
+class Corpus:
+    """Rows by use, after everything that must not be trained on is out."""
+
+    sources: dict[str, list[Row]]
+    """Training rows by the name of their source, in alphabetical order of the names."""
+    valid: list[Row]
+    test: list[Row]
+    notes: list[str] = field(default_factory=list)
+    """What was cut and what was dropped, and why, in words."""
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 over the rows of "valid", "test" and each "train/SOURCE", as hexadecimal digits."""
+        parts = {f"train/{name}": rows for name, rows in self.sources.items()} | {"valid": self.valid, "test": self.test}
+        return {name: digest(rows) for name, rows in parts.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all digests: the same rows under the same names give the same one, wherever the files lie."""
+        return hashlib.sha256(json.dumps(self.digests, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row as the model sees it."""
+
+    ids: list[int]
+    """Tokens of the prompt and then of the answer, the end-of-turn token included."""
+    prompt_length: int
+    """How many of `ids` are the prompt."""
+    text: str
+    """The prompt exactly as the model is given it."""
+    reference: str
+    """The answer in plain text, without white space around it: what a decoded answer is compared with."""
+    num_cut: int = 0
+    """Tokens that the prompt lost at its beginning because the example was longer than train.max_length."""
+
+
+def load_corpus(data: Data) -> Corpus:
+    """Read all files of `data`, cut what has no file, and drop training rows whose prompt is held out.
+
+    Held-out rows are chosen by a hash of their prompt, so neither the weights of the sources nor the order of the rows matters. Paths are
+    relative to the working directory. Raises ValueError with one line per problem.
+    """
+    problems: list[str] = []
+    if data.sources and not any(source.weight for source in data.sources.values()):
+        problems.append("data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
+    files = find_files(data, problems)
+    read = {use: rows for use, path in files.items() if (rows := try_read(use, path, data.instruction, problems))}
+    if problems:
+        raise ValueError("\n".join(problems))
+    held_out = {split: read.pop(split) for split in ("valid", "test") if split in read}
+    corpus = Corpus({use.removeprefix("sources."): read[use] for use in sorted(read)}, held_out.get("valid", []), held_out.get("test", []))
+    separate(corpus)
+    check_left(corpus, held_out)
+    cut(corpus, [split for split in ("valid", "test") if split not in held_out])
+    check_left(corpus, held_out)
+    return corpus
+
+
+def check_left(corpus: Corpus, held_out: Container[str]) -> None:
+    """Raise ValueError when a source, or a validation split that was read from a file, has lost its last row."""
+    empty = [f"data.sources.{name}" for name, rows in corpus.sources.items() if not rows]
+    empty += ["data.valid"] if "valid" in held_out and not corpus.valid else []
+    if empty:
+        raise ValueError("\n".join(f"{name} has no rows left: {'; '.join(corpus.notes)}" for name in empty))
+
+
+def find_files(data: Data, problems: list[str]) -> dict[str, str]:
+    """Path by use: "valid", "test" and "sources.NAME". Splits without a file are left out."""
+    files = {f"sources.{name}": source.path for name, source in data.sources.items()}
+    found = find_folder_files(data.folder, problems) if data.folder is not None else {}
+    if "train" in found:
+        if "train" in data.sources:
+            problems.append(f'data.sources.train: {found["train"]} already is the source "train"; give the other one another name')
+        files.setdefault("sources.train", found["train"])
+    elif not files and not problems:
+        problems.append(f"data.folder: {data.folder} has no train.jsonl, train.csv or train.parquet; it holds {list_names(data.folder)}")
+    for split, path in (("valid", data.valid), ("test", data.test)):
+        if path is not None or split in found:
+            files[split] = path if path is not None else found[split]
+    return files
+
+
+def find_folder_files(folder: str, problems: list[str]) -> dict[str, str]:
+    """Path of train, valid and test in a folder, where there is one. Two files for one of them is a problem: neither can be preferred."""
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        problems.append(f"data.folder: {folder} is not a folder (looked in {Path.cwd()})")
+        return {}
+    found = {}
+    for split in ("train", "valid", "test"):
+        paths = [str(place / (split + extension)) for extension in EXTENSIONS if (place / (split + extension)).is_file()]
+        if len(paths) > 1:
+            problems.append(f"data.folder: {' and '.join(paths)} both hold {split} rows; remove one")
+        if paths:
+            found[split] = paths[0]
+    return found
+
+
+def list_names(folder: str | None) -> str:
+    """The files of a folder, for a message."""
+    names = sorted(entry.name for entry in Path(folder or ".").expanduser().iterdir())
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"
+
+
+def try_read(use: str, path: str, instruction: str, problems: list[str]) -> list[Row]:
+    """The rows of a file; what is wrong with it goes to `problems`, so that all files are read before anyone is told."""
+    try:
+        return read_rows(path, instruction)
+    except ValueError as error:
+        problems.append(f"data.{use}: {error}")
+        return []
+
+
+def separate(corpus: Corpus) -> None:
+    """Drop validation rows that stand in test, and training rows that stand in either: a score must be about unseen prompts."""
+    test = {row.key for row in corpus.test}
+    corpus.valid, dropped = without(corpus.valid, test)
+    if dropped:
+        corpus.notes.append(f"valid: {dropped:,} of {dropped + len(corpus.valid):,} rows dropped, their prompt stands in test")
+    held_out = test | {row.key for row in corpus.valid}
+    for name, rows in corpus.sources.items():
+        corpus.sources[name], dropped = without(rows, held_out)
+        if dropped:
+            corpus.notes.append(f"{name}: {dropped:,} of {len(rows):,} rows dropped, their prompt stands in valid or test")
+
+
+def without(rows: list[Row], keys: set[str]) -> tuple[list[Row], int]:
+    """The rows with another key than `keys`, and how many had one of them."""
+    kept = [row for row in rows if row.key not in keys]
+    return kept, len(rows) - len(kept)
+
+
+def cut(corpus: Corpus, missing: list[str]) -> None:
+    """Take about a tenth of the training rows for each missing split; all rows of one prompt go to the same side."""
+    if not missing:
+        return
+    rows = [row for source in corpus.sources.values() for row in source]
+    counts = Counter(row.key for row in rows)
+    if len(counts) < len(missing) + 1:
+        raise ValueError(
+            f"data: {len(counts)} different prompts are too few to cut {' and '.join(missing)} from; "
+            f"add rows, or name files in {' and '.join(f'data.{split}' for split in missing)}"
+        )
+    order = sorted(counts, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
+    for split in missing:
+        chosen = choose(order, counts, min(MOST_CUT[split], max(1, round(CUT_SHARE * len(rows)))))
+        order = [key for key in order if key not in chosen]
+        setattr(corpus, split, [row for row in rows if row.key in chosen])
+        origin = []
+        for name, source in corpus.sources.items():
+            corpus.sources[name], taken = without(source, chosen)
+            origin += [f"{name} {taken:,}"] if taken else []
+        size = len(getattr(corpus, split))
+        corpus.notes.append(f"{split}: {size:,} rows cut from the training rows by a hash of the prompt ({', '.join(origin)})")
+
+
+def choose(order: list[str], counts: Counter[str], target: int) -> set[str]:
+    """Keys in `order` whose rows together come to at most `target`; the rarest key alone if every key has more rows than that."""
+    chosen, size = set(), 0
+    for key in order:
+        if size + counts[key] <= target:
+            chosen.add(key)
+            size += counts[key]
+    return chosen or {min(order, key=lambda key: counts[key])}
+
+
+def digest(rows: Iterable[Row]) -> str:
+    """SHA-256 over the messages of all rows, in order."""
+    return hashlib.sha256(json.dumps([row.messages for row in rows], sort_keys=True).encode()).hexdigest()
+
+
+def encode_row(row: Row, template: Template, max_length: int) -> Example:
+    """The example of one row; see `encode_rows`."""
+    return encode_rows([row], template, max_length)[0]
+
+
+def encode_rows(rows: Sequence[Row], template: Template, max_length: int, where: str = "data") -> list[Example]:
+    """Token ids of every row, at most `max_length` each.
+
+    Prompt and answer are tokenised apart: when the model answers, it has seen the ids of the prompt alone, and in training it must see the
+    same. A prompt that is too long loses its beginning, except for a beginning-of-text token, and `num_cut` says how much. Raises
+    ValueError for an answer that leaves no room for one token of prompt.
+    """
+    prompts = [template.render(row.context, add_generation_prompt=True) for row in rows]
+    answers = list(render_answers(rows, prompts, template))
+    answer_ids = {text: template.encode_continuation(text) for text in dict.fromkeys(answers)}
+    prompt_ids = template.encode_batch(prompts)
+    start = template.encode(template.special_tokens.get("bos_token", ""))
+    examples = []
+    for row, prompt, ids, answer in zip(rows, prompts, prompt_ids, (answer_ids[text] for text in answers), strict=True):
+        room = max_length - len(answer)
+        if room < 1:
+            raise ValueError(
+                f"{where}: {row.place}: the answer has {len(answer)} tokens, too many for train.max_length={max_length}, which must also "
+                f"hold some of the prompt; raise train.max_length to {len(answer) + min(len(ids), 64)} or shorten the answer"
+            )
+        kept = shorten(ids, room, start)
+        text = prompt if kept is ids else template.decode(kept, skip_special=False)
+        examples.append(Example(kept + answer, len(kept), text, row.answer.strip(), len(ids) - len(kept)))
+    return examples
+
+
+def shorten(ids: list[int], room: int, start: list[int]) -> list[int]:
+    """The last `room` ids, `ids` itself if there are no more. The beginning-of-text token stays first: models go astray without it."""
+    if len(ids) <= room:
+        return ids
+    if len(start) == 1 and ids[:1] == start and room > 1:
+        return start + ids[len(ids) - room + 1 :]
+    return ids[len(ids) - room :]
+
+
+def render_answers(rows: Sequence[Row], prompts: Sequence[str], template: Template) -> Iterator[str]:
+    """What the model must write after each prompt, up to and including the end-of-turn token.
+
+    How a template writes the last message depends on that message and on who spoke before, not on what was said, so that one rendering
+    serves all rows with the same answer.
+    """
+    known: dict[str, str] = {}
+    for row, prompt in zip(rows, prompts, strict=True):
+        case = repr((row.messages[-1], [message["role"] for message in row.context]))
+        if case not in known:
+            text = template.render(row.messages, add_generation_prompt=False)
+            known[case] = cut_answer(text[len(prompt) :] if text.startswith(prompt) else "", row.answer, template)
+        yield known[case]
+
+
+def cut_answer(rest: str, answer: str, template: Template) -> str:
+    """The answer out of what a template wrote after the prompt, with one end-of-turn token, which is added where the template has none.
+
+    `rest` is empty when the template rewrites the prompt once an answer follows; the answer is then taken as it stands in the row.
+    """
+    content = answer.strip()
+    rest = rest or content
+    stop = rest.rfind(content) + len(content) if content in rest else 0
+    found = [(place, end) for end in template.eos_tokens if (place := rest.find(end, stop)) >= 0]
+    if found:
+        place, end = min(found)
+        return rest[: place + len(end)]
+    return (rest[:stop] or rest.rstrip()) + template.end_of_turn

@@ -1,0 +1,176 @@
+"""Judging a model: loss and exact match on held-out rows, greedy answers, and how sure a score is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from jobs.config import BaseModel, Trial
+from jobs.data import Example, Template, encode_rows, load_corpus
+from jobs.model import answer_logits, pick_device, restore, shared_prefix
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over rows, so that workers' shares can be added up."""
+
+    loss: float = 0.0
+    """Cross-entropy in nats, summed over answer tokens."""
+    tokens: int = 0
+    exact: int = 0
+    rows: int = 0
+
+    def metrics(self) -> dict[str, float]:
+        """`valid/loss` in nats per answer token and `valid/exact_match` as a share of rows."""
+        return {"valid/loss": self.loss / max(self.tokens, 1), "valid/exact_match": self.exact / max(self.rows, 1)}
+
+
+def portions(examples: list[Example], tokens: int) -> Iterator[list[Example]]:
+    """Cut examples into groups of like length of at most `tokens` tokens, padding included; a longer example goes alone."""
+    group: list[Example] = []
+    for example in sorted(examples, key=lambda e: len(e.ids)):
+        if group and len(example.ids) * (len(group) + 1) > tokens:
+            yield group
+            group = []
+        group.append(example)
+    if group:
+        yield group
+
+
+@torch.no_grad()
+def tally(model: Any, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False) -> Tally:
+    """Loss and exact match without generation.
+
+    Greedy decoding gives a reference answer if and only if every answer token is the most likely one after the reference before it, so
+    one forward pass decides. An answer that spells the same text with other tokens counts as a miss. `tokens` bounds one pass;
+    `sharing` runs a common beginning of the prompts once.
+    """
+    total = Tally()
+    for group in portions(examples, tokens):
+        keep = max(len(example.ids) - example.prompt_length for example in group)
+        logits, targets = answer_logits(model, group, keep, pad_id, shared_prefix(group) if sharing else 0)
+        targets = answer_only(targets, group, keep)
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+        hit = ((logits.argmax(-1) == targets) | (targets == -100)).all(1)
+        total = Tally(
+            total.loss + float(losses), total.tokens + int((targets != -100).sum()), total.exact + int(hit.sum()), total.rows + len(group)
+        )
+    return total
+
+
+def answer_only(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:
+    """`targets` (N, keep) with everything but the answers set to -100."""
+    lengths = torch.tensor([len(example.ids) - example.prompt_length for example in group], device=targets.device)
+    columns = torch.arange(keep, device=targets.device)
+    return targets.masked_fill(columns[None, :] < keep - lengths[:, None], -100)
+
+
+@torch.no_grad()
+def answer(model: Any, prompts: list[list[int]], template: Template, max_new_tokens: int, tick: Callable[[int], None]) -> list[str]:
+    """Greedy answers as text, in the order of `prompts` (token ids).
+
+    Rows of equal length go together, so nothing is padded and a row's answer does not depend on its neighbours beyond rounding.
+    """
+    device = next(model.parameters()).device
+    by_length: dict[int, list[int]] = {}
+    for index, ids in enumerate(prompts):
+        by_length.setdefault(len(ids), []).append(index)
+    answers = [""] * len(prompts)
+    for _, rows in sorted(by_length.items()):
+        for start in range(0, len(rows), 32):
+            chunk = rows[start : start + 32]
+            inputs = torch.tensor([prompts[row] for row in chunk], device=device)
+            for row, ids in zip(chunk, greedy(model, inputs, template.eos_ids, max_new_tokens), strict=True):
+                answers[row] = template.decode(ids).strip()
+            tick(len(chunk))
+    return answers
+
+
+def greedy(model: Any, inputs: torch.Tensor, eos_ids: list[int], max_new_tokens: int) -> list[list[int]]:
+    """The most likely continuation of each row of `inputs` (N, L), cut before the end-of-turn token."""
+    produced = model.generate(
+        input_ids=inputs,
+        attention_mask=torch.ones_like(inputs),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        repetition_penalty=1.0,
+        eos_token_id=eos_ids,
+        pad_token_id=eos_ids[0],
+    )[:, inputs.shape[1] :].tolist()
+    return [row[: next((i for i, token in enumerate(row) if token in eos_ids), len(row))] for row in produced]
+
+
+def interval(hits: list[bool], confidence: float, resamples: int, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval (Efron, 1979) of a mean of 0/1 outcomes: low and high."""
+    # The mean of n draws with replacement from 0/1 outcomes is a binomial count, which is drawn directly.
+    counts = numpy.random.default_rng(seed).binomial(len(hits), sum(hits) / len(hits), size=resamples)
+    tail = (1 - confidence) / 2
+    low, high = numpy.quantile(counts / len(hits), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One model on the test split."""
+
+    exact_match: float
+    low: float
+    high: float
+    predictions: list[dict[str, str]]
+    """Per row: text (exactly what the model was given), reference, prediction."""
+
+    def metrics(self) -> dict[str, float]:
+        """As MLflow metrics."""
+        return {"test/exact_match": self.exact_match, "test/exact_match_low": self.low, "test/exact_match_high": self.high}
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a model is judged; the same for the base, the candidate and the champion."""
+
+    confidence: float
+    resamples: int
+    max_new_tokens: int | None
+    num_threads: int
+
+
+def judge(trial: Trial, base: BaseModel, folder: str | None, rule: Judging, tick: Callable[[int, int], None] = lambda done, total: None) -> Verdict:
+    """Answer every test row with the base (folder None) or with what was trained on it, in float32, and score the answers.
+
+    float32 because a reader who loads the version with plain transformers gets the base's stored float32 and must see the same answers.
+    """
+    torch.set_num_threads(rule.num_threads)
+    template = Template(base.path)
+    examples = encode_rows(load_corpus(trial.data).test, template, trial.train.max_length, "test")
+    longest = max(len(example.ids) - example.prompt_length for example in examples)
+    model = restore(base, None if folder is None else Path(folder), torch.float32, pick_device())
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        tick(done, len(examples))
+
+    prompts = [example.ids[: example.prompt_length] for example in examples]
+    answers = answer(model, prompts, template, rule.max_new_tokens or longest, count)
+    hits = [given == example.reference.strip() for given, example in zip(answers, examples, strict=True)]
+    low, high = interval(hits, rule.confidence, rule.resamples)
+    rows = [
+        {"text": example.text, "reference": example.reference, "prediction": given} for example, given in zip(examples, answers, strict=True)
+    ]
+    return Verdict(sum(hits) / len(hits), low, high, rows)
+
+
+def to_dict(verdict: Verdict) -> dict[str, Any]:
+    """For writing to disk."""
+    return dataclasses.asdict(verdict)

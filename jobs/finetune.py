@@ -1,0 +1,235 @@
+"""Training one trial: read the rows, attach the adapter, step, evaluate at rungs. Free of Ray, so that it runs and is tested anywhere.
+
+Every random choice comes from (seed, step), never from a global stream, so that a resumed trial ends as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.config import BaseModel, Optim, Trial
+from jobs.data import Corpus, Example, Template, encode_rows, load_corpus
+from jobs.evaluate import Tally, answer_only, portions, tally
+from jobs.mix import Mix
+from jobs.model import answer_logits, attach, can_share_prefix, load, pick_device, pick_dtype, precision, restore, save, shared_prefix
+
+
+@dataclass
+class World:
+    """This worker's place among the data-parallel workers of a trial."""
+
+    rank: int = 0
+    size: int = 1
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over the workers, in place."""
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+
+@dataclass
+class Hooks:
+    """What the training loop tells its surroundings."""
+
+    on_rung: Callable[[dict[str, float], Callable[[Path], None]], None]
+    """Called by every worker after each evaluation, with the metrics and a function that writes a checkpoint into a folder."""
+    on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, metrics: None)
+    """Called by worker 0 after each optimizer step."""
+    say: Callable[[str], None] = field(default=lambda text: None)
+    """Called with what the user should know, such as a smaller micro-batch."""
+
+
+class Training:
+    """The state of one trial in one worker: model, optimizer, data, and how far it is."""
+
+    def __init__(self, trial: Trial, base: BaseModel, world: World, hooks: Hooks, checkpoint: Path | None) -> None:
+        self.trial, self.world, self.hooks = trial, world, hooks
+        self.device = pick_device()
+        self.dtype = pick_dtype(trial.train.dtype, self.device)
+        self.full = trial.adapter.kind == "full"
+        self.template = Template(base.path)
+        self.corpus = load_corpus(trial.data)
+        self.valid = self.encode(self.corpus, "valid")
+        weights = {name: source.weight for name, source in trial.data.sources.items()}
+        sizes = {name: len(rows) for name, rows in self.corpus.sources.items()}
+        self.mix = Mix(sizes, {name: weights.get(name, 1.0) for name in sizes}, trial.seed)
+        self.budget = trial.train.tokens_per_step
+        self.step = 0
+        self.model = self.build(base, checkpoint)
+        self.sharing = can_share_prefix(self.model, self.valid, self.template.eos_id)
+        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimizer = adamw(self.weights, trial.optim)
+        if checkpoint is not None:
+            state = torch.load(checkpoint / "state.pt", map_location=self.device, weights_only=True)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+
+    def build(self, base: BaseModel, checkpoint: Path | None) -> Any:
+        """The model at the start, or as a checkpoint left it."""
+        if checkpoint is None:
+            return attach(load(base.path, self.dtype_in_memory, self.device), self.trial.adapter, self.trial.seed)
+        model = restore(base, checkpoint / "model", self.dtype_in_memory, self.device, trainable=True)
+        return model.requires_grad_(True) if self.full else model
+
+    @property
+    def dtype_in_memory(self) -> torch.dtype:
+        """A frozen base lies in the computing format; weights that are trained lie in float32."""
+        return torch.float32 if self.full else self.dtype
+
+    def encode(self, corpus: Corpus, split: str) -> list[Example]:
+        """A held-out split, tokenised."""
+        return encode_rows(getattr(corpus, split), self.template, self.trial.train.max_length, split)
+
+    def batch(self) -> list[Example]:
+        """The whole batch of the current step, over all workers."""
+        picks = self.mix.batch(self.step, self.trial.train.batch_size)
+        return [
+            encode_rows([self.corpus.sources[name][row]], self.template, self.trial.train.max_length, f"data.sources.{name}")[0]
+            for name, row in picks
+        ]
+
+    def train_step(self) -> dict[str, float]:
+        """One optimizer step; returns its metrics. Raises FloatingPointError when the loss is not finite."""
+        began = time.perf_counter()
+        batch = self.batch()
+        supervised = sum(self.loss_tokens(example) for example in batch)
+        rate = learning_rate(self.trial.optim, self.step, self.trial.train.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.gradients(batch[self.world.rank :: self.world.size], supervised)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"loss is not finite at step {self.step + 1} (optim.lr={self.trial.optim.lr}); a smaller optim.lr helps")
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.trial.optim.max_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        seconds = time.perf_counter() - began
+        tokens = sum(len(example.ids) for example in batch)
+        return {
+            "train/loss": loss,
+            "train/learning_rate": rate,
+            "train/gradient_norm": float(norm),
+            "train/tokens_per_second": tokens / seconds,
+            "train/examples_per_second": len(batch) / seconds,
+        }
+
+    def gradients(self, share: list[Example], supervised: int) -> float:
+        """Add this step's gradients up over micro-batches and workers; returns the mean loss per supervised token of the whole batch.
+
+        Out of memory: the token budget is halved and the batch done again, which changes nothing in the sum but its rounding.
+        """
+        while True:
+            try:
+                self.model.train()
+                loss = sum((self.backward(group, supervised) for group in portions(share, self.budget)), 0.0)
+                break
+            except (MemoryError, RuntimeError) as error:
+                self.shrink(share, error)
+        totals = [torch.tensor([loss], dtype=torch.float32, device=self.device)]
+        if self.world.size > 1:
+            for weight in self.weights:
+                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                self.world.add(weight.grad)
+            self.world.add(totals[0])
+        return float(totals[0])
+
+    def backward(self, group: list[Example], supervised: int) -> float:
+        """Forward and backward of one micro-batch."""
+        torch.manual_seed(hash((self.trial.seed, self.step, self.world.rank)) & 0x7FFFFFFF)
+        everything = self.trial.train.on == "all"
+        keep = max(len(e.ids) - 1 if everything else len(e.ids) - e.prompt_length for e in group)
+        with precision(self.dtype, self.device, self.full):
+            logits, targets = answer_logits(self.model, group, keep, self.template.eos_id, shared_prefix(group) if self.sharing and not everything else 0)
+        if not everything:
+            targets = answer_only(targets, group, keep)
+        else:
+            targets = without_first(targets, group, keep)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum") / supervised
+        loss.backward()
+        return float(loss.detach())
+
+    def loss_tokens(self, example: Example) -> int:
+        """Tokens of one example that carry loss."""
+        return len(example.ids) - 1 if self.trial.train.on == "all" else len(example.ids) - example.prompt_length
+
+    def shrink(self, share: list[Example], error: Exception) -> None:
+        """Halve the token budget after running out of memory; raises when one example alone does not fit, or on any other error."""
+        if not out_of_memory(error):
+            raise error
+        self.optimizer.zero_grad(set_to_none=True)
+        longest = max(len(example.ids) for example in share)
+        total = sum(len(example.ids) for example in share)
+        if self.budget <= longest:
+            raise MemoryError(f"out of memory on one example of {longest} tokens; a smaller train.max_length or a smaller model helps") from None
+        self.budget = max(min(self.budget, total) // 2, longest)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.hooks.say(f"out of memory at step {self.step + 1}: goes on with train.tokens_per_step={self.budget}, same effective batch")
+
+    def evaluate(self) -> dict[str, float]:
+        """Score the validation split, shared between the workers."""
+        self.model.eval()
+        with precision(self.dtype, self.device, self.full):
+            own = tally(self.model, self.valid[self.world.rank :: self.world.size], self.template.eos_id, 4 * self.budget, self.sharing)
+        sums = torch.tensor(dataclasses.astuple(own), dtype=torch.float64, device=self.device)
+        loss, tokens, exact, rows = self.world.add(sums).tolist()
+        return Tally(loss, int(tokens), int(exact), int(rows)).metrics()
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint: model/ as it would be registered, and state.pt to go on from."""
+        save(self.model, folder / "model")
+        torch.save({"optimizer": self.optimizer.state_dict(), "step": self.step}, folder / "state.pt")
+
+
+def finetune(trial: Trial, base: BaseModel, hooks: Hooks, world: World | None = None, checkpoint: Path | None = None) -> None:
+    """Train `trial` to its last step, from the start or from a checkpoint folder.
+
+    Raises ValueError for data that cannot be used, FloatingPointError for a loss that is not finite, MemoryError when not even one
+    example fits.
+    """
+    world = world or World()
+    state = Training(trial, base, world, hooks, checkpoint)
+    while state.step < trial.train.steps:
+        metrics = state.train_step()
+        if world.rank == 0:
+            hooks.on_step(state.step, metrics)
+        if state.step % trial.train.eval_every == 0 or state.step == trial.train.steps:
+            drawn = state.mix.drawn(state.step, trial.train.batch_size)
+            shares = {f"data/drawn_{name}": float(count) for name, count in drawn.items()}
+            hooks.on_rung({"step": state.step, **metrics, **state.evaluate(), **shares}, state.save)
+
+
+def learning_rate(optim: Optim, step: int, steps: int) -> float:
+    """The learning rate of step `step` (from 0) of `steps`: a linear warm-up, then the schedule."""
+    if step < optim.warmup_steps:
+        return optim.lr * (step + 1) / optim.warmup_steps
+    if optim.schedule == "constant":
+        return optim.lr
+    done = (step - optim.warmup_steps) / max(steps - optim.warmup_steps, 1)
+    return optim.lr * (1 - done if optim.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
+
+
+def adamw(weights: list[torch.nn.Parameter], optim: Optim) -> torch.optim.AdamW:
+    """AdamW over `weights`, at the settings' peak rate."""
+    return torch.optim.AdamW(weights, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
+
+
+def without_first(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:
+    """`targets` (N, keep) with the first token of each example, which nothing predicts, set to -100."""
+    lengths = torch.tensor([len(example.ids) - 1 for example in group], device=targets.device)
+    columns = torch.arange(keep, device=targets.device)
+    return targets.masked_fill(columns[None, :] < keep - lengths[:, None], -100)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error means that memory ran out, on a GPU or on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

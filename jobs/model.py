@@ -1,0 +1,189 @@
+"""The model in memory: loading a base, attaching what is trained, running it where the loss is, saving it.
+
+Owns device and number format. Leaves fetching the base to fetch.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.config import Adapter, BaseModel
+from jobs.data import Example
+
+
+def pick_device() -> torch.device:
+    """The GPU of this process if it has one, else the CPU. Inside a Ray worker only the assigned GPU is visible."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def pick_dtype(setting: str, device: torch.device) -> torch.dtype:
+    """The base's number format: as set, or for "auto" bfloat16 where the processor has instructions for it."""
+    if setting != "auto":
+        return getattr(torch, setting)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if "avx512_bf16" in flags or "amx_bf16" in flags:
+            return torch.bfloat16
+    return torch.float32
+
+
+def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """A causal language model in evaluation mode, from a folder in the Hugging Face layout. Raises ValueError when it cannot be read."""
+    from transformers import AutoModelForCausalLM, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        # Plain matrix products: at the lengths trained here they beat the fused kernels on a CPU, whose backward is slow when rows are short.
+        kernel = {"attn_implementation": "eager"} if device.type == "cpu" else {}
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, local_files_only=True, **kernel)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"cannot load the model in {path}: {' '.join(str(error).split())[:300]}") from error
+    return model.to(device).eval()
+
+
+def attach(model: Any, adapter: Adapter, seed: int) -> Any:
+    """Make `model` trainable: a LoRA (Hu et al., 2021) beside its frozen weights, or all weights in float32.
+
+    The same seed gives the same initial weights as peft's `get_peft_model` after `torch.manual_seed(seed)`. Raises ValueError when the
+    targets name no layer.
+    """
+    if adapter.kind == "full":
+        return model.float().requires_grad_(True)
+    from peft import LoraConfig, get_peft_model
+
+    targets = adapter.targets if adapter.targets == "all-linear" else [name.strip() for name in adapter.targets.split(",")]
+    settings = LoraConfig(
+        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    torch.manual_seed(seed)
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        raise ValueError(f"adapter.targets={adapter.targets}: {' '.join(str(error).split())[:200]}") from error
+
+
+@contextlib.contextmanager
+def precision(dtype: torch.dtype, device: torch.device, full: bool) -> Iterator[None]:
+    """Computes in `dtype` while every weight is float32 (full fine-tuning); does nothing for a base that is stored in `dtype`."""
+    if full and dtype != torch.float32:
+        with torch.autocast(device.type, dtype=dtype):
+            yield
+    else:
+        yield
+
+
+PREFIX_MIN = 8
+"""Shorter common beginnings are not worth a forward pass of their own, in tokens."""
+
+
+def shared_prefix(examples: list[Example]) -> int:
+    """Number of tokens with which all prompts begin alike, leaving each prompt at least one token; 0 below PREFIX_MIN or for one example."""
+    if len(examples) < 2:
+        return 0
+    limit = min(example.prompt_length for example in examples) - 1
+    first, last = min(e.ids[:limit] for e in examples), max(e.ids[:limit] for e in examples)
+    # In sorted order everything between the smallest and the largest shares what these two share.
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=True)) if a != b), limit)
+    return length if length >= PREFIX_MIN else 0
+
+
+def answer_logits(model: Any, examples: list[Example], keep: int, pad_id: int, prefix: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits for the last `keep` tokens of each example, and those tokens: float32 (N, keep, vocabulary), int64 (N, keep).
+
+    Rows are padded on the left, so that the ends of all examples line up and the head runs on the last `keep` positions only. A row
+    shorter than `keep` has token -100 in front. The first `prefix` tokens, the same in all examples, go through the model once and the
+    rows attend to their keys and values; under causal attention that equals repeating them, gradients included.
+    """
+    device = next(model.parameters()).device
+    owns = [example.ids[prefix:] for example in examples]
+    width = max(map(len, owns))
+    ids = torch.full((len(owns), width), pad_id)
+    mask = torch.zeros((len(owns), width), dtype=torch.long)
+    for row, own in enumerate(owns):
+        ids[row, width - len(own) :] = torch.tensor(own)
+        mask[row, width - len(own) :] = 1
+    targets = ids.masked_fill(mask == 0, -100)[:, -keep:]
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.nn.functional.pad(mask, (prefix, 0), value=1),
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0) + prefix,
+    }
+    known = accepted(model)
+    inputs = {name: value.to(device) for name, value in inputs.items() if name in known}
+    cache = prefix_cache(model, examples[0].ids[:prefix], len(owns)) if prefix else None
+    last = {"logits_to_keep": keep + 1} if "logits_to_keep" in known else {}
+    logits = model(**inputs, past_key_values=cache, use_cache=cache is not None, **last).logits
+    return logits[:, -keep - 1 : -1].float(), targets.to(device)
+
+
+def prefix_cache(model: Any, prefix: list[int], rows: int) -> Any:
+    """Keys and values of a prefix, repeated for `rows` rows; gradients flow through them."""
+    from transformers import DynamicCache
+
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    cache = DynamicCache(config=inner.config)
+    ids = torch.tensor([prefix], device=next(model.parameters()).device)
+    # The decoder without its head: nothing here is predicted.
+    inner.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
+def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
+    """Whether this architecture gives the same losses with a shared prefix as without, tried on a few examples.
+
+    Recurrent layers, or caches that keep something else than keys and values, do not.
+    """
+    few = examples[:4]
+    prefix = shared_prefix(few)
+    if prefix == 0:
+        return False
+    keep = min(len(example.ids) - example.prompt_length for example in few)
+    tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 5e-2
+    try:
+        with torch.no_grad():
+            whole, targets = answer_logits(model, few, keep, pad_id)
+            shared, _ = answer_logits(model, few, keep, pad_id, prefix)
+    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError):
+        return False
+    losses = [torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) for logits in (whole, shared)]
+    return bool((losses[0] - losses[1]).abs() <= tolerance * (1 + losses[0].abs()))
+
+
+def accepted(model: Any) -> set[str]:
+    """Names of the arguments that the underlying model's forward takes."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    return set(inspect.signature(inner.forward).parameters)
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write what was trained: an ordinary PEFT adapter, or the whole model as safetensors."""
+    model.save_pretrained(str(folder))
+    settings = folder / "adapter_config.json"
+    if settings.exists():
+        # peft writes sets as lists in hash order; sorted, two runs of one seed give the same bytes.
+        written = json.loads(settings.read_text(encoding="utf-8"))
+        if isinstance(written.get("target_modules"), list):
+            written["target_modules"].sort()
+        settings.write_text(json.dumps(written, indent=2), encoding="utf-8")
+
+
+def restore(base: BaseModel, folder: Path | None, dtype: torch.dtype, device: torch.device, trainable: bool = False) -> Any:
+    """The base with a saved adapter on it, a saved whole model, or with no folder the untouched base. The adapter is float32."""
+    if folder is None:
+        return load(base.path, dtype, device)
+    if not (folder / "adapter_config.json").exists():
+        return load(folder, dtype, device)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load(base.path, dtype, device), str(folder), is_trainable=trainable).eval()

@@ -1,0 +1,241 @@
+"""Rows: what a line of a data file means, and what is wrong with it when it means nothing.
+
+Owns reading .jsonl, .csv and .parquet files into `Row`. Which rows train and which are held out is decided in data.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+EXTENSIONS = (".jsonl", ".csv", ".parquet")
+COLUMNS = '"prompt" and "completion", or "messages"'
+NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null", str: "text"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exchange: messages with `role` and `content`, of which the last is the assistant's and is the answer."""
+
+    messages: tuple[dict[str, Any], ...]
+    key: str
+    """The prompt in the form in which two prompts are compared: case folded, white space collapsed, without the instruction."""
+    place: str
+    """File and line, or for parquet file and row, counted from 1; for messages."""
+
+    @property
+    def context(self) -> tuple[dict[str, Any], ...]:
+        """Everything before the answer."""
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        """What the model should say, without the template's marks around it."""
+        return self.messages[-1]["content"]
+
+
+class Malformed(ValueError):
+    """What is wrong with one row; the reader adds the file and the line. Never leaves this module."""
+
+
+def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
+    """All rows of a .jsonl, .csv or .parquet file, in order.
+
+    A row is either `prompt` and `completion`, which become a user message (after `instruction` and a line break, when there is one) and an
+    assistant message, or `messages` in the chat format; a file holds one of the two. Raises ValueError with the file, the line and the
+    remedy at the first thing that is wrong.
+    """
+    path = Path(path).expanduser()
+    check_file(path)
+    unit = "row" if path.suffix.lower() == ".parquet" else "line"
+    rows: list[Row] = []
+    first: tuple[int, str] | None = None
+    for number, record in read_records(path):
+        try:
+            shape = find_shape(record)
+            first = first or (number, shape)
+            if shape != first[1]:
+                raise Malformed(f"a mix of formats: {unit} {first[0]} holds {first[1]}, this one {shape}; put them into two files")
+            place = f"{path}, {unit} {number}"
+            rows.append(read_messages(record, place) if shape == '"messages"' else read_pair(record, place, instruction))
+        except Malformed as error:
+            raise ValueError(f"{path}, {unit} {number}: {error}") from None
+    if not rows:
+        raise ValueError(f"{path} has no rows; a row needs {COLUMNS}")
+    return rows
+
+
+def check_file(path: Path) -> None:
+    """Raise ValueError unless `path` is a file that can be read, naming the most similar file there is."""
+    if path.suffix.lower() not in EXTENSIONS:
+        raise ValueError(f"{path}: cannot read {path.suffix or 'a file without extension'}; use one of {', '.join(EXTENSIONS)}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a file")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; {describe_neighbours(path)}")
+
+
+def describe_neighbours(path: Path) -> str:
+    """Half a sentence with what stands where `path` was looked for."""
+    if not path.parent.is_dir():
+        return f"neither does its folder (looked in {Path.cwd()})" if not path.is_absolute() else "neither does its folder"
+    names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in EXTENSIONS)
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.4)
+    if close:
+        return f"did you mean {path.parent / close[0]}?"
+    return f"{path.parent} holds {', '.join(names[:8])}" if names else f"{path.parent} holds no {', '.join(EXTENSIONS)} file"
+
+
+def read_records(path: Path) -> Iterator[tuple[int, Any]]:
+    """(number, what stands there) for each record of a file, blank lines left out."""
+    return {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}[path.suffix.lower()](path)
+
+
+def read_text(path: Path) -> str:
+    """The file as text, without a byte order mark."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        guess = " (it looks like UTF-16)" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise ValueError(f"{path}, line {line}: not UTF-8{guess}; save the file as UTF-8") from None
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    # Not splitlines(): JSON strings may hold U+2028 and other characters that Python counts as line ends.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
+            whole = "; the file is one JSON array, write one object per line" if number == 1 and line.lstrip().startswith("[") else ""
+            raise ValueError(f"{path}, line {number}: broken JSON: {reason}{whole}") from None
+
+
+def read_csv(path: Path) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    line = 1
+    try:
+        names = reader.fieldnames or []
+        if names and not {"prompt", "completion"} <= set(names):
+            raise ValueError(f'{path} needs the columns "prompt" and "completion", found {quote(names)}; rename them in the first line')
+        for record in reader:
+            if None in record:
+                raise ValueError(f"{path}, line {reader.line_num}: more fields than columns; put texts that hold a comma in double quotes")
+            yield reader.line_num, {name: record[name] for name in ("prompt", "completion")}
+            line = reader.line_num
+    except csv.Error as error:
+        raise ValueError(f"{path}, after line {line}: broken CSV: {error}; check the quotes, or use .jsonl") from None
+
+
+def read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow  # 0.3 s, and needed for this format only
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    wanted = [name for name in ("prompt", "completion", "messages") if name in table.column_names]
+    if "messages" not in wanted and len(wanted) < 2:
+        raise ValueError(f"{path} needs the columns {COLUMNS}; found {quote(table.column_names)}")
+    yield from enumerate(table.select(wanted).to_pylist(), start=1)
+
+
+def find_shape(record: Any) -> str:
+    """Which of the two formats a record has, as the names of its columns."""
+    if not isinstance(record, dict):
+        raise Malformed(f"a row must be an object with {COLUMNS}, got {describe(record)}")
+    if "messages" in record:
+        return '"messages"'
+    if "prompt" not in record:
+        raise Malformed(f"needs {COLUMNS}; found {quote(record)}")
+    if "completion" not in record:
+        raise Malformed(f'has no answer: "completion" is missing; found {quote(record)}')
+    return '"prompt" and "completion"'
+
+
+def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
+    """A row with `prompt` and `completion`."""
+    prompt = check_text(record["prompt"], '"prompt"')
+    answer = check_answer(record["completion"], '"completion"')
+    if not prompt.strip():
+        raise Malformed('"prompt" is empty')
+    user = {"role": "user", "content": f"{instruction}\n{prompt}" if instruction else prompt}
+    return Row(messages=(user, {"role": "assistant", "content": answer}), key=normalise(prompt), place=place)
+
+
+def read_messages(record: dict[str, Any], place: str) -> Row:
+    """A row with `messages`."""
+    messages = record["messages"]
+    if not isinstance(messages, list):
+        raise Malformed(f'"messages" must be a list, got {describe(messages)}')
+    if not messages:
+        raise Malformed('"messages" is empty; it needs a user message and the assistant\'s answer')
+    checked = tuple(check_message(message, number) for number, message in enumerate(messages, start=1))
+    if checked[-1]["role"] != "assistant":
+        raise Malformed(f'has no answer: the last message is from "{checked[-1]["role"]}", it must be from "assistant"')
+    check_answer(checked[-1]["content"], "the last message")
+    if len(checked) == 1:
+        raise Malformed("has no prompt: a message from the user must come before the answer")
+    # A system message is the same in many rows, as an instruction is: two prompts are equal when the rest is.
+    asked = [message["content"] for message in checked[:-1] if message["role"] != "system"]
+    return Row(messages=checked, key=normalise("\n".join(asked)), place=place)
+
+
+def check_message(message: Any, number: int) -> dict[str, Any]:
+    """A message without its null fields, which parquet adds to every row and templates would print as "None"."""
+    if not isinstance(message, dict):
+        raise Malformed(f"message {number} must be an object with role and content, got {describe(message)}")
+    for name in ("role", "content"):
+        if name not in message:
+            raise Malformed(f'message {number} has no "{name}"; found {quote(message)}')
+        check_text(message[name], f'"{name}" of message {number}')
+    return {name: value for name, value in message.items() if value is not None}
+
+
+def check_answer(value: Any, name: str) -> str:
+    """`value` if it is text with something in it."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise Malformed(f"has no answer: {name} is {'null' if value is None else 'empty'}")
+    return check_text(value, name)
+
+
+def check_text(value: Any, name: str) -> str:
+    """`value` if it is text that can be written as UTF-8."""
+    if not isinstance(value, str):
+        remedy = "; write it in quotes" if isinstance(value, (bool, int, float)) else ""
+        raise Malformed(f"{name} must be text, got {describe(value)}{remedy}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Malformed(f"{name} holds half of a surrogate pair, which is no character") from None
+    return value
+
+
+def normalise(text: str) -> str:
+    """Case folded, with each run of white space as one space. Punctuation stays: "2 + 2" and "2 - 2" are two prompts."""
+    return " ".join(text.casefold().split())
+
+
+def describe(value: Any) -> str:
+    """The kind of a value and, where short, the value itself, in words for people who do not write Python."""
+    kind = NAMES.get(type(value), type(value).__name__)
+    return kind if value is None or isinstance(value, (list, dict)) else f"{kind} ({str(value)[:40]})"
+
+
+def quote(names: Any) -> str:
+    """Column names for a message."""
+    return ", ".join(f'"{name}"' for name in list(names)[:12]) or "none"

@@ -1,0 +1,255 @@
+"""The template: messages become the text, and text the token ids, that a model was made for.
+
+Owns rendering and tokenising, without transformers, which takes seconds to import: the plan counts tokens with this file. It gives the same
+text and ids as `AutoTokenizer.apply_chat_template` (tests/test_data.py compares them). Which part of the ids is trained on is decided in
+data.py.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+PLAIN = (
+    "{% for message in messages %}{{ message['content'] }}{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}{% endfor %}"
+)
+TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SHORTEST_HEAD, FEWEST_ALIKE = 32, 16  # below these, treating a common beginning apart saves nothing
+
+
+class Template:
+    """The chat template and the tokenizer of one model folder in the Hugging Face layout.
+
+    Raises ValueError when the folder lacks a tokenizer or an end-of-text token, or holds a template that does not compile. A model without
+    a chat template gets a plain one: the contents, one per line.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        from tokenizers import Tokenizer  # 0.1 s, and jobs/data.py is also imported to read rows only
+
+        self.folder = Path(folder).expanduser()
+        if not (self.folder / "tokenizer.json").is_file():
+            raise ValueError(f"{self.folder} has no tokenizer.json; model.path must be a folder in the Hugging Face layout")
+        self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        settings = read_json(self.folder / "tokenizer_config.json")
+        self.special_tokens = find_special_tokens(settings, read_json(self.folder / "special_tokens_map.json"))
+        self.chat_template = find_template(self.folder, settings) or self._plain()
+        """The template's source, for exported models."""
+        self._compiled = compile_template(self.chat_template, self.folder)
+        self._cuts = find_cuts(self._tokenizer)
+        self._guard = "" if self.encode("\nA") == self.encode("\n") + self.encode("A") else "\n"
+        end_of_turn = self._find_end_of_turn()
+        self.eos_ids: list[int] = self._find_eos_ids(end_of_turn)
+        """Tokens at which generation stops: end of text and end of turn. The first is `eos_id`."""
+        self.eos_id: int = self.eos_ids[0]
+        self.eos_tokens: list[str] = [self._tokenizer.id_to_token(number) or "" for number in self.eos_ids]
+        """The same as text."""
+        self.end_of_turn: str = self.eos_tokens[0] if end_of_turn is None else self.eos_tokens[self.eos_ids.index(end_of_turn)]
+        """What ends an answer."""
+
+    def render(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool) -> str:
+        """The text of a conversation. Raises ValueError with the template's own reason when it refuses the messages."""
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return self._compiled.render(
+                **self.special_tokens,
+                messages=list(messages),
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                enable_thinking=False,
+            )
+        except (TemplateError, TypeError) as error:
+            roles = ", ".join(str(message.get("role")) for message in messages)
+            raise ValueError(f"the chat template of {self.folder.name} refuses messages from {roles}: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of rendered text; marks such as the beginning of text are already in it."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Token ids of text that continues other text: without the space that some tokenizers put before whatever comes first."""
+        if not self._guard:
+            return self.encode(text)
+        return self.encode(self._guard + text)[len(self.encode(self._guard)) :]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, two to three times as fast: what many texts have in common is encoded once.
+
+        The common parts are found in two ways that leave the ids as they are: between special tokens, which no tokenizer looks across,
+        and (in `_encode_alike`) before the last line break of a common beginning.
+        """
+        if self._cuts is None:
+            return self._encode_all(texts)
+        pieces = [[piece for piece in self._cuts.split(text) if piece] for text in texts]
+        ids = self._encode_alike(list(dict.fromkeys(piece for parts in pieces for piece in parts)))
+        return [[number for piece in parts for number in ids[piece]] for parts in pieces]
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of token ids, without special tokens unless asked for."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+
+    def _plain(self) -> str:
+        """The template for a model without one. It begins with the beginning-of-text token if the tokenizer itself would put it there."""
+        start = self.special_tokens.get("bos_token")
+        first = self._tokenizer.encode("A").tokens[0]
+        return "{{ bos_token }}" + PLAIN if start is not None and first == start else PLAIN
+
+    def _find_eos_ids(self, end_of_turn: int | None) -> list[int]:
+        """End-of-text tokens by all accounts: tokenizer, generation settings, and what the template writes after an answer."""
+        named = [self._tokenizer.token_to_id(self.special_tokens.get("eos_token", ""))]
+        for file in ("generation_config.json", "config.json"):
+            value = read_json(self.folder / file).get("eos_token_id")
+            named += value if isinstance(value, list) else [value]
+        found = list(dict.fromkeys(number for number in [*named, end_of_turn] if number is not None))
+        if not found:
+            raise ValueError(f"{self.folder} names no end-of-text token; set eos_token in its tokenizer_config.json")
+        return found
+
+    def _find_end_of_turn(self) -> int | None:
+        """The first special token that the template writes after an answer. Gemma's is not its end of text."""
+        question, answer = {"role": "user", "content": "A"}, {"role": "assistant", "content": "Beta"}
+        try:
+            text = self.render([question, answer], add_generation_prompt=False)
+        except ValueError:
+            return None  # a template that refuses this conversation says so when it meets the user's rows
+        special = {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        return next((number for number in self.encode(text[text.rfind("Beta") + 4 :]) if number in special), None)
+
+    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def _encode_alike(self, texts: list[str]) -> dict[str, list[int]]:
+        """Ids of each text; a common beginning is encoded once per group of texts.
+
+        The beginning ends at a line break. Each text is encoded with only the last word of it in front, and that the ids then start with
+        the ids of this word shows that no token reaches across: the splitting rule of such a tokenizer (`find_cuts` admits no other) reads
+        from left to right and looks at one word at a time. A text for which this fails is encoded whole.
+        """
+        groups = defaultdict(list)
+        for text in texts:
+            groups[text[:SHORTEST_HEAD]].append(text)
+        ids: dict[str, list[int]] = {}
+        whole: list[str] = []
+        for alike in groups.values():
+            head = common_head(alike) if len(alike) >= FEWEST_ALIKE else ""
+            word = head[head.rstrip().rfind(" ") :] if " " in head.rstrip() else head
+            if len(head) - len(word) < SHORTEST_HEAD // 2:
+                whole += alike
+                continue
+            head_ids, word_ids = self.encode(head), self.encode(word)
+            for text, found in zip(alike, self._encode_all([word + text[len(head) :] for text in alike]), strict=True):
+                if found[: len(word_ids)] == word_ids:
+                    ids[text] = head_ids + found[len(word_ids) :]
+                else:
+                    whole.append(text)
+        return ids | dict(zip(whole, self._encode_all(whole), strict=True))
+
+
+def common_head(texts: list[str]) -> str:
+    """What all texts begin with, up to its last line break."""
+    first, last = min(texts), max(texts)  # what these two share, all those between them share too
+    length = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return first[: first.rfind("\n", 0, length) + 1]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty when there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: broken JSON: {error}") from None
+
+
+def find_special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
+    """Special tokens by name, the first file that names one winning. A token is written as text or as an object with `content`."""
+    tokens = {}
+    for source in reversed(sources):
+        for name in TOKEN_NAMES:
+            if source.get(name) is not None:
+                tokens[name] = source[name]["content"] if isinstance(source[name], dict) else source[name]
+    return tokens
+
+
+def find_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    """Source of the chat template: chat_template.jinja before the setting of that name, and of several the one named "default"."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    found = settings.get("chat_template") or read_json(folder / "chat_template.json").get("chat_template")
+    if isinstance(found, list):
+        found = {entry["name"]: entry["template"] for entry in found}
+    if isinstance(found, dict):
+        if "default" not in found:
+            raise ValueError(
+                f"{folder} holds the chat templates {', '.join(sorted(found))} but none named default; save one as {file.name}"
+            )
+        found = found["default"]
+    return found
+
+
+def compile_template(source: str, folder: Path) -> Any:
+    """A template in the environment that chat templates are written for: transformers' names, filters and white-space rules."""
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise jinja2.exceptions.TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)  # jinja2's own filter escapes HTML
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[make_generation_tag(), "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    try:
+        template = environment.from_string(source)
+        template.globals = dict(template.globals)  # it is a ChainMap, which every rendering walks through: a third of its time
+        return template
+    except jinja2.exceptions.TemplateError as error:
+        raise ValueError(f"the chat template of {folder} does not compile: {error}") from error
+
+
+def make_generation_tag() -> type:
+    """A jinja2 extension that reads over `{% generation %}`, with which some templates mark the assistant's tokens."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+
+    class Generation(Extension):
+        tags: ClassVar = {"generation"}
+
+        def parse(self, parser: Any) -> nodes.Node:
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
+
+    return Generation
+
+
+def find_cuts(tokenizer: Any) -> re.Pattern[str] | None:
+    """Where text can be taken apart without changing its ids: at special tokens. None for tokenizers of which that cannot be told.
+
+    It can be told of BPE over bytes behind a splitting rule (GPT-2, Llama 3, Qwen, SmolLM). Other tokenizers (SentencePiece, Gemma) may let
+    a token run across words, or treat the first word apart.
+    """
+    splitter = repr(tokenizer.pre_tokenizer)
+    splits = "ByteLevel" in splitter and ("Split(" in splitter or "use_regex=True" in splitter)
+    if type(tokenizer.model).__name__ != "BPE" or not splits or "Metaspace" in splitter:
+        return None
+    added: Iterable[Any] = tokenizer.get_added_tokens_decoder().values()
+    plain = [token.content for token in added if token.special and not (token.lstrip or token.rstrip or token.single_word)]
+    if not plain:
+        return None
+    return re.compile("(" + "|".join(map(re.escape, sorted(plain, key=len, reverse=True))) + ")")

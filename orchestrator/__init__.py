@@ -1,0 +1,1 @@
+"""The control plane: reads the configuration, plans, launches, sweeps, tracks and registers."""

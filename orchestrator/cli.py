@@ -1,0 +1,190 @@
+"""The command line: compose conf/ and the arguments, build the configuration, plan, print, launch.
+
+The only file that imports Hydra. Nothing here loads torch, transformers, peft, ray or mlflow, so that --help, dry_run and a typing
+mistake answer at once.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestrator import report
+from orchestrator.errors import ConfigError, InputError, OrchestratorError
+from orchestrator.validation import build, suggestion
+
+ROOT = Path(__file__).resolve().parent.parent
+FREE_TEXT = ("prompt=", "data.instruction=")
+"""Settings whose value is taken as typed: Hydra's grammar would read commas, colons and braces in it."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code: 0 done, 1 work failed, 2 bad input, 130 interrupted."""
+    try:
+        return run(arguments)
+    except OrchestratorError as error:
+        report.error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        report.error("interrupted; the same command continues")
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def run(arguments: list[str]) -> int:
+    """Compose, build, plan and do what the configuration's job says."""
+    flags, overrides = split_flags(arguments)
+    if "--help" in flags:
+        print(report.usage(choices()))
+        return 0
+    raw = compose(overrides, flags.get("--config-dir"))
+    if "--cfg" in flags:
+        print(as_yaml(raw), end="")
+        return 0
+    config = build(raw)
+    if config.job.kind == "predict":
+        from orchestrator import predict
+
+        return predict.run(config)
+    from orchestrator import plan as planning
+    from orchestrator import stage
+
+    plan = planning.make(config)
+    if config.dry_run:
+        print(report.plan_json(plan) if config.output == "json" else report.plan_text(plan))
+        return 0
+    return stage.run(config, plan, as_yaml(raw), overrides)
+
+
+def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Separate --flags from Hydra overrides. Raises InputError for a flag that does not exist."""
+    flags: dict[str, str] = {}
+    overrides: list[str] = []
+    waiting = None
+    for argument in arguments:
+        if waiting:
+            flags[waiting], waiting = argument, None
+        elif argument in ("-h", "--help"):
+            flags["--help"] = ""
+        elif argument in ("--cfg", "--config-dir"):
+            waiting = argument
+        elif argument.startswith("-"):
+            raise InputError(f"no such flag: {argument}. Flags are --help, --cfg job, --config-dir DIR; settings are written name=value")
+        else:
+            overrides.append(argument)
+    if waiting:
+        raise InputError(f"{waiting} needs a value: {waiting} {'job' if waiting == '--cfg' else 'DIR'}")
+    return flags, overrides
+
+
+def compose(overrides: list[str], folder: str | None) -> dict[str, Any]:
+    """conf/ with the overrides put over it, as a plain dictionary. Raises ConfigError with every override that cannot be used."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replace=True)
+    if folder is not None and not Path(folder).is_dir():
+        raise InputError(f"--config-dir {folder}: no such folder")
+    search = [f"hydra.searchpath=[file://{Path(folder).resolve()}]"] if folder else []
+    prepared = prepare(overrides, folder)
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            composed = hydra_compose("config", overrides=search + prepared)
+        missing = sorted(OmegaConf.missing_keys(composed))
+        if missing:
+            raise ConfigError([(path, "must be set") for path in missing])
+        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([("arguments", first_line(error))]) from error
+    except Exception as error:
+        if type(error).__module__.startswith("yaml"):
+            raise ConfigError([("conf", f"not valid YAML: {' '.join(str(error).split())}")]) from error
+        raise
+
+
+def first_line(error: Exception) -> str:
+    """The line of a Hydra error that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def prepare(overrides: list[str], folder: str | None) -> list[str]:
+    """The overrides in a form that Hydra always takes, so that validation.py can report every bad one at once.
+
+    A setting becomes `++name=value`; the choice of a group is checked here. Raises ConfigError.
+    """
+    known = choices(folder)
+    found: list[tuple[str, str]] = []
+    prepared: list[str] = []
+    for text in overrides:
+        match = re.match(r"^(\+\+|\+|~)?([A-Za-z_][\w.@/:-]*)(=(.*))?$", text, re.DOTALL)
+        if match is None or (match[3] is None and match[1] != "~"):
+            found.append((text[:40], "is not of the form name=value"))
+            continue
+        sign, name, value = match[1] or "", match[2], match[4]
+        if name in known and sign != "~":
+            found += choice_problems(sign, name, value, known)
+            prepared.append(f"{'+' if name in ADDED else ''}{name}={value}")
+        elif sign == "~":
+            prepared.append(text)
+        else:
+            prepared.append(f"++{name}={quoted(name, value)}")
+            found += grammar_problems(prepared[-1], name, value)
+    if found:
+        raise ConfigError(found)
+    return prepared
+
+
+ADDED = ("sweep", "experiment")
+"""Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
+
+
+def choice_problems(sign: str, name: str, value: str, known: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Whether GROUP=CHOICE names a file under conf/."""
+    if value in known[name]:
+        return []
+    return [(name, f'"{value}" is not one of {", ".join(known[name])}{suggestion(value, known[name])}')]
+
+
+def grammar_problems(override: str, name: str, value: str) -> list[tuple[str, str]]:
+    """Whether Hydra's grammar can read a setting, and reads one value."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides([override])[0]
+    except HydraException as error:
+        return [(name, f"cannot read the value {value!r}: {first_line(error)}; put quotes around it: '{name}=\"...\"'")]
+    if parsed.is_sweep_override():
+        return [(name, f"{value!r} is several values; a search space tries several: see conf/sweep/, or quote the text")]
+    return []
+
+
+def quoted(name: str, value: str) -> str:
+    """Free text as one quoted string of Hydra's grammar; anything else as it stands."""
+    if f"{name}=" not in FREE_TEXT or value in ("null", ""):
+        return value if value != "" else "''"
+    inner = re.sub(r"(\\*)(\"|$)", lambda m: m[1] * 2 + ("\\" + m[2] if m[2] else ""), value)
+    return f'"{inner}"'
+
+
+def choices(folder: str | None = None) -> dict[str, list[str]]:
+    """The configuration groups and the names in each."""
+    found: dict[str, set[str]] = {}
+    for root in [ROOT / "conf", *([Path(folder)] if folder else [])]:
+        for file in root.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def as_yaml(raw: dict[str, Any]) -> str:
+    """A composed configuration as YAML text."""
+    import yaml
+
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)

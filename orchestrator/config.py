@@ -1,0 +1,139 @@
+"""The control plane's settings: frozen, documented dataclasses. validation.py reads them from a composed dictionary."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Literal
+
+from jobs.config import Adapter, Data, Model, Optim, Train, config, require
+from orchestrator.space import Knob
+
+@config
+class Sweep:
+    """How trials are chosen, compared and stopped. Without a search space there is one trial."""
+
+    name: str = "run"
+    """First part of the sweep's name."""
+    space: dict[str, Knob] = field(default_factory=dict)
+    num_trials: int | None = None
+    """Trials to run. None: every combination of the grid knobs, which is 1 without any."""
+    search: Literal["random", "grid", "optuna"] = "random"
+    """random: independent draws. grid: all combinations, so every knob is a choice or a grid. optuna: tree-structured Parzen estimator
+    (Bergstra et al., 2011)."""
+    scheduler: Literal["none", "halving", "asha"] = "none"
+    """halving: all trials reach a rung before the better ones go on (Jamieson and Talwalkar, 2016). asha: no waiting (Li et al., 2020)."""
+    reduction: int = 2
+    """One in this many trials survives a rung; rungs lie at train.eval_every times its powers."""
+    metric: str = "valid/exact_match"
+    """What the best trial is best at."""
+    mode: Literal["max", "min"] | None = None
+    """None: min for a metric that ends in "loss", else max."""
+    max_concurrent: int | None = None
+    """Trials that train at once. None: as many as the resources hold, at most 2 on a machine without a GPU."""
+    give_up_after: int = 3
+    """The sweep stops when its first so many trials have all failed for the same reason."""
+
+    def __post_init__(self) -> None:
+        named = bool(self.name) and all(part.isalnum() for part in self.name.split("-"))
+        require(
+            (named, f"sweep.name must be words of letters and digits joined by '-', got {self.name!r}"),
+            (self.num_trials is None or self.num_trials >= 1, f"sweep.num_trials must be at least 1, got {self.num_trials}"),
+            (self.reduction >= 2, f"sweep.reduction must be at least 2, got {self.reduction}"),
+            (self.max_concurrent is None or self.max_concurrent >= 1, f"sweep.max_concurrent must be at least 1, got {self.max_concurrent}"),
+            (self.give_up_after >= 1, f"sweep.give_up_after must be at least 1, got {self.give_up_after}"),
+        )
+
+    @property
+    def maximise(self) -> bool:
+        """Whether a higher value of the metric is better."""
+        return self.mode == "max" or (self.mode is None and not self.metric.endswith("loss"))
+
+
+@config
+class Cluster:
+    """Where the work runs."""
+
+    kind: Literal["local"] = "local"
+    num_cpus: int | None = None
+    """CPU cores that Ray may use here. None: all."""
+    num_gpus: int | None = None
+    """GPUs that Ray may use here. None: all."""
+
+    def __post_init__(self) -> None:
+        require(
+            (self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus must be at least 1, got {self.num_cpus}"),
+            (self.num_gpus is None or self.num_gpus >= 0, f"cluster.num_gpus must be at least 0, got {self.num_gpus}"),
+        )
+
+
+@config
+class Tracking:
+    """Where MLflow keeps runs and models."""
+
+    uri: str | None = None
+    """sqlite:///FILE, http(s)://SERVER or postgresql://... None: SQLite under the storage folder."""
+    experiment: str = "orchestrator"
+    model: str | None = None
+    """Name of the registered model. None: DATA-MODEL."""
+    patience_seconds: float = 30.0
+    """How long the end of a run waits for a server that does not answer."""
+
+    def __post_init__(self) -> None:
+        require(
+            (bool(self.experiment.strip()), "tracking.experiment must not be empty"),
+            (self.patience_seconds >= 0, f"tracking.patience_seconds must be at least 0, got {self.patience_seconds}"),
+        )
+
+
+@config
+class Job:
+    """What the command does, and how a model is judged at its end."""
+
+    kind: Literal["train", "predict", "setup"] = "train"
+    """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model."""
+    confidence: float = 0.95
+    """Coverage of the bootstrap interval around a test score."""
+    resamples: int = 2000
+    """Bootstrap resamples (Efron, 1979)."""
+    max_new_tokens: int | None = None
+    """Longest answer to generate. None: the longest reference answer of the test split, in tokens."""
+
+    def __post_init__(self) -> None:
+        require(
+            (0 < self.confidence < 1, f"job.confidence must be between 0 and 1, got {self.confidence}"),
+            (self.resamples >= 100, f"job.resamples must be at least 100, got {self.resamples}"),
+            (self.max_new_tokens is None or self.max_new_tokens >= 1, f"job.max_new_tokens must be at least 1, got {self.max_new_tokens}"),
+        )
+
+
+@config
+class Config:
+    """One command's settings, checked."""
+
+    model: Model
+    data: Data
+    adapter: Adapter
+    optim: Optim
+    train: Train
+    cluster: Cluster
+    tracking: Tracking
+    job: Job
+    sweep: Sweep = field(default_factory=Sweep)
+    storage: str = "outputs"
+    """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
+    seed: int = 0
+    dry_run: bool = False
+    """Print the plan and stop."""
+    fresh: bool = False
+    """Forget what an earlier run of the same sweep has done."""
+    output: Literal["text", "json"] = "text"
+    model_uri: str | None = None
+    """predict: models:/NAME@ALIAS, models:/NAME/VERSION or a folder."""
+    prompt: str | None = None
+    """predict: what to answer."""
+
+    def __post_init__(self) -> None:
+        require(
+            (0 <= self.seed < 2**31, f"seed must be at least 0 and below 2**31, got {self.seed}"),
+            (bool(self.storage.strip()), "storage must be a folder or a file:// URI"),
+        )

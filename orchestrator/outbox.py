@@ -1,0 +1,254 @@
+"""From a sweep's journal to the tracking store, late if it must be, each event once.
+
+The driver appends to `journal.jsonl`; nothing it does waits for the store. A thread reads the journal from a cursor that outlives the
+process (`tracking.json`), folds events into one update per run and hands it to a `Sink`. Every update may be sent twice without harm,
+so after any failure the cursor simply stays. Knows nothing of MLflow: `tracking.Store` is the sink.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.update import KINDS, Event, Refused, Sink, fold
+
+FLUSH_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 30.0
+CHUNK_EVENTS = 2000
+CHUNK_BYTES = 1 << 20
+PATIENCE = 5
+"""Failures in a row after which a part that the store never takes is set aside, although the store did not clearly refuse it."""
+SWEEP = "sweep"
+"""Key of the parent run among the run ids; children have their trial's index."""
+
+
+class Unopened(Exception):
+    """A run could not be opened. No event is guilty of that, so none is set aside for it."""
+
+
+@dataclass
+class State:
+    """What outlives the process, next to the journal. Losing it costs time, nothing else."""
+
+    journal: str
+    """Which journal: a hash of its first line, also a tag on every run, so that runs are found again and never mixed up with those of
+    someone else who runs the same sweep on the same server."""
+    target: str = ""
+    name: str = ""
+    offset: int = 0
+    """Bytes of the journal that have been dealt with."""
+    runs: dict[str, str] = field(default_factory=dict)
+    refused: list[int] = field(default_factory=list)
+    """Offsets of the events that were set aside."""
+    doubtful: bool = False
+    """A run may have been created although the answer never came."""
+
+    @classmethod
+    def read(cls, file: Path, journal: str) -> State:
+        """The saved state, or a new one when there is none, it is torn, or it belongs to another journal."""
+        try:
+            state = cls(**json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls(journal=journal)
+        return state if state.journal == journal else cls(journal=journal)
+
+    def save(self, file: Path) -> None:
+        draft = file.with_name(file.name + ".draft")
+        draft.write_text(json.dumps(dataclasses.asdict(self), indent=1))
+        os.replace(draft, file)
+
+
+class Journal:
+    """The reading side of journal.jsonl."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def identity(self) -> str | None:
+        """Hash of the first line; None before there is one."""
+        first = next(self._lines(0), None)
+        return None if first is None else hashlib.sha256(first).hexdigest()[:16]
+
+    def read(self, offset: int) -> tuple[list[tuple[int, Event]], int]:
+        """The next events with their offsets, and the offset behind them. A torn line is no event: its writer died writing it."""
+        events, start = [], offset
+        for line in self._lines(offset):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            if isinstance(event, dict):
+                events.append((offset, event))
+            offset += len(line)
+            if len(events) >= CHUNK_EVENTS or offset - start > CHUNK_BYTES:
+                break
+        return events, offset
+
+    def count(self, offset: int) -> int:
+        """Complete lines from `offset` on."""
+        return sum(1 for _ in self._lines(offset))
+
+    def _lines(self, offset: int) -> Iterator[bytes]:
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as stream:
+            stream.seek(offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                yield line
+
+
+class Writer:
+    """The thread that carries a sweep's journal to the store.
+
+    `connect` is called in the thread and again after each time it fails. `error` is what went wrong last, None while all is well.
+    """
+
+    def __init__(self, connect: Callable[[], Sink], folder: Path) -> None:
+        self._connect = connect
+        self._journal = Journal(folder / "journal.jsonl")
+        self._file = folder / "tracking.json"
+        self._aside = folder / "tracking-refused.jsonl"
+        self._sink: Sink
+        self._connected = False
+        self._state: State | None = None
+        self._failures = 0
+        self._wake, self._closing, self._abandoned = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="tracking", daemon=True)
+        self.error: str | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Write now rather than at the next flush. Does not shorten the pause after a failure."""
+        self._wake.set()
+
+    def close(self, timeout_seconds: float) -> int:
+        """Write what is left, for at most `timeout_seconds`. Returns how many events are not yet written; the next start writes them."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_seconds)
+        self._abandoned.set()
+        state = self._state or State.read(self._file, self._journal.identity() or "")
+        return self._journal.count(state.offset)
+
+    def run_id(self, trial: int | None) -> str | None:
+        """Id of a trial's run, of the sweep's run for None; None before it exists."""
+        return None if self._state is None else self._state.runs.get(SWEEP if trial is None else str(trial))
+
+    @property
+    def num_refused(self) -> int:
+        """Events that the store will never take. They stand in tracking-refused.jsonl, with the reasons."""
+        return 0 if self._state is None else len(self._state.refused)
+
+    def _loop(self) -> None:
+        while not self._abandoned.is_set():
+            try:
+                more = self._step()
+                self._failures, self.error = 0, None
+            except Exception as error:  # noqa: BLE001  # whatever a store can raise, training goes on and the journal keeps the events
+                self._failures, self.error, more = self._failures + 1, str(error) or repr(error), False
+            if self._closing.is_set() and not more and not self._failures:
+                return
+            if not more:
+                self._rest()
+
+    def _rest(self) -> None:
+        if self._failures:
+            pause = min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
+            # Once closing, someone waits: try every second until the time is up.
+            self._abandoned.wait(1.0) if self._closing.is_set() else self._closing.wait(pause)
+        else:
+            self._wake.wait(FLUSH_SECONDS)
+            self._wake.clear()
+
+    def _step(self) -> bool:
+        """Deal with the next chunk of the journal. False when there is none."""
+        if not self._connected:
+            self._sink, self._connected = self._connect(), True
+        identity = self._journal.identity()
+        if identity is None:
+            return False
+        if self._state is None or self._state.journal != identity:
+            self._state = self._recall(self._sink, identity)
+        events, offset = self._journal.read(self._state.offset)
+        if offset == self._state.offset:
+            return False
+        self._deliver(self._state, [(at, event) for at, event in events if at not in self._state.refused])
+        if not self._abandoned.is_set():
+            self._state.offset = offset
+            self._state.save(self._file)
+        return True
+
+    def _recall(self, sink: Sink, identity: str) -> State:
+        state = State.read(self._file, identity)
+        parent = state.runs.get(SWEEP)
+        # Another store, or a store that was wiped: the journal is the truth, so tell it everything from the start.
+        if state.target != sink.target or state.offset > self._journal.file.stat().st_size or parent is None or not sink.has_run(parent):
+            return State(journal=identity, target=sink.target)
+        return state
+
+    def _deliver(self, state: State, events: list[tuple[int, Event]]) -> None:
+        by_run: dict[str, list[tuple[int, Event]]] = {SWEEP: []}
+        for at, event in events:
+            if event.get("kind") in KINDS:
+                trial = event.get("trial")
+                by_run.setdefault(SWEEP if trial is None else str(trial), []).append((at, event))
+                state.name = state.name or str(event.get("name") or "")
+        for key, own in by_run.items():
+            if own and not self._abandoned.is_set():
+                self._write(state, key, own)
+        if state.doubtful and any(event.get("kind") == "sweep_end" for _, event in events):
+            self._sink.drop_strays({"orchestrator.journal": state.journal}, set(state.runs.values()))
+            state.doubtful = False
+
+    def _write(self, state: State, key: str, events: list[tuple[int, Event]]) -> None:
+        """Write one run's events. When they are refused, halve them until the guilty one stands alone, and set that aside."""
+        try:
+            update = fold([event for _, event in events])
+            self._sink.write(self._run(state, key, int(events[0][1]["t"])), update)
+        except Unopened:
+            raise
+        except Exception as error:
+            if not (isinstance(error, Refused) or (self._failures >= PATIENCE and self._sink.answers())):
+                raise
+            if len(events) == 1:
+                self._set_aside(state, events[0], error)
+                return
+            middle = len(events) // 2
+            self._write(state, key, events[:middle])
+            self._write(state, key, events[middle:])
+
+    def _run(self, state: State, key: str, started: int) -> str:
+        if key not in state.runs:
+            state.runs[key] = self._open(state, key, started)
+            state.save(self._file)
+        return state.runs[key]
+
+    def _open(self, state: State, key: str, started: int) -> str:
+        sweep = state.name or self._file.parent.name
+        tags = {"orchestrator.sweep": sweep, "orchestrator.journal": state.journal, "orchestrator.trial": "" if key == SWEEP else key}
+        if key != SWEEP:
+            tags["mlflow.parentRunId"] = self._run(state, SWEEP, started)
+        try:
+            return self._sink.open_run(sweep if key == SWEEP else f"trial-{key:0>3}", tags, started)
+        except Exception as error:
+            # The request may have been carried out although no answer came: look for a second run when the sweep ends.
+            state.doubtful = True
+            state.save(self._file)
+            raise Unopened(str(error)) from error
+
+    def _set_aside(self, state: State, item: tuple[int, Event], error: Exception) -> None:
+        at, event = item
+        with self._aside.open("a") as stream:
+            stream.write(json.dumps({"reason": str(error), "offset": at, "event": event}) + "\n")
+        state.refused.append(at)
+        state.save(self._file)

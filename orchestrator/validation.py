@@ -1,0 +1,230 @@
+"""How a composed dictionary becomes one checked, frozen `Config`, and a point of the search space one checked `Trial`.
+
+Every problem is found in one go and named by its dotted path. Knows nothing of Hydra: it receives a plain dictionary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from typing import Any
+
+from jobs.config import Adapter, Data, Model, Optim, Train, Trial
+from orchestrator.config import Cluster, Config, Job, Sweep, Tracking
+from orchestrator.errors import ConfigError
+from orchestrator.space import Knob, Point, problems
+
+SEARCHABLE = ("adapter.", "optim.", "train.batch_size", "data.sources.", "data.instruction", "seed")
+"""Beginnings of the dotted paths that a sweep may search: what decides a trial's result and leaves its base model as it is."""
+
+
+def build(raw: dict[str, Any]) -> Config:
+    """Read a composed dictionary; raises ConfigError with every problem in it."""
+    found: list[tuple[str, str]] = []
+    kept = collect(Config, raw, found)
+    if isinstance(kept, Config):
+        kept = without_absent(kept)
+        found += problems(kept.sweep.space) + space_problems(kept) + job_problems(kept)
+    if found:
+        raise ConfigError(list(dict.fromkeys(found)))
+    return kept
+
+
+def trial_of(config: Config, index: int, point: Point) -> Trial:
+    """Trial `index` of a sweep: the settings with `point` put over them. Raises ConfigError when a value is out of range."""
+    raw = dataclasses.asdict(config)
+    for path, value in point.items():
+        assign(raw, path, value)
+    keys = ("seed", "model", "data", "adapter", "optim", "train")
+    return parse(Trial, {"index": index, **{key: raw[key] for key in keys}})
+
+
+def parse(kind: type, raw: dict[str, Any]) -> Any:
+    """`raw` as an instance of `kind`; raises ConfigError."""
+    found: list[tuple[str, str]] = []
+    kept = collect(kind, raw, found)
+    if found:
+        raise ConfigError(found)
+    return kept
+
+
+def collect(kind: type, raw: dict[str, Any], found: list[tuple[str, str]]) -> Any:
+    """Read `raw`, append its problems to `found`; what is wrong is taken out and the rest read again, so that one mistake hides no other."""
+    from pydantic import ValidationError
+
+    raw = {**raw}
+    for _ in range(10):
+        try:
+            return adapter_of(kind).validate_python(raw)
+        except ValidationError as error:
+            new = [item for item in error.errors() if not (item["type"] == "missing" and found)]
+            for item in new:
+                found += describe(kind, item)
+            raw = without(raw, [item["loc"] for item in new if item["type"] != "missing"])
+            if not new or all(item["type"] in ("missing", "value_error") for item in new):
+                return None
+    return None
+
+
+@functools.cache
+def adapter_of(kind: type) -> Any:
+    """The pydantic reader of a settings class."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def describe(kind: type, item: Any) -> list[tuple[str, str]]:
+    """One pydantic error as (dotted path, message) pairs in our words."""
+    path, value = dotted(item["loc"]), item.get("input")
+    if item["type"] == "unexpected_keyword_argument" or item["type"] == "extra_forbidden":
+        return [(path, "no such setting" + suggestion(path, names(kind, path)))]
+    if item["type"] == "value_error":
+        return [split(path, line) for line in str(item["ctx"]["error"]).split("\n")]
+    if item["type"] == "literal_error":
+        allowed = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+        return [(path, f'"{value}" is not one of {allowed}')]
+    if item["type"] == "missing":
+        return [(path, "must be set")]
+    return [(path, f"{item['msg'][0].lower()}{item['msg'][1:]}, got {value!r}")]
+
+
+def split(path: str, line: str) -> tuple[str, str]:
+    """Cut "adapter.rank must be ..." into its path and the rest; a wildcard in it is filled from the place where it was found."""
+    first, _, rest = line.partition(" ")
+    if "*" in first:
+        return (f"{path}.{first.rsplit('.', 1)[1]}", rest)
+    root = path.split(".")[0] or first
+    return (first, rest) if first.split(".")[0] == root or not path else (path, line)
+
+
+def names(kind: type, path: str) -> list[str]:
+    """Every dotted path of a leaf or group of `kind`, for suggestions."""
+    listed: list[str] = []
+    for entry in dataclasses.fields(kind):
+        nested = SECTIONS.get(entry.name) if kind is Config else None
+        listed.append(entry.name)
+        if nested:
+            listed += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(nested)]
+    return listed
+
+
+SECTIONS: dict[str, type] = {
+    "model": Model,
+    "data": Data,
+    "adapter": Adapter,
+    "optim": Optim,
+    "train": Train,
+    "cluster": Cluster,
+    "tracking": Tracking,
+    "job": Job,
+    "sweep": Sweep,
+}
+
+
+def suggestion(name: str, candidates: list[str]) -> str:
+    """"; did you mean X?" for the nearest candidate, or nothing."""
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    last = name.rsplit(".", 1)[-1]
+    near = near or [c for c in candidates if c.rsplit(".", 1)[-1] == last][:1]
+    near = near or [c for c in candidates if difflib.get_close_matches(last, [c.rsplit(".", 1)[-1]], cutoff=0.75)][:1]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def dotted(loc: tuple[Any, ...]) -> str:
+    """A pydantic location as a dotted path."""
+    return ".".join(str(part) for part in loc)
+
+
+def without(raw: Any, locs: list[tuple[Any, ...]]) -> Any:
+    """A copy of nested dictionaries with the entries at `locs` taken out."""
+    heads = {loc[0] for loc in locs if len(loc) == 1}
+    if not isinstance(raw, dict):
+        return raw
+    kept = {}
+    for key, value in raw.items():
+        if key in heads:
+            continue
+        deeper = [loc[1:] for loc in locs if len(loc) > 1 and loc[0] == key]
+        kept[key] = without(value, deeper) if deeper else value
+    return kept
+
+
+def assign(raw: dict[str, Any], path: str, value: Any) -> None:
+    """Set a nested entry by its dotted path, in place."""
+    *groups, last = path.split(".")
+    for group in groups:
+        raw = raw[group]
+    raw[last] = value
+
+
+def lookup(raw: Any, path: str) -> bool:
+    """Whether a dotted path names a leaf of nested dictionaries."""
+    for part in path.split("."):
+        if not isinstance(raw, dict) or part not in raw:
+            return False
+        raw = raw[part]
+    return not isinstance(raw, dict)
+
+
+def leaves(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one flat one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + str(key)] = value
+    return flat
+
+
+def without_absent(config: Config) -> Config:
+    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist."""
+    raw = dataclasses.asdict(config)
+    space = config.sweep.space
+    absent = {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
+    kept = {name: knob for name, knob in space.items() if knob.path not in absent and not (knob.optional and knob.to in absent)}
+    return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
+
+
+def space_problems(config: Config) -> list[tuple[str, str]]:
+    """Knobs over settings that do not exist or cannot be searched, values that no trial could hold, and too few or too many trials."""
+    found: list[tuple[str, str]] = []
+    raw = dataclasses.asdict(config)
+    known = [path for path in leaves(raw) if path.startswith(SEARCHABLE)]
+    for name, knob in config.sweep.space.items():
+        where = f"sweep.space.{name}"
+        if not lookup(raw, knob.path):
+            found.append((f"{where}.path", f'"{knob.path}" is no setting{suggestion(knob.path, known)}'))
+        elif not knob.path.startswith(SEARCHABLE):
+            found.append((f"{where}.path", f"{knob.path} cannot be searched; what can: {', '.join(known)}"))
+        else:
+            found += value_problems(config, where, knob)
+        if config.sweep.search == "grid" and knob.type not in ("choice", "grid", "linked"):
+            found.append((f"{where}.type", f"sweep.search=grid needs a list of values, not {knob.type}"))
+    return found
+
+
+def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, str]]:
+    """Values of one knob that its setting refuses."""
+    ends = [v if knob.type != "randint" else int(v) for v in (knob.low, knob.high) if v is not None]
+    found = []
+    for value in knob.values if knob.values is not None else ends:
+        try:
+            trial_of(config, 1, {knob.path: value})
+        except ConfigError as error:
+            found += [(where, f"{path} {text}" if path not in text else text) for path, text in error.problems]
+    return found
+
+
+def job_problems(config: Config) -> list[tuple[str, str]]:
+    """Settings that the chosen job needs and that are not there, and the other way round."""
+    found = []
+    if config.job.kind == "predict":
+        found += [(name, "must be set for job=predict") for name in ("model_uri", "prompt") if not getattr(config, name)]
+    if config.storage.split("://")[0] not in ("file", config.storage):
+        found.append(("storage", f'"{config.storage}" is neither a folder nor a file:// URI'))
+    if config.data.sources and not any(source.weight > 0 for source in config.data.sources.values()) and config.data.folder is None:
+        found.append(("data.sources", "every weight is 0; at least one source needs a weight above 0"))
+    return found

@@ -1,0 +1,106 @@
+"""What a wrong `tracking.uri` is answered with."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator import address
+from orchestrator.errors import TrackingError
+from orchestrator.tracking import connect
+
+
+def problem(uri: str, folder: Path) -> str:
+    started = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        connect(uri, "orchestrator", folder)
+    assert time.monotonic() - started < 8
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+    return str(caught.value)
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    status, body = 200, b""
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, b"<html>hello</html>", "a server answers there (200), but it is not MLflow"),
+        (404, b"not here", "a server answers there (404), but it is not MLflow"),
+        (401, b"", "access denied (401); set MLFLOW_TRACKING_USERNAME"),
+        (403, b"Invalid Host header - possible DNS rebinding attack detected", "start it with --allowed-hosts 127.0.0.1:"),
+        (503, b"", "with an error (503)"),
+    ],
+)
+def test_a_server_that_is_no_mlflow_or_will_not_is_named(status: int, body: bytes, expected: str, tmp_path: Path):
+    handler = type("Handler", (Answer,), {"status": status, "body": body})
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        assert expected in problem(f"http://me:secret@127.0.0.1:{listener.server_port}", tmp_path)
+        listener.shutdown()
+
+
+def test_every_wrong_address_is_one_line_with_a_remedy(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("this is no database, is it?")
+    with socket.socket() as listener:  # closed again at once: nothing listens on this port
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    expected = {
+        f"http://127.0.0.1:{port}": "nothing listens there; start the server or correct tracking.uri=...",
+        "http://no-such-host.invalid:5000": "no such host; correct tracking.uri=...",
+        f"postgresql://me:secret@127.0.0.1:{port}/x": "nothing listens there",
+        "htp://somewhere:5000": "did you mean tracking.uri=http://somewhere:5000?",
+        "postgres2://me:secret@h/d": "did you mean tracking.uri=postgresql://me:***@h/d?",
+        "databricks://x": "use one of http, https, sqlite, postgresql",
+        "mlflow:5000": "did you mean tracking.uri=http://mlflow:5000?",
+        "http://": "names no host",
+        f"{tmp_path}/mlruns": f"use a database, tracking.uri=sqlite:///{tmp_path}/mlruns/mlflow.db",
+        f"file://{tmp_path}/mlruns": f"use a database, tracking.uri=sqlite:///{tmp_path}/mlruns/mlflow.db",
+        "sqlite://": "names no file",
+        f"sqlite:///{tmp_path}": "is a folder; name a file in it",
+        f"sqlite:///{tmp_path}/notes.txt": "is a file, but no SQLite database",
+        f"sqlite:///{tmp_path}/notes.txt/mlflow.db": "choose another file",
+        "sqlite:////proc/nowhere/mlflow.db": "choose another file",
+    }
+    found = {uri: problem(uri, tmp_path) for uri in expected}
+    assert {uri: text for uri, text in found.items() if expected[uri] not in text} == {}
+    assert not any("secret" in text for text in found.values())
+
+
+def test_a_server_that_never_answers_is_given_up_after_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(address, "ANSWER_SECONDS", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        assert "no answer in time" in problem(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
+
+
+def test_addresses_are_brought_into_the_form_that_mlflow_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert address.resolve("postgres://me:s@h/d") == address.resolve("postgresql+psycopg2://me:s@h/d") == "postgresql+psycopg://me:s@h/d"
+    assert address.resolve("sqlite:///a/mlflow.db") == f"sqlite:///{tmp_path}/a/mlflow.db"
+    assert address.resolve("https://mlflow.example.org/prefix/") == "https://mlflow.example.org/prefix"
+
+
+@pytest.mark.parametrize("text", ["postgresql://me:s3cret@h/d", "error at http://me:s3cret@h:5000/api, try again", "x://:s3cret@h"])
+def test_passwords_are_masked(text: str):
+    assert "s3cret" not in address.mask(text) and "@h" in address.mask(text)
+
+
+def test_an_unknown_error_is_its_first_line_without_the_password():
+    text = address.explain("http://me:secret@h:1", "odd thing at http://me:secret@h:1\nmore")
+    assert text == "tracking.uri=http://me:***@h:1: odd thing at http://me:***@h:1"
