@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -206,7 +207,9 @@ def build(base: BaseModel, recipe: dict[str, object], make: Callable[[Path], Non
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        make(partial)
+        # Where nobody watches, the progress bars of transformers would fill the log.
+        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+            make(partial)
         _open_like_the_config(partial)
         if found := problems(partial):
             raise RuntimeError(f"model {base.name} was converted into an unusable folder: {'; '.join(found)}")

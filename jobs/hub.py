@@ -129,14 +129,17 @@ def _download(model: Model, revision: str) -> Path:
 def _explain(error: Exception, model: Model, revision: str) -> str:
     from huggingface_hub import errors
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.GatedRepoError) or status == 403:
+    # The client wraps some refusals in "not found locally", with the server's answer as the cause.
+    status = next((e.response.status_code for e in (error, error.__cause__) if isinstance(e, errors.HfHubHTTPError)), None)
+    if isinstance(error, errors.GatedRepoError):
         page = f"https://huggingface.co/{model.id}"
         return f"{model.id} is gated: accept its terms at {page}, then set HF_TOKEN to a token of that account"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{model.id} has no revision {revision}; correct model.revision, or leave it out for {DEFAULT_REVISION}"
     if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
         return f"there is no public repository {model.id}: correct model.id, or set HF_TOKEN to a token that may read it"
+    if status == 403:
+        return f"access to {model.id} was refused (HTTP 403): set HF_TOKEN to a token that may read it"
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     by_hand = f"hf download {model.id} --revision {revision}"
     return f"{model.id} at revision {revision} could not be fetched ({reason}). Where there is a network, run: {by_hand}"

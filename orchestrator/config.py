@@ -29,7 +29,7 @@ class Sweep:
     mode: Literal["max", "min"] | None = None
     """None: min for a metric that ends in "loss", else max."""
     max_concurrent: int | None = None
-    """Trials that train at once. None: as many as the resources hold, at most 2 on a machine without a GPU."""
+    """Trials that train at once. None: as many as the resources hold, at most 8 on a machine without a GPU."""
     give_up_after: int = 3
     """The sweep stops when its first so many trials have all failed for the same reason."""
 
@@ -126,6 +126,8 @@ class Config:
     """Print the plan and stop."""
     fresh: bool = False
     """Forget what an earlier run of the same sweep has done."""
+    retry: bool = False
+    """Run the trials that failed again; everything else is kept."""
     output: Literal["text", "json"] = "text"
     model_uri: str | None = None
     """predict: models:/NAME@ALIAS, models:/NAME/VERSION or a folder."""

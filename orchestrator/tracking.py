@@ -10,6 +10,7 @@ import getpass
 import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ def _probe(uri: str) -> None:
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    answer = http_request(
+    answer: Any = http_request(
         get_default_host_creds(uri),
         "/api/2.0/mlflow/experiments/search",
         "GET",
@@ -130,7 +131,7 @@ class Store(Models):
         """Where a person looks at a run: its page on a server, the command that serves a database."""
         if self._address.startswith("http"):
             return f"{self.uri}/#/experiments/{self._experiment_id}/runs/{run_id}"
-        return f"mlflow ui --backend-store-uri {self.uri}"
+        return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
 
     def answers(self) -> bool:
         """Whether the store works and the experiment takes runs."""

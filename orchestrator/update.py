@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-KINDS = ("sweep", "trial", "metrics", "tags", "end", "sweep_end")
+KINDS = ("sweep", "trial", "metrics", "report", "tags", "end", "sweep_end")
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED", "failed": "FAILED"}
 
 Event = dict[str, Any]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+from pathlib import Path
 from typing import Any
 
 from jobs.config import Adapter, Data, Model, Optim, Train, Trial
@@ -19,12 +20,21 @@ SEARCHABLE = ("adapter.", "optim.", "train.batch_size", "data.sources.", "data.i
 """Beginnings of the dotted paths that a sweep may search: what decides a trial's result and leaves its base model as it is."""
 
 
+def check(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """Every problem of a composed dictionary."""
+    try:
+        build(raw)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
 def build(raw: dict[str, Any]) -> Config:
     """Read a composed dictionary; raises ConfigError with every problem in it."""
     found: list[tuple[str, str]] = []
     kept = collect(Config, raw, found)
     if isinstance(kept, Config):
-        kept = without_absent(kept)
+        kept = with_absolute_paths(without_absent(kept))
         found += problems(kept.sweep.space) + space_problems(kept) + job_problems(kept)
     if found:
         raise ConfigError(list(dict.fromkeys(found)))
@@ -53,18 +63,17 @@ def collect(kind: type, raw: dict[str, Any], found: list[tuple[str, str]]) -> An
     """Read `raw`, append its problems to `found`; what is wrong is taken out and the rest read again, so that one mistake hides no other."""
     from pydantic import ValidationError
 
-    raw = {**raw}
-    for _ in range(10):
+    while True:
         try:
             return adapter_of(kind).validate_python(raw)
         except ValidationError as error:
-            new = [item for item in error.errors() if not (item["type"] == "missing" and found)]
-            for item in new:
-                found += describe(kind, item)
-            raw = without(raw, [item["loc"] for item in new if item["type"] != "missing"])
-            if not new or all(item["type"] in ("missing", "value_error") for item in new):
+            items = [item for item in error.errors() if not (item["type"] == "missing" and found)]
+            new = [problem for item in items for problem in describe(kind, item)]
+            found += new
+            rest = without(raw, [item["loc"] for item in items if item["type"] != "value_error"] + [tuple(path.split(".")) for path, _ in new])
+            if rest == raw:
                 return None
-    return None
+            raw = rest
 
 
 @functools.cache
@@ -186,6 +195,18 @@ def without_absent(config: Config) -> Config:
     absent = {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
     kept = {name: knob for name, knob in space.items() if knob.path not in absent and not (knob.optional and knob.to in absent)}
     return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """`config` with the data's and the model's paths made absolute: workers run in another folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    data = config.data
+    sources = {name: dataclasses.replace(source, path=absolute(source.path)) for name, source in data.sources.items()}
+    data = dataclasses.replace(data, folder=absolute(data.folder), sources=sources, valid=absolute(data.valid), test=absolute(data.test))
+    return dataclasses.replace(config, data=data, model=dataclasses.replace(config.model, path=absolute(config.model.path)))
 
 
 def space_problems(config: Config) -> list[tuple[str, str]]:

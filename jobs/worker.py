@@ -1,0 +1,159 @@
+"""One process of a trial: binds the training loop to Ray Train's reports and checkpoints. With roster.py the only Ray import in jobs/."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from jobs.config import BaseModel, Trial
+from jobs.roster import find_roster
+
+POST_SECONDS = 1.0
+DISK_MARGIN = 3
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one trial's processes need to know."""
+
+    sweep: str
+    trial: Trial
+    base: BaseModel
+    storage: str
+    """Folder that all machines see; Ray Train keeps its runs in it."""
+    metric: str
+    maximise: bool
+    cpus: int
+    """CPU cores per worker."""
+    gpus: float
+    """GPUs per worker."""
+
+
+class NoteMemory(UserCallback):
+    """Tells the roster when the operating system or Ray killed a worker for lack of memory. Runs in the controller's process."""
+
+    def __init__(self, sweep: str, trial: int) -> None:
+        self.sweep, self.trial = sweep, trial
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called before a failed worker group is restarted."""
+        if any("OutOfMemory" in f"{type(error).__name__} {error}" for error in worker_exceptions.values()):
+            ray.get(find_roster(self.sweep).shrink.remote(self.trial))
+
+
+def train(assignment: Assignment) -> None:
+    """Run one trial as a Ray Train job and return when it has ended. Called inside a Tune trial, which receives its reports.
+
+    The job's name is the trial's, so a second call goes on from the first one's last checkpoint. Raises RuntimeError with the cause when
+    the trial failed for a reason that another attempt would not mend.
+    """
+    trial = assignment.trial
+    resources: dict[str, float] = {"CPU": assignment.cpus}
+    if assignment.gpus:
+        resources["GPU"] = assignment.gpus
+    result = TorchTrainer(
+        work,
+        train_loop_config={"assignment": assignment},
+        torch_config=TorchConfig(backend="nccl" if assignment.gpus else "gloo"),
+        scaling_config=ScalingConfig(num_workers=trial.train.num_workers, use_gpu=assignment.gpus > 0, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=f"trial-{trial.index:03d}",
+            storage_path=assignment.storage,
+            callbacks=[TuneReportCallback(), NoteMemory(assignment.sweep, trial.index)],
+            failure_config=FailureConfig(max_failures=trial.train.max_failures, controller_failure_limit=5),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=1,
+                checkpoint_score_attribute=assignment.metric,
+                checkpoint_score_order="max" if assignment.maximise else "min",
+            ),
+        ),
+    ).fit()
+    failure = (result.return_value or {}).get("failure")
+    if failure:
+        raise RuntimeError(failure)
+
+
+def work(settings: dict[str, Any]) -> dict[str, Any]:
+    """The training loop of one worker. A failure that would come again is returned rather than raised, so that nobody retries it."""
+    import torch
+
+    from jobs.finetune import Hooks, World, finetune
+
+    assignment: Assignment = settings["assignment"]
+    trial, context = assignment.trial, ray.train.get_context()
+    torch.set_num_threads(max(1, assignment.cpus))
+    roster = find_roster(assignment.sweep)
+    times_shrunk = ray.get(roster.sit.remote(trial.index, ray.util.get_current_placement_group().id.hex()))
+    budget = max(trial.train.tokens_per_step >> times_shrunk, 16)
+    trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
+    posts = Posts(roster, trial.index)
+    if times_shrunk and context.get_world_rank() == 0:
+        posts.say(f"out of memory: goes on with train.tokens_per_step={budget}, same effective batch")
+    hooks = Hooks(on_rung=rung(context.get_world_rank(), posts), on_step=posts.step, say=posts.say)
+    world = World(context.get_world_rank(), context.get_world_size())
+    try:
+        found = ray.train.get_checkpoint()
+        if found is None:
+            finetune(trial, assignment.base, hooks, world)
+        else:
+            with found.as_directory() as folder:
+                finetune(trial, assignment.base, hooks, world, Path(folder))
+    except (FloatingPointError, ValueError, MemoryError, OSError) as error:
+        return {"failure": str(error)}
+    return {}
+
+
+class Posts:
+    """Step metrics for the driver, collected for a second at a time so that nothing waits for them."""
+
+    def __init__(self, roster: Any, trial: int) -> None:
+        self.roster, self.trial = roster, trial
+        self.waiting: list[tuple[int, int, dict[str, float]]] = []
+        self.sent = time.monotonic()
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """Note one optimizer step."""
+        self.waiting.append((int(time.time() * 1000), step, metrics))
+        if time.monotonic() - self.sent > POST_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        self.roster.post.remote(self.trial, "steps", {"steps": self.waiting})
+        self.waiting, self.sent = [], time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Send one line for the user."""
+        self.roster.post.remote(self.trial, "say", {"text": text})
+
+
+def rung(rank: int, posts: Posts) -> Callable[[dict[str, float], Callable[[Path], None]], None]:
+    """What happens after an evaluation: every worker reports, worker 0 with a checkpoint."""
+    size = 0
+
+    def report(metrics: dict[str, float], save: Callable[[Path], None]) -> None:
+        nonlocal size
+        if rank > 0:
+            ray.train.report(metrics)
+            return
+        posts.flush()
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+            free = shutil.disk_usage(folder).free
+            if free < DISK_MARGIN * size:
+                raise OSError(f"disk full: {free / 1e6:.0f} MB free in {folder}, a checkpoint needs {size / 1e6:.0f} MB; free some space")
+            save(Path(folder))
+            size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+    return report

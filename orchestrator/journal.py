@@ -1,0 +1,145 @@
+"""What has happened in a sweep, on disk: one folder per sweep, one line per event.
+
+The journal is the truth that everything else is derived from: the tracking store, the resumption of a sweep, and its result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError
+from orchestrator.space import Point
+
+
+@dataclass
+class Record:
+    """What is known of one trial."""
+
+    index: int
+    point: Point = field(default_factory=dict)
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Step -> metrics at that rung."""
+    state: str = "running"
+    """running, finished, stopped, failed or interrupted."""
+    error: str | None = None
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    """Step -> folder of the checkpoint taken at that rung. An old one may be gone from disk."""
+
+    def best(self, metric: str, maximise: bool) -> tuple[int, float] | None:
+        """Step and value of the best report of a metric; the earlier one of two equals. None when no report has it."""
+        values = [(step, report[metric]) for step, report in sorted(self.reports.items()) if metric in report and report[metric] == report[metric]]
+        return max(values, key=lambda item: item[1] if maximise else -item[1], default=None)
+
+
+class Journal:
+    """The journal of one sweep. Appending is safe from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "journal.jsonl"
+        self._lock = threading.Lock()
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Write one event; `t`, milliseconds since the epoch, may be given for something that happened earlier."""
+        event = {"t": fields.pop("t", int(time.time() * 1000)), "kind": kind, **fields}
+        with self._lock, self.file.open("a+b") as stream:
+            if stream.tell() > 0 and not self._ends_line(stream):
+                stream.write(b"\n")
+            stream.write(json.dumps(event, allow_nan=True).encode() + b"\n")
+
+    @staticmethod
+    def _ends_line(stream: Any) -> bool:
+        """Whether the last line is whole; a crash may have torn it."""
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All events, oldest first; a torn line is left out."""
+        if not self.file.exists():
+            return
+        for line in self.file.read_bytes().splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and "kind" in event:
+                yield event
+
+    def records(self) -> dict[int, Record]:
+        """The trials by index."""
+        found: dict[int, Record] = {}
+        for event in self.events():
+            if event["kind"] in ("trial", "report", "end") and event.get("trial") is not None:
+                replay(found.setdefault(event["trial"], Record(event["trial"])), event)
+        return found
+
+
+def replay(record: Record, event: dict[str, Any]) -> None:
+    """Bring a record up to date with one event."""
+    if event["kind"] == "trial":
+        record.point, record.state, record.error = event["point"], "running", None
+    elif event["kind"] == "report":
+        record.reports[event["step"]] = event["metrics"]
+        if event.get("checkpoint"):
+            record.checkpoints[event["step"]] = event["checkpoint"]
+    else:
+        record.state, record.error = event["state"], event.get("error")
+
+
+def sweep_folder(storage: str, name: str) -> Path:
+    """Where a sweep keeps everything, as an absolute path."""
+    return storage_folder(storage) / "sweeps" / name
+
+
+def storage_folder(storage: str) -> Path:
+    """The storage setting as an absolute path."""
+    return Path(storage.removeprefix("file://")).expanduser().absolute()
+
+
+@contextmanager
+def locked(storage: str) -> Iterator[None]:
+    """Hold the store alone. Raises InputError naming the other process when someone else holds it. The lock dies with its process."""
+    from filelock import FileLock, Timeout
+
+    folder = storage_folder(storage)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        owner = read_text(folder / ".owner") or "another process"
+        raise InputError(f"storage {storage} is in use by {owner}; wait for it to end, or use another one: storage=FOLDER") from None
+    except OSError as error:
+        raise InputError(f"storage {storage} cannot be written: {error.strerror or error}; choose another one: storage=FOLDER") from error
+    (folder / ".owner").write_text(f"process {os.getpid()}, started {time.strftime('%H:%M:%S')}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        (folder / ".owner").unlink(missing_ok=True)
+        lock.release()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, nothing when it is not there."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(draft, path)
+
+
+def forget(folder: Path) -> None:
+    """Remove what an earlier run of the sweep has left."""
+    shutil.rmtree(folder, ignore_errors=True)
