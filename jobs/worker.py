@@ -157,3 +157,19 @@ def rung(rank: int, posts: Posts) -> Callable[[dict[str, float], Callable[[Path]
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
     return report
+
+
+def attempt(config: dict[str, Any]) -> None:
+    """A Tune trial: say again what is already known of it, then train on from there.
+
+    `config` holds the trial's index, its assignment, the reports of an earlier run, and the failure of an earlier run or None.
+    """
+    from ray import tune
+
+    assignment: Assignment = config["assignment"]
+    for report in config["recorded"]:
+        tune.report(dict(report))
+    if config["failed"] is not None:
+        raise RuntimeError(config["failed"])
+    if max((report["step"] for report in config["recorded"]), default=0) < assignment.trial.train.steps:
+        train(assignment)

@@ -1,0 +1,58 @@
+"""Synchronous successive halving: all trials reach a rung before the better ones go on (Jamieson and Talwalkar, 2016). Pure.
+
+Trials are judged at equal steps and decisions depend on scores alone, never on which trial happened to be faster.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Decision = Literal["go on", "wait", "stop"]
+
+
+class Halving:
+    """The state of one bracket of `num_trials` trials (by index, from 1) that are compared at `rungs` (steps; the last one is the end)."""
+
+    def __init__(self, num_trials: int, rungs: list[int], reduction: int, maximise: bool) -> None:
+        self._rungs, self._reduction, self._maximise = rungs[:-1], reduction, maximise
+        self._alive = set(range(1, num_trials + 1))
+        self._scores: list[dict[int, float]] = [{} for _ in self._rungs]
+        self._level = 0
+        self._stopped: set[int] = set()
+
+    def report(self, trial: int, step: int, score: float) -> Decision:
+        """What `trial` does after reporting `score` at `step`."""
+        for level, rung in enumerate(self._rungs):
+            if step >= rung and level >= self._level and trial in self._alive:
+                self._scores[level].setdefault(trial, score)
+        self._advance()
+        return self.decide(trial)
+
+    def leave(self, trial: int) -> None:
+        """`trial` has ended by itself: nobody waits for it."""
+        self._alive.discard(trial)
+        self._advance()
+
+    def decide(self, trial: int) -> Decision:
+        """What `trial` may do now."""
+        if trial in self._stopped:
+            return "stop"
+        waiting = self._level < len(self._rungs) and trial in self._scores[self._level]
+        return "wait" if waiting and trial in self._alive else "go on"
+
+    def _advance(self) -> None:
+        """Close every rung that all remaining trials have reached."""
+        while self._level < len(self._rungs) and self._alive and self._alive <= self._scores[self._level].keys():
+            scores = {trial: self._scores[self._level][trial] for trial in self._alive}
+            kept = max(1, math.ceil(len(scores) / self._reduction))
+            ranked = sorted(scores, key=lambda trial: (self._rank(scores[trial]), trial))
+            self._stopped |= set(ranked[kept:])
+            self._alive = set(ranked[:kept])
+            self._level += 1
+
+    def _rank(self, score: float) -> float:
+        """Sorts better scores first and what is not a number last."""
+        if math.isnan(score):
+            return math.inf
+        return -score if self._maximise else score

@@ -1,0 +1,87 @@
+"""Which point comes next: the plan's own points, or what Optuna makes of the results so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.config import Config
+from orchestrator.journal import Record
+from orchestrator.plan import as_grid
+from orchestrator.space import Knob, Point, link, point
+
+
+class Search:
+    """Hands out points by trial index and learns from ended trials. Random and grid points depend on (seed, index) only."""
+
+    def __init__(self, config: Config, num_trials: int, known: dict[int, Record]) -> None:
+        self._space = as_grid(config).sweep.space
+        self._seed = config.seed
+        self._known = known
+        self._optuna = None
+        if config.sweep.search == "optuna" and self._space:
+            self._optuna = Optuna(self._space, config.seed, config.sweep.maximise, num_trials)
+            for record in known.values():
+                best = record.best(config.sweep.metric, config.sweep.maximise)
+                if record.state != "running" and best is not None:
+                    self._optuna.learn(record.point, best[1])
+
+    def next_point(self, index: int) -> Point:
+        """The point of trial `index`; the one it had before, if it ran before."""
+        if index in self._known and self._known[index].point:
+            return self._known[index].point
+        if self._optuna is None:
+            return point(self._space, self._seed, index)
+        return self._optuna.ask(index)
+
+    def ended(self, index: int, score: float | None) -> None:
+        """Trial `index` has ended, with its best score or without any."""
+        if self._optuna is not None and index not in self._known:
+            self._optuna.tell(index, score)
+
+
+class Optuna:
+    """Optuna's tree-structured Parzen estimator over the knobs of a space."""
+
+    def __init__(self, space: dict[str, Knob], seed: int, maximise: bool, num_trials: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space = space
+        self._distributions = {knob.path: distribution(knob) for knob in space.values() if knob.type != "linked"}
+        # The estimator needs some random points first; Optuna's default of 10 would be all of a small sweep.
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(3, num_trials // 3)), constant_liar=True)
+        self._study = optuna.create_study(direction="maximize" if maximise else "minimize", sampler=sampler)
+        self._asked: dict[int, Any] = {}
+
+    def ask(self, index: int) -> Point:
+        """A new point for trial `index`."""
+        self._asked[index] = self._study.ask(self._distributions)
+        return link(self._space, dict(self._asked[index].params))
+
+    def tell(self, index: int, score: float | None) -> None:
+        """The outcome of a point that was asked for."""
+        import optuna
+
+        if index in self._asked:
+            state = optuna.trial.TrialState.FAIL if score is None else None
+            self._study.tell(self._asked.pop(index), score, state=state)
+
+    def learn(self, point: Point, score: float) -> None:
+        """The outcome of a point of an earlier run."""
+        import optuna
+
+        params = {path: point[path] for path in self._distributions if path in point}
+        if len(params) == len(self._distributions):
+            self._study.add_trial(optuna.trial.create_trial(params=params, distributions=self._distributions, value=score))
+
+
+def distribution(knob: Knob) -> Any:
+    """A knob in Optuna's terms."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if knob.values is not None:
+        return CategoricalDistribution(knob.values)
+    low, high = knob.low or 0.0, knob.high or 0.0
+    if knob.type == "randint":
+        return IntDistribution(int(low), int(high), step=int(knob.step or 1))
+    return FloatDistribution(low, high, log=knob.type == "loguniform", step=knob.step)
