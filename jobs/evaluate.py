@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from jobs.config import BaseModel, Trial
 from jobs.data import Example, Template, encode_rows, load_corpus
-from jobs.model import answer_logits, pick_device, restore, shared_prefix
+from jobs.model import answer_logits, can_share_prefix, pick_device, prefix_cache, restore, shared_prefix
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,32 @@ def answer(model: Any, prompts: list[list[int]], template: Template, max_new_tok
     for index, ids in enumerate(prompts):
         by_length.setdefault(len(ids), []).append(index)
     answers = [""] * len(prompts)
+    prefix = common_prefix(model, prompts, template.eos_id)
     for _, rows in sorted(by_length.items()):
         for start in range(0, len(rows), 32):
             chunk = rows[start : start + 32]
             inputs = torch.tensor([prompts[row] for row in chunk], device=device)
-            for row, ids in zip(chunk, greedy(model, inputs, template.eos_ids, max_new_tokens), strict=True):
+            for row, ids in zip(chunk, greedy(model, inputs, template.eos_ids, max_new_tokens, prefix), strict=True):
                 answers[row] = template.decode(ids).strip()
             tick(len(chunk))
     return answers
 
 
-def greedy(model: Any, inputs: torch.Tensor, eos_ids: list[int], max_new_tokens: int) -> list[list[int]]:
-    """The most likely continuation of each row of `inputs` (N, L), cut before the end-of-turn token."""
+def common_prefix(model: Any, prompts: list[list[int]], pad_id: int) -> int:
+    """How many tokens all prompts begin with, if this architecture gives the same answers when they are computed once; else 0."""
+    examples = [Example(ids, len(ids) - 1, "", "") for ids in prompts if len(ids) > 1]
+    return shared_prefix(examples) if len(examples) == len(prompts) and can_share_prefix(model, examples, pad_id) else 0
+
+
+def greedy(model: Any, inputs: torch.Tensor, eos_ids: list[int], max_new_tokens: int, prefix: int = 0) -> list[list[int]]:
+    """The most likely continuation of each row of `inputs` (N, L), cut before the end-of-turn token.
+
+    The first `prefix` tokens, the same in all rows, are computed once.
+    """
+    cache = {"past_key_values": prefix_cache(model, inputs[0, :prefix].tolist(), len(inputs))} if prefix else {}
     produced = model.generate(
         input_ids=inputs,
+        **cache,
         attention_mask=torch.ones_like(inputs),
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -128,6 +139,7 @@ class Verdict:
     high: float
     predictions: list[dict[str, str]]
     """Per row: text (exactly what the model was given), reference, prediction."""
+    max_new_tokens: int
 
     def metrics(self) -> dict[str, float]:
         """As MLflow metrics."""
@@ -162,15 +174,11 @@ def judge(trial: Trial, base: BaseModel, folder: str | None, rule: Judging, tick
         tick(done, len(examples))
 
     prompts = [example.ids[: example.prompt_length] for example in examples]
-    answers = answer(model, prompts, template, rule.max_new_tokens or longest, count)
+    limit = rule.max_new_tokens or longest
+    answers = answer(model, prompts, template, limit, count)
     hits = [given == example.reference.strip() for given, example in zip(answers, examples, strict=True)]
     low, high = interval(hits, rule.confidence, rule.resamples)
     rows = [
         {"text": example.text, "reference": example.reference, "prediction": given} for example, given in zip(examples, answers, strict=True)
     ]
-    return Verdict(sum(hits) / len(hits), low, high, rows)
-
-
-def to_dict(verdict: Verdict) -> dict[str, Any]:
-    """For writing to disk."""
-    return dataclasses.asdict(verdict)
+    return Verdict(sum(hits) / len(hits), low, high, rows, limit)

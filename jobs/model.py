@@ -43,11 +43,13 @@ def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        # Plain matrix products: at the lengths trained here they beat the fused kernels on a CPU, whose backward is slow when rows are short.
-        kernel = {"attn_implementation": "eager"} if device.type == "cpu" else {}
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, local_files_only=True, **kernel)
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"cannot load the model in {path}: {' '.join(str(error).split())[:300]}") from error
+    head = model.get_output_embeddings()
+    if head is not None:
+        # The head gets the last positions only, a slice with gaps, for which torch would copy the whole vocabulary matrix once per row.
+        head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
     return model.to(device).eval()
 
 

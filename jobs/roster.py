@@ -23,6 +23,7 @@ class Roster:
         self._posts: deque[dict[str, Any]] = deque(maxlen=100_000)
         self._groups: dict[int, str] = {}
         self._shrunk: dict[int, int] = {}
+        self._failures: dict[int, str] = {}
 
     def post(self, trial: int, kind: str, fields: dict[str, Any]) -> None:
         """Leave a message for the driver."""
@@ -42,6 +43,14 @@ class Roster:
     def shrink(self, trial: int) -> None:
         """Record that a trial's worker was killed for lack of memory."""
         self._shrunk[trial] = self._shrunk.get(trial, 0) + 1
+
+    def fail(self, trial: int, reason: str) -> None:
+        """Record why a trial failed."""
+        self._failures[trial] = reason
+
+    def failure(self, trial: int) -> str | None:
+        """Why a trial failed, if it could say so."""
+        return self._failures.get(trial)
 
     def leave(self, trial: int) -> str | None:
         """Forget the trial's placement group and return it."""

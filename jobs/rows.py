@@ -173,8 +173,12 @@ def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
     answer = check_answer(record["completion"], '"completion"')
     if not prompt.strip():
         raise Malformed('"prompt" is empty')
-    user = {"role": "user", "content": f"{instruction}\n{prompt}" if instruction else prompt}
-    return Row(messages=(user, {"role": "assistant", "content": answer}), key=normalise(prompt), place=place)
+    return Row(messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}), key=normalise(prompt), place=place)
+
+
+def prompt_messages(prompt: str, instruction: str) -> tuple[dict[str, Any], ...]:
+    """A bare prompt as the conversation that the model is given."""
+    return ({"role": "user", "content": f"{instruction}\n{prompt}" if instruction else prompt},)
 
 
 def read_messages(record: dict[str, Any], place: str) -> Row:

@@ -17,6 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from jobs.config import BaseModel, Trial
+from jobs.evaluate import Judging, Verdict
 from jobs.roster import find_roster
 
 POST_SECONDS = 1.0
@@ -172,4 +173,33 @@ def attempt(config: dict[str, Any]) -> None:
     if config["failed"] is not None:
         raise RuntimeError(config["failed"])
     if max((report["step"] for report in config["recorded"]), default=0) < assignment.trial.train.steps:
-        train(assignment)
+        try:
+            train(assignment)
+        except Exception as error:
+            ray.get(find_roster(assignment.sweep).fail.remote(config["index"], reason(error)))
+            raise
+
+
+def reason(error: BaseException) -> str:
+    """Why a trial failed, in one line, without what Ray wraps around it."""
+    inner = next(iter(getattr(error, "worker_failures", {}).values()), None) or getattr(error, "cause", None)
+    if inner is not None and inner is not error:
+        return reason(inner)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if "startup timed out" in str(error):
+        return "its workers could not be placed: other work holds the CPU cores or GPUs"
+    if type(error).__name__.endswith(("ActorDiedError", "ActorError", "WorkerCrashedError", "NodeDiedError")):
+        return f"a worker process died {'; '.join(lines)[:300]}"
+    return lines[-1]
+
+
+def judge(sweep: str, label: str, trial: Trial, base: BaseModel, folder: str | None, rule: Judging) -> Verdict:
+    """`evaluate.judge` as a Ray task, telling the roster how far it is."""
+    from jobs import evaluate
+
+    roster = find_roster(sweep)
+
+    def tick(done: int, total: int) -> None:
+        roster.post.remote(0, "judged", {"label": label, "done": done, "total": total})
+
+    return evaluate.judge(trial, base, folder, rule, tick)

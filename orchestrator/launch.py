@@ -18,6 +18,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Reports are handed on at this interval; the default of 2 s would be most of a short trial.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # What cannot be placed within this is retried five times before the trial fails.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -319,3 +319,31 @@ def flat_params(config: Config, trial: Trial) -> dict[str, Any]:
     kept = {key: raw[key] for key in ("adapter", "optim", "train")} | {"seed": trial.seed, "model": {"name": trial.model.name}}
     weights = {f"data.sources.{name}.weight": source["weight"] for name, source in raw["data"]["sources"].items()}
     return {key: value for key, value in (leaves(kept) | weights).items() if value is not None}
+
+
+def used(plan: Plan, trial: Trial) -> list[dict[str, Any]]:
+    """The data of one trial as the tracking store records it."""
+    sources = trial.data.sources
+    total = sum(source.weight for source in sources.values()) or 1.0
+    training = [
+        {
+            "name": f"{trial.data.name}/{name}",
+            "digest": plan.digests[f"train/{name}"],
+            "source": sources[name].path if name in sources else str(trial.data.folder),
+            "context": "training",
+            "rows": share.rows,
+            "weight": sources[name].weight / total if name in sources else 1.0,
+        }
+        for name, share in plan.sources.items()
+    ]
+    held_out = [("valid", "validation", plan.num_valid, trial.data.valid), ("test", "test", plan.num_test, trial.data.test)]
+    return training + [
+        {
+            "name": f"{trial.data.name}/{split}",
+            "digest": plan.digests[split],
+            "source": path or str(trial.data.folder or next(iter(sources.values())).path),
+            "context": context,
+            "rows": rows,
+        }
+        for split, context, rows, path in held_out
+    ]

@@ -6,6 +6,7 @@ is computed, so that an interrupted, widened or lengthened sweep repeats nothing
 
 from __future__ import annotations
 
+import shutil
 import time
 import uuid
 from typing import Any
@@ -17,11 +18,11 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from jobs.config import BaseModel, Trial
-from jobs.roster import free, open_roster
+from jobs.roster import free
 from jobs.worker import Assignment, attempt
 from orchestrator.halving import Halving
 from orchestrator.journal import Journal, Record
-from orchestrator.plan import Plan, flat_params
+from orchestrator.plan import Plan, flat_params, used
 from orchestrator.screen import Screen
 from orchestrator.search import Search
 from orchestrator.validation import trial_of
@@ -45,6 +46,16 @@ class Board:
         self.fatal: str | None = None
         self.roster: Any = None
         self.recorder: Recorder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles what it is given for a restore that we never do, since the journal is the state."""
+        return {}
+
+    def best(self) -> Record | None:
+        """The best trial so far by the sweep's metric; the earlier one of two equals."""
+        scored = [(record.best(self.metric, self.maximise), record) for record in self.records.values() if record.state != "failed"]
+        ranked = [(value[1] if self.maximise else -value[1], -record.index, record) for value, record in scored if value is not None]
+        return max(ranked, key=lambda item: item[:2])[2] if ranked else None
 
     def full(self) -> bool:
         """Whether all seats are taken."""
@@ -161,7 +172,7 @@ class Recorder(Callback):
             self.started.add(index)
             assignment: Assignment = trial.config["assignment"]
             params = flat_params(self.board.config, assignment.trial)
-            datasets = self.board.screen.datasets(assignment.trial)
+            datasets = used(self.board.plan, assignment.trial)
             self.board.journal.append("trial", trial=index, point=self.board.records[index].point, params=params, datasets=datasets)
         self.board.screen.start(index, self.board.records[index].point)
 
@@ -175,6 +186,8 @@ class Recorder(Callback):
         if step not in record.reports:
             metrics = {key: float(value) for key, value in result.items() if "/" in key and isinstance(value, int | float)}
             record.reports[step] = metrics
+            if result.get("checkpoint_path"):
+                record.checkpoints[step] = result["checkpoint_path"]
             self.board.journal.append("report", trial=index, step=step, metrics=metrics, checkpoint=result.get("checkpoint_path"))
         self.board.screen.rung(index, step, record.reports[step])
 
@@ -186,7 +199,8 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that failed."""
-        self.end(trial.config["index"], "failed", cause(trial))
+        index = trial.config["index"]
+        self.end(index, "failed", ray.get(self.board.roster.failure.remote(index)) or "the trial's process died (see the memory of the machine)")
 
     def end(self, index: int, state: str, error: str | None) -> None:
         """Write down how a trial ended, once."""
@@ -203,6 +217,13 @@ class Recorder(Callback):
         board.journal.append("end", trial=index, state=state, error=error)
         board.screen.end(index, state, error)
         board.fatal = board.fatal or hopeless(board)
+        self.prune(index)
+
+    def prune(self, present: int) -> None:
+        """Delete the checkpoints of ended trials that cannot win any more. The one that ends right now may still be closing its files."""
+        best = self.board.best()
+        for index in self.ended - {present, best.index if best else 0}:
+            shutil.rmtree(self.board.journal.folder / "train" / f"trial-{index:03d}", ignore_errors=True)
 
     def release(self, index: int) -> None:
         """Have the trial's placement group removed once its own processes are gone: a living controller would ask for a new one."""
@@ -224,6 +245,9 @@ class Recorder(Callback):
     def drain(self) -> None:
         """Take the workers' posts into the journal and onto the screen."""
         for post in ray.get(self.board.roster.drain.remote()):
+            if post["kind"] == "judged":
+                self.board.screen.progress(post["label"], post["done"], post["total"])
+                continue
             if post["kind"] == "say":
                 self.board.journal.append("tags", t=post["t"], trial=post["trial"], tags={"note": post["text"]})
                 self.board.screen.say(post["trial"], post["text"])
@@ -246,20 +270,6 @@ class Ending(Stopper):
     def stop_all(self) -> bool:
         """Whether all should stop."""
         return self.board.interrupted or self.board.fatal is not None
-
-
-def cause(trial: Any) -> str:
-    """The last line of a trial's failure that says something, without the wrapping of Ray."""
-    error = trial.get_error() if hasattr(trial, "get_error") else None
-    while getattr(error, "cause", None) is not None:
-        error = error.cause
-    text = str(error) if error is not None else trial.error_msg or "the trial's processes died"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for line in reversed(lines):
-        head, _, rest = line.partition(": ")
-        if head.endswith(("Error", "Exception")) and rest:
-            return rest if head.endswith("RuntimeError") else line
-    return lines[-1] if lines else "the trial's processes died"
 
 
 def hopeless(board: Board) -> str | None:
@@ -287,10 +297,9 @@ def scheduler(board: Board) -> Any:
 
 def run(board: Board) -> None:
     """Run the sweep to its end; afterwards `board.records` and the journal hold what came out."""
-    board.roster = open_roster(board.plan.name)
     recorder = Recorder(board)
     tuner = tune.Tuner(
-        tune.with_resources(attempt, {"cpu": 0.001}),
+        tune.with_resources(attempt, {"node:__internal_head__": 0.001}),
         tune_config=tune.TuneConfig(search_alg=Points(board), scheduler=scheduler(board), num_samples=board.plan.num_trials),
         run_config=tune.RunConfig(
             name=f"tune-{uuid.uuid4().hex[:8]}",
@@ -308,4 +317,3 @@ def run(board: Board) -> None:
             recorder.end(index, "interrupted", None)
         for _, group in recorder.to_free:
             free(group)
-        ray.kill(board.roster)

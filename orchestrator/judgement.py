@@ -1,0 +1,164 @@
+"""Judging the winner on the test split beside the base and the champion, and registering it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from jobs import fetch
+from jobs.config import BaseModel
+from jobs.evaluate import Judging, Verdict
+from jobs.export import export
+from jobs.worker import judge
+from orchestrator.errors import OrchestratorError
+from orchestrator.journal import read_text, storage_folder, write_json
+from orchestrator.models import Version
+from orchestrator.registry import Decision, Scores, decide
+from orchestrator.result import Result
+
+POLL_SECONDS = 0.5
+
+
+class Judgement:
+    """The end of a sweep: from its best trial to a registered version."""
+
+    def __init__(self, command: Any, board: Any, store: Any, writer: Any, screen: Any) -> None:
+        self.command, self.board, self.store, self.writer, self.screen = command, board, store, writer, screen
+        self.config, self.plan, self.base = command.config, command.plan, command.base
+        self.digest = self.plan.digests["test"]
+
+    def complete(self, outcome: Result) -> None:
+        """Fill in what the test split says and what was registered."""
+        best = outcome["best"]
+        trial = self.board.trial(best["trial"])
+        trained = self.checkpoint(best["trial"], best["step"])
+        verdicts = self.judge({"base": None, f"trial {best['trial']}": str(trained)}, trial)
+        base, candidate = verdicts["base"], verdicts[f"trial {best['trial']}"]
+        outcome["base"] = {"metrics": base.metrics()}
+        best["metrics"] |= candidate.metrics()
+        outcome["prompt"] = self.first_prompt(trial)
+        folder = self.command.folder / "export"
+        export(trial, self.base, trained, candidate, folder)
+        self.command.journal.append("report", trial=best["trial"], step=best["step"], metrics=candidate.metrics())
+        renamed = {key.replace("test/", "base/"): value for key, value in base.metrics().items()}
+        self.command.journal.append("metrics", trial=None, metrics=renamed | candidate.metrics())
+        try:
+            self.register(outcome, candidate, base, folder, trial)
+        except OrchestratorError as error:
+            outcome["state"], outcome["error"] = "failed", f"not registered: {error}; the same command again registers it"
+
+    def checkpoint(self, index: int, step: int) -> Path:
+        """The folder of what a trial had learned at a step. Raises OrchestratorError when it is gone."""
+        found = Path(self.board.records[index].checkpoints.get(step, "")) / "model"
+        if not found.is_absolute() or not found.is_dir():
+            raise OrchestratorError(f"the checkpoint of trial {index} at step {step} is gone; fresh=true trains it again")
+        return found
+
+    def first_prompt(self, trial: Any) -> str:
+        """A test prompt to try the model with."""
+        from jobs.data import load_corpus
+
+        row = load_corpus(trial.data).test[0]
+        said = str(row.context[-1]["content"])
+        return said.removeprefix(trial.data.instruction).strip()
+
+    def judge(self, folders: dict[str, str | None], trial: Any, base: BaseModel | None = None) -> dict[str, Verdict]:
+        """Score models on the test split, at the same time; the base's scores are remembered for other sweeps."""
+        base = base or self.base
+        memo = storage_folder(self.config.storage) / "base-scores.json"
+        known = json.loads(read_text(memo) or "{}")
+        key = f"{base.revision} {self.digest} {asdict(self.rule(1)) | {'num_threads': 0}} {trial.train.max_length}"
+        found = {name: Verdict(**known[key]) for name, folder in folders.items() if folder is None and key in known}
+        todo = {name: folder for name, folder in folders.items() if name not in found}
+        self.screen.note(f"judging {' and '.join(todo)} on {self.plan.num_test:,} test rows")
+        share = max(1, self.plan.resources.machine_cpus // max(len(todo), 1))
+        gpus = min(1.0, self.plan.resources.machine_gpus / max(len(todo), 1))
+        task = ray.remote(judge).options(num_cpus=share, num_gpus=gpus, max_retries=2)
+        waiting = {
+            task.remote(self.plan.name, f"judging {name}", trial, base, folder, self.rule(share)): name for name, folder in todo.items()
+        }
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
+            self.board.recorder.drain()
+            for reference in ready:
+                found[waiting.pop(reference)] = self.collect(reference)
+        for name, folder in folders.items():
+            if folder is None:
+                write_json(memo, known | {key: asdict(found[name])})
+        return found
+
+    def collect(self, reference: Any) -> Verdict:
+        """The answer of a judging task. Raises OrchestratorError with its cause."""
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayError as error:
+            raise OrchestratorError(f"judging failed: {getattr(error, 'cause', None) or error}") from error
+
+    def rule(self, threads: int) -> Judging:
+        """How every model is judged."""
+        job = self.config.job
+        return Judging(job.confidence, job.resamples, job.max_new_tokens, threads)
+
+    def register(self, outcome: Result, candidate: Verdict, base: Verdict, folder: Path, trial: Any) -> None:
+        """Upload the version's folder, register it, and move the champion's alias if it is deserved."""
+        best, name = outcome["best"], self.command.model_name
+        self.writer.wake()
+        best["run_id"] = self.run_of(best["trial"])
+        path = f"model/step-{best['step']:06d}"
+        self.store.log_artifacts(best["run_id"], folder, path)
+        champion = self.store.champion(name)
+        tags = self.tags(outcome, candidate)
+        version = self.store.register(name, best["run_id"], path, tags, f"{outcome['sweep']}, trial {best['trial']}")
+        decision = self.decide(version, champion, candidate, base, trial)
+        if decision.promote:
+            self.store.set_champion(name, version.version)
+        holds = decision.promote or (champion is not None and champion.version == version.version)
+        outcome["decision"] = decision.reason
+        outcome["model"] = {"name": name, "version": version.version, "alias": "champion" if holds else None, "uri": version.uri}
+        self.command.journal.append("tags", trial=None, tags={"model.version": version.uri, "model.decision": decision.reason})
+
+    def run_of(self, index: int) -> str:
+        """The MLflow run of a trial, waiting for a slow server. Raises OrchestratorError when it does not come."""
+        deadline = time.monotonic() + max(self.config.tracking.patience_seconds, 1)
+        while (run_id := self.writer.run_id(index)) is None or not self.store.answers():
+            if time.monotonic() > deadline:
+                raise OrchestratorError(f"MLflow does not answer ({self.writer.error or 'it is slow'})")
+            time.sleep(POLL_SECONDS)
+        return run_id
+
+    def tags(self, outcome: Result, candidate: Verdict) -> dict[str, str]:
+        """What a later sweep needs to compare with this version without running it."""
+        scores = {key: repr(value) for key, value in candidate.metrics().items()}
+        return scores | {"test.digest": self.digest, "test.rows": str(len(candidate.predictions)), "sweep": outcome["sweep"]}
+
+    def decide(self, version: Version, champion: Version | None, candidate: Verdict, base: Verdict, trial: Any) -> Decision:
+        """Compare with the champion, judged anew if it was judged on other rows, or with the base when there is none."""
+        if champion is not None and champion.version == version.version:
+            return Decision(False, "it is the champion already")
+        scores = self.scores(candidate)
+        if champion is None:
+            return decide(scores, None, floor=base.exact_match)
+        tags = champion.tags
+        if tags.get("test.digest") == self.digest and "test/exact_match" in tags:
+            value, low, high = (float(tags[f"test/exact_match{end}"]) for end in ("", "_low", "_high"))
+            return decide(scores, Scores(value, low, high, int(tags["test.rows"]), self.digest))
+        return decide(scores, self.scores(self.judge_champion(champion, trial)))
+
+    def judge_champion(self, champion: Version, trial: Any) -> Verdict:
+        """The present champion on today's test rows."""
+        folder = self.store.download(champion.uri, self.command.folder / "champion")
+        described = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+        base = BaseModel(**{key: described[key] for key in ("name", "source", "id", "revision", "path")})
+        if not Path(base.path).is_dir():
+            base = fetch.prepare(self.config.model) if base.revision == self.base.revision else base
+        trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
+        return self.judge({"champion": str(trained)}, trial, base)["champion"]
+
+    def scores(self, verdict: Verdict) -> Scores:
+        """A verdict in the registry's terms."""
+        return Scores(verdict.exact_match, verdict.low, verdict.high, len(verdict.predictions), self.digest)

@@ -1,0 +1,203 @@
+"""The story of one command: base model, plan, sweep, judgement, export, registration, result. Read this first."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs import fetch
+from jobs.config import BaseModel
+from orchestrator import plan as planning
+from orchestrator import provenance, report, result, tracking
+from orchestrator.config import Config
+from orchestrator.errors import InputError
+from orchestrator.journal import Journal, forget, locked, read_text, storage_folder, sweep_folder, write_json
+from orchestrator.outbox import Writer
+from orchestrator.plan import Plan
+from orchestrator.screen import Screen
+
+
+def run(config: Config, composed: str, overrides: list[str]) -> int:
+    """Do what the configuration says; returns the exit code. `composed` is the configuration as YAML, `overrides` what was typed."""
+    began = time.monotonic()
+    if config.job.kind == "setup":
+        base = prepare(config)
+        print(f"base    {base.name} is ready in {base.path}")
+        return 0
+    with locked(config.storage):
+        planning.make(config)  # bad data or too large a request is said before a model is fetched for it
+        prepare(config)
+        plan = planning.make(config)
+        folder = sweep_folder(config.storage, plan.name)
+        if config.fresh:
+            forget(folder)
+        command = Command(config, composed, overrides, plan, folder, began)
+        kept = command.kept_result()
+        outcome = command.show_again(kept) if kept else command.work()
+    print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome), flush=True)
+    return {"finished": 0, "interrupted": 130}.get(outcome["state"], 1)
+
+
+def prepare(config: Config) -> BaseModel:
+    """The base model, fetched and converted if need be."""
+    try:
+        return fetch.prepare(config.model)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(str(error)) from error
+
+
+class Command:
+    """One run of one sweep."""
+
+    def __init__(self, config: Config, composed: str, overrides: list[str], plan: Plan, folder: Path, began: float) -> None:
+        assert plan.base is not None
+        self.config, self.composed, self.overrides, self.plan, self.folder = config, composed, overrides, plan, folder
+        self.base: BaseModel = plan.base
+        self.began = began
+        self.journal = Journal(folder)
+        self.uri = config.tracking.uri or f"sqlite:///{storage_folder(config.storage) / 'mlflow.db'}"
+        self.model_name = config.tracking.model or f"{config.data.name}-{config.model.name}"
+
+    def connect(self) -> tracking.Store:
+        """The tracking store; raises TrackingError when it does not answer."""
+        return tracking.connect(self.uri, self.config.tracking.experiment, storage_folder(self.config.storage) / "artifacts")
+
+    def kept_result(self) -> result.Result | None:
+        """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
+        kept = json.loads(read_text(self.folder / "result.json") or "null")
+        if kept is None or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
+            return None
+        wider = kept["trials"]["total"] < self.plan.num_trials
+        again = self.config.retry and kept["trials"]["failed"] > 0
+        elsewhere = kept["target"] != [self.uri, self.config.tracking.experiment, self.model_name]
+        return None if wider or again or elsewhere else kept
+
+    def show_again(self, kept: result.Result) -> result.Result:
+        """The earlier result, after one more attempt to bring the tracking store up to date."""
+        report_line(f"sweep {self.plan.name} is finished; this is its result (fresh=true starts anew)")
+        if kept.get("missing"):
+            writer = Writer(self.connect, self.folder)
+            writer.start()
+            kept["missing"] = result.unfinished(writer.close(self.config.tracking.patience_seconds), writer.error)
+            write_json(self.folder / "result.json", kept)
+        return kept
+
+    def work(self) -> result.Result:
+        """Everything from the first connection to the written result."""
+        store = self.connect()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
+        report_line(report.plan_text(self.plan))
+        tags = provenance.tags(self.config)
+        params = {"sweep.num_trials": self.plan.num_trials, "sweep.metric": self.config.sweep.metric}
+        datasets = planning.used(self.plan, self.plan.trials[0])
+        self.journal.append("sweep", name=self.plan.name, params=params, tags=tags, config=self.composed, datasets=datasets)
+        writer = Writer(lambda: store, self.folder)
+        writer.start()
+        try:
+            outcome = self.train_and_judge(store, writer)
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            self.journal.append("sweep_end", state="interrupted" if interrupted else "failed", error=None if interrupted else str(error))
+            writer.close(1 if interrupted else self.config.tracking.patience_seconds)
+            raise
+        self.journal.append("sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={})
+        left = writer.close(self.config.tracking.patience_seconds)
+        outcome["missing"] = result.unfinished(left, writer.error)
+        outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
+        write_json(self.folder / "result.json", outcome)
+        return outcome
+
+    def train_and_judge(self, store: tracking.Store, writer: Writer) -> result.Result:
+        """Start Ray, run the sweep, judge its winner and register it."""
+        from orchestrator import launch
+
+        report_line("ray     starting")
+        with launch.local(self.plan.resources), Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
+            from jobs.roster import open_roster
+            from orchestrator import sweep
+            from orchestrator.judgement import Judgement
+
+            board = sweep.Board(self.plan, self.base, self.journal, screen)
+            board.roster = open_roster(self.plan.name)
+            started = time.monotonic()
+            with interruptible(board):
+                sweep.run(board)
+            trained = time.monotonic()
+            outcome = self.outcome(board, started - self.began, trained - started)
+            if outcome["state"] == "finished":
+                provenance.remember_rate(self.config, self.plan, self.journal)
+                Judgement(self, board, store, writer, screen).complete(outcome)
+        return outcome
+
+    def outcome(self, board: Any, setup: float, train: float) -> result.Result:
+        """The result as far as the sweep alone decides it."""
+        records = [board.records[index] for index in sorted(board.records) if index <= self.plan.num_trials]
+        best = board.best()
+        state = "interrupted" if board.interrupted else "finished" if best is not None and board.fatal is None else "failed"
+        error = board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
+        typed = [o for o in self.overrides if not o.startswith(("fresh=", "output=", "retry="))]
+        wider = [o for o in typed if not o.startswith("sweep.num_trials=")]
+        return {
+            "sweep": self.plan.name,
+            "state": state,
+            "trials": result.counted([record.state for record in records], self.plan.num_trials),
+            "best": None if best is None else self.describe(board, best),
+            "base": None,
+            "model": None,
+            "seconds": {"setup": round(setup, 1), "train": round(train, 1), "total": round(time.monotonic() - self.began, 1)},
+            "tracking_uri": self.uri if self.config.tracking.uri is None else store_name(self.uri),
+            "steps": self.config.train.steps,
+            "target": [self.uri, self.config.tracking.experiment, self.model_name],
+            "error": error,
+            "failures": result.failures(records),
+            "searched": [knob.path for knob in self.config.sweep.space.values()],
+            "confidence": self.config.job.confidence,
+            "command": f"python -m orchestrator {shlex.join(typed)}".rstrip(),
+            "wider": f"python -m orchestrator {shlex.join([*wider, f'sweep.num_trials={2 * self.plan.num_trials}'])}",
+            "settings": [o for o in typed if o.startswith(("storage=", "tracking"))],
+        }
+
+    def describe(self, board: Any, best: Any) -> dict[str, Any]:
+        """The best trial, with its metrics at its best step."""
+        step, _ = best.best(board.metric, board.maximise)
+        params = planning.flat_params(self.config, board.trial(best.index))
+        return {"trial": best.index, "run_id": None, "step": step, "params": params, "metrics": dict(best.reports[step])}
+
+
+@contextlib.contextmanager
+def interruptible(board: Any) -> Iterator[None]:
+    """Ctrl-C once lets trials stop cleanly and keeps what is done; twice stops at once."""
+
+    def handle(number: int, frame: Any) -> None:
+        if board.interrupted:
+            raise KeyboardInterrupt
+        board.interrupted = True
+        board.screen.note("stopping: what is done is kept; press Ctrl-C again to stop at once")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def store_name(uri: str) -> str:
+    """A tracking address without its password."""
+    from orchestrator import address
+
+    return address.mask(uri)
+
+
+def report_line(text: str) -> None:
+    """Progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+

@@ -1,0 +1,55 @@
+"""Where a run comes from: code, libraries and machine; and how fast this machine was, for the next estimate."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from orchestrator.config import Config
+from orchestrator.journal import Journal, storage_folder, write_json
+from orchestrator.plan import Plan, rate_key, read_rates
+
+LIBRARIES = ("torch", "transformers", "peft", "ray", "mlflow", "hydra-core", "tokenizers")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tags(config: Config) -> dict[str, str]:
+    """Code version, library versions and machine, as tags of a run."""
+    found = {f"library.{name}": version(name) for name in LIBRARIES}
+    found |= {"library.python": platform.python_version(), "machine": f"{platform.machine()} {os.cpu_count()} cores"}
+    return found | {"code.version": code_version(), "data": config.data.name, "model": config.model.name}
+
+
+def version(name: str) -> str:
+    """The installed version of a package."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def code_version() -> str:
+    """The commit of the code, with "+changes" when files differ from it; the package's version where there is no git."""
+    try:
+        run = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+        return subprocess.run(run, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return version("slm-orchestrator")
+
+
+def remember_rate(config: Config, plan: Plan, journal: Journal) -> None:
+    """Keep this sweep's median training rate for the next plan's estimate of time."""
+    rates = [
+        event["metrics"]["train/examples_per_second"]
+        for event in journal.events()
+        if event["kind"] == "metrics" and "train/examples_per_second" in event["metrics"]
+    ]
+    if rates:
+        kept = json.loads(read_rates(config.storage))
+        kept[rate_key(config, plan.resources)] = {"examples_per_second": statistics.median(rates), "sweep": plan.name}
+        write_json(storage_folder(config.storage) / "rates.json", kept)

@@ -1,0 +1,86 @@
+"""What came out of a sweep, as the record that is kept, printed and given to other programs."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from orchestrator.report import duration, plural, short
+
+Result = dict[str, Any]
+"""sweep, state, trials{total,finished,stopped,failed}, best{trial,run_id,params,metrics}, base{metrics}, model{name,version,alias,uri},
+seconds{setup,train,total}, tracking_uri; and for the text: decision, failures, missing, command."""
+
+PUBLIC = ("sweep", "state", "trials", "best", "base", "model", "seconds", "tracking_uri")
+
+
+def public(result: Result) -> Result:
+    """The part that `output=json` prints."""
+    return {key: result.get(key) for key in PUBLIC} | ({"error": result["error"]} if result.get("error") else {})
+
+
+def text(result: Result) -> str:
+    """The last screen: what was found, what it is worth, what to do next."""
+    lines: list[tuple[str, str]] = []
+    if result["best"] and result["best"].get("trial"):
+        lines += best_lines(result)
+    trials = result["trials"]
+    lines.append(("trials", f"{trials['finished']} finished, {trials['stopped']} stopped early, {trials['failed']} failed of {trials['total']}"))
+    lines += [("failed", failure) for failure in result.get("failures", [])]
+    if result.get("error"):
+        lines.append(("error", result["error"]))
+    if result.get("missing"):
+        lines.append(("missing", result["missing"]))
+    seconds = result["seconds"]
+    lines.append(("time", f"{duration(seconds['total'])} ({duration(seconds['setup'])} to start, {duration(seconds['train'])} of training)"))
+    lines += next_lines(result)
+    return "\n".join(f"{label:<8}{line}" for label, line in lines)
+
+
+def best_lines(result: Result) -> list[tuple[str, str]]:
+    """The winner, the base beside it, and the registered version."""
+    best, model = result["best"], result["model"]
+    searched = short({path: best["params"][path] for path in result.get("searched", []) if path in best["params"]})
+    lines = [("best", f"trial {best['trial']}  {searched}".rstrip())]
+    for name, metrics in (("test", best["metrics"]), ("base", (result["base"] or {}).get("metrics", {}))):
+        if "test/exact_match" in metrics:
+            value, low, high = (metrics[f"test/exact_match{end}"] for end in ("", "_low", "_high"))
+            whose = "test/exact_match" if name == "test" else "the untouched base"
+            lines.append((name, f"{whose} {value:.3f} ({result.get('confidence', 0.95):.0%} interval {low:.3f}..{high:.3f})"))
+    if model:
+        alias = f" -> alias {model['alias']}" if model["alias"] else ""
+        lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
+    return lines
+
+
+def next_lines(result: Result) -> list[tuple[str, str]]:
+    """Commands to paste."""
+    lines = []
+    if result["state"] == "interrupted":
+        lines.append(("go on", f"{result['command']}"))
+    uri = result["tracking_uri"]
+    lines.append(("open", uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"))
+    if result["state"] == "finished" and result["trials"]["total"] > 1:
+        lines.append(("more", f"{result['wider']}"))
+    if result["model"]:
+        address = f"models:/{result['model']['name']}@{result['model']['alias']}" if result["model"]["alias"] else result["model"]["uri"]
+        where = "".join(f" {setting}" for setting in result.get("settings", []))
+        lines.append(("try", f"python -m orchestrator job=predict model_uri={address} prompt={shlex.quote(result['prompt'])}{where}"))
+    return lines
+
+
+def counted(states: list[str], total: int) -> dict[str, int]:
+    """Trials by how they ended."""
+    return {"total": total} | {state: states.count(state) for state in ("finished", "stopped", "failed")}
+
+
+def failures(records: Any) -> list[str]:
+    """One line per failed trial, with its cause."""
+    return [f"trial {record.index}: {record.error}" for record in records if record.state == "failed"]
+
+
+def unfinished(count: int, error: str | None) -> str | None:
+    """What the tracking store has not received."""
+    if count == 0:
+        return None
+    return f"{plural(count, 'event')} not yet in MLflow ({error or 'it is slow to answer'}); the same command again writes them"
