@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
     """A causal language model in evaluation mode, from a folder in the Hugging Face layout. Raises ValueError when it cannot be read."""
     from transformers import AutoModelForCausalLM, logging
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

@@ -60,6 +60,14 @@ def local(resources: Resources) -> Iterator[None]:
     except Exception as error:
         raise OrchestratorError(f"Ray did not start on this machine: {error}") from error
     try:
+        silence()
         yield
     finally:
         ray.shutdown()
+
+
+def silence() -> None:
+    """Keep what Ray's daemons tell every driver, such as how many processes they have started, off the terminal; Ray's logs hold it too."""
+    import ray._private.worker as driver
+
+    driver.print_to_stdstream = lambda *message, **options: None

@@ -11,6 +11,8 @@ from orchestrator.report import duration, plural, short
 from orchestrator.space import Point
 
 REFRESH_SECONDS = 0.5
+LINE_SECONDS = 30.0
+"""Without a terminal, a training trial says this often how far it is."""
 
 
 @dataclass
@@ -24,6 +26,8 @@ class Row:
     state: str = "starting"
     began: float = field(default_factory=time.monotonic)
     seconds: float | None = None
+    told: float = field(default_factory=time.monotonic)
+    """When the last plain line about this trial was printed."""
 
 
 class Screen:
@@ -62,12 +66,16 @@ class Screen:
         row = self.rows[index]
         row.step, row.state = max(step, row.step), "training"
         row.tokens_per_second = metrics.get("train/tokens_per_second", 0.0)
+        if self.live is None and time.monotonic() - row.told > LINE_SECONDS:
+            row.told = time.monotonic()
+            self.line(f"{self.label(index)}  step {row.step}/{self.steps}  train/loss {metrics['train/loss']:.4g}  {self.pace(row)}")
 
     def rung(self, index: int, step: int, metrics: dict[str, float]) -> None:
         """A trial was evaluated."""
         row = self.rows.setdefault(index, Row({}))
         row.step, row.score, row.state = step, metrics.get(self.metric), "waiting"
         row.tokens_per_second = metrics.get("train/tokens_per_second", row.tokens_per_second)
+        row.told = time.monotonic()
         shown = "missing" if row.score is None else f"{row.score:.4g}"
         self.line(f"{self.label(index)}  step {step}/{self.steps}  {self.metric} {shown}  {self.pace(row)}")
 

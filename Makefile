@@ -1,0 +1,40 @@
+# Everything on a fresh machine: `make sweep` (the main job) and `make test`. Any Python 3.10 to 3.13: make PYTHON=python3.12 ...
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: sweep test setup install check ui bench clean
+
+sweep: setup
+	$(RUN) -m orchestrator +sweep=lora
+
+test: install
+	$(RUN) -m pytest
+
+# The environment and the default base model.
+setup: install
+	$(RUN) -m orchestrator job=setup
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]' || { \
+	  echo "install failed: pip could not fetch a package named above. With the files at hand: $(RUN) -m pip install --no-index --find-links FOLDER -c constraints.txt -e '.[dev]'"; exit 1; }
+	touch $@
+
+check: install
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+
+ui: install
+	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db
+
+bench: install
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(RUN) -m benchmarks.step
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,0 +1,69 @@
+"""What the tests share: a cache of base models of their own, toy data, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CODES = {"alpha": "A", "beta": "B", "gamma": "C"}
+
+
+@dataclass
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The result line of output=json."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """A user's environment with a cache of its own."""
+    return {**os.environ, "ORCHESTRATOR_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where base models are kept during the tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 rows whose answer is a letter for the first word of the prompt."""
+    folder = tmp_path_factory.mktemp("toy")
+    names = list(CODES)
+    rows = [{"prompt": f"{names[(7 * i) % 3]} {i}", "completion": CODES[names[(7 * i) % 3]]} for i in range(300)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def command(cache: Path, toy: Path) -> Any:
+    """`command(*arguments)` runs `python -m orchestrator` on the tiny model and the toy data; `start=True` gives the running process."""
+
+    def run(*arguments: str, start: bool = False, timeout: float = 300, cwd: Path | None = None) -> Any:
+        base = ["model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128", "output=json"]
+        line = [sys.executable, "-m", "orchestrator", *base, *arguments]
+        process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(cache), cwd=cwd or ROOT, start_new_session=True
+        )
+        if start:
+            return process
+        out, err = process.communicate(timeout=timeout)
+        return Finished(process.returncode, out, err)
+
+    return run

@@ -1,0 +1,201 @@
+"""The README's commands on a tiny model: a real Ray Tune, real Ray Train workers and a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SWEEP = ("+sweep=lora", "sweep.num_trials=3", "train.steps=20", "train.eval_every=10", "sweep.space.lr.low=0.001", "sweep.space.lr.high=0.02")
+GRID = "sweep.space={lr: {path: optim.lr, type: grid, values: [0.002, 0.01]}}"
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def swept(command: Any, storage: Path) -> Any:
+    """One finished sweep of three trials under halving."""
+    done = command(*SWEEP, f"storage={storage}")
+    assert done.code == 0, done.err
+    return done
+
+
+def journal(storage: Path) -> list[dict[str, Any]]:
+    """All events of all sweeps of a store."""
+    return [json.loads(line) for file in storage.glob("sweeps/*/journal.jsonl") for line in file.read_text().splitlines()]
+
+
+def test_a_sweep_prints_one_json_line_that_names_winner_base_and_model(swept: Any) -> None:
+    result = swept.result
+    assert len(swept.out.strip().splitlines()) == 1
+    assert result["state"] == "finished"
+    assert result["trials"]["total"] == 3 == sum(result["trials"][state] for state in ("finished", "stopped", "failed"))
+    assert set(result) >= {"sweep", "state", "trials", "best", "base", "model", "seconds", "tracking_uri"}
+    for metrics in (result["best"]["metrics"], result["base"]["metrics"]):
+        assert metrics["test/exact_match_low"] <= metrics["test/exact_match"] <= metrics["test/exact_match_high"]
+    assert result["best"]["metrics"]["test/exact_match"] > result["base"]["metrics"]["test/exact_match"]
+    assert result["model"]["alias"] == "champion"
+
+
+def test_progress_is_plain_lines_without_chatter_or_tracebacks(swept: Any) -> None:
+    assert "plan    lora-" in swept.err
+    assert "valid/exact_match" in swept.err
+    for noise in ("Traceback", "Warning", "WARNING", "raylet", "\x1b["):
+        assert noise not in swept.err
+
+
+def test_every_trial_is_a_child_run_with_the_same_parameters_its_data_and_its_metrics(swept: Any, storage: Path) -> None:
+    with sqlite3.connect(storage / "mlflow.db") as database:
+        children = database.execute("select run_uuid from tags where key = 'mlflow.parentRunId'").fetchall()
+        assert len(children) == 3
+        keys = [set(database.execute("select key from params where run_uuid = ?", child).fetchall()) for child in children]
+        assert keys[0] == keys[1] == keys[2]
+        assert {("adapter.rank",), ("optim.lr",)} <= keys[0]
+        assert (swept.result["best"]["run_id"],) in children
+        for child in children:
+            metrics = {key for (key,) in database.execute("select distinct key from metrics where run_uuid = ?", child)}
+            assert {"train/loss", "valid/loss", "valid/exact_match", "train/tokens_per_second"} <= metrics
+            inputs = database.execute("select count(*) from inputs where destination_id = ?", child).fetchone()[0]
+            assert inputs == 3, "train, valid and test"
+
+
+def test_plain_transformers_and_peft_reproduce_the_registered_predictions(swept: Any, storage: Path) -> None:
+    import torch
+    from mlflow import MlflowClient, artifacts, set_registry_uri, set_tracking_uri
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    set_tracking_uri(uri)
+    set_registry_uri(uri)
+    name = swept.result["model"]["name"]
+    assert str(MlflowClient(uri).get_model_version_by_alias(name, "champion").version) == str(swept.result["model"]["version"])
+    folder = Path(artifacts.download_artifacts(f"models:/{name}@champion"))
+    base = json.loads((folder / "base.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base["path"]), folder / "adapter").eval()
+    limit = json.loads((folder / "task.json").read_text())["max_new_tokens"]
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert rows
+    for row in rows:
+        inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
+        with torch.no_grad():
+            given = model.generate(**inputs, do_sample=False, max_new_tokens=limit)
+        assert tokenizer.decode(given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
+
+
+def test_the_same_command_again_prints_the_same_result_at_once(command: Any, swept: Any, storage: Path) -> None:
+    began = time.monotonic()
+    again = command(*SWEEP, f"storage={storage}")
+    assert again.code == 0
+    assert again.result == swept.result
+    assert time.monotonic() - began < 15
+
+
+def test_the_champion_answers_a_prompt_with_any_punctuation(command: Any, swept: Any, storage: Path) -> None:
+    answer = command("job=predict", f"model_uri=models:/{swept.result['model']['name']}@champion", f"storage={storage}", "prompt=beta 7")
+    assert answer.code == 0, answer.err
+    assert answer.result["answer"] == "B"
+    odd = command("job=predict", f"model_uri={swept.result['model']['uri']}", f"storage={storage}", "prompt=gamma, {3}: \"x\" (y) = 'z' \\")
+    assert odd.code == 0, odd.err
+
+
+def test_a_model_that_does_not_exist_is_one_line_and_exit_code_2(command: Any, swept: Any, storage: Path) -> None:
+    wrong = command("job=predict", "model_uri=models:/nosuch@champion", f"storage={storage}", "prompt=x")
+    assert wrong.code == 2
+    assert "nosuch" in wrong.err
+    assert "Traceback" not in wrong.err
+
+
+def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(command: Any, swept: Any, storage: Path) -> None:
+    before = {(e["trial"], e["step"]) for e in journal(storage) if e["kind"] == "metrics" and e["trial"]}
+    wider = command(*SWEEP[:1], "sweep.num_trials=4", *SWEEP[2:], f"storage={storage}", start=True)
+    time.sleep(8)
+    second = command(*SWEEP, f"storage={storage}")
+    assert second.code == 2
+    assert "in use by process" in second.err
+    out, err = wider.communicate(timeout=300)
+    assert wider.returncode == 0, err
+    assert json.loads(out)["sweep"] == swept.result["sweep"]
+    assert json.loads(out)["trials"]["total"] == 4
+    steps = [(e["trial"], e["step"]) for e in journal(storage) if e["kind"] == "metrics" and e["trial"]]
+    finished = {trial for trial, step in before if step == 20}
+    assert all(steps.count(key) == 1 for key in before if key[0] in finished)
+
+
+def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(command: Any, tmp_path: Path) -> None:
+    arguments = (GRID, "train.steps=10", "train.eval_every=5", f"storage={tmp_path}", "fresh=true")
+    scores = []
+    for _ in range(2):
+        done = command(*arguments)
+        assert done.code == 0, done.err
+        reports = [e for e in journal(tmp_path) if e["kind"] == "report"]
+        measured = ("valid/loss", "valid/exact_match", "test/exact_match")
+        scores.append(sorted((e["trial"], e["step"], key, e["metrics"][key]) for e in reports for key in measured if key in e["metrics"]))
+        scores[-1].append(done.result["best"]["params"]["optim.lr"])
+    assert scores[0] == scores[1]
+
+
+def test_ctrl_c_keeps_what_is_done_and_a_killed_worker_goes_on(command: Any, tmp_path: Path) -> None:
+    arguments = ("train.steps=600", "train.eval_every=50", "optim.lr=0.001", f"storage={tmp_path}")
+    undisturbed = command(*arguments[:-1], f"storage={tmp_path / 'undisturbed'}")
+    process = command(*arguments, start=True)
+    wait_for_reports(tmp_path, process, 2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert json.loads(out)["state"] == "interrupted"
+    process = command(*arguments, start=True)
+    wait_for_reports(tmp_path, process, 4)
+    kill_workers(process)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    best, other = json.loads(out)["best"]["metrics"], undisturbed.result["best"]["metrics"]
+    assert best["valid/loss"] == other["valid/loss"]
+
+
+def wait_for_reports(storage: Path, process: subprocess.Popen[str], count: int) -> None:
+    """Until the trial has reported `count` times."""
+    deadline = time.monotonic() + 200
+    while len([e for e in journal(storage) if e["kind"] == "report"]) < count:
+        assert process.poll() is None and time.monotonic() < deadline, "no report came"
+        time.sleep(0.2)
+
+
+def kill_workers(process: subprocess.Popen[str]) -> None:
+    """Kill the training workers of a command with no chance to clean up."""
+    import psutil
+
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+    assert workers
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGKILL)
+
+
+def test_a_trial_that_fails_is_named_with_its_cause_and_the_others_go_on(command: Any, tmp_path: Path) -> None:
+    space = "sweep.space={lr: {path: optim.lr, type: grid, values: [0.01, 900.0]}}"
+    done = command(space, "train.steps=60", "train.eval_every=20", "optim.max_norm=1e30", "optim.warmup_steps=0", f"storage={tmp_path}")
+    assert done.result["trials"]["total"] == 2
+    if done.result["trials"]["failed"]:
+        assert "not finite" in done.err
+    assert done.code == 0
+    assert done.result["best"]["params"]["optim.lr"] == 0.01
+
+
+def test_stopped_trials_give_their_resources_back_while_the_sweep_runs(swept: Any, storage: Path) -> None:
+    # Three trials of one core each on two cores under halving: had the paused ones kept their cores, the third could never have started.
+    events = [e for e in journal(storage) if e["kind"] in ("trial", "report")]
+    started = [e["trial"] for e in events if e["kind"] == "trial"]
+    assert set(started) >= {1, 2, 3}
+    states = {e["trial"]: e["state"] for e in journal(storage) if e["kind"] == "end"}
+    assert "stopped" in states.values()
