@@ -53,7 +53,9 @@ class Model:
 
     def __post_init__(self) -> None:
         needs = {"wheel": ("package", "version", "sha256", "file"), "hub": ("id",), "path": ("path",), "tiny": ()}
-        require(*((bool(getattr(self, name)), f"model.{name} must be set when model.source is {self.source}") for name in needs[self.source]))
+        require(
+            *((bool(getattr(self, name)), f"model.{name} must be set when model.source is {self.source}") for name in needs[self.source])
+        )
 
 
 @config

@@ -156,7 +156,9 @@ class Judging:
     num_threads: int
 
 
-def judge(trial: Trial, base: BaseModel, folder: str | None, rule: Judging, tick: Callable[[int, int], None] = lambda done, total: None) -> Verdict:
+def judge(
+    trial: Trial, base: BaseModel, folder: str | None, rule: Judging, tick: Callable[[int, int], None] = lambda done, total: None
+) -> Verdict:
     """Answer every test row with the base (folder None) or with what was trained on it, in float32, and score the answers.
 
     float32 because a reader who loads the version with plain transformers gets the base's stored float32 and must see the same answers.
@@ -179,6 +181,7 @@ def judge(trial: Trial, base: BaseModel, folder: str | None, rule: Judging, tick
     hits = [given == example.reference.strip() for given, example in zip(answers, examples, strict=True)]
     low, high = interval(hits, rule.confidence, rule.resamples)
     rows = [
-        {"text": example.text, "reference": example.reference, "prediction": given} for example, given in zip(examples, answers, strict=True)
+        {"text": example.text, "reference": example.reference, "prediction": given}
+        for example, given in zip(examples, answers, strict=True)
     ]
     return Verdict(sum(hits) / len(hits), low, high, rows, limit)

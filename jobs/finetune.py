@@ -107,7 +107,9 @@ class Training:
             group["lr"] = rate
         loss = self.gradients(batch[self.world.rank :: self.world.size], supervised)
         if not math.isfinite(loss):
-            raise FloatingPointError(f"loss is not finite at step {self.step + 1} (optim.lr={self.trial.optim.lr}); a smaller optim.lr helps")
+            raise FloatingPointError(
+                f"loss is not finite at step {self.step + 1} (optim.lr={self.trial.optim.lr}); a smaller optim.lr helps"
+            )
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.trial.optim.max_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -148,7 +150,9 @@ class Training:
         everything = self.trial.train.on == "all"
         keep = max(len(e.ids) - 1 if everything else len(e.ids) - e.prompt_length for e in group)
         with precision(self.dtype, self.device, self.full):
-            logits, targets = answer_logits(self.model, group, keep, self.template.eos_id, shared_prefix(group) if self.sharing and not everything else 0)
+            logits, targets = answer_logits(
+                self.model, group, keep, self.template.eos_id, shared_prefix(group) if self.sharing and not everything else 0
+            )
         if not everything:
             targets = answer_only(targets, group, keep)
         else:
@@ -169,7 +173,9 @@ class Training:
         longest = max(len(example.ids) for example in share)
         total = sum(len(example.ids) for example in share)
         if self.budget <= longest:
-            raise MemoryError(f"out of memory on one example of {longest} tokens; a smaller train.max_length or a smaller model helps") from None
+            raise MemoryError(
+                f"out of memory on one example of {longest} tokens; a smaller train.max_length or a smaller model helps"
+            ) from None
         self.budget = max(min(self.budget, total) // 2, longest)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

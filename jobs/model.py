@@ -45,7 +45,7 @@ def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"cannot load the model in {path}: {' '.join(str(error).split())[:300]}") from error
     head = model.get_output_embeddings()
@@ -67,7 +67,11 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
 
     targets = adapter.targets if adapter.targets == "all-linear" else [name.strip() for name in adapter.targets.split(",")]
     settings = LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
     try:
@@ -91,7 +95,7 @@ PREFIX_MIN = 8
 
 
 def shared_prefix(examples: list[Example]) -> int:
-    """Number of tokens with which all prompts begin alike, leaving each prompt at least one token; 0 below PREFIX_MIN or for one example."""
+    """How many tokens all prompts begin with alike, leaving each prompt at least one; 0 below PREFIX_MIN or for one example."""
     if len(examples) < 2:
         return 0
     limit = min(example.prompt_length for example in examples) - 1

@@ -173,7 +173,9 @@ def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
     answer = check_answer(record["completion"], '"completion"')
     if not prompt.strip():
         raise Malformed('"prompt" is empty')
-    return Row(messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}), key=normalise(prompt), place=place)
+    return Row(
+        messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}), key=normalise(prompt), place=place
+    )
 
 
 def prompt_messages(prompt: str, instruction: str) -> tuple[dict[str, Any], ...]:

@@ -95,7 +95,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     trial, context = assignment.trial, ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     roster = find_roster(assignment.sweep)
-    times_shrunk = ray.get(roster.sit.remote(trial.index, ray.util.get_current_placement_group().id.hex()))
+    seat: Any = ray.util.get_current_placement_group()
+    times_shrunk: int = ray.get(roster.sit.remote(trial.index, seat.id.hex()))  # type: ignore[assignment]
     budget = max(trial.train.tokens_per_step >> times_shrunk, 16)
     trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
     posts = Posts(roster, trial.index)

@@ -7,7 +7,6 @@ mistake answer at once.
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,7 @@ def first_line(error: Exception) -> str:
 
 
 def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[tuple[str, str]]]:
-    """The overrides in a form that Hydra always takes, so that validation.py can report every bad one at once, and what is wrong with others.
+    """The overrides in a form that Hydra always takes, so that validation.py can report all bad ones, and what is wrong with others.
 
     A setting becomes `++name=value`; the choice of a group is checked here.
     """

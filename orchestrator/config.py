@@ -8,6 +8,7 @@ from typing import Literal
 from jobs.config import Adapter, Data, Model, Optim, Train, config, require
 from orchestrator.space import Knob
 
+
 @config
 class Sweep:
     """How trials are chosen, compared and stopped. Without a search space there is one trial."""
@@ -39,7 +40,10 @@ class Sweep:
             (named, f"sweep.name must be words of letters and digits joined by '-', got {self.name!r}"),
             (self.num_trials is None or self.num_trials >= 1, f"sweep.num_trials must be at least 1, got {self.num_trials}"),
             (self.reduction >= 2, f"sweep.reduction must be at least 2, got {self.reduction}"),
-            (self.max_concurrent is None or self.max_concurrent >= 1, f"sweep.max_concurrent must be at least 1, got {self.max_concurrent}"),
+            (
+                self.max_concurrent is None or self.max_concurrent >= 1,
+                f"sweep.max_concurrent must be at least 1, got {self.max_concurrent}",
+            ),
             (self.give_up_after >= 1, f"sweep.give_up_after must be at least 1, got {self.give_up_after}"),
         )
 

@@ -35,8 +35,12 @@ class Record:
     """Step -> folder of the checkpoint taken at that rung. An old one may be gone from disk."""
 
     def best(self, metric: str, maximise: bool) -> tuple[int, float] | None:
-        """Step and value of the best report of a metric; the later one of two equals, whose checkpoint Ray Train keeps. None without any."""
-        values = [(step, report[metric]) for step, report in sorted(self.reports.items(), reverse=True) if metric in report and report[metric] == report[metric]]
+        """Step and value of the best report of a metric; the later one of two equals, whose checkpoint Ray Train keeps."""
+        values = [
+            (step, report[metric])
+            for step, report in sorted(self.reports.items(), reverse=True)
+            if metric in report and report[metric] == report[metric]
+        ]
         return max(values, key=lambda item: item[1] if maximise else -item[1], default=None)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from jobs import fetch
 from jobs.config import BaseModel
@@ -29,7 +30,8 @@ class Judgement:
 
     def __init__(self, command: Any, board: Any, store: Any, writer: Any, screen: Any) -> None:
         self.command, self.board, self.store, self.writer, self.screen = command, board, store, writer, screen
-        self.config, self.plan, self.base = command.config, command.plan, command.base
+        self.config, self.plan = command.config, command.plan
+        self.base: BaseModel = command.base
         self.digest = self.plan.digests["test"]
 
     def complete(self, outcome: Result) -> None:
@@ -69,7 +71,7 @@ class Judgement:
 
     def judge(self, folders: dict[str, str | None], trial: Any, base: BaseModel | None = None) -> dict[str, Verdict]:
         """Score models on the test split, at the same time; the base's scores are remembered for other sweeps."""
-        base = base or self.base
+        base = base if base is not None else self.base
         memo = storage_folder(self.config.storage) / "base-scores.json"
         known = json.loads(read_text(memo) or "{}")
         key = f"{base.revision} {self.digest} {asdict(self.rule(1)) | {'num_threads': 0}} {trial.train.max_length}"
@@ -96,7 +98,7 @@ class Judgement:
         """The answer of a judging task. Raises OrchestratorError with its cause."""
         try:
             return ray.get(reference)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             raise OrchestratorError(f"judging failed: {getattr(error, 'cause', None) or error}") from error
 
     def rule(self, threads: int) -> Judging:

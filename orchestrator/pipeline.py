@@ -200,4 +200,3 @@ def store_name(uri: str) -> str:
 def report_line(text: str) -> None:
     """Progress on stderr."""
     print(text, file=sys.stderr, flush=True)
-

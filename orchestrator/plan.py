@@ -202,7 +202,9 @@ def divide(config: Config, num_trials: int, cpus: int, gpus: int) -> Resources:
     per_gpu = train.gpus_per_worker if train.gpus_per_worker is not None else min(gpus // train.num_workers, 1)
     if per_gpu * train.num_workers > gpus:
         asked = f"{per_gpu:g} for each of {train.num_workers} workers"
-        found.append(("train.gpus_per_worker", f"{asked} is more than the {gpus} GPUs of this machine; leave it out to train on what is here"))
+        found.append(
+            ("train.gpus_per_worker", f"{asked} is more than the {gpus} GPUs of this machine; leave it out to train on what is here")
+        )
     if train.num_workers * (train.cpus_per_worker or 1) > cpus:
         name = "train.cpus_per_worker" if train.cpus_per_worker else "train.num_workers"
         found.append((name, f"{train.num_workers} workers of {train.cpus_per_worker or 1} cores do not fit into {cpus} CPU cores"))
@@ -268,7 +270,9 @@ def advice(config: Config) -> list[str]:
     """What a user should know about a legal but unwise configuration."""
     notes = []
     if config.sweep.scheduler != "none" and config.optim.schedule != "constant":
-        notes.append(f"optim.schedule={config.optim.schedule} with sweep.scheduler={config.sweep.scheduler}: a rung compares unfinished schedules")
+        notes.append(
+            f"optim.schedule={config.optim.schedule} with sweep.scheduler={config.sweep.scheduler}: a rung compares unfinished schedules"
+        )
     if config.train.eval_every > config.train.steps:
         notes.append(f"train.eval_every={config.train.eval_every} is beyond train.steps={config.train.steps}: one evaluation, at the end")
     return notes

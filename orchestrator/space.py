@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from typing import Any, Literal
+from typing import Literal
 
 from jobs.config import config, require
 
@@ -142,7 +142,7 @@ def draw(knob: Knob, random_stream: random.Random) -> Value:
     if knob.step is None:
         return rounded(random_stream.uniform(low, high), low, high)
     stepped = low + knob.step * random_stream.randint(0, int((high - low) / knob.step + 1e-9))
-    return int(round(stepped)) if knob.type == "randint" else round(stepped, 12)
+    return round(stepped) if knob.type == "randint" else round(stepped, 12)
 
 
 def rounded(value: float, low: float, high: float) -> float:

@@ -200,7 +200,9 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that failed."""
         index = trial.config["index"]
-        self.end(index, "failed", ray.get(self.board.roster.failure.remote(index)) or "the trial's process died (see the memory of the machine)")
+        self.end(
+            index, "failed", ray.get(self.board.roster.failure.remote(index)) or "the trial's process died (see the memory of the machine)"
+        )
 
     def end(self, index: int, state: str, error: str | None) -> None:
         """Write down how a trial ended, once."""
@@ -227,7 +229,7 @@ class Recorder(Callback):
 
     def release(self, index: int) -> None:
         """Have the trial's placement group removed once its own processes are gone: a living controller would ask for a new one."""
-        group = ray.get(self.board.roster.leave.remote(index))
+        group: Any = ray.get(self.board.roster.leave.remote(index))
         if group:
             self.to_free.append((time.monotonic() + FREE_AFTER_SECONDS, group))
 
@@ -279,7 +281,9 @@ def hopeless(board: Board) -> str | None:
     if scored or len(failed) < min(board.config.sweep.give_up_after, board.plan.num_trials):
         return None
     reasons = {(record.error or "").split("(")[0][:60] for record in failed}
-    return f"the first {len(failed)} trials failed for the same reason: {failed[0].error}" if len(reasons) == 1 and len(failed) > 1 else None
+    return (
+        f"the first {len(failed)} trials failed for the same reason: {failed[0].error}" if len(reasons) == 1 and len(failed) > 1 else None
+    )
 
 
 def scheduler(board: Board) -> Any:

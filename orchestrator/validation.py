@@ -60,7 +60,7 @@ def parse(kind: type, raw: dict[str, Any]) -> Any:
 
 
 def collect(kind: type, raw: dict[str, Any], found: list[tuple[str, str]]) -> Any:
-    """Read `raw`, append its problems to `found`; what is wrong is taken out and the rest read again, so that one mistake hides no other."""
+    """Read `raw`, append its problems to `found`; what is wrong is taken out and the rest read again: no mistake hides another."""
     from pydantic import ValidationError
 
     while True:
@@ -70,7 +70,9 @@ def collect(kind: type, raw: dict[str, Any], found: list[tuple[str, str]]) -> An
             items = [item for item in error.errors() if not (item["type"] == "missing" and found)]
             new = [problem for item in items for problem in describe(kind, item)]
             found += new
-            rest = without(raw, [item["loc"] for item in items if item["type"] != "value_error"] + [tuple(path.split(".")) for path, _ in new])
+            rest = without(
+                raw, [item["loc"] for item in items if item["type"] != "value_error"] + [tuple(path.split(".")) for path, _ in new]
+            )
             if rest == raw:
                 return None
             raw = rest
@@ -133,7 +135,7 @@ SECTIONS: dict[str, type] = {
 
 
 def suggestion(name: str, candidates: list[str]) -> str:
-    """"; did you mean X?" for the nearest candidate, or nothing."""
+    """ "; did you mean X?" for the nearest candidate, or nothing."""
     near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
     last = name.rsplit(".", 1)[-1]
     near = near or [c for c in candidates if c.rsplit(".", 1)[-1] == last][:1]

@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-SWEEP = ("+sweep=lora", "sweep.num_trials=3", "train.steps=20", "train.eval_every=10", "sweep.space.lr.low=0.001", "sweep.space.lr.high=0.02")
+SWEEP = (
+    "+sweep=lora",
+    "sweep.num_trials=3",
+    "train.steps=20",
+    "train.eval_every=10",
+    "sweep.space.lr.low=0.001",
+    "sweep.space.lr.high=0.02",
+)
 GRID = "sweep.space={lr: {path: optim.lr, type: grid, values: [0.002, 0.01]}}"
 
 
@@ -168,7 +175,8 @@ def wait_for_reports(storage: Path, process: subprocess.Popen[str], count: int) 
     """Until the trial has reported `count` times."""
     deadline = time.monotonic() + 200
     while len([e for e in journal(storage) if e["kind"] == "report"]) < count:
-        assert process.poll() is None and time.monotonic() < deadline, "no report came"
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no report came"
         time.sleep(0.2)
 
 
