@@ -123,9 +123,10 @@ class Command:
         with launch.local(self.plan.resources), Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
             from jobs.roster import open_roster
             from orchestrator import sweep
+            from orchestrator.board import Board
             from orchestrator.judgement import Judgement
 
-            board = sweep.Board(self.plan, self.base, self.journal, screen)
+            board = Board(self.plan, self.base, self.journal, screen, {"tags": provenance.tags(self.config), "config": self.composed})
             board.roster = open_roster(self.plan.name)
             started = time.monotonic()
             with interruptible(board):

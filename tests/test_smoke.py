@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -151,53 +148,6 @@ def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(command: Any
         scores.append(sorted((e["trial"], e["step"], key, e["metrics"][key]) for e in reports for key in measured if key in e["metrics"]))
         scores[-1].append(done.result["best"]["params"]["optim.lr"])
     assert scores[0] == scores[1]
-
-
-def test_ctrl_c_keeps_what_is_done_and_a_killed_worker_goes_on(command: Any, tmp_path: Path) -> None:
-    arguments = ("train.steps=600", "train.eval_every=50", "optim.lr=0.001", f"storage={tmp_path}")
-    undisturbed = command(*arguments[:-1], f"storage={tmp_path / 'undisturbed'}")
-    process = command(*arguments, start=True)
-    wait_for_reports(tmp_path, process, 2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert json.loads(out)["state"] == "interrupted"
-    process = command(*arguments, start=True)
-    wait_for_reports(tmp_path, process, 4)
-    kill_workers(process)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    best, other = json.loads(out)["best"]["metrics"], undisturbed.result["best"]["metrics"]
-    assert best["valid/loss"] == other["valid/loss"]
-
-
-def wait_for_reports(storage: Path, process: subprocess.Popen[str], count: int) -> None:
-    """Until the trial has reported `count` times."""
-    deadline = time.monotonic() + 200
-    while len([e for e in journal(storage) if e["kind"] == "report"]) < count:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "no report came"
-        time.sleep(0.2)
-
-
-def kill_workers(process: subprocess.Popen[str]) -> None:
-    """Kill the training workers of a command with no chance to clean up."""
-    import psutil
-
-    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
-    assert workers
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGKILL)
-
-
-def test_a_trial_that_fails_is_named_with_its_cause_and_the_others_go_on(command: Any, tmp_path: Path) -> None:
-    space = "sweep.space={lr: {path: optim.lr, type: grid, values: [0.01, 900.0]}}"
-    done = command(space, "train.steps=60", "train.eval_every=20", "optim.max_norm=1e30", "optim.warmup_steps=0", f"storage={tmp_path}")
-    assert done.result["trials"]["total"] == 2
-    if done.result["trials"]["failed"]:
-        assert "not finite" in done.err
-    assert done.code == 0
-    assert done.result["best"]["params"]["optim.lr"] == 0.01
 
 
 def test_stopped_trials_give_their_resources_back_while_the_sweep_runs(swept: Any, storage: Path) -> None:

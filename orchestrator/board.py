@@ -1,0 +1,62 @@
+"""The state of a running sweep that searcher, scheduler, recorder and stopper share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobs.config import BaseModel, Trial
+from jobs.worker import Assignment
+from orchestrator.journal import Journal, Record
+from orchestrator.plan import Plan
+from orchestrator.screen import Screen
+from orchestrator.search import Search
+from orchestrator.validation import trial_of
+
+if TYPE_CHECKING:
+    from orchestrator.recorder import Recorder
+
+
+class Board:
+    """Who holds a seat, what is recorded, and why the sweep should end."""
+
+    def __init__(self, plan: Plan, base: BaseModel, journal: Journal, screen: Screen, common: dict[str, Any]) -> None:
+        self.plan, self.base, self.journal, self.screen = plan, base, journal, screen
+        self.config = plan.config
+        self.common = common
+        """What the tracking store keeps with every trial: tags and the composed configuration."""
+        self.metric, self.maximise = self.config.sweep.metric, self.config.sweep.maximise
+        self.records = journal.records()
+        self.earlier = {index: record for index, record in self.records.items() if record.index <= plan.num_trials}
+        self.search = Search(self.config, plan.num_trials, dict(self.earlier))
+        self.seats: set[int] = set()
+        self.interrupted = False
+        self.fatal: str | None = None
+        self.roster: Any = None
+        self.recorder: Recorder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles what it is given for a restore that we never do, since the journal is the state."""
+        return {}
+
+    def best(self) -> Record | None:
+        """The best trial so far by the sweep's metric; the earlier one of two equals."""
+        scored = [(record.best(self.metric, self.maximise), record) for record in self.records.values() if record.state != "failed"]
+        ranked = [(value[1] if self.maximise else -value[1], -record.index, record) for value, record in scored if value is not None]
+        return max(ranked, key=lambda item: item[:2])[2] if ranked else None
+
+    def full(self) -> bool:
+        """Whether all seats are taken."""
+        return len(self.seats) >= self.plan.resources.concurrent
+
+    def trial(self, index: int) -> Trial:
+        """The trial's settings; its point is written down the first time."""
+        point = self.search.next_point(index)
+        trial = trial_of(self.config, index, point)
+        self.records.setdefault(index, Record(index)).point = point
+        return trial
+
+    def assignment(self, trial: Trial) -> Assignment:
+        """What the trial's processes need to know."""
+        resources = self.plan.resources
+        storage = str(self.journal.folder / "train")
+        return Assignment(self.plan.name, trial, self.base, storage, self.metric, self.maximise, resources.cpus, resources.gpus)
