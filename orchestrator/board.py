@@ -39,10 +39,14 @@ class Board:
         return {}
 
     def best(self) -> Record | None:
-        """The best trial so far by the sweep's metric; the earlier one of two equals."""
+        """The best trial so far by the sweep's metric; of two equals the one with the lower validation loss, then the earlier one."""
         scored = [(record.best(self.metric, self.maximise), record) for record in self.records.values() if record.state != "failed"]
-        ranked = [(value[1] if self.maximise else -value[1], -record.index, record) for value, record in scored if value is not None]
-        return max(ranked, key=lambda item: item[:2])[2] if ranked else None
+        ranked = [
+            (value[1] if self.maximise else -value[1], -record.reports[value[0]].get("valid/loss", 0.0), -record.index, record)
+            for value, record in scored
+            if value is not None
+        ]
+        return max(ranked, key=lambda item: item[:3])[3] if ranked else None
 
     def full(self) -> bool:
         """Whether all seats are taken."""

@@ -17,15 +17,15 @@ class Halving:
     def __init__(self, num_trials: int, rungs: list[int], reduction: int, maximise: bool) -> None:
         self._rungs, self._reduction, self._maximise = rungs[:-1], reduction, maximise
         self._alive = set(range(1, num_trials + 1))
-        self._scores: list[dict[int, float]] = [{} for _ in self._rungs]
+        self._scores: list[dict[int, tuple[float, float]]] = [{} for _ in self._rungs]
         self._level = 0
         self._stopped: set[int] = set()
 
-    def report(self, trial: int, step: int, score: float) -> Decision:
-        """What `trial` does after reporting `score` at `step`."""
+    def report(self, trial: int, step: int, score: float, loss: float = 0.0) -> Decision:
+        """What `trial` does after reporting `score` at `step`. Of two equal scores the lower `loss` is better: early on many tasks score 0."""
         for level, rung in enumerate(self._rungs):
             if step >= rung and level >= self._level and trial in self._alive:
-                self._scores[level].setdefault(trial, score)
+                self._scores[level].setdefault(trial, (self._rank(score), loss))
         self._advance()
         return self.decide(trial)
 
@@ -46,7 +46,7 @@ class Halving:
         while self._level < len(self._rungs) and self._alive and self._alive <= self._scores[self._level].keys():
             scores = {trial: self._scores[self._level][trial] for trial in self._alive}
             kept = max(1, math.ceil(len(scores) / self._reduction))
-            ranked = sorted(scores, key=lambda trial: (self._rank(scores[trial]), trial))
+            ranked = sorted(scores, key=lambda trial: (*scores[trial], trial))
             self._stopped |= set(ranked[kept:])
             self._alive = set(ranked[:kept])
             self._level += 1

@@ -16,6 +16,8 @@ ENVIRONMENT = {
     # A Ray that only this command uses, on the loopback address, needs no token; a new one would be left in the user's home.
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Seconds for its daemons to come up: a machine that already trains something takes longer than the usual 60.
+    "RAY_raylet_start_wait_time_s": "180",
     # Reports are handed on at this interval; the default of 2 s would be most of a short trial.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # What cannot be placed within this is retried five times before the trial fails.

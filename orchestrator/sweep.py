@@ -66,7 +66,8 @@ class Rungs(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Go on, wait for the others, or stop."""
-        decision = self.halving.report(trial.config["index"], result["step"], result.get(self.board.metric, float("nan")))
+        score, loss = result.get(self.board.metric, float("nan")), result.get("valid/loss", 0.0)
+        decision = self.halving.report(trial.config["index"], result["step"], score, loss)
         self._stop_losers(tune_controller, trial)
         if decision == "wait":
             self.board.seats.discard(trial.config["index"])
