@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from orchestrator.config import Config
+
 Decision = Literal["go on", "wait", "stop"]
 
 
@@ -22,7 +24,7 @@ class Halving:
         self._stopped: set[int] = set()
 
     def report(self, trial: int, step: int, score: float, loss: float = 0.0) -> Decision:
-        """What `trial` does after reporting `score` at `step`. Of two equal scores the lower `loss` is better: early on many tasks score 0."""
+        """What `trial` does after reporting `score` at `step`. Of two equal scores the lower `loss` is better: early on, many are 0."""
         for level, rung in enumerate(self._rungs):
             if step >= rung and level >= self._level and trial in self._alive:
                 self._scores[level].setdefault(trial, (self._rank(score), loss))
@@ -56,3 +58,20 @@ class Halving:
         if math.isnan(score):
             return math.inf
         return -score if self._maximise else score
+
+
+def rung_steps(config: Config) -> list[int]:
+    """Steps at which trials are compared."""
+    steps, rungs = config.train.eval_every, []
+    while config.sweep.scheduler != "none" and steps < config.train.steps:
+        rungs.append(steps)
+        steps *= config.sweep.reduction
+    return [*rungs, config.train.steps]
+
+
+def survivors(num_trials: int, rungs: list[int], reduction: int) -> list[int]:
+    """How many trials train up to each rung under synchronous halving."""
+    counts = [num_trials]
+    for _ in rungs[1:]:
+        counts.append(max(1, math.ceil(counts[-1] / reduction)))
+    return counts

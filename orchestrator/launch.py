@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.plan import Resources
+from orchestrator.resources import Resources
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from jobs.config import BaseModel
 from orchestrator import plan as planning
 from orchestrator import provenance, report, result, tracking
 from orchestrator.config import Config
+from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError
 from orchestrator.journal import Journal, forget, locked, read_text, storage_folder, sweep_folder, write_json
 from orchestrator.outbox import Writer
@@ -91,6 +93,7 @@ class Command:
 
     def work(self) -> result.Result:
         """Everything from the first connection to the written result."""
+        self.check_disk()
         store = self.connect()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
@@ -114,6 +117,14 @@ class Command:
         outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
         write_json(self.folder / "result.json", outcome)
         return outcome
+
+    def check_disk(self) -> None:
+        """Raise InputError when the checkpoints would fill the disk."""
+        needed = disk_bytes(self.config, self.base, self.plan.num_trials)
+        free = shutil.disk_usage(storage_folder(self.config.storage)).free
+        if free < needed:
+            sizes = f"{free / 1e9:.1f} GB free, and {self.plan.num_trials} trials may leave {needed / 1e9:.1f} GB of checkpoints"
+            raise InputError(f"storage {self.config.storage}: {sizes}; free some space, or choose another one: storage=FOLDER")
 
     def train_and_judge(self, store: tracking.Store, writer: Writer) -> result.Result:
         """Start Ray, run the sweep, judge its winner and register it."""

@@ -8,27 +8,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jobs import fetch
 from jobs.config import BaseModel, Trial
 from jobs.data import Corpus, Example, Template, encode_rows, load_corpus
 from orchestrator.config import Config
+from orchestrator.cost import Estimate, estimate
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.journal import storage_folder
+from orchestrator.halving import rung_steps
+from orchestrator.resources import Resources, count_cpus, count_gpus, divide
 from orchestrator.space import grid_size, point
 from orchestrator.validation import trial_of
 
-MAX_CONCURRENT_ON_CPU = 8
 SAMPLE_ROWS = 500
-ASSUMED_FLOPS_PER_CORE = 30e9
-ASSUMED_FLOPS_PER_GPU = 30e12
-SECONDS_PER_START = 25
-"""A Ray Train job from its start to the first step, imports included, on two busy cores."""
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
 """Settings of `train` that change how fast a trial runs, not what it computes."""
 
@@ -42,28 +36,6 @@ class Share:
     """Part of the examples drawn from it, 0..1, before any sweeping of weights."""
     answer_tokens: int | None
     """Tokens of all its rows that carry loss. None: the base model's tokenizer is not here yet."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a trial takes and how many run at once."""
-
-    concurrent: int
-    workers: int
-    cpus: int
-    """CPU cores per worker."""
-    gpus: float
-    """GPUs per worker."""
-    machine_cpus: int
-    machine_gpus: int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How long it should take, and why we think so."""
-
-    seconds: float
-    origin: str
 
 
 @dataclass(frozen=True)
@@ -163,62 +135,6 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def rung_steps(config: Config) -> list[int]:
-    """Steps at which trials are compared."""
-    steps, rungs = config.train.eval_every, []
-    while config.sweep.scheduler != "none" and steps < config.train.steps:
-        rungs.append(steps)
-        steps *= config.sweep.reduction
-    return [*rungs, config.train.steps]
-
-
-def survivors(num_trials: int, rungs: list[int], reduction: int) -> list[int]:
-    """How many trials train up to each rung under synchronous halving."""
-    counts = [num_trials]
-    for _ in rungs[1:]:
-        counts.append(max(1, math.ceil(counts[-1] / reduction)))
-    return counts
-
-
-def count_cpus(config: Config) -> int:
-    """CPU cores that may be used."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(config.cluster.num_cpus or available, available)
-
-
-def count_gpus(config: Config) -> int:
-    """NVIDIA GPUs of this machine, found without loading any library."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = Path("/dev")
-    present = sum(1 for device in devices.glob("nvidia*") if device.name[6:].isdigit()) if devices.is_dir() else 0
-    if visible is not None:
-        present = min(present, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
-    return present if config.cluster.num_gpus is None else min(config.cluster.num_gpus, present)
-
-
-def divide(config: Config, num_trials: int, cpus: int, gpus: int) -> Resources:
-    """Share the machine between trials. Raises ConfigError with the numbers when even one trial does not fit."""
-    train, found = config.train, []
-    per_gpu = train.gpus_per_worker if train.gpus_per_worker is not None else min(gpus // train.num_workers, 1)
-    if per_gpu * train.num_workers > gpus:
-        asked = f"{per_gpu:g} for each of {train.num_workers} workers"
-        found.append(
-            ("train.gpus_per_worker", f"{asked} is more than the {gpus} GPUs of this machine; leave it out to train on what is here")
-        )
-    if train.num_workers * (train.cpus_per_worker or 1) > cpus:
-        name = "train.cpus_per_worker" if train.cpus_per_worker else "train.num_workers"
-        found.append((name, f"{train.num_workers} workers of {train.cpus_per_worker or 1} cores do not fit into {cpus} CPU cores"))
-    if config.cluster.num_gpus is not None and config.cluster.num_gpus > gpus:
-        found.append(("cluster.num_gpus", f"{config.cluster.num_gpus} is more than the {gpus} GPUs of this machine"))
-    if found:
-        raise ConfigError(found)
-    fits = cpus // (train.num_workers * (train.cpus_per_worker or 1))
-    fits = min(fits, int(gpus / (per_gpu * train.num_workers))) if per_gpu else min(fits, MAX_CONCURRENT_ON_CPU)
-    concurrent = max(1, min(fits, num_trials, config.sweep.max_concurrent or fits))
-    share = train.cpus_per_worker or max(1, cpus // (concurrent * train.num_workers))
-    return Resources(concurrent, train.num_workers, share, per_gpu, cpus, gpus)
-
-
 def measure(config: Config, corpus: Corpus, base: BaseModel | None, trials: list[Trial]) -> tuple[dict[str, Share], Example | None, float]:
     """Rows, share and supervised tokens per source, one example, and the mean tokens of an example.
 
@@ -276,43 +192,6 @@ def advice(config: Config) -> list[str]:
     if config.train.eval_every > config.train.steps:
         notes.append(f"train.eval_every={config.train.eval_every} is beyond train.steps={config.train.steps}: one evaluation, at the end")
     return notes
-
-
-def estimate(config: Config, base: BaseModel | None, resources: Resources, num_trials: int, tokens: float) -> Estimate | None:
-    """Seconds for the whole command; None without the base model. From this machine's last rate for this model if there is one."""
-    if base is None:
-        return None
-    rungs = rung_steps(config)
-    halving = config.sweep.scheduler == "halving"
-    counts = survivors(num_trials, rungs, config.sweep.reduction) if halving else [num_trials] * len(rungs)
-    steps = sum(count * (rung - before) for count, rung, before in zip(counts, rungs, [0, *rungs], strict=False))
-    rate, origin = known_rate(config, base, resources, tokens)
-    training = steps * config.train.batch_size / rate
-    starts = sum(counts) if halving else num_trials
-    return Estimate(training + starts * SECONDS_PER_START / resources.concurrent + 60, origin)
-
-
-def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: float) -> tuple[float, str]:
-    """Examples per second of all concurrent trials together, and where the figure comes from."""
-    remembered = json.loads(read_rates(config.storage)).get(rate_key(config, resources))
-    if remembered:
-        return remembered["examples_per_second"] * resources.concurrent, f"the rate of {remembered['sweep']} on this machine"
-    weights = sum(file.stat().st_size for file in Path(base.path).glob("*.safetensors")) / 4
-    cores = resources.cpus * resources.workers * resources.concurrent
-    speed = ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers if resources.gpus else ASSUMED_FLOPS_PER_CORE * cores
-    per_example = max(weights, 1) * max(tokens, 1) * 4
-    return speed / per_example, f"an assumed {speed / 1e9:,.0f} GFLOP/s; the first sweep measures it"
-
-
-def rate_key(config: Config, resources: Resources) -> str:
-    """What a remembered training rate depends on."""
-    return f"{config.model.name} {config.data.name} {config.adapter.kind} {resources.workers}x{resources.cpus}cpu {resources.gpus:g}gpu"
-
-
-def read_rates(storage: str) -> str:
-    """The remembered rates as JSON text."""
-    file = storage_folder(storage) / "rates.json"
-    return file.read_text(encoding="utf-8") if file.exists() else "{}"
 
 
 def flat_params(config: Config, trial: Trial) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from importlib import metadata
 from pathlib import Path
 
 from orchestrator.config import Config
+from orchestrator.cost import rate_key, read_rates
 from orchestrator.journal import Journal, storage_folder, write_json
-from orchestrator.plan import Plan, rate_key, read_rates
+from orchestrator.plan import Plan
 
 LIBRARIES = ("torch", "transformers", "peft", "ray", "mlflow", "hydra-core", "tokenizers")
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,8 @@ import json
 import sys
 from typing import Any
 
-from orchestrator.plan import Plan, survivors
+from orchestrator.halving import survivors
+from orchestrator.plan import Plan
 
 
 def error(text: str) -> None:

@@ -1,0 +1,72 @@
+"""How long a sweep should take and how much disk it needs, and where those figures come from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.config import BaseModel
+from orchestrator.config import Config
+from orchestrator.halving import rung_steps, survivors
+from orchestrator.journal import storage_folder
+from orchestrator.resources import Resources
+
+ASSUMED_FLOPS_PER_CORE = 100e9
+ASSUMED_FLOPS_PER_GPU = 30e12
+SECONDS_PER_START = 25
+"""A Ray Train job from its start to the first step, imports included, on two busy cores."""
+LORA_SHARE = 0.005
+"""Bytes of a LoRA checkpoint per unit of rank, optimizer state included, as a share of the base's bytes: 0.4 % for SmolLM2-135M."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long it should take, and why we think so."""
+
+    seconds: float
+    origin: str
+
+
+def estimate(config: Config, base: BaseModel | None, resources: Resources, num_trials: int, tokens: float) -> Estimate | None:
+    """Seconds for the whole command; None without the base model. From this machine's last rate for this model if there is one."""
+    if base is None:
+        return None
+    rungs = rung_steps(config)
+    halving = config.sweep.scheduler == "halving"
+    counts = survivors(num_trials, rungs, config.sweep.reduction) if halving else [num_trials] * len(rungs)
+    steps = sum(count * (rung - before) for count, rung, before in zip(counts, rungs, [0, *rungs], strict=False))
+    rate, origin = known_rate(config, base, resources, tokens)
+    training = steps * config.train.batch_size / rate
+    starts = sum(counts) if halving else num_trials
+    return Estimate(training + starts * SECONDS_PER_START / resources.concurrent + 60, origin)
+
+
+def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: float) -> tuple[float, str]:
+    """Examples per second of all concurrent trials together, and where the figure comes from."""
+    remembered = json.loads(read_rates(config.storage)).get(rate_key(config, resources))
+    if remembered:
+        return remembered["examples_per_second"] * resources.concurrent, f"the rate of {remembered['sweep']} on this machine"
+    weights = sum(file.stat().st_size for file in Path(base.path).glob("*.safetensors")) / 4
+    cores = resources.cpus * resources.workers * resources.concurrent
+    speed = ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers if resources.gpus else ASSUMED_FLOPS_PER_CORE * cores
+    per_example = max(weights, 1) * max(tokens, 1) * 4
+    return speed / per_example, f"an assumed {speed / 1e9:,.0f} GFLOP/s; the first sweep measures it"
+
+
+def rate_key(config: Config, resources: Resources) -> str:
+    """What a remembered training rate depends on."""
+    return f"{config.model.name} {config.data.name} {config.adapter.kind} {resources.workers}x{resources.cpus}cpu {resources.gpus:g}gpu"
+
+
+def read_rates(storage: str) -> str:
+    """The remembered rates as JSON text."""
+    file = storage_folder(storage) / "rates.json"
+    return file.read_text(encoding="utf-8") if file.exists() else "{}"
+
+
+def disk_bytes(config: Config, base: BaseModel, num_trials: int) -> int:
+    """Room for the checkpoints of a sweep: the best and the newest of every trial that can still win, and the exported version."""
+    weights = sum(file.stat().st_size for file in Path(base.path).glob("*.safetensors"))
+    share = 3.0 if config.adapter.kind == "full" else LORA_SHARE * config.adapter.rank
+    return int(weights * share * (2 * num_trials + 1))
