@@ -32,7 +32,7 @@ check: install
 ui: install
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db
 
-bench: install
+bench: setup
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(RUN) -m benchmarks.step
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, dataclass_transform
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def config(cls: type) -> Any:
-    """Make `cls` a frozen keyword-only dataclass that refuses unknown keys when pydantic reads it."""
-    cls.__pydantic_config__ = {"extra": "forbid"}
+    """Make `cls` a frozen keyword-only dataclass that refuses unknown keys when pydantic reads it, and takes 2024 for a text."""
+    cls.__pydantic_config__ = {"extra": "forbid", "coerce_numbers_to_str": True}
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 

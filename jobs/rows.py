@@ -67,7 +67,7 @@ def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
         except Malformed as error:
             raise ValueError(f"{path}, {unit} {number}: {error}") from None
     if not rows:
-        raise ValueError(f"{path} has no rows; a row needs {COLUMNS}")
+        raise ValueError(f"{path} is empty, it has no rows; a row needs {COLUMNS}")
     return rows
 
 

@@ -136,7 +136,11 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
             prepared.append(text)
         else:
             override = f"++{name}={quoted(name, value)}"
-            found += (wrong := grammar_problems(override, name, value))
+            wrong = grammar_problems(override, name, value)
+            if wrong and value[:1] not in "[{'\"" and not several(override):
+                # A bare text with a character that Hydra's grammar does not know, such as a path with an umlaut.
+                override, wrong = f"++{name}={as_text(value)}", []
+            found += wrong
             prepared += [] if wrong else [override]
     return prepared, found
 
@@ -166,10 +170,26 @@ def grammar_problems(override: str, name: str, value: str) -> list[tuple[str, st
     return []
 
 
+def several(override: str) -> bool:
+    """Whether Hydra reads an override as several values to try."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides([override])[0].is_sweep_override()
+    except HydraException:
+        return False
+
+
 def quoted(name: str, value: str) -> str:
     """Free text as one quoted string of Hydra's grammar; anything else as it stands."""
     if f"{name}=" not in FREE_TEXT or value in ("null", ""):
         return value if value != "" else "''"
+    return as_text(value)
+
+
+def as_text(value: str) -> str:
+    """A text between quotes, as Hydra's grammar reads it back."""
     inner = re.sub(r"(\\*)(\"|$)", lambda m: m[1] * 2 + ("\\" + m[2] if m[2] else ""), value)
     return f'"{inner}"'
 

@@ -29,11 +29,16 @@ def check(raw: dict[str, Any]) -> list[tuple[str, str]]:
     return []
 
 
+METRICS = ("valid/exact_match", "valid/loss", "train/loss")
+"""What a trial reports at every rung and a sweep can be decided by."""
+
+
 def build(raw: dict[str, Any]) -> Config:
     """Read a composed dictionary; raises ConfigError with every problem in it."""
     found: list[tuple[str, str]] = []
     kept = collect(Config, raw, found)
     if isinstance(kept, Config):
+        found += truth_values(raw, kept)
         kept = with_absolute_paths(without_absent(kept))
         found += problems(kept.sweep.space) + space_problems(kept) + job_problems(kept)
     if found:
@@ -98,7 +103,20 @@ def describe(kind: type, item: Any) -> list[tuple[str, str]]:
         return [(path, f'"{value}" is not one of {allowed}')]
     if item["type"] == "missing":
         return [(path, "must be set")]
-    return [(path, f"{item['msg'][0].lower()}{item['msg'][1:]}, got {value!r}")]
+    wanted = next((words for start, words in KINDS.items() if item["type"].startswith(start)), None)
+    return [(path, f"{wanted or item['msg']}, got {value!r}")]
+
+
+KINDS = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be a text",
+    "dict": "must be a group of settings",
+    "dataclass": "must be a group of settings",
+    "list": "must be a list",
+}
+"""What a field of each type takes, by the beginning of pydantic's name for the error."""
 
 
 def split(path: str, line: str) -> tuple[str, str]:
@@ -190,6 +208,16 @@ def leaves(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def truth_values(raw: dict[str, Any], config: Config) -> list[tuple[str, str]]:
+    """Settings that were given as true or false and read as a number."""
+    read = leaves(dataclasses.asdict(config))
+    return [
+        (path, f"must be a number, got {str(value).lower()}")
+        for path, value in leaves(raw).items()
+        if isinstance(value, bool) and isinstance(read.get(path), int | float) and not isinstance(read[path], bool)
+    ]
+
+
 def without_absent(config: Config) -> Config:
     """`config` without the optional knobs whose setting, or whose leader's setting, does not exist."""
     raw = dataclasses.asdict(config)
@@ -246,6 +274,9 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
     found = []
     if config.job.kind == "predict":
         found += [(name, "must be set for job=predict") for name in ("model_uri", "prompt") if not getattr(config, name)]
+    if config.sweep.metric not in METRICS:
+        near = suggestion(config.sweep.metric, list(METRICS))
+        found.append(("sweep.metric", f'"{config.sweep.metric}" is not measured; what is: {", ".join(METRICS)}{near}'))
     if config.storage.split("://")[0] not in ("file", config.storage):
         found.append(("storage", f'"{config.storage}" is neither a folder nor a file:// URI'))
     if config.data.sources and not any(source.weight > 0 for source in config.data.sources.values()) and config.data.folder is None:

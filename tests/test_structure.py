@@ -1,0 +1,135 @@
+"""The shape of the project: who may import what, how large a file may be, that every choice composes, that the door opens fast."""
+
+from __future__ import annotations
+
+import ast
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import choices, compose
+from orchestrator.validation import SECTIONS, build
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted([*(ROOT / "orchestrator").glob("*.py"), *(ROOT / "jobs").glob("*.py")])
+ALLOWED = {
+    "hydra": {"orchestrator/cli.py"},
+    "omegaconf": {"orchestrator/cli.py"},
+    "mlflow": {"orchestrator/tracking.py"},
+    "optuna": {"orchestrator/search.py"},
+    "kubernetes": set(),
+    "ray": {f"orchestrator/{name}.py" for name in ("launch", "sweep", "recorder", "judgement")} | {"jobs/worker.py", "jobs/roster.py"},
+}
+HEAVY = ("torch", "transformers", "peft", "ray", "mlflow")
+
+
+def imports(file: Path, at_top: bool = False) -> set[str]:
+    """Top-level packages that a file imports, inside functions too unless `at_top`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = set()
+    for node in tree.body if at_top else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=[str(f.relative_to(ROOT)) for f in SOURCES])
+def test_each_outside_library_has_its_owners(file: Path) -> None:
+    name, used = str(file.relative_to(ROOT)), imports(file)
+    for library, owners in ALLOWED.items():
+        assert library not in used or name in owners, f"{name} imports {library}"
+    if name.startswith("orchestrator/"):
+        assert not used & {"torch", "transformers", "peft"}
+    else:
+        assert "orchestrator" not in used
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=[str(f.relative_to(ROOT)) for f in SOURCES])
+def test_files_and_functions_stay_small(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    assert file.stem not in ("utils", "common", "core", "helpers", "base")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+
+
+def test_every_choice_of_every_group_composes_and_builds() -> None:
+    found = choices()
+    assert set(found) >= {"model", "data", "adapter", "optim", "train", "cluster", "tracking", "job", "sweep", "experiment"}
+    assert len(list((ROOT / "conf").rglob("*.yaml"))) == 1 + sum(map(len, found.values()))
+    needs = {"path": ["model.path=x"], "hub": ["model.id=a/b"], "files": ["data.folder=x"], "predict": ["model_uri=x", "prompt=y"]}
+    for group, names in found.items():
+        for name in names:
+            build(compose([f"{group}={name}", *needs.get(name, [])], None))
+
+
+def test_no_configuration_file_is_long_or_carries_code() -> None:
+    for file in (ROOT / "conf").rglob("*"):
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            assert text.count("\n") < 30
+            assert "_target_" not in text
+
+
+def test_every_settings_class_refuses_unknown_keys() -> None:
+    assert all(kind.__pydantic_config__["extra"] == "forbid" for kind in SECTIONS.values())  # type: ignore[attr-defined]
+
+
+def test_the_command_line_loads_nothing_heavy(cache: Path) -> None:
+    code = f"import sys; from orchestrator.cli import main; main(['model=tiny', 'dry_run=true']); print([m for m in {HEAVY} if m in sys.modules])"
+    environment = {**os.environ, "ORCHESTRATOR_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip().endswith("[]")
+
+
+def seconds(cache: Path, *arguments: str) -> float:
+    """Wall time of one command."""
+    began = time.perf_counter()
+    environment = {**os.environ, "ORCHESTRATOR_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, *arguments], capture_output=True, env=environment, check=False)
+    return time.perf_counter() - began
+
+
+def test_help_mistakes_and_the_plan_answer_at_once(cache: Path) -> None:
+    commands = {
+        "hydra": ("-c", "import hydra"),
+        "help": ("-m", "orchestrator", "--help"),
+        "mistake": ("-m", "orchestrator", "optim.lrr=1"),
+        "plan": ("-m", "orchestrator", "+sweep=lora", "model=tiny", "dry_run=true"),
+    }
+    times = {
+        name: statistics.median(column)
+        for name, column in zip(
+            commands, zip(*[[seconds(cache, *c) for c in commands.values()] for _ in range(5)], strict=True), strict=True
+        )
+    }
+    assert times["help"] < 4 * times["hydra"], times
+    assert times["mistake"] < 4 * times["hydra"], times
+    assert times["plan"] < 8 * times["hydra"], times
+
+
+def test_a_dry_run_shows_what_carries_loss_and_writes_nothing(cache: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "ORCHESTRATOR_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "orchestrator", "+sweep=lora", "model=tiny", "dry_run=true"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
+    assert "»A00<|im_end|>«" in done.stdout
+    assert "supervised tokens" in done.stdout
+    assert "trial     6" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_without_the_base_model_says_what_needs_setup(tmp_path: Path) -> None:
+    environment = {**os.environ, "ORCHESTRATOR_CACHE": str(tmp_path / "empty"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "dry_run=true"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert "make setup" in done.stdout
+    assert not (tmp_path / "empty").exists()
