@@ -132,7 +132,7 @@ class Training:
         while True:
             try:
                 self.model.train()
-                loss = sum((self.backward(group, supervised) for group in portions(share, self.budget)), 0.0)
+                loss = sum((self.backward(*part, supervised) for part in enumerate(portions(share, self.budget))), 0.0)
                 break
             except (MemoryError, RuntimeError) as error:
                 self.shrink(share, error)
@@ -144,9 +144,9 @@ class Training:
             self.world.add(totals[0])
         return float(totals[0])
 
-    def backward(self, group: list[Example], supervised: int) -> float:
-        """Forward and backward of one micro-batch."""
-        torch.manual_seed(hash((self.trial.seed, self.step, self.world.rank)) & 0x7FFFFFFF)
+    def backward(self, part: int, group: list[Example], supervised: int) -> float:
+        """Forward and backward of one micro-batch, number `part` of its step."""
+        torch.manual_seed(hash((self.trial.seed, self.step, self.world.rank, part)) & 0x7FFFFFFF)
         everything = self.trial.train.on == "all"
         keep = max(len(e.ids) - 1 if everything else len(e.ids) - e.prompt_length for e in group)
         with precision(self.dtype, self.device, self.full):

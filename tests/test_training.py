@@ -1,0 +1,265 @@
+"""What one trial computes, without Ray: the same numbers as plain peft and torch, whatever the batches are cut into."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+
+from jobs import fetch
+from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
+from jobs.data import Example, Template, encode_rows, load_corpus
+from jobs.evaluate import Judging, answer, interval, judge, tally
+from jobs.export import export
+from jobs.finetune import Hooks, World, finetune
+from jobs.mix import Mix
+from jobs.model import attach, can_share_prefix, load, restore, shared_prefix
+from jobs.predict import predict
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def base(cache: Path) -> BaseModel:
+    return fetch.prepare(Model(name="tiny", source="tiny"), cache)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of unequal length with a common beginning."""
+    file = tmp_path_factory.mktemp("rows") / "train.jsonl"
+    words = ["alpha", "beta", "gamma"]
+    lines = [{"prompt": f"{words[i % 3]} " + "x" * (i % 11) + str(i), "completion": "ABC"[i % 3] * (1 + i % 2)} for i in range(120)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def make(rows: Path, instruction: str = "Which letter?", **settings: Any) -> Trial:
+    """A short trial; settings go to where they belong."""
+    optim = Optim(lr=5e-3, weight_decay=0.01, warmup_steps=3, max_norm=0.5)
+    train = Train(steps=20, eval_every=10, batch_size=6, max_length=128, dtype="float32")
+    adapter = Adapter(rank=4)
+    for name, value in settings.items():
+        optim = dataclasses.replace(optim, **{name: value}) if hasattr(optim, name) else optim
+        train = dataclasses.replace(train, **{name: value}) if hasattr(train, name) else train
+        adapter = dataclasses.replace(adapter, **{name: value}) if hasattr(adapter, name) else adapter
+    data = Data(name="toy", sources={"train": Source(path=str(rows))}, instruction=instruction)
+    return Trial(index=1, seed=3, model=Model(name="tiny", source="tiny"), data=data, adapter=adapter, optim=optim, train=train)
+
+
+def train(
+    trial: Trial, base: BaseModel, folder: Path, checkpoint: Path | None = None, world: World | None = None
+) -> tuple[list[float], list[str]]:
+    """Train and keep the last checkpoint in `folder`; returns the losses of the steps and what was said."""
+    losses: list[float] = []
+    said: list[str] = []
+
+    def rung(metrics: dict[str, float], save: Callable[[Path], None]) -> None:
+        if world is None or world.rank == 0:
+            shutil.rmtree(folder / str(int(metrics["step"])), ignore_errors=True)
+            save(folder / str(int(metrics["step"])))
+
+    finetune(trial, base, Hooks(rung, lambda step, metrics: losses.append(metrics["train/loss"]), said.append), world, checkpoint)
+    return losses, said
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds."""
+    from safetensors.torch import load_file
+
+    return load_file(next((folder / "model").glob("*.safetensors")))
+
+
+def reference(trial: Trial, base: BaseModel) -> tuple[list[float], Any]:
+    """The trial as a tutorial would train it: peft, right padding, labels, every logit."""
+    template, corpus = Template(base.path), load_corpus(trial.data)
+    examples = encode_rows(corpus.sources["train"], template, trial.train.max_length)
+    mix = Mix({"train": len(examples)}, {"train": 1.0}, trial.seed)
+    model = attach(load(base.path, torch.float32, CPU), trial.adapter, trial.seed).train()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optim = trial.optim
+    optimizer = torch.optim.AdamW(trained, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
+    losses = []
+    for step in range(trial.train.steps):
+        batch = [examples[row] for _, row in mix.batch(step, trial.train.batch_size)]
+        for group in optimizer.param_groups:
+            group["lr"] = optim.lr * min(1.0, (step + 1) / optim.warmup_steps)
+        loss = labelled_loss(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, optim.max_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses, model
+
+
+def labelled_loss(model: Any, batch: list[Example]) -> torch.Tensor:
+    """transformers' own loss over a padded batch."""
+    width = max(len(example.ids) for example in batch)
+    ids = torch.tensor([example.ids + [0] * (width - len(example.ids)) for example in batch])
+    mask = torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in batch])
+    labels = [[-100] * e.prompt_length + e.ids[e.prompt_length :] + [-100] * (width - len(e.ids)) for e in batch]
+    return model(input_ids=ids, attention_mask=mask, labels=torch.tensor(labels), use_cache=False).loss
+
+
+def architecture(kind: str, folder: Path, base: BaseModel) -> BaseModel:
+    """A tiny random model of another architecture, with the tiny model's tokenizer."""
+    import transformers
+
+    shape = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2, "pad_token_id": 0}
+    extra = {"Gemma3Text": {"head_dim": 8, "sliding_window": 64}, "Qwen3": {"head_dim": 8}}.get(kind, {})
+    if kind == "GPT2":
+        shape = {"vocab_size": 264, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.2}
+        extra = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+    config = getattr(transformers, f"{kind}Config")(**shape, **extra)
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(Path(base.path) / name, folder / name)
+    return dataclasses.replace(base, path=str(folder))
+
+
+@pytest.mark.parametrize("kind", ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Phi3", "Mistral", "GPT2", "SmolLM3"])
+def test_a_trial_ends_as_plain_peft_and_torch_end_it(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    trial = make(rows)
+    expected, plain = reference(trial, model)
+    losses, _ = train(trial, model, tmp_path)
+    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
+    start = dict(attach(load(model.path, torch.float32, CPU), trial.adapter, trial.seed).named_parameters())
+    ended = {name.replace(".weight", ".default.weight"): weight for name, weight in weights(tmp_path / "20").items()}
+    for name, weight in plain.named_parameters():
+        if weight.requires_grad:
+            update = weight.detach() - start[name].detach()
+            assert torch.linalg.norm(ended[name] - weight.detach()) <= 1e-3 * torch.linalg.norm(update) + 1e-7, name
+
+
+def test_common_beginnings_are_computed_once_where_the_architecture_allows_it(base: BaseModel, rows: Path) -> None:
+    template = Template(base.path)
+    examples = encode_rows(load_corpus(make(rows).data).valid, template, 128)
+    assert shared_prefix(examples) > 8
+    assert can_share_prefix(load(base.path, torch.float32, CPU), examples, template.eos_id)
+
+
+def test_smaller_portions_give_the_same_trial(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    large, _ = train(make(rows, steps=8), base, tmp_path / "a")
+    small, _ = train(make(rows, steps=8, tokens_per_step=64), base, tmp_path / "b")
+    assert max(abs(a - b) for a, b in zip(large, small, strict=True)) < 1e-5
+
+
+def test_a_resumed_trial_ends_bitwise_as_an_undisturbed_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    trial = make(rows, dropout=0.1)
+    train(trial, base, tmp_path / "whole")
+    train(trial, base, tmp_path / "resumed", checkpoint=tmp_path / "whole" / "10")
+    first, second = weights(tmp_path / "whole" / "20"), weights(tmp_path / "resumed" / "20")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def work(rank: int, size: int, trial: Trial, base: BaseModel, folder: Path) -> None:
+    """One of two data-parallel processes."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=size)
+    train(trial, base, folder, world=World(rank, size))
+
+
+def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    trial = make(rows, steps=10)
+    train(trial, base, tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    processes.spawn(work, (2, trial, base, tmp_path / "two"), nprocs=2)  # type: ignore[attr-defined]
+    one, two = weights(tmp_path / "one" / "10"), weights(tmp_path / "two" / "10")
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+def starve(trial: Trial, base: BaseModel, folder: Path, report: Any) -> None:
+    """Train with little more memory than the model needs."""
+    torch.set_num_threads(1)
+    train(dataclasses.replace(trial, train=dataclasses.replace(trial.train, steps=1)), base, folder / "warm")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20, resource.RLIM_INFINITY))
+    report.put(train(trial, base, folder / "starved"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to measure its own memory")
+def test_out_of_memory_is_answered_by_smaller_portions_of_the_same_batch(base: BaseModel, tmp_path: Path) -> None:
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{i} " + "y" * 900, "completion": "A"}) + "\n" for i in range(80)), encoding="utf-8")
+    trial = make(file, "", steps=3, eval_every=3, batch_size=48, max_length=1100, tokens_per_step=10**6, on="all")
+    context = processes.get_context("spawn")
+    report = context.Queue()
+    process = context.Process(target=starve, args=(trial, base, tmp_path, report))
+    process.start()
+    losses, said = report.get(timeout=240)
+    process.join()
+    assert said and "out of memory" in said[0] and "same effective batch" in said[0]
+    expected, quiet = train(
+        dataclasses.replace(trial, train=dataclasses.replace(trial.train, tokens_per_step=4096)), base, tmp_path / "calm"
+    )
+    assert not quiet
+    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rate(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+ \(optim\.lr="):
+        train(make(rows, lr=900.0, max_norm=1e30, warmup_steps=0, weight_decay=999.0, steps=40), base, tmp_path)
+
+
+def test_targets_that_name_no_layer_are_refused(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"adapter\.targets=nosuch"):
+        train(make(rows, targets="nosuch"), base, tmp_path)
+
+
+def test_exact_match_by_one_pass_equals_generation(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    trial = make(rows, steps=30, eval_every=30)
+    train(trial, base, tmp_path)
+    template = Template(base.path)
+    examples = encode_rows(load_corpus(trial.data).sources["train"], template, 128)
+    model = restore(base, tmp_path / "30" / "model", torch.float32, CPU)
+    counted = tally(model, examples, template.eos_id, 2048, sharing=True)
+    prompts = [example.ids[: example.prompt_length] for example in examples]
+    given = answer(model, prompts, template, 4, lambda rows: None)
+    hits = sum(text == example.reference for text, example in zip(given, examples, strict=True))
+    assert counted.exact == hits
+    assert 0 < hits < len(examples), "a score that can be wrong"
+    assert answer(model, prompts[::-1], template, 4, lambda rows: None) == given[::-1]
+
+
+def test_the_interval_covers_and_is_the_same_each_time() -> None:
+    assert interval([True] * 30 + [False] * 70, 0.95, 2000) == interval([True] * 30 + [False] * 70, 0.95, 2000)
+    low, high = interval([True] * 30 + [False] * 70, 0.95, 2000)
+    assert math.isclose(high - low, 2 * 1.96 * math.sqrt(0.3 * 0.7 / 100), rel_tol=0.15)
+    assert interval([False] * 5, 0.95, 500) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_an_exported_version_answers_the_same_without_this_project(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    trial = make(rows, kind=kind, steps=15, eval_every=15, dtype="auto")
+    train(trial, base, tmp_path)
+    verdict = judge(trial, base, str(tmp_path / "15" / "model"), Judging(0.95, 500, None, 1))
+    folder = tmp_path / "version"
+    export(trial, base, tmp_path / "15" / "model", verdict, folder)
+    plain = AutoModelForCausalLM.from_pretrained(base.path if kind == "lora" else folder / "model")
+    model: Any = PeftModel.from_pretrained(plain, str(folder / "adapter")).eval() if kind == "lora" else plain.eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    task = json.loads((folder / "task.json").read_text())
+    told = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(told) == len(load_corpus(trial.data).test)
+    for row in told:
+        inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=task["max_new_tokens"])
+        assert tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
+    prompt = str(load_corpus(trial.data).test[0].context[-1]["content"]).removeprefix("Which letter?\n")
+    assert predict(base, folder, prompt) == told[0]["prediction"]
