@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs import fetch
 from jobs.config import BaseModel, Trial
-from jobs.data import Corpus, Example, Template, encode_rows, load_corpus
+from jobs.data import Corpus, Example, Row, Template, encode_rows, load_corpus
 from orchestrator.config import Config
 from orchestrator.cost import Estimate, estimate
 from orchestrator.errors import ConfigError, InputError
@@ -23,6 +23,8 @@ from orchestrator.space import grid_size, point
 from orchestrator.validation import trial_of
 
 SAMPLE_ROWS = 500
+MOST_KINDS = 3000
+"""Different answers up to which supervised tokens are counted exactly; beyond, the plan would take too long."""
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
 """Settings of `train` that change how fast a trial runs, not what it computes."""
 
@@ -36,6 +38,8 @@ class Share:
     """Part of the examples drawn from it, 0..1, before any sweeping of weights."""
     answer_tokens: int | None
     """Tokens of all its rows that carry loss. None: the base model's tokenizer is not here yet."""
+    exact: bool = True
+    """Whether that was counted, not extrapolated."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def make(config: Config) -> Plan:
     num_trials = count_trials(config)
     resources = divide(config, num_trials, count_cpus(config), count_gpus(config))
     trials = known_trials(config, num_trials)
-    sources, example, tokens = measure(config, corpus, base, trials)
+    measured = measure(config, corpus, base)
     return Plan(
         name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
         config=config,
@@ -82,14 +86,14 @@ def make(config: Config) -> Plan:
         trials=trials,
         rungs=rung_steps(config),
         resources=resources,
-        sources=sources,
+        sources=measured.sources,
         num_valid=len(corpus.valid),
         num_test=len(corpus.test),
         digests=corpus.digests,
-        notes=[*corpus.notes, *advice(config)],
-        example=example,
-        supervised_text=supervised(config, example, base),
-        estimate=estimate(config, base, resources, num_trials, tokens),
+        notes=[*corpus.notes, *measured.notes, *advice(config)],
+        example=measured.example,
+        supervised_text=supervised(config, measured.example, base),
+        estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
     )
 
 
@@ -135,43 +139,66 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def measure(config: Config, corpus: Corpus, base: BaseModel | None, trials: list[Trial]) -> tuple[dict[str, Share], Example | None, float]:
-    """Rows, share and supervised tokens per source, one example, and the mean tokens of an example.
+@dataclass(frozen=True)
+class Measured:
+    """What the rows and the tokenizer say."""
 
-    Answers are counted whole, because they repeat; prompts only where all tokens carry loss.
-    """
+    sources: dict[str, Share]
+    example: Example | None = None
+    mean_tokens: float = 0.0
+    """Mean length of an example, from a sample."""
+    notes: tuple[str, ...] = ()
+
+
+def measure(config: Config, corpus: Corpus, base: BaseModel | None) -> Measured:
+    """Rows, share and supervised tokens per source, and one example. Raises InputError for a row that cannot be trained on."""
     weights = {name: config.data.sources[name].weight if name in config.data.sources else 1.0 for name in corpus.sources}
     total = sum(weights.values()) or 1.0
-    counts: dict[str, int | None] = dict.fromkeys(corpus.sources)
-    example, mean = None, 0.0
-    if base is not None:
-        try:
-            template = Template(base.path)
-            counts, example, mean = count_tokens(config, corpus, template)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-    shares = {name: Share(len(rows), weights[name] / total, counts[name]) for name, rows in corpus.sources.items()}
-    return shares, example, mean
+    shares = {name: Share(len(rows), weights[name] / total, None) for name, rows in corpus.sources.items()}
+    if base is None:
+        return Measured(shares)
+    try:
+        template = Template(base.path)
+        for split in ("valid", "test"):
+            sample(config, getattr(corpus, split), template, f"data.{split}")
+        samples = {name: sample(config, rows, template, f"data.sources.{name}") for name, rows in corpus.sources.items()}
+        counts = {name: count_tokens(config, corpus.sources[name], few, template) for name, few in samples.items()}
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    shares = {name: dataclasses.replace(share, answer_tokens=counts[name][0], exact=counts[name][1]) for name, share in shares.items()}
+    every = [example for few in samples.values() for example in few]
+    return Measured(shares, every[0], sum(len(e.ids) for e in every) / len(every), cut_notes(config, samples))
 
 
-def count_tokens(config: Config, corpus: Corpus, template: Template) -> tuple[dict[str, int | None], Example, float]:
-    """Supervised tokens per source, the first example, and the mean length of an example in tokens."""
-    counts: dict[str, int | None] = {}
-    sampled: list[Example] = []
-    for split in ("valid", "test"):
-        encode_rows(getattr(corpus, split)[:SAMPLE_ROWS], template, config.train.max_length, f"data.{split}")
-    for name, rows in corpus.sources.items():
-        longest = sorted(rows, key=lambda row: -len(row.answer))[:SAMPLE_ROWS]
-        encode_rows(longest, template, config.train.max_length, f"data.sources.{name}")
-        few = encode_rows(rows[:SAMPLE_ROWS], template, config.train.max_length, f"data.sources.{name}")
-        sampled += few
-        if config.train.on == "all":
-            counts[name] = round(sum(len(e.ids) - 1 for e in few) / len(few) * len(rows))
-        else:
-            known = {row.answer: len(e.ids) - e.prompt_length for row, e in zip(rows, few, strict=False)}
-            mean = sum(known.values()) / len(known)
-            counts[name] = round(sum(known.get(row.answer, mean) for row in rows))
-    return counts, sampled[0], sum(len(e.ids) for e in sampled) / len(sampled)
+def sample(config: Config, rows: list[Row], template: Template, where: str) -> list[Example]:
+    """The first rows tokenised. The rows with the longest answers are tried too: one that does not fit must be said now, not in an hour."""
+    longest = sorted(rows, key=lambda row: -len(row.answer))[:SAMPLE_ROWS]
+    encode_rows(longest, template, config.train.max_length, where)
+    return encode_rows(rows[:SAMPLE_ROWS], template, config.train.max_length, where)
+
+
+def count_tokens(config: Config, rows: list[Row], few: list[Example], template: Template) -> tuple[int, bool]:
+    """Tokens of `rows` that carry loss, and whether that is exact. Answers that repeat are counted once each, the rest from the sample."""
+    if config.train.on == "all":
+        return round(sum(len(e.ids) - 1 for e in few) / len(few) * len(rows)), len(few) == len(rows)
+    kinds = {row.answer: row for row in rows}
+    if len(kinds) > MOST_KINDS:
+        return round(sum(len(e.ids) - e.prompt_length for e in few) / len(few) * len(rows)), False
+    lengths = {
+        answer: len(e.ids) - e.prompt_length for answer, e in zip(kinds, encode_rows(list(kinds.values()), template, 10**6), strict=True)
+    }
+    return sum(lengths[row.answer] for row in rows), True
+
+
+def cut_notes(config: Config, samples: dict[str, list[Example]]) -> tuple[str, ...]:
+    """Which sources have prompts that do not fit."""
+    shares = {name: sum(example.num_cut > 0 for example in few) / len(few) for name, few in samples.items()}
+    limit = f"train.max_length={config.train.max_length}"
+    return tuple(
+        f"{name}: about {share:.0%} of the prompts are longer than {limit} and lose their beginning"
+        for name, share in shares.items()
+        if share
+    )
 
 
 def supervised(config: Config, example: Example | None, base: BaseModel | None) -> str:

@@ -96,7 +96,9 @@ def source_lines(plan: Plan) -> list[str]:
     """What each source contributes."""
     lines = []
     for name, share in plan.sources.items():
-        tokens = "supervised tokens: run make setup first" if share.answer_tokens is None else f"{share.answer_tokens:,} supervised tokens"
+        about = "" if share.exact else "about "
+        counted = f"{about}{share.answer_tokens or 0:,} supervised tokens"
+        tokens = "supervised tokens: run make setup first" if share.answer_tokens is None else counted
         lines.append(f"{name}: {plural(share.rows, 'row')}, {tokens}, {share.share:.0%} of what is drawn")
     return lines
 
