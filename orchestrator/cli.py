@@ -6,23 +6,29 @@ mistake answer at once.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from orchestrator import report
+from orchestrator.config import Config
 from orchestrator.errors import ConfigError, InputError, OrchestratorError
-from orchestrator.validation import build, check, suggestion
+from orchestrator.validation import SECTIONS, build, check, suggestion
 
 ROOT = Path(__file__).resolve().parent.parent
-FREE_TEXT = ("prompt=", "data.instruction=")
-"""Settings whose value is taken as typed: Hydra's grammar would read commas, colons and braces in it."""
+FREE_TEXT = ("prompt", "data.instruction")
+"""Settings that hold a text in natural language: quotes and ${...} in it are part of it."""
 
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0 done, 1 work failed, 2 bad input, 130 interrupted."""
     try:
-        return run(arguments)
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
     except OrchestratorError as error:
         report.error(str(error))
         return error.exit_code
@@ -30,6 +36,7 @@ def main(arguments: list[str]) -> int:
         report.error("interrupted; the same command continues")
         return 130
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
         return 1
 
 
@@ -75,6 +82,8 @@ def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
             raise InputError(f"no such flag: {argument}. Flags are --help, --cfg job, --config-dir DIR; settings are written name=value")
         else:
             overrides.append(argument)
+    if flags.get("--cfg", "job") != "job":
+        raise InputError(f"--cfg {flags['--cfg']}: there is only --cfg job")
     if waiting:
         raise InputError(f"{waiting} needs a value: {waiting} {'job' if waiting == '--cfg' else 'DIR'}")
     return flags, overrides
@@ -98,7 +107,7 @@ def compose(overrides: list[str], folder: str | None) -> dict[str, Any]:
             composed = hydra_compose("config", overrides=search + prepared)
         found += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
         raw: Any = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError([*found, ("arguments", first_line(error))]) from error
     except Exception as error:
         if type(error).__module__.startswith("yaml"):
@@ -129,7 +138,9 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
             found.append((text[:40], "is not of the form name=value"))
             continue
         sign, name, value = match[1] or "", match[2], match[4]
-        if name in known and sign != "~":
+        if name.split(".")[0] == "hydra":
+            found.append((name, "no such setting"))
+        elif name in known and sign != "~":
             found += (wrong := choice_problems(name, value, known))
             prepared += [] if wrong else [f"{'+' if name in ADDED else ''}{name}={value}"]
         elif sign == "~":
@@ -182,10 +193,19 @@ def several(override: str) -> bool:
 
 
 def quoted(name: str, value: str) -> str:
-    """Free text as one quoted string of Hydra's grammar; anything else as it stands."""
-    if f"{name}=" not in FREE_TEXT or value in ("null", ""):
-        return value if value != "" else "''"
-    return as_text(value)
+    """A value as Hydra's grammar takes it: a text is quoted, which keeps commas, braces and 1e5 in it as typed."""
+    if value in ("null", ""):
+        return value or "''"
+    if name in FREE_TEXT:
+        return as_text(re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value))
+    return as_text(value) if is_text(name) and value[0] not in "'\"" else value
+
+
+def is_text(name: str) -> bool:
+    """Whether a setting is declared as text."""
+    group, _, last = name.rpartition(".")
+    kind = SECTIONS.get(group) if group else Config
+    return kind is not None and any(entry.name == last and entry.type in ("str", "str | None") for entry in dataclasses.fields(kind))
 
 
 def as_text(value: str) -> str:

@@ -106,7 +106,7 @@ def sweep_folder(storage: str, name: str) -> Path:
 
 def storage_folder(storage: str) -> Path:
     """The storage setting as an absolute path."""
-    return Path(storage.removeprefix("file://")).expanduser().absolute()
+    return Path(os.path.expanduser(storage.removeprefix("file://"))).absolute()
 
 
 @contextmanager

@@ -64,6 +64,7 @@ class Knob:
             (self.type != "loguniform" or low > 0, f"{where}: `low` must be above 0 on a logarithmic scale, got {low:g}"),
             (self.step is None or self.step > 0, f"{where}: `step` must be above 0, got {self.step}"),
             (self.type != "randint" or whole, f"{where}: `low` and `high` must be whole numbers"),
+            (self.type != "randint" or self.step is None or self.step == int(self.step), f"{where}: `step` must be a whole number"),
         )
 
     def describe(self) -> str:
@@ -96,6 +97,8 @@ def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
             found.append((f"sweep.space.{name}.to", f"{knob.to} is not a searched setting; searched are {', '.join(free) or 'none'}"))
         elif knob.values is not None and len(knob.values) != len(free[knob.to].values or []):
             found.append((f"sweep.space.{name}.values", f"needs one value per value of {knob.to}"))
+        elif knob.values is None and any(isinstance(value, str) for value in free[knob.to].values or []):
+            found.append((f"sweep.space.{name}.values", f"must be set, one value per value of {knob.to}, because those are texts"))
     return found
 
 
@@ -128,6 +131,20 @@ def follow(knob: Knob, space: dict[str, Knob], other: Value) -> Value:
         raise ValueError(f"{knob.path} is linked to {knob.to}, which holds the text {other!r}: give `values`, one per value of {knob.to}")
     linked = knob.times * other + knob.plus
     return int(linked) if isinstance(other, int) and linked == int(linked) else round(linked, 12)
+
+
+def extremes(knob: Knob, space: dict[str, Knob]) -> list[Value]:
+    """The values of a knob that its setting may refuse: those of a list, the ends of a range and one between them."""
+    if knob.values is not None:
+        return knob.values
+    if knob.type == "linked":
+        leaders = [k for k in space.values() if k.path == knob.to and k.type != "linked"]
+        return [follow(knob, space, value) for leader in leaders for value in extremes(leader, space) if not isinstance(value, str)]
+    low, high = knob.low or 0.0, knob.high or 0.0
+    if knob.type == "randint":
+        return [int(low), int(high)]
+    between = low + knob.step if knob.step is not None else rounded(low + 0.3819 * (high - low), low, high)
+    return [low, high, min(round(between, 12), high)]
 
 
 def draw(knob: Knob, random_stream: random.Random) -> Value:

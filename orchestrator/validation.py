@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from pathlib import Path
+import os
 from typing import Any
 
 from jobs.config import Adapter, Data, Model, Optim, Train, Trial
 from orchestrator.config import Cluster, Config, Job, Sweep, Tracking
 from orchestrator.errors import ConfigError
-from orchestrator.space import Knob, Point, problems
+from orchestrator.journal import storage_folder
+from orchestrator.space import Knob, Point, extremes, problems
 
 SEARCHABLE = ("adapter.", "optim.", "train.batch_size", "data.sources.", "data.instruction", "seed")
 """Beginnings of the dotted paths that a sweep may search: what decides a trial's result and leaves its base model as it is."""
@@ -103,8 +104,10 @@ def describe(kind: type, item: Any) -> list[tuple[str, str]]:
         return [(path, f'"{value}" is not one of {allowed}')]
     if item["type"] == "missing":
         return [(path, "must be set")]
+    if "values" in item["loc"]:
+        return [(dotted(item["loc"][: item["loc"].index("values") + 2]), f"must be a number or a text, got {value!r}")]
     wanted = next((words for start, words in KINDS.items() if item["type"].startswith(start)), None)
-    return [(path, f"{wanted or item['msg']}, got {value!r}")]
+    return [(path, f"{wanted or item['msg']}, got {'null' if value is None else repr(value)}")]
 
 
 KINDS = {
@@ -231,7 +234,7 @@ def with_absolute_paths(config: Config) -> Config:
     """`config` with the data's and the model's paths made absolute: workers run in another folder."""
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
+        return None if path is None else os.path.abspath(os.path.expanduser(path))
 
     data = config.data
     sources = {name: dataclasses.replace(source, path=absolute(source.path)) for name, source in data.sources.items()}
@@ -243,12 +246,12 @@ def space_problems(config: Config) -> list[tuple[str, str]]:
     """Knobs over settings that do not exist or cannot be searched, values that no trial could hold, and too few or too many trials."""
     found: list[tuple[str, str]] = []
     raw = dataclasses.asdict(config)
-    known = [path for path in leaves(raw) if path.startswith(SEARCHABLE)]
+    known = [path for path in leaves(raw) if searchable(path)]
     for name, knob in config.sweep.space.items():
         where = f"sweep.space.{name}"
         if not lookup(raw, knob.path):
             found.append((f"{where}.path", f'"{knob.path}" is no setting{suggestion(knob.path, known)}'))
-        elif not knob.path.startswith(SEARCHABLE):
+        elif not searchable(knob.path):
             found.append((f"{where}.path", f"{knob.path} cannot be searched; what can: {', '.join(known)}"))
         else:
             found += value_problems(config, where, knob)
@@ -257,11 +260,18 @@ def space_problems(config: Config) -> list[tuple[str, str]]:
     return found
 
 
+def searchable(path: str) -> bool:
+    """Whether a sweep may search a setting. A source's file decides which rows there are: that is the sweep's, not a trial's."""
+    return path.startswith(SEARCHABLE) and not path.endswith(".path")
+
+
 def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, str]]:
     """Values of one knob that its setting refuses."""
-    ends = [v if knob.type != "randint" else int(v) for v in (knob.low, knob.high) if v is not None]
     found = []
-    for value in knob.values if knob.values is not None else ends:
+    for value in extremes(knob, config.sweep.space):
+        if isinstance(value, bool):
+            found.append((where, f"{knob.path} must not be {str(value).lower()}: no setting that can be searched is a switch"))
+            continue
         try:
             trial_of(config, 1, {knob.path: value})
         except ConfigError as error:
@@ -279,6 +289,8 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
         found.append(("sweep.metric", f'"{config.sweep.metric}" is not measured; what is: {", ".join(METRICS)}{near}'))
     if config.storage.split("://")[0] not in ("file", config.storage):
         found.append(("storage", f'"{config.storage}" is neither a folder nor a file:// URI'))
+    elif storage_folder(config.storage).is_file():
+        found.append(("storage", f"{config.storage} is a file; it must be a folder"))
     if config.data.sources and not any(source.weight > 0 for source in config.data.sources.values()) and config.data.folder is None:
         found.append(("data.sources", "every weight is 0; at least one source needs a weight above 0"))
     return found
