@@ -63,6 +63,7 @@ class Training:
         sizes = {name: len(rows) for name, rows in self.corpus.sources.items()}
         self.mix = Mix(sizes, {name: weights.get(name, 1.0) for name in sizes}, trial.seed)
         self.budget = trial.train.tokens_per_step
+        self.evaluation_budget = 4 * self.budget  # no gradients to keep
         self.step = 0
         self.model = self.build(base, checkpoint)
         self.sharing = can_share_prefix(self.model, self.valid, self.template.eos_id)
@@ -135,7 +136,10 @@ class Training:
                 loss = sum((self.backward(*part, supervised) for part in enumerate(portions(share, self.budget))), 0.0)
                 break
             except (MemoryError, RuntimeError) as error:
-                self.shrink(share, error)
+                self.budget = self.shrink(self.budget, share, error)
+                self.hooks.say(
+                    f"out of memory at step {self.step + 1}: goes on with train.tokens_per_step={self.budget}, same effective batch"
+                )
         totals = [torch.tensor([loss], dtype=torch.float32, device=self.device)]
         if self.world.size > 1:
             for weight in self.weights:
@@ -165,30 +169,37 @@ class Training:
         """Tokens of one example that carry loss."""
         return len(example.ids) - 1 if self.trial.train.on == "all" else len(example.ids) - example.prompt_length
 
-    def shrink(self, share: list[Example], error: Exception) -> None:
-        """Halve the token budget after running out of memory; raises when one example alone does not fit, or on any other error."""
+    def shrink(self, budget: int, examples: list[Example], error: Exception) -> int:
+        """Half the token budget, after running out of memory; raises when one example alone does not fit, or on any other error."""
         if not out_of_memory(error):
             raise error
         self.optimizer.zero_grad(set_to_none=True)
-        longest = max(len(example.ids) for example in share)
-        total = sum(len(example.ids) for example in share)
-        if self.budget <= longest:
+        longest = max(len(example.ids) for example in examples)
+        total = sum(len(example.ids) for example in examples)
+        if budget <= longest:
             raise MemoryError(
                 f"out of memory on one example of {longest} tokens; a smaller train.max_length or a smaller model helps"
             ) from None
-        self.budget = max(min(self.budget, total) // 2, longest)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.hooks.say(f"out of memory at step {self.step + 1}: goes on with train.tokens_per_step={self.budget}, same effective batch")
+        return max(min(budget, total) // 2, longest)
 
     def evaluate(self) -> dict[str, float]:
-        """Score the validation split, shared between the workers."""
+        """Score the validation split, shared between the workers. Out of memory: as in training."""
         self.model.eval()
-        with precision(self.dtype, self.device, self.full):
-            own = tally(self.model, self.valid[self.world.rank :: self.world.size], self.template.eos_id, 4 * self.budget, self.sharing)
+        rows = self.valid[self.world.rank :: self.world.size]
+        self.evaluation_budget = min(self.evaluation_budget, 4 * self.budget)
+        while True:
+            try:
+                with precision(self.dtype, self.device, self.full):
+                    own = tally(self.model, rows, self.template.eos_id, self.evaluation_budget, self.sharing)
+                break
+            except (MemoryError, RuntimeError) as error:
+                self.evaluation_budget = self.shrink(self.evaluation_budget, rows, error)
+                self.hooks.say(f"out of memory in the evaluation: goes on with {self.evaluation_budget} tokens at a time, same result")
         sums = torch.tensor(dataclasses.astuple(own), dtype=torch.float64, device=self.device)
-        loss, tokens, exact, rows = self.world.add(sums).tolist()
-        return Tally(loss, int(tokens), int(exact), int(rows)).metrics()
+        loss, tokens, exact, count = self.world.add(sums).tolist()
+        return Tally(loss, int(tokens), int(exact), int(count)).metrics()
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint: model/ as it would be registered, and state.pt to go on from."""

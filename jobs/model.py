@@ -110,9 +110,12 @@ def answer_logits(model: Any, examples: list[Example], keep: int, pad_id: int, p
 
     Rows are padded on the left, so that the ends of all examples line up and the head runs on the last `keep` positions only. A row
     shorter than `keep` has token -100 in front. The first `prefix` tokens, the same in all examples, go through the model once and the
-    rows attend to their keys and values; under causal attention that equals repeating them, gradients included.
+    rows attend to their keys and values; under causal attention that equals repeating them, gradients included. Examples longer than a
+    sliding attention window are run whole: the padding between prefix and row would push the prefix out of a short row's sight.
     """
     device = next(model.parameters()).device
+    if prefix and max(len(example.ids) for example in examples) > attention_window(model):
+        prefix = 0
     owns = [example.ids[prefix:] for example in examples]
     width = max(map(len, owns))
     ids = torch.full((len(owns), width), pad_id)
@@ -138,13 +141,21 @@ def prefix_cache(model: Any, prefix: list[int], rows: int) -> Any:
     """Keys and values of a prefix, repeated for `rows` rows; gradients flow through them."""
     from transformers import DynamicCache
 
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner = without_adapter(model)
     cache = DynamicCache(config=inner.config)
     ids = torch.tensor([prefix], device=next(model.parameters()).device)
     # The decoder without its head: nothing here is predicted.
     inner.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(rows)
     return cache
+
+
+def attention_window(model: Any) -> float:
+    """How many tokens back the layer with the shortest sight sees; infinity when all layers see everything."""
+    from transformers import DynamicCache
+
+    layers = DynamicCache(config=without_adapter(model).config).layers
+    return min((layer.sliding_window for layer in layers if hasattr(layer, "sliding_window")), default=float("inf"))
 
 
 def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
@@ -162,7 +173,7 @@ def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
         with torch.no_grad():
             whole, targets = answer_logits(model, few, keep, pad_id)
             shared, _ = answer_logits(model, few, keep, pad_id, prefix)
-    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError):
+    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, LookupError):
         return False
     losses = [torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) for logits in (whole, shared)]
     return bool((losses[0] - losses[1]).abs() <= tolerance * (1 + losses[0].abs()))
@@ -170,8 +181,12 @@ def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
 
 def accepted(model: Any) -> set[str]:
     """Names of the arguments that the underlying model's forward takes."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    return set(inspect.signature(inner.forward).parameters)
+    return set(inspect.signature(without_adapter(model).forward).parameters)
+
+
+def without_adapter(model: Any) -> Any:
+    """The model that an adapter is attached to, or the model itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def save(model: Any, folder: Path) -> None:

@@ -27,7 +27,7 @@ class Halving:
         """What `trial` does after reporting `score` at `step`. Of two equal scores the lower `loss` is better: early on, many are 0."""
         for level, rung in enumerate(self._rungs):
             if step >= rung and level >= self._level and trial in self._alive:
-                self._scores[level].setdefault(trial, (self._rank(score), loss))
+                self._scores[level].setdefault(trial, (self._rank(score), math.inf if math.isnan(loss) else loss))
         self._advance()
         return self.decide(trial)
 

@@ -1,0 +1,105 @@
+"""Synchronous halving: counts, ties, what is not a number, and trials that leave. The order of arrival is in test_sweep_logic.py."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from orchestrator.cli import compose
+from orchestrator.halving import Halving, rung_steps, survivors
+from orchestrator.validation import build
+
+NAN = float("nan")
+
+
+def judge(scores: list[float], reduction: int = 2, maximise: bool = True) -> list[int]:
+    """Who goes on after one rung, by index from 1."""
+    halving = Halving(len(scores), [10, 20], reduction, maximise)
+    for trial, score in enumerate(scores, start=1):
+        halving.report(trial, 10, score)
+    return [trial for trial in range(1, len(scores) + 1) if halving.decide(trial) == "go on"]
+
+
+@pytest.mark.parametrize(
+    ("count", "reduction", "expected"),
+    [(1, 2, 1), (2, 2, 1), (3, 2, 2), (6, 2, 3), (7, 2, 4), (6, 3, 2), (7, 3, 3), (3, 4, 1), (9, 4, 3)],
+)
+def test_a_rung_keeps_one_in_reduction_rounded_up(count: int, reduction: int, expected: int) -> None:
+    assert len(judge([float(i) for i in range(count)], reduction)) == expected == math.ceil(count / reduction)
+    assert survivors(count, [10, 20], reduction) == [count, expected]
+
+
+def test_better_means_higher_or_lower_as_the_metric_says() -> None:
+    assert judge([0.1, 0.4, 0.2, 0.3]) == [2, 4]
+    assert judge([0.1, 0.4, 0.2, 0.3], maximise=False) == [1, 3]
+
+
+@pytest.mark.parametrize("maximise", [True, False])
+def test_what_is_not_a_number_loses_to_any_number(maximise: bool) -> None:
+    assert judge([NAN, 5.0, NAN, -5.0], maximise=maximise) == [2, 4]
+    assert judge([NAN, NAN, NAN, 0.0], maximise=maximise) == [1, 4]
+
+
+def test_equal_scores_keep_the_earlier_trials() -> None:
+    assert judge([0.0] * 5) == [1, 2, 3]
+
+
+def test_a_missing_loss_is_no_advantage_among_equals() -> None:
+    halving = Halving(2, [10, 20], 2, maximise=True)
+    halving.report(1, 10, 0.0, NAN)
+    halving.report(2, 10, 0.0, 3.0)
+    assert [halving.decide(trial) for trial in (1, 2)] == ["stop", "go on"]
+
+
+def test_nobody_goes_on_before_the_last_trial_has_arrived() -> None:
+    for order in itertools.permutations((1, 2, 3)):
+        halving = Halving(3, [10, 20], 2, maximise=True)
+        assert [halving.report(trial, 10, trial / 10) for trial in order[:2]] == ["wait", "wait"]
+        assert halving.report(order[2], 10, order[2] / 10) == ("stop" if order[2] == 1 else "go on")
+
+
+def test_trials_that_leave_shrink_the_rung_and_never_return() -> None:
+    halving = Halving(4, [10, 20], 2, maximise=True)
+    halving.report(1, 10, 0.9)
+    halving.leave(1)
+    for trial in (2, 3):
+        assert halving.report(trial, 10, 0.1 * trial) == "wait"
+    assert halving.report(4, 10, 0.4) == "go on", "two of the three that are left go on"
+    assert [halving.decide(trial) for trial in (2, 3, 4)] == ["stop", "go on", "go on"]
+    assert halving.report(1, 10, 9.0) == "go on", "who has ended is neither kept waiting nor stopped again"
+
+
+def test_all_may_leave() -> None:
+    halving = Halving(2, [10, 20], 2, maximise=True)
+    halving.leave(1)
+    halving.leave(2)
+    assert halving.report(2, 10, 0.5) == "go on"
+
+
+def test_a_bracket_replayed_trial_by_trial_decides_the_same() -> None:
+    first, again = Halving(6, [10, 20, 40], 2, True), Halving(6, [10, 20, 40], 2, True)
+    made = []
+    for step, trial in itertools.product((10, 20, 40), range(1, 7)):
+        if first.decide(trial) == "go on":
+            made.append((trial, step, (trial * 7 % 5) / 10))
+            first.report(*made[-1])
+    assert len(made) == 6 + 3 + 2
+    for report in [*sorted(made), *made]:
+        again.report(*report)
+    assert [first.decide(t) for t in range(1, 7)] == [again.decide(t) for t in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train.steps=160", "train.eval_every=20", "sweep.reduction=2"], [20, 40, 80, 160]),
+        (["train.steps=150", "train.eval_every=20", "sweep.reduction=3"], [20, 60, 150]),
+        (["train.steps=20", "train.eval_every=20"], [20]),
+        (["train.steps=10", "train.eval_every=20"], [10]),
+        (["train.steps=160", "train.eval_every=20", "sweep.scheduler=none"], [160]),
+    ],
+)
+def test_rungs_lie_at_powers_and_end_at_the_last_step(arguments: list[str], expected: list[int]) -> None:
+    assert rung_steps(build(compose(["+sweep=lora", *arguments], None))) == expected

@@ -1,0 +1,194 @@
+"""The plan's figures: how many trials, what they cost and where that figure comes from, what a source contributes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import fetch
+from jobs.config import Model
+from orchestrator import plan as planning
+from orchestrator.cli import compose
+from orchestrator.cost import rate_key
+from orchestrator.errors import ConfigError, InputError
+from orchestrator.plan import Plan
+from orchestrator.resources import Resources, divide
+from orchestrator.validation import build
+
+
+@pytest.fixture(scope="module")
+def ready(cache: Path) -> Path:
+    """A cache in which the tiny model lies ready."""
+    fetch.prepare(Model(name="tiny", source="tiny"), cache)
+    return cache
+
+
+@pytest.fixture
+def plan(ready: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`plan(*arguments)` plans on the tiny model, the toy data and an empty store."""
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(ready))
+
+    def make(*arguments: str) -> Plan:
+        base = ["model=tiny", "data=files", f"data.folder={toy}", f"storage={tmp_path / 'outputs'}"]
+        return planning.make(build(compose([*base, *arguments], None)))
+
+    return make
+
+
+def test_another_model_is_another_sweep(plan: Any, ready: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copied = tmp_path / "model"
+    shutil.copytree(plan().base.path, copied)
+    own = ("model=path", f"model.path={copied}")
+    first = plan(*own).name
+    moved = copied.rename(tmp_path / "elsewhere")
+    assert plan("model=path", f"model.path={moved}").name == first, "the same files in another place"
+    settings = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(settings | {"rms_norm_eps": 0.1}))
+    assert plan("model=path", f"model.path={moved}").name not in (first, plan().name)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["cluster.num_cpus=1"], ["train.tokens_per_step=64"], ["sweep.max_concurrent=1"], ["job.resamples=100"], ["output=json"]]
+)
+def test_what_changes_only_speed_or_words_leaves_the_name(plan: Any, arguments: list[str]) -> None:
+    assert plan(*arguments).name == plan().name
+
+
+@pytest.mark.parametrize(
+    "arguments", [["optim.lr=0.002"], ["train.max_length=64"], ["train.on=all"], ["adapter.rank=8"], ["sweep.metric=valid/loss"]]
+)
+def test_what_changes_the_result_changes_the_name(plan: Any, arguments: list[str]) -> None:
+    assert plan(*arguments).name != plan().name
+
+
+def test_planning_downloads_nothing_and_writes_nothing(plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "empty"))
+    made = plan("+sweep=lora", "dry_run=true")
+    assert (made.base, made.estimate, made.example) == (None, None, None)
+    assert made.sources["train"].answer_tokens is None
+    assert len(made.trials) == 6
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tokens_of_a_source_are_those_that_carry_loss(plan: Any) -> None:
+    made = plan()
+    assert made.sources["train"].rows == 240
+    assert made.sources["train"].answer_tokens == 2 * 240, "a letter and the end of the turn"
+    assert len(made.example.ids) - made.example.prompt_length == 2
+    everything = plan("train.on=all")
+    assert everything.sources["train"].answer_tokens > 10 * 240
+    assert everything.supervised_text.startswith("user\n")
+
+
+def test_shares_are_the_weights_as_parts_of_one(plan: Any, toy: Path, tmp_path: Path) -> None:
+    rows = (toy / "train.jsonl").read_text().splitlines(keepends=True)
+    path = tmp_path / "more.jsonl"
+    path.write_text("".join(rows), encoding="utf-8")
+    more = [f"data.sources.{name}={{path: {path}, weight: {weight}}}" for name, weight in (("a", 1), ("b", 3))]
+    shares = {name: share.share for name, share in plan("~data.folder", *more).sources.items()}
+    assert shares == {"a": 0.25, "b": 0.75}
+
+
+def test_an_answer_that_does_not_fit_is_said_before_anything_starts(plan: Any, tmp_path: Path) -> None:
+    lines = [{"prompt": f"p {i}", "completion": "x" * (900 if i == 1500 else 1)} for i in range(2000)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 1501(.|\n)*train\.max_length"):
+        plan(f"data.folder={tmp_path}")
+
+
+def test_the_estimate_says_that_it_is_assumed_until_a_sweep_has_measured(plan: Any, tmp_path: Path) -> None:
+    made = plan()
+    assert "an assumed" in made.estimate.origin
+    assert "the first sweep measures it" in made.estimate.origin
+    (tmp_path / "outputs").mkdir()
+    rates = {rate_key(made.config, made.resources): {"examples_per_second": 2.0, "sweep": "run-abc123"}}
+    (tmp_path / "outputs" / "rates.json").write_text(json.dumps(rates), encoding="utf-8")
+    measured = plan("train.steps=100", "train.batch_size=16")
+    assert measured.estimate.origin == "the rate of run-abc123 on this machine"
+    longer = plan("train.steps=200", "train.batch_size=16")
+    assert longer.estimate.seconds - measured.estimate.seconds == pytest.approx(100 * 16 / 2.0 / made.resources.concurrent)
+    assert "an assumed" in plan("adapter=full").estimate.origin, "another way to train has another rate"
+
+
+def test_halving_costs_less_than_training_all_trials_to_the_end(plan: Any, tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    rates: dict[str, Any] = {}
+    first = plan("+sweep=lora", "sweep.num_trials=8")
+    rates[rate_key(first.config, first.resources)] = {"examples_per_second": 0.5, "sweep": "x"}
+    (tmp_path / "outputs" / "rates.json").write_text(json.dumps(rates), encoding="utf-8")
+    halved, whole = (plan("+sweep=lora", "sweep.num_trials=8", f"sweep.scheduler={name}") for name in ("halving", "none"))
+    assert halved.estimate.seconds < 0.8 * whole.estimate.seconds
+
+
+def test_optuna_knows_only_its_first_point_in_advance(plan: Any) -> None:
+    made = plan("+sweep=lora", "sweep.search=optuna", "sweep.num_trials=5")
+    assert (made.num_trials, len(made.trials)) == (5, 1)
+
+
+def test_more_trials_than_combinations_are_refused_with_both_numbers(plan: Any) -> None:
+    knob = "sweep.space={rank: {path: adapter.rank, type: grid, values: [4, 8, 16]}}"
+    assert plan(knob).num_trials == plan(knob, "sweep.num_trials=3").num_trials == 3
+    assert plan(knob, "sweep.num_trials=2").num_trials == 2
+    with pytest.raises(ConfigError, match="4 is more than the 3 different combinations"):
+        plan(knob, "sweep.num_trials=4")
+
+
+def test_advice_is_given_on_what_is_legal_but_unwise(plan: Any) -> None:
+    notes = "\n".join(plan("+sweep=lora", "optim.schedule=cosine").notes)
+    assert "a rung compares unfinished schedules" in notes
+    notes = "\n".join(plan("train.steps=5", "train.eval_every=10").notes)
+    assert "one evaluation, at the end" in notes
+    assert not any("rung" in note or "evaluation" in note for note in plan("+sweep=lora").notes)
+
+
+TABLE = [
+    # trials, cores, GPUs, settings of train -> at a time, cores per worker, GPUs per worker
+    (1, 1, 0, {}, (1, 1, 0)),
+    (3, 8, 0, {}, (3, 2, 0)),
+    (100, 4, 0, {}, (4, 1, 0)),
+    (6, 2, 1, {}, (1, 2, 1)),
+    (2, 16, 8, {}, (2, 8, 1)),
+    (6, 16, 8, {"num_workers": 4}, (2, 2, 1)),
+    (6, 16, 2, {"num_workers": 4}, (4, 1, 0)),
+    (6, 16, 8, {"gpus_per_worker": 0}, (6, 2, 0)),
+    (6, 16, 0, {"cpus_per_worker": 4}, (4, 4, 0)),
+    (6, 16, 1, {"gpus_per_worker": 0.25}, (4, 4, 0.25)),
+]
+
+
+@pytest.mark.parametrize(("trials", "cpus", "gpus", "train", "expected"), TABLE)
+def test_the_machine_is_divided(trials: int, cpus: int, gpus: int, train: dict[str, Any], expected: tuple[float, ...]) -> None:
+    config = build(compose(["model=tiny"], None))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+    found = divide(config, trials, cpus, gpus)
+    assert (found.concurrent, found.cpus, found.gpus) == expected
+    assert_fits(found)
+
+
+def assert_fits(found: Resources) -> None:
+    """All that runs at once fits the machine."""
+    assert found.concurrent * found.workers * found.cpus <= found.machine_cpus
+    assert found.concurrent * found.workers * found.gpus <= found.machine_gpus
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({"gpus_per_worker": 1}, ["train.gpus_per_worker"]),
+        ({"num_workers": 3}, ["train.num_workers"]),
+        ({"cpus_per_worker": 3}, ["train.cpus_per_worker"]),
+        ({"num_workers": 3, "gpus_per_worker": 0.5}, ["train.gpus_per_worker", "train.num_workers"]),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused_by_name(train: dict[str, Any], expected: list[str]) -> None:
+    config = build(compose(["model=tiny"], None))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+    with pytest.raises(ConfigError) as error:
+        divide(config, 1, 2, 0)
+    assert [path for path, _ in error.value.problems] == expected
