@@ -92,7 +92,8 @@ def replay(record: Record, event: dict[str, Any]) -> None:
     if event["kind"] == "trial":
         record.point, record.state, record.error = event["point"], "running", None
     elif event["kind"] == "report":
-        record.reports[event["step"]] = event["metrics"]
+        # The winner's test scores are reported later, at the step of its best checkpoint.
+        record.reports.setdefault(event["step"], {}).update(event["metrics"])
         if event.get("checkpoint"):
             record.checkpoints[event["step"]] = event["checkpoint"]
     else:

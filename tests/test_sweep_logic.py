@@ -162,6 +162,7 @@ def test_a_torn_line_in_the_journal_costs_that_line_only(tmp_path: Path) -> None
     with journal.file.open("a") as stream:
         stream.write('{"t": 1, "kind": "rep')
     journal.append("report", trial=1, step=20, metrics={"valid/loss": 0.5}, checkpoint="/x")
+    journal.append("report", trial=1, step=20, metrics={"test/exact_match": 0.9})
     journal.append("end", trial=1, state="finished", error=None)
     record = journal.records()[1]
     assert list(record.reports) == [10, 20]
