@@ -117,8 +117,8 @@ def test_a_grid_repeats_itself_only_when_it_is_drawn_with_other_knobs() -> None:
                 "model=tiny",
                 "sweep.num_trials=8",
                 space(
-                    rank=dict(path="adapter.rank", type="grid", values=[4, 8]),
-                    lr=dict(path="optim.lr", type="uniform", low=0.001, high=0.1),
+                    rank={"path": "adapter.rank", "type": "grid", "values": [4, 8]},
+                    lr={"path": "optim.lr", "type": "uniform", "low": 0.001, "high": 0.1},
                 ),
             ],
             None,
@@ -132,8 +132,8 @@ def test_a_grid_repeats_itself_only_when_it_is_drawn_with_other_knobs() -> None:
 @pytest.mark.parametrize(("search", "kind"), [("grid", "choice"), ("grid", "grid"), ("random", "grid")])
 def test_without_a_number_of_trials_every_combination_is_tried_once(search: str, kind: str) -> None:
     typed = space(
-        rank=dict(path="adapter.rank", type=kind, values=[4, 8]),
-        schedule=dict(path="optim.schedule", type=kind, values=["constant", "cosine", "linear"]),
+        rank={"path": "adapter.rank", "type": kind, "values": [4, 8]},
+        schedule={"path": "optim.schedule", "type": kind, "values": ["constant", "cosine", "linear"]},
     )
     config = build(compose(["model=tiny", f"sweep.search={search}", typed], None))
     trials = known_trials(config, count_trials(config))
@@ -143,24 +143,24 @@ def test_without_a_number_of_trials_every_combination_is_tried_once(search: str,
 
 
 REFUSED = [
-    (dict(path="adapter.rank", type="uniform", low=1, high=4), "adapter.rank must be a whole number"),
-    (dict(path="adapter.rank", type="randint", low=0, high=4), "adapter.rank must be between 1 and 1024, got 0"),
-    (dict(path="adapter.rank", type="randint", low=1, high=9, step=0.5), "`step` must be a whole number"),
-    (dict(path="adapter.rank", type="randint", low=1.5, high=9), "`low` and `high` must be whole numbers"),
-    (dict(path="adapter.rank", type="choice", values=[4, "many"]), "adapter.rank must be a whole number, got 'many'"),
-    (dict(path="adapter.rank", type="choice", values=[]), "needs `values`"),
-    (dict(path="adapter.rank", type="choice"), "needs `values`"),
-    (dict(path="optim.lr", type="uniform", low=1), "needs `low` and `high`"),
-    (dict(path="optim.lr", type="uniform", low=2, high=1), "must not be above"),
-    (dict(path="optim.lr", type="uniform", low=0.1, high=2000), "optim.lr must be above 0 and below 1000, got 2000"),
-    (dict(path="optim.lr", type="loguniform", low=0.1, high=1, step=0.1), "`step` goes with uniform and randint only"),
-    (dict(path="optim.lr", type="linked"), "needs `to`"),
-    (dict(path="optim.lr", type="linked", to="optim.lr"), "is not a searched setting"),
-    (dict(path="optim", type="choice", values=[1]), '"optim" is no setting'),
-    (dict(path="data.sources.terms.path", type="choice", values=["x.jsonl"]), "cannot be searched"),
-    (dict(path="train.steps", type="choice", values=[10]), "cannot be searched"),
-    (dict(path="optim.lr", type="log", low=1, high=2), "is not one of"),
-    (dict(path="optim.lr", type="uniform", low=0.1, high=1, stpe=0.1), "no such setting"),
+    ({"path": "adapter.rank", "type": "uniform", "low": 1, "high": 4}, "adapter.rank must be a whole number"),
+    ({"path": "adapter.rank", "type": "randint", "low": 0, "high": 4}, "adapter.rank must be between 1 and 1024, got 0"),
+    ({"path": "adapter.rank", "type": "randint", "low": 1, "high": 9, "step": 0.5}, "`step` must be a whole number"),
+    ({"path": "adapter.rank", "type": "randint", "low": 1.5, "high": 9}, "`low` and `high` must be whole numbers"),
+    ({"path": "adapter.rank", "type": "choice", "values": [4, "many"]}, "adapter.rank must be a whole number, got 'many'"),
+    ({"path": "adapter.rank", "type": "choice", "values": []}, "needs `values`"),
+    ({"path": "adapter.rank", "type": "choice"}, "needs `values`"),
+    ({"path": "optim.lr", "type": "uniform", "low": 1}, "needs `low` and `high`"),
+    ({"path": "optim.lr", "type": "uniform", "low": 2, "high": 1}, "must not be above"),
+    ({"path": "optim.lr", "type": "uniform", "low": 0.1, "high": 2000}, "optim.lr must be above 0 and below 1000, got 2000"),
+    ({"path": "optim.lr", "type": "loguniform", "low": 0.1, "high": 1, "step": 0.1}, "`step` goes with uniform and randint only"),
+    ({"path": "optim.lr", "type": "linked"}, "needs `to`"),
+    ({"path": "optim.lr", "type": "linked", "to": "optim.lr"}, "is not a searched setting"),
+    ({"path": "optim", "type": "choice", "values": [1]}, '"optim" is no setting'),
+    ({"path": "data.sources.terms.path", "type": "choice", "values": ["x.jsonl"]}, "cannot be searched"),
+    ({"path": "train.steps", "type": "choice", "values": [10]}, "cannot be searched"),
+    ({"path": "optim.lr", "type": "log", "low": 1, "high": 2}, "is not one of"),
+    ({"path": "optim.lr", "type": "uniform", "low": 0.1, "high": 1, "stpe": 0.1}, "no such setting"),
 ]
 
 
@@ -173,28 +173,28 @@ def test_a_knob_that_no_trial_could_follow_is_refused(knob: dict[str, Any], expe
 
 
 LINKS = [
-    (dict(times=-1), "adapter.alpha must be above 0, got -4"),
-    (dict(values=[1]), "needs one value per value of adapter.rank"),
-    (dict(values=[1, 0]), "adapter.alpha must be above 0, got 0"),
+    ({"times": -1}, "adapter.alpha must be above 0, got -4"),
+    ({"values": [1]}, "needs one value per value of adapter.rank"),
+    ({"values": [1, 0]}, "adapter.alpha must be above 0, got 0"),
 ]
 
 
 @pytest.mark.parametrize(("link", "expected"), LINKS, ids=[expected for _, expected in LINKS])
 def test_a_link_that_leads_out_of_range_is_refused(link: dict[str, Any], expected: str) -> None:
-    leader = dict(path="adapter.rank", type="choice", values=[4, 8])
+    leader = {"path": "adapter.rank", "type": "choice", "values": [4, 8]}
     found = problems(space(a=leader, b=dict(path="adapter.alpha", type="linked", to="adapter.rank", **link)))
     assert any(path.startswith("sweep.space.b") and expected in text for path, text in found), found
 
 
 def test_a_link_to_texts_needs_a_table() -> None:
-    leader = dict(path="adapter.kind", type="choice", values=["lora", "full"])
-    follower = dict(path="optim.lr", type="linked", to="adapter.kind")
+    leader = {"path": "adapter.kind", "type": "choice", "values": ["lora", "full"]}
+    follower = {"path": "optim.lr", "type": "linked", "to": "adapter.kind"}
     assert [path for path, _ in problems(space(a=leader, b=follower))] == ["sweep.space.b.values"]
     assert problems(space(a=leader, b=dict(follower, values=[0.01, 0.0001]))) == []
 
 
 def test_one_setting_cannot_be_searched_twice() -> None:
-    knob = dict(path="optim.lr", type="choice", values=[0.1])
+    knob = {"path": "optim.lr", "type": "choice", "values": [0.1]}
     assert problems(space(a=knob, b=knob)) == [("sweep.space.b.path", "optim.lr is searched twice, also by sweep.space.a")]
 
 
