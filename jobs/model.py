@@ -155,7 +155,7 @@ def attention_window(model: Any) -> float:
     from transformers import DynamicCache
 
     layers = DynamicCache(config=without_adapter(model).config).layers
-    return min((getattr(layer, "sliding_window", float("inf")) for layer in layers), default=float("inf"))
+    return min((getattr(layer, "sliding_window", None) or float("inf") for layer in layers), default=float("inf"))
 
 
 def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
