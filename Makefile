@@ -4,13 +4,17 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: sweep test setup install check ui bench clean
+.PHONY: sweep test test-slow setup install check ui bench clean
 
 sweep: setup
 	$(RUN) -m orchestrator +sweep=lora
 
 test: install
 	$(RUN) -m pytest
+
+# The tests of faults and repetition, minutes each.
+test-slow: install
+	$(RUN) -m pytest -m slow
 
 # The environment and the default base model.
 setup: install

@@ -15,6 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def journal(storage: Path) -> list[dict[str, Any]]:
     """All events of all sweeps of a store."""

@@ -121,6 +121,7 @@ def test_a_model_that_does_not_exist_is_one_line_and_exit_code_2(command: Any, s
     assert "Traceback" not in wrong.err
 
 
+@pytest.mark.slow
 def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(command: Any, swept: Any, storage: Path) -> None:
     before = {(e["trial"], e["step"]) for e in journal(storage) if e["kind"] == "metrics" and e["trial"]}
     wider = command(*SWEEP[:1], "sweep.num_trials=4", *SWEEP[2:], f"storage={storage}", start=True)
@@ -137,6 +138,7 @@ def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(comm
     assert all(steps.count(key) == 1 for key in before if key[0] in finished)
 
 
+@pytest.mark.slow
 def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(command: Any, tmp_path: Path) -> None:
     arguments = (GRID, "train.steps=10", "train.eval_every=5", f"storage={tmp_path}", "fresh=true")
     scores = []
