@@ -112,6 +112,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
             with found.as_directory() as folder:
                 finetune(trial, assignment.base, hooks, world, Path(folder))
     except (FloatingPointError, ValueError, MemoryError, OSError) as error:
+        if context.get_world_size() > 1 and isinstance(error, MemoryError | OSError):
+            raise  # this worker alone has failed; returning would leave the others waiting for its gradients
         return {"failure": str(error)}
     return {}
 

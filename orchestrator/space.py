@@ -41,7 +41,7 @@ class Knob:
     plus: float = 0.0
     """linked: value = times * other + plus."""
     optional: bool = False
-    """Leave this knob out, and say so, when the configuration has no such setting; otherwise that is an error."""
+    """Leave this knob out of the search when the configuration has no such setting; otherwise that is an error."""
 
     def __post_init__(self) -> None:
         where = f"{self.path} ({self.type})"

@@ -111,7 +111,7 @@ def labelled_loss(model: Any, batch: list[Example]) -> torch.Tensor:
     return model(input_ids=ids, attention_mask=mask, labels=torch.tensor(labels), use_cache=False).loss
 
 
-def architecture(kind: str, folder: Path, base: BaseModel) -> BaseModel:
+def architecture(kind: str, folder: Path, base: BaseModel, **changed: Any) -> BaseModel:
     """A tiny random model of another architecture, with the tiny model's tokenizer."""
     import transformers
 
@@ -121,7 +121,7 @@ def architecture(kind: str, folder: Path, base: BaseModel) -> BaseModel:
     if kind == "GPT2":
         shape = {"vocab_size": 264, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.2}
         extra = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
-    config = getattr(transformers, f"{kind}Config")(**shape, **extra)
+    config = getattr(transformers, f"{kind}Config")(**shape, **{**extra, **changed})
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -149,6 +149,24 @@ def test_common_beginnings_are_computed_once_where_the_architecture_allows_it(ba
     examples = encode_rows(load_corpus(make(rows).data).valid, template, 128)
     assert shared_prefix(examples) > 8
     assert can_share_prefix(load(base.path, torch.float32, CPU), examples, template.eos_id)
+
+
+@pytest.mark.parametrize("kind", ["Gemma3Text", "Mistral"])
+def test_a_shared_beginning_stays_in_sight_of_short_rows_under_a_sliding_window(kind: str, base: BaseModel, tmp_path: Path) -> None:
+    # The validation rows fit into the window, so sharing is allowed; the padding of short training rows beside long ones would reach past it.
+    splits = {"train": [f"alpha {'.' * (37 * i % 61)}{i}" for i in range(60)], "valid": ["beta 1", "beta 22"], "test": ["gamma 1"]}
+    for name, prompts in splits.items():
+        lines = [json.dumps({"prompt": prompt, "completion": "Bb"}) + "\n" for prompt in prompts]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    model = architecture(kind, tmp_path / "base", base, sliding_window=60)
+    data = Data(name="toy", folder=str(tmp_path), instruction="Which letter?")
+    trial = dataclasses.replace(make(tmp_path / "train.jsonl", steps=4, eval_every=4), data=data)
+    template = Template(model.path)
+    loaded = load(model.path, torch.float32, CPU)
+    assert can_share_prefix(loaded, encode_rows(load_corpus(data).valid, template, 128), template.eos_id)
+    expected, _ = reference(trial, model)
+    losses, _ = train(trial, model, tmp_path / "trained")
+    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
 
 
 def test_smaller_portions_give_the_same_trial(base: BaseModel, rows: Path, tmp_path: Path) -> None:
