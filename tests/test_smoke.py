@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -75,16 +78,19 @@ def test_every_trial_is_a_child_run_with_the_same_parameters_its_data_and_its_me
 
 def test_plain_transformers_and_peft_reproduce_the_registered_predictions(swept: Any, storage: Path) -> None:
     import torch
-    from mlflow import MlflowClient, artifacts, set_registry_uri, set_tracking_uri
+    from mlflow import MlflowClient
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     uri = f"sqlite:///{storage / 'mlflow.db'}"
-    set_tracking_uri(uri)
-    set_registry_uri(uri)
     name = swept.result["model"]["name"]
     assert str(MlflowClient(uri).get_model_version_by_alias(name, "champion").version) == str(swept.result["model"]["version"])
-    folder = Path(artifacts.download_artifacts(f"models:/{name}@champion"))
+    # In a process of its own: setting MLflow's address here would reach every later test through the environment.
+    code = f"from mlflow.artifacts import download_artifacts; print(download_artifacts('models:/{name}@champion'))"
+    fetched = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, check=True
+    )
+    folder = Path(fetched.stdout.splitlines()[-1])
     base = json.loads((folder / "base.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base["path"]), folder / "adapter").eval()
