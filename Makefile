@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --pythonpath $(RUN)
 
 ui: install
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db
