@@ -74,7 +74,8 @@ def answer_only(targets: torch.Tensor, group: list[Example], keep: int) -> torch
 def answer(model: Any, prompts: list[list[int]], template: Template, max_new_tokens: int, tick: Callable[[int], None]) -> list[str]:
     """Greedy answers as text, in the order of `prompts` (token ids).
 
-    Rows of equal length go together, so nothing is padded and a row's answer does not depend on its neighbours beyond rounding.
+    Rows of equal length go together, so nothing is padded and a row's answer does not depend on its neighbours beyond rounding. Out of
+    memory: half as many rows at a time, with the same answers. Raises MemoryError when not even one row fits.
     """
     device = next(model.parameters()).device
     by_length: dict[int, list[int]] = {}
@@ -82,14 +83,42 @@ def answer(model: Any, prompts: list[list[int]], template: Template, max_new_tok
         by_length.setdefault(len(ids), []).append(index)
     answers = [""] * len(prompts)
     prefix = common_prefix(model, prompts, template.eos_id)
-    for _, rows in sorted(by_length.items()):
-        for start in range(0, len(rows), 32):
-            chunk = rows[start : start + 32]
-            inputs = torch.tensor([prompts[row] for row in chunk], device=device)
-            for row, ids in zip(chunk, greedy(model, inputs, template.eos_ids, max_new_tokens, prefix), strict=True):
+    at_once = ROWS_AT_ONCE
+    for length, rows in sorted(by_length.items()):
+        while rows:
+            chunk = rows[:at_once]
+            try:
+                inputs = torch.tensor([prompts[row] for row in chunk], device=device)
+                produced = greedy(model, inputs, template.eos_ids, max_new_tokens, prefix)
+            except (MemoryError, RuntimeError) as error:
+                at_once = fewer(len(chunk), length, error)
+                continue
+            for row, ids in zip(chunk, produced, strict=True):
                 answers[row] = template.decode(ids).strip()
             tick(len(chunk))
+            rows = rows[len(chunk) :]
     return answers
+
+
+ROWS_AT_ONCE = 32
+"""Rows that are answered together while memory lasts."""
+
+
+def fewer(rows: int, length: int, error: Exception) -> int:
+    """Half of `rows`, which ran out of memory with prompts of `length` tokens; raises when one alone did, or on any other error."""
+    if not out_of_memory(error):
+        raise error
+    if rows == 1:
+        remedy = "a smaller train.max_length, job.max_new_tokens or model helps"
+        raise MemoryError(f"out of memory on the answer to one prompt of {length} tokens; {remedy}") from None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return rows // 2
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error means that memory ran out, on a GPU or on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def common_prefix(model: Any, prompts: list[list[int]], pad_id: int) -> int:

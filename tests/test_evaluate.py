@@ -1,0 +1,114 @@
+"""Judging when memory is short: the same answers in smaller portions, and a clear end when nothing fits."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+
+from jobs import fetch
+from jobs.config import Adapter, BaseModel, Data, Model, Optim, Train, Trial
+from jobs.data import Template
+from jobs.evaluate import Judging, answer, judge
+from jobs.model import load
+
+CPU = torch.device("cpu")
+RULE = Judging(confidence=0.95, resamples=500, max_new_tokens=3, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def base(cache: Path) -> BaseModel:
+    return fetch.prepare(Model(name="tiny", source="tiny"), cache)
+
+
+def with_memory_for(model: Any, rows: int, error: Exception) -> Any:
+    """`model`, which runs out of memory as torch does when more than `rows` rows go through it at once."""
+
+    def check(module: Any, inputs: Any, named: dict[str, Any]) -> None:
+        if len(named["input_ids"]) > rows:
+            raise error
+
+    model.register_forward_pre_hook(check, with_kwargs=True)
+    return model
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_out_of_memory_while_answering_goes_on_with_fewer_rows_and_the_same_answers(base: BaseModel, error: Exception) -> None:
+    template = Template(base.path)
+    prompts = [template.encode("a question that all share " + "?" * (i % 3) + chr(97 + i % 26)) for i in range(100)]
+    expected = answer(load(base.path, torch.float32, CPU), prompts, template, 4, lambda rows: None)
+    assert len(set(expected)) > 10, "answers that could be mixed up"
+    ticks: list[int] = []
+    given = answer(with_memory_for(load(base.path, torch.float32, CPU), 5, error), prompts, template, 4, ticks.append)
+    assert given == expected
+    assert sum(ticks) == 100
+    assert max(ticks) <= 5
+
+
+def test_one_prompt_that_does_not_fit_says_how_long_it_is_and_what_helps(base: BaseModel) -> None:
+    template = Template(base.path)
+    model = with_memory_for(load(base.path, torch.float32, CPU), 0, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(MemoryError, match=r"one prompt of 5 tokens; a smaller train\.max_length"):
+        answer(model, [template.encode("hello")] * 40, template, 4, lambda rows: None)
+
+
+def test_any_other_error_while_answering_is_not_taken_for_a_lack_of_memory(base: BaseModel) -> None:
+    template = Template(base.path)
+    model = with_memory_for(load(base.path, torch.float32, CPU), 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        answer(model, [template.encode("hello")] * 40, template, 4, lambda rows: None)
+
+
+def trial_on(folder: Path) -> Trial:
+    """A trial whose 32 test prompts have about 1,500 tokens each, all of one length."""
+    for split, padding in (("train", ""), ("test", "y" * 1500)):
+        lines = [{"prompt": f"{split} {i:02d} {padding}", "completion": "A"} for i in range(32)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    data = Data(name="toy", folder=str(folder))
+    model = Model(name="tiny", source="tiny")
+    return Trial(index=1, seed=0, model=model, data=data, adapter=Adapter(), optim=Optim(), train=Train(max_length=1700))
+
+
+def judged(trial: Trial, base: BaseModel) -> tuple[list[int], list[str]]:
+    """How many rows were answered after each portion, and the answers."""
+    done: list[int] = []
+    verdict = judge(trial, base, None, RULE, lambda rows, total: done.append(rows))
+    return done, [row["prediction"] for row in verdict.predictions]
+
+
+def starve(trial: Trial, base: BaseModel, report: Any) -> None:
+    """Judge with little more memory than the model needs."""
+    torch.set_num_threads(1)
+    template = Template(base.path)
+    answer(load(base.path, torch.float32, CPU), [template.encode("warm up")] * 2, template, 2, lambda rows: None)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
+    report.put(judged(trial, base))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to measure its own memory")
+def test_judging_with_too_little_memory_gives_the_verdict_of_a_larger_machine(base: BaseModel, tmp_path: Path) -> None:
+    trial = trial_on(tmp_path)
+    context = processes.get_context("spawn")
+    report = context.Queue()
+    process = context.Process(target=starve, args=(trial, base, report))
+    process.start()
+    process.join(240)
+    assert process.exitcode == 0
+    done, answers = report.get(timeout=10)
+    calm, expected = judged(trial, base)
+    assert calm == [32]
+    assert len(done) > 1 and done[-1] == 32
+    assert answers == expected
