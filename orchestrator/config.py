@@ -137,6 +137,8 @@ class Config:
     """predict: models:/NAME@ALIAS, models:/NAME/VERSION or a folder."""
     prompt: str | None = None
     """predict: what to answer."""
+    skipped: dict[str, str] = field(default_factory=dict, init=False)
+    """Optional knobs that are left out of the search, by name, with the reason. No setting: found while the configuration is checked."""
 
     def __post_init__(self) -> None:
         require(

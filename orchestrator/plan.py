@@ -18,6 +18,7 @@ from orchestrator.config import Config
 from orchestrator.cost import Estimate, estimate
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.halving import rung_steps
+from orchestrator.nested import leaves
 from orchestrator.resources import Resources, count_cpus, count_gpus, divide
 from orchestrator.space import grid_size, point
 from orchestrator.validation import trial_of
@@ -211,7 +212,7 @@ def supervised(config: Config, example: Example | None, base: BaseModel | None) 
 
 def advice(config: Config) -> list[str]:
     """What a user should know about a legal but unwise configuration."""
-    notes = []
+    notes = [f"sweep.space.{name} is not searched: {reason}" for name, reason in config.skipped.items()]
     if config.sweep.scheduler != "none" and config.optim.schedule != "constant":
         notes.append(
             f"optim.schedule={config.optim.schedule} with sweep.scheduler={config.sweep.scheduler}: a rung compares unfinished schedules"
@@ -223,8 +224,6 @@ def advice(config: Config) -> list[str]:
 
 def flat_params(config: Config, trial: Trial) -> dict[str, Any]:
     """A trial's settings by dotted name, the same names for every trial of a sweep."""
-    from orchestrator.validation import leaves
-
     raw = dataclasses.asdict(trial)
     kept = {key: raw[key] for key in ("adapter", "optim", "train")} | {"seed": trial.seed, "model": {"name": trial.model.name}}
     weights = {f"data.sources.{name}.weight": source["weight"] for name, source in raw["data"]["sources"].items()}

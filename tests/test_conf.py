@@ -12,7 +12,8 @@ import jobs.config
 import orchestrator.config
 import orchestrator.space
 from orchestrator.cli import ADDED, choices, compose, main
-from orchestrator.validation import build, lookup
+from orchestrator.nested import lookup
+from orchestrator.validation import build
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))

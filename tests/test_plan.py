@@ -147,6 +147,28 @@ def test_advice_is_given_on_what_is_legal_but_unwise(plan: Any) -> None:
     assert not any("rung" in note or "evaluation" in note for note in plan("+sweep=lora").notes)
 
 
+def test_a_knob_that_is_left_out_is_named_with_the_reason(plan: Any) -> None:
+    notes = [note for note in plan("+sweep=lora").notes if "sweep.space" in note]
+    assert notes == [
+        "sweep.space.titles is not searched: the configuration has no setting data.sources.titles.weight",
+        "sweep.space.terms is not searched: the configuration has no setting data.sources.terms.weight",
+    ]
+    typed = "sweep.space={r: {path: adapter.rnk, type: choice, values: [4, 8], optional: true}, l: {path: optim.lr, type: choice, values: [1e-3]}}"
+    assert "sweep.space.r is not searched: the configuration has no setting adapter.rnk" in plan(typed).notes
+
+
+def test_a_knob_that_follows_one_that_is_left_out_names_the_one_it_follows(plan: Any) -> None:
+    knobs = "{a: {path: data.sources.x.weight, type: uniform, low: 0, high: 1, optional: true}, b: {path: adapter.alpha, type: linked, to: data.sources.x.weight, optional: true}}"
+    made = plan(f"sweep.space={knobs}")
+    assert "sweep.space.b is not searched: the configuration has no setting data.sources.x.weight" in made.notes
+    assert made.config.sweep.space == {}
+
+
+def test_what_was_left_out_cannot_be_given(plan: Any) -> None:
+    with pytest.raises(ConfigError, match="skipped   no such setting"):
+        plan("skipped={a: b}")
+
+
 TABLE = [
     # trials, cores, GPUs, settings of train -> at a time, cores per worker, GPUs per worker
     (1, 1, 0, {}, (1, 1, 0)),
