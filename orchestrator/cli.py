@@ -55,6 +55,10 @@ def run(arguments: list[str]) -> int:
         from orchestrator import predict
 
         return predict.run(config)
+    if config.job.kind == "setup":
+        from orchestrator import setup
+
+        return setup.run(config)
     from orchestrator import plan as planning
 
     if config.dry_run:

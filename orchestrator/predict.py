@@ -5,51 +5,98 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from jobs import fetch
 from jobs.config import BaseModel, Model
 from orchestrator import tracking
+from orchestrator.address import mask
 from orchestrator.config import Config
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
+
+NEEDED = {"base.json": ("name", "source", "id", "revision", "path"), "task.json": ("instruction", "max_new_tokens", "max_length")}
+"""What a version must hold, by file."""
 
 
 def run(config: Config) -> int:
-    """Print the model's answer on stdout; returns the exit code."""
+    """Print the model's answer, or with dry_run=true what would be asked, on stdout; returns the exit code."""
     assert config.model_uri is not None and config.prompt is not None
+    told, line = plan(config) if config.dry_run else ask(config)
+    print(json.dumps(told, ensure_ascii=False) if config.output == "json" else line)
+    return 0
+
+
+def plan(config: Config) -> tuple[dict[str, Any], str]:
+    """What would be asked, as a record and as a line. Fetches and loads nothing, and asks no server."""
+    local = local_folder(config.model_uri or "")
+    place = mask(store_address(config)) if local is None else str(local)
+    if local is not None:
+        check_version(config.model_uri or "", local)
+    told = {"job": "predict", "model_uri": config.model_uri, "prompt": config.prompt, "from": place}
+    where = f"in {place}" if local is not None else f"of {place}"
+    return {"plan": told}, f"plan    would ask {config.model_uri} {where}: {json.dumps(config.prompt, ensure_ascii=False)}"
+
+
+def ask(config: Config) -> tuple[dict[str, Any], str]:
+    """The model's answer, as a record and as text. Raises InputError for a model that cannot be used."""
     with tempfile.TemporaryDirectory(prefix="version-") as scratch:
         folder = find(config, Path(scratch))
         try:
             from jobs.predict import predict
 
-            answered = predict(find_base(config, folder), folder, config.prompt)
+            answered = predict(find_base(config, folder), folder, config.prompt or "")
+        except MemoryError as error:
+            raise OrchestratorError(str(error)) from error
         except (ValueError, RuntimeError) as error:
             raise InputError(f"model_uri {config.model_uri}: {error}") from error
-    print(json.dumps({"prompt": config.prompt, "answer": answered}, ensure_ascii=False) if config.output == "json" else answered)
-    return 0
+    return {"prompt": config.prompt, "answer": answered}, answered
 
 
 def find(config: Config, scratch: Path) -> Path:
     """The version's folder: a local one, or fetched from the tracking store. Raises InputError."""
     uri = config.model_uri or ""
-    if "://" not in uri and not uri.startswith(("models:", "runs:")):
-        folder = Path(uri).expanduser()
-    else:
-        default = storage_folder(config.storage) / "mlflow.db"
-        if config.tracking.uri is None and not default.exists():
-            raise InputError(f"model_uri {uri}: nothing was trained yet in storage {config.storage} ({default} does not exist)")
-        address = config.tracking.uri or f"sqlite:///{default}"
-        folder = tracking.connect(address, config.tracking.experiment, default.parent / "artifacts").download(uri, scratch)
-    for name in ("base.json", "task.json"):
-        if not (folder / name).is_file():
-            raise InputError(f"model_uri {uri}: {folder} has no {name}; it is not a version that this project registered")
+    folder = local_folder(uri)
+    if folder is None:
+        artifacts = storage_folder(config.storage) / "artifacts"
+        folder = tracking.connect(store_address(config), config.tracking.experiment, artifacts).download(uri, scratch)
+    check_version(uri, folder)
     return folder
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder that a model_uri names, None for one that the tracking store resolves."""
+    return None if "://" in uri or uri.startswith(("models:", "runs:")) else Path(uri).expanduser()
+
+
+def store_address(config: Config) -> str:
+    """Where registered models are looked for. Raises InputError when nothing can have been registered yet."""
+    default = storage_folder(config.storage) / "mlflow.db"
+    if config.tracking.uri is None and not default.exists():
+        raise InputError(f"model_uri {config.model_uri}: nothing was trained yet in storage {config.storage} ({default} does not exist)")
+    return config.tracking.uri or f"sqlite:///{default}"
+
+
+def check_version(uri: str, folder: Path) -> None:
+    """Raise InputError unless `folder` is a version that this project registered."""
+    for name, keys in NEEDED.items():
+        try:
+            held = json.loads((folder / name).read_text(encoding="utf-8"))
+            lacks = [key for key in keys if key not in held]
+        except OSError as error:
+            problem = f"{folder} has no {name} that can be read ({error.strerror})"
+        except (ValueError, TypeError) as error:
+            problem = f"{folder / name} is not a JSON object ({error})"
+        else:
+            problem = f"{folder / name} lacks {', '.join(lacks)}" if lacks else None
+        if problem:
+            raise InputError(f"model_uri {uri}: {problem}; it is not a version that this project registered")
 
 
 def find_base(config: Config, folder: Path) -> BaseModel:
     """The base model that a version was trained on, fetched again when it is no longer where it was."""
     described = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-    base = BaseModel(**{key: described[key] for key in ("name", "source", "id", "revision", "path")})
+    base = BaseModel(**{key: described[key] for key in NEEDED["base.json"]})
     if Path(base.path).is_dir():
         return base
     if base.source == "hub":

