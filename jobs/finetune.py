@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from jobs.config import BaseModel, Optim, Trial
-from jobs.data import Corpus, Example, Template, encode_rows, load_corpus
+from jobs.course import Course
+from jobs.data import Example, Template, load_corpus
 from jobs.evaluate import Tally, answer_only, portions, tally
-from jobs.mix import Mix
 from jobs.model import answer_logits, attach, can_share_prefix, load, pick_device, pick_dtype, precision, restore, save, shared_prefix
 
 
@@ -57,14 +57,13 @@ class Training:
         self.dtype = pick_dtype(trial.train.dtype, self.device)
         self.full = trial.adapter.kind == "full"
         self.template = Template(base.path)
-        self.corpus = load_corpus(trial.data)
-        self.valid = self.encode(self.corpus, "valid")
-        weights = {name: source.weight for name, source in trial.data.sources.items()}
-        sizes = {name: len(rows) for name, rows in self.corpus.sources.items()}
-        self.mix = Mix(sizes, {name: weights.get(name, 1.0) for name in sizes}, trial.seed)
+        self.course = Course(trial, self.template, load_corpus(trial.data))
+        self.valid = self.course.valid()
         self.budget = trial.train.tokens_per_step
         self.evaluation_budget = 4 * self.budget  # no gradients to keep
         self.step = 0
+        self.num_bad = 0
+        """Steps in a row whose loss or gradient was not finite; they change no weight."""
         self.model = self.build(base, checkpoint)
         self.sharing = can_share_prefix(self.model, self.valid, self.template.eos_id)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
@@ -72,7 +71,7 @@ class Training:
         if checkpoint is not None:
             state = torch.load(checkpoint / "state.pt", map_location=self.device, weights_only=True)
             self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
+            self.step, self.num_bad = state["step"], state["num_bad"]
 
     def build(self, base: BaseModel, checkpoint: Path | None) -> Any:
         """The model at the start, or as a checkpoint left it."""
@@ -86,41 +85,29 @@ class Training:
         """A frozen base lies in the computing format; weights that are trained lie in float32."""
         return torch.float32 if self.full else self.dtype
 
-    def encode(self, corpus: Corpus, split: str) -> list[Example]:
-        """A held-out split, tokenised."""
-        return encode_rows(getattr(corpus, split), self.template, self.trial.train.max_length, split)
-
-    def batch(self) -> list[Example]:
-        """The whole batch of the current step, over all workers."""
-        picks = self.mix.batch(self.step, self.trial.train.batch_size)
-        return [
-            encode_rows([self.corpus.sources[name][row]], self.template, self.trial.train.max_length, f"data.sources.{name}")[0]
-            for name, row in picks
-        ]
-
     def train_step(self) -> dict[str, float]:
-        """One optimizer step; returns its metrics. Raises FloatingPointError when the loss is not finite."""
+        """One optimizer step; returns its metrics. Raises FloatingPointError after several steps in a row that were not finite."""
         began = time.perf_counter()
-        batch = self.batch()
-        supervised = sum(self.loss_tokens(example) for example in batch)
+        batch = self.course.batch(self.step)
+        supervised = sum(self.course.supervised(example) for example in batch)
         rate = learning_rate(self.trial.optim, self.step, self.trial.train.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.gradients(batch[self.world.rank :: self.world.size], supervised)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is not finite at step {self.step + 1} (optim.lr={self.trial.optim.lr}); a smaller optim.lr helps"
-            )
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.trial.optim.max_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.trial.optim.max_norm))
         self.step += 1
+        self.num_bad = 0 if math.isfinite(loss) and math.isfinite(norm) else self.num_bad + 1
+        if self.num_bad >= NON_FINITE_LIMIT:
+            raise FloatingPointError(not_finite(self.step, self.trial.optim))
+        if self.num_bad == 0:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - began
         tokens = sum(len(example.ids) for example in batch)
         return {
             "train/loss": loss,
             "train/learning_rate": rate,
-            "train/gradient_norm": float(norm),
+            "train/gradient_norm": norm,
             "train/tokens_per_second": tokens / seconds,
             "train/examples_per_second": len(batch) / seconds,
         }
@@ -165,10 +152,6 @@ class Training:
         loss.backward()
         return float(loss.detach())
 
-    def loss_tokens(self, example: Example) -> int:
-        """Tokens of one example that carry loss."""
-        return len(example.ids) - 1 if self.trial.train.on == "all" else len(example.ids) - example.prompt_length
-
     def shrink(self, budget: int, examples: list[Example], error: Exception) -> int:
         """Half the token budget, after running out of memory; raises when one example alone does not fit, or on any other error."""
         if not out_of_memory(error):
@@ -204,7 +187,7 @@ class Training:
     def save(self, folder: Path) -> None:
         """Write a checkpoint: model/ as it would be registered, and state.pt to go on from."""
         save(self.model, folder / "model")
-        torch.save({"optimizer": self.optimizer.state_dict(), "step": self.step}, folder / "state.pt")
+        torch.save({"optimizer": self.optimizer.state_dict(), "step": self.step, "num_bad": self.num_bad}, folder / "state.pt")
 
 
 def finetune(trial: Trial, base: BaseModel, hooks: Hooks, world: World | None = None, checkpoint: Path | None = None) -> None:
@@ -220,9 +203,7 @@ def finetune(trial: Trial, base: BaseModel, hooks: Hooks, world: World | None = 
         if world.rank == 0:
             hooks.on_step(state.step, metrics)
         if state.step % trial.train.eval_every == 0 or state.step == trial.train.steps:
-            drawn = state.mix.drawn(state.step, trial.train.batch_size)
-            shares = {f"data/drawn_{name}": float(count) for name, count in drawn.items()}
-            hooks.on_rung({"step": state.step, **metrics, **state.evaluate(), **shares}, state.save)
+            hooks.on_rung({"step": state.step, **metrics, **state.evaluate(), **state.course.drawn(state.step)}, state.save)
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
@@ -235,9 +216,18 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
     return optim.lr * (1 - done if optim.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
 
-def adamw(weights: list[torch.nn.Parameter], optim: Optim) -> torch.optim.AdamW:
+def adamw(weights: list[torch.nn.Parameter], optim: Optim, fused: bool = False) -> torch.optim.AdamW:
     """AdamW over `weights`, at the settings' peak rate."""
-    return torch.optim.AdamW(weights, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
+    return torch.optim.AdamW(weights, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay, fused=fused)
+
+
+NON_FINITE_LIMIT = 3
+"""A trial fails after so many steps in a row whose loss or gradient is not finite; none of them has changed its weights."""
+
+
+def not_finite(step: int, optim: Optim) -> str:
+    """Why a trial fails at `step`."""
+    return f"loss or gradient is not finite at step {step} and {NON_FINITE_LIMIT - 1} before it (optim.lr={optim.lr}); a smaller optim.lr helps"
 
 
 def without_first(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:

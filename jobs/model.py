@@ -194,11 +194,15 @@ def save(model: Any, folder: Path) -> None:
     model.save_pretrained(str(folder))
     settings = folder / "adapter_config.json"
     if settings.exists():
-        # peft writes sets as lists in hash order; sorted, two runs of one seed give the same bytes.
-        written = json.loads(settings.read_text(encoding="utf-8"))
-        if isinstance(written.get("target_modules"), list):
-            written["target_modules"].sort()
-        settings.write_text(json.dumps(written, indent=2), encoding="utf-8")
+        sort_targets(settings)
+
+
+def sort_targets(file: Path) -> None:
+    """peft writes the layers' names in hash order; sorted, two runs of one seed give the same bytes."""
+    written = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(written.get("target_modules"), list):
+        written["target_modules"].sort()
+    file.write_text(json.dumps(written, indent=2), encoding="utf-8")
 
 
 def restore(base: BaseModel, folder: Path | None, dtype: torch.dtype, device: torch.device, trainable: bool = False) -> Any:

@@ -127,7 +127,7 @@ def test_a_trial_that_fails_is_named_with_its_cause_and_the_others_go_on(command
     done = command(space, "train.steps=40", "train.eval_every=20", *extreme, f"storage={tmp_path}")
     assert done.code == 0, done.err
     assert done.result["trials"] == {"total": 2, "finished": 1, "stopped": 0, "failed": 1}
-    assert "loss is not finite" in done.err
+    assert "loss or gradient is not finite" in done.err
     assert done.result["best"]["params"]["optim.lr"] == 0.01
 
 

@@ -1,0 +1,47 @@
+"""What one trial is trained and validated on: the examples of each step, tokenised once. Both executors read their data here."""
+
+from __future__ import annotations
+
+from jobs.config import Trial
+from jobs.data import Corpus, Example, Template, encode_rows
+from jobs.mix import Mix
+
+
+class Course:
+    """One trial's examples. Pure in (trial, step): a trial that was stopped, moved or trained beside others sees the same ones.
+
+    `known` keeps tokenised rows by (source, row); trials on the same rows can share it. Raises ValueError for rows that cannot be used.
+    """
+
+    def __init__(self, trial: Trial, template: Template, corpus: Corpus, known: dict[tuple[str, int], Example] | None = None) -> None:
+        self.trial, self.template, self.corpus = trial, template, corpus
+        self.known = {} if known is None else known
+        weights = {name: source.weight for name, source in trial.data.sources.items()}
+        sizes = {name: len(rows) for name, rows in corpus.sources.items()}
+        self.mix = Mix(sizes, {name: weights.get(name, 1.0) for name in sizes}, trial.seed)
+
+    def batch(self, step: int) -> list[Example]:
+        """The whole batch of optimizer step `step`, counted from 0, over all workers."""
+        picks = self.mix.batch(step, self.trial.train.batch_size)
+        missing: dict[str, list[int]] = {}
+        for name, row in picks:
+            if (name, row) not in self.known:
+                missing.setdefault(name, []).append(row)
+        for name, rows in missing.items():
+            chosen = [self.corpus.sources[name][row] for row in rows]
+            encoded = encode_rows(chosen, self.template, self.trial.train.max_length, f"data.sources.{name}")
+            self.known |= {(name, row): example for row, example in zip(rows, encoded, strict=True)}
+        return [self.known[pick] for pick in picks]
+
+    def valid(self) -> list[Example]:
+        """The validation split, tokenised."""
+        return encode_rows(self.corpus.valid, self.template, self.trial.train.max_length, "valid")
+
+    def supervised(self, example: Example) -> int:
+        """Tokens of one example that carry loss."""
+        return len(example.ids) - 1 if self.trial.train.on == "all" else len(example.ids) - example.prompt_length
+
+    def drawn(self, steps: int) -> dict[str, float]:
+        """Examples that each source has given after `steps` steps, as metrics."""
+        counts = self.mix.drawn(steps, self.trial.train.batch_size)
+        return {f"data/drawn_{name}": float(count) for name, count in counts.items()}

@@ -1,0 +1,105 @@
+"""May this model be packed? Not by a list of names: a few examples run packed and plain, and losses and gradients must agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from jobs.config import Trial
+from jobs.data import Example
+from jobs.pack.attention import NAME
+from jobs.pack.engine import Pack
+from jobs.pack.head import Losses
+from jobs.pack.layout import Segment, portion
+from jobs.pack.lora import Adapter
+
+LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""Largest difference of a mean loss, relative to 1 + the loss."""
+GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
+"""Largest difference of an adapter's gradient in relative Frobenius norm. What mixes neighbours up is off by about 1."""
+REFUSALS = (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, LookupError)
+"""What architectures raise that the pack does not fit."""
+
+
+def why_not(pack: Pack, trial: Trial) -> str | None:
+    """Why this pack's model must take the plain executor; None when packed and plain agree. Leaves the pack ready to train."""
+    dropped = next((m.p for m in pack.model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0), 0.0)
+    dropped = dropped or getattr(pack.model.config, "attention_dropout", 0.0) or 0.0
+    if dropped:
+        return f"its base drops activations while it trains (dropout {dropped:g}), which the pack does not"
+    _, _, valid = pack.corpus(trial)
+    by_length = sorted(valid, key=lambda example: len(example.ids))
+    few = by_length[:2] + by_length[2:][-2:]
+    slots = {-1: probe(pack, 1), -2: probe(pack, 2)}
+    pack.active.adapters |= slots
+    try:
+        plain = {number: run_plain(pack, number, few) for number in slots}
+        pack.use_attention(NAME)
+        packed = run_packed(pack, few, list(slots))
+    except REFUSALS as error:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    finally:
+        for number in slots:
+            del pack.active.adapters[number]
+    return difference(plain, packed, pack.dtype)
+
+
+def probe(pack: Pack, seed: int) -> Adapter:
+    """An adapter with random weights, large enough to matter."""
+    adapter = Adapter(pack.shapes, 2 * seed, 1.0, pack.dtype, pack.device)
+    generator = torch.Generator().manual_seed(seed)
+    adapter.weights.data.copy_(torch.randn(adapter.weights.shape, generator=generator) * 0.03)
+    adapter.refresh()
+    return adapter
+
+
+Outcome = tuple[float, torch.Tensor]
+"""Mean loss per supervised token, and the adapter's gradient."""
+
+
+def run_plain(pack: Pack, number: int, examples: list[Example]) -> Outcome:
+    """Each example alone, through the model as it was loaded."""
+    total, count = 0.0, sum(len(example.ids) - example.prompt_length for example in examples)
+    for example in examples:
+        ids = torch.tensor([example.ids], device=pack.device)
+        pack.active.segments = [Segment(number, 0, len(example.ids))]
+        try:
+            logits: Any = pack.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+            weights = torch.full((len(example.ids) - example.prompt_length,), 1 / count, device=pack.device)
+            loss, _ = Losses.apply(logits[0, example.prompt_length - 1 : -1], ids[0, example.prompt_length :], weights)  # type: ignore[misc]
+            loss.backward()
+        finally:
+            pack.active.segments = []
+        total += float(loss.detach())
+    return total, take_gradient(pack, number)
+
+
+def run_packed(pack: Pack, examples: list[Example], numbers: list[int]) -> dict[int, Outcome]:
+    """All slots together."""
+    weight = 1 / sum(len(example.ids) - example.prompt_length for example in examples)
+    layout, logits = pack.run([part for number in numbers for part in portion(number, examples, weight)])
+    total, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
+    total.backward()
+    sums = torch.zeros(len(numbers), device=pack.device).index_add_(0, layout.owners, losses * layout.weights).tolist()
+    return {number: (loss, take_gradient(pack, number)) for number, loss in zip(numbers, sums, strict=True)}
+
+
+def take_gradient(pack: Pack, number: int) -> torch.Tensor:
+    """A slot's gradient; a new one begins."""
+    gradient = pack.active.adapters[number].gradient
+    taken = gradient.clone()
+    gradient.zero_()
+    return taken
+
+
+def difference(plain: dict[int, Outcome], packed: dict[int, Outcome], dtype: torch.dtype) -> str | None:
+    """What does not agree, in words."""
+    for number, (loss, gradient) in plain.items():
+        other, found = packed[number]
+        if not abs(loss - other) <= LOSS_TOLERANCE[dtype] * (1 + abs(loss)):
+            return f"packed and plain losses differ: {other:.5g} and {loss:.5g}"
+        off = float(torch.linalg.vector_norm(found - gradient) / torch.linalg.vector_norm(gradient).clamp(min=1e-30))
+        if not off <= GRADIENT_TOLERANCE[dtype]:
+            return f"packed and plain gradients differ by {off:.1%}"
+    return None
