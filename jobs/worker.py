@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,12 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from jobs.config import BaseModel, Trial
+from jobs.config import Assignment, BaseModel, Trial
 from jobs.evaluate import Judging, Verdict
 from jobs.roster import find_roster
 
 POST_SECONDS = 1.0
 DISK_MARGIN = 3
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What one trial's processes need to know."""
-
-    sweep: str
-    trial: Trial
-    base: BaseModel
-    storage: str
-    """Folder that all machines see; Ray Train keeps its runs in it."""
-    metric: str
-    maximise: bool
-    cpus: int
-    """CPU cores per worker."""
-    gpus: float
-    """GPUs per worker."""
 
 
 class NoteMemory(UserCallback):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jobs.config import BaseModel, Trial
-from jobs.worker import Assignment
+from jobs.config import Assignment, BaseModel, Trial
 from orchestrator.journal import Journal, Record
 from orchestrator.plan import Plan
 from orchestrator.screen import Screen
@@ -31,8 +30,15 @@ class Board:
         self.seats: set[int] = set()
         self.interrupted = False
         self.fatal: str | None = None
+        self.aside: str | None = None
+        """Why the packs have stepped aside, once they have: the sweep starts again with the plain executor."""
         self.roster: Any = None
         self.recorder: Recorder
+
+    @property
+    def packed(self) -> bool:
+        """Whether trials train in packs."""
+        return self.plan.resources.packs > 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it is given for a restore that we never do, since the journal is the state."""

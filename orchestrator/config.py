@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Literal
 
-from jobs.config import Adapter, Data, Model, Optim, Train, config, require
+from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_name, require
 from orchestrator.space import Knob
+
+DAY_SECONDS = 86400
 
 
 @config
@@ -30,7 +32,7 @@ class Sweep:
     mode: Literal["max", "min"] | None = None
     """None: min for a metric that ends in "loss", else max."""
     max_concurrent: int | None = None
-    """Trials that train at once. None: as many as the resources hold, at most 8 on a machine without a GPU."""
+    """Trials that train at once. None: as many as the resources hold, at most 8 on a machine without a GPU; in a pack 8, or 16 per GPU."""
     give_up_after: int = 3
     """The sweep stops when its first so many trials have all failed for the same reason."""
 
@@ -84,8 +86,15 @@ class Tracking:
 
     def __post_init__(self) -> None:
         require(
-            (bool(self.experiment.strip()), "tracking.experiment must not be empty"),
-            (self.patience_seconds >= 0, f"tracking.patience_seconds must be at least 0, got {self.patience_seconds}"),
+            (
+                0 < len(self.experiment.strip()) <= 500,
+                f"tracking.experiment must have 1 to 500 characters, got {len(self.experiment.strip())}",
+            ),
+            (self.model is None or is_name(self.model), f"tracking.model must be letters, digits, spaces and . + - _, got {self.model!r}"),
+            (
+                0 <= self.patience_seconds <= DAY_SECONDS,
+                f"tracking.patience_seconds must be between 0 and {DAY_SECONDS}, got {self.patience_seconds}",
+            ),
         )
 
 
@@ -105,8 +114,11 @@ class Job:
     def __post_init__(self) -> None:
         require(
             (0 < self.confidence < 1, f"job.confidence must be between 0 and 1, got {self.confidence}"),
-            (self.resamples >= 100, f"job.resamples must be at least 100, got {self.resamples}"),
-            (self.max_new_tokens is None or self.max_new_tokens >= 1, f"job.max_new_tokens must be at least 1, got {self.max_new_tokens}"),
+            (100 <= self.resamples <= 10**6, f"job.resamples must be between 100 and {10**6}, got {self.resamples}"),
+            (
+                self.max_new_tokens is None or 1 <= self.max_new_tokens < LARGEST,
+                f"job.max_new_tokens must be at least 1 and below 2**31, got {self.max_new_tokens}",
+            ),
         )
 
 
@@ -125,6 +137,9 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     storage: str = "outputs"
     """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
+    executor: Literal["auto", "pack", "plain"] = "auto"
+    """pack: trials train together over one frozen base. plain: each is a job of its own. auto: a pack where it fits, and the plan says why
+    where it does not. The result is the same within rounding."""
     seed: int = 0
     dry_run: bool = False
     """Print the plan and stop."""

@@ -138,16 +138,39 @@ class Command:
             from orchestrator.judgement import Judgement
 
             board = Board(self.plan, self.base, self.journal, screen, {"tags": provenance.tags(self.config), "config": self.composed})
-            board.roster = open_roster(self.plan.name)
+            board.roster = open_roster(self.plan.name, *self.seats())
             started = time.monotonic()
             with interruptible(board):
                 sweep.run(board)
+                if board.aside is not None:
+                    self.step_aside(board)
+                    sweep.run(board)
             trained = time.monotonic()
             outcome = self.outcome(board, started - self.began, trained - started)
             if outcome["state"] == "finished":
                 provenance.remember_rate(self.config, self.plan, self.journal)
                 Judgement(self, board, store, writer, screen).complete(outcome)
         return outcome
+
+    def seats(self) -> tuple[int, int | None, int | None]:
+        """Number of packs, how many trials one holds, and how many trials there are; the last two are None without packs."""
+        resources = self.plan.resources
+        if not resources.packs:
+            return 1, None, None
+        return resources.packs, -(-resources.concurrent // resources.packs), self.plan.num_trials
+
+    def step_aside(self, board: Any) -> None:
+        """Turn to the plain executor, since the packs do not fit the model. Raises OrchestratorError where the user insists on packs."""
+        from jobs.roster import open_roster
+
+        reason = f"{self.base.name} cannot be packed: {board.aside}"
+        if self.config.executor == "pack":
+            raise InputError(f"executor=pack: {reason}; executor=plain trains each trial by itself")
+        board.screen.note(f"{reason}; each trial trains by itself")
+        self.journal.append("tags", trial=None, tags={"executor": f"plain: {reason}"})
+        self.plan = board.plan = planning.unpacked(self.plan)
+        del board.roster  # its name is free once the actor is gone
+        board.roster, board.aside, board.seats = open_roster(self.plan.name), None, set()
 
     def outcome(self, board: Any, setup: float, train: float) -> result.Result:
         """The result as far as the sweep alone decides it."""

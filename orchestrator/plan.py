@@ -17,6 +17,7 @@ from jobs.data import Corpus, Example, Row, Template, encode_rows, load_corpus
 from orchestrator.config import Config
 from orchestrator.cost import Estimate, estimate
 from orchestrator.errors import ConfigError, InputError
+from orchestrator.executor import choose
 from orchestrator.halving import rung_steps
 from orchestrator.nested import leaves
 from orchestrator.resources import Resources, count_cpus, count_gpus, divide
@@ -76,8 +77,10 @@ def make(config: Config) -> Plan:
     except ValueError as error:
         raise InputError(str(error)) from error
     num_trials = count_trials(config)
-    resources = divide(config, num_trials, count_cpus(config), count_gpus(config))
+    executor, reason = choose(config)
+    resources = divide(config, num_trials, count_cpus(config), count_gpus(config), executor)
     trials = known_trials(config, num_trials)
+    check_weights(trials)
     measured = measure(config, corpus, base)
     return Plan(
         name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
@@ -91,11 +94,17 @@ def make(config: Config) -> Plan:
         num_valid=len(corpus.valid),
         num_test=len(corpus.test),
         digests=corpus.digests,
-        notes=[*corpus.notes, *measured.notes, *advice(config)],
+        notes=[*corpus.notes, *measured.notes, *advice(config, reason)],
         example=measured.example,
         supervised_text=supervised(config, measured.example, base),
         estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
     )
+
+
+def unpacked(plan: Plan) -> Plan:
+    """The same plan with a worker group for each trial."""
+    resources = divide(plan.config, plan.num_trials, plan.resources.machine_cpus, plan.resources.machine_gpus)
+    return dataclasses.replace(plan, resources=resources)
 
 
 def count_trials(config: Config) -> int:
@@ -105,6 +114,7 @@ def count_trials(config: Config) -> int:
     only_grid = all(knob.type in ("grid", "linked") for knob in as_grid(config).sweep.space.values())
     if wanted is not None and only_grid and wanted > combinations:
         text = f"{wanted} is more than the {combinations} different combinations of the search space; leave it out to try them all"
+        text += f" (not searched, because they do not exist: {', '.join(config.skipped)})" if config.skipped else ""
         raise ConfigError([("sweep.num_trials", text)])
     return wanted or combinations
 
@@ -123,6 +133,14 @@ def known_trials(config: Config, num_trials: int) -> list[Trial]:
         return [trial_of(config, 1, point(config.sweep.space, config.seed, 1))]
     space = as_grid(config).sweep.space
     return [trial_of(config, index, point(space, config.seed, index)) for index in range(1, num_trials + 1)]
+
+
+def check_weights(trials: list[Trial]) -> None:
+    """Raise ConfigError for a trial that would draw from no source."""
+    for trial in trials:
+        weights = {f"data.sources.{name}.weight": source.weight for name, source in trial.data.sources.items()}
+        if trial.data.folder is None and not any(weights.values()):
+            raise ConfigError([("sweep.space", f"trial {trial.index} would train on nothing: {', '.join(weights)} are 0; raise a `low`")])
 
 
 def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
@@ -175,7 +193,12 @@ def sample(config: Config, rows: list[Row], template: Template, where: str) -> l
     """The first rows tokenised. The rows with the longest answers are tried too: one that does not fit must be said now, not in an hour."""
     longest = sorted(rows, key=lambda row: -len(row.answer))[:SAMPLE_ROWS]
     encode_rows(longest, template, config.train.max_length, where)
-    return encode_rows(rows[:SAMPLE_ROWS], template, config.train.max_length, where)
+    examples = encode_rows(rows[:SAMPLE_ROWS], template, config.train.max_length, where)
+    largest = max(max(example.ids) for example in examples)
+    if template.vocab_size is not None and largest >= template.vocab_size:
+        known = f"the model in {template.folder} knows {template.vocab_size:,} tokens"
+        raise ValueError(f"{where}: the tokenizer gives token {largest}, but {known}; its tokenizer is another model's")
+    return examples
 
 
 def count_tokens(config: Config, rows: list[Row], few: list[Example], template: Template) -> tuple[int, bool]:
@@ -210,9 +233,10 @@ def supervised(config: Config, example: Example | None, base: BaseModel | None) 
     return Template(base.path).decode(example.ids[start:], skip_special=False)
 
 
-def advice(config: Config) -> list[str]:
-    """What a user should know about a legal but unwise configuration."""
-    notes = [f"sweep.space.{name} is not searched: {reason}" for name, reason in config.skipped.items()]
+def advice(config: Config, why_plain: str | None) -> list[str]:
+    """What a user should know about a legal but unwise configuration, and why its trials are not packed."""
+    notes = [f"each trial trains by itself: {why_plain}"] if why_plain else []
+    notes += [f"sweep.space.{name} is not searched: {reason}" for name, reason in config.skipped.items()]
     if config.sweep.scheduler != "none" and config.optim.schedule != "constant":
         notes.append(
             f"optim.schedule={config.optim.schedule} with sweep.scheduler={config.sweep.scheduler}: a rung compares unfinished schedules"

@@ -9,8 +9,8 @@ from typing import Any
 import ray
 from ray.tune import Callback
 
+from jobs.config import Assignment
 from jobs.roster import free
-from jobs.worker import Assignment
 from orchestrator.board import Board
 from orchestrator.plan import flat_params, used
 
@@ -78,6 +78,7 @@ class Recorder(Callback):
         board = self.board
         board.seats.discard(index)
         self.release(index)
+        ray.get(board.roster.ended.remote(index))
         record = board.records[index]
         record.state, record.error = state, error
         best = record.best(board.metric, board.maximise)
@@ -108,11 +109,17 @@ class Recorder(Callback):
         if now - self.drained > DRAIN_SECONDS:
             self.drained = now
             self.drain()
+            if self.board.packed and self.board.aside is None:
+                self.board.aside = (ray.get(self.board.roster.verdict.remote()) or {}).get("aside")
         self.board.screen.refresh()
 
     def drain(self) -> None:
         """Take the workers' posts into the journal and onto the screen."""
         for post in ray.get(self.board.roster.drain.remote()):
+            if post["kind"] == "say" and post["trial"] == 0:
+                self.board.journal.append("tags", t=post["t"], trial=None, tags={"note": post["text"]})
+                self.board.screen.note(post["text"])
+                continue
             if post["kind"] == "judged":
                 self.board.screen.progress(post["label"], post["done"], post["total"])
                 continue

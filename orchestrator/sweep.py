@@ -6,16 +6,18 @@ journal before anything of it is computed, so that an interrupted, widened or le
 
 from __future__ import annotations
 
+import threading
 import uuid
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from jobs import packer, seat, worker
 from jobs.roster import free
-from jobs.worker import attempt
 from orchestrator.board import Board
 from orchestrator.halving import Halving
 from orchestrator.recorder import Recorder
@@ -43,7 +45,9 @@ class Points(Searcher):
         steps = trial.train.steps
         recorded = [] if earlier is None else [{"step": s, **m} for s, m in sorted(earlier.reports.items()) if s <= steps]
         failed = earlier.error if earlier is not None and earlier.state == "failed" and not again else None
-        return {"index": index, "assignment": board.assignment(trial), "recorded": recorded, "failed": failed}
+        checkpoint = earlier.checkpoints.get(recorded[-1]["step"]) if earlier is not None and recorded else None
+        fixed = {"index": index, "assignment": board.assignment(trial)}
+        return fixed | {"recorded": recorded, "failed": failed, "checkpoint": checkpoint}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: Recorder.end tells the search."""
@@ -72,6 +76,7 @@ class Rungs(FIFOScheduler):
         if decision == "wait":
             self.board.seats.discard(trial.config["index"])
             self.board.recorder.release(trial.config["index"])
+            ray.get(self.board.roster.expect.remote([trial.config["index"]], False))
         return {"go on": TrialScheduler.CONTINUE, "wait": TrialScheduler.PAUSE, "stop": TrialScheduler.STOP}[decision]
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -96,6 +101,9 @@ class Rungs(FIFOScheduler):
         return None
 
     def _stop_losers(self, tune_controller: Any, present: Any) -> None:
+        """Stop the paused trials that have lost; a pack waits for those that have won before it goes on."""
+        alive = {trial.config["index"] for trial in tune_controller.get_trials()} - self.board.recorder.ended
+        ray.get(self.board.roster.expect.remote([index for index in sorted(alive) if self.halving.decide(index) == "go on"], True))
         for trial in tune_controller.get_trials():
             if trial is not present and trial.status == "PAUSED" and self.halving.decide(trial.config["index"]) == "stop":
                 tune_controller.stop_trial(trial)
@@ -113,7 +121,7 @@ class Ending(Stopper):
 
     def stop_all(self) -> bool:
         """Whether all should stop."""
-        return self.board.interrupted or self.board.fatal is not None
+        return self.board.interrupted or self.board.fatal is not None or self.board.aside is not None
 
 
 def scheduler(board: Board) -> Any:
@@ -130,11 +138,17 @@ def scheduler(board: Board) -> Any:
 
 
 def run(board: Board) -> None:
-    """Run the sweep to its end; afterwards `board.records` and the journal hold what came out."""
+    """Run the sweep to its end; afterwards `board.records` and the journal hold what came out.
+
+    With `board.aside` set nothing has been trained: the packs do not fit this model, and the plain executor has to do the work.
+    """
     recorder = Recorder(board)
+    attempt = seat.attempt if board.packed else worker.attempt
     tuner = tune.Tuner(
         tune.with_resources(attempt, {"node:__internal_head__": 0.001}),
-        tune_config=tune.TuneConfig(search_alg=Points(board), scheduler=scheduler(board), num_samples=board.plan.num_trials),
+        tune_config=tune.TuneConfig(
+            search_alg=Points(board), scheduler=scheduler(board), num_samples=board.plan.num_trials, reuse_actors=board.packed
+        ),
         run_config=tune.RunConfig(
             name=f"tune-{uuid.uuid4().hex[:8]}",
             storage_path=str(board.journal.folder / "tune"),
@@ -143,6 +157,7 @@ def run(board: Board) -> None:
             verbose=0,
         ),
     )
+    start_packs(board)
     try:
         tuner.fit()
     finally:
@@ -150,4 +165,21 @@ def run(board: Board) -> None:
         for index in sorted(recorder.started - recorder.ended):
             recorder.end(index, "interrupted", None)
         for _, group in recorder.to_free:
+            free(group)
+        stop_packs(board)
+
+
+def start_packs(board: Board) -> None:
+    """Start the worker groups that train the trials; they load the base while Tune starts its own processes."""
+    for number in range(board.plan.resources.packs):
+        assignment = board.assignment(board.plan.trials[0])
+        threading.Thread(target=packer.run, args=(assignment, number), name=f"pack-{number}", daemon=True).start()
+
+
+def stop_packs(board: Board) -> None:
+    """End the worker groups at once: nothing of them is needed any more, and their cores are."""
+    ray.get(board.roster.close.remote())
+    for number in range(board.plan.resources.packs):
+        group: Any = ray.get(board.roster.leave.remote(packer.place(number)))
+        if group:
             free(group)

@@ -9,12 +9,15 @@ import dataclasses
 import difflib
 import functools
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 from jobs.config import Adapter, Data, Model, Optim, Train, Trial
 from orchestrator import address
 from orchestrator.config import Cluster, Config, Job, Sweep, Tracking
 from orchestrator.errors import ConfigError, TrackingError
+from orchestrator.executor import why_plain
 from orchestrator.journal import storage_folder
 from orchestrator.nested import assign, dotted, leaves, lookup, without
 from orchestrator.space import Knob, Point, extremes, problems
@@ -77,7 +80,8 @@ def collect(kind: type, raw: dict[str, Any], found: list[tuple[str, str]]) -> An
         except ValidationError as error:
             items = [item for item in error.errors() if not (item["type"] == "missing" and found)]
             new = [problem for item in items for problem in describe(kind, item)]
-            found += new
+            # What was taken out for another mistake is not also missing.
+            found += [(path, text) for path, text in new if not any(f"{known}.".startswith(f"{path}.") for known, _ in found)]
             rest = without(
                 raw, [item["loc"] for item in items if item["type"] != "value_error"] + [tuple(path.split(".")) for path, _ in new]
             )
@@ -97,6 +101,7 @@ def adapter_of(kind: type) -> Any:
 def describe(kind: type, item: Any) -> list[tuple[str, str]]:
     """One pydantic error as (dotted path, message) pairs in our words."""
     path, value = dotted(item["loc"]), item.get("input")
+    shown = "null" if value is None else repr(value)
     if item["type"] == "unexpected_keyword_argument" or item["type"] == "extra_forbidden":
         return [(path, "no such setting" + suggestion(path, names(kind, path)))]
     if item["type"] == "value_error":
@@ -106,15 +111,16 @@ def describe(kind: type, item: Any) -> list[tuple[str, str]]:
         return [(path, f'"{value}" is not one of {allowed}')]
     if item["type"] == "missing":
         return [(path, "must be set")]
-    if "values" in item["loc"]:
-        return [(dotted(item["loc"][: item["loc"].index("values") + 2]), f"must be a number or a text, got {value!r}")]
+    if "values" in item["loc"][:-1]:
+        return [(dotted(item["loc"][: item["loc"].index("values") + 2]), f"must be a number or a text, got {shown}")]
     wanted = next((words for start, words in KINDS.items() if item["type"].startswith(start)), None)
-    return [(path, f"{wanted or item['msg']}, got {'null' if value is None else repr(value)}")]
+    return [(path, f"{wanted or item['msg']}, got {shown}")]
 
 
 KINDS = {
     "int": "must be a whole number",
     "float": "must be a number",
+    "finite": "must be a finite number",
     "bool": "must be true or false",
     "string": "must be a text",
     "dict": "must be a group of settings",
@@ -241,23 +247,37 @@ def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, st
     return found
 
 
+def storage_problem(folder: Path, writing: bool) -> str | None:
+    """Why sweeps cannot be kept in a folder that may not exist yet, or None."""
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+    except OSError as error:
+        return f"cannot be used: {error.strerror}"
+    if not there.is_dir():
+        return "is a file; it must be a folder" if there == folder else f"lies below {there}, which is a file"
+    return f"cannot be written: {there} is not open to this user" if writing and not os.access(there, os.W_OK | os.X_OK) else None
+
+
 def job_problems(config: Config) -> list[tuple[str, str]]:
     """Settings that the chosen job needs and that are not there, and the other way round."""
     found = []
+    reason = why_plain(config) if config.executor == "pack" else None
+    if reason:
+        found.append(("executor", f"pack is not possible: {reason}; executor=plain trains each trial by itself"))
     if config.job.kind == "predict":
         found += [(name, "must be set for job=predict") for name in ("model_uri", "prompt") if not getattr(config, name)]
     if config.sweep.metric not in METRICS:
         near = suggestion(config.sweep.metric, list(METRICS))
         found.append(("sweep.metric", f'"{config.sweep.metric}" is not measured; what is: {", ".join(METRICS)}{near}'))
-    if config.storage.split("://")[0] not in ("file", config.storage):
+    if re.match(r"\w[\w+.-]*:/", config.storage) and not config.storage.startswith("file://"):
         found.append(("storage", f'"{config.storage}" is neither a folder nor a file:// URI'))
-    elif storage_folder(config.storage).is_file():
-        found.append(("storage", f"{config.storage} is a file; it must be a folder"))
+    elif problem := storage_problem(storage_folder(config.storage), writing=config.job.kind == "train"):
+        found.append(("storage", f"{config.storage} {problem}; choose another one: storage=FOLDER"))
     if config.tracking.uri is not None:
         try:
             address.resolve(config.tracking.uri)
         except TrackingError as error:
-            found.append(("tracking.uri", str(error).removeprefix("tracking.uri=")))
+            found.append(("tracking.uri", str(error).removeprefix("tracking.uri").lstrip("= ")))
     if config.data.sources and not any(source.weight > 0 for source in config.data.sources.values()) and config.data.folder is None:
         found.append(("data.sources", "every weight is 0; at least one source needs a weight above 0"))
     return found

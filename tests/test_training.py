@@ -14,18 +14,16 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as processes
+from plain import CPU, architecture, make, reference
 
 from jobs import fetch
-from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
-from jobs.data import Example, Template, encode_rows, load_corpus
+from jobs.config import BaseModel, Data, Model, Trial
+from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import Judging, answer, interval, judge, tally
 from jobs.export import export
 from jobs.finetune import Hooks, World, finetune
-from jobs.mix import Mix
 from jobs.model import attach, can_share_prefix, load, restore, shared_prefix
 from jobs.predict import predict
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +39,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [{"prompt": f"{words[i % 3]} " + "x" * (i % 11) + str(i), "completion": "ABC"[i % 3] * (1 + i % 2)} for i in range(120)]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return file
-
-
-def make(rows: Path, instruction: str = "Which letter?", **settings: Any) -> Trial:
-    """A short trial; settings go to where they belong."""
-    optim = Optim(lr=5e-3, weight_decay=0.01, warmup_steps=3, max_norm=0.5)
-    train = Train(steps=20, eval_every=10, batch_size=6, max_length=128, dtype="float32")
-    adapter = Adapter(rank=4)
-    for name, value in settings.items():
-        optim = dataclasses.replace(optim, **{name: value}) if hasattr(optim, name) else optim
-        train = dataclasses.replace(train, **{name: value}) if hasattr(train, name) else train
-        adapter = dataclasses.replace(adapter, **{name: value}) if hasattr(adapter, name) else adapter
-    data = Data(name="toy", sources={"train": Source(path=str(rows))}, instruction=instruction)
-    return Trial(index=1, seed=3, model=Model(name="tiny", source="tiny"), data=data, adapter=adapter, optim=optim, train=train)
 
 
 def train(
@@ -77,56 +62,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(next((folder / "model").glob("*.safetensors")))
-
-
-def reference(trial: Trial, base: BaseModel) -> tuple[list[float], Any]:
-    """The trial as a tutorial would train it: peft, right padding, labels, every logit."""
-    template, corpus = Template(base.path), load_corpus(trial.data)
-    examples = encode_rows(corpus.sources["train"], template, trial.train.max_length)
-    mix = Mix({"train": len(examples)}, {"train": 1.0}, trial.seed)
-    model = attach(load(base.path, torch.float32, CPU), trial.adapter, trial.seed).train()
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optim = trial.optim
-    optimizer = torch.optim.AdamW(trained, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
-    losses = []
-    for step in range(trial.train.steps):
-        batch = [examples[row] for _, row in mix.batch(step, trial.train.batch_size)]
-        for group in optimizer.param_groups:
-            group["lr"] = optim.lr * min(1.0, (step + 1) / optim.warmup_steps)
-        loss = labelled_loss(model, batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, optim.max_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-    return losses, model
-
-
-def labelled_loss(model: Any, batch: list[Example]) -> torch.Tensor:
-    """transformers' own loss over a padded batch."""
-    width = max(len(example.ids) for example in batch)
-    ids = torch.tensor([example.ids + [0] * (width - len(example.ids)) for example in batch])
-    mask = torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in batch])
-    labels = [[-100] * e.prompt_length + e.ids[e.prompt_length :] + [-100] * (width - len(e.ids)) for e in batch]
-    return model(input_ids=ids, attention_mask=mask, labels=torch.tensor(labels), use_cache=False).loss
-
-
-def architecture(kind: str, folder: Path, base: BaseModel, **changed: Any) -> BaseModel:
-    """A tiny random model of another architecture, with the tiny model's tokenizer."""
-    import transformers
-
-    shape = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    shape |= {"num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2, "pad_token_id": 0}
-    extra = {"Gemma3Text": {"head_dim": 8, "sliding_window": 64}, "Qwen3": {"head_dim": 8}}.get(kind, {})
-    if kind == "GPT2":
-        shape = {"vocab_size": 264, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.2}
-        extra = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
-    config = getattr(transformers, f"{kind}Config")(**shape, **{**extra, **changed})
-    torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copyfile(Path(base.path) / name, folder / name)
-    return dataclasses.replace(base, path=str(folder))
 
 
 @pytest.mark.parametrize("kind", ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Phi3", "Mistral", "GPT2", "SmolLM3"])

@@ -30,6 +30,10 @@ PASS_TOKENS_ON_CPU = 2048
 """A pass of more tokens than this leaves the processor's caches; the arithmetic is as fast in passes of a few hundred."""
 
 
+class NotPackable(ValueError):
+    """This model has to take the plain executor."""
+
+
 class Slot:
     """One trial's place in the pack."""
 
@@ -79,17 +83,29 @@ class Pack:
         self.active = Active()
         self.layout: Layout | None = None
         self.corpora: dict[str, tuple[Corpus, dict[tuple[str, int], Example], list[Example]]] = {}
+        self.sharing = True
+        """Whether a common beginning is computed once. Off, it stands before every example: as a reference, for tests and benchmarks."""
         self.budget = first.train.tokens_per_step
         if self.device.type == "cpu":
             self.budget = min(self.budget, PASS_TOKENS_ON_CPU)
         self.model: Any = load(base.path, self.dtype, self.device).requires_grad_(False)
-        self.shapes = inject(self.model, self.initial.names(first.adapter), self.active)
-        self.plain_attention = self.model.config._attn_implementation
-        register()
+        self.names = self._names(first)
         head = self.model.get_output_embeddings()
-        if head is None:
-            raise ValueError("the model has no output layer that could be asked for some tokens only")
+        if head is None or any(self.model.get_submodule(name) is head for name in self.names):
+            raise NotPackable("it has no output layer of its own that could be asked for some tokens only")
+        try:
+            self.shapes = inject(self.model, self.names, self.active)
+        except ValueError as error:
+            raise NotPackable(str(error)) from error
+        register()
         head.register_forward_pre_hook(self._supervised_only)
+
+    def _names(self, trial: Trial) -> list[str]:
+        """The layers that carry an adapter. Raises ValueError for targets that PEFT refuses anywhere."""
+        try:
+            return self.initial.names(trial.adapter)
+        except (AttributeError, TypeError, NotImplementedError, RuntimeError) as error:
+            raise NotPackable(f"PEFT cannot attach to its structure alone: {' '.join(str(error).split())[:150]}") from error
 
     def _supervised_only(self, module: Any, inputs: Any) -> Any:
         """Hand the head the hidden states of the tokens that something is predicted from."""
@@ -199,7 +215,7 @@ class Pack:
         slot = self.slots[number]
         weight = 1 / sum(slot.course.supervised(example) for example in batch)
         own = batch[self.world.rank :: self.world.size]
-        return portion(number, own, weight, slot.trial.train.on == "all")
+        return portion(number, own, weight, slot.trial.train.on == "all", self.sharing)
 
     def backward(self, parts: list[Portion], numbers: list[int]) -> torch.Tensor:
         """Forward and backward of all passes; float32 losses in the order of `numbers`."""
@@ -234,7 +250,7 @@ class Pack:
     def tally(self, number: int) -> Tally:
         """One slot's validation."""
         _, _, valid = self.corpus(self.slots[number].trial)
-        parts = portion(number, valid[self.world.rank :: self.world.size])
+        parts = portion(number, valid[self.world.rank :: self.world.size], share=self.sharing)
         while True:
             try:
                 sums = torch.zeros(4, dtype=torch.float64, device=self.device)

@@ -1,0 +1,153 @@
+"""A pack's worker processes: binds jobs/pack to Ray Train and to the roster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from jobs.config import Assignment
+from jobs.roster import find_roster
+from jobs.seats import Boundary, Seat
+from jobs.worker import NoteMemory, Posts, reason
+
+LOOK_SECONDS = 0.5
+
+
+def run(assignment: Assignment, number: int) -> None:
+    """Run pack `number` as a Ray Train job until the sweep is over. `assignment` is that of any of its trials.
+
+    Whatever ends it early is told to the roster, and so to every trial that waits.
+    """
+    train = assignment.trial.train
+    resources: dict[str, float] = {"CPU": assignment.cpus} | ({"GPU": assignment.gpus} if assignment.gpus else {})
+    roster: Any = find_roster(assignment.sweep)
+    try:
+        TorchTrainer(
+            work,
+            train_loop_config={"assignment": assignment, "number": number},
+            torch_config=TorchConfig(backend="nccl" if assignment.gpus else "gloo"),
+            scaling_config=ScalingConfig(num_workers=train.num_workers, use_gpu=assignment.gpus > 0, resources_per_worker=resources),
+            run_config=RunConfig(
+                name=f"pack-{number}",
+                storage_path=assignment.storage,
+                callbacks=[NoteMemory(assignment.sweep, place(number))],
+                failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=5),
+            ),
+        ).fit()
+    except Exception as error:  # noqa: BLE001  # whatever it is, the trials must hear of it
+        ray.get(roster.give_up.remote({"failure": reason(error)}))
+
+
+def place(number: int) -> int:
+    """Where the roster keeps what it knows of a pack's workers."""
+    return -1 - number
+
+
+def work(settings: dict[str, Any]) -> dict[str, Any]:
+    """One worker of a pack."""
+    import torch
+
+    from jobs.finetune import World
+    from jobs.pack.serve import Shelf, serve
+
+    assignment: Assignment = settings["assignment"]
+    number, context = settings["number"], ray.train.get_context()
+    torch.set_num_threads(max(1, assignment.cpus))
+    world = World(context.get_world_rank(), context.get_world_size())
+    roster: Any = find_roster(assignment.sweep)
+    try:
+        pack = open_pack(assignment, number, world, roster)
+        if pack is not None:
+            shelf = Shelf(Path(assignment.storage), assignment.metric, assignment.maximise)
+            serve(pack, RosterDesk(roster, number, world), shelf)
+    except (ValueError, MemoryError, OSError) as error:
+        if world.size > 1 and not isinstance(error, ValueError):
+            raise  # this worker alone has failed; returning would leave the others waiting for its gradients
+        ray.get(roster.give_up.remote({"failure": str(error) or "out of memory"}))
+    return {}
+
+
+def open_pack(assignment: Assignment, number: int, world: Any, roster: Any) -> Any:
+    """The engine, checked against the plain model; None when the plain executor must do the work, which the roster is told."""
+    from jobs.pack.check import why_not
+    from jobs.pack.engine import NotPackable, Pack
+
+    group: Any = ray.util.get_current_placement_group()
+    times_shrunk: Any = ray.get(roster.sit.remote(place(number), group.id.hex()))
+    trial = assignment.trial
+    budget = max(trial.train.tokens_per_step >> times_shrunk, 16)
+    trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
+
+    def say(text: str) -> None:
+        roster.post.remote(0, "say", {"text": text})
+
+    if times_shrunk and world.rank == 0:
+        say(f"out of memory: the pack goes on with train.tokens_per_step={budget}, same effective batch")
+    try:
+        pack = Pack(assignment.base, trial, world, say)
+        problem = why_not(pack, trial)
+    except NotPackable as error:
+        pack, problem = None, str(error)
+    if problem is not None:
+        ray.get(roster.give_up.remote({"aside": problem}))
+        return None
+    return pack
+
+
+class RosterDesk:
+    """Worker 0 asks the roster; the others hear it from worker 0."""
+
+    def __init__(self, roster: Any, number: int, world: Any) -> None:
+        self.roster, self.number, self.world = roster, number, world
+        self.asked: Any = None
+        self.posts: dict[int, Posts] = {}
+
+    def company(self) -> list[Seat] | None:
+        """See serve.Desk."""
+        self.asked = None
+        return self.share(lambda: ray.get(self.roster.company.remote(self.number)))
+
+    def left(self, tickets: dict[int, int]) -> bool:
+        """See serve.Desk. The roster's answer is looked at when it is there; no step waits for it."""
+        return bool(self.share(lambda: self.look(tickets)))
+
+    def look(self, tickets: dict[int, int]) -> bool:
+        """Whether the latest answer of the roster shows that someone has left."""
+        if self.asked is None:
+            self.asked = self.roster.tickets.remote(self.number)
+            return False
+        ready, _ = ray.wait([self.asked], timeout=0)
+        if not ready:
+            return False
+        now: Any = ray.get(self.asked)
+        self.asked = None
+        return any(now.get(index) != ticket for index, ticket in tickets.items())
+
+    def hand_in(self, boundary: Boundary, tickets: dict[int, int]) -> None:
+        """See serve.Desk."""
+        if self.world.rank == 0:
+            for posts in self.posts.values():
+                posts.flush()
+            ray.get(self.roster.hand_in.remote(boundary, tickets))
+
+    def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
+        """See serve.Desk."""
+        if self.world.rank == 0:
+            for index, (step, metrics) in steps.items():
+                self.posts.setdefault(index, Posts(self.roster, index)).step(step, metrics)
+
+    def share(self, ask: Any) -> Any:
+        """Worker 0's answer, for all workers."""
+        if self.world.size == 1:
+            return ask()
+        import torch
+
+        box = [ask() if self.world.rank == 0 else None]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]

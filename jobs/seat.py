@@ -1,0 +1,82 @@
+"""A trial's side of a pack: a Tune trainable that trains nothing itself. Knows Ray, not torch: such a process is small and starts fast."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from jobs.config import Assignment, with_point
+from jobs.roster import find_roster
+
+POINTER = "pointer.json"
+
+
+def attempt(config: dict[str, Any]) -> None:
+    """Say again what is already known of the trial, then have it trained by a pack, rung by rung.
+
+    `config` holds "index", "assignment" and, where there is any, "point" (other settings by dotted path), "recorded" (reports of an earlier
+    run), "checkpoint" (where that run left it) and "failed" (why it failed). Where Tune hands over a checkpoint, after a pause, a
+    restore or from another trial that this one copies, the trial goes on from there. Raises RuntimeError with the cause of a failure.
+    """
+    from ray import tune
+
+    assignment: Assignment = config["assignment"]
+    trial = with_point(assignment.trial, config.get("point", {}))
+    recorded, roster = config.get("recorded", []), find_roster(assignment.sweep)
+    pointer = read_pointer(tune.get_checkpoint())
+    if pointer is None:
+        for report in recorded:
+            tune.report(dict(report))
+        if config.get("failed") is not None:
+            raise RuntimeError(config["failed"])
+    known = max((report["step"] for report in recorded), default=0)
+    checkpoint, step = (pointer["path"], pointer["step"]) if pointer else (existing(config.get("checkpoint")), known)
+    step = step if checkpoint else 0
+    ticket: Any = ray.get(roster.take_seat.remote(config["index"], trial, checkpoint, step))
+    try:
+        while step < trial.train.steps:
+            answer: Any = ray.get(roster.train.remote(config["index"], ticket))
+            if "metrics" not in answer:
+                give_up(roster, config["index"], answer)
+                return
+            step = answer["metrics"]["step"]
+            if pointer is not None or step > known:  # else the journal has it already: its checkpoint alone was missing
+                report_with_pointer(answer)
+    finally:
+        roster.stand_up.remote(config["index"], ticket)
+
+
+def give_up(roster: Any, index: int, answer: dict[str, Any]) -> None:
+    """Fail with the pack's reason; merely end when the trial is to be trained in another way."""
+    if "failure" in answer:
+        ray.get(roster.fail.remote(index, answer["failure"]))
+        raise RuntimeError(answer["failure"])
+
+
+def existing(folder: str | None) -> str | None:
+    """A checkpoint's folder if it is still there."""
+    return folder if folder and (Path(folder) / "state.pt").exists() else None
+
+
+def report_with_pointer(answer: dict[str, Any]) -> None:
+    """Tell Tune a rung's metrics; its checkpoint of the trial only points to the pack's."""
+    from ray import tune
+
+    with tempfile.TemporaryDirectory(prefix="pointer-") as folder:
+        pointer = {"path": answer["checkpoint"], "step": answer["metrics"]["step"]}
+        (Path(folder) / POINTER).write_text(json.dumps(pointer), encoding="utf-8")
+        metrics = answer["metrics"] | {"checkpoint_path": answer["checkpoint"]}
+        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def read_pointer(checkpoint: Any) -> dict[str, Any] | None:
+    """What `report_with_pointer` wrote, if the pack's checkpoint is still there."""
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        pointer = json.loads((Path(folder) / POINTER).read_text(encoding="utf-8"))
+    return pointer if existing(pointer["path"]) else None

@@ -1,0 +1,109 @@
+"""Who sits in which pack, for how long, and what came out: the bookkeeping between Tune's trials and the packs. Pure.
+
+A trial takes a seat, and with each call of `credit` asks to be trained to its next rung. A pack trains whoever has credit, and hands in all
+slots' snapshots and the due reports at one step boundary. Which trials train together must not depend on which process was faster, because
+a product's rounding depends on its size: so a pack waits until every trial that will come has come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.config import Trial
+
+
+@dataclass
+class Seat:
+    """One trial's place in a pack."""
+
+    index: int
+    ticket: int
+    """Another one each time that the trial sits down: a pack tells by it that a trial has come anew."""
+    pack: int
+    trial: Trial
+    checkpoint: str | None
+    """Where to go on; brought up to date at every boundary."""
+    step: int
+    credit: bool = False
+    result: dict[str, Any] | None = None
+    """What the trial is told when it has reached its rung, or has failed."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What a pack hands in between two steps, by trial."""
+
+    snapshots: dict[int, tuple[str, int]]
+    """Checkpoint folder and step of every slot."""
+    reports: dict[int, dict[str, Any]]
+    """Metrics, "step" among them, of the trials that have reached a rung."""
+    failures: dict[int, str]
+
+
+class Seats:
+    """The state of one sweep's packs. `total` trials will come, `capacity` at most sit in a pack at once; both None when unknown."""
+
+    def __init__(self, num_packs: int = 1, capacity: int | None = None, total: int | None = None) -> None:
+        self.num_packs, self.capacity, self.total = num_packs, capacity, total
+        self.seats: dict[int, Seat] = {}
+        self.away: set[int] = set()
+        """Trials that have ended, or that wait for the others of their rung: nobody waits for them."""
+        self.closed = False
+        self.verdict: dict[str, Any] | None = None
+        """Why no pack will train anything: {"failure": reason} or {"aside": reason}."""
+        self._tickets = 0
+
+    def take(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
+        """Sit down, again if need be; returns the ticket."""
+        self._tickets += 1
+        self.away.discard(index)
+        before = self.seats.pop(index, None)
+        pack = before.pack if before else min(range(self.num_packs), key=lambda number: sum(s.pack == number for s in self.seats.values()))
+        self.seats[index] = Seat(index, self._tickets, pack, trial, checkpoint, step)
+        return self._tickets
+
+    def holds(self, index: int, ticket: int) -> bool:
+        """Whether that ticket is still the trial's."""
+        return index in self.seats and self.seats[index].ticket == ticket
+
+    def credit(self, index: int) -> None:
+        """Train the trial to its next rung."""
+        self.seats[index].credit, self.seats[index].result = True, None
+
+    def leave(self, index: int, ticket: int | None = None) -> None:
+        """Stand up; a ticket that is not the present one is ignored."""
+        if index in self.seats and ticket in (None, self.seats[index].ticket):
+            del self.seats[index]
+
+    def expect(self, index: int, coming: bool) -> None:
+        """Say whether a trial will (still) come to be trained."""
+        self.away.discard(index) if coming else self.away.add(index)
+
+    def num_expected(self) -> int:
+        """How many trials should sit before a pack goes on."""
+        if self.total is None or self.capacity is None:
+            return 0
+        return min(self.num_packs * self.capacity, self.total - len(self.away))
+
+    def ready(self, pack: int) -> bool:
+        """Whether this pack's company is complete: nobody is still to come, and everyone here knows whether to go on."""
+        own = [seat for seat in self.seats.values() if seat.pack == pack]
+        return bool(own) and all(seat.credit for seat in own) and len(self.seats) >= self.num_expected()
+
+    def company(self, pack: int) -> list[Seat]:
+        """Who sits in a pack, in the order of the trials."""
+        return [self.seats[index] for index in sorted(self.seats) if self.seats[index].pack == pack]
+
+    def hand_in(self, boundary: Boundary, tickets: dict[int, int]) -> None:
+        """Take a boundary's results. What belongs to a trial that has left meanwhile is dropped."""
+        for index, ticket in tickets.items():
+            if not self.holds(index, ticket):
+                continue
+            seat = self.seats[index]
+            if index in boundary.snapshots:
+                seat.checkpoint, seat.step = boundary.snapshots[index]
+            if index in boundary.failures:
+                seat.credit, seat.result = False, {"failure": boundary.failures[index]}
+            elif index in boundary.reports:
+                seat.credit, seat.result = False, {"metrics": boundary.reports[index], "checkpoint": seat.checkpoint}

@@ -1,0 +1,80 @@
+"""The reference that every executor is held against: a trial as a tutorial would train it, with peft, padding and labels, and tiny models of many architectures."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
+from jobs.data import Example, Template, encode_rows, load_corpus
+from jobs.mix import Mix
+from jobs.model import attach, load
+
+CPU = torch.device("cpu")
+
+
+def make(rows: Path, instruction: str = "Which letter?", **settings: Any) -> Trial:
+    """A short trial; settings go to where they belong."""
+    optim = Optim(lr=5e-3, weight_decay=0.01, warmup_steps=3, max_norm=0.5)
+    train = Train(steps=20, eval_every=10, batch_size=6, max_length=128, dtype="float32")
+    adapter = Adapter(rank=4)
+    for name, value in settings.items():
+        optim = dataclasses.replace(optim, **{name: value}) if hasattr(optim, name) else optim
+        train = dataclasses.replace(train, **{name: value}) if hasattr(train, name) else train
+        adapter = dataclasses.replace(adapter, **{name: value}) if hasattr(adapter, name) else adapter
+    data = Data(name="toy", sources={"train": Source(path=str(rows))}, instruction=instruction)
+    return Trial(index=1, seed=3, model=Model(name="tiny", source="tiny"), data=data, adapter=adapter, optim=optim, train=train)
+
+
+def reference(trial: Trial, base: BaseModel) -> tuple[list[float], Any]:
+    """The trial as a tutorial would train it: peft, right padding, labels, every logit."""
+    template, corpus = Template(base.path), load_corpus(trial.data)
+    examples = encode_rows(corpus.sources["train"], template, trial.train.max_length)
+    mix = Mix({"train": len(examples)}, {"train": 1.0}, trial.seed)
+    model = attach(load(base.path, torch.float32, CPU), trial.adapter, trial.seed).train()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optim = trial.optim
+    optimizer = torch.optim.AdamW(trained, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
+    losses = []
+    for step in range(trial.train.steps):
+        batch = [examples[row] for _, row in mix.batch(step, trial.train.batch_size)]
+        for group in optimizer.param_groups:
+            group["lr"] = optim.lr * min(1.0, (step + 1) / optim.warmup_steps)
+        loss = labelled_loss(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, optim.max_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses, model
+
+
+def labelled_loss(model: Any, batch: list[Example]) -> torch.Tensor:
+    """transformers' own loss over a padded batch."""
+    width = max(len(example.ids) for example in batch)
+    ids = torch.tensor([example.ids + [0] * (width - len(example.ids)) for example in batch])
+    mask = torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in batch])
+    labels = [[-100] * e.prompt_length + e.ids[e.prompt_length :] + [-100] * (width - len(e.ids)) for e in batch]
+    return model(input_ids=ids, attention_mask=mask, labels=torch.tensor(labels), use_cache=False).loss
+
+
+def architecture(kind: str, folder: Path, base: BaseModel, **changed: Any) -> BaseModel:
+    """A tiny random model of another architecture, with the tiny model's tokenizer."""
+    import transformers
+
+    shape = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2, "pad_token_id": 0}
+    extra = {"Gemma3Text": {"head_dim": 8, "sliding_window": 64}, "Qwen3": {"head_dim": 8}}.get(kind, {})
+    if kind == "GPT2":
+        shape = {"vocab_size": 264, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.2}
+        extra = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+    config = getattr(transformers, f"{kind}Config")(**shape, **{**extra, **changed})
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(Path(base.path) / name, folder / name)
+    return dataclasses.replace(base, path=str(folder))

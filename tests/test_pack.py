@@ -1,0 +1,271 @@
+"""Many trials in one pack end as each would alone: the same numbers as plain peft and torch, whatever the neighbours do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+from plain import CPU, architecture, make, reference
+
+from jobs import fetch
+from jobs.config import BaseModel, Data, Model, Source, Trial
+from jobs.data import Template, encode_rows, load_corpus
+from jobs.evaluate import tally
+from jobs.finetune import World
+from jobs.model import restore
+from jobs.pack.check import why_not
+from jobs.pack.engine import NotPackable, Pack
+from jobs.pack.layout import build, divide, portion
+
+KINDS = ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Gemma2", "Phi3", "Phi", "Mistral", "GPT2", "GPTNeoX", "SmolLM3", "Granite", "Olmo2"]
+
+
+@pytest.fixture(scope="module")
+def base(cache: Path) -> BaseModel:
+    return fetch.prepare(Model(name="tiny", source="tiny"), cache)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of unequal length with a common beginning, and answers of one to three tokens."""
+    file = tmp_path_factory.mktemp("rows") / "train.jsonl"
+    words = ["alpha", "beta", "gamma"]
+    lines = [{"prompt": f"{words[i % 3]} " + "x" * (i % 11) + str(i), "completion": "ABC"[i % 3] * (1 + i % 2)} for i in range(120)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def varied(rows: Path) -> dict[int, Trial]:
+    """Three trials that differ in all that may differ within a pack."""
+    first = make(rows)
+    second = make(rows, rank=8, alpha=8.0, lr=1e-3, batch_size=9, max_norm=10.0, weight_decay=0.1)
+    third = dataclasses.replace(make(rows, rank=2, lr=3e-3, batch_size=3, max_norm=0.01, beta2=0.95), seed=7)
+    return {1: first, 2: second, 5: third}
+
+
+def open_pack(base: BaseModel, trials: dict[int, Trial], sharing: bool = True, world: World | None = None) -> Pack:
+    """A checked pack with all trials in it."""
+    pack = Pack(base, next(iter(trials.values())), world)
+    pack.sharing = sharing
+    assert why_not(pack, next(iter(trials.values()))) is None
+    for number, trial in trials.items():
+        pack.join(number, trial)
+    return pack
+
+
+def run(pack: Pack, steps: int) -> dict[int, list[float]]:
+    """Losses of each slot over some steps."""
+    losses: dict[int, list[float]] = {number: [] for number in pack.slots}
+    for _ in range(steps):
+        for number, metrics in pack.step(list(pack.slots)).items():
+            losses[number].append(metrics["train/loss"])
+    return losses
+
+
+def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseModel) -> None:
+    """A slot's losses and what it has learned against the tutorial's."""
+    trial = pack.slots[number].trial
+    expected, plain = reference(trial, base)
+    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-5
+    start, _ = pack.initial.draw(trial.adapter, trial.seed)
+    ended = pack.slots[number].adapter.written()
+    trained = {name.replace(".default.", "."): weight for name, weight in plain.named_parameters() if weight.requires_grad}
+    assert trained.keys() == ended.keys()
+    for name, weight in trained.items():
+        update = torch.linalg.norm(weight.detach() - start[name])
+        assert torch.linalg.norm(ended[name] - weight.detach()) <= 1e-4 * update, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_slot_ends_as_plain_peft_and_torch_end_it(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    pack = open_pack(model, varied(rows))
+    losses = run(pack, 20)
+    for number in pack.slots:
+        assert_ends_alike(pack, number, losses[number], model)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "Gemma3Text"])
+def test_without_a_shared_beginning_it_is_the_same(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    pack = open_pack(model, varied(rows), sharing=False)
+    losses = run(pack, 20)
+    for number in pack.slots:
+        assert_ends_alike(pack, number, losses[number], model)
+
+
+@pytest.mark.parametrize("kind", ["Gemma3Text", "Mistral"])
+def test_a_sliding_window_shorter_than_the_examples_is_kept(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    model = architecture(kind, tmp_path / "base", base, sliding_window=20)
+    pack = open_pack(model, {1: make(rows)})
+    assert_ends_alike(pack, 1, run(pack, 20)[1], model)
+
+
+def test_two_templates_in_one_batch_share_two_beginnings(base: BaseModel, tmp_path: Path) -> None:
+    kinds = {"tables": "You answer from tables.", "letters": "Reply with one letter."}
+    for name, system in kinds.items():
+        lines = [[{"role": "system", "content": system}, {"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "AB"[i % 2]}] for i in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"messages": line}) + "\n" for line in lines), encoding="utf-8")
+    data = Data(name="two", sources={name: Source(path=str(tmp_path / f"{name}.jsonl")) for name in kinds})
+    trial = dataclasses.replace(make(tmp_path / "tables.jsonl", batch_size=12), data=data)
+    shared, apart = open_pack(base, {1: trial}), open_pack(base, {1: trial}, sharing=False)
+    # The template's own beginning is common to both: one portion, or two where the beginnings part early.
+    assert sum(part.prefix for part in shared.share(1, shared.slots[1].course.batch(0))) >= 8
+    first, second = run(shared, 10)[1], run(apart, 10)[1]
+    assert max(abs(a - b) for a, b in zip(first, second, strict=True)) < 1e-5
+
+
+def test_loss_on_every_token_is_counted_once_per_example(base: BaseModel, rows: Path) -> None:
+    trial = make(rows, on="all")
+    pack = open_pack(base, {1: trial})
+    batch = pack.slots[1].course.batch(0)
+    got = pack.gradients({1: batch})[1]
+    plain = restore(base, None, torch.float32, CPU)
+    losses, count = 0.0, 0
+    for example in batch:
+        ids = torch.tensor([example.ids])
+        losses += float(torch.nn.functional.cross_entropy(plain(input_ids=ids, use_cache=False).logits[0, :-1], ids[0, 1:], reduction="sum"))
+        count += len(example.ids) - 1
+    assert abs(got - losses / count) < 1e-5
+
+
+def test_a_neighbour_that_is_not_a_number_leaves_a_gradient_bitwise_unchanged(base: BaseModel, rows: Path) -> None:
+    trials = varied(rows)
+    gradients = []
+    for poison in (0.01, float("nan"), float("inf")):
+        pack = open_pack(base, trials)
+        pack.slots[2].adapter.weights.data.fill_(poison)
+        pack.slots[2].adapter.refresh()
+        pack.gradients({number: slot.course.batch(0) for number, slot in pack.slots.items()})
+        gradients.append({number: pack.slots[number].adapter.gradient.clone() for number in (1, 5)})
+    assert all(torch.equal(gradients[0][number], other[number]) for other in gradients[1:] for number in (1, 5))
+    assert all(torch.isfinite(gradient).all() for gradient in gradients[1].values())
+
+
+def test_a_slot_that_diverges_fails_alone_and_by_name(base: BaseModel, rows: Path) -> None:
+    trials = {1: make(rows), 2: make(rows, lr=900.0, max_norm=1e30, warmup_steps=0, weight_decay=999.0, steps=60)}
+    pack = open_pack(base, trials)
+    for _ in range(60):
+        pack.step([1, 2])
+        if pack.failure(2):
+            break
+    assert "not finite at step" in (pack.failure(2) or "") and "optim.lr=900.0" in (pack.failure(2) or "")
+    assert pack.failure(1) is None
+    assert torch.isfinite(pack.slots[1].adapter.weights).all()
+
+
+def test_passes_of_any_size_give_the_same_step(base: BaseModel, rows: Path) -> None:
+    losses = []
+    for budget in (10**6, 150, 16):
+        pack = open_pack(base, varied(rows))
+        pack.budget = budget
+        losses.append(run(pack, 5))
+    for other in losses[1:]:
+        assert max(abs(a - b) for number in other for a, b in zip(losses[0][number], other[number], strict=True)) < 1e-5
+
+
+def test_a_pass_keeps_to_its_budget_and_loses_no_example(base: BaseModel, rows: Path) -> None:
+    examples = encode_rows(load_corpus(make(rows).data).sources["train"][:40], Template(base.path), 128)
+    parts = portion(1, examples[:20], 0.5) + portion(2, examples[20:], 0.25)
+    for budget in (10**6, 300, 100, 1):
+        passes = list(divide(parts, budget))
+        seen = sorted((part.slot, row) for group in passes for part in group for row in part.rows)
+        assert seen == [(1, row) for row in range(20)] + [(2, row) for row in range(20)]
+        assert all(sum(p.num_tokens for p in group) <= budget or sum(len(p.rows) for p in group) == 1 for group in passes)
+        for group in passes:
+            layout = build(group, CPU)
+            assert layout.ids.shape[1] == sum(part.num_tokens for part in group)
+            assert layout.segments[-1].stop == layout.ids.shape[1]
+
+
+def test_a_pack_that_is_taken_up_again_ends_bitwise_as_an_undisturbed_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    trials = varied(rows)
+    whole = open_pack(base, trials)
+    run(whole, 10)
+    for number in trials:
+        whole.save(number, tmp_path / str(number))
+    run(whole, 10)
+    again = Pack(base, trials[1])
+    assert why_not(again, trials[1]) is None
+    for number, trial in trials.items():
+        again.join(number, trial, tmp_path / str(number))
+    run(again, 10)
+    for number in trials:
+        assert torch.equal(whole.slots[number].adapter.weights, again.slots[number].adapter.weights)
+        assert again.slots[number].step == 20
+
+
+def test_joining_and_leaving_does_not_touch_the_others(base: BaseModel, rows: Path) -> None:
+    trials = varied(rows)
+    pack = open_pack(base, {1: trials[1]})
+    losses = run(pack, 6)[1]
+    pack.join(2, trials[2])
+    losses += run(pack, 6)[1]
+    pack.leave(2)
+    losses += run(pack, 8)[1]
+    assert_ends_alike(pack, 1, losses, base)
+
+
+def test_the_adapter_of_a_slot_is_an_ordinary_peft_adapter_and_scores_alike(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    pack = open_pack(base, varied(rows))
+    run(pack, 20)
+    own = pack.evaluate([2])[2]
+    pack.save(2, tmp_path / "kept")
+    model = restore(base, tmp_path / "kept" / "model", torch.float32, CPU)
+    _, _, valid = pack.corpus(pack.slots[2].trial)
+    plain = tally(model, valid, pack.template.eos_id, 2048)
+    assert (own.tokens, own.exact, own.rows) == (plain.tokens, plain.exact, plain.rows)
+    assert abs(own.loss - plain.loss) < 1e-3
+
+
+def worker(rank: int, size: int, trials: dict[int, Trial], base: BaseModel, folder: Path) -> None:
+    """One of two data-parallel processes."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=size)
+    pack = open_pack(base, trials, world=World(rank, size))
+    run(pack, 10)
+    found = pack.evaluate(list(trials))
+    if rank == 0:
+        state = {number: slot.adapter.weights.data for number, slot in pack.slots.items()}
+        torch.save((state, {number: (t.loss, t.exact, t.rows) for number, t in found.items()}), folder / "found.pt")
+
+
+def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    trials = varied(rows)
+    pack = open_pack(base, trials)
+    run(pack, 10)
+    alone = pack.evaluate(list(trials))
+    processes.spawn(worker, (2, trials, base, tmp_path), nprocs=2)  # type: ignore[attr-defined]
+    state, found = torch.load(tmp_path / "found.pt", weights_only=True)
+    for number, slot in pack.slots.items():
+        start, _ = pack.initial.draw(slot.trial.adapter, slot.trial.seed)
+        assert torch.allclose(slot.adapter.weights.data, state[number], atol=2e-5)
+        assert found[number][1:] == (alone[number].exact, alone[number].rows)
+        assert abs(found[number][0] - alone[number].loss) < 1e-2
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("StableLm", "keyword arguments"), ("Bloom", "losses differ"), ("Lfm2", "differ"), ("GPT2", "dropout 0.1")])
+def test_a_model_that_does_not_fit_is_told_apart_with_the_reason(kind: str, reason: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    changes: dict[str, dict[str, Any]] = {"GPT2": {"resid_pdrop": 0.1}, "Lfm2": {"layer_types": ["conv", "full_attention"]}}
+    changed = changes.get(kind, {})
+    model = architecture(kind, tmp_path / "base", base, **changed)
+    trial = make(rows)
+    try:
+        said = why_not(Pack(model, trial), trial)
+    except NotPackable as error:
+        said = str(error)
+    assert said and reason in said
+
+
+def test_a_checkpoint_of_another_rank_is_refused(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    pack = open_pack(base, varied(rows))
+    pack.save(1, tmp_path / "kept")
+    shutil.copytree(tmp_path / "kept", tmp_path / "copy")
+    with pytest.raises(ValueError, match="another rank"):
+        pack.join(2, varied(rows)[2], tmp_path / "copy")
