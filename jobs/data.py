@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,10 @@ def load_corpus(data: Data) -> Corpus:
     problems: list[str] = []
     if data.sources and not any(source.weight for source in data.sources.values()):
         problems.append("data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
-    files = find_files(data, problems)
+    try:
+        files = find_files(data, problems)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise ValueError(f"data.folder: {data.folder} cannot be read: {error.strerror}") from None
     read = {use: rows for use, path in files.items() if (rows := try_read(use, path, data.instruction, problems))}
     if problems:
         raise ValueError("\n".join(problems))
@@ -117,6 +121,8 @@ def find_folder_files(folder: str, problems: list[str]) -> dict[str, str]:
     found = {}
     for split in ("train", "valid", "test"):
         paths = [str(place / (split + extension)) for extension in EXTENSIONS if (place / (split + extension)).is_file()]
+        odd = [path for extension in EXTENSIONS if os.path.lexists(path := place / (split + extension)) and not path.is_file()]
+        problems += [f"data.folder: {path} is {'a folder' if path.is_dir() else 'a link to no file'}; it must be a file" for path in odd]
         if len(paths) > 1:
             problems.append(f"data.folder: {' and '.join(paths)} both hold {split} rows; remove one")
         if paths:

@@ -21,6 +21,8 @@ from jobs.config import BaseModel
 
 LAYOUT = "config.json, model.safetensors and tokenizer.json"
 FILES = ("config.json", "generation_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+SILENT = ("Model", "ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
+"""Ends of the names of architectures without a head for the next token. GPT-2's LMHeadModel has one."""
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit: a larger header means that the file is something else."""
 
@@ -41,7 +43,7 @@ def problems(folder: Path, tokenizer: bool = True) -> list[str]:
 def _adapter_problem(folder: Path) -> str:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
-        return f"it is a LoRA adapter for {base}, not a whole model; name that base, or merge the adapter into it first"
+        return f"it is a LoRA adapter for {base or 'another model'}, not a whole model; name that base, or merge the adapter into it first"
     return "it is a LoRA adapter, not a whole model; name its base, or merge the adapter into it first"
 
 
@@ -52,8 +54,11 @@ def _config_problems(path: Path) -> list[str]:
         content = json.loads(path.read_text())
     except ValueError as error:
         return [f"config.json is not JSON ({error})"]
-    if not isinstance(content, dict) or not content.get("model_type"):
+    if not isinstance(content, dict) or not isinstance(content.get("model_type"), str) or not content["model_type"]:
         return ["config.json has no model_type, so it is not a transformers configuration"]
+    names = [name for name in content.get("architectures") or [] if isinstance(name, str)]
+    if content.get("is_encoder_decoder") or (names and all(name.endswith(SILENT) and not name.endswith("LMHeadModel") for name in names)):
+        return [f"it is a {content['model_type']} ({', '.join(names) or 'encoder and decoder'}), which does not continue a text"]
     return []
 
 
@@ -61,7 +66,7 @@ def _weight_problems(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         try:
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            shards = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
         except (ValueError, KeyError, TypeError, AttributeError):
             return [f"{index.name} has no readable weight_map"]
     else:

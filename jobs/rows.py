@@ -9,7 +9,7 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,10 @@ def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
     remedy at the first thing that is wrong.
     """
     path = Path(path).expanduser()
-    check_file(path)
+    try:
+        check_file(path)
+    except OSError as error:  # a folder on the way that may not be entered, a name that is too long
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     unit = "row" if path.suffix.lower() == ".parquet" else "line"
     rows: list[Row] = []
     first: tuple[int, str] | None = None
@@ -77,6 +80,8 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path}: cannot read {path.suffix or 'a file without extension'}; use one of {', '.join(EXTENSIONS)}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a file")
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link to {path.readlink()}, where there is no file; mend the link or name the file itself")
     if not path.exists():
         raise ValueError(f"{path} does not exist; {describe_neighbours(path)}")
 
@@ -119,9 +124,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
-            reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
-            whole = "; the file is one JSON array, write one object per line" if number == 1 and line.lstrip().startswith("[") else ""
-            raise ValueError(f"{path}, line {number}: broken JSON: {reason}{whole}") from None
+            if isinstance(error, json.JSONDecodeError):
+                reason = f"{error.msg} at character {error.pos + 1}"
+            else:
+                reason = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
+            whole = "the file is one JSON array, " if number == 1 and line.lstrip().startswith("[") else ""
+            raise ValueError(f"{path}, line {number}: broken JSON: {reason}; {whole}write one object per line") from None
 
 
 def read_csv(path: Path) -> Iterator[tuple[int, Any]]:
@@ -129,8 +137,10 @@ def read_csv(path: Path) -> Iterator[tuple[int, Any]]:
     line = 1
     try:
         names = reader.fieldnames or []
+        check_twice(path, names)
         if names and not {"prompt", "completion"} <= set(names):
-            raise ValueError(f'{path} needs the columns "prompt" and "completion", found {quote(names)}; rename them in the first line')
+            remedy = "separate them with commas" if len(names) == 1 else "rename them in the first line"
+            raise ValueError(f'{path} needs the columns "prompt" and "completion", found {quote(names)}; {remedy}')
         for record in reader:
             if None in record:
                 raise ValueError(f"{path}, line {reader.line_num}: more fields than columns; put texts that hold a comma in double quotes")
@@ -140,18 +150,30 @@ def read_csv(path: Path) -> Iterator[tuple[int, Any]]:
         raise ValueError(f"{path}, after line {line}: broken CSV: {error}; check the quotes, or use .jsonl") from None
 
 
+def check_twice(path: Path, names: Iterable[str]) -> None:
+    """Raise ValueError when a column that is read stands in a table twice: neither can be preferred."""
+    names = list(names)
+    twice = [name for name in ("prompt", "completion", "messages") if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path} has {quote(twice)} as the name of {names.count(twice[0])} columns; rename or remove the others")
+
+
 def read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow  # 0.3 s, and needed for this format only
     import pyarrow.parquet
 
     try:
+        check_twice(path, pyarrow.parquet.read_schema(path).names)
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
     wanted = [name for name in ("prompt", "completion", "messages") if name in table.column_names]
     if "messages" not in wanted and len(wanted) < 2:
         raise ValueError(f"{path} needs the columns {COLUMNS}; found {quote(table.column_names)}")
-    yield from enumerate(table.select(wanted).to_pylist(), start=1)
+    try:
+        yield from enumerate(table.select(wanted).to_pylist(), start=1)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} holds a text that is not UTF-8 ({error.object[:20]!r}); write it as UTF-8") from None
 
 
 def find_shape(record: Any) -> str:
@@ -198,6 +220,8 @@ def read_messages(record: dict[str, Any], place: str) -> Row:
         raise Malformed("has no prompt: a message from the user must come before the answer")
     # A system message is the same in many rows, as an instruction is: two prompts are equal when the rest is.
     asked = [message["content"] for message in checked[:-1] if message["role"] != "system"]
+    if not any(text.strip() for text in asked):
+        raise Malformed("has no prompt: all that comes before the answer is empty or from the system; add a message from the user")
     return Row(messages=checked, key=normalise("\n".join(asked)), place=place)
 
 

@@ -35,11 +35,16 @@ class Template:
         self.folder = Path(folder).expanduser()
         if not (self.folder / "tokenizer.json").is_file():
             raise ValueError(f"{self.folder} has no tokenizer.json; model.path must be a folder in the Hugging Face layout")
-        self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        try:
+            self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        except Exception as error:  # noqa: BLE001  # the library has no exception of its own
+            raise ValueError(f"{self.folder / 'tokenizer.json'} is no tokenizer: {error}; fetch it again") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         settings = read_json(self.folder / "tokenizer_config.json")
         self.special_tokens = find_special_tokens(settings, read_json(self.folder / "special_tokens_map.json"))
+        if odd := [name for name, token in self.special_tokens.items() if not isinstance(token, str)]:
+            raise ValueError(f"{self.folder / 'tokenizer_config.json'}: {odd[0]} must be a text, or an object with its text as content")
         self.chat_template = find_template(self.folder, settings) or self._plain()
         """The template's source, for exported models."""
         self._compiled = compile_template(self.chat_template, self.folder)
@@ -53,6 +58,9 @@ class Template:
         """The same as text."""
         self.end_of_turn: str = self.eos_tokens[0] if end_of_turn is None else self.eos_tokens[self.eos_ids.index(end_of_turn)]
         """What ends an answer."""
+        config = read_json(self.folder / "config.json")
+        self.vocab_size: int | None = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+        """Tokens that the model knows, where its configuration says so."""
 
     def render(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool) -> str:
         """The text of a conversation. Raises ValueError with the template's own reason when it refuses the messages."""
@@ -67,7 +75,7 @@ class Template:
                 add_generation_prompt=add_generation_prompt,
                 enable_thinking=False,
             )
-        except (TemplateError, TypeError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
             raise ValueError(f"the chat template of {self.folder.name} refuses messages from {roles}: {error}") from error
 
@@ -109,7 +117,11 @@ class Template:
         for file in ("generation_config.json", "config.json"):
             value = read_json(self.folder / file).get("eos_token_id")
             named += value if isinstance(value, list) else [value]
-        found = list(dict.fromkeys(number for number in [*named, end_of_turn] if number is not None))
+        wrong = [number for number in named if number is not None and not isinstance(number, int)]
+        if wrong:
+            raise ValueError(f"{self.folder} has the eos_token_id {wrong[0]!r}, which is no number; correct its generation_config.json")
+        known = self._tokenizer.id_to_token
+        found = list(dict.fromkeys(number for number in [*named, end_of_turn] if number is not None and known(number) is not None))
         if not found:
             raise ValueError(f"{self.folder} names no end-of-text token; set eos_token in its tokenizer_config.json")
         return found
@@ -166,9 +178,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: broken JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(found).__name__}")
+    return found
 
 
 def find_special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
@@ -177,7 +192,7 @@ def find_special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
     for source in reversed(sources):
         for name in TOKEN_NAMES:
             if source.get(name) is not None:
-                tokens[name] = source[name]["content"] if isinstance(source[name], dict) else source[name]
+                tokens[name] = source[name].get("content") if isinstance(source[name], dict) else source[name]
     return tokens
 
 
@@ -185,7 +200,10 @@ def find_template(folder: Path, settings: dict[str, Any]) -> str | None:
     """Source of the chat template: chat_template.jinja before the setting of that name, and of several the one named "default"."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
     found = settings.get("chat_template") or read_json(folder / "chat_template.json").get("chat_template")
     if isinstance(found, list):
         found = {entry["name"]: entry["template"] for entry in found}

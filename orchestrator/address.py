@@ -33,6 +33,8 @@ def resolve(uri: str) -> str:
 
     Raises TrackingError when the form is not one that is supported. Touches neither disk nor network.
     """
+    if not uri.strip():
+        raise TrackingError("tracking.uri is empty; leave it out for SQLite under the storage folder, or name a server: http://HOST:5000")
     scheme, separator, rest = uri.partition("://")
     dialect = scheme.partition("+")[0].lower()
     if not separator or dialect == "file":
@@ -45,9 +47,14 @@ def resolve(uri: str) -> str:
         near = difflib.get_close_matches(dialect, SCHEMES, n=1)
         hint = f"did you mean tracking.uri={near[0]}://{mask('://' + rest)[3:]}?" if near else f"use one of {', '.join(SCHEMES)}"
         raise TrackingError(f"tracking.uri={mask(uri)}: {dialect} is not supported; {hint}")
-    if not urlsplit(uri).hostname:
+    try:
+        parts = urlsplit(uri)
+        named, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise TrackingError(f"tracking.uri={mask(uri)}: {error}; write it as tracking.uri=http://HOST:5000") from error
+    if not named:
         raise TrackingError(f"tracking.uri={mask(uri)} names no host; write it as tracking.uri=http://HOST:5000")
-    return uri.rstrip("/")
+    return f"{dialect}://{rest}".rstrip("/")
 
 
 def _not_an_address(uri: str) -> str:

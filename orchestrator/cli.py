@@ -102,8 +102,8 @@ def compose(overrides: list[str], folder: str | None) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replace=True)
-    if folder is not None and not Path(folder).is_dir():
-        raise InputError(f"--config-dir {folder}: no such folder")
+    if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
+        raise InputError(f"--config-dir {folder}: {'this user may not read it' if os.path.isdir(folder) else 'no such folder'}")
     search = [f"hydra.searchpath=[file://{Path(folder).resolve()}]"] if folder else []
     prepared, found = prepare(overrides, folder)
     try:
@@ -142,8 +142,10 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
             found.append((text[:40], "is not of the form name=value"))
             continue
         sign, name, value = match[1] or "", match[2], match[4]
-        if name.split(".")[0] == "hydra":
-            found.append((name, "no such setting"))
+        if re.split(r"[./@]", name)[0] == "hydra" or (re.search(r"[/@:]", name) and name not in known):
+            found.append((name, "no such setting" + suggestion(name, [*known])))
+        elif not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+            found.append((name, "no such setting; on the command line a name has ASCII letters, digits and _, joined by single dots"))
         elif name in known and sign != "~":
             found += (wrong := choice_problems(name, value, known))
             prepared += [] if wrong else [f"{'+' if name in ADDED else ''}{name}={value}"]
@@ -178,8 +180,10 @@ def grammar_problems(override: str, name: str, value: str) -> list[tuple[str, st
 
     try:
         parsed = OverridesParser.create().parse_overrides([override])[0]
-    except HydraException as error:
-        return [(name, f"cannot read the value {value!r}: {first_line(error)}; put quotes around it: '{name}=\"...\"'")]
+    except HydraException:
+        nested = "put quotes around the texts in it; a name in it has ASCII letters, digits and _"
+        remedy = nested if value[:1] in ("{", "[") else f"put quotes around it: '{name}=\"...\"'"
+        return [(name, f"cannot read the value {value!r}; {remedy}")]
     if parsed.is_sweep_override():
         return [(name, f"{value!r} is several values; a search space tries several: see conf/sweep/, or quote the text")]
     return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def find(config: Config, scratch: Path) -> Path:
 
 def local_folder(uri: str) -> Path | None:
     """The folder that a model_uri names, None for one that the tracking store resolves."""
-    return None if "://" in uri or uri.startswith(("models:", "runs:")) else Path(uri).expanduser()
+    return None if "://" in uri or uri.startswith(("models:", "runs:")) else Path(os.path.expanduser(uri))
 
 
 def store_address(config: Config) -> str:

@@ -46,9 +46,18 @@ class Knob:
     def __post_init__(self) -> None:
         where = f"{self.path} ({self.type})"
         if self.type in ("choice", "grid"):
-            require((bool(self.values), f"{where} needs `values`, a list with at least one value"))
+            values = self.values or []
+            twice = next((value for value in values if values.count(value) > 1), None) if self.type == "grid" else None
+            require(
+                (bool(values), f"{where} needs `values`, a list with at least one value"),
+                (twice is None, f"{where}: {twice} stands twice in `values`, and two trials of a grid would be the same"),
+            )
         elif self.type == "linked":
-            require((self.to is not None, f"{where} needs `to`, the dotted path of another searched setting"))
+            finite = math.isfinite(self.times) and math.isfinite(self.plus)
+            require(
+                (self.to is not None, f"{where} needs `to`, the dotted path of another searched setting"),
+                (finite, f"{where}: `times` and `plus` must be finite, got {self.times} and {self.plus}"),
+            )
         else:
             self._check_range(where)
         stepped = self.step is None or self.type in ("uniform", "randint")
@@ -60,11 +69,11 @@ class Knob:
         whole = low == int(low) and high == int(high) if math.isfinite(low) and math.isfinite(high) else False
         require(
             (math.isfinite(low) and math.isfinite(high), f"{where}: `low` and `high` must be finite, got {low} and {high}"),
-            (low <= high, f"{where}: `low` ({low:g}) must not be above `high` ({high:g})"),
+            (not low > high, f"{where}: `low` ({low:g}) must not be above `high` ({high:g})"),
             (self.type != "loguniform" or low > 0, f"{where}: `low` must be above 0 on a logarithmic scale, got {low:g}"),
-            (self.step is None or self.step > 0, f"{where}: `step` must be above 0, got {self.step}"),
+            (self.step is None or 0 < self.step < math.inf, f"{where}: `step` must be a finite number above 0, got {self.step}"),
             (self.type != "randint" or whole, f"{where}: `low` and `high` must be whole numbers"),
-            (self.type != "randint" or self.step is None or self.step == int(self.step), f"{where}: `step` must be a whole number"),
+            (self.type != "randint" or self.step is None or self.step % 1 == 0, f"{where}: `step` must be a whole number"),
         )
 
     def describe(self) -> str:

@@ -224,6 +224,12 @@ def test_a_repository_without_a_usable_model_says_why(hub: Hub, tmp_path: Path):
     assert result["error"].startswith(f"ValueError: model.id owner/name at {FIRST}: no model.safetensors in it")
 
 
-def test_an_id_that_is_no_repository_name_is_bad_input(tmp_path: Path):
-    result, _ = fetched(repository_model(id="not a name"), tmp_path)
-    assert result["error"].startswith("ValueError: model.id not a name is no repository name, which looks like owner/name")
+@pytest.mark.parametrize("id", ["not a name", "../..", "a/b/c", "/a"])
+def test_an_id_that_is_no_repository_name_is_bad_input(id: str):
+    with pytest.raises(ValueError, match="model.id must be a repository of the Hugging Face hub, OWNER/NAME"):
+        repository_model(id=id)
+
+
+def test_an_id_that_only_the_hub_refuses_is_bad_input(tmp_path: Path):
+    result, _ = fetched(repository_model(id="two--dashes"), tmp_path)
+    assert result["error"].startswith("ValueError: model.id two--dashes is no repository name, which looks like owner/name")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,28 @@ SETTINGS = [
     (["tracking.uri=databricks://x", "adapter.rank=0", "optim.lrr=1"], ["3 problems", "databricks is not supported", "optim.lrr"]),
     (["tracking.uri=mlruns"], ["tracking.uri", "MLflow no longer keeps runs as plain files", "sqlite:///"]),
     (["tracking.uri=localhost:5000"], ["did you mean tracking.uri=http://localhost:5000?"]),
+    (["tracking.uri="], ["tracking.uri   is empty; leave it out"]),
+    (["tracking.uri=http://[::1"], ["Invalid IPv6 URL", "http://HOST:5000"]),
+    (["tracking.uri=http://h:99999"], ["http://h:99999: Port out of range"]),
+    (["tracking.model=a/b"], ["tracking.model", "'a/b'"]),
+    (["tracking.experiment=" + "x" * 501], ["tracking.experiment   must have 1 to 500 characters, got 501"]),
+    (["tracking.patience_seconds=inf"], ["between 0 and 86400, got inf"]),
+    (["model.name=../../x"], ["model.name", "'../../x'"]),
+    (["data.name="], ["data.name", "letters, digits"]),
+    (["model=hub", "model.id=../.."], ["1 problem", "OWNER/NAME, got '../..'"]),
+    (["train.steps=99999999999999999999"], ["train.steps", "below 2**31"]),
+    (["train.steps=1e400"], ["train.steps", "finite number, got inf"]),
+    (["job.resamples=99999999999"], ["job.resamples", "between 100 and 1000000"]),
+    (["optim..lr=3"], ["optim..lr", "single dots"]),
+    (["+data.sources.größe.path=x.jsonl"], ["data.sources.größe.path", "ASCII"]),
+    (["optim@other=adamw"], ["optim@other", "did you mean optim?"]),
+    (["hydra/launcher=basic"], ["hydra/launcher   no such setting"]),
+    (["data.sources={größe: {path: x}}"], ["put quotes around the texts in it"]),
+    (["storage=/etc/passwd/x"], ["lies below /etc/passwd, which is a file"]),
+    (["storage=/tmp/" + "a" * 400], ["storage", "File name too long"]),
+    (["storage=file:/tmp/x"], ["storage", "neither a folder nor a file:// URI"]),
+    (["data=files", "data.folder=/tmp/" + "a" * 400], ["data.folder", "File name too long"]),
+    (["+data.sources.long={path: " + "a" * 400 + ".jsonl}"], ["data.sources.long", "File name too long"]),
     (["job=predict"], ["model_uri", "prompt"]),
     (["dry_run"], ["dry_run", "name=value"]),
     (["--nosuch"], ["--nosuch", "--help"]),
@@ -74,6 +98,29 @@ SETTINGS = [
     (["model=path"], ["model.path"]),
     (["data=files"], ["data.folder"]),
 ]
+
+
+KNOBS = [
+    ("{path: adapter.rank, type: choice, values: 4}", ["1 problem", "sweep.space.r.values   must be a list, got 4"]),
+    ("{path: adapter.rank, type: choice, values: [null]}", ["must be a number or a text, got null"]),
+    ("{path: adapter.rank, type: grid, values: [4, 4]}", ["4 stands twice"]),
+    ("{path: optim.lr, type: uniform, low: nan, high: 1}", ["1 problem", "must be finite, got nan and 1.0"]),
+    ("{path: optim.lr, type: uniform, low: 0.1, high: 0.2, step: inf}", ["`step` must be a finite number above 0, got inf"]),
+    ("{path: adapter.alpha, type: linked, to: adapter.rank, times: nan}", ["`times` and `plus` must be finite, got nan"]),
+    ("{path: data.sources.x.weight, type: choice, values: [4], optional: true}", ["sweep.num_trials", "do not exist: r"]),
+]
+
+
+@pytest.mark.parametrize(("knob", "expected"), KNOBS, ids=[knob for knob, _ in KNOBS])
+def test_a_bad_knob_is_named_with_its_remedy(refuse: Callable[..., str], knob: str, expected: list[str]) -> None:
+    message = refuse(f"sweep.space={{r: {knob}}}", "sweep.num_trials=5")
+    for part in expected:
+        assert part in message
+
+
+def test_a_trial_that_would_draw_from_no_source_is_named_before_anything_starts(refuse: Callable[..., str]) -> None:
+    knobs = [f"{name}: {{path: data.sources.{name}.weight, type: choice, values: [0, 1]}}" for name in ("terms", "titles")]
+    assert "would train on nothing: data.sources.terms.weight" in refuse(f"sweep.space={{{', '.join(knobs)}}}", "sweep.num_trials=20")
 
 
 @pytest.mark.parametrize(("arguments", "expected"), SETTINGS, ids=[" ".join(arguments)[:50] for arguments, _ in SETTINGS])
@@ -90,6 +137,16 @@ FILES: list[tuple[str, dict[str, str], list[str]]] = [
     ("blank answer", {"train.jsonl": lines(ROW, {"prompt": "x", "completion": " "})}, ["line 2"]),
     ("broken", {"train.jsonl": lines(*[ROW] * 16, '{"prompt": "x", ', ROW)}, ["line 17"]),
     ("two files", {"train.jsonl": lines(ROW), "train.csv": "prompt,completion\na,b\n"}, ["train.jsonl", "train.csv"]),
+    ("old line ends", {"train.jsonl": lines(*[ROW] * 3).replace("\n", "\r")}, ["line 1", "write one object per line"]),
+    ("deep", {"train.jsonl": "[" * 100_000}, ["nested too deeply", "one JSON array"]),
+    ("digits", {"train.jsonl": lines('{"prompt": ' + "9" * 5000 + "}")}, ["a number with too many digits"]),
+    (
+        "system only",
+        {"train.jsonl": lines({"messages": [{"role": r, "content": "x"} for r in ("system", "assistant")]})},
+        ["line 1", "message from the user"],
+    ),
+    ("column twice", {"train.csv": "prompt,prompt,completion\na,b,c\n"}, ['"prompt" as the name of 2 columns', "rename or remove"]),
+    ("semicolons", {"train.csv": "prompt;completion\na;b\n"}, ['"prompt;completion"', "separate them with commas"]),
     (
         "two shapes",
         {"train.jsonl": lines(ROW, {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]})},
@@ -116,8 +173,78 @@ def test_bad_data_is_named_with_file_and_place(
         assert part in message
 
 
+def test_a_bad_parquet_file_is_named(refuse: Callable[..., str], tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = pyarrow.array(["a", "b"])
+    tables = {
+        "twice": (
+            pyarrow.Table.from_arrays([text, text, text], names=["prompt", "prompt", "completion"]),
+            '"prompt" as the name of 2 columns',
+        ),
+        "latin1": (pyarrow.table({"prompt": pyarrow.array([b"a\xff", b"b"]).view(pyarrow.string()), "completion": text}), "not UTF-8"),
+    }
+    for name, (table, expected) in tables.items():
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet")
+        message = refuse(f"+data.sources.mine={{path: {tmp_path / name}.parquet}}")
+        assert expected in message and f"{name}.parquet" in message
+
+
+def test_a_folder_or_a_dead_link_in_the_place_of_a_file_is_named(refuse: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").symlink_to(tmp_path / "train.jsonl")
+    assert "train.jsonl is a link to no file; it must be a file" in refuse("data=files", f"data.folder={tmp_path}")
+    assert f"is a link to {tmp_path / 'train.jsonl'}, where there is no file" in refuse(f"data.valid={tmp_path / 'train.jsonl'}")
+    (tmp_path / "train.jsonl").unlink()
+    (tmp_path / "train.jsonl").mkdir()
+    assert "train.jsonl is a folder; it must be a file" in refuse("data=files", f"data.folder={tmp_path}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_what_this_user_may_not_read_or_write_is_named(refuse: Callable[..., str], tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    try:
+        for setting in (f"data.folder={closed}", f"data.folder={closed}/x", f"data.valid={closed}/v.jsonl"):
+            assert "cannot be read: Permission denied" in refuse("data=files", "data.folder=.", setting)
+        assert "Permission denied; choose another one" in refuse(f"storage={closed}/x")
+        closed.chmod(0o555)
+        assert "is not open to this user" in refuse(f"storage={closed}/x")
+    finally:
+        closed.chmod(0o755)
+
+
 def test_a_missing_source_file_is_named(refuse: Callable[..., str]) -> None:
     assert "nosuch.jsonl" in refuse("+data.sources.mine={path: nosuch.jsonl, weight: 0.5}")
+
+
+MODELS: list[tuple[str, str | bytes, str]] = [
+    ("config.json", '{"model_type": "bert", "architectures": ["BertModel"]}', "it is a bert (BertModel), which does not continue a text"),
+    ("config.json", '{"model_type": "t5", "is_encoder_decoder": true}', "does not continue a text"),
+    ("config.json", '{"model_type": 5}', "config.json has no model_type"),
+    ("config.json", '{"model_type": "llama", "vocab_size": 100}', "its tokenizer is another model's"),
+    ("model.safetensors", b"\x08", "model.safetensors is broken"),
+    ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', "no 3 in it"),
+    ("tokenizer.json", '{"a": 1}', "tokenizer.json is no tokenizer"),
+    ("tokenizer_config.json", "[1]", "tokenizer_config.json must hold a JSON object"),
+    ("tokenizer_config.json", '{"eos_token": 5}', "tokenizer_config.json: eos_token must be a text"),
+    ("tokenizer_config.json", '{"eos_token": {"x": 1}}', "tokenizer_config.json: eos_token must be a text"),
+    ("chat_template.jinja", "{{ 1 / 0 }}", "division by zero"),
+    ("chat_template.jinja", b"\xff\xfe", "chat_template.jinja is not UTF-8"),
+    ("generation_config.json", '{"eos_token_id": "x"}', "eos_token_id 'x', which is no number"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), MODELS, ids=[f"{name} {expected[:30]}" for name, _, expected in MODELS])
+def test_a_broken_model_folder_is_named_with_what_is_wrong(
+    refuse: Callable[..., str], cache: Path, tmp_path: Path, name: str, content: str | bytes, expected: str
+) -> None:
+    folder = tmp_path / "a model"
+    shutil.copytree(fetch.prepare(Model(name="tiny", source="tiny"), cache).path, folder)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    message = refuse("model=path", f"model.path={folder}", "model.name=mine")
+    assert expected in message and "a model" in message
 
 
 def test_a_model_folder_that_is_no_model_says_what_it_lacks(refuse: Callable[..., str], tmp_path: Path) -> None:

@@ -153,6 +153,13 @@ def test_generation_stops_at_every_token_that_ends_a_text_or_a_turn(tmp_path: Pa
     assert (template.eos_id, template.end_of_turn) == (0, "<|/turn|>")
 
 
+def test_an_end_of_text_that_the_tokenizer_does_not_know_ends_nothing(tmp_path: Path) -> None:
+    template = Template(make_model(tmp_path / "plain", CHATML))
+    folder = make_model(tmp_path / "odd", CHATML)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [123456789]}', encoding="utf-8")
+    assert Template(folder).eos_tokens == template.eos_tokens
+
+
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no tokenizer\.json"):
         Template(tmp_path)
