@@ -10,7 +10,7 @@ import torch
 
 from jobs.config import BaseModel
 from jobs.data import Template, shorten
-from jobs.evaluate import answer
+from jobs.evaluate import answer, out_of_memory
 from jobs.model import pick_device, restore
 from jobs.rows import prompt_messages
 
@@ -23,7 +23,13 @@ def predict(base: BaseModel, folder: Path, prompt: str) -> str:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     template = Template(base.path)
     trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
-    model = restore(base, trained, torch.float32, pick_device())
+    try:
+        model = restore(base, trained, torch.float32, pick_device())
+    except Exception as error:  # peft and safetensors have many for a broken folder
+        if out_of_memory(error):
+            raise MemoryError(f"out of memory while loading {trained}; a smaller model, or a larger machine, helps") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"cannot load {trained}: {type(error).__name__}: {reason}; fetch the version again") from error
     return answer(model, [encode_prompt(prompt, task, template)], template, task["max_new_tokens"], lambda rows: None)[0]
 
 

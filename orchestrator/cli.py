@@ -42,6 +42,9 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str]) -> int:
     """Compose, build, plan and do what the configuration's job says."""
+    for argument in arguments:
+        if not argument.isascii() and argument != argument.encode(errors="replace").decode():
+            raise InputError(f"{argument.encode(errors='replace').decode()} is not UTF-8; type it in a terminal that is set to UTF-8")
     flags, overrides = split_flags(arguments)
     if "--help" in flags:
         print(report.usage(choices()))

@@ -16,7 +16,10 @@ from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
 
-NEEDED = {"base.json": ("name", "source", "id", "revision", "path"), "task.json": ("instruction", "max_new_tokens", "max_length")}
+NEEDED: dict[str, dict[str, type]] = {
+    "base.json": dict.fromkeys(("name", "source", "id", "revision", "path"), str),
+    "task.json": {"instruction": str, "max_new_tokens": int, "max_length": int},
+}
 """What a version must hold, by file."""
 
 
@@ -80,16 +83,16 @@ def store_address(config: Config) -> str:
 
 def check_version(uri: str, folder: Path) -> None:
     """Raise InputError unless `folder` is a version that this project registered."""
-    for name, keys in NEEDED.items():
+    for name, kinds in NEEDED.items():
         try:
-            held = json.loads((folder / name).read_text(encoding="utf-8"))
-            lacks = [key for key in keys if key not in held]
+            held = dict(json.loads((folder / name).read_text(encoding="utf-8")))
+            lacks = [key for key, kind in kinds.items() if not isinstance(held.get(key), kind) or (kind is int and held[key] < 1)]
         except OSError as error:
             problem = f"{folder} has no {name} that can be read ({error.strerror})"
         except (ValueError, TypeError) as error:
             problem = f"{folder / name} is not a JSON object ({error})"
         else:
-            problem = f"{folder / name} lacks {', '.join(lacks)}" if lacks else None
+            problem = f"{folder / name} has no usable {', '.join(lacks)}" if lacks else None
         if problem:
             raise InputError(f"model_uri {uri}: {problem}; it is not a version that this project registered")
 

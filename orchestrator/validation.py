@@ -247,6 +247,10 @@ def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, st
     return found
 
 
+VERSION = r"models:/[^/:@'\"]+(@[\w.-]+|/\d+)|runs:/\w+/.+"
+"""Addresses of a registered model's version, or of what a run has kept."""
+
+
 def storage_problem(folder: Path, writing: bool) -> str | None:
     """Why sweeps cannot be kept in a folder that may not exist yet, or None."""
     try:
@@ -265,7 +269,9 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
     if reason:
         found.append(("executor", f"pack is not possible: {reason}; executor=plain trains each trial by itself"))
     if config.job.kind == "predict":
-        found += [(name, "must be set for job=predict") for name in ("model_uri", "prompt") if not getattr(config, name)]
+        found += [(name, "must be set for job=predict") for name in ("model_uri", "prompt") if not (getattr(config, name) or "").strip()]
+        if config.model_uri and re.match(r"\w+:", config.model_uri) and not re.fullmatch(VERSION, config.model_uri):
+            found.append(("model_uri", f"{config.model_uri} is neither models:/NAME@champion, models:/NAME/3, runs:/ID/PATH nor a folder"))
     if config.sweep.metric not in METRICS:
         near = suggestion(config.sweep.metric, list(METRICS))
         found.append(("sweep.metric", f'"{config.sweep.metric}" is not measured; what is: {", ".join(METRICS)}{near}'))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from jobs import fetch
 from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
 from jobs.data import Template, encode_rows, load_corpus
-from jobs.evaluate import Judging, judge
+from jobs.evaluate import Judging, Verdict, judge
 from jobs.export import export
+from jobs.model import attach, load, save
 from jobs.predict import encode_prompt, predict
 from orchestrator.cli import main
 
@@ -90,7 +93,9 @@ def test_a_dry_run_of_predict_asks_no_server(tmp_path: Path, monkeypatch: pytest
     ("name", "text", "expected"),
     [
         ("task.json", None, "has no task.json that can be read (No such file or directory)"),
-        ("task.json", '{"instruction": ""}', "lacks max_new_tokens, max_length"),
+        ("task.json", '{"instruction": ""}', "has no usable max_new_tokens, max_length"),
+        ("task.json", '{"instruction": "", "max_new_tokens": "5", "max_length": null}', "has no usable max_new_tokens, max_length"),
+        ("base.json", '{"name": "a", "source": "b", "id": "c", "revision": "d", "path": 5}', "has no usable path"),
         ("base.json", "null", "is not a JSON object"),
         ("base.json", '{"name": ', "is not a JSON object"),
     ],
@@ -112,6 +117,38 @@ def test_a_folder_that_is_no_version_is_one_message(
         printed = capsys.readouterr()
         assert expected in printed.err and "it is not a version that this project registered" in printed.err
         assert printed.out == ""
+
+
+BROKEN = [
+    ("adapter_model.safetensors", b"half of a"),
+    ("adapter_config.json", b"[]"),
+    ("adapter_config.json", b'{"peft_type": "FOO"}'),
+    ("adapter_config.json", b'{"peft_type": "LORA", "task_type": "CAUSAL_LM", "target_modules": ["nosuch"]}'),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), BROKEN, ids=[content.decode()[:20] for _, content in BROKEN])
+def test_a_version_whose_adapter_cannot_be_loaded_is_one_message(
+    name: str, content: bytes, trial: Trial, base: BaseModel, tmp_path: Path, cache: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    save(attach(load(base.path, torch.float32, torch.device("cpu")), trial.adapter, 0), tmp_path / "trained")
+    export(trial, base, tmp_path / "trained", Verdict(0.0, 0.0, 0.0, [], 2), tmp_path / "version")
+    (tmp_path / "version" / "adapter" / name).write_bytes(content)
+    assert run(cache, monkeypatch, "job=predict", f"model_uri={tmp_path / 'version'}", "prompt=x") == 2
+    printed = capsys.readouterr()
+    assert f"cannot load {tmp_path / 'version' / 'adapter'}" in printed.err and "fetch the version again" in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("uri", ["s3://x/y", "http://x/y", "models:", "models:/a", "models:/a'b@champion", "file:///tmp", "runs:/a"])
+def test_an_address_that_names_no_version_is_refused_with_the_forms_there_are(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["job=predict", f"model_uri={uri}", "prompt=x"]) == 2
+    assert f"model_uri   {uri} is neither models:/NAME@champion" in capsys.readouterr().err
+
+
+def test_an_argument_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["job=predict", "model_uri=models:/a@b", "prompt=caf\udce9"]) == 2
+    assert "prompt=caf? is not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
