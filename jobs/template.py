@@ -58,9 +58,10 @@ class Template:
         """The same as text."""
         self.end_of_turn: str = self.eos_tokens[0] if end_of_turn is None else self.eos_tokens[self.eos_ids.index(end_of_turn)]
         """What ends an answer."""
-        config = read_json(self.folder / "config.json")
-        self.vocab_size: int | None = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+        self.vocab_size = find_number(self.folder, "vocab_size")
         """Tokens that the model knows, where its configuration says so."""
+        self.num_positions = find_number(self.folder, "max_position_embeddings", "n_positions")
+        """Longest text that the model was made for, in tokens, likewise."""
 
     def render(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool) -> str:
         """The text of a conversation. Raises ValueError with the template's own reason when it refuses the messages."""
@@ -184,6 +185,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(found).__name__}")
     return found
+
+
+def find_number(folder: Path, *names: str) -> int | None:
+    """The first of `names` that a model's configuration, or the one of its text part, gives as a whole number."""
+    config = read_json(folder / "config.json")
+    nested = config.get("text_config")
+    parts = [config, nested if isinstance(nested, dict) else {}]
+    return next((part[name] for part in parts for name in names if isinstance(part.get(name), int)), None)
 
 
 def find_special_tokens(*sources: dict[str, Any]) -> dict[str, str]:

@@ -186,7 +186,8 @@ def measure(config: Config, corpus: Corpus, base: BaseModel | None) -> Measured:
         raise InputError(str(error)) from error
     shares = {name: dataclasses.replace(share, answer_tokens=counts[name][0], exact=counts[name][1]) for name, share in shares.items()}
     every = [example for few in samples.values() for example in few]
-    return Measured(shares, every[0], sum(len(e.ids) for e in every) / len(every), cut_notes(config, samples))
+    notes = (*cut_notes(config, samples), *length_notes(every, template))
+    return Measured(shares, every[0], sum(len(e.ids) for e in every) / len(every), notes)
 
 
 def sample(config: Config, rows: list[Row], template: Template, where: str) -> list[Example]:
@@ -223,6 +224,14 @@ def cut_notes(config: Config, samples: dict[str, list[Example]]) -> tuple[str, .
         for name, share in shares.items()
         if share
     )
+
+
+def length_notes(examples: list[Example], template: Template) -> tuple[str, ...]:
+    """Whether examples are longer than the model was made for: some architectures fail on those, others answer badly."""
+    longest, limit = max(len(example.ids) for example in examples), template.num_positions
+    if limit is None or longest <= limit:
+        return ()
+    return (f"an example has {longest:,} tokens, and the base was made for {limit:,}: try train.max_length={limit}",)
 
 
 def supervised(config: Config, example: Example | None, base: BaseModel | None) -> str:

@@ -164,6 +164,14 @@ def test_a_knob_that_follows_one_that_is_left_out_names_the_one_it_follows(plan:
     assert made.config.sweep.space == {}
 
 
+def test_examples_longer_than_the_base_was_made_for_are_noted(plan: Any, tmp_path: Path) -> None:
+    lines = [{"prompt": f"p {i} " + "x" * 3000, "completion": "y"} for i in range(40)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    notes = plan(f"data.folder={tmp_path}", "train.max_length=5000").notes
+    assert any("the base was made for 2,048: try train.max_length=2048" in note for note in notes)
+    assert not any("was made for" in note for note in plan(f"data.folder={tmp_path}", "train.max_length=2048").notes)
+
+
 def test_what_was_left_out_cannot_be_given(plan: Any) -> None:
     with pytest.raises(ConfigError, match="skipped   no such setting"):
         plan("skipped={a: b}")
