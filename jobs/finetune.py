@@ -18,7 +18,7 @@ import torch
 from jobs.config import BaseModel, Optim, Trial
 from jobs.course import Course
 from jobs.data import Example, Template, load_corpus
-from jobs.evaluate import Tally, answer_only, portions, tally
+from jobs.evaluate import Tally, answer_only, out_of_memory, portions, tally
 from jobs.model import answer_logits, attach, can_share_prefix, load, pick_device, pick_dtype, precision, restore, save, shared_prefix
 
 
@@ -235,8 +235,3 @@ def without_first(targets: torch.Tensor, group: list[Example], keep: int) -> tor
     lengths = torch.tensor([len(example.ids) - 1 for example in group], device=targets.device)
     columns = torch.arange(keep, device=targets.device)
     return targets.masked_fill(columns[None, :] < keep - lengths[:, None], -100)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error means that memory ran out, on a GPU or on a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

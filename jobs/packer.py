@@ -41,6 +41,8 @@ def run(assignment: Assignment, number: int) -> None:
             ),
         ).fit()
     except Exception as error:  # noqa: BLE001  # whatever it is, the trials must hear of it
+        if not ray.is_initialized():
+            return  # the sweep is over already
         ray.get(roster.give_up.remote({"failure": reason(error)}))
 
 
@@ -62,6 +64,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     world = World(context.get_world_rank(), context.get_world_size())
     roster: Any = find_roster(assignment.sweep)
     try:
+        if ray.get(roster.is_closed.remote()):
+            return {}
         pack = open_pack(assignment, number, world, roster)
         if pack is not None:
             shelf = Shelf(Path(assignment.storage), assignment.metric, assignment.maximise)

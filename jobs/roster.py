@@ -120,6 +120,10 @@ class Roster:
         """Why no pack trains, if so."""
         return self._seats.verdict
 
+    async def is_closed(self) -> bool:
+        """Whether the sweep is over."""
+        return self._seats.closed
+
     async def close(self) -> None:
         """The sweep is over: packs may go home."""
         await self._change(lambda seats: setattr(seats, "closed", True))
@@ -148,11 +152,13 @@ def find_roster(sweep: str) -> Any:
     return ray.get_actor(name_of(sweep), namespace=NAMESPACE)
 
 
-def free(group: str) -> None:
+def free(group: str | None) -> None:
     """Remove a placement group that its trial left behind; its workers die with it. Harmless when it is already gone.
 
     Ray Train's own cleaner does this too, but only where the dashboard runs and only one Ray runs on the host.
     """
+    if group is None:
+        return
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 

@@ -7,7 +7,15 @@ from typing import Literal
 from orchestrator.config import Config
 
 Executor = Literal["pack", "plain"]
-SHARED = ("adapter.kind", "adapter.targets", "adapter.dropout", "train.dtype", "train.num_workers", "train.cpus_per_worker", "train.gpus_per_worker")
+SHARED = (
+    "adapter.kind",
+    "adapter.targets",
+    "adapter.dropout",
+    "train.dtype",
+    "train.num_workers",
+    "train.cpus_per_worker",
+    "train.gpus_per_worker",
+)
 """Settings that all trials of a pack have in common."""
 
 

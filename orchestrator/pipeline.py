@@ -29,10 +29,6 @@ from orchestrator.screen import Screen
 def run(config: Config, composed: str, overrides: list[str]) -> int:
     """Do what the configuration says; returns the exit code. `composed` is the configuration as YAML, `overrides` what was typed."""
     began = time.monotonic()
-    if config.job.kind == "setup":
-        base = prepare(config)
-        print(f"base    {base.name} is ready in {base.path}")
-        return 0
     with locked(config.storage):
         planning.make(config)  # bad data or too large a request is said before a model is fetched for it
         prepare(config)

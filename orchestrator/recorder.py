@@ -110,7 +110,8 @@ class Recorder(Callback):
             self.drained = now
             self.drain()
             if self.board.packed and self.board.aside is None:
-                self.board.aside = (ray.get(self.board.roster.verdict.remote()) or {}).get("aside")
+                verdict: Any = ray.get(self.board.roster.verdict.remote())
+                self.board.aside = (verdict or {}).get("aside")
         self.board.screen.refresh()
 
     def drain(self) -> None:

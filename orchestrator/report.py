@@ -82,7 +82,9 @@ def headline(plan: Plan) -> str:
     each = f"{r.gpus:g} GPU" if r.gpus else plural(r.cpus, "CPU core")
     workers = f"{r.workers} workers of {each}" if r.workers > 1 else each
     if r.packs:
-        packs = f"{plural(plan.num_trials, 'trial')} in {plural(r.packs, 'pack')} of {plural(-(-r.concurrent // r.packs), 'slot')} on {workers}"
+        packs = (
+            f"{plural(plan.num_trials, 'trial')} in {plural(r.packs, 'pack')} of {plural(-(-r.concurrent // r.packs), 'slot')} on {workers}"
+        )
         return f"{plan.name} · {packs}{' each' if r.packs > 1 else ''} · {plan.config.cluster.kind}"
     return f"{plan.name} · {plural(plan.num_trials, 'trial')}, {r.concurrent} at a time on {workers} each · {plan.config.cluster.kind}"
 

@@ -7,6 +7,7 @@ journal before anything of it is computed, so that an interrupted, widened or le
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -21,6 +22,9 @@ from jobs.roster import free
 from orchestrator.board import Board
 from orchestrator.halving import Halving
 from orchestrator.recorder import Recorder
+
+PACK_ENDS_SECONDS = 10.0
+"""How long a pack may take to end by itself."""
 
 
 class Points(Searcher):
@@ -157,7 +161,7 @@ def run(board: Board) -> None:
             verbose=0,
         ),
     )
-    start_packs(board)
+    packs = start_packs(board)
     try:
         tuner.fit()
     finally:
@@ -166,20 +170,24 @@ def run(board: Board) -> None:
             recorder.end(index, "interrupted", None)
         for _, group in recorder.to_free:
             free(group)
-        stop_packs(board)
+        stop_packs(board, packs)
 
 
-def start_packs(board: Board) -> None:
+def start_packs(board: Board) -> list[threading.Thread]:
     """Start the worker groups that train the trials; they load the base while Tune starts its own processes."""
-    for number in range(board.plan.resources.packs):
-        assignment = board.assignment(board.plan.trials[0])
-        threading.Thread(target=packer.run, args=(assignment, number), name=f"pack-{number}", daemon=True).start()
+    numbers = range(board.plan.resources.packs)
+    assignment = board.assignment(board.plan.trials[0])
+    packs = [threading.Thread(target=packer.run, args=(assignment, number), name=f"pack-{number}", daemon=True) for number in numbers]
+    for pack in packs:
+        pack.start()
+    return packs
 
 
-def stop_packs(board: Board) -> None:
-    """End the worker groups at once: nothing of them is needed any more, and their cores are."""
+def stop_packs(board: Board, packs: list[threading.Thread]) -> None:
+    """Send the worker groups home. One whose placement group were taken away at once would be started again by Ray Train."""
     ray.get(board.roster.close.remote())
-    for number in range(board.plan.resources.packs):
-        group: Any = ray.get(board.roster.leave.remote(packer.place(number)))
-        if group:
-            free(group)
+    deadline = time.monotonic() + PACK_ENDS_SECONDS
+    for pack in packs:
+        pack.join(max(0.0, deadline - time.monotonic()))
+    for number in range(len(packs)):
+        free(ray.get(board.roster.leave.remote(packer.place(number))))

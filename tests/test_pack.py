@@ -110,7 +110,10 @@ def test_a_sliding_window_shorter_than_the_examples_is_kept(kind: str, base: Bas
 def test_two_templates_in_one_batch_share_two_beginnings(base: BaseModel, tmp_path: Path) -> None:
     kinds = {"tables": "You answer from tables.", "letters": "Reply with one letter."}
     for name, system in kinds.items():
-        lines = [[{"role": "system", "content": system}, {"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "AB"[i % 2]}] for i in range(40)]
+        lines = [
+            [{"role": "system", "content": system}, {"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "AB"[i % 2]}]
+            for i in range(40)
+        ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"messages": line}) + "\n" for line in lines), encoding="utf-8")
     data = Data(name="two", sources={name: Source(path=str(tmp_path / f"{name}.jsonl")) for name in kinds})
     trial = dataclasses.replace(make(tmp_path / "tables.jsonl", batch_size=12), data=data)
@@ -130,7 +133,9 @@ def test_loss_on_every_token_is_counted_once_per_example(base: BaseModel, rows: 
     losses, count = 0.0, 0
     for example in batch:
         ids = torch.tensor([example.ids])
-        losses += float(torch.nn.functional.cross_entropy(plain(input_ids=ids, use_cache=False).logits[0, :-1], ids[0, 1:], reduction="sum"))
+        losses += float(
+            torch.nn.functional.cross_entropy(plain(input_ids=ids, use_cache=False).logits[0, :-1], ids[0, 1:], reduction="sum")
+        )
         count += len(example.ids) - 1
     assert abs(got - losses / count) < 1e-5
 
@@ -244,14 +249,17 @@ def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path)
     processes.spawn(worker, (2, trials, base, tmp_path), nprocs=2)  # type: ignore[attr-defined]
     state, found = torch.load(tmp_path / "found.pt", weights_only=True)
     for number, slot in pack.slots.items():
-        start, _ = pack.initial.draw(slot.trial.adapter, slot.trial.seed)
         assert torch.allclose(slot.adapter.weights.data, state[number], atol=2e-5)
         assert found[number][1:] == (alone[number].exact, alone[number].rows)
         assert abs(found[number][0] - alone[number].loss) < 1e-2
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("StableLm", "keyword arguments"), ("Bloom", "losses differ"), ("Lfm2", "differ"), ("GPT2", "dropout 0.1")])
-def test_a_model_that_does_not_fit_is_told_apart_with_the_reason(kind: str, reason: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("StableLm", "keyword arguments"), ("Bloom", "losses differ"), ("Lfm2", "differ"), ("GPT2", "dropout 0.1")]
+)
+def test_a_model_that_does_not_fit_is_told_apart_with_the_reason(
+    kind: str, reason: str, base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
     changes: dict[str, dict[str, Any]] = {"GPT2": {"resid_pdrop": 0.1}, "Lfm2": {"layer_types": ["conv", "full_attention"]}}
     changed = changes.get(kind, {})
     model = architecture(kind, tmp_path / "base", base, **changed)

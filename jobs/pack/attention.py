@@ -17,7 +17,15 @@ NAME = "pack"
 KEPT_ELEMENTS = 1 << 22
 """Attention probabilities of larger rectangles are computed again in the backward pass instead of being kept."""
 UNDERSTOOD = {"pack", "scaling", "sliding_window", "softcap", "dropout", "is_causal", "position_ids", "use_cache", "cache_position"}
-HARMLESS = {"output_attentions", "output_hidden_states", "past_key_values", "position_embeddings", "layer_idx", "logits_to_keep", "return_dict"}
+HARMLESS = {
+    "output_attentions",
+    "output_hidden_states",
+    "past_key_values",
+    "position_embeddings",
+    "layer_idx",
+    "logits_to_keep",
+    "return_dict",
+}
 
 
 def register() -> None:
@@ -29,7 +37,9 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, lambda *arguments, **options: None)
 
 
-def attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any) -> tuple[torch.Tensor, None]:
+def attend(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any
+) -> tuple[torch.Tensor, None]:
     """What a transformers layer calls: query (1, H, T, D), key and value (1, Hkv, T, D) -> (1, T, H, D).
 
     Raises ValueError for what the pack does not do, so that the check at start turns to the plain executor.
@@ -79,7 +89,10 @@ class Maps:
 def make_maps(rectangles: list[Rectangle], num_tokens: int, heads: int, kv_heads: int) -> Maps:
     """Index tensors of one layout for one shape of attention; computed once and used by every layer."""
     device = rectangles[0].rows.device
-    back = torch.empty(num_tokens * heads, dtype=torch.long, device=device), torch.empty(num_tokens * kv_heads, dtype=torch.long, device=device)
+    back = (
+        torch.empty(num_tokens * heads, dtype=torch.long, device=device),
+        torch.empty(num_tokens * kv_heads, dtype=torch.long, device=device),
+    )
     each, offsets = [], [0, 0]
     for rectangle in rectangles:
         made, valid = make_map(rectangle, heads, kv_heads)
@@ -117,10 +130,14 @@ def masks(shape: tuple[int, ...], window: int | None, like: torch.Tensor) -> tup
     if window is None or prefix == 0 or prefix + length <= window:
         return own.repeat(group, 1), None
     far = place[:, None] + prefix - torch.arange(prefix, device=like.device)[None, :] >= window
-    return own.repeat(group, 1), torch.zeros(far.shape, dtype=like.dtype, device=like.device).masked_fill_(far, float("-inf")).repeat(group, 1)
+    return own.repeat(group, 1), torch.zeros(far.shape, dtype=like.dtype, device=like.device).masked_fill_(far, float("-inf")).repeat(
+        group, 1
+    )
 
 
-def probabilities(q: torch.Tensor, k: torch.Tensor, kp: torch.Tensor | None, shape: Any, rule: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+def probabilities(
+    q: torch.Tensor, k: torch.Tensor, kp: torch.Tensor | None, shape: Any, rule: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Softmax of the scores (Hkv * B * N, G * L, P + L); and the capped scores before masking, where a cap is set, for the backward."""
     scaling, window, cap = rule
     kv, blocks, rows, group, length, prefix = shape
@@ -128,7 +145,11 @@ def probabilities(q: torch.Tensor, k: torch.Tensor, kp: torch.Tensor | None, sha
     own_q = q.view(kv * blocks * rows, group * length, -1)
     if cap is None:
         own = torch.baddbmm(own_mask, own_q, k.transpose(1, 2), alpha=scaling)
-        far = None if kp is None else torch.bmm(q.view(kv * blocks, -1, q.shape[-1]), kp.transpose(1, 2)).mul_(scaling).view(len(own_q), -1, prefix)
+        far = (
+            None
+            if kp is None
+            else torch.bmm(q.view(kv * blocks, -1, q.shape[-1]), kp.transpose(1, 2)).mul_(scaling).view(len(own_q), -1, prefix)
+        )
         if far is not None and far_mask is not None:
             far += far_mask
         return torch.softmax(own if far is None else torch.cat([far, own], -1), -1), None
@@ -146,7 +167,17 @@ class Attention(torch.autograd.Function):
     """All rectangles of a layout: queries (T * H, D), keys and values (T * Hkv, D) -> (T * H, D)."""
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rectangles: Any, maps: Maps, scaling: float, window: Any, cap: Any) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rectangles: Any,
+        maps: Maps,
+        scaling: float,
+        window: Any,
+        cap: Any,
+    ) -> torch.Tensor:
         rule, outputs, kept = (scaling, window, cap), [], []
         keep = query.requires_grad or key.requires_grad or value.requires_grad
         for made in maps.each:
@@ -218,7 +249,7 @@ def backward_one(gradient: torch.Tensor, inputs: Any, made: Map, rule: Any, kept
     wide = out.view(kv * blocks, -1, out.shape[-1])
     if vp is not None:
         own = torch.cat([torch.bmm(wide, vp.transpose(1, 2)).view(len(own), -1, prefix), own], -1)
-    scores = torch._softmax_backward_data(own, weights, -1, weights.dtype)
+    scores = torch.ops.aten._softmax_backward_data(own, weights, -1, weights.dtype)
     if capped is not None:
         scores = scores * (1 - capped * capped)
     scores = scores * scaling

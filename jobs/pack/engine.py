@@ -17,8 +17,8 @@ import torch
 from jobs.config import BaseModel, Trial
 from jobs.course import Course
 from jobs.data import Corpus, Example, Template, load_corpus
-from jobs.evaluate import Tally
-from jobs.finetune import NON_FINITE_LIMIT, World, adamw, learning_rate, not_finite, out_of_memory
+from jobs.evaluate import Tally, out_of_memory
+from jobs.finetune import NON_FINITE_LIMIT, World, adamw, learning_rate, not_finite
 from jobs.model import load, pick_device, pick_dtype, sort_targets
 from jobs.pack.attention import register
 from jobs.pack.head import Losses, hits
@@ -266,7 +266,9 @@ class Pack:
         """Sums over one pass: loss, tokens, examples answered exactly, examples; float64 (4,)."""
         layout, logits = self.run(group)
         _, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
-        missed = torch.zeros(len(layout.examples), device=self.device).index_add_(0, layout.answers, (~hits(logits, layout.targets)).float())
+        missed = torch.zeros(len(layout.examples), device=self.device).index_add_(
+            0, layout.answers, (~hits(logits, layout.targets)).float()
+        )
         sums = (losses.double().sum(), len(losses), (missed == 0).sum(), len(missed))
         return torch.tensor([float(value) for value in sums], dtype=torch.float64, device=self.device)
 
@@ -277,4 +279,3 @@ class Pack:
     def use_attention(self, name: str) -> None:
         """Switch the model's attention: the pack's, or the one it was loaded with."""
         self.model.set_attn_implementation(name)
-

@@ -119,7 +119,9 @@ class Product(torch.autograd.Function):
     """x (T, in) -> x W^T + bias, plus each slot's scale * x A^T B on its own rows; gradients of A and B are added to the adapters'."""
 
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, anchor: torch.Tensor, weight: torch.Tensor, bias: Any, number: int, active: Active) -> torch.Tensor:
+    def forward(
+        ctx: Any, rows: torch.Tensor, anchor: torch.Tensor, weight: torch.Tensor, bias: Any, number: int, active: Active
+    ) -> torch.Tensor:
         out = torch.nn.functional.linear(rows, weight, bias)
         hidden = []
         for segment in active.segments:

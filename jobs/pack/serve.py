@@ -27,6 +27,7 @@ class Desk(Protocol):
 
     def left(self, tickets: dict[int, int]) -> bool:
         """Whether someone has left since."""
+        ...
 
     def hand_in(self, boundary: Boundary, tickets: dict[int, int]) -> None:
         """What came out at a step boundary."""
@@ -123,7 +124,12 @@ def boundary(pack: Pack, shelf: Shelf | None, metrics: Any, due: list[int], fail
     """Evaluate who is due and take a snapshot of every slot at this one step."""
     tallies = pack.evaluate(due)
     reports = {
-        index: {"step": pack.slots[index].step, **metrics[index], **tallies[index].metrics(), **pack.slots[index].course.drawn(pack.slots[index].step)}
+        index: {
+            "step": pack.slots[index].step,
+            **metrics[index],
+            **tallies[index].metrics(),
+            **pack.slots[index].course.drawn(pack.slots[index].step),
+        }
         for index in due
     }
     if shelf is None:

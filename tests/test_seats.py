@@ -1,0 +1,137 @@
+"""Who trains with whom: a pack waits for those who will come, and a trial's results find their way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plain import make
+
+from jobs.config import Assignment, BaseModel, Train, with_point
+from jobs.pack.serve import next_rung
+from jobs.seats import Boundary, Seats
+
+TRIAL = make(Path("rows.jsonl"))
+
+
+def sit(seats: Seats, *indices: int, credit: bool = True) -> dict[int, int]:
+    """Let trials sit down; returns their tickets."""
+    tickets = {index: seats.take(index, TRIAL, None, 0) for index in indices}
+    for index in indices if credit else ():
+        seats.credit(index)
+    return tickets
+
+
+def test_a_pack_waits_until_all_that_will_come_have_come() -> None:
+    seats = Seats(num_packs=1, capacity=4, total=3)
+    sit(seats, 1, 3)
+    assert not seats.ready(0)
+    sit(seats, 2)
+    assert seats.ready(0)
+    assert [seat.index for seat in seats.company(0)] == [1, 2, 3]
+
+
+def test_a_trial_that_has_not_decided_holds_the_pack() -> None:
+    seats = Seats(1, 4, 2)
+    tickets = sit(seats, 1, 2)
+    seats.hand_in(Boundary({1: ("a", 10), 2: ("b", 10)}, {1: {"step": 10}, 2: {"step": 10}}, {}), tickets)
+    assert not seats.ready(0)
+    seats.credit(1)
+    assert not seats.ready(0)
+    seats.leave(2, tickets[2])
+    assert not seats.ready(0)  # the driver has not said yet whether it comes back
+    seats.expect(2, False)
+    assert seats.ready(0)
+
+
+def test_paused_trials_are_waited_for_once_they_have_won() -> None:
+    seats = Seats(1, 4, 3)
+    tickets = sit(seats, 1, 2, 3)
+    for index in (1, 2):
+        seats.leave(index, tickets[index])
+        seats.expect(index, False)
+    assert seats.ready(0)
+    seats.expect(1, True)
+    assert not seats.ready(0)
+    sit(seats, 1)
+    assert seats.ready(0)
+
+
+def test_more_trials_than_slots_fill_the_slots() -> None:
+    seats = Seats(1, 2, 5)
+    sit(seats, 1)
+    assert not seats.ready(0)
+    sit(seats, 2)
+    assert seats.ready(0)
+    seats.leave(1)
+    seats.expect(1, False)
+    assert not seats.ready(0)
+    sit(seats, 3)
+    assert seats.ready(0)
+
+
+def test_trials_spread_over_packs() -> None:
+    seats = Seats(2, 2, 4)
+    sit(seats, 1, 2, 3, 4)
+    assert [[seat.index for seat in seats.company(pack)] for pack in (0, 1)] == [[1, 3], [2, 4]]
+    assert seats.ready(0) and seats.ready(1)
+
+
+def test_results_of_a_trial_that_has_left_or_come_anew_are_dropped() -> None:
+    seats = Seats(1, 2, 2)
+    old = sit(seats, 1, 2)
+    again = seats.take(1, TRIAL, "there", 5)
+    assert again != old[1]
+    seats.leave(2)
+    seats.hand_in(Boundary({1: ("a", 10), 2: ("b", 10)}, {1: {"step": 10}}, {}), old)
+    assert seats.seats[1].result is None and seats.seats[1].checkpoint == "there"
+    seats.leave(1, old[1])  # the old process dies late
+    assert seats.holds(1, again)
+
+
+def test_a_failure_reaches_its_trial_alone_and_a_snapshot_reaches_all() -> None:
+    seats = Seats(1, 3, 3)
+    tickets = sit(seats, 1, 2, 3)
+    seats.hand_in(Boundary({2: ("b", 7), 3: ("c", 10)}, {3: {"step": 10}}, {1: "diverged"}), tickets)
+    assert seats.seats[1].result == {"failure": "diverged"}
+    assert (seats.seats[2].checkpoint, seats.seats[2].step, seats.seats[2].credit) == ("b", 7, True)
+    assert seats.seats[3].result == {"metrics": {"step": 10}, "checkpoint": "c"}
+
+
+def test_without_a_driver_that_counts_nobody_is_waited_for() -> None:
+    seats = Seats()
+    assert not seats.ready(0)
+    sit(seats, 4)
+    assert seats.ready(0)
+
+
+@pytest.mark.parametrize(("step", "rung"), [(0, 40), (39, 40), (40, 80), (80, 100), (99, 100)])
+def test_the_last_rung_is_the_end(step: int, rung: int) -> None:
+    assert next_rung(step, Train(steps=100, eval_every=40)) == rung
+
+
+class Scalar:
+    """What numpy and some searchers hand out instead of a number."""
+
+    def item(self) -> float:
+        return 0.25
+
+
+def test_a_point_is_put_into_a_trial_by_dotted_path() -> None:
+    changed: Any = with_point(TRIAL, {"optim.lr": Scalar(), "data.sources.train.weight": 0.5, "adapter.rank": 2})
+    assert (changed.optim.lr, changed.data.sources["train"].weight, changed.adapter.rank) == (0.25, 0.5, 2)
+    assert TRIAL.optim.lr != 0.25
+    with pytest.raises(ValueError, match=r"adapter\.rank must be between"):
+        with_point(TRIAL, {"adapter.rank": 0})
+
+
+def test_an_assignment_can_be_pickled_without_torch() -> None:
+    import pickle
+    import subprocess
+    import sys
+
+    base = BaseModel(name="tiny", source="tiny", id="tiny", revision="1", path="x")
+    data = pickle.dumps(Assignment("s", TRIAL, base, "x", "valid/loss", False, 1, 0))
+    code = f"import pickle, sys; pickle.loads({data!r}); import jobs.seat; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
