@@ -109,11 +109,12 @@ def run(name: str, variant: str, work: Work) -> Measurement:
 def environment(name: str) -> dict[str, str]:
     """The user's environment without its number of threads: every contender sets its own.
 
-    All of them let threads sleep while they wait, as this project's workers do: threads that spin slow each other down on a shared machine.
+    In all of them threads spin for some microseconds while they wait, then sleep, as in this project's workers: threads that only sleep
+    make small products slow, threads that only spin slow each other down on a shared machine.
     """
     given = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     given["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [given.get("PYTHONPATH")])])
-    given.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    given.setdefault("GOMP_SPINCOUNT", "10000")
     if name in ("warm_trainer", "trl"):  # with more, Trainer would split each batch between them
         given["CUDA_VISIBLE_DEVICES"] = given.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return given

@@ -1,10 +1,13 @@
-"""Examples per second of one optimizer step of a LoRA on the default data: this project's plain executor and its parts.
+"""Examples per second of one optimizer step on the default data, and the share of the machine's own matrix-product rate.
 
-    python -m benchmarks.step [--repeats 3] [--batch 16] [--threads N] [--json FILE]
+    python -m benchmarks.step [--repeats 3] [--batch 16] [--slots 1,2,4,8,16] [--threads N] [--json FILE] [SETTING=VALUE ...]
 
-Contenders, interleaved so that a noisy machine slows all alike: `padded` (transformers + PEFT as usual: rows padded, logits at every
-position), `answers` (logits only where there is a loss), `plain` (that, and a common beginning of the prompts computed once: what the
-plain executor does).
+Contenders, interleaved so that a noisy machine slows all alike: `trainer` (what transformers.Trainer + PEFT computes in a step: rows padded
+to the longest, logits at every position, clip, AdamW), `plain` (this project's executor of one trial), `pack_N` (a pack of N slots of rank
+4, 8, 16, 32, 4, ...), `pack` (the one of 8) and `pack_8_no_prefix` (the same with every example's beginning computed anew).
+
+The share of the peak is the time that the unavoidable products would take alone (forward and backward of every frozen layer over the
+pack's tokens, the head over its supervised ones, measured in this run at these sizes and in this format) over the time of the step.
 """
 
 from __future__ import annotations
@@ -16,68 +19,166 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from jobs import fetch
-from jobs.config import Adapter, Model
-from jobs.data import Example, Template, encode_rows, read_rows
-from jobs.model import answer_logits, attach, load, shared_prefix
-from orchestrator.cli import ROOT, compose
-from orchestrator.validation import build
+from jobs.config import BaseModel, Trial
+from jobs.course import Course
+from jobs.data import Example, Template, load_corpus
+from jobs.finetune import Hooks, Training, World, adamw
+from jobs.model import attach, load, pick_device
+from jobs.pack.check import why_not
+from jobs.pack.engine import Pack
+from jobs.pack.layout import build as build_layout
+from jobs.pack.layout import divide
+from orchestrator.cli import compose
+from orchestrator.validation import build, trial_of
+
+RANKS = (4, 8, 16, 32)
+NO_PREFIX = "pack_8_no_prefix"
 
 
-def padded(model: Any, batch: list[Example], pad_id: int) -> torch.Tensor:
+def padded(model: Any, batch: list[Example], pad_id: int, device: torch.device) -> torch.Tensor:
     """The loss as a padded batch with labels gives it."""
     width = max(len(example.ids) for example in batch)
-    ids = torch.tensor([example.ids + [pad_id] * (width - len(example.ids)) for example in batch])
-    mask = torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in batch])
-    labels = torch.tensor(
-        [[-100] * e.prompt_length + e.ids[e.prompt_length :] + [-100] * (width - len(e.ids)) for e in batch],
-    )
-    return model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+    ids = torch.tensor([example.ids + [pad_id] * (width - len(example.ids)) for example in batch], device=device)
+    mask = torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in batch], device=device)
+    labels = [[-100] * e.prompt_length + e.ids[e.prompt_length :] + [-100] * (width - len(e.ids)) for e in batch]
+    return model(input_ids=ids, attention_mask=mask, labels=torch.tensor(labels, device=device), use_cache=False).loss
 
 
-def answers(model: Any, batch: list[Example], pad_id: int, prefix: int = 0) -> torch.Tensor:
-    """The loss with logits at the answers only."""
-    keep = max(len(example.ids) - example.prompt_length for example in batch)
-    logits, targets = answer_logits(model, batch, keep, pad_id, prefix)
-    return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
-
-
-def plain(model: Any, batch: list[Example], pad_id: int) -> torch.Tensor:
-    """The loss as the plain executor computes it."""
-    return answers(model, batch, pad_id, shared_prefix(batch))
-
-
-def rate(loss: Callable[..., torch.Tensor], model: Any, batch: list[Example], pad_id: int, optimizer: Any) -> float:
-    """Examples per second of one step."""
-    began = time.perf_counter()
-    loss(model, batch, pad_id).backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return len(batch) / (time.perf_counter() - began)
-
-
-def measure(options: argparse.Namespace, base: Any, instruction: str) -> dict[str, dict[str, list[float]]]:
-    """Rates by contender and number format, one per repeat."""
+def trainer(base: BaseModel, trial: Trial, dtype: torch.dtype) -> Callable[[], int]:
+    """A step as transformers.Trainer takes it, without its bookkeeping; returns how many examples it had."""
+    device = pick_device()
     template = Template(base.path)
-    rows = read_rows(ROOT / "data/icd10/terms.jsonl", instruction)[: options.batch * (options.repeats + 1)]
-    examples = encode_rows(rows, template, 512)
-    found: dict[str, dict[str, list[float]]] = {contender.__name__: {} for contender in (padded, answers, plain)}
-    for dtype in (torch.float32, torch.bfloat16):
-        model = attach(load(base.path, dtype, torch.device("cpu")), Adapter(rank=16), seed=0)
-        optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-4)
+    course = Course(trial, template, load_corpus(trial.data))
+    model = attach(load(base.path, dtype, device), trial.adapter, trial.seed).train()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer, done = adamw(weights, trial.optim, fused=True), [0]
+
+    def step() -> int:
+        batch = course.batch(done[0])
+        done[0] += 1
+        padded(model, batch, template.eos_id, device).backward()
+        torch.nn.utils.clip_grad_norm_(weights, trial.optim.max_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return len(batch)
+
+    return step
+
+
+def plain(base: BaseModel, trial: Trial) -> Callable[[], int]:
+    """A step of the plain executor."""
+    training = Training(trial, base, World(), Hooks(lambda metrics, save: None), None)
+
+    def step() -> int:
+        training.train_step()
+        return trial.train.batch_size
+
+    return step
+
+
+def packed(pack: Pack, numbers: list[int], sharing: bool = True) -> Callable[[], int]:
+    """A step of the first slots of a pack."""
+
+    def step() -> int:
+        pack.sharing = sharing
+        pack.step(numbers)
+        return sum(pack.slots[number].trial.train.batch_size for number in numbers)
+
+    return step
+
+
+def open_pack(base: BaseModel, trial: Trial, num_slots: int) -> Pack:
+    """A pack of trials that differ in rank and order of their examples."""
+    pack = Pack(base, trial)
+    problem = why_not(pack, trial)
+    assert problem is None, problem
+    for number in range(num_slots):
+        own = replace(trial, adapter=replace(trial.adapter, rank=RANKS[number % len(RANKS)]), seed=number)
+        pack.join(number, own)
+    return pack
+
+
+def ideal_seconds(pack: Pack, numbers: list[int]) -> float:
+    """How long the unavoidable products of the next step would take by themselves."""
+    parts = [part for number in numbers for part in pack.share(number, pack.slots[number].course.batch(pack.slots[number].step))]
+    head = pack.model.get_output_embeddings().weight
+    shapes = [(shape.width_in, shape.width_out) for shape in pack.shapes]
+    kinds = {shape: shapes.count(shape) for shape in shapes}
+    total = 0.0
+    for group in divide(parts, pack.budget):
+        layout = build_layout(group, pack.device)
+        rows = layout.ids.shape[1]
+        total += sum(count * product_seconds(rows, *shape, pack.dtype, pack.device) for shape, count in kinds.items())
+        total += product_seconds(len(layout.targets), head.shape[1], head.shape[0], pack.dtype, pack.device)
+    return total
+
+
+def product_seconds(rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Seconds of one layer's forward product and of the backward one towards its input; the best of three."""
+    x, weight = torch.randn(rows, width_in, device=device, dtype=dtype), torch.randn(width_out, width_in, device=device, dtype=dtype)
+    out, times = x @ weight.t(), []
+    for _ in range(3):
+        synchronize(device)
+        began = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        torch.mm(out, weight)
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU; a CPU has no queue."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(options: argparse.Namespace, base: BaseModel, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Rates by contender and format, and shares of the peak by pack and format, one figure per repeat."""
+    rates: dict[str, dict[str, list[float]]] = {}
+    shares: dict[str, dict[str, list[float]]] = {}
+    for name in ("float32", "bfloat16"):
+        own = replace(trial, train=replace(trial.train, dtype=name))
+        pack = open_pack(base, own, max(options.slots))
+        steps = {"trainer": trainer(base, own, getattr(torch, name)), "plain": plain(base, own)}
+        steps |= {f"pack_{count}": packed(pack, list(range(count))) for count in options.slots}
+        steps[NO_PREFIX] = packed(pack, list(range(min(8, max(options.slots)))), sharing=False)
         for repeat in range(options.repeats + 1):
-            batch = examples[repeat * options.batch : (repeat + 1) * options.batch]
-            for contender in (padded, answers, plain):
-                measured = rate(contender, model, batch, template.eos_id, optimizer)
-                if repeat > 0:  # the first step also allocates
-                    found[contender.__name__].setdefault(str(dtype).removeprefix("torch."), []).append(measured)
-    return found
+            for contender, step in steps.items():
+                ideal = ideal_seconds(pack, list(range(int(contender[5:])))) if contender[5:].isdigit() else None
+                synchronize(pack.device)
+                began = time.perf_counter()
+                examples = step()
+                synchronize(pack.device)
+                seconds = time.perf_counter() - began
+                if repeat == 0:
+                    continue  # the first step also allocates
+                rates.setdefault(contender, {}).setdefault(name, []).append(examples / seconds)
+                if ideal is not None:
+                    shares.setdefault(contender, {}).setdefault(name, []).append(ideal / seconds)
+    return rates, shares
+
+
+def as_text(rates: dict[str, Any], shares: dict[str, Any]) -> str:
+    """A table: median, lowest and highest rate, and the median share of the peak."""
+    lines = []
+    for contender, formats in rates.items():
+        cells = [f"{name} {statistics.median(v):7.2f} ({min(v):.2f}..{max(v):.2f})" for name, v in formats.items()]
+        peak = [f"{name} {statistics.median(v):.0%}" for name, v in shares.get(contender, {}).items()]
+        lines.append(f"  {contender:<17}" + "   ".join(cells) + (f"   of the peak: {', '.join(peak)}" if peak else ""))
+    return "\n".join(lines)
+
+
+def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    """The median of each list."""
+    return {contender: {name: statistics.median(values) for name, values in formats.items()} for contender, formats in figures.items()}
 
 
 def main() -> None:
@@ -85,20 +186,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--slots", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2, 4, 8, 16])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("settings", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = build(compose([], None))
-    model: Model = config.model
-    found = measure(options, fetch.prepare(model), config.data.instruction)
-    print(f"{model.name}, batch {options.batch}, {options.threads} threads, median (lowest..highest) examples/s of {options.repeats}")
-    for name, rates in found.items():
-        cells = [f"{dtype} {statistics.median(v):6.2f} ({min(v):.2f}..{max(v):.2f})" for dtype, v in rates.items()]
-        print(f"  {name:<8}  " + "   ".join(cells))
+    config = build(compose([*options.settings, f"train.batch_size={options.batch}"], None))
+    rates, shares = measure(options, fetch.prepare(config.model), trial_of(config, 1, {}))
+    count = max(count for count in options.slots if count <= 8)
+    rates["pack"], shares["pack"] = rates[f"pack_{count}"], shares[f"pack_{count}"]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{options.threads} threads"
+    print(f"{config.model.name}, batch {options.batch}, {device}; examples/s: median (lowest..highest) of {options.repeats}")
+    print(as_text(rates, shares))
     if options.json:
-        medians = {name: {dtype: statistics.median(values) for dtype, values in rates.items()} for name, rates in found.items()}
-        options.json.write_text(json.dumps({"rates": medians, "repeats": found, "threads": options.threads}), encoding="utf-8")
+        found = {"rates": medians(rates), "share_of_peak": medians(shares), "repeats": rates, "device": device, "threads": options.threads}
+        options.json.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

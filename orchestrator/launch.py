@@ -31,8 +31,9 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_THRESHOLD_S": "60",
     "TOKENIZERS_PARALLELISM": "false",
-    # Threads that spin while they wait starve the other trials on the same cores: seen here to slow a step tenfold.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # Threads that spin while they wait starve other work on the same cores (seen here to slow a step tenfold), and threads that only sleep
+    # make a small product three times as slow: so they spin for some ten microseconds first.
+    "GOMP_SPINCOUNT": "10000",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 OBJECT_STORE_BYTES = 256 * 2**20

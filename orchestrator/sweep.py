@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -141,8 +142,8 @@ def scheduler(board: Board) -> Any:
     )
 
 
-def run(board: Board) -> None:
-    """Run the sweep to its end; afterwards `board.records` and the journal hold what came out.
+def run(board: Board, start: Callable[[Board], list[threading.Thread]] | None = None) -> None:
+    """Run the sweep to its end; afterwards `board.records` and the journal hold what came out. `start` starts the packs.
 
     With `board.aside` set nothing has been trained: the packs do not fit this model, and the plain executor has to do the work.
     """
@@ -161,7 +162,7 @@ def run(board: Board) -> None:
             verbose=0,
         ),
     )
-    packs = start_packs(board)
+    packs = (start or start_packs)(board)
     try:
         tuner.fit()
     finally:

@@ -1,0 +1,182 @@
+"""What Ray Tune, the roster and MLflow cost a trial: a whole sweep whose training step does no work.
+
+    python -m benchmarks.overhead [--trials 8,64,256] [--slots 8] [--json FILE]
+
+Everything is real (Tune's trials, the roster's seats, the journal, MLflow on SQLite, checkpoints on disk) but the pack, which lives in this
+process and only counts. The cost of a trial is the slope between the two largest sweeps, so that what is paid once does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from jobs import fetch
+from jobs.config import Trial
+from jobs.evaluate import Tally
+from jobs.finetune import World
+from orchestrator import launch, sweep
+from orchestrator import plan as planning
+from orchestrator.cli import compose
+from orchestrator.pipeline import Command
+from orchestrator.screen import Screen
+from orchestrator.validation import build
+
+METRICS = {
+    "train/loss": 1.0,
+    "train/learning_rate": 1e-3,
+    "train/gradient_norm": 1.0,
+    "train/tokens_per_second": 1.0,
+    "train/examples_per_second": 1.0,
+}
+
+
+class Idle:
+    """A slot that trains nothing."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial, self.step = trial, 0
+        self.course = self
+
+    def drawn(self, steps: int) -> dict[str, float]:
+        """No source gives anything."""
+        return {}
+
+
+class IdlePack:
+    """A pack whose steps take no time; see jobs.pack.engine.Pack."""
+
+    def __init__(self) -> None:
+        self.world, self.slots = World(), {}
+
+    def join(self, number: int, trial: Trial, checkpoint: Path | None = None) -> None:
+        self.slots[number] = Idle(trial)
+
+    def leave(self, number: int) -> None:
+        del self.slots[number]
+
+    def step(self, numbers: list[int]) -> dict[int, dict[str, float]]:
+        for number in numbers:
+            self.slots[number].step += 1
+        return {number: METRICS for number in numbers}
+
+    def failure(self, number: int) -> str | None:
+        return None
+
+    def evaluate(self, numbers: list[int]) -> dict[int, Tally]:
+        return {number: Tally(1.0, 1, number % 2, 1) for number in numbers}
+
+    def save(self, number: int, folder: Path) -> None:
+        (folder / "model").mkdir(parents=True)
+        (folder / "state.pt").write_bytes(b"")
+
+
+def start_idle(board: Any) -> list[threading.Thread]:
+    """One pack in a thread of this process."""
+    from jobs.pack.serve import Shelf, serve
+    from jobs.packer import RosterDesk
+
+    pack: Any = IdlePack()
+    shelf = Shelf(board.journal.folder / "train", board.metric, board.maximise)
+    thread = threading.Thread(target=serve, args=(pack, RosterDesk(board.roster, 0, World()), shelf), daemon=True)
+    thread.start()
+    return [thread]
+
+
+def sample(peaks: dict[str, float], over: threading.Event) -> None:
+    """Note the largest trial process and how many there are, until it is over."""
+    while not over.wait(0.5):
+        sizes = []
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if "ImplicitFunc" in "".join(process.cmdline()) or "attempt" in "".join(process.cmdline()):
+                    sizes.append(process.memory_info().rss / 1e6)
+            except psutil.Error:
+                continue
+        peaks["trial_process_mb"] = max([peaks.get("trial_process_mb", 0.0), *sizes])
+        peaks["trial_processes"] = max(peaks.get("trial_processes", 0.0), len(sizes))
+
+
+def one(num_trials: int, slots: int, folder: Path) -> dict[str, float]:
+    """Seconds and what is left behind by one sweep of `num_trials` trials."""
+    settings = ["model=tiny", "executor=pack", f"sweep.num_trials={num_trials}", f"sweep.max_concurrent={slots}", f"storage={folder}"]
+    settings += ["sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.0001, high: 0.01}}", "train.steps=2", "train.eval_every=1"]
+    config = build(compose(settings, None))
+    fetch.prepare(config.model)
+    plan = planning.make(config)
+    command = Command(config, "", [], plan, folder / "sweep", time.monotonic())
+    command.folder.mkdir(parents=True)
+    store = command.connect()
+    command.journal.append("sweep", name=plan.name, params={}, tags={}, config="", datasets=[])
+    return run(command, store, plan)
+
+
+def run(command: Any, store: Any, plan: Any) -> dict[str, float]:
+    """The sweep itself, under a Ray of its own."""
+    from jobs.roster import open_roster
+    from orchestrator.board import Board
+    from orchestrator.outbox import Writer
+
+    peaks: dict[str, float] = {}
+    with launch.local(plan.resources), Screen(plan.num_trials, 2, command.config.sweep.metric) as screen:
+        import ray
+
+        screen.line = lambda text, always=False: None
+        board = Board(plan, command.base, command.journal, screen, {"tags": {}, "config": ""})
+        board.roster = open_roster(plan.name, *command.seats())
+        writer = Writer(lambda: store, command.folder)
+        over = threading.Event()
+        threading.Thread(target=sample, args=(peaks, over), daemon=True).start()
+        began = time.perf_counter()
+        writer.start()
+        sweep.run(board, start_idle)
+        swept = time.perf_counter() - began
+        left = writer.close(600)
+        total = time.perf_counter() - began
+        over.set()
+        finished = sum(record.state == "finished" for record in board.records.values())
+        assert finished == plan.num_trials and left == 0, (finished, left)
+        free = ray.available_resources().get("CPU", 0.0)
+        gc.collect()
+        kept = {
+            "free_cpus": free,
+            "driver_mb": psutil.Process().memory_info().rss / 1e6,
+            "open_files": float(len(os.listdir("/proc/self/fd"))),
+        }
+    return {"seconds": total, "sweep_seconds": swept, **peaks, **kept}
+
+
+def main() -> None:
+    """Measure each size in a process of its own, print, and write the JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=lambda text: [int(part) for part in text.split(",")], default=[8, 64, 256])
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found: dict[int, dict[str, float]] = {}
+    for count in sorted(options.trials):
+        with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+            found[count] = one(count, options.slots, Path(folder))
+        figures = ", ".join(f"{name} {value:.1f}" for name, value in found[count].items())
+        print(f"{count:>5} trials: {figures}", flush=True)
+    cost = None
+    if len(found) > 1:
+        small, large = sorted(found)[-2:]
+        cost = (found[large]["seconds"] - found[small]["seconds"]) / (large - small)
+        print(f"a trial costs {cost:.3f} s (slope between {small} and {large} trials)")
+    if options.json:
+        options.json.write_text(json.dumps({"trials": found, "seconds_per_trial": cost, "slots": options.slots}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
