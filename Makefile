@@ -38,7 +38,10 @@ ui: install
 
 bench: setup
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(RUN) -m benchmarks.step
+	mkdir -p outputs/benchmarks
+	$(RUN) -m benchmarks.step --json outputs/benchmarks/step.json
+	$(RUN) -m benchmarks.overhead --json outputs/benchmarks/overhead.json
+	$(RUN) -m benchmarks.makespan --trials 8 --steps 16 --json outputs/benchmarks/makespan.json
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

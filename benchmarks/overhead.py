@@ -68,7 +68,7 @@ class IdlePack:
     def step(self, numbers: list[int]) -> dict[int, dict[str, float]]:
         for number in numbers:
             self.slots[number].step += 1
-        return {number: METRICS for number in numbers}
+        return dict.fromkeys(numbers, METRICS)
 
     def failure(self, number: int) -> str | None:
         return None

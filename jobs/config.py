@@ -233,7 +233,7 @@ class BaseModel:
     """Folder in the Hugging Face layout."""
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Assignment:
     """What one trial's processes need to know."""
 

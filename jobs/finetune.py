@@ -227,7 +227,8 @@ NON_FINITE_LIMIT = 3
 
 def not_finite(step: int, optim: Optim) -> str:
     """Why a trial fails at `step`."""
-    return f"loss or gradient is not finite at step {step} and {NON_FINITE_LIMIT - 1} before it (optim.lr={optim.lr}); a smaller optim.lr helps"
+    found = f"loss or gradient is not finite at step {step} and {NON_FINITE_LIMIT - 1} before it"
+    return f"{found} (optim.lr={optim.lr}); a smaller optim.lr helps"
 
 
 def without_first(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:

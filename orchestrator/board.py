@@ -69,4 +69,13 @@ class Board:
         """What the trial's processes need to know."""
         resources = self.plan.resources
         storage = str(self.journal.folder / "train")
-        return Assignment(self.plan.name, trial, self.base, storage, self.metric, self.maximise, resources.cpus, resources.gpus)
+        return Assignment(
+            sweep=self.plan.name,
+            trial=trial,
+            base=self.base,
+            storage=storage,
+            metric=self.metric,
+            maximise=self.maximise,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+        )

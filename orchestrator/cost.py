@@ -38,7 +38,7 @@ def estimate(config: Config, base: BaseModel | None, resources: Resources, num_t
     steps = sum(count * (rung - before) for count, rung, before in zip(counts, rungs, [0, *rungs], strict=False))
     rate, origin = known_rate(config, base, resources, tokens)
     training = steps * config.train.batch_size / rate
-    starts = sum(counts) if halving else num_trials
+    starts = resources.concurrent if resources.packs else sum(counts) if halving else num_trials
     return Estimate(training + starts * SECONDS_PER_START / resources.concurrent + 60, origin)
 
 
@@ -46,17 +46,21 @@ def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: fl
     """Examples per second of all concurrent trials together, and where the figure comes from."""
     remembered = json.loads(read_rates(config.storage)).get(rate_key(config, resources))
     if remembered:
-        return remembered["examples_per_second"] * resources.concurrent, f"the rate of {remembered['sweep']} on this machine"
+        at_once = 1 if resources.packs else resources.concurrent
+        return remembered["examples_per_second"] * at_once, f"the rate of {remembered['sweep']} on this machine"
     weights = sum(file.stat().st_size for file in Path(base.path).glob("*.safetensors")) / 4
-    cores = resources.cpus * resources.workers * resources.concurrent
-    speed = ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers if resources.gpus else ASSUMED_FLOPS_PER_CORE * cores
+    groups = resources.packs or resources.concurrent
+    cores = resources.cpus * resources.workers * groups
+    speed = ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers * groups if resources.gpus else ASSUMED_FLOPS_PER_CORE * cores
     per_example = max(weights, 1) * max(tokens, 1) * 4
     return speed / per_example, f"an assumed {speed / 1e9:,.0f} GFLOP/s; the first sweep measures it"
 
 
 def rate_key(config: Config, resources: Resources) -> str:
     """What a remembered training rate depends on."""
-    return f"{config.model.name} {config.data.name} {config.adapter.kind} {resources.workers}x{resources.cpus}cpu {resources.gpus:g}gpu"
+    return f"{config.model.name} {config.data.name} {config.adapter.kind} {resources.workers}x{resources.cpus}cpu {resources.gpus:g}gpu" + (
+        f" {resources.packs} packs" if resources.packs else ""
+    )
 
 
 def read_rates(storage: str) -> str:

@@ -44,13 +44,14 @@ def code_version() -> str:
 
 
 def remember_rate(config: Config, plan: Plan, journal: Journal) -> None:
-    """Keep this sweep's median training rate for the next plan's estimate of time."""
-    rates = [
-        event["metrics"]["train/examples_per_second"]
-        for event in journal.events()
-        if event["kind"] == "metrics" and "train/examples_per_second" in event["metrics"]
-    ]
-    if rates:
+    """Keep this sweep's training rate for the next plan's estimate of time: a trial's median, or that of all packs together."""
+    steps = [event for event in journal.events() if event["kind"] == "metrics" and "train/examples_per_second" in event["metrics"]]
+    if len(steps) > 1:
+        rate = statistics.median(event["metrics"]["train/examples_per_second"] for event in steps)
+        if plan.resources.packs:
+            # A pack's slots share one rate, so all their steps are counted over the time that they took together.
+            span = (max(event["t"] for event in steps) - min(event["t"] for event in steps)) / 1000
+            rate = len(steps) * config.train.batch_size / max(span, 1e-3)
         kept = json.loads(read_rates(config.storage))
-        kept[rate_key(config, plan.resources)] = {"examples_per_second": statistics.median(rates), "sweep": plan.name}
+        kept[rate_key(config, plan.resources)] = {"examples_per_second": rate, "sweep": plan.name}
         write_json(storage_folder(config.storage) / "rates.json", kept)

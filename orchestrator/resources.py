@@ -47,7 +47,7 @@ def count_gpus(config: Config) -> int:
 
 
 def divide(config: Config, num_trials: int, cpus: int, gpus: int, executor: Executor = "plain") -> Resources:
-    """Share the machine between trials, or between packs of trials. Raises ConfigError with the numbers when even one trial does not fit."""
+    """Share the machine between trials, or packs of trials. Raises ConfigError with the numbers when even one trial does not fit."""
     train, found = config.train, []
     per_gpu = train.gpus_per_worker if train.gpus_per_worker is not None else min(gpus // train.num_workers, 1)
     if per_gpu * train.num_workers > gpus:

@@ -63,7 +63,7 @@ def start(name: str, rows: Path, base: BaseModel, storage: Path, total: int | No
 
     def assignment(index: int) -> Assignment:
         given = with_point(trial, {"index": index, "optim.lr": 1e-3 * index})
-        return Assignment(name, given, base, str(storage), "valid/loss", False, 1, 0)
+        return Assignment(sweep=name, trial=given, base=base, storage=str(storage), metric="valid/loss", maximise=False, cpus=1, gpus=0)
 
     thread = threading.Thread(target=packer.run, args=(assignment(1), 0), daemon=True)
     thread.start()
@@ -205,7 +205,7 @@ def test_a_trials_process_is_small(session: None, rows: Path, base: BaseModel, t
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
             processes = psutil.Process().children(recursive=True)
-            sizes.extend(p.memory_info().rss for p in processes if "attempt" in "".join(p.cmdline()))
+            sizes.extend(p.memory_info().rss for p in processes if "ImplicitFunc" in "".join(p.cmdline()))
 
     assert fit([running.config(index) for index in (1, 2)], tmp_path / "tune", [Weigh()]).num_errors == 0
     finish(running)

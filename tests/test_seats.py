@@ -132,6 +132,6 @@ def test_an_assignment_can_be_pickled_without_torch() -> None:
     import sys
 
     base = BaseModel(name="tiny", source="tiny", id="tiny", revision="1", path="x")
-    data = pickle.dumps(Assignment("s", TRIAL, base, "x", "valid/loss", False, 1, 0))
+    data = pickle.dumps(Assignment(sweep="s", trial=TRIAL, base=base, storage="x", metric="valid/loss", maximise=False, cpus=1, gpus=0))
     code = f"import pickle, sys; pickle.loads({data!r}); import jobs.seat; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -12,18 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from jobs import fetch
+from jobs.config import Model
 from orchestrator.cli import choices, compose
 from orchestrator.validation import SECTIONS, build
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted([*(ROOT / "orchestrator").glob("*.py"), *(ROOT / "jobs").glob("*.py")])
+SOURCES = sorted([*(ROOT / "orchestrator").glob("*.py"), *(ROOT / "jobs").rglob("*.py")])
 ALLOWED = {
     "hydra": {"orchestrator/cli.py"},
     "omegaconf": {"orchestrator/cli.py"},
     "mlflow": {"orchestrator/tracking.py"},
     "optuna": {"orchestrator/search.py"},
     "kubernetes": set(),
-    "ray": {f"orchestrator/{name}.py" for name in ("launch", "sweep", "recorder", "judgement")} | {"jobs/worker.py", "jobs/roster.py"},
+    "ray": {f"orchestrator/{name}.py" for name in ("launch", "sweep", "recorder", "judgement")}
+    | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster")},
 }
 HEAVY = ("torch", "transformers", "peft", "ray", "mlflow")
 
@@ -117,6 +120,7 @@ def test_help_mistakes_and_the_plan_answer_at_once(cache: Path) -> None:
 
 
 def test_a_dry_run_shows_what_carries_loss_and_writes_nothing(cache: Path, tmp_path: Path) -> None:
+    fetch.prepare(Model(name="tiny", source="tiny"), cache)
     environment = {**os.environ, "ORCHESTRATOR_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-m", "orchestrator", "+sweep=lora", "model=tiny", "dry_run=true"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)

@@ -55,7 +55,7 @@ def attend(
     scaling = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = options.get("sliding_window")
-    maps = layout.maps(query.shape[1], key.shape[1])
+    maps = maps_of(layout, query.shape[1], key.shape[1])
     rows = [tensor[0].transpose(0, 1).reshape(-1, tensor.shape[-1]) for tensor in (query, key, value)]
     out: torch.Tensor = Attention.apply(*rows, layout.rectangles, maps, scaling, window, options.get("softcap"))  # type: ignore[assignment]
     return out.view(1, -1, query.shape[1], query.shape[-1]), None
@@ -86,8 +86,15 @@ class Maps:
     key_back: torch.Tensor
 
 
+def maps_of(layout: Layout, heads: int, kv_heads: int) -> Maps:
+    """The index tensors of a layout for one shape of attention; made once, used by every layer of that shape."""
+    if (heads, kv_heads) not in layout.known_maps:
+        layout.known_maps[heads, kv_heads] = make_maps(layout.rectangles, layout.ids.shape[1], heads, kv_heads)
+    return layout.known_maps[heads, kv_heads]
+
+
 def make_maps(rectangles: list[Rectangle], num_tokens: int, heads: int, kv_heads: int) -> Maps:
-    """Index tensors of one layout for one shape of attention; computed once and used by every layer."""
+    """The maps of all rectangles, and the way back to the flat rows."""
     device = rectangles[0].rows.device
     back = (
         torch.empty(num_tokens * heads, dtype=torch.long, device=device),
@@ -236,7 +243,7 @@ def forward_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mad
 
 def backward_one(gradient: torch.Tensor, inputs: Any, made: Map, rule: Any, kept: torch.Tensor) -> Any:
     """Gradients of one rectangle's queries, keys and values, and those of its prefix with the rows that they belong to."""
-    scaling, _, cap = rule
+    scaling = rule[0]
     kv, blocks, _, _, _, prefix = made.shape
     q, k, v = take(made, *inputs)
     kp, vp = take_prefix(made, inputs[1]), take_prefix(made, inputs[2])

@@ -7,16 +7,14 @@ attention.py, lora.py and engine.py.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from jobs.data import Example
-
-PREFIX_MIN = 8
-"""A shorter common beginning is not worth treating apart, in tokens."""
+from jobs.model import PREFIX_MIN, shared_prefix
 
 
 @dataclass(frozen=True)
@@ -84,21 +82,7 @@ class Layout:
     examples: list[tuple[int, int]]
     """(slot, row of its batch) of each example, in order."""
     known_maps: dict[tuple[int, int], Any] = field(default_factory=dict)
-
-    def maps(self, heads: int, kv_heads: int) -> Any:
-        """Index tensors for attention with so many heads; every layer of that shape uses the same."""
-        from jobs.pack.attention import make_maps
-
-        if (heads, kv_heads) not in self.known_maps:
-            self.known_maps[heads, kv_heads] = make_maps(self.rectangles, self.ids.shape[1], heads, kv_heads)
-        return self.known_maps[heads, kv_heads]
-
-
-def common_prefix(examples: Iterable[Example]) -> int:
-    """How many tokens all prompts begin with alike, leaving each prompt at least one."""
-    heads = [example.ids[: example.prompt_length - 1] for example in examples]
-    first, last = min(heads), max(heads)  # in sorted order everything between these two shares what they share
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    """What attention.py has derived from `rectangles`, by numbers of heads."""
 
 
 def portion(slot: int, examples: list[Example], weight: float = 1.0, everything: bool = False, share: bool = True) -> list[Portion]:
@@ -114,7 +98,7 @@ def portion(slot: int, examples: list[Example], weight: float = 1.0, everything:
     portions = []
     for head, rows in heads.items():
         chosen = tuple(examples[row] for row in rows)
-        prefix = common_prefix(chosen) if head and len(rows) > 1 else 0
+        prefix = shared_prefix(list(chosen)) if head else 0
         portions.append(Portion(slot, prefix, chosen, tuple(rows), weight, everything))
     return portions
 
