@@ -158,6 +158,9 @@ def measure(options: argparse.Namespace, base: BaseModel, trial: Trial) -> tuple
                 examples = step()
                 synchronize(pack.device)
                 seconds = time.perf_counter() - began
+                print(
+                    f"{name} {repeat}/{options.repeats} {contender:<17} {examples / seconds:7.2f} examples/s", file=sys.stderr, flush=True
+                )
                 if repeat == 0:
                     continue  # the first step also allocates
                 rates.setdefault(contender, {}).setdefault(name, []).append(examples / seconds)

@@ -22,6 +22,7 @@ from jobs.model import restore
 from jobs.pack.check import why_not
 from jobs.pack.engine import NotPackable, Pack
 from jobs.pack.layout import build, divide, portion
+from jobs.pack.norm import equivalent
 
 KINDS = ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Gemma2", "Phi3", "Phi", "Mistral", "GPT2", "GPTNeoX", "SmolLM3", "Granite", "Olmo2"]
 
@@ -277,3 +278,27 @@ def test_a_checkpoint_of_another_rank_is_refused(base: BaseModel, rows: Path, tm
     shutil.copytree(tmp_path / "kept", tmp_path / "copy")
     with pytest.raises(ValueError, match="another rank"):
         pack.join(2, varied(rows)[2], tmp_path / "copy")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_the_fast_norm_gives_the_modules_own_output_and_gradient(dtype: torch.dtype, offset: float) -> None:
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    module = Gemma3RMSNorm(48, 1e-6) if offset else LlamaRMSNorm(48, 1e-6)
+    torch.nn.init.normal_(module.weight, 1 - offset, 0.2)
+    module = module.to(dtype).requires_grad_(False)
+    fast = equivalent(module)
+    assert fast is not None
+    rows, given = torch.randn(2, 1, 7000, 48).to(dtype)
+    outcomes = []
+    for own in (module, fast):
+        before = rows.clone().requires_grad_(True)
+        out = own(before)
+        out.backward(given)
+        assert torch.equal(before, rows)
+        outcomes.append((out.detach().float(), before.grad.float()))  # type: ignore[union-attr]
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    assert all(torch.allclose(one, other, rtol=tolerance, atol=tolerance) for one, other in zip(*outcomes, strict=True))
+    assert equivalent(torch.nn.LayerNorm(48)) is None

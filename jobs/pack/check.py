@@ -8,7 +8,6 @@ import torch
 
 from jobs.config import Trial
 from jobs.data import Example
-from jobs.pack.attention import NAME
 from jobs.pack.engine import Pack
 from jobs.pack.head import Losses
 from jobs.pack.layout import Segment, portion
@@ -35,7 +34,7 @@ def why_not(pack: Pack, trial: Trial) -> str | None:
     pack.active.adapters |= slots
     try:
         plain = {number: run_plain(pack, number, few) for number in slots}
-        pack.use_attention(NAME)
+        pack.specialise()
         packed = run_packed(pack, few, list(slots))
     except REFUSALS as error:
         return " ".join(str(error).split())[:200] or type(error).__name__

@@ -20,11 +20,12 @@ from jobs.data import Corpus, Example, Template, load_corpus
 from jobs.evaluate import Tally, out_of_memory
 from jobs.finetune import NON_FINITE_LIMIT, World, adamw, learning_rate, not_finite
 from jobs.model import load, pick_device, pick_dtype, sort_targets
-from jobs.pack.attention import register
+from jobs.pack.attention import NAME, register
 from jobs.pack.head import Losses, hits
 from jobs.pack.initial import Initial
 from jobs.pack.layout import Layout, Portion, build, divide, portion
 from jobs.pack.lora import Active, Adapter, inject
+from jobs.pack.norm import replace_norms
 
 PASS_TOKENS_ON_CPU = 2048
 """A pass of more tokens than this leaves the processor's caches; the arithmetic is as fast in passes of a few hundred."""
@@ -276,6 +277,7 @@ class Pack:
         """Write one slot's checkpoint into an empty folder."""
         self.slots[number].save(folder)
 
-    def use_attention(self, name: str) -> None:
-        """Switch the model's attention: the pack's, or the one it was loaded with."""
-        self.model.set_attn_implementation(name)
+    def specialise(self) -> None:
+        """Turn the model that was loaded, which runs examples one by one, into the one that runs the flat row."""
+        self.model.set_attn_implementation(NAME)
+        replace_norms(self.model)

@@ -149,7 +149,7 @@ class Builder:
         self.owners: list[int] = []
         self.answers: list[int] = []
         self.examples: list[tuple[int, int]] = []
-        self.blocks: dict[tuple[int, int], list[tuple[list[range], range]]] = {}
+        self.blocks: dict[tuple[int, int, int], list[tuple[list[range], range]]] = {}
 
     def put(self, ids: list[int], position: int) -> range:
         """Append tokens; returns their places."""
@@ -174,8 +174,22 @@ class Builder:
             self.answers += [len(self.examples)] * count
             self.examples.append((part.slot, row))
         if shared:
-            self.blocks.setdefault((1, 0), []).append(([shared], range(0)))
-        self.blocks.setdefault((len(rows), part.prefix), []).append((rows, shared))
+            self.blocks.setdefault((1, 0, 0), []).append(([shared], range(0)))
+        for number, half in enumerate(halves(rows)):
+            self.blocks.setdefault((len(half), part.prefix, number), []).append((half, shared))
+
+
+HALVED_FROM = 8
+"""So many rows or more are laid into two rectangles, the shorter and the longer half: a rectangle is as wide as its longest row."""
+
+
+def halves(rows: list[range]) -> list[list[range]]:
+    """Rows as one block, or as two where lengths differ much."""
+    by_length = sorted(rows, key=len)
+    middle = len(rows) // 2
+    if len(rows) < HALVED_FROM or 3 * len(by_length[-1]) < 4 * len(by_length[middle - 1]):
+        return [rows]
+    return [by_length[:middle], by_length[middle:]]
 
 
 def build(parts: list[Portion], device: torch.device) -> Layout:

@@ -39,6 +39,7 @@ class Adapter:
         self.master_a, self.master_b = self._views(self.weights.data)
         self.gradient_a, self.gradient_b = self._views(self.gradient)
         self.a, self.b = self._views(self.working)
+        self.a_t, self.b_t = [view.t() for view in self.a], [view.t() for view in self.b]
 
     def _views(self, flat: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """A and B of every layer within a flat tensor."""
@@ -123,29 +124,30 @@ class Product(torch.autograd.Function):
         ctx: Any, rows: torch.Tensor, anchor: torch.Tensor, weight: torch.Tensor, bias: Any, number: int, active: Active
     ) -> torch.Tensor:
         out = torch.nn.functional.linear(rows, weight, bias)
+        sizes = [segment.stop - segment.start for segment in active.segments]
+        adapters = [active.adapters[segment.slot] for segment in active.segments]
         hidden = []
-        for segment in active.segments:
-            adapter, part = active.adapters[segment.slot], slice(segment.start, segment.stop)
-            low = torch.mm(rows[part], adapter.a[number].t())
-            out[part].addmm_(low, adapter.b[number], alpha=adapter.scale)
+        for adapter, own, total in zip(adapters, rows.split(sizes), out.split(sizes), strict=True):
+            low = torch.mm(own, adapter.a_t[number])
+            total.addmm_(low, adapter.b[number], alpha=adapter.scale)
             hidden.append(low)
-        ctx.number, ctx.segments, ctx.adapters = number, active.segments, active.adapters
+        ctx.number, ctx.sizes, ctx.adapters = number, sizes, adapters
         ctx.save_for_backward(rows, weight, *hidden)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         rows, weight, *hidden = ctx.saved_tensors
-        gradient = gradients[0]
+        gradient, number = gradients[0], ctx.number
         back = torch.mm(gradient, weight) if ctx.needs_input_grad[0] else None
-        for segment, low in zip(ctx.segments, hidden, strict=True):
-            adapter, part = ctx.adapters[segment.slot], slice(segment.start, segment.stop)
-            own = gradient[part]
-            inner = torch.mm(own, adapter.b[ctx.number].t()).mul_(adapter.scale)
-            add_product(adapter.gradient_b[ctx.number], low.t(), own, adapter.scale)
-            add_product(adapter.gradient_a[ctx.number], inner.t(), rows[part], 1.0)
-            if back is not None:
-                back[part].addmm_(inner, adapter.a[ctx.number])
+        backs = [None] * len(hidden) if back is None else back.split(ctx.sizes)
+        pieces = zip(ctx.adapters, hidden, rows.split(ctx.sizes), gradient.split(ctx.sizes), backs, strict=True)
+        for adapter, low, own, given, total in pieces:
+            inner = torch.mm(given, adapter.b_t[number]).mul_(adapter.scale)
+            add_product(adapter.gradient_b[number], low.t(), given, adapter.scale)
+            add_product(adapter.gradient_a[number], inner.t(), own, 1.0)
+            if total is not None:
+                total.addmm_(inner, adapter.a[number])
         return back, None, None, None, None, None
 
 
