@@ -107,6 +107,7 @@ def open_pack(base: BaseModel, trial: Trial, num_slots: int) -> Pack:
 
 def ideal_seconds(pack: Pack, numbers: list[int]) -> float:
     """How long the unavoidable products of the next step would take by themselves."""
+    pack.sharing = True
     parts = [part for number in numbers for part in pack.share(number, pack.slots[number].course.batch(pack.slots[number].step))]
     head = pack.model.get_output_embeddings().weight
     shapes = [(shape.width_in, shape.width_out) for shape in pack.shapes]

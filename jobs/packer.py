@@ -14,7 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from jobs.config import Assignment
 from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
-from jobs.worker import NoteMemory, Posts, reason
+from jobs.worker import NoteMemory, Posts, reason, use_own_gpu
 
 LOOK_SECONDS = 0.5
 
@@ -61,6 +61,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     assignment: Assignment = settings["assignment"]
     number, context = settings["number"], ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
+    use_own_gpu(assignment)
     world = World(context.get_world_rank(), context.get_world_size())
     roster: Any = find_roster(assignment.sweep)
     try:

@@ -77,6 +77,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     assignment: Assignment = settings["assignment"]
     trial, context = assignment.trial, ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
+    use_own_gpu(assignment)
     roster = find_roster(assignment.sweep)
     seat: Any = ray.util.get_current_placement_group()
     times_shrunk: int = ray.get(roster.sit.remote(trial.index, seat.id.hex()))  # type: ignore[assignment]
@@ -99,6 +100,15 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
             raise  # this worker alone has failed; returning would leave the others waiting for its gradients
         return {"failure": str(error)}
     return {}
+
+
+def use_own_gpu(assignment: Assignment) -> None:
+    """Make the GPU that Ray Train gave this worker the present one: the workers of a machine all see all of its GPUs."""
+    if assignment.gpus:
+        import torch
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
 
 
 class Posts:
