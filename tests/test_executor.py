@@ -82,3 +82,21 @@ def test_a_model_that_cannot_be_packed_takes_the_plain_executor_and_says_why(com
     done = command(*arguments, "executor=pack", f"storage={tmp_path / 'pack'}")
     assert done.code == 2
     assert "executor=plain" in done.err and "Traceback" not in done.err
+
+
+def test_a_stopped_plain_trial_gives_its_core_back(command: Any, tmp_path: Path) -> None:
+    # On one core the third trial can only train once the second, which is stopped, has let go of it.
+    space = "sweep.space={lr: {path: optim.lr, type: grid, values: [0.01, 0.000001, 0.005]}}"
+    arguments = (
+        "executor=plain",
+        "cluster.num_cpus=1",
+        "sweep.scheduler=asha",
+        "sweep.metric=valid/loss",
+        "train.steps=8",
+        "train.eval_every=4",
+    )
+    done = command(space, *arguments, f"storage={tmp_path}")
+    assert done.code == 0, done.err
+    trials = done.result["trials"]
+    assert trials["failed"] == 0 and trials["stopped"] >= 1 and trials["finished"] + trials["stopped"] == 3
+    assert (3, 4) in reports(tmp_path)
