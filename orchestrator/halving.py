@@ -14,17 +14,21 @@ Decision = Literal["go on", "wait", "stop"]
 
 
 class Halving:
-    """The state of one bracket of `num_trials` trials (by index, from 1) that are compared at `rungs` (steps; the last one is the end)."""
+    """The state of one bracket of `num_trials` trials (by index, from 1) that are compared at `rungs` (steps; the last one is the end).
 
-    def __init__(self, num_trials: int, rungs: list[int], reduction: int, maximise: bool) -> None:
-        self._rungs, self._reduction, self._maximise = rungs[:-1], reduction, maximise
+    `rows` is given when scores are shares of so many rows: then scores that differ by less than two standard errors of the best one count
+    as equal, and the loss decides. At the first rungs most shares are near 0, and one lucky row must not outweigh everything else.
+    """
+
+    def __init__(self, num_trials: int, rungs: list[int], reduction: int, maximise: bool, rows: int | None = None) -> None:
+        self._rungs, self._reduction, self._maximise, self._rows = rungs[:-1], reduction, maximise, rows
         self._alive = set(range(1, num_trials + 1))
         self._scores: list[dict[int, tuple[float, float]]] = [{} for _ in self._rungs]
         self._level = 0
         self._stopped: set[int] = set()
 
     def report(self, trial: int, step: int, score: float, loss: float = 0.0) -> Decision:
-        """What `trial` does after reporting `score` at `step`. Of two equal scores the lower `loss` is better: early on, many are 0."""
+        """What `trial` does after reporting `score` at `step`. Of two equal scores the lower `loss` is better."""
         for level, rung in enumerate(self._rungs):
             if step >= rung and level >= self._level and trial in self._alive:
                 self._scores[level].setdefault(trial, (self._rank(score), math.inf if math.isnan(loss) else loss))
@@ -48,16 +52,30 @@ class Halving:
         while self._level < len(self._rungs) and self._alive and self._alive <= self._scores[self._level].keys():
             scores = {trial: self._scores[self._level][trial] for trial in self._alive}
             kept = max(1, math.ceil(len(scores) / self._reduction))
-            ranked = sorted(scores, key=lambda trial: (*scores[trial], trial))
+            width = self._resolution(min(score for score, _ in scores.values()))
+            ranked = sorted(scores, key=lambda trial: (coarse(scores[trial][0], width), scores[trial][1], trial))
             self._stopped |= set(ranked[kept:])
             self._alive = set(ranked[:kept])
             self._level += 1
+
+    def _resolution(self, best: float) -> float:
+        """Two standard errors of the best score, a share of the rows; 0 for scores that are no shares. One hit and one miss are added, so
+        that a share of 0 has an error too (Laplace's rule)."""
+        if self._rows is None or not 0 <= abs(best) <= 1:
+            return 0.0
+        share = (abs(best) * self._rows + 1) / (self._rows + 2)
+        return 2 * math.sqrt(share * (1 - share) / self._rows)
 
     def _rank(self, score: float) -> float:
         """Sorts better scores first and what is not a number last."""
         if math.isnan(score):
             return math.inf
         return -score if self._maximise else score
+
+
+def coarse(score: float, width: float) -> float:
+    """A score to the nearest multiple of `width`; itself when that is 0 or the score is not finite."""
+    return round(score / width) * width if width and math.isfinite(score) else score
 
 
 def rung_steps(config: Config) -> list[int]:

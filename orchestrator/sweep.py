@@ -71,7 +71,8 @@ class Rungs(FIFOScheduler):
         super().__init__()
         plan = board.plan
         self.board = board
-        self.halving = Halving(plan.num_trials, plan.rungs, board.config.sweep.reduction, board.maximise)
+        rows = plan.num_valid if board.metric == "valid/exact_match" else None
+        self.halving = Halving(plan.num_trials, plan.rungs, board.config.sweep.reduction, board.maximise, rows)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Go on, wait for the others, or stop."""

@@ -31,6 +31,20 @@ def test_a_rung_keeps_one_in_reduction_rounded_up(count: int, reduction: int, ex
     assert survivors(count, [10, 20], reduction) == [count, expected]
 
 
+def test_one_lucky_row_does_not_outweigh_the_loss() -> None:
+    halving = Halving(3, [10, 20], 3, maximise=True, rows=400)
+    for trial, (score, loss) in enumerate([(1 / 400, 2.4), (0.0, 1.9), (0.0, 2.1)], start=1):
+        halving.report(trial, 10, score, loss)
+    assert [halving.decide(trial) for trial in (1, 2, 3)] == ["stop", "go on", "stop"]
+
+
+def test_a_clear_difference_decides_whatever_the_loss() -> None:
+    halving = Halving(3, [10, 20], 3, maximise=True, rows=400)
+    for trial, (score, loss) in enumerate([(0.20, 2.4), (0.10, 1.9), (float("nan"), 1.0)], start=1):
+        halving.report(trial, 10, score, loss)
+    assert [halving.decide(trial) for trial in (1, 2, 3)] == ["go on", "stop", "stop"]
+
+
 def test_better_means_higher_or_lower_as_the_metric_says() -> None:
     assert judge([0.1, 0.4, 0.2, 0.3]) == [2, 4]
     assert judge([0.1, 0.4, 0.2, 0.3], maximise=False) == [1, 3]
