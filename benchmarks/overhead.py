@@ -70,6 +70,9 @@ class IdlePack:
             self.slots[number].step += 1
         return dict.fromkeys(numbers, METRICS)
 
+    def unreadable(self, number: int) -> str | None:
+        return None
+
     def failure(self, number: int) -> str | None:
         return None
 

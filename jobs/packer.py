@@ -14,7 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from jobs.config import Assignment
 from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
-from jobs.worker import NoteMemory, Posts, reason, use_own_gpu
+from jobs.worker import NoteDeaths, Posts, reason, use_own_gpu
 
 LOOK_SECONDS = 0.5
 
@@ -36,7 +36,7 @@ def run(assignment: Assignment, number: int) -> None:
             run_config=RunConfig(
                 name=f"pack-{number}",
                 storage_path=assignment.storage,
-                callbacks=[NoteMemory(assignment.sweep, place(number))],
+                callbacks=[NoteDeaths(assignment.sweep, place(number))],
                 failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=5),
             ),
         ).fit()

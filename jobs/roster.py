@@ -99,9 +99,11 @@ class Roster:
 
     async def company(self, pack: int) -> list[Seat] | None:
         """Wait until a pack's company is complete and return it; None when the sweep is over."""
+        deadline = time.monotonic() + COMPANY_SECONDS
         async with self._changed:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(lambda: self._seats.closed or self._seats.ready(pack)), COMPANY_SECONDS)
+            while not self._seats.closed and not self._seats.ready(pack) and time.monotonic() < deadline:
+                with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
+                    await asyncio.wait_for(self._changed.wait(), 1.0)
             return None if self._seats.closed else self._seats.company(pack)
 
     async def tickets(self, pack: int) -> dict[int, int]:

@@ -125,7 +125,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
             if isinstance(error, json.JSONDecodeError):
-                reason = f"{error.msg} at character {error.pos + 1}"
+                reason = f"{error.msg} (character {error.pos + 1})"
             else:
                 reason = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
             whole = "the file is one JSON array, " if number == 1 and line.lstrip().startswith("[") else ""

@@ -7,10 +7,14 @@ a product's rounding depends on its size: so a pack waits until every trial that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.config import Trial
+
+UNDECIDED_SECONDS = 30.0
+"""A trial that has not said for so long whether it goes on holds nobody up any more: its process may have been killed."""
 
 
 @dataclass
@@ -28,6 +32,8 @@ class Seat:
     credit: bool = False
     result: dict[str, Any] | None = None
     """What the trial is told when it has reached its rung, or has failed."""
+    since: float = field(default_factory=time.monotonic)
+    """When it last became the trial's turn to say whether it goes on."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class Seats:
     def ready(self, pack: int) -> bool:
         """Whether this pack's company is complete: nobody is still to come, and everyone here knows whether to go on."""
         own = [seat for seat in self.seats.values() if seat.pack == pack]
-        return bool(own) and all(seat.credit for seat in own) and len(self.seats) >= self.num_expected()
+        oldest = time.monotonic() - UNDECIDED_SECONDS
+        decided = all(seat.credit or seat.since < oldest for seat in own)
+        return decided and any(seat.credit for seat in own) and len(self.seats) >= self.num_expected()
 
     def company(self, pack: int) -> list[Seat]:
         """Who sits in a pack, in the order of the trials."""
@@ -101,6 +109,7 @@ class Seats:
             if not self.holds(index, ticket):
                 continue
             seat = self.seats[index]
+            seat.since = time.monotonic()
             if index in boundary.snapshots:
                 seat.checkpoint, seat.step = boundary.snapshots[index]
             if index in boundary.failures:

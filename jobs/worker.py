@@ -24,16 +24,19 @@ POST_SECONDS = 1.0
 DISK_MARGIN = 3
 
 
-class NoteMemory(UserCallback):
-    """Tells the roster when the operating system or Ray killed a worker for lack of memory. Runs in the controller's process."""
+class NoteDeaths(UserCallback):
+    """Tells the roster when a worker has died, and when it did for lack of memory. Runs in the controller's process."""
 
     def __init__(self, sweep: str, trial: int) -> None:
         self.sweep, self.trial = sweep, trial
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called before a failed worker group is restarted."""
+        roster: Any = find_roster(self.sweep)
+        said = {"text": f"{reason(next(iter(worker_exceptions.values())))}; goes on from the last checkpoint"}
+        roster.post.remote(max(self.trial, 0), "say", said)
         if any("OutOfMemory" in f"{type(error).__name__} {error}" for error in worker_exceptions.values()):
-            ray.get(find_roster(self.sweep).shrink.remote(self.trial))
+            ray.get(roster.shrink.remote(self.trial))
 
 
 def train(assignment: Assignment) -> None:
@@ -54,7 +57,7 @@ def train(assignment: Assignment) -> None:
         run_config=RunConfig(
             name=f"trial-{trial.index:03d}",
             storage_path=assignment.storage,
-            callbacks=[TuneReportCallback(), NoteMemory(assignment.sweep, trial.index)],
+            callbacks=[TuneReportCallback(), NoteDeaths(assignment.sweep, trial.index)],
             failure_config=FailureConfig(max_failures=trial.train.max_failures, controller_failure_limit=5),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1,

@@ -70,7 +70,8 @@ def run(arguments: list[str]) -> int:
         return 0
     from orchestrator import pipeline
 
-    return pipeline.run(config, as_yaml(raw), overrides)
+    typed = ["--config-dir", flags["--config-dir"], *overrides] if "--config-dir" in flags else overrides
+    return pipeline.run(config, as_yaml(raw), typed)
 
 
 def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:

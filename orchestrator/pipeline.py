@@ -175,7 +175,7 @@ class Command:
         state = "interrupted" if board.interrupted else "finished" if best is not None and board.fatal is None else "failed"
         error = board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
         typed = [o for o in self.overrides if not o.startswith(("fresh=", "output=", "retry="))]
-        wider = [o for o in typed if not o.startswith("sweep.num_trials=")]
+        wider, more = [o for o in typed if not o.startswith("sweep.num_trials=")], 2 * self.plan.num_trials
         return {
             "sweep": self.plan.name,
             "state": state,
@@ -192,7 +192,9 @@ class Command:
             "searched": [knob.path for knob in self.config.sweep.space.values()],
             "confidence": self.config.job.confidence,
             "command": f"python -m orchestrator {shlex.join(typed)}".rstrip(),
-            "wider": f"python -m orchestrator {shlex.join([*wider, f'sweep.num_trials={2 * self.plan.num_trials}'])}",
+            "wider": f"python -m orchestrator {shlex.join([*wider, f'sweep.num_trials={more}'])}"
+            if planning.has(self.config, more)
+            else None,
             "settings": [o for o in typed if o.startswith(("storage=", "tracking"))],
         }
 

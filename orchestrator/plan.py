@@ -14,6 +14,7 @@ from typing import Any
 from jobs import fetch
 from jobs.config import BaseModel, Trial
 from jobs.data import Corpus, Example, Row, Template, encode_rows, load_corpus
+from orchestrator.advice import advice, shaped_by_steps
 from orchestrator.config import Config
 from orchestrator.cost import Estimate, estimate
 from orchestrator.errors import ConfigError, InputError
@@ -119,6 +120,15 @@ def count_trials(config: Config) -> int:
     return wanted or combinations
 
 
+def has(config: Config, num_trials: int) -> bool:
+    """Whether the search space holds so many trials."""
+    try:
+        count_trials(dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, num_trials=num_trials)))
+    except ConfigError:
+        return False
+    return True
+
+
 def as_grid(config: Config) -> Config:
     """Under sweep.search=grid every choice is a grid."""
     if config.sweep.search != "grid":
@@ -147,7 +157,7 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     """Hash of everything that decides the sweep's result but how far it goes, so that a wider or longer one continues it."""
     raw = dataclasses.asdict(config)
     train = {key: value for key, value in raw["train"].items() if key not in NEUTRAL}
-    if config.optim.schedule == "constant":
+    if not shaped_by_steps(config):
         del train["steps"]
     sweep = {key: value for key, value in raw["sweep"].items() if key not in ("name", "num_trials", "max_concurrent", "give_up_after")}
     if config.sweep.scheduler == "none":
@@ -240,19 +250,6 @@ def supervised(config: Config, example: Example | None, base: BaseModel | None) 
         return ""
     start = 1 if config.train.on == "all" else example.prompt_length
     return Template(base.path).decode(example.ids[start:], skip_special=False)
-
-
-def advice(config: Config, why_plain: str | None) -> list[str]:
-    """What a user should know about a legal but unwise configuration, and why its trials are not packed."""
-    notes = [f"each trial trains by itself: {why_plain}"] if why_plain else []
-    notes += [f"sweep.space.{name} is not searched: {reason}" for name, reason in config.skipped.items()]
-    if config.sweep.scheduler != "none" and config.optim.schedule != "constant":
-        notes.append(
-            f"optim.schedule={config.optim.schedule} with sweep.scheduler={config.sweep.scheduler}: a rung compares unfinished schedules"
-        )
-    if config.train.eval_every > config.train.steps:
-        notes.append(f"train.eval_every={config.train.eval_every} is beyond train.steps={config.train.steps}: one evaluation, at the end")
-    return notes
 
 
 def flat_params(config: Config, trial: Trial) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def next_lines(result: Result) -> list[tuple[str, str]]:
         lines.append(("go on", f"{result['command']}"))
     uri = result["tracking_uri"]
     lines.append(("open", uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"))
-    if result["state"] == "finished" and result["trials"]["total"] > 1:
+    if result["state"] == "finished" and result["trials"]["total"] > 1 and result["wider"]:
         lines.append(("more", f"{result['wider']}"))
     if result["model"]:
         address = f"models:/{result['model']['name']}@{result['model']['alias']}" if result["model"]["alias"] else result["model"]["uri"]

@@ -183,12 +183,18 @@ def truth_values(raw: dict[str, Any], config: Config) -> list[tuple[str, str]]:
 
 
 def without_absent(config: Config) -> Config:
-    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist; `skipped` says which and why."""
+    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist; `skipped` says which and why.
+
+    Full fine-tuning has no adapter, so nothing of one can be searched.
+    """
     raw = dataclasses.asdict(config)
-    space = config.sweep.space
-    absent = {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
+    space, full = config.sweep.space, config.adapter.kind == "full"
+    unused = {knob.path for knob in space.values() if knob.optional and full and knob.path.startswith("adapter.")}
+    absent = unused | {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
     skipped = {
-        name: f"the configuration has no setting {knob.path if knob.path in absent else knob.to}"
+        name: "adapter.kind=full trains every weight"
+        if knob.path in unused
+        else f"the configuration has no setting {knob.path if knob.path in absent else knob.to}"
         for name, knob in space.items()
         if knob.optional and (knob.path in absent or knob.to in absent)
     }

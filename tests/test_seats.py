@@ -10,7 +10,7 @@ from plain import make
 
 from jobs.config import Assignment, BaseModel, Train, with_point
 from jobs.pack.serve import next_rung
-from jobs.seats import Boundary, Seats
+from jobs.seats import UNDECIDED_SECONDS, Boundary, Seats
 
 TRIAL = make(Path("rows.jsonl"))
 
@@ -97,6 +97,16 @@ def test_a_failure_reaches_its_trial_alone_and_a_snapshot_reaches_all() -> None:
     assert seats.seats[1].result == {"failure": "diverged"}
     assert (seats.seats[2].checkpoint, seats.seats[2].step, seats.seats[2].credit) == ("b", 7, True)
     assert seats.seats[3].result == {"metrics": {"step": 10}, "checkpoint": "c"}
+
+
+def test_a_trial_whose_process_was_killed_holds_nobody_up_for_long() -> None:
+    seats = Seats()
+    tickets = sit(seats, 1, 2)
+    seats.hand_in(Boundary({}, {1: {"step": 10}, 2: {"step": 10}}, {}), tickets)
+    seats.credit(2)
+    assert not seats.ready(0)
+    seats.seats[1].since -= UNDECIDED_SECONDS + 1
+    assert seats.ready(0)
 
 
 def test_without_a_driver_that_counts_nobody_is_waited_for() -> None:

@@ -188,6 +188,15 @@ class Pack:
             slot.adapter.refresh()
         return rate
 
+    def unreadable(self, number: int) -> str | None:
+        """Why the slot's next batch cannot be trained on, if so. Reading it here costs nothing: rows are tokenised once."""
+        slot = self.slots[number]
+        try:
+            slot.course.batch(slot.step)
+        except ValueError as error:
+            return str(error)
+        return None
+
     def failure(self, number: int) -> str | None:
         """Why a slot should not go on, if so."""
         slot = self.slots[number]

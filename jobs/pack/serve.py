@@ -94,6 +94,10 @@ def serve(pack: Pack, desk: Desk, shelf: Shelf) -> None:
         if not going:
             time.sleep(0.05)
         while going and not desk.left(seated):
+            unreadable = {index: reason for index in going if (reason := pack.unreadable(index))}
+            if unreadable:
+                desk.hand_in(Boundary({}, {}, unreadable), dict(seated))
+                break
             metrics = pack.step(list(going))
             desk.tell({index: (pack.slots[index].step, own) for index, own in metrics.items()})
             failed = {index: reason for index in going if (reason := pack.failure(index))}
