@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ def attempt(config: dict[str, Any]) -> None:
             answer: Any = ray.get(roster.train.remote(config["index"], ticket))
             if "metrics" not in answer:
                 give_up(roster, config["index"], answer)
-                return
             step = answer["metrics"]["step"]
             if pointer is not None or step > known:  # else the journal has it already: its checkpoint alone was missing
                 report_with_pointer(answer)
@@ -51,10 +51,11 @@ def attempt(config: dict[str, Any]) -> None:
 
 
 def give_up(roster: Any, index: int, answer: dict[str, Any]) -> None:
-    """Fail with the pack's reason; merely end when the trial is to be trained in another way."""
-    if "failure" in answer:
-        ray.get(roster.fail.remote(index, answer["failure"]))
-        raise RuntimeError(answer["failure"])
+    """Fail with the pack's reason, or wait for the driver to end this Tuner when the trial is to be trained in another way."""
+    while "aside" in answer:
+        time.sleep(1)
+    ray.get(roster.fail.remote(index, answer["failure"]))
+    raise RuntimeError(answer["failure"])
 
 
 def existing(folder: str | None) -> str | None:
