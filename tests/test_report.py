@@ -21,7 +21,7 @@ from orchestrator.screen import Screen
 from orchestrator.validation import build
 
 PLAN = """\
-plan    demo-{hash} · 4 trials, 1 at a time on 1 CPU core each · local
+plan    demo-{hash} · 4 trials in 1 pack of 4 slots on 1 CPU core · local
 base    tiny (random weights, revision {revision}) · LoRA rank 16 on toy · seed 0
 source  train: 30 rows, 60 supervised tokens, 100% of what is drawn
 judged  best valid/exact_match on 5 validation rows; the winner and the untouched base on 4 test rows

@@ -102,7 +102,7 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: str)
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": "Flu", "completion": }', "line 17: broken JSON: Expecting value at character 33"),
+        ('{"prompt": "Flu", "completion": }', "line 17: broken JSON: Expecting value (character 33)"),
         ("[" * 100_000, "line 17: broken JSON"),
         ('["Flu", "J11"]', "line 17: a row must be an object"),
         ("3", 'a row must be an object with "prompt" and "completion", or "messages", got a number (3)'),
