@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from jobs import fetch
+from jobs.config import BaseModel, Model
+
 ROOT = Path(__file__).resolve().parent.parent
 CODES = {"alpha": "A", "beta": "B", "gamma": "C"}
 
@@ -39,6 +42,22 @@ def environment(cache: Path) -> dict[str, str]:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where base models are kept during the tests."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def base(cache: Path) -> BaseModel:
+    """The tiny model, ready on disk."""
+    return fetch.prepare(Model(name="tiny", source="tiny"), cache)
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of unequal length with a common beginning, and answers of one to three tokens."""
+    file = tmp_path_factory.mktemp("rows") / "train.jsonl"
+    words = ["alpha", "beta", "gamma"]
+    lines = [{"prompt": f"{words[i % 3]} " + "x" * (i % 11) + str(i), "completion": "ABC"[i % 3] * (1 + i % 2)} for i in range(120)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,7 @@ import torch
 import torch.multiprocessing as processes
 from plain import CPU, architecture, make, reference
 
-from jobs import fetch
-from jobs.config import BaseModel, Data, Model, Source, Trial
+from jobs.config import BaseModel, Data, Source, Trial
 from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import tally
 from jobs.finetune import World
@@ -25,21 +24,6 @@ from jobs.pack.layout import build, divide, portion
 from jobs.pack.norm import equivalent
 
 KINDS = ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Gemma2", "Phi3", "Phi", "Mistral", "GPT2", "GPTNeoX", "SmolLM3", "Granite", "Olmo2"]
-
-
-@pytest.fixture(scope="module")
-def base(cache: Path) -> BaseModel:
-    return fetch.prepare(Model(name="tiny", source="tiny"), cache)
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows of unequal length with a common beginning, and answers of one to three tokens."""
-    file = tmp_path_factory.mktemp("rows") / "train.jsonl"
-    words = ["alpha", "beta", "gamma"]
-    lines = [{"prompt": f"{words[i % 3]} " + "x" * (i % 11) + str(i), "completion": "ABC"[i % 3] * (1 + i % 2)} for i in range(120)]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return file
 
 
 def varied(rows: Path) -> dict[int, Trial]:

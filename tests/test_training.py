@@ -16,29 +16,13 @@ import torch
 import torch.multiprocessing as processes
 from plain import CPU, architecture, make, reference
 
-from jobs import fetch
-from jobs.config import BaseModel, Data, Model, Trial
+from jobs.config import BaseModel, Data, Trial
 from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import Judging, answer, interval, judge, tally
 from jobs.export import export
 from jobs.finetune import Hooks, World, finetune
 from jobs.model import attach, can_share_prefix, load, restore, shared_prefix
 from jobs.predict import predict
-
-
-@pytest.fixture(scope="module")
-def base(cache: Path) -> BaseModel:
-    return fetch.prepare(Model(name="tiny", source="tiny"), cache)
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows of unequal length with a common beginning."""
-    file = tmp_path_factory.mktemp("rows") / "train.jsonl"
-    words = ["alpha", "beta", "gamma"]
-    lines = [{"prompt": f"{words[i % 3]} " + "x" * (i % 11) + str(i), "completion": "ABC"[i % 3] * (1 + i % 2)} for i in range(120)]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return file
 
 
 def train(
