@@ -6,9 +6,8 @@ from dataclasses import field
 from typing import Literal
 
 from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_name, require
+from orchestrator.cluster import DAY_SECONDS, Cluster
 from orchestrator.space import Knob
-
-DAY_SECONDS = 86400
 
 
 @config
@@ -53,23 +52,6 @@ class Sweep:
     def maximise(self) -> bool:
         """Whether a higher value of the metric is better."""
         return self.mode == "max" or (self.mode is None and not self.metric.endswith("loss"))
-
-
-@config
-class Cluster:
-    """Where the work runs."""
-
-    kind: Literal["local"] = "local"
-    num_cpus: int | None = None
-    """CPU cores that Ray may use here. None: all."""
-    num_gpus: int | None = None
-    """GPUs that Ray may use here. None: all."""
-
-    def __post_init__(self) -> None:
-        require(
-            (self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus must be at least 1, got {self.num_cpus}"),
-            (self.num_gpus is None or self.num_gpus >= 0, f"cluster.num_gpus must be at least 0, got {self.num_gpus}"),
-        )
 
 
 @config

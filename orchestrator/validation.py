@@ -15,7 +15,8 @@ from typing import Any
 
 from jobs.config import Adapter, Data, Model, Optim, Train, Trial
 from orchestrator import address
-from orchestrator.config import Cluster, Config, Job, Sweep, Tracking
+from orchestrator.cluster import Cluster
+from orchestrator.config import Config, Job, Sweep, Tracking
 from orchestrator.errors import ConfigError, TrackingError
 from orchestrator.executor import why_plain
 from orchestrator.journal import storage_folder
