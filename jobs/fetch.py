@@ -65,6 +65,21 @@ def prepare(model: Model, cache: Path | None = None, say: Callable[[str], None] 
         raise RuntimeError(f"model {model.name} could not be put into {cache}: {error}; {remedy}") from error
 
 
+def at_hand(base: BaseModel, model: Model) -> BaseModel:
+    """The base model on this machine: where the driver has found it, or fetched into this machine's cache once.
+
+    Raises ValueError when what can be had here is not the driver's, RuntimeError for a fetch that failed.
+    """
+    if Path(base.path).is_dir():
+        return base
+    if base.source == "path":
+        raise ValueError(f"model.path {base.path} is not on this node; put it on storage that every node sees")
+    found = prepare(model)
+    if found.revision != base.revision:
+        raise ValueError(f"model {base.name}: this node has revision {found.revision[:12]}, the head {base.revision[:12]}")
+    return found
+
+
 def _subject(model: Model) -> str:
     """What two processes must not prepare at once, as a file name."""
     subject = {"hub": model.id, "path": model.path, "tiny": "tiny", "wheel": model.name}[model.source]

@@ -11,6 +11,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from jobs import fetch
 from jobs.config import Assignment
 from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
@@ -95,7 +96,7 @@ def open_pack(assignment: Assignment, number: int, world: Any, roster: Any) -> A
     if times_shrunk and world.rank == 0:
         say(f"out of memory: the pack goes on with train.tokens_per_step={budget}, same effective batch")
     try:
-        pack = Pack(assignment.base, trial, world, say)
+        pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
         problem = why_not(pack, trial)
     except NotPackable as error:
         pack, problem = None, str(error)

@@ -26,12 +26,19 @@ COMPANY_SECONDS = 120.0
 class Roster:
     """The actor's state. Everything is keyed by the trial's index; a pack's workers by minus one minus its number."""
 
-    def __init__(self, num_packs: int = 1, capacity: int | None = None, total: int | None = None) -> None:
+    def __init__(
+        self,
+        num_packs: int = 1,
+        capacity: int | None = None,
+        total: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._posts: deque[dict[str, Any]] = deque(maxlen=100_000)
         self._groups: dict[int, str] = {}
         self._shrunk: dict[int, int] = {}
         self._failures: dict[int, str] = {}
-        self._seats = Seats(num_packs, capacity, total)
+        self._seats = Seats(num_packs, capacity, total, clock)
         self._changed = asyncio.Condition()
 
     async def post(self, trial: int, kind: str, fields: dict[str, Any]) -> None:
@@ -60,6 +67,10 @@ class Roster:
     async def failure(self, trial: int) -> str | None:
         """Why a trial failed, if it could say so."""
         return self._failures.get(trial)
+
+    async def placed(self) -> list[int]:
+        """Whose workers have been placed and started."""
+        return list(self._groups)
 
     async def leave(self, trial: int) -> str | None:
         """Forget the placement group and return it."""
@@ -99,9 +110,9 @@ class Roster:
 
     async def company(self, pack: int) -> list[Seat] | None:
         """Wait until a pack's company is complete and return it; None when the sweep is over."""
-        deadline = time.monotonic() + COMPANY_SECONDS
+        deadline = self._clock() + COMPANY_SECONDS
         async with self._changed:
-            while not self._seats.closed and not self._seats.ready(pack) and time.monotonic() < deadline:
+            while not self._seats.closed and not self._seats.ready(pack) and self._clock() < deadline:
                 with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
                     await asyncio.wait_for(self._changed.wait(), 1.0)
             return None if self._seats.closed else self._seats.company(pack)

@@ -8,7 +8,8 @@ a product's rounding depends on its size: so a pack waits until every trial that
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import Trial
@@ -29,11 +30,11 @@ class Seat:
     checkpoint: str | None
     """Where to go on; brought up to date at every boundary."""
     step: int
+    since: float
+    """When it last became the trial's turn to say whether it goes on."""
     credit: bool = False
     result: dict[str, Any] | None = None
     """What the trial is told when it has reached its rung, or has failed."""
-    since: float = field(default_factory=time.monotonic)
-    """When it last became the trial's turn to say whether it goes on."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,19 @@ class Boundary:
 
 
 class Seats:
-    """The state of one sweep's packs. `total` trials will come, `capacity` at most sit in a pack at once; both None when unknown."""
+    """The state of one sweep's packs. `total` trials will come, `capacity` at most sit in a pack at once; both None when unknown.
 
-    def __init__(self, num_packs: int = 1, capacity: int | None = None, total: int | None = None) -> None:
-        self.num_packs, self.capacity, self.total = num_packs, capacity, total
+    `clock` tells seconds; a simulation has its own.
+    """
+
+    def __init__(
+        self,
+        num_packs: int = 1,
+        capacity: int | None = None,
+        total: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.num_packs, self.capacity, self.total, self.clock = num_packs, capacity, total, clock
         self.seats: dict[int, Seat] = {}
         self.away: set[int] = set()
         """Trials that have ended, or that wait for the others of their rung: nobody waits for them."""
@@ -66,7 +76,7 @@ class Seats:
         self.away.discard(index)
         before = self.seats.pop(index, None)
         pack = before.pack if before else min(range(self.num_packs), key=lambda number: sum(s.pack == number for s in self.seats.values()))
-        self.seats[index] = Seat(index, self._tickets, pack, trial, checkpoint, step)
+        self.seats[index] = Seat(index, self._tickets, pack, trial, checkpoint, step, self.clock())
         return self._tickets
 
     def holds(self, index: int, ticket: int) -> bool:
@@ -95,7 +105,7 @@ class Seats:
     def ready(self, pack: int) -> bool:
         """Whether this pack's company is complete: nobody is still to come, and everyone here knows whether to go on."""
         own = [seat for seat in self.seats.values() if seat.pack == pack]
-        oldest = time.monotonic() - UNDECIDED_SECONDS
+        oldest = self.clock() - UNDECIDED_SECONDS
         decided = all(seat.credit or seat.since < oldest for seat in own)
         return decided and any(seat.credit for seat in own) and len(self.seats) >= self.num_expected()
 
@@ -109,7 +119,7 @@ class Seats:
             if not self.holds(index, ticket):
                 continue
             seat = self.seats[index]
-            seat.since = time.monotonic()
+            seat.since = self.clock()
             if index in boundary.snapshots:
                 seat.checkpoint, seat.step = boundary.snapshots[index]
             if index in boundary.failures:

@@ -16,6 +16,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from jobs import fetch
 from jobs.config import Assignment, BaseModel, Trial
 from jobs.evaluate import Judging, Verdict
 from jobs.roster import find_roster
@@ -92,12 +93,13 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     hooks = Hooks(on_rung=rung(context.get_world_rank(), posts), on_step=posts.step, say=posts.say)
     world = World(context.get_world_rank(), context.get_world_size())
     try:
+        base = fetch.at_hand(assignment.base, trial.model)
         found = ray.train.get_checkpoint()
         if found is None:
-            finetune(trial, assignment.base, hooks, world)
+            finetune(trial, base, hooks, world)
         else:
             with found.as_directory() as folder:
-                finetune(trial, assignment.base, hooks, world, Path(folder))
+                finetune(trial, base, hooks, world, Path(folder))
     except (FloatingPointError, ValueError, MemoryError, OSError) as error:
         if context.get_world_size() > 1 and isinstance(error, MemoryError | OSError):
             raise  # this worker alone has failed; returning would leave the others waiting for its gradients
@@ -201,4 +203,4 @@ def judge(sweep: str, label: str, trial: Trial, base: BaseModel, folder: str | N
     def tick(done: int, total: int) -> None:
         roster.post.remote(0, "judged", {"label": label, "done": done, "total": total})
 
-    return evaluate.judge(trial, base, folder, rule, tick)
+    return evaluate.judge(trial, fetch.at_hand(base, trial.model), folder, rule, tick)

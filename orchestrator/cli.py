@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator import report
+from orchestrator import report, sharing
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError, InputError, OrchestratorError
 from orchestrator.validation import SECTIONS, build, check, suggestion
@@ -54,6 +54,12 @@ def run(arguments: list[str]) -> int:
         print(as_yaml(raw), end="")
         return 0
     config = build(raw)
+    if not sharing.inside(config):
+        from orchestrator import remote
+
+        return remote.run(config, overrides, flags.get("--config-dir"))
+    if config.cluster.kind == "attached":
+        sharing.use_shared_cache(config)
     if config.job.kind == "predict":
         from orchestrator import predict
 
@@ -62,9 +68,9 @@ def run(arguments: list[str]) -> int:
         from orchestrator import setup
 
         return setup.run(config)
-    from orchestrator import plan as planning
+    if config.dry_run and config.cluster.kind == "local":
+        from orchestrator import plan as planning
 
-    if config.dry_run:
         plan = planning.make(config)
         print(report.plan_json(plan) if config.output == "json" else report.plan_text(plan))
         return 0

@@ -145,6 +145,12 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(draft, path)
 
 
-def forget(folder: Path) -> None:
-    """Remove what an earlier run of the sweep has left."""
+def forget(folder: Path, submission: str | None = None) -> None:
+    """Remove what an earlier run of the sweep has left, but not what an earlier attempt of the same submission to a cluster has done."""
+    known = folder / ".submission"
+    if submission is not None and read_text(known) == submission:
+        return
     shutil.rmtree(folder, ignore_errors=True)
+    if submission is not None:
+        folder.mkdir(parents=True)
+        known.write_text(submission, encoding="utf-8")

@@ -78,8 +78,7 @@ class Judgement:
         found = {name: Verdict(**known[key]) for name, folder in folders.items() if folder is None and key in known}
         todo = {name: folder for name, folder in folders.items() if name not in found}
         self.screen.note(f"judging {' and '.join(todo)} on {self.plan.num_test:,} test rows")
-        share = max(1, self.plan.resources.machine_cpus // max(len(todo), 1))
-        gpus = min(1.0, self.plan.resources.machine_gpus / max(len(todo), 1))
+        share, gpus = self.plan.resources.share(max(len(todo), 1))
         task = ray.remote(judge).options(num_cpus=share, num_gpus=gpus, max_retries=2)
         waiting = {
             task.remote(self.plan.name, f"judging {name}", trial, base, folder, self.rule(share)): name for name, folder in todo.items()

@@ -1,27 +1,28 @@
-"""Where the work runs. Local: a Ray of our own on this machine, private to it and quiet."""
+"""Where the work runs. Local: a Ray of our own on this machine, private to it and quiet. Attached: a cluster that is there, or nothing."""
 
 from __future__ import annotations
 
 import logging
 import os
+import platform
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from orchestrator.errors import OrchestratorError
-from orchestrator.resources import Resources
+from orchestrator import ship
+from orchestrator.config import Config
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.journal import storage_folder
+from orchestrator.relay import EXPECTED
+from orchestrator.resources import Node, Resources
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {
-    # A Ray that only this command uses, on the loopback address, needs no token; a new one would be left in the user's home.
-    "RAY_AUTH_MODE": "disabled",
+COMMON = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Seconds for its daemons to come up: a machine that already trains something takes longer than the usual 60.
-    "RAY_raylet_start_wait_time_s": "180",
     # Reports are handed on at this interval; the default of 2 s would be most of a short trial.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # What cannot be placed within this is retried five times before the trial fails.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -36,26 +37,35 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+LOCAL = {
+    # A Ray that only this command uses, on the loopback address, needs no token; a new one would be left in the user's home.
+    "RAY_AUTH_MODE": "disabled",
+    # Seconds for its daemons to come up: a machine that already trains something takes longer than the usual 60.
+    "RAY_raylet_start_wait_time_s": "180",
+    # What cannot be placed within this is retried five times before the trial fails.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+}
 OBJECT_STORE_BYTES = 256 * 2**20
+MOST_NODES = 10_000
+PROBE_SECONDS = 120.0
 
 
 @contextmanager
 def local(resources: Resources) -> Iterator[None]:
     """Start Ray on this machine with `resources` and stop it at the end. Raises OrchestratorError when it does not start."""
-    for name, value in ENVIRONMENT.items():
+    for name, value in (COMMON | LOCAL).items():
         os.environ.setdefault(name, value)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.concurrent)
     # Workers are started with their Python's own path; what runs there must be importable wherever the command was typed.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     import ray
 
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    quiet()
     try:
         ray.init(
             address="local",
-            num_cpus=resources.machine_cpus,
-            num_gpus=resources.machine_gpus,
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
@@ -69,6 +79,107 @@ def local(resources: Resources) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def joined(config: Config) -> Iterator[tuple[Node, ...]]:
+    """Join the cluster that this process runs in, and yield what it has or may scale to.
+
+    Raises InputError when there is no cluster, when versions differ, or when a node does not see the storage. Never starts a Ray.
+    """
+    check_versions()
+    workers = COMMON | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(config.cluster.wait_seconds)}
+    workers |= {"ORCHESTRATOR_CACHE": os.environ["ORCHESTRATOR_CACHE"]}
+    for name, value in workers.items():
+        os.environ.setdefault(name, value)
+    if "_ray_pkg_" not in str(ROOT):
+        workers["PYTHONPATH"] = str(ROOT)  # the image's; where Ray has unpacked the code, it also lets workers find it
+    import ray
+
+    quiet()
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.CRITICAL, runtime_env={"env_vars": workers})
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        text = str(error).strip().splitlines()[0]
+        outside = "no Ray cluster runs here; from outside of one, give the address of its head: cluster.address=http://HEAD:8265"
+        raise InputError(f"cluster.address=auto: {outside if isinstance(error, ConnectionError) else text}") from error
+    try:
+        silence()
+        check_nodes(storage_folder(config.storage), config.storage)
+        yield nodes()
+    finally:
+        ray.shutdown()
+
+
+def check_versions() -> None:
+    """Raise InputError when this is not what the machine that sent the command has."""
+    wanted = dict(part.split("=") for part in os.environ.get(EXPECTED, "").split())
+    present = {"python": ".".join(platform.python_version_tuple()[:2]), "code": ship.code_digest()}
+    names = {"python": "Python", "code": "the code of this project"}
+    for name, value in wanted.items():
+        if present[name] != value:
+            remedy = "install the same" if name == "python" else "build the image anew, or send the code: cluster.code=ship"
+            raise InputError(f"the cluster has {names[name]} {present[name]}, the machine that sent the command {value}; {remedy}")
+
+
+def nodes() -> tuple[Node, ...]:
+    """The nodes that can hold work; of a cluster that grows, as many as there may be. Raises InputError when there are none."""
+    import ray
+    from ray._private.state import state
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    config: Any = state.get_cluster_config()
+    groups = [(dict(group.resources), group.max_count) for group in config.node_group_configs] if config is not None else []
+    possible = [resources for resources, most in groups for _ in range(min(most if most >= 0 else MOST_NODES, MOST_NODES))]
+    found = [Node(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in (possible if len(possible) > len(alive) else alive)]
+    found = [node for node in found if node.cpus > 0]
+    if not found:
+        raise InputError(f"the cluster has {len(alive)} nodes and none offers CPU cores to work; add worker nodes to it")
+    return tuple(sorted(found, key=lambda node: (-node.gpus, -node.cpus)))
+
+
+def check_nodes(folder: Path, storage: str) -> None:
+    """Raise InputError naming the nodes that do not see the storage folder, or that have another Python."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from jobs.node import look
+
+    marker = folder / f".seen-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise InputError(
+            f"storage {storage} cannot be written on the head: {error.strerror}; choose another one: storage=FOLDER"
+        ) from error
+    try:
+        probe, alive = ray.remote(look), {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        placed = {id: probe.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)) for id in alive}
+        answers = dict(
+            zip(alive.values(), ray.get([task.remote(str(marker)) for task in placed.values()], timeout=PROBE_SECONDS), strict=True)
+        )
+    except ray.exceptions.RayError as error:
+        raise InputError(f"a node of the cluster cannot run this project's code: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        marker.unlink(missing_ok=True)
+    blind = [address for address, (seen, _) in answers.items() if not seen]
+    if blind:
+        shared = "mount the same folder there, or choose one that every node sees: storage=/mnt/shared/outputs"
+        raise InputError(
+            f"storage {storage} is not shared: {len(blind)} of {len(answers)} nodes do not see it ({', '.join(blind[:5])}); {shared}"
+        )
+    other = {f"{address} has {version}" for address, (_, version) in answers.items() if version != platform.python_version()}
+    if other:
+        raise InputError(
+            f"the nodes have different versions of Python: the head {platform.python_version()}, {', '.join(sorted(other)[:5])}"
+        )
+
+
+def quiet() -> None:
+    """Keep Ray's own loggers off the terminal."""
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def silence() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -16,31 +17,49 @@ from typing import Any
 from jobs import fetch
 from jobs.config import BaseModel
 from orchestrator import plan as planning
-from orchestrator import provenance, report, result, tracking
+from orchestrator import provenance, report, result, sharing, tracking
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError
 from orchestrator.journal import Journal, forget, locked, read_text, storage_folder, sweep_folder, write_json
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
+from orchestrator.relay import SUBMISSION, mark_answer
 from orchestrator.screen import Screen
 
 
 def run(config: Config, composed: str, overrides: list[str]) -> int:
     """Do what the configuration says; returns the exit code. `composed` is the configuration as YAML, `overrides` what was typed."""
     began = time.monotonic()
-    with locked(config.storage):
-        planning.make(config)  # bad data or too large a request is said before a model is fetched for it
+    with contextlib.ExitStack() as held:
+        nodes = None
+        if config.cluster.kind == "attached":
+            from orchestrator import launch
+
+            nodes = held.enter_context(launch.joined(config))
+        if config.dry_run:
+            show_plan(planning.make(config, nodes))
+            return 0
+        held.enter_context(locked(config.storage))
+        config = config if nodes is None else sharing.publish(config)
+        planning.make(config, nodes)  # bad data or too large a request is said before a model is fetched for it
         prepare(config)
-        plan = planning.make(config)
+        plan = planning.make(config, nodes)
         folder = sweep_folder(config.storage, plan.name)
         if config.fresh:
-            forget(folder)
+            forget(folder, os.environ.get(SUBMISSION))
         command = Command(config, composed, overrides, plan, folder, began)
         kept = command.kept_result()
         outcome = command.show_again(kept) if kept else command.work()
+    mark_answer()
     print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome), flush=True)
     return {"finished": 0, "interrupted": 130}.get(outcome["state"], 1)
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan on stdout, for a dry run."""
+    mark_answer()
+    print(report.plan_json(plan) if plan.config.output == "json" else report.plan_text(plan), flush=True)
 
 
 def prepare(config: Config) -> BaseModel:
@@ -126,8 +145,9 @@ class Command:
         """Start Ray, run the sweep, judge its winner and register it."""
         from orchestrator import launch
 
-        report_line("ray     starting")
-        with launch.local(self.plan.resources), Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
+        report_line("ray     starting") if self.config.cluster.kind == "local" else None
+        running = launch.local(self.plan.resources) if self.config.cluster.kind == "local" else contextlib.nullcontext()
+        with running, Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
             from jobs.roster import open_roster
             from orchestrator import sweep
             from orchestrator.board import Board

@@ -14,6 +14,7 @@ from typing import Any
 from jobs import fetch
 from jobs.config import BaseModel, Trial
 from jobs.data import Corpus, Example, Row, Template, encode_rows, load_corpus
+from orchestrator import sharing
 from orchestrator.advice import advice, shaped_by_steps
 from orchestrator.config import Config
 from orchestrator.cost import Estimate, estimate
@@ -21,7 +22,7 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.executor import choose
 from orchestrator.halving import rung_steps
 from orchestrator.nested import leaves
-from orchestrator.resources import Resources, count_cpus, count_gpus, divide
+from orchestrator.resources import Node, Resources, divide, this_machine
 from orchestrator.space import grid_size, point
 from orchestrator.validation import trial_of
 
@@ -70,8 +71,9 @@ class Plan:
     estimate: Estimate | None
 
 
-def make(config: Config) -> Plan:
-    """The plan of a checked configuration. Raises ConfigError or InputError for data, models and requests that cannot be used."""
+def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
+    """The plan of a checked configuration for a cluster's nodes, or for this machine. Raises ConfigError or InputError for data, models
+    and requests that cannot be used."""
     try:
         corpus = load_corpus(config.data)
         base = fetch.locate(config.model)
@@ -79,7 +81,7 @@ def make(config: Config) -> Plan:
         raise InputError(str(error)) from error
     num_trials = count_trials(config)
     executor, reason = choose(config)
-    resources = divide(config, num_trials, count_cpus(config), count_gpus(config), executor)
+    resources = divide(config, num_trials, nodes or this_machine(config), executor)
     trials = known_trials(config, num_trials)
     check_weights(trials)
     measured = measure(config, corpus, base)
@@ -95,7 +97,7 @@ def make(config: Config) -> Plan:
         num_valid=len(corpus.valid),
         num_test=len(corpus.test),
         digests=corpus.digests,
-        notes=[*corpus.notes, *measured.notes, *advice(config, reason)],
+        notes=[*corpus.notes, *measured.notes, *advice(config, reason), *sharing.notes(config, base)],
         example=measured.example,
         supervised_text=supervised(config, measured.example, base),
         estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
@@ -104,7 +106,7 @@ def make(config: Config) -> Plan:
 
 def unpacked(plan: Plan) -> Plan:
     """The same plan with a worker group for each trial."""
-    resources = divide(plan.config, plan.num_trials, plan.resources.machine_cpus, plan.resources.machine_gpus)
+    resources = divide(plan.config, plan.num_trials, plan.resources.nodes)
     return dataclasses.replace(plan, resources=resources)
 
 

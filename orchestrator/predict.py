@@ -15,6 +15,7 @@ from orchestrator.address import mask
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
+from orchestrator.relay import mark_answer
 
 NEEDED: dict[str, dict[str, type]] = {
     "base.json": dict.fromkeys(("name", "source", "id", "revision", "path"), str),
@@ -27,6 +28,7 @@ def run(config: Config) -> int:
     """Print the model's answer, or with dry_run=true what would be asked, on stdout; returns the exit code."""
     assert config.model_uri is not None and config.prompt is not None
     told, line = plan(config) if config.dry_run else ask(config)
+    mark_answer()
     print(json.dumps(told, ensure_ascii=False) if config.output == "json" else line)
     return 0
 

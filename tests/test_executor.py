@@ -12,7 +12,7 @@ from jobs import fetch
 from jobs.config import Model
 from orchestrator.cli import compose
 from orchestrator.executor import choose
-from orchestrator.resources import divide
+from orchestrator.resources import Node, divide
 from orchestrator.validation import build
 
 SPACE = "sweep.space={rank: {path: adapter.rank, type: grid, values: [2, 8]}, lr: {path: optim.lr, type: grid, values: [0.001, 0.005]}}"
@@ -42,13 +42,13 @@ def test_lora_trials_are_packed_and_others_are_not_for_a_reason() -> None:
 
 
 def test_slots_packs_and_cores_are_shared_out() -> None:
-    one = divide(config("sweep.num_trials=20"), 20, 6, 0, "pack")
+    one = divide(config("sweep.num_trials=20"), 20, (Node(6, 0),), "pack")
     assert (one.packs, one.concurrent, one.workers, one.cpus, one.gpus) == (1, 8, 1, 6, 0)
-    gpus = divide(config("sweep.num_trials=20"), 20, 16, 4, "pack")
+    gpus = divide(config("sweep.num_trials=20"), 20, (Node(16, 4),), "pack")
     assert (gpus.packs, gpus.concurrent, gpus.cpus, gpus.gpus) == (4, 20, 4, 1)
-    pairs = divide(config("sweep.num_trials=3", "train.num_workers=2"), 3, 16, 4, "pack")
+    pairs = divide(config("sweep.num_trials=3", "train.num_workers=2"), 3, (Node(16, 4),), "pack")
     assert (pairs.packs, pairs.workers, pairs.cpus) == (2, 2, 4)
-    few = divide(config("sweep.max_concurrent=1"), 6, 16, 4, "pack")
+    few = divide(config("sweep.max_concurrent=1"), 6, (Node(16, 4),), "pack")
     assert (few.packs, few.concurrent) == (1, 1)
 
 

@@ -23,7 +23,7 @@ from jobs import fetch, packer
 from jobs.config import Assignment, BaseModel, Model, with_point
 from jobs.roster import find_roster, free, open_roster
 from orchestrator import launch
-from orchestrator.resources import Resources
+from orchestrator.resources import Node, Resources
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def base(cache: Path) -> BaseModel:
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
     """One local Ray for all tests of this file."""
-    with launch.local(Resources(concurrent=4, workers=1, cpus=1, gpus=0, machine_cpus=4, machine_gpus=0, packs=1)):
+    with launch.local(Resources(concurrent=4, workers=1, cpus=1, gpus=0, nodes=(Node(4),), packs=1)):
         yield
 
 

@@ -16,7 +16,7 @@ from orchestrator.cli import compose
 from orchestrator.cost import rate_key
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import Plan
-from orchestrator.resources import Resources, divide
+from orchestrator.resources import Node, Resources, divide
 from orchestrator.validation import build
 
 
@@ -196,15 +196,15 @@ TABLE = [
 def test_the_machine_is_divided(trials: int, cpus: int, gpus: int, train: dict[str, Any], expected: tuple[float, ...]) -> None:
     config = build(compose(["model=tiny"], None))
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
-    found = divide(config, trials, cpus, gpus)
+    found = divide(config, trials, (Node(cpus, gpus),))
     assert (found.concurrent, found.cpus, found.gpus) == expected
     assert_fits(found)
 
 
 def assert_fits(found: Resources) -> None:
     """All that runs at once fits the machine."""
-    assert found.concurrent * found.workers * found.cpus <= found.machine_cpus
-    assert found.concurrent * found.workers * found.gpus <= found.machine_gpus
+    assert found.concurrent * found.workers * found.cpus <= found.num_cpus
+    assert found.concurrent * found.workers * found.gpus <= found.num_gpus
 
 
 @pytest.mark.parametrize(
@@ -220,5 +220,5 @@ def test_a_request_that_does_not_fit_is_refused_by_name(train: dict[str, Any], e
     config = build(compose(["model=tiny"], None))
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
     with pytest.raises(ConfigError) as error:
-        divide(config, 1, 2, 0)
+        divide(config, 1, (Node(2, 0),))
     assert [path for path, _ in error.value.problems] == expected

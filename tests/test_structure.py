@@ -18,14 +18,14 @@ from orchestrator.cli import choices, compose
 from orchestrator.validation import SECTIONS, build
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted([*(ROOT / "orchestrator").glob("*.py"), *(ROOT / "jobs").rglob("*.py")])
+SOURCES = sorted([*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")])
 ALLOWED = {
     "hydra": {"orchestrator/cli.py"},
     "omegaconf": {"orchestrator/cli.py"},
     "mlflow": {"orchestrator/tracking.py"},
     "optuna": {"orchestrator/search.py"},
-    "kubernetes": set(),
-    "ray": {f"orchestrator/{name}.py" for name in ("launch", "sweep", "recorder", "judgement")}
+    "kubernetes": {"orchestrator/kuberay/client.py"},
+    "ray": {f"orchestrator/{name}.py" for name in ("launch", "attached", "sweep", "recorder", "waiting", "judgement")}
     | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster")},
 }
 HEAVY = ("torch", "transformers", "peft", "ray", "mlflow")

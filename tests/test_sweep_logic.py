@@ -14,7 +14,7 @@ from orchestrator import plan as planning
 from orchestrator.cli import compose
 from orchestrator.halving import Halving, survivors
 from orchestrator.journal import Journal
-from orchestrator.resources import divide
+from orchestrator.resources import Node, divide
 from orchestrator.space import Knob, link, point
 from orchestrator.validation import build
 
@@ -143,7 +143,7 @@ def test_the_machine_is_shared_between_trials() -> None:
 
     def shares(num_trials: int, cpus: int, gpus: int, **train: Any) -> tuple[int, int, float]:
         changed = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
-        found = divide(changed, num_trials, cpus, gpus)
+        found = divide(changed, num_trials, (Node(cpus, gpus),))
         return found.concurrent, found.cpus, found.gpus
 
     assert shares(6, 2, 0) == (2, 1, 0)

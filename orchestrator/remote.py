@@ -1,0 +1,86 @@
+"""A command for a cluster, typed outside of it: the plan as far as it can be known here, then on its way. Nothing of it runs here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from jobs.config import Data
+from orchestrator import plan as planning
+from orchestrator.config import Config
+from orchestrator.errors import ConfigError
+from orchestrator.plan import Plan
+from orchestrator.resources import Node
+from orchestrator.submission import Submission, remote_arguments
+
+UNKNOWN = (Node(4096, 4096),)
+"""Stands for a running cluster's nodes, which only the command on the cluster sees: it refuses what they cannot hold."""
+
+
+def run(config: Config, overrides: list[str], config_dir: str | None) -> int:
+    """Send the command where the configuration says; returns its exit code."""
+    if config.cluster.kind == "attached":
+        from orchestrator import attached
+
+        arguments = remote_arguments(overrides, config.dry_run)
+        return attached.run(config, submission(config, arguments, overrides, known_plan(config, UNKNOWN)), config_dir)
+    return run_on_kubernetes(config, overrides, config_dir)
+
+
+def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | None) -> int:
+    """The same as a RayJob, or on a RayCluster that is there."""
+    from orchestrator.kuberay import check, submit
+
+    arguments = remote_arguments(overrides, dry_run=False)
+    found = check.problems(config, arguments)
+    if config_dir is not None:
+        found.append(("--config-dir", "does not travel to Kubernetes; put the folder's files into the image's conf/"))
+    if found:
+        raise ConfigError(found)
+    plan = known_plan(config, pods(config))
+    if config.dry_run:
+        print_preview(config, arguments, plan)
+        return 0
+    return submit.run(config, arguments, plan)
+
+
+def print_preview(config: Config, arguments: list[str], plan: Plan | None) -> None:
+    """The plan and the manifest on stdout."""
+    from orchestrator import report
+    from orchestrator.kuberay import manifest, submit
+
+    if config.output == "json":
+        name = plan.name if plan else config.sweep.name
+        told = json.loads(report.plan_json(plan)) if plan else None
+        print(json.dumps({"plan": told, "manifest": manifest.make(config, name, arguments, name)}))
+        return
+    about = report.plan_text(plan) if plan else "plan    made on the cluster: the data is not on this machine"
+    print("\n".join(f"# {line}".rstrip() for line in about.splitlines()))
+    print(submit.preview(config, arguments, plan), end="")
+
+
+def pods(config: Config) -> tuple[Node, ...]:
+    """The worker pods that the cluster may grow to, as nodes."""
+    cluster = config.cluster
+    most = max(cluster.workers, cluster.max_workers or 0) + cluster.spot_workers
+    return (Node(cluster.worker_cpus, cluster.worker_gpus),) * max(most, 1)
+
+
+def known_plan(config: Config, nodes: tuple[Node, ...]) -> Plan | None:
+    """The plan, when all data is on this machine. Raises InputError for data that is here and cannot be used."""
+    if config.job.kind != "train" or not all(Path(path).exists() for path in data_paths(config.data)):
+        return None
+    return planning.make(config, nodes)
+
+
+def data_paths(data: Data) -> list[str]:
+    """The files and folders that a configuration's data names."""
+    named = [data.folder, data.valid, data.test, *(source.path for source in data.sources.values())]
+    return [path for path in named if path is not None]
+
+
+def submission(config: Config, arguments: list[str], typed: list[str], plan: Plan | None) -> Submission:
+    """What is sent."""
+    sweep = plan.name if plan is not None else config.sweep.name if config.job.kind == "train" else config.job.kind
+    return Submission(sweep, arguments, f"python -m orchestrator {shlex.join(typed)}".rstrip())

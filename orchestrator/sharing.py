@@ -1,0 +1,109 @@
+"""What the machines of a cluster must share, and how each thing gets to every node: storage, tracking, the base model, the user's data.
+
+The rules on settings are pure; `publish` copies data files into the storage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+from jobs.config import BaseModel, Data
+from orchestrator.config import Config
+from orchestrator.journal import storage_folder
+
+
+def problems(config: Config) -> list[tuple[str, str]]:
+    """Settings that cannot work where the work runs."""
+    found = storage_problems(config)
+    cluster = config.cluster
+    if cluster.kind == "local":
+        return found
+    if config.tracking.uri is None or config.tracking.uri.startswith("sqlite:"):
+        given = "null, which is SQLite in the storage" if config.tracking.uri is None else config.tracking.uri
+        found.append(
+            ("tracking.uri", f"on a cluster it must be a server that all can reach, http://HOST:5000 or postgresql://..., got {given}")
+        )
+    if cluster.kind == "attached":
+        address = cluster.address or ""
+        if not re.fullmatch(r"auto|https?://[^/\s]+/?.*", address):
+            found.append(("cluster.address", f"must be http://HEAD:8265, or auto inside the cluster, got {address or 'nothing'!r}"))
+    return found
+
+
+def storage_problems(config: Config) -> list[tuple[str, str]]:
+    """Why sweeps cannot be kept where the storage setting says, as far as this machine can tell."""
+    storage, remote = config.storage, config.cluster.kind != "local"
+    if re.match(r"\w[\w+.-]*:/", storage) and not storage.startswith("file://"):
+        return [("storage", f'"{storage}" is neither a folder nor a file:// URI')]
+    if remote and not os.path.isabs(storage.removeprefix("file://")):
+        return [("storage", f"on a cluster it must be a folder that every node sees, such as storage=/mnt/shared/outputs, got {storage}")]
+    if remote and not inside(config):
+        return []  # this machine need not see it
+    problem = unusable(storage_folder(storage), writing=config.job.kind == "train")
+    return [("storage", f"{storage} {problem}; choose another one: storage=FOLDER")] if problem else []
+
+
+def inside(config: Config) -> bool:
+    """Whether this process is on the machines where the work runs, rather than sending it there."""
+    return config.cluster.kind == "local" or (config.cluster.kind == "attached" and config.cluster.address == "auto")
+
+
+def unusable(folder: Path, writing: bool) -> str | None:
+    """Why sweeps cannot be kept in a folder that may not exist yet, or None."""
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+    except OSError as error:
+        return f"cannot be used: {error.strerror}"
+    if not there.is_dir():
+        return "is a file; it must be a folder" if there == folder else f"lies below {there}, which is a file"
+    return f"cannot be written: {there} is not open to this user" if writing and not os.access(there, os.W_OK | os.X_OK) else None
+
+
+def use_shared_cache(config: Config) -> None:
+    """Keep base models in the storage, where every node finds them, unless the image or the user has named another cache."""
+    os.environ.setdefault("ORCHESTRATOR_CACHE", str(storage_folder(config.storage) / "cache"))
+
+
+def publish(config: Config) -> Config:
+    """Copy the data files into the storage, which every node sees, and point the settings there. What is in the storage stays there."""
+    storage, data = storage_folder(config.storage), config.data
+
+    def moved(path: str | None) -> str | None:
+        if path is None or Path(path).is_relative_to(storage) or not os.path.exists(path):
+            return path
+        return str(copied(Path(path), storage / "data"))
+
+    sources = {name: dataclasses.replace(source, path=moved(source.path)) for name, source in data.sources.items()}
+    shared: Data = dataclasses.replace(data, folder=moved(data.folder), valid=moved(data.valid), test=moved(data.test), sources=sources)
+    return dataclasses.replace(config, data=shared)
+
+
+def copied(path: Path, folder: Path) -> Path:
+    """A file's or folder's copy, in a place named by its content, so that what a sweep trains on does not change under it."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}\0".encode() + file.read_bytes())
+    target = folder / digest.hexdigest()[:12] / path.name
+    if not target.exists():
+        draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(path, draft) if path.is_dir() else shutil.copy(path, draft)
+        os.replace(draft, target)
+    return target
+
+
+def notes(config: Config, base: BaseModel | None) -> list[str]:
+    """How the base model and the data reach every node, for the plan of a cluster."""
+    if config.cluster.kind == "local":
+        return []
+    storage = storage_folder(config.storage)
+    where = Path(base.path) if base is not None else storage
+    read = "every node reads it from the storage" if where.is_relative_to(storage) else "a node without it fetches it once, into its cache"
+    at = f" at {where}" if base is not None else ""
+    return [f"base model{at}: {read}", f"data: copied to {storage / 'data'}, where every node reads it"]

@@ -1,0 +1,51 @@
+"""A command on its way to a cluster: what is typed here, what runs there, and by what it is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+
+STAYS = ("cluster", "dry_run")
+"""Settings that are about this side; the other side has its own."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One command for a cluster."""
+
+    sweep: str
+    """Name of the sweep, or of the job where it cannot be known here."""
+    arguments: list[str]
+    """Of the command on the cluster."""
+    typed: str
+    """The command as it was typed here."""
+
+    @property
+    def key(self) -> str:
+        """The same for the same command: what runs is found by it instead of being started twice."""
+        decisive = sorted(argument for argument in self.arguments if not argument.startswith(("fresh=", "output=", "retry=")))
+        return hashlib.sha256("\0".join(decisive).encode()).hexdigest()[:12]
+
+    def command(self, arguments: list[str]) -> str:
+        """The shell command that runs there."""
+        return f"python -m orchestrator {shlex.join(arguments)}"
+
+
+def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:
+    """What the command on the cluster is given: the same settings, with the cluster that it finds itself in."""
+    kept = [text for text in overrides if text.lstrip("+~").partition("=")[0].split(".")[0] not in STAYS]
+    return [*kept, "cluster=attached", "cluster.address=auto", *(["dry_run=true"] if dry_run else [])]
+
+
+def job_name(submission: Submission) -> str:
+    """A name that no other submission has."""
+    return f"{submission.sweep}-{time.strftime('%m%d%H%M%S')}-{os.urandom(2).hex()}"
+
+
+def say(text: str) -> None:
+    """Progress on stderr."""
+    print(text, file=sys.stderr, flush=True)

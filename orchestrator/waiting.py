@@ -1,0 +1,55 @@
+"""What a sweep on a cluster waits for: says so while packs or trials have no place yet, and gives up after cluster.wait_seconds."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from orchestrator.resources import describe
+
+if TYPE_CHECKING:
+    from orchestrator.board import Board
+
+PATIENT_SECONDS = 20.0
+"""Placing and starting a worker takes some seconds even where there is room."""
+SAY_AGAIN_SECONDS = 60.0
+LOOK_SECONDS = 5.0
+
+
+class Waiting:
+    """Looks after worker groups that Ray has not placed."""
+
+    def __init__(self, board: Board) -> None:
+        self.board, self.limit = board, board.config.cluster.wait_seconds
+        self.since: dict[int, float] = {}
+        """When each group was first seen without a place, by the roster's key."""
+        self.looked = self.said = 0.0
+
+    def look(self, started: set[int]) -> None:
+        """Compare who should train with who does. `started` are the trials that Tune has started."""
+        now = time.monotonic()
+        if self.board.config.cluster.kind == "local" or now - self.looked < LOOK_SECONDS:
+            return
+        self.looked = now
+        packs = self.board.plan.resources.packs
+        wanted = {-1 - number for number in range(packs)} if self.board.packed else started
+        placed: Any = ray.get(self.board.roster.placed.remote())
+        self.since = {key: self.since.get(key, now) for key in wanted - set(placed)}
+        longest = max((now - moment for moment in self.since.values()), default=0.0)
+        if longest > self.limit:
+            self.board.fatal = f"{self.text()} for longer than cluster.wait_seconds={self.limit}; what is done is kept"
+        elif longest > PATIENT_SECONDS and now - self.said > SAY_AGAIN_SECONDS:
+            self.said = now
+            self.board.screen.note(self.text())
+
+    def text(self) -> str:
+        """Who waits, and for what."""
+        resources, count = self.board.plan.resources, len(self.since)
+        who = f"{count} of {resources.packs} packs wait" if self.board.packed else f"{count} trials wait"
+        gpus = f" and {resources.gpus:g} GPU" if resources.gpus else ""
+        each = f"{resources.workers} x ({resources.cpus} CPU cores{gpus})"
+        free, total = ray.available_resources(), ray.cluster_resources()
+        room = ", ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU") if total.get(kind))
+        return f"{who} for {each} each; free now: {room or 'nothing'}; the cluster has or may grow to {describe(resources.nodes)}"
