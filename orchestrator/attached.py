@@ -6,6 +6,7 @@ Owns the talk with the head. What travels is ship.py's, what the cluster must sh
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import platform
 import tempfile
@@ -38,6 +39,8 @@ class Head:
         import ray
         from ray.job_submission import JobSubmissionClient
 
+        for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.version != ray.__version__:
             raise InputError(f"{self.where}: the cluster runs Ray {self.version} and this machine {ray.__version__}; install the same")
 
@@ -161,6 +164,8 @@ def luggage(config: Config, submission: Submission, folder: Path, config_dir: st
             raise InputError(f"--config-dir {config_dir} does not travel with cluster.code=image; use cluster.code=ship")
         say(f"code    what the image of {config.cluster.address} holds")
         return arguments, environment
+    if left := ship.untracked():
+        say(f"note    git does not track {', '.join(left[:5])}{' and more' if len(left) > 5 else ''}: not sent")
     archive, data = folder / "code.zip", ship.local_data(config.data)
     places = ship.pack(archive, data | ({"--config-dir": Path(config_dir).resolve()} if config_dir else {}))
     arguments += [f"{setting}={places[setting]}" for setting in data]

@@ -141,6 +141,7 @@ def nodes() -> tuple[Node, ...]:
 def check_nodes(folder: Path, storage: str) -> None:
     """Raise InputError naming the nodes that do not see the storage folder, or that have another Python."""
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from jobs.node import look
@@ -159,7 +160,7 @@ def check_nodes(folder: Path, storage: str) -> None:
         answers = dict(
             zip(alive.values(), ray.get([task.remote(str(marker)) for task in placed.values()], timeout=PROBE_SECONDS), strict=True)
         )
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         raise InputError(f"a node of the cluster cannot run this project's code: {str(error).strip().splitlines()[-1]}") from error
     finally:
         marker.unlink(missing_ok=True)

@@ -33,6 +33,16 @@ def tracked(root: Path = ROOT) -> list[Path]:
     return sorted(file for file in found if file.is_file())
 
 
+def untracked(root: Path = ROOT) -> list[str]:
+    """Files of the program that git does not track and does not ignore: they stay behind, which should be said."""
+    ask = ["git", "-C", str(root), "ls-files", "-z", "--others", "--exclude-standard", "--", *PARTS]
+    try:
+        listed = subprocess.run(ask, capture_output=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return sorted(name for name in os.fsdecode(listed).split("\0") if name)
+
+
 def local_data(data: Data, root: Path = ROOT) -> dict[str, Path]:
     """The user's data files and folders outside the project, by the setting that names them."""
     named = {"data.folder": data.folder, "data.valid": data.valid, "data.test": data.test}
