@@ -1,0 +1,41 @@
+"""How a RayJob is named and found again: names, labels and annotations. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from orchestrator.config import Config
+from orchestrator.plan import Plan
+
+PREFIX = "slm-orchestrator"
+MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
+SWEEP, JOB, COMMAND, SUBMISSION, STOPPED = (f"{PREFIX}/{word}" for word in ("sweep", "job", "command", "submission", "stopped"))
+"""Labels: the sweep of a RayJob, the RayJob of a pod. Annotations: the command, the submission, when this program stopped it."""
+LONGEST_NAME = 47
+"""Characters of a RayJob's name: the operator appends up to 6 for the RayCluster and 10 for its services."""
+LONGEST_SWEEP = 42
+"""Leaves room for the ending of a later submission of the same sweep, such as -r2."""
+
+
+def sweep_name(config: Config, arguments: list[str], plan: Plan | None) -> str:
+    """The sweep's name as Kubernetes takes it: lower case, from a letter on, short enough for the endings to come.
+
+    Without a plan the arguments decide, so that the same command has the same name.
+    """
+    name = plan.name if plan else f"{config.sweep.name}-{hashlib.sha256(chr(0).join(arguments).encode()).hexdigest()[:6]}"
+    name = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
+    name = name if name[:1].isalpha() else f"s-{name}"
+    if len(name) <= LONGEST_SWEEP:
+        return name
+    return f"{name[: LONGEST_SWEEP - 7].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def job_name(sweep: str, number: int) -> str:
+    """Name of the RayJob of a sweep's `number`-th submission, from 1."""
+    return sweep if number == 1 else f"{sweep}-r{number}"
+
+
+def sweep_of(name: str) -> str:
+    """The sweep of a RayJob. A sweep's own name ends in hexadecimal digits, so never in -r2."""
+    return re.sub(r"-r\d+$", "", name)

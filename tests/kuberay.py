@@ -1,0 +1,64 @@
+"""What the tests of orchestrator/kuberay share: settings of four clusters, and the strict reading of a manifest against a CRD."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import yaml
+
+from jobs.config import put
+from orchestrator.cli import compose
+from orchestrator.config import Config
+from orchestrator.validation import build
+
+DIGEST = "registry.example.com/slm@sha256:" + "0123456789abcdef" * 4
+SHARED = ("cluster.claim=shared", "storage=/mnt/shared/outputs", "tracking.uri=http://mlflow.slm.svc:5000")
+ARGUMENTS = ["+sweep=lora", "model=tiny", "storage=/mnt/shared/outputs", "cluster=attached", "cluster.address=auto"]
+SETTINGS = {
+    "cpu": (),
+    "gpu": ("cluster.worker_gpus=1", "cluster.workers=2", "cluster.max_workers=8", "cluster.worker_selector={gpu.class: a100}"),
+    "spot": (
+        "cluster.spot_workers=3",
+        "cluster.spot_selector={cloud.example.com/spot: 'true'}",
+        "cluster.environment_secrets=[object-store, mlflow]",
+    ),
+    "kueue": ("cluster.queue=team", "cluster.priority=high", "cluster.retries=2"),
+}
+"""Settings on top of SHARED, by the golden file that they make."""
+
+
+@functools.cache
+def usual() -> Config:
+    """A checked configuration for cluster=kuberay with a claim and a tracking server."""
+    fixed = ("+sweep=lora", "model=tiny", "cluster=kuberay", "cluster.namespace=slm", f"cluster.image={DIGEST}")
+    return build(compose([*fixed, *SHARED], None))
+
+
+def settings(*arguments: str) -> Config:
+    """The usual configuration with settings put over it, past the checks that all clusters share."""
+    config = usual()
+    for argument in arguments:
+        path, _, text = argument.partition("=")
+        config = put(config, path.split("."), yaml.safe_load(text))
+    return config
+
+
+def unknown_fields(value: Any, schema: dict[str, Any], path: str = "") -> list[str]:
+    """Paths of `value` that a CRD's schema does not know: what strict field validation refuses and the default drops silently."""
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        return []
+    if isinstance(value, list):
+        return [bad for index, item in enumerate(value) for bad in unknown_fields(item, schema.get("items", {}), f"{path}[{index}]")]
+    if not isinstance(value, dict):
+        return []
+    properties, others = schema.get("properties"), schema.get("additionalProperties")
+    found: list[str] = []
+    for key, item in value.items():
+        if properties is not None and key in properties:
+            found += unknown_fields(item, properties[key], f"{path}.{key}")
+        elif isinstance(others, dict):
+            found += unknown_fields(item, others, f"{path}.{key}")
+        elif not others and properties is not None:
+            found.append(f"{path}.{key}")
+    return found
