@@ -19,7 +19,7 @@ from orchestrator import ship
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.relay import EXPECTED, SUBMISSION, Relay
+from orchestrator.relay import EXPECTED, SUBMISSION, TYPED, Relay
 from orchestrator.submission import Submission, job_name, say
 
 ANSWER_SECONDS = 10.0
@@ -147,7 +147,7 @@ def run(config: Config, submission: Submission, config_dir: str | None = None) -
             say(f"job     {running[0].submission_id} runs already; this follows it")
             return follow(head, running[0].submission_id)
         name = job_name(submission)
-        environment["env_vars"] |= {SUBMISSION: name, EXPECTED: expected()}
+        environment["env_vars"] |= {SUBMISSION: name, EXPECTED: expected(config.cluster), TYPED: submission.typed}
         accepted = post(head, name, submission.command(arguments), environment, submission)
     say(f"job     {accepted} on {head.address}")
     if config.cluster.detach:
@@ -174,14 +174,20 @@ def luggage(config: Config, submission: Submission, folder: Path, config_dir: st
     return arguments, environment | {"working_dir": str(archive)}
 
 
-def expected() -> str:
+def expected(cluster: Cluster) -> str:
     """The versions that the other side must have."""
-    return f"python={platform.python_version_tuple()[0]}.{platform.python_version_tuple()[1]} code={ship.code_digest()}"
+    python = "python=" + ".".join(platform.python_version_tuple()[:2])
+    return f"{python} code={ship.code_digest()}" if cluster.code == "image" else python
 
 
 def post(head: Head, name: str, command: str, environment: dict[str, Any], submission: Submission) -> str:
     """Have the job accepted, once: the name tells a repeated request from a new one."""
-    metadata = {"orchestrator": "1", "sweep": submission.sweep, "key": submission.key, "command": submission.typed}
+    metadata = {
+        "orchestrator": "1",
+        "sweep": submission.sweep,
+        "key": submission.key,
+        "command": f"python -m orchestrator {submission.typed}",
+    }
     for attempt in range(4):
         try:
             return head.call(head.client.submit_job, entrypoint=command, submission_id=name, runtime_env=environment, metadata=metadata)

@@ -32,6 +32,11 @@ def main(arguments: list[str]) -> int:
     except OrchestratorError as error:
         report.error(str(error))
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("orchestrator", "jobs"):
+            raise
+        report.error(f"{sys.executable} has no module {error.name}; install this project there: pip install -c constraints.txt -e .")
+        return 2
     except KeyboardInterrupt:
         report.error("interrupted; the same command continues")
         return 130

@@ -125,12 +125,27 @@ def locked(storage: str) -> Iterator[None]:
         raise InputError(f"storage {storage} is in use by {owner}; wait for it to end, or use another one: storage=FOLDER") from None
     except OSError as error:
         raise InputError(f"storage {storage} cannot be written: {error.strerror or error}; choose another one: storage=FOLDER") from error
-    (folder / ".owner").write_text(f"process {os.getpid()}, started {time.strftime('%H:%M:%S')}", encoding="utf-8")
+    (folder / ".owner").write_text(f"process {os.getpid()} on {os.uname().nodename}, started {time.strftime('%H:%M:%S')}", encoding="utf-8")
     try:
         yield
     finally:
         (folder / ".owner").unlink(missing_ok=True)
         lock.release()
+
+
+def held_by(folder: Path) -> str | None:
+    """Who holds a storage folder now, as `locked` has written it; None when nobody does."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / ".lock").exists():
+        return None
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return read_text(folder / ".owner") or "another process"
+    lock.release()
+    return None
 
 
 def read_text(path: Path) -> str:

@@ -24,7 +24,7 @@ from orchestrator.errors import InputError
 from orchestrator.journal import Journal, forget, locked, read_text, storage_folder, sweep_folder, write_json
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
-from orchestrator.relay import SUBMISSION, mark_answer
+from orchestrator.relay import SUBMISSION, TYPED, mark_answer
 from orchestrator.screen import Screen
 
 
@@ -194,7 +194,8 @@ class Command:
         best = board.best()
         state = "interrupted" if board.interrupted else "finished" if best is not None and board.fatal is None else "failed"
         error = board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
-        typed = [o for o in self.overrides if not o.startswith(("fresh=", "output=", "retry="))]
+        sent = os.environ.get(TYPED)
+        typed = [o for o in (self.overrides if sent is None else shlex.split(sent)) if not o.startswith(("fresh=", "output=", "retry="))]
         wider, more = [o for o in typed if not o.startswith("sweep.num_trials=")], 2 * self.plan.num_trials
         return {
             "sweep": self.plan.name,

@@ -6,6 +6,7 @@ A remote command has one log for both. Where it is told of its submission by the
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 SUBMISSION = "ORCHESTRATOR_SUBMISSION"
@@ -13,6 +14,10 @@ SUBMISSION = "ORCHESTRATOR_SUBMISSION"
 again, so that fresh=true forgets what was there before the submission, not what an earlier attempt has done."""
 EXPECTED = "ORCHESTRATOR_EXPECTS"
 """Environment variable with the versions that the command on the cluster must have."""
+TYPED = "ORCHESTRATOR_TYPED"
+"""Environment variable with the settings as they were typed where the command was sent from."""
+NOISE = re.compile(r" INFO job_manager\.py:\d+ -- |^Running entrypoint for job ")
+"""What Ray adds to the log of every job."""
 MARK = "==== answer ===="
 
 
@@ -52,7 +57,8 @@ class Relay:
         if line.strip() == MARK:
             self.answering = True
             return
-        print(line, file=sys.stdout if self.answering else sys.stderr, flush=True)
+        if not NOISE.search(line):
+            print(line, file=sys.stdout if self.answering else sys.stderr, flush=True)
 
     def close(self) -> None:
         """The log has ended."""

@@ -83,4 +83,4 @@ def data_paths(data: Data) -> list[str]:
 def submission(config: Config, arguments: list[str], typed: list[str], plan: Plan | None) -> Submission:
     """What is sent."""
     sweep = plan.name if plan is not None else config.sweep.name if config.job.kind == "train" else config.job.kind
-    return Submission(sweep, arguments, f"python -m orchestrator {shlex.join(typed)}".rstrip())
+    return Submission(sweep, arguments, shlex.join(typed))

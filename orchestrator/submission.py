@@ -22,7 +22,7 @@ class Submission:
     arguments: list[str]
     """Of the command on the cluster."""
     typed: str
-    """The command as it was typed here."""
+    """The settings as they were typed here."""
 
     @property
     def key(self) -> str:

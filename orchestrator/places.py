@@ -1,0 +1,237 @@
+"""The places where sweeps are found again, for runs.py: a storage folder, a running Ray cluster, a namespace of Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster import Cluster
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.journal import Journal, Record, held_by, read_text, storage_folder
+
+STOP_SECONDS = 120.0
+POLL_SECONDS = 0.5
+NUM_LOG_LINES = 20
+
+
+class InStorage:
+    """Sweeps of a storage folder, started on this machine or seen from it."""
+
+    def __init__(self, storage: str) -> None:
+        self.storage, self.folder = storage, storage_folder(storage)
+        if not self.folder.is_dir():
+            raise InputError(f"storage {storage}: no such folder; name the one that the sweeps were given: --storage FOLDER")
+
+    def listed(self) -> list[dict[str, Any]]:
+        """See runs.Place."""
+        found = [self.record(file.parent) for file in self.folder.glob("sweeps/*/journal.jsonl")]
+        return sorted(found, key=lambda record: -(record["started"] or 0))
+
+    def sweep(self, name: str) -> Path:
+        """The folder of a sweep."""
+        known = sorted(file.parent.name for file in self.folder.glob("sweeps/*/journal.jsonl"))
+        if name not in known:
+            raise InputError(f"storage {self.storage}: no sweep {name}; what it has: {', '.join(known) or 'none'}")
+        return self.folder / "sweeps" / name
+
+    def record(self, folder: Path) -> dict[str, Any]:
+        """What the journal tells in one line."""
+        starts, ends, total = [], [], None
+        for event in Journal(folder).events():
+            if event["kind"] == "sweep":
+                starts.append(event["t"] / 1000)
+                total = event["params"].get("sweep.num_trials")
+            elif event["kind"] == "sweep_end":
+                ends.append((event["t"] / 1000, event["state"], event.get("error")))
+        over = bool(ends) and len(ends) >= len(starts)
+        state = ends[-1][1] if over else "running" if held_by(self.folder) else "died"
+        records = Journal(folder).records()
+        done = sum(record.state in ("finished", "stopped", "failed") for record in records.values())
+        kept = json.loads(read_text(folder / "result.json") or "{}")
+        best = (kept.get("best") or {}).get("metrics", {}).get("test/exact_match")
+        return {
+            "name": folder.name,
+            "state": state,
+            "trials": f"{done}/{total}",
+            "best": None if best is None else f"test/exact_match {best:.3f}",
+            "started": starts[0] if starts else None,
+            "ended": ends[-1][0] if over else None,
+            "where": str(folder),
+            "error": ends[-1][2] if over else None,
+        }
+
+    def show(self, name: str) -> dict[str, Any]:
+        """See runs.Place."""
+        folder = self.sweep(name)
+        lines = [trial_line(record) for _, record in sorted(Journal(folder).records().items())]
+        return self.record(folder) | {"trial": lines}
+
+    def watch(self, name: str) -> int:
+        """See runs.Place."""
+        folder, told = self.sweep(name), 0
+        while True:
+            now = self.record(folder)
+            events = list(Journal(folder).events())
+            for event in events[told:]:
+                if line := event_line(event):
+                    print(line, file=sys.stderr, flush=True)
+            told = len(events)
+            if now["state"] != "running":
+                print(f"{name} {now['state']}" + (f": {now['error']}" if now["error"] else ""))
+                return {"finished": 0, "interrupted": 130}.get(now["state"], 1)
+            time.sleep(POLL_SECONDS)
+
+    def stop(self, name: str) -> str:
+        """See runs.Place."""
+        if self.record(self.sweep(name))["state"] != "running":
+            return f"{name} does not run"
+        owner = held_by(self.folder) or ""
+        found = re.match(r"process (\d+)(?: on (\S+?))?,", owner)
+        if found is None or (found[2] and found[2] != os.uname().nodename):
+            raise InputError(f"{name} is run by {owner}: stop it there, with kill -INT")
+        os.kill(int(found[1]), signal.SIGINT)
+        deadline = time.monotonic() + STOP_SECONDS
+        while held_by(self.folder):
+            if time.monotonic() > deadline:
+                raise OrchestratorError(f"{name} was asked to stop and has not ended within {STOP_SECONDS:g} s ({owner})")
+            time.sleep(POLL_SECONDS)
+        return f"{name} is stopped; what is done is kept, and the same command continues"
+
+    def delete(self, name: str) -> str:
+        """See runs.Place."""
+        folder = self.sweep(name)
+        if self.record(folder)["state"] == "running":
+            raise InputError(f"{name} runs; stop it first: python -m orchestrator.runs stop {name} --storage {self.storage}")
+        shutil.rmtree(folder)
+        return f"{name} is deleted from {self.storage}; what MLflow holds of it stays"
+
+
+def trial_line(record: Record) -> str:
+    """A trial in one line."""
+    step = max(record.reports, default=0)
+    last = "  ".join(f"{key} {value:.4g}" for key, value in record.reports.get(step, {}).items() if key.startswith("valid/"))
+    point = " ".join(f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}" for path, value in record.point.items())
+    return f"{record.index:>3}  {record.state:<11} step {step:<5} {last}  {point}  {record.error or ''}".rstrip()
+
+
+def event_line(event: dict[str, Any]) -> str | None:
+    """An event of the journal for someone who watches."""
+    number = event.get("trial")
+    if event["kind"] == "report":
+        scores = "  ".join(f"{key} {value:.4g}" for key, value in event["metrics"].items() if key.startswith(("valid/", "test/")))
+        return f"trial {number}  step {event['step']}  {scores}"
+    if event["kind"] == "end":
+        return f"trial {number}  {event['state']}" + (f": {event['error']}" if event.get("error") else "")
+    return f"trial {number}  starts" if event["kind"] == "trial" else None
+
+
+class OnCluster:
+    """Commands that were sent to a running Ray cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        from orchestrator.attached import Head
+
+        self.head = Head(cluster)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """See runs.Place."""
+        return [self.record(job) for job in self.head.jobs()]
+
+    def record(self, job: Any) -> dict[str, Any]:
+        """A job in the terms of runs.COLUMNS."""
+        return {
+            "name": job.submission_id,
+            "state": str(job.status.value).lower(),
+            "trials": None,
+            "best": None,
+            "started": job.start_time / 1000 if job.start_time else None,
+            "ended": job.end_time / 1000 if job.end_time else None,
+            "where": self.head.address,
+            "sweep": job.metadata.get("sweep"),
+            "command": job.metadata.get("command"),
+            "error": job.message if job.status == "FAILED" else None,
+        }
+
+    def show(self, name: str) -> dict[str, Any]:
+        """See runs.Place."""
+        job = self.head.find(name)
+        log = self.head.call(self.head.client.get_job_logs, job.submission_id)
+        return self.record(job) | {"log": log.splitlines()[-NUM_LOG_LINES:]}
+
+    def watch(self, name: str) -> int:
+        """See runs.Place."""
+        from orchestrator.attached import follow
+
+        return follow(self.head, self.head.find(name).submission_id)
+
+    def stop(self, name: str) -> str:
+        """See runs.Place."""
+        job = self.head.find(name)
+        if job.status.is_terminal():
+            return f"{job.submission_id} does not run: {str(job.status.value).lower()}"
+        self.head.call(self.head.client.stop_job, job.submission_id)
+        deadline = time.monotonic() + STOP_SECONDS
+        while not self.head.call(self.head.client.get_job_info, job.submission_id).status.is_terminal():
+            if time.monotonic() > deadline:
+                raise OrchestratorError(f"{job.submission_id} was asked to stop and has not ended within {STOP_SECONDS:g} s")
+            time.sleep(POLL_SECONDS)
+        return f"{job.submission_id} is stopped; what is done is kept, and the same command continues"
+
+    def delete(self, name: str) -> str:
+        """See runs.Place."""
+        job = self.head.find(name)
+        if not job.status.is_terminal():
+            raise InputError(
+                f"{job.submission_id} runs; stop it first: python -m orchestrator.runs stop {name} --address {self.head.address}"
+            )
+        self.head.call(self.head.client.delete_job, job.submission_id)
+        return f"{job.submission_id} is deleted from {self.head.address}; its storage and what MLflow holds of it stay"
+
+
+class OnKubernetes:
+    """RayJobs that were submitted to a namespace."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def listed(self) -> list[dict[str, Any]]:
+        """See runs.Place."""
+        from orchestrator.kuberay import submit
+
+        return [self.record(entry) for entry in submit.listed(self.cluster)]
+
+    def record(self, entry: Any) -> dict[str, Any]:
+        """A RayJob in the terms of runs.COLUMNS."""
+        told = {key: getattr(entry, key) for key in ("name", "state", "started", "ended", "where", "sweep")}
+        return told | {"trials": None, "best": None, "error": entry.reason}
+
+    def show(self, name: str) -> dict[str, Any]:
+        """See runs.Place."""
+        from orchestrator.kuberay import submit
+
+        return submit.show(self.cluster, name)
+
+    def watch(self, name: str) -> int:
+        """See runs.Place."""
+        from orchestrator.kuberay import submit
+
+        return submit.watch(self.cluster, name)
+
+    def stop(self, name: str) -> str:
+        """See runs.Place."""
+        from orchestrator.kuberay import submit
+
+        return submit.stop(self.cluster, name)
+
+    def delete(self, name: str) -> str:
+        """See runs.Place."""
+        from orchestrator.kuberay import submit
+
+        return submit.delete(self.cluster, name)

@@ -1,0 +1,127 @@
+"""What runs and what has run: python -m orchestrator.runs list|show|watch|stop|delete NAME, for sweeps of this machine's storage, of a
+running Ray cluster (--address) and of Kubernetes (--namespace) alike."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any, Protocol
+
+from orchestrator import report
+from orchestrator.cluster import Cluster
+from orchestrator.errors import OrchestratorError
+
+COLUMNS = ("name", "state", "trials", "best", "started", "where")
+
+
+class Place(Protocol):
+    """Where sweeps are: each answers the same five questions. A name that is not there is an InputError."""
+
+    def listed(self) -> list[dict[str, Any]]:
+        """One record a sweep, with the keys of COLUMNS; newest first."""
+        ...
+
+    def show(self, name: str) -> dict[str, Any]:
+        """All that is known of one."""
+        ...
+
+    def watch(self, name: str) -> int:
+        """Follow one to its end; returns its exit code."""
+        ...
+
+    def stop(self, name: str) -> str:
+        """End one, keeping what is done; returns what happened."""
+        ...
+
+    def delete(self, name: str) -> str:
+        """Remove one that has ended; returns what happened."""
+        ...
+
+
+def main(arguments: list[str]) -> int:
+    """Do one command; returns the exit code: 0 done, 1 the work watched has failed, 2 bad input, 130 interrupted."""
+    asked = parse(arguments)
+    try:
+        place = place_of(asked)
+        if asked.command == "list":
+            records = place.listed()
+            print(json.dumps(records) if asked.json else table(records))
+        elif asked.command == "show":
+            record = place.show(asked.name)
+            print(json.dumps(record) if asked.json else details(record))
+        elif asked.command == "watch":
+            return place.watch(asked.name)
+        else:
+            said = getattr(place, asked.command)(asked.name)
+            print(json.dumps({"name": asked.name, "done": said}) if asked.json else said)
+    except OrchestratorError as error:
+        report.error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; ends the process with code 2 when it cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.runs", description=__doc__)
+    parser.add_argument("command", choices=["list", "show", "watch", "stop", "delete"])
+    parser.add_argument("name", nargs="?", help="a sweep, as list names it")
+    parser.add_argument("--json", action="store_true", help="the answer as one line of JSON")
+    parser.add_argument("--storage", default="outputs", help="storage of this machine's sweeps (default: outputs)")
+    parser.add_argument("--address", help="of a running Ray cluster: http://HEAD:8265")
+    parser.add_argument("--token-file", help="file with the token of that cluster")
+    parser.add_argument("--namespace", help="of RayJobs on Kubernetes")
+    parser.add_argument("--context", help="context of the kubeconfig")
+    asked = parser.parse_args(arguments)
+    if (asked.command == "list") != (asked.name is None):
+        parser.error(f"{asked.command} takes {'no name' if asked.command == 'list' else 'the name of a sweep: see list'}")
+    if asked.address and asked.namespace:
+        parser.error("--address is a running Ray cluster and --namespace is Kubernetes: give one of them")
+    return asked
+
+
+def place_of(asked: argparse.Namespace) -> Place:
+    """Where to look. Raises InputError when it does not answer."""
+    if asked.address:
+        from orchestrator.places import OnCluster
+
+        return OnCluster(Cluster(kind="attached", address=asked.address, token_file=asked.token_file))
+    if asked.namespace:
+        from orchestrator.places import OnKubernetes
+
+        return OnKubernetes(Cluster(kind="kuberay", namespace=asked.namespace, context=asked.context))
+    from orchestrator.places import InStorage
+
+    return InStorage(asked.storage)
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Records as aligned columns."""
+    if not records:
+        return "no sweeps here"
+    rows = [COLUMNS, *([shown(record.get(column)) for column in COLUMNS] for record in records)]
+    widths = [max(len(row[number]) for row in rows) for number in range(len(COLUMNS))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def details(record: dict[str, Any]) -> str:
+    """A record, one line per aspect, then whatever it has of tables and logs."""
+    lines = [f"{key:<9}{shown(value)}" for key, value in record.items() if not isinstance(value, list)]
+    for key, value in record.items():
+        if isinstance(value, list):
+            lines += [f"{key:<9}{item}" for item in value]
+    return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """A value in a cell; a moment, in seconds since the epoch, as local time."""
+    if isinstance(value, float) and value > 10**9:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
+    return "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,195 @@
+"""A running Ray cluster with token authentication, used from outside: the real Jobs API, a real MLflow server, a connection that breaks."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, Finished, environment
+from servers import TOKEN, Wire, free_port, mlflow_server, ray_head
+
+SMALL = ("train.steps=6", "train.eval_every=3", "train.batch_size=4")
+
+
+@pytest.fixture(scope="module")
+def head(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with ray_head(tmp_path_factory.mktemp("h"), environment(cache)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def tracking(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), environment(cache)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def wire(head: str) -> Iterator[Wire]:
+    made = Wire(head)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def outside(toy: Path, tracking: str, storage: Path) -> Any:
+    """The command on the user's machine, which has no base model, no token but the one given, and the data."""
+
+    def start(*arguments: str, token: str | None = TOKEN, address: str = "", module: str = "orchestrator") -> subprocess.Popen[str]:
+        known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))} | {"PYTHONPATH": str(ROOT)}
+        known |= {"RAY_AUTH_TOKEN": token} if token else {}
+        known["HOME"] = str(storage)  # without the token that a developer may have in the home folder
+        base = ["cluster=attached", f"cluster.address={address}", "model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128"]
+        base += [f"storage={storage}", f"tracking.uri={tracking}", "output=json"]
+        line = [sys.executable, "-m", module, *(base if module == "orchestrator" else []), *arguments]
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known, cwd=storage)
+
+    return start
+
+
+def finished(process: subprocess.Popen[str], timeout: float = 240) -> Finished:
+    """The command's end."""
+    out, err = process.communicate(timeout=timeout)
+    return Finished(process.returncode, out, err)
+
+
+def until(process: subprocess.Popen[str], pattern: str) -> str:
+    """Read the command's progress up to a line."""
+    assert process.stderr is not None
+    read = ""
+    for line in process.stderr:
+        read += line
+        if re.search(pattern, line):
+            return read
+    raise AssertionError(f"it ended without {pattern}: {read}")
+
+
+def test_what_cannot_be_reached_is_one_line_and_code_2(outside: Any, head: str, tracking: str) -> None:
+    wrong = f"http://127.0.0.1:{free_port()}"
+    asked = {
+        "asks for a token": outside(address=head, token=None),
+        "refuses this token": outside(address=head, token="wrong"),
+        "nothing listens there": outside(address=wrong),
+        "but it is no Ray cluster": outside(address=tracking),
+        "no such host": outside(address="http://no-such-host.invalid:8265"),
+        "is empty": outside("cluster.token_file=/dev/null", address=head, token=None),
+        "cluster.token_file=/no/such: No such file": outside("cluster.token_file=/no/such", address=head, token=None),
+    }
+    for text, process in asked.items():
+        done = finished(process)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert text in done.err and len(done.err.strip().splitlines()) == 1, done.err
+        assert TOKEN not in done.err
+
+
+def test_no_address_local_storage_and_sqlite_are_refused_together(outside: Any) -> None:
+    done = finished(outside("storage=outputs", "tracking.uri=null", address=""))
+    assert done.code == 2
+    assert "conf: 3 problems" in done.err
+    for setting in ("cluster.address", "storage=/mnt/shared/outputs", "http://HOST:5000"):
+        assert setting in done.err
+
+
+def test_inside_without_a_cluster_nothing_is_started(outside: Any) -> None:
+    done = finished(outside(address="auto"))
+    assert done.code == 2
+    assert "no Ray cluster runs here" in done.err
+    assert "plan " not in done.err
+
+
+def test_another_version_of_ray_is_refused(outside: Any) -> None:
+    class Old(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"version": "4", "ray_version": "2.9.0", "ray_commit": "x"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None:
+            return
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Old)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    done = finished(outside(address=f"http://127.0.0.1:{server.server_port}"))
+    server.shutdown()
+    assert done.code == 2
+    assert re.search(r"the cluster runs Ray 2\.9\.0 and this machine 2\.\d+\.\d+; install the same", done.err)
+
+
+def test_work_that_never_fits_is_refused_by_the_cluster_with_the_numbers(outside: Any, head: str) -> None:
+    done = finished(outside("train.num_workers=3", "train.batch_size=6", address=head))
+    assert done.code == 2, done.err
+    assert "3 workers of 1 cores do not fit into 1 node of 2 CPU cores" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_dry_run_is_the_clusters_own_plan(outside: Any, head: str) -> None:
+    done = finished(outside("dry_run=true", "output=text", address=head))
+    assert done.code == 0, done.err
+    assert re.search(r"^plan    run-\w{6} · .* · attached$", done.out, re.MULTILINE)
+    assert "every node reads it from the storage" in done.out
+
+
+def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any, wire: Wire, head: str, storage: Path) -> None:
+    process = outside("+sweep=lora", "sweep.num_trials=2", *SMALL, address=wire.address)
+    read = until(process, "^plan ")
+    wire.cut()
+    read += until(process, "^lost ")
+    time.sleep(2)
+    wire.join()
+    done = finished(process)
+    assert done.code == 0, read + done.err
+    assert "the connection is there again" in done.err
+    assert (read + done.err).count("trial 1/2") >= 1
+    assert len(re.findall(r"^plan ", read + done.err, re.MULTILINE)) == 1, "nothing is printed twice"
+    assert len(done.out.strip().splitlines()) == 1
+    assert done.result["state"] == "finished"
+    assert done.result["model"]["name"] == "files-tiny"
+    again = finished(outside("+sweep=lora", "sweep.num_trials=2", *SMALL, address=head))
+    assert again.code == 0 and "is finished; this is its result" in again.err
+    assert again.result == done.result
+    listed = finished(outside("list", "--address", head, "--json", module="orchestrator.runs"))
+    sweeps = [record for record in json.loads(listed.out) if record["sweep"] == done.result["sweep"]]
+    assert [record["state"] for record in sweeps] == ["succeeded", "succeeded"]
+    local = finished(outside("show", done.result["sweep"], "--storage", str(storage), module="orchestrator.runs"))
+    assert "state    finished" in local.out and "  2  " in local.out
+
+
+def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_deleted(outside: Any, head: str) -> None:
+    long = ("train.steps=100000", "train.eval_every=50000", "train.batch_size=4")
+    process = outside(*long, address=head)
+    read = until(process, "^trial .* step ")
+    process.send_signal(signal.SIGINT)
+    done = finished(process)
+    assert done.code == 130, done.err
+    name = re.search(r"^job     (\S+) on", read, re.MULTILINE)
+    assert name and f"runs watch {name[1]} --address {head}" in done.err
+    runs = {"module": "orchestrator.runs"}
+    again = outside(*long, address=head)
+    assert f"{name[1]} runs already; this follows it" in until(again, "runs already")
+    refused = finished(outside("delete", name[1], "--address", head, **runs))
+    assert refused.code == 2 and "stop it first" in refused.err
+    assert finished(outside("stop", name[1], "--address", head, **runs)).code == 0
+    assert finished(again).code == 1
+    watched = finished(outside("watch", name[1], "--address", head, **runs))
+    assert watched.code == 1 and "the same command continues" in watched.err
+    assert finished(outside("delete", name[1], "--address", head, **runs)).code == 0
+    gone = finished(outside("show", name[1], "--address", head, **runs))
+    assert gone.code == 2 and f"no sweep {name[1]}" in gone.err
