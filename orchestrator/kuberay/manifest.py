@@ -14,9 +14,8 @@ import yaml
 
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
-from orchestrator.kuberay.names import COMMAND, JOB, MANAGED, SUBMISSION, SWEEP, sweep_of
+from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, MANAGED, SUBMISSION, SWEEP, sweep_of
 
-LOG_CONTAINER = "log"
 LOGS = "/tmp/ray"
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
 STORE_SHARE = 0.8

@@ -12,6 +12,8 @@ PREFIX = "slm-orchestrator"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
 SWEEP, JOB, COMMAND, SUBMISSION, STOPPED = (f"{PREFIX}/{word}" for word in ("sweep", "job", "command", "submission", "stopped"))
 """Labels: the sweep of a RayJob, the RayJob of a pod. Annotations: the command, the submission, when this program stopped it."""
+LOG_CONTAINER = "log"
+"""The container of the head pod that writes the driver's log out."""
 LONGEST_NAME = 47
 """Characters of a RayJob's name: the operator appends up to 6 for the RayCluster and 10 for its services."""
 LONGEST_SWEEP = 42

@@ -1,0 +1,171 @@
+"""What happens on the cluster, as one queue of changes: threads that list and watch, and one per log, going on after a lost connection.
+
+A watch that ends, breaks or has become too old is no news; what was missed in between is found by listing again. A log comes back without
+repeating a line.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from orchestrator.kuberay.client import Client, Expired, Refusal, Unreachable
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that happened."""
+
+    source: str
+    """rayjob, event, pod, workload, log, note or lost."""
+    kind: Literal["changed", "gone", ""] = ""
+    thing: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+    """A line of the log, a note, or why following is over."""
+
+
+Changes = queue.Queue[Change]
+
+
+class Feed(threading.Thread):
+    """The changes of one collection, from a first list on, until `over` is set."""
+
+    def __init__(self, client: Client, source: str, path: str, query: dict[str, Any], out: Changes, over: threading.Event) -> None:
+        super().__init__(daemon=True, name=f"feed-{source}")
+        self.client, self.source, self.path, self.query, self.out, self.over = client, source, path, query, out, over
+        self.must = source == "rayjob"
+        """Without the job's own changes there is nothing to follow; the others only tell more."""
+        self.known: dict[str, dict[str, Any]] = {}
+        self.lost_since: float | None = None
+        self.pause = FIRST_PAUSE_SECONDS
+
+    def run(self) -> None:
+        """List, watch, and begin again after each loss."""
+        version: str | None = None
+        while not self.over.is_set():
+            try:
+                version = self.list_again() if version is None else version
+                self.back()
+                for kind, thing in self.client.watch(self.path, version, self.query):
+                    version = thing["metadata"]["resourceVersion"]
+                    self.take(kind, thing)
+                self.over.wait(0.05)  # a server that ends every watch at once must not be asked without a pause
+            except Expired:
+                version = None
+            except Refusal as refusal:
+                if not self.may_go_on(refusal):
+                    return
+            except Unreachable as error:
+                if not self.wait(str(error)):
+                    return
+
+    def list_again(self) -> str:
+        """Tell what differs from what is known, and return the version to watch from."""
+        items, version = self.client.items(self.path, self.query, patience_seconds=0)
+        seen = {item["metadata"]["uid"]: item for item in items}
+        for uid in [uid for uid in self.known if uid not in seen]:
+            self.take("DELETED", self.known[uid])
+        for uid, item in seen.items():
+            if uid not in self.known or self.known[uid]["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
+                self.take("MODIFIED", item)
+        if self.must and not seen and not self.known:
+            self.out.put(Change(self.source, "gone"))
+        return version
+
+    def take(self, kind: str, thing: dict[str, Any]) -> None:
+        """Hand one change on."""
+        if kind == "BOOKMARK":
+            return
+        uid = thing["metadata"]["uid"]
+        if kind == "DELETED":
+            self.known.pop(uid, None)
+        else:
+            self.known[uid] = thing
+        self.out.put(Change(self.source, "gone" if kind == "DELETED" else "changed", thing))
+
+    def may_go_on(self, refusal: Refusal) -> bool:
+        """What a refusal means: a pause, an end of everything, or an end of what only tells more."""
+        if refusal.exit_code == 1:
+            return self.wait(str(refusal))
+        if self.must:
+            self.out.put(Change("lost", text=str(refusal)))
+        elif refusal.status == 403:
+            self.out.put(Change("note", text=f"not shown: {self.source}s, for want of the right to watch them"))
+        return False
+
+    def wait(self, why: str) -> bool:
+        """Pause, longer each time; False when it has lasted too long."""
+        now = time.monotonic()
+        if self.lost_since is None:
+            self.lost_since = now
+            if self.must:
+                self.out.put(Change("note", text=f"connection lost: {why}; trying again, the job goes on"))
+        if self.must and now - self.lost_since > self.client.patience_seconds:
+            self.out.put(Change("lost", text=f"{why}; no answer for {self.client.patience_seconds:.0f} s"))
+            return False
+        self.over.wait(self.pause)
+        self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
+        return True
+
+    def back(self) -> None:
+        """The connection is there."""
+        if self.lost_since is not None and self.must:
+            self.out.put(Change("note", text="connection is back"))
+        self.lost_since, self.pause = None, FIRST_PAUSE_SECONDS
+
+
+class Log(threading.Thread):
+    """The log of one container, each line once, until the pod is gone or `over` is set."""
+
+    def __init__(self, client: Client, pod: str, container: str, out: Changes, over: threading.Event) -> None:
+        super().__init__(daemon=True, name=f"log-{pod}")
+        self.client, self.pod, self.container, self.out, self.over = client, pod, container, out, over
+        self.last = ("", "")
+        """Second and nanoseconds of the last line."""
+        self.count = 0
+        """Lines taken with that very time."""
+
+    def run(self) -> None:
+        """Follow, and begin again where the stream broke."""
+        pause = FIRST_PAUSE_SECONDS
+        while not self.over.is_set():
+            try:
+                taken = self.read()
+                pause = FIRST_PAUSE_SECONDS if taken else pause
+            except Refusal as refusal:
+                if refusal.status in (401, 403, 404):
+                    if refusal.status != 404:
+                        self.out.put(Change("note", text=f"not shown: the driver's log ({refusal})"))
+                    return
+            except (Unreachable, Expired):
+                pass
+            self.over.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def read(self) -> int:
+        """One stream; returns the number of new lines. The server takes whole seconds, so the first lines may be known."""
+        skip, taken = self.count, 0
+        for line in self.client.log(self.pod, self.container, f"{self.last[0]}Z" if self.last[0] else None):
+            stamp, _, text = line.partition(" ")
+            moment = parts(stamp)
+            if moment < self.last:
+                continue
+            if moment == self.last and skip:
+                skip -= 1
+                continue
+            self.count = self.count + 1 if moment == self.last else 1
+            self.last, taken = moment, taken + 1
+            self.out.put(Change("log", text=text))
+        return taken
+
+
+def parts(stamp: str) -> tuple[str, str]:
+    """2026-11-23T17:47:51.59Z as second and nanoseconds of equal width, which compare as texts do."""
+    second, _, rest = stamp.rstrip("Z").partition(".")
+    return second, rest.ljust(9, "0")

@@ -1,0 +1,193 @@
+"""Follow one RayJob to its end: its changes, its pods and events, its place in a queue, its driver's log; and a watch over silence.
+
+What is told of a change is story.py's, what an ending means is ending.py's, how changes come here in spite of lost connections feed.py's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.cluster import Cluster
+from orchestrator.errors import OrchestratorError
+from orchestrator.kuberay import ending as endings
+from orchestrator.kuberay.client import EVENTS, PODS, RAYJOBS, Client
+from orchestrator.kuberay.ending import Ending
+from orchestrator.kuberay.feed import Change, Changes, Feed, Log
+from orchestrator.kuberay.names import JOB, LOG_CONTAINER
+from orchestrator.kuberay.story import Story, driver_pod
+from orchestrator.relay import MARK, Relay
+
+ANSWER = '{"sweep"'
+"""Beginning of the line that output=json ends with."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long what may last."""
+
+    patience_seconds: float = 60.0
+    """A request before anything was started."""
+    lost_seconds: float = 600.0
+    """Without the API server, once there is a job."""
+    unseen_seconds: float = 120.0
+    """From the job's creation to the operator's first word."""
+    unsubmitted_seconds: float = 300.0
+    """From Running to a job on the Ray cluster. The operator polls every 3 s."""
+    settle_seconds: float = 2.0
+    """Silence of the log after which it counts as read to its end."""
+    drain_seconds: float = 15.0
+    """Waiting for the rest of the log at most."""
+
+
+class Follower:
+    """One job being followed. `say` takes a line for the user."""
+
+    def __init__(self, client: Client, name: str, cluster: Cluster, as_json: bool, pace: Pace, say: Callable[[str], None]) -> None:
+        self.client, self.name, self.cluster, self.pace, self.say = client, name, cluster, pace, say
+        self.story = Story(name, cluster)
+        self.as_json = as_json
+        self.answer: str | None = None
+        """The last line so far that looks like the command's answer."""
+        self.relay = Relay()
+        self.changes: Changes = queue.Queue()
+        self.over = threading.Event()
+        self.logs: dict[str, Log] = {}
+        self.uid = ""
+        self.since = time.monotonic()
+        """When the present phase began."""
+        self.last_log = 0.0
+
+    def run(self) -> Ending:
+        """Follow until the job or the following ends. Ctrl-C passes through and leaves the job alone."""
+        query = {"fieldSelector": f"metadata.name={self.name}"}
+        collections = {"rayjob": (RAYJOBS, query), "pod": (PODS, {"labelSelector": f"{JOB}={self.name}"}), "event": (EVENTS, {})}
+        try:
+            for source, (path, selector) in collections.items():
+                Feed(self.client, source, path, selector, self.changes, self.over).start()
+            if self.cluster.queue is not None:
+                self.watch_queue()
+            end = self.until_end()
+            self.drain(end)
+            return end
+        finally:
+            self.over.set()
+            self.client.close()
+
+    def watch_queue(self) -> None:
+        """Follow Kueue's Workloads, where Kueue is installed and may be asked."""
+        try:
+            group = self.client.ask("GET", "/apis/kueue.x-k8s.io", patience_seconds=0)
+            version = group["preferredVersion"]["groupVersion"]
+        except (OrchestratorError, KeyError):
+            self.say("note     Kueue does not answer here, so its reasons for waiting are not shown")
+            return
+        path = f"/apis/{version}/namespaces/{{}}/workloads"
+        Feed(self.client, "workload", path, {}, self.changes, self.over).start()
+
+    def until_end(self) -> Ending:
+        """Take changes until one is the last."""
+        while True:
+            try:
+                change = self.changes.get(timeout=0.2)
+            except queue.Empty:
+                end = self.overdue()
+            else:
+                end = self.take(change)
+            if end is not None:
+                return end
+
+    def take(self, change: Change) -> Ending | None:
+        """Tell one change; an Ending where it is the last."""
+        if change.source == "lost":
+            return endings.lost(self.story, change.text)
+        if change.source == "log":
+            self.print_log(change.text)
+        elif change.source == "note":
+            self.say(f"note     {change.text}")
+        elif change.source == "rayjob":
+            return self.take_job(change)
+        elif change.kind == "changed":
+            self.tell_of(change)
+        return None
+
+    def take_job(self, change: Change) -> Ending | None:
+        """A change of the job itself."""
+        if change.kind == "gone" or self.uid not in ("", change.thing["metadata"]["uid"]):
+            return endings.deleted(self.story)
+        self.uid = change.thing["metadata"]["uid"]
+        before = self.story.phase
+        for line in self.story.rayjob(change.thing):
+            self.say(line)
+        if self.story.phase != before:
+            self.since = time.monotonic()
+        by_hand = self.cluster.queue is None and (change.thing.get("spec") or {}).get("suspend")
+        if self.story.phase[0] == "Suspended" and by_hand:
+            return endings.suspended(self.story)
+        return endings.ending(change.thing, self.story)
+
+    def tell_of(self, change: Change) -> None:
+        """A change of something that belongs to the job."""
+        thing = change.thing
+        if change.source == "workload":
+            owners = thing["metadata"].get("ownerReferences") or []
+            lines = self.story.workload(thing) if any(owner.get("uid") == self.uid for owner in owners) else []
+        else:
+            lines = self.story.pod(thing) if change.source == "pod" else self.story.event(thing)
+        for line in lines:
+            self.say(line)
+        if change.source == "pod":
+            self.read_log(driver_pod(thing))
+
+    def read_log(self, name: str | None) -> None:
+        """Begin with the log of a head pod."""
+        if name is not None and name not in self.logs:
+            # A new head runs the command anew: what an earlier one had answered is not its answer.
+            self.relay = Relay()
+            self.logs[name] = Log(self.client, name, LOG_CONTAINER, self.changes, self.over)
+            self.logs[name].start()
+
+    def overdue(self) -> Ending | None:
+        """What has been silent for too long."""
+        silence, (deployment, state) = time.monotonic() - self.since, self.story.phase
+        if not self.story.seen_by_operator and silence > self.pace.unseen_seconds:
+            return endings.unseen(self.story, silence)
+        if deployment == "Running" and not state and silence > self.pace.unsubmitted_seconds:
+            return endings.unsubmitted(self.story, silence)
+        if deployment == "Suspended" and self.cluster.queue is not None and silence > self.cluster.wait_seconds:
+            return endings.queued_too_long(self.story)
+        return None
+
+    def print_log(self, line: str) -> None:
+        """One line of the driver's log: stderr, but for the answer."""
+        self.last_log = time.monotonic()
+        if not self.as_json:
+            self.relay.line(line)
+        elif line.startswith(ANSWER):
+            self.answer = line
+        elif line.strip() != MARK:
+            print(line, file=sys.stderr, flush=True)
+
+    def drain(self, end: Ending) -> None:
+        """Wait for the rest of the log: the operator may learn of the end before its last lines are here. Then give the answer."""
+        deadline = time.monotonic() + self.pace.drain_seconds
+        self.last_log = time.monotonic()
+        while time.monotonic() < deadline:
+            wanting = self.logs and self.as_json and end.code == 0 and self.answer is None
+            if not wanting and time.monotonic() - self.last_log > self.pace.settle_seconds:
+                break
+            with contextlib.suppress(queue.Empty):
+                change = self.changes.get(timeout=0.1)
+                if change.source == "log":
+                    self.print_log(change.text)
+                elif change.source == "pod" and change.kind == "changed":
+                    self.read_log(driver_pod(change.thing))  # of a job that had ended before it was followed
+        if self.as_json and self.answer is not None:
+            print(self.answer, flush=True)
+        elif end.code == 0 and (self.as_json or not self.logs):
+            self.say("note     the driver's log could not be read to its end, so its answer is missing here; it is in the tracking server")

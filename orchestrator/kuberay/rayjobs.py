@@ -1,0 +1,81 @@
+"""RayJobs of this program as they stand on the cluster: found, put into a word, looked up by name. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.cluster import Cluster
+from orchestrator.errors import InputError
+from orchestrator.kuberay.client import RAYJOBS, Client
+from orchestrator.kuberay.ending import ending
+from orchestrator.kuberay.names import MANAGED, PREFIX, STOPPED, SWEEP
+from orchestrator.kuberay.story import Story, clean
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""Label by which Kueue knows its jobs."""
+
+Job = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One RayJob of this program."""
+
+    name: str
+    sweep: str
+    state: str
+    """queued, starting, running, stopped, finished, failed, refused, overdue, unplaced, lost or deleting."""
+    reason: str | None
+    started: str | None
+    """UTC, of the present attempt."""
+    ended: str | None
+    where: str
+    """Namespace, and the context where one was chosen."""
+
+
+def jobs(client: Client, sweep: str | None = None) -> list[Job]:
+    """RayJobs of this program, newest first."""
+    selector = ",".join([*(f"{key}={value}" for key, value in MANAGED.items()), *([f"{SWEEP}={sweep}"] if sweep else [])])
+    found, _ = client.items(RAYJOBS, {"labelSelector": selector})
+    return sorted(found, key=lambda job: (job["metadata"].get("creationTimestamp", ""), job["metadata"]["name"]), reverse=True)
+
+
+def has_ended(job: Job) -> bool:
+    """Whether a RayJob will do no more work: ended, on its way out, or stopped by this program."""
+    return state_of(job)[0] not in ("queued", "starting", "running")
+
+
+def state_of(job: Job) -> tuple[str, str | None]:
+    """One word for a RayJob's state, and the reason where it did not go well."""
+    status, metadata = job.get("status") or {}, job["metadata"]
+    story = Story(metadata["name"], Cluster(namespace=metadata["namespace"]))
+    if metadata.get("deletionTimestamp"):
+        return "deleting", None
+    end = ending(job, story)
+    if end is not None:
+        return end.state, None if end.code == 0 else clean(status.get("message", "")) or status.get("reason")
+    if STOPPED in metadata.get("annotations", {}):
+        return "stopped", None
+    if (job.get("spec") or {}).get("suspend"):
+        return ("queued", None) if QUEUE in metadata.get("labels", {}) else ("stopped", None)
+    return ("running" if status.get("jobDeploymentStatus") == "Running" else "starting"), None
+
+
+def entry(job: Job, cluster: Cluster) -> Entry:
+    """A RayJob as a line of `runs list`."""
+    status, metadata = job.get("status") or {}, job["metadata"]
+    state, reason = state_of(job)
+    where = f"{metadata['namespace']}" + (f" ({cluster.context})" if cluster.context else "")
+    sweep = metadata.get("labels", {}).get(SWEEP, "")
+    return Entry(metadata["name"], sweep, state, reason, status.get("startTime"), status.get("endTime"), where)
+
+
+def named(client: Client, name: str) -> Job:
+    """The RayJob `name`, or the newest of the sweep `name`. Raises InputError where there is none."""
+    job = client.find(RAYJOBS, name) or next(iter(jobs(client, name)), None)
+    if job is None or job["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != PREFIX:
+        raise InputError(
+            f"{name}: no RayJob or sweep of this program in namespace {client.namespace}; see: python -m orchestrator.runs list"
+        )
+    return job

@@ -1,0 +1,254 @@
+"""The story of cluster=kuberay: find the sweep's live RayJob or create one, follow it to its end; and what `runs` does with RayJobs later.
+
+Read this first. A submission has a key: when the answer to its creation is lost and the creation repeated, the key tells that the RayJob
+found there is the same submission. A sweep that runs already is followed, not started twice; an ended one gets a new RayJob, which
+continues from the shared storage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.cluster import Cluster
+from orchestrator.config import Config
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.kuberay import manifest
+from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client, Refusal, Unreachable
+from orchestrator.kuberay.follow import Follower, Pace
+from orchestrator.kuberay.names import COMMAND, JOB, STOPPED, SUBMISSION, SWEEP, job_name, sweep_name
+from orchestrator.kuberay.rayjobs import QUEUE, Entry, Job, entry, has_ended, jobs, named, state_of
+from orchestrator.kuberay.story import Story, clean
+from orchestrator.plan import Plan
+
+PACE = Pace()
+GONE_SECONDS = 60.0
+"""How long `delete` waits for a RayJob to be gone."""
+
+
+def say(text: str) -> None:
+    """Progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(config: Config, arguments: list[str], plan: Plan | None) -> int:
+    """Run `python -m orchestrator` with `arguments` as a RayJob and follow it. Returns the exit code; raises OrchestratorError.
+
+    0 finished, or accepted with cluster.detach; 1 the work failed or was lost; 2 refused; 130 Ctrl-C, after which the job goes on.
+    """
+    cluster = config.cluster
+    client = connect(cluster)
+    try:
+        job, new = accepted(client, config, arguments, sweep_name(config, arguments, plan))
+        name = job["metadata"]["name"]
+        if cluster.detach:
+            say(f"{'accepted' if new else 'running'} RayJob {client.namespace}/{name}\n{ways_back(cluster, name)}")
+            return 0
+        return follow(client, as_submitted(cluster, job), name, config.output == "json")
+    except KeyboardInterrupt:
+        say("interrupted while submitting; the same command again finds the job, if it was accepted")
+        return 130
+
+
+def connect(cluster: Cluster) -> Client:
+    """A client that has reached its API server. Raises InputError where there is no way to it."""
+    client = Client(cluster, PACE.patience_seconds, say)
+    try:
+        if not client.allowed("get", "pods", subresource="log"):
+            say("note     the driver's log will not be shown: this identity may not read pods/log")
+    except Unreachable as error:
+        raise InputError(str(error)) from error
+    return client
+
+
+def accepted(client: Client, config: Config, arguments: list[str], sweep: str) -> tuple[Job, bool]:
+    """The sweep's RayJob on the cluster, and whether it was made just now."""
+    key = os.urandom(6).hex()
+    while True:
+        known = {job["metadata"]["name"]: job for job in jobs(client, sweep)}
+        for job in known.values():
+            if not has_ended(job):
+                return running_already(job, config), False
+        number = next(number for number in range(1, len(known) + 2) if job_name(sweep, number) not in known)
+        body = manifest.make(config, job_name(sweep, number), arguments, key)
+        try:
+            job = client.create(RAYJOBS, body)
+        except Refusal as refusal:
+            if refusal.reason != "AlreadyExists":
+                raise
+            found = client.find(RAYJOBS, body["metadata"]["name"])
+            if found is None:
+                continue
+            if found["metadata"].get("annotations", {}).get(SUBMISSION) != key:
+                job = someone_elses(found, sweep)
+                if job is None:
+                    continue  # another submission of this sweep was faster: it is in the list now
+            job = found
+        except Unreachable as error:
+            raise OrchestratorError(
+                f"{error}\n  the job may have been accepted or not: the same command again finds it or sends it"
+            ) from error
+        say(f"accepted RayJob {client.namespace}/{job['metadata']['name']} · {dashboard(config.cluster)}")
+        return job, True
+
+
+def someone_elses(found: Job, sweep: str) -> Job | None:
+    """None where an object that has our name belongs to our sweep. Raises InputError where it does not: nothing of others is touched."""
+    if found["metadata"].get("labels", {}).get(SWEEP) == sweep:
+        return None
+    name = found["metadata"]["name"]
+    raise InputError(f"a RayJob {name} that is not of this program is in the way; choose another name: sweep.name=NAME")
+
+
+def running_already(job: Job, config: Config) -> Job:
+    """The live RayJob of the same sweep, to be followed. Raises InputError where this command is to begin anew."""
+    name = job["metadata"]["name"]
+    if config.fresh:
+        raise InputError(f"fresh=true, and RayJob {name} of the same sweep runs; stop it first:\n{ways_back(config.cluster, name)}")
+    say(f"running  RayJob {config.cluster.namespace}/{name} of the same sweep already; following it, nothing new is started")
+    return job
+
+
+def dashboard(cluster: Cluster) -> str:
+    """What is asked for, in a few words."""
+    most = manifest.most_workers(cluster)
+    counts = str(cluster.workers) if most == cluster.workers else f"{cluster.workers} to {most}"
+    each = f"{cluster.worker_cpus} CPU cores, {cluster.worker_memory}" + (f", {cluster.worker_gpus} GPUs" if cluster.worker_gpus else "")
+    spot = f" and {cluster.spot_workers} on spot nodes" if cluster.spot_workers else ""
+    return f"{counts} workers{spot} of {each}"
+
+
+def as_submitted(cluster: Cluster, job: Job) -> Cluster:
+    """The settings that the RayJob was made with, where they matter for following it."""
+    spec, labels = job.get("spec") or {}, job["metadata"].get("labels") or {}
+    return dataclasses.replace(
+        cluster,
+        queue=labels.get(QUEUE),
+        retries=spec.get("backoffLimit", 0),
+        wait_seconds=spec.get("preRunningDeadlineSeconds") or cluster.wait_seconds,
+        active_deadline_seconds=spec.get("activeDeadlineSeconds") or cluster.active_deadline_seconds,
+    )
+
+
+def follow(client: Client, cluster: Cluster, name: str, as_json: bool) -> int:
+    """Follow a RayJob and say how it ended; Ctrl-C leaves it running."""
+    client.patience_seconds = PACE.lost_seconds
+    try:
+        end = Follower(client, name, cluster, as_json, PACE, say).run()
+    except KeyboardInterrupt:
+        say(f"detached RayJob {client.namespace}/{name} goes on\n{ways_back(cluster, name)}")
+        return 130
+    say(end.text)
+    return end.code
+
+
+def ways_back(cluster: Cluster, name: str) -> str:
+    """Commands for a job that goes on without us."""
+    rest = f"{name} --namespace {cluster.namespace}" + (f" --context {cluster.context}" if cluster.context else "")
+    return f"  follow it   python -m orchestrator.runs watch {rest}\n  stop it     python -m orchestrator.runs stop {rest}"
+
+
+def preview(config: Config, arguments: list[str], plan: Plan | None) -> str:
+    """The manifest that would be sent, as YAML. Asks no API server."""
+    name = job_name(sweep_name(config, arguments, plan), 1)
+    return manifest.as_yaml(manifest.make(config, name, arguments, "0" * 12))
+
+
+def address_of(cluster: Cluster) -> str:
+    """The Jobs API of the existing RayCluster `cluster.ray_cluster`. Raises InputError where there is none, or none that is ready."""
+    client = connect(cluster)
+    where = f"cluster.ray_cluster={cluster.ray_cluster}"
+    found = client.find(RAYCLUSTERS, cluster.ray_cluster or "")
+    if found is None:
+        names = ", ".join(sorted(item["metadata"]["name"] for item in client.items(RAYCLUSTERS)[0])) or "none"
+        raise InputError(f"{where}: no such RayCluster in namespace {client.namespace}; there are: {names}")
+    status = found.get("status") or {}
+    service = (status.get("head") or {}).get("serviceName")
+    if status.get("state") != "ready" or not service:
+        told = [
+            f"{entry['reason']} {clean(entry.get('message', ''))}".strip() for entry in status.get("conditions", []) if stands_out(entry)
+        ]
+        raise InputError(f"{where} is not ready ({status.get('state') or 'no state yet'}){': ' if told else ''}{'; '.join(told)}")
+    return f"http://{service}.{client.namespace}.svc:8265"
+
+
+def stands_out(condition: Job) -> bool:
+    """Whether a condition says what is wrong."""
+    wanted = "False" if condition["type"] in ("HeadPodReady", "RayClusterProvisioned") else "True"
+    return condition["status"] == wanted and condition["type"] in ("HeadPodReady", "RayClusterProvisioned", "ReplicaFailure")
+
+
+def listed(cluster: Cluster) -> list[Entry]:
+    """Every RayJob of this program in the namespace, newest first."""
+    return [entry(job, cluster) for job in jobs(connect(cluster))]
+
+
+def show(cluster: Cluster, name: str) -> dict[str, Any]:
+    """Everything known of a RayJob: its Entry, the command, the attempts, the cluster with its pods, and what it waits for."""
+    client = connect(cluster)
+    job = named(client, name)
+    status, metadata = job.get("status") or {}, job["metadata"]
+    story = Story(metadata["name"], as_submitted(cluster, job))
+    pods, _ = client.items(PODS, {"labelSelector": f"{JOB}={metadata['name']}"})
+    story.rayjob(job)
+    for pod in pods:
+        story.pod(pod)
+    ray_cluster = status.get("rayClusterName")
+    gone = ray_cluster is not None and client.find(RAYCLUSTERS, ray_cluster) is None
+    return {
+        **dataclasses.asdict(entry(job, cluster)),
+        "command": metadata.get("annotations", {}).get(COMMAND),
+        "attempts": status.get("failed", 0) + status.get("succeeded", 0),
+        "ray_cluster": f"{ray_cluster} (gone)" if gone else ray_cluster,
+        "pods": {pod["metadata"]["name"]: (pod.get("status") or {}).get("phase") for pod in pods},
+        "waits_for": story.waits_for or None,
+    }
+
+
+def watch(cluster: Cluster, name: str, output: str = "text") -> int:
+    """Come back to a RayJob and follow it; the exit code is that of `run`."""
+    client = connect(cluster)
+    job = named(client, name)
+    return follow(client, as_submitted(cluster, job), job["metadata"]["name"], output == "json")
+
+
+def stop(cluster: Cluster, name: str) -> str:
+    """Take the cluster down and keep the RayJob, suspended; says what was done. Under Kueue, which would start it again, delete it."""
+    client = connect(cluster)
+    job = named(client, name)
+    name = job["metadata"]["name"]
+    if has_ended(job):
+        return f"{name} runs no more ({state_of(job)[0]})"
+    if QUEUE in job["metadata"].get("labels", {}):
+        return f"Kueue would start a suspended job again, so it is deleted\n{remove(client, name)}"
+    client.patch(
+        RAYJOBS,
+        name,
+        {"spec": {"suspend": True}, "metadata": {"annotations": {STOPPED: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}}},
+    )
+    return f"stopped {name}; its pods end now. What is finished stays in the storage: the same command again continues it"
+
+
+def delete(cluster: Cluster, name: str) -> str:
+    """Delete a RayJob with its cluster and wait until it is gone. Raises OrchestratorError when it stays."""
+    client = connect(cluster)
+    return remove(client, named(client, name)["metadata"]["name"])
+
+
+def remove(client: Client, name: str, seconds: Callable[[], float] = time.monotonic) -> str:
+    """Delete one RayJob."""
+    client.delete(RAYJOBS, name)
+    deadline = seconds() + GONE_SECONDS
+    while (job := client.find(RAYJOBS, name)) is not None:
+        if seconds() > deadline:
+            kept = ", ".join(job["metadata"].get("finalizers", [])) or "nothing that is shown"
+            raise OrchestratorError(
+                f"{name} is marked for deletion and still there after {GONE_SECONDS:.0f} s; held by: {kept}"
+                f"\n  ray.io/rayjob-finalizer is the KubeRay operator's: is one running that watches namespace {client.namespace}?"
+            )
+        time.sleep(0.5)
+    return f"deleted {name} and its cluster; what is finished stays in the storage"
