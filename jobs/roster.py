@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +21,8 @@ from jobs.seats import Boundary, Seat, Seats
 NAMESPACE = "orchestrator"
 COMPANY_SECONDS = 120.0
 """How long a pack waits for trials that should come; then it goes on with those that are there."""
+OTHER_CALLS = 1000
+"""Calls that do not wait for anyone and may be under way at once."""
 
 
 class Roster:
@@ -39,7 +41,11 @@ class Roster:
         self._shrunk: dict[int, int] = {}
         self._failures: dict[int, str] = {}
         self._seats = Seats(num_packs, capacity, total, clock)
-        self._changed = asyncio.Condition()
+        # Each waits at its own bell: with one for all, every change would wake thousands of trials and packs to look at what is not theirs.
+        self._trial_bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._pack_bells = [asyncio.Event() for _ in range(num_packs)]
+        self._settled: set[int] = set()
+        """Packs that lack nothing but trials that are still to come."""
 
     async def post(self, trial: int, kind: str, fields: dict[str, Any]) -> None:
         """Leave a message for the driver."""
@@ -78,17 +84,19 @@ class Roster:
 
     async def take_seat(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
         """A trial sits down in a pack, or does so again; returns its ticket."""
-        return await self._change(lambda seats: seats.take(index, trial, checkpoint, step))
+        return self._change([index], lambda seats: seats.take(index, trial, checkpoint, step))
 
     async def train(self, index: int, ticket: int) -> dict[str, Any]:
         """Have the trial trained to its next rung and wait for what came out.
 
         That is {"metrics", "checkpoint"}, {"failure"}, or {"aside"} when the pack turns out not to fit this model.
         """
-        await self._change(lambda seats: seats.credit(index) if seats.holds(index, ticket) else None)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._answer(index, ticket) is not None)
-            return self._answer(index, ticket) or {}
+        self._change([index], lambda seats: seats.credit(index) if seats.holds(index, ticket) else None)
+        bell = self._trial_bells[index]
+        while (answer := self._answer(index, ticket)) is None:
+            bell.clear()
+            await bell.wait()
+        return answer
 
     def _answer(self, index: int, ticket: int) -> dict[str, Any] | None:
         if self._seats.verdict is not None or not self._seats.holds(index, ticket):
@@ -97,25 +105,25 @@ class Roster:
 
     async def stand_up(self, index: int, ticket: int | None = None) -> None:
         """A trial leaves its pack."""
-        await self._change(lambda seats: seats.leave(index, ticket))
+        self._change([index], lambda seats: seats.leave(index, ticket))
 
     async def expect(self, indices: list[int], coming: bool) -> None:
         """The driver knows that these trials will come to be trained again, or will not."""
-        for index in indices:
-            await self._change(lambda seats, index=index: seats.expect(index, coming))
+        self._change(indices, lambda seats: [seats.expect(index, coming) for index in indices])
 
     async def ended(self, index: int) -> None:
         """The driver knows that a trial has ended, however its process fared."""
-        await self._change(lambda seats: (seats.leave(index), seats.expect(index, False)))
+        self._change([index], lambda seats: (seats.leave(index), seats.expect(index, False)))
+        self._trial_bells.pop(index, None)
 
     async def company(self, pack: int) -> list[Seat] | None:
         """Wait until a pack's company is complete and return it; None when the sweep is over."""
-        deadline = self._clock() + COMPANY_SECONDS
-        async with self._changed:
-            while not self._seats.closed and not self._seats.ready(pack) and self._clock() < deadline:
-                with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
-                    await asyncio.wait_for(self._changed.wait(), 1.0)
-            return None if self._seats.closed else self._seats.company(pack)
+        deadline, bell = self._clock() + COMPANY_SECONDS, self._pack_bells[pack]
+        while not self._seats.closed and not self._seats.ready(pack) and self._clock() < deadline:
+            bell.clear()
+            with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
+                await asyncio.wait_for(bell.wait(), 1.0)
+        return None if self._seats.closed else self._seats.company(pack)
 
     async def tickets(self, pack: int) -> dict[int, int]:
         """Who sits in a pack now, by ticket."""
@@ -123,11 +131,12 @@ class Roster:
 
     async def hand_in(self, boundary: Boundary, tickets: dict[int, int]) -> None:
         """A pack's results at a step boundary."""
-        await self._change(lambda seats: seats.hand_in(boundary, tickets))
+        self._change(list(tickets), lambda seats: seats.hand_in(boundary, tickets))
 
     async def give_up(self, verdict: dict[str, Any]) -> None:
         """No pack will train: {"failure": reason}, or {"aside": reason} when the plain executor may."""
-        await self._change(lambda seats: setattr(seats, "verdict", verdict))
+        self._seats.verdict = verdict
+        self._ring_all()
 
     async def verdict(self) -> dict[str, Any] | None:
         """Why no pack trains, if so."""
@@ -139,14 +148,31 @@ class Roster:
 
     async def close(self) -> None:
         """The sweep is over: packs may go home."""
-        await self._change(lambda seats: setattr(seats, "closed", True))
+        self._seats.closed = True
+        self._ring_all()
 
-    async def _change(self, what: Callable[[Seats], Any]) -> Any:
-        """Change the seats and wake whoever waits."""
-        async with self._changed:
-            answer = what(self._seats)
-            self._changed.notify_all()
-            return answer
+    def _change(self, indices: list[int], what: Callable[[Seats], Any]) -> Any:
+        """Change the seats of these trials, and wake them and the packs that can go on now."""
+        seats = self._seats
+        touched = {seats.seats[index].pack for index in indices if index in seats.seats}
+        was_whole = seats.whole()
+        answer = what(seats)
+        for index in indices:
+            if index in self._trial_bells:
+                self._trial_bells[index].set()
+            if index in seats.seats:
+                touched.add(seats.seats[index].pack)
+        for pack in touched:
+            (self._settled.add if seats.settled(pack) else self._settled.discard)(pack)
+        if seats.whole():
+            for pack in self._settled & touched if was_whole else self._settled:
+                self._pack_bells[pack].set()
+        return answer
+
+    def _ring_all(self) -> None:
+        """Wake everyone."""
+        for bell in [*self._trial_bells.values(), *self._pack_bells]:
+            bell.set()
 
 
 def name_of(sweep: str) -> str:
@@ -156,7 +182,9 @@ def name_of(sweep: str) -> str:
 
 def open_roster(sweep: str, num_packs: int = 1, capacity: int | None = None, total: int | None = None) -> Any:
     """Start the actor; it lives as long as the driver keeps the handle."""
-    made = ray.remote(Roster).options(name=name_of(sweep), namespace=NAMESPACE, num_cpus=0, max_concurrency=1000)
+    # Every seated trial and every pack may have a call waiting here; with fewer places, the call that would end the wait gets none.
+    places = OTHER_CALLS + num_packs + (total or 0)
+    made = ray.remote(Roster).options(name=name_of(sweep), namespace=NAMESPACE, num_cpus=0, max_concurrency=places)
     return made.remote(num_packs, capacity, total)
 
 

@@ -64,19 +64,25 @@ class Seats:
         self.num_packs, self.capacity, self.total, self.clock = num_packs, capacity, total, clock
         self.seats: dict[int, Seat] = {}
         self.away: set[int] = set()
-        """Trials that have ended, or that wait for the others of their rung: nobody waits for them."""
+        """Trials that have ended, or that wait for the others of their rung: nobody waits for them, even if they have not stood up yet."""
         self.closed = False
         self.verdict: dict[str, Any] | None = None
         """Why no pack will train anything: {"failure": reason} or {"aside": reason}."""
         self._tickets = 0
+        self._packs: list[dict[int, Seat]] = [{} for _ in range(num_packs)]
+        self._present: list[set[int]] = [set() for _ in range(num_packs)]
+        """Who sits in each pack and is not away. Kept, not counted: thousands of trials ask at every boundary."""
+        self._num_present = 0
 
     def take(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
         """Sit down, again if need be; returns the ticket."""
         self._tickets += 1
+        before = self.seats.get(index)
+        pack = before.pack if before else min(range(self.num_packs), key=lambda number: len(self._present[number]))
+        self.leave(index)
         self.away.discard(index)
-        before = self.seats.pop(index, None)
-        pack = before.pack if before else min(range(self.num_packs), key=lambda number: sum(s.pack == number for s in self.seats.values()))
-        self.seats[index] = Seat(index, self._tickets, pack, trial, checkpoint, step, self.clock())
+        self.seats[index] = self._packs[pack][index] = Seat(index, self._tickets, pack, trial, checkpoint, step, self.clock())
+        self._count(index)
         return self._tickets
 
     def holds(self, index: int, ticket: int) -> bool:
@@ -90,11 +96,23 @@ class Seats:
     def leave(self, index: int, ticket: int | None = None) -> None:
         """Stand up; a ticket that is not the present one is ignored."""
         if index in self.seats and ticket in (None, self.seats[index].ticket):
-            del self.seats[index]
+            pack = self.seats.pop(index).pack
+            del self._packs[pack][index]
+            self._num_present -= index in self._present[pack]
+            self._present[pack].discard(index)
 
     def expect(self, index: int, coming: bool) -> None:
         """Say whether a trial will (still) come to be trained."""
         self.away.discard(index) if coming else self.away.add(index)
+        self._count(index)
+
+    def _count(self, index: int) -> None:
+        """Bring `_present` up to date for a trial."""
+        if index in self.seats:
+            present = self._present[self.seats[index].pack]
+            self._num_present -= index in present
+            present.discard(index) if index in self.away else present.add(index)
+            self._num_present += index in present
 
     def num_expected(self) -> int:
         """How many trials should sit before a pack goes on."""
@@ -102,16 +120,22 @@ class Seats:
             return 0
         return min(self.num_packs * self.capacity, self.total - len(self.away))
 
+    def whole(self) -> bool:
+        """Whether nobody is still to come, to any pack."""
+        return self._num_present >= self.num_expected()
+
+    def settled(self, pack: int) -> bool:
+        """Whether everyone in this pack knows whether to go on, and someone does."""
+        own, oldest = self.company(pack), self.clock() - UNDECIDED_SECONDS
+        return all(seat.credit or seat.since < oldest for seat in own) and any(seat.credit for seat in own)
+
     def ready(self, pack: int) -> bool:
         """Whether this pack's company is complete: nobody is still to come, and everyone here knows whether to go on."""
-        own = [seat for seat in self.seats.values() if seat.pack == pack]
-        oldest = self.clock() - UNDECIDED_SECONDS
-        decided = all(seat.credit or seat.since < oldest for seat in own)
-        return decided and any(seat.credit for seat in own) and len(self.seats) >= self.num_expected()
+        return self.whole() and self.settled(pack)
 
     def company(self, pack: int) -> list[Seat]:
-        """Who sits in a pack, in the order of the trials."""
-        return [self.seats[index] for index in sorted(self.seats) if self.seats[index].pack == pack]
+        """Who sits in a pack, in the order of the trials. Who waits for its rung need not keep a slot until it stands up."""
+        return [self._packs[pack][index] for index in sorted(self._present[pack])]
 
     def hand_in(self, boundary: Boundary, tickets: dict[int, int]) -> None:
         """Take a boundary's results. What belongs to a trial that has left meanwhile is dropped."""

@@ -46,13 +46,16 @@ class Board:
 
     def best(self) -> Record | None:
         """The best trial so far by the sweep's metric; of two equals the one with the lower validation loss, then the earlier one."""
-        scored = [(record.best(self.metric, self.maximise), record) for record in self.records.values() if record.state != "failed"]
-        ranked = [
-            (value[1] if self.maximise else -value[1], -record.reports[value[0]].get("valid/loss", 0.0), -record.index, record)
-            for value, record in scored
-            if value is not None
-        ]
-        return max(ranked, key=lambda item: item[:3])[3] if ranked else None
+        ranked = [(rank, record) for record in self.records.values() if (rank := self.rank(record)) is not None]
+        return max(ranked, key=lambda item: item[0])[1] if ranked else None
+
+    def rank(self, record: Record) -> tuple[float, float, int] | None:
+        """What trials are compared by, higher being better; None for one that has failed or has no score."""
+        best = None if record.state == "failed" else record.best(self.metric, self.maximise)
+        if best is None:
+            return None
+        step, value = best
+        return (value if self.maximise else -value, -record.reports[step].get("valid/loss", 0.0), -record.index)
 
     def full(self) -> bool:
         """Whether all seats are taken."""

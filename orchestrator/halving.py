@@ -24,13 +24,14 @@ class Halving:
         self._rungs, self._reduction, self._maximise, self._rows = rungs[:-1], reduction, maximise, rows
         self._alive = set(range(1, num_trials + 1))
         self._scores: list[dict[int, tuple[float, float]]] = [{} for _ in self._rungs]
-        self._level = 0
+        self.level = 0
+        """How many rungs have closed."""
         self._stopped: set[int] = set()
 
     def report(self, trial: int, step: int, score: float, loss: float = 0.0) -> Decision:
         """What `trial` does after reporting `score` at `step`. Of two equal scores the lower `loss` is better."""
         for level, rung in enumerate(self._rungs):
-            if step >= rung and level >= self._level and trial in self._alive:
+            if step >= rung and level >= self.level and trial in self._alive:
                 self._scores[level].setdefault(trial, (self._rank(score), math.inf if math.isnan(loss) else loss))
         self._advance()
         return self.decide(trial)
@@ -44,19 +45,19 @@ class Halving:
         """What `trial` may do now."""
         if trial in self._stopped:
             return "stop"
-        waiting = self._level < len(self._rungs) and trial in self._scores[self._level]
+        waiting = self.level < len(self._rungs) and trial in self._scores[self.level]
         return "wait" if waiting and trial in self._alive else "go on"
 
     def _advance(self) -> None:
         """Close every rung that all remaining trials have reached."""
-        while self._level < len(self._rungs) and self._alive and self._alive <= self._scores[self._level].keys():
-            scores = {trial: self._scores[self._level][trial] for trial in self._alive}
+        while self.level < len(self._rungs) and self._alive and self._alive <= self._scores[self.level].keys():
+            scores = {trial: self._scores[self.level][trial] for trial in self._alive}
             kept = max(1, math.ceil(len(scores) / self._reduction))
             width = self._resolution(min(score for score, _ in scores.values()))
             ranked = sorted(scores, key=lambda trial: (coarse(scores[trial][0], width), scores[trial][1], trial))
             self._stopped |= set(ranked[kept:])
             self._alive = set(ranked[:kept])
-            self._level += 1
+            self.level += 1
 
     def _resolution(self, best: float) -> float:
         """Two standard errors of the best score, a share of the rows; 0 for scores that are no shares. One hit and one miss are added, so

@@ -94,15 +94,17 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         os.environ.setdefault(name, value)
     if "_ray_pkg_" not in str(ROOT):
         workers["PYTHONPATH"] = str(ROOT)  # the image's; where Ray has unpacked the code, it also lets workers find it
+    cluster = os.environ.get("RAY_ADDRESS")
+    if not cluster:  # Ray itself would look for any Ray on this machine
+        outside = "this process runs in no Ray cluster (RAY_ADDRESS is not set)"
+        raise InputError(f"cluster.address=auto: {outside}; from outside of one, give its head: cluster.address=http://HEAD:8265")
     import ray
 
     quiet()
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.CRITICAL, runtime_env={"env_vars": workers})
+        ray.init(address=cluster, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env={"env_vars": workers})
     except (ConnectionError, RuntimeError, ValueError) as error:
-        text = str(error).strip().splitlines()[0]
-        outside = "no Ray cluster runs here; from outside of one, give the address of its head: cluster.address=http://HEAD:8265"
-        raise InputError(f"cluster.address=auto: {outside if isinstance(error, ConnectionError) else text}") from error
+        raise InputError(f"cluster.address=auto: RAY_ADDRESS={cluster}: {str(error).strip().splitlines()[0]}") from error
     try:
         silence()
         check_nodes(storage_folder(config.storage), config.storage)

@@ -26,6 +26,8 @@ class Recorder(Callback):
         self.board = board
         self.started: set[int] = set()
         self.ended: set[int] = set()
+        self.kept: set[int] = set()
+        """Ended trials whose checkpoints are still on disk: the best of them, and the last."""
         self.to_free: list[tuple[float, str]] = []
         self.drained = 0.0
         self.waiting = Waiting(board)
@@ -92,8 +94,10 @@ class Recorder(Callback):
 
     def prune(self, present: int) -> None:
         """Delete the checkpoints of ended trials that cannot win any more. The one that ends right now may still be closing its files."""
-        best = self.board.best()
-        for index in self.ended - {present, best.index if best else 0}:
+        ended = self.kept | {present}
+        ranked = [(rank, index) for index in ended if (rank := self.board.rank(self.board.records[index])) is not None]
+        self.kept = {present, max(ranked)[1]} if ranked else {present}
+        for index in ended - self.kept:
             shutil.rmtree(self.board.journal.folder / "train" / f"trial-{index:03d}", ignore_errors=True)
 
     def release(self, index: int) -> None:
@@ -138,9 +142,10 @@ class Recorder(Callback):
 
 def hopeless(board: Board) -> str | None:
     """Why the sweep should not go on: its first trials have all failed alike and none has scored."""
+    if any(record.reports for record in board.records.values()):  # the first trial has, mostly: so this comes before the long lists
+        return None
     failed = [record for record in board.records.values() if record.state == "failed"]
-    scored = any(record.reports for record in board.records.values())
-    if scored or len(failed) < min(board.config.sweep.give_up_after, board.plan.num_trials):
+    if len(failed) < min(board.config.sweep.give_up_after, board.plan.num_trials):
         return None
     reasons = {(record.error or "").split("(")[0][:60] for record in failed}
     return (

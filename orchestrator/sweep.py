@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -65,7 +66,10 @@ class Points(Searcher):
 
 
 class Rungs(FIFOScheduler):
-    """Tune's scheduler for synchronous halving: waiting trials are paused, so that their seat goes to others."""
+    """Tune's scheduler for synchronous halving: waiting trials are paused, so that their seat goes to others.
+
+    All trials are looked at when a rung closes, never at each of their reports.
+    """
 
     def __init__(self, board: Board) -> None:
         super().__init__()
@@ -73,22 +77,37 @@ class Rungs(FIFOScheduler):
         self.board = board
         rows = plan.num_valid if board.metric == "valid/exact_match" else None
         self.halving = Halving(plan.num_trials, plan.rungs, board.config.sweep.reduction, board.maximise, rows)
+        self.level = 0
+        self.new: deque[Any] = deque()
+        self.waiting: dict[int, Any] = {}
+        """Trials that are paused, or about to be, by index."""
+        self.won: deque[Any] = deque()
+        """Of these the ones that go on as soon as there is a seat, in the order of the trials."""
+        self.lost: list[Any] = []
+        """And the ones that end as soon as Tune has paused them."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A new trial."""
+        self.new.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Go on, wait for the others, or stop."""
+        index = trial.config["index"]
         score, loss = result.get(self.board.metric, float("nan")), result.get("valid/loss", 0.0)
-        decision = self.halving.report(trial.config["index"], result["step"], score, loss)
-        self._stop_losers(tune_controller, trial)
+        decision = self.halving.report(index, result["step"], score, loss)
+        self._sort(tune_controller)
         if decision == "wait":
-            self.board.seats.discard(trial.config["index"])
-            self.board.recorder.release(trial.config["index"])
-            ray.get(self.board.roster.expect.remote([trial.config["index"]], False))
+            self.waiting[index] = trial
+            self.board.seats.discard(index)
+            self.board.recorder.release(index)
+            ray.get(self.board.roster.expect.remote([index], False))
         return {"go on": TrialScheduler.CONTINUE, "wait": TrialScheduler.PAUSE, "stop": TrialScheduler.STOP}[decision]
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Nobody waits for a trial that has ended."""
+        self.waiting.pop(trial.config["index"], None)
         self.halving.leave(trial.config["index"])
-        self._stop_losers(tune_controller, trial)
+        self._sort(tune_controller)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Nobody waits for a trial that has failed."""
@@ -96,23 +115,41 @@ class Rungs(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """A paused trial that has won its rung, when a seat is free; new trials come first."""
-        for trial in tune_controller.get_trials():
-            if trial.status == "PENDING":
+        self._stop_losers(tune_controller)
+        while self.new:
+            if self.new[0].status == "PENDING":
+                return self.new[0]
+            self.new.popleft()
+        for _ in range(0 if self.board.full() else len(self.won)):
+            trial = self.won.popleft()
+            if trial.status == "PAUSED":
+                self.board.seats.add(trial.config["index"])
                 return trial
-        for trial in tune_controller.get_trials():
-            index = trial.config["index"]
-            if trial.status == "PAUSED" and self.halving.decide(index) == "go on" and not self.board.full():
-                self.board.seats.add(index)
-                return trial
+            if not trial.is_finished():
+                self.won.append(trial)  # its pause is still under way
         return None
 
-    def _stop_losers(self, tune_controller: Any, present: Any) -> None:
-        """Stop the paused trials that have lost; a pack waits for those that have won before it goes on."""
-        alive = {trial.config["index"] for trial in tune_controller.get_trials()} - self.board.recorder.ended
-        ray.get(self.board.roster.expect.remote([index for index in sorted(alive) if self.halving.decide(index) == "go on"], True))
-        for trial in tune_controller.get_trials():
-            if trial is not present and trial.status == "PAUSED" and self.halving.decide(trial.config["index"]) == "stop":
+    def _sort(self, tune_controller: Any) -> None:
+        """When a rung has closed, tell winners from losers; a pack waits for those that have won before it goes on."""
+        if self.halving.level == self.level:
+            return
+        self.level = self.halving.level
+        decided = {index: self.halving.decide(index) for index in sorted(self.waiting)}
+        won = [index for index, decision in decided.items() if decision == "go on"]
+        self.won.extend(self.waiting[index] for index in won)
+        self.lost.extend(self.waiting[index] for index, decision in decided.items() if decision == "stop")
+        self.waiting = {index: self.waiting[index] for index, decision in decided.items() if decision == "wait"}
+        ray.get(self.board.roster.expect.remote(won, True))
+        self._stop_losers(tune_controller)
+
+    def _stop_losers(self, tune_controller: Any) -> None:
+        """Stop the trials that have lost, as far as they are paused."""
+        due, self.lost = self.lost, []
+        for trial in due:
+            if trial.status == "PAUSED":
                 tune_controller.stop_trial(trial)
+            elif not trial.is_finished():
+                self.lost.append(trial)
 
 
 class Ending(Stopper):

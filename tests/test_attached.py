@@ -109,7 +109,7 @@ def test_no_address_local_storage_and_sqlite_are_refused_together(outside: Any) 
 def test_inside_without_a_cluster_nothing_is_started(outside: Any) -> None:
     done = finished(outside(address="auto"))
     assert done.code == 2
-    assert "no Ray cluster runs here" in done.err
+    assert "runs in no Ray cluster" in done.err
     assert "plan " not in done.err
 
 

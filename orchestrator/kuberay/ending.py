@@ -10,6 +10,8 @@ from orchestrator.kuberay.story import COLOUR, Story, clean
 
 LAST_LINES = 6
 """Of a failed command's log that are shown again."""
+CHATTER = r"\[?\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|W) |Running entrypoint for job "
+"""Lines that Ray writes around every command."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def command_failed(status: dict[str, Any], attempts: str) -> Ending:
     """The command itself ended with an error: its exit code, and its last lines."""
     message = re.sub(COLOUR, "", status.get("message", ""))
     code = re.search(r"failed with exit code (\d+)", message)
-    lines = [line for line in message.split("\n")[1:] if line.strip()][-LAST_LINES:]
+    lines = [line for line in message.split("\n")[1:] if line.strip() and not re.match(CHATTER, line)][-LAST_LINES:]
     number = int(code[1]) if code else None
     what = f"with exit code {number}" if code else clean(message.split("\n")[0])
     text = f"failed: the command on the cluster ended {what}{attempts}"

@@ -59,8 +59,6 @@ class Story:
         if failed <= before or deployment in ("Failed", "Complete"):
             return []
         self.failed = failed
-        self.job_id = self.driver_started = ""
-        self.head_ready = False
         left = f"attempt {failed + 1} of {self.cluster.retries + 1} starts on a new cluster and continues what is finished"
         return [f"failed   attempt {failed}{self.last_failure}; {left}"]
 
@@ -72,9 +70,10 @@ class Story:
             lines.append(f"head     does not answer since {silent}; the operator waits for it or for a new one")
         self.silent = bool(silent)
         job_id, started = status.get("jobId", ""), (status.get("rayJobInfo") or {}).get("startTime", "")
-        if job_id and job_id == self.job_id and self.driver_started and started and started != self.driver_started:
+        if job_id not in ("", self.job_id):
+            self.job_id, self.driver_started, self.head_ready = job_id, "", False  # another attempt, on another cluster
+        if job_id and self.driver_started and started and started != self.driver_started:
             lines.append("restart  the head was replaced and the job submitted again; it continues what is finished")
-        self.job_id = job_id or self.job_id
         self.driver_started = started or self.driver_started
         return lines
 
@@ -82,13 +81,10 @@ class Story:
         """A phase that begins."""
         where = status.get("rayClusterName", "")
         if deployment == "Suspended":
-            self.job_id = self.driver_started = ""
-            self.head_ready = False
             if not (job.get("spec") or {}).get("suspend"):
                 return []
-            if self.cluster.queue is not None:
-                return [f"queued   in {self.cluster.queue}; Kueue starts it when there is room"]
-            return ["stopped  the job is suspended and its cluster is gone; what is finished stays in the storage"]
+            queued = f"queued   in {self.cluster.queue}; Kueue starts it when there is room"
+            return [queued] if self.cluster.queue is not None else []
         if deployment == "Running" and state in ("", "PENDING", "RUNNING"):
             self.waits_for = ""
         texts = {
@@ -120,9 +116,11 @@ class Story:
         about, reason, message = event.get("involvedObject", {}), event.get("reason", ""), event.get("message", "")
         if not self.is_ours(about) or event.get("type") != "Warning" or reason in NOISE or message.startswith("Error: "):
             return []
-        if "already exists" in message or (reason.startswith("InvalidRayJob") and self.phase[0] == "ValidationFailed"):
-            return []
-        return self.waiting(message if reason in ("FailedScheduling", "Failed") else f"{reason}: {message}")
+        if "already exists" in message or reason.startswith("InvalidRayJob"):
+            return []  # the operator meeting its own object; a refusal that the status tells too
+        if reason.startswith("FailedToCreate"):
+            message = message.split(", ", 1)[-1]
+        return self.waiting(message if reason.startswith("Failed") else f"{reason}: {message}")
 
     def is_ours(self, about: Thing) -> bool:
         """Whether an object belongs to this job: the operator's names are the job's with five characters and more behind them."""
@@ -164,17 +162,23 @@ class Story:
     def waiting(self, why: str, about: str = "") -> list[str]:
         """What holds the work up, told once per reason: names that the operator makes up anew do not count."""
         why = clean(why).split(". no new claims")[0].split(" preemption: ")[0]
-        if self.phase[0] in ("", "Initializing", "Suspended"):
+        if self.phase[0] in ("", "Initializing", "Suspended") and essence(why) != essence(self.waits_for):
             self.waits_for = why
         return self.once(f"waiting  {why}")
 
     def once(self, line: str, occasion: str = "") -> list[str]:
         """The line, where it is new."""
-        key = re.sub(r"-[a-z0-9]{5}\b", "-*", line.replace("Back-off pulling image", "").split(": rpc error")[0]) + occasion
+        key = essence(line) + occasion
         if key in self._told:
             return []
         self._told.add(key)
         return [line]
+
+
+def essence(text: str) -> str:
+    """What makes two reasons the same, although the operator makes up new names and a pull is told in five ways."""
+    image = re.search(r"pull.*?image \"([^\"]+)\"", text)
+    return f"image {image[1]}" if image else re.sub(r"-[a-z0-9]{5}\b", "-*", text)
 
 
 def clean(text: str) -> str:
