@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from apiserver import TOKEN, ApiServer
 
 from jobs.config import put
 from orchestrator.cli import compose
 from orchestrator.config import Config
+from orchestrator.kuberay import submit
+from orchestrator.kuberay.follow import Pace
 from orchestrator.validation import build
 
 DIGEST = "registry.example.com/slm@sha256:" + "0123456789abcdef" * 4
@@ -62,3 +69,22 @@ def unknown_fields(value: Any, schema: dict[str, Any], path: str = "") -> list[s
         elif not others and properties is not None:
             found.append(f"{path}.{key}")
     return found
+
+
+QUICK = Pace(
+    patience_seconds=3.0, lost_seconds=3.0, unseen_seconds=1.5, unsubmitted_seconds=1.0, settle_seconds=0.3, drain_seconds=3.0
+)  # fmt: skip
+Serve = Callable[..., ApiServer]
+
+
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """A fixture: `serve(scenario, ...)` starts a stand-in API server that the kubeconfig leads to, and makes the program impatient."""
+    monkeypatch.setattr(submit, "PACE", QUICK)
+    with ExitStack() as stack:
+
+        def start(scenario: str | None = None, token: str = TOKEN, **options: Any) -> ApiServer:
+            api = stack.enter_context(ApiServer(scenario, **options))
+            monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path, token)))
+            return api
+
+        yield start

@@ -17,36 +17,20 @@ from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 
 from orchestrator.cluster import Cluster
-from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.errors import InputError
+from orchestrator.kuberay.answers import Expired, Refusal, Unreachable, refusal, unreachable
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 WATCH_SECONDS = 50
 """The server ends a watch after this; with READ_SECONDS more of silence the connection counts as lost. Bookmarks are too rare for that."""
+FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
-AGAIN = (408, 429, 500, 502, 503, 504)
-"""Answers after which the same request may succeed."""
 RAYJOBS, RAYCLUSTERS = "/apis/ray.io/v1/namespaces/{}/rayjobs", "/apis/ray.io/v1/namespaces/{}/rayclusters"
 PODS, EVENTS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/events"
-
-
-class Refusal(OrchestratorError):
-    """The API server said no. `status` is the HTTP status, `reason` Kubernetes' word for it, `text` what it said."""
-
-    def __init__(self, status: int, reason: str, text: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.text = status, reason, text
-        self.exit_code = 1 if status in AGAIN else 2
-
-
-class Unreachable(OrchestratorError):
-    """The API server does not answer, or not to the end."""
-
-
-class Expired(Exception):
-    """The version to watch from is too old: list again."""
 
 
 class Client:
@@ -100,32 +84,34 @@ class Client:
         A repeated create may meet its own first attempt: 409 AlreadyExists, for the caller to judge.
         """
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
-        deadline, pause, fresh = time.monotonic() + patience, 0.5, False
+        deadline, pause, renewed = time.monotonic() + patience, FIRST_PAUSE_SECONDS, False
         while True:
             try:
-                answer = self.send(method, path, query or {}, body, kind, stream=False)
-                if answer.status < 400:
-                    return json.loads(answer.data or b"{}")
-                problem: OrchestratorError = self.refusal(answer.status, answer.data)
-                if answer.status == 401 and not fresh:
-                    self.api, fresh = sign_in(self.cluster), True  # the kubeconfig or the pod's token may have been renewed
+                return self.ask_once(method, path, query or {}, body, kind)
+            except Refusal as error:
+                problem = error
+                if error.status == 401 and not renewed:
+                    self.api, renewed = sign_in(self.cluster), True  # the kubeconfig or the pod's token may be a new one
                     continue
-                if answer.status not in AGAIN or "request is too large" in str(problem):
-                    raise problem
-                wait = max(pause, retry_after(answer))
-            except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                problem, wait = (
-                    Unreachable(f"{self.where} {plain(error)}; is the address right, and is there a way to it from here?"),
-                    pause,
-                )
-                if "certificate" in str(problem) or isinstance(error, ValueError):
-                    raise problem from error
-            if time.monotonic() + wait > deadline:
+            except Unreachable as error:
+                problem = error
+            wait = max(pause, problem.wait_seconds)
+            if not problem.passes or time.monotonic() + wait > deadline:
                 raise problem
-            if pause == 0.5:
-                self.say(f"{problem}\n  trying again for up to {patience:.0f} s")
+            if pause == FIRST_PAUSE_SECONDS:
+                self.say(f"note     {problem}; trying again for up to {patience:.0f} s")
             time.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def ask_once(self, method: str, path: str, query: dict[str, Any], body: Any, kind: str) -> dict[str, Any]:
+        """The answer to a request that is sent once."""
+        try:
+            answer = self.send(method, path, query, body, kind, stream=False)
+            if answer.status < 400:
+                return json.loads(answer.data or b"{}")
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise unreachable(self.where, error) from error
+        raise refusal(self.where, answer.status, answer.data, answer.headers.get("Retry-After", ""))
 
     def items(
         self, path: str, query: dict[str, Any] | None = None, patience_seconds: float | None = None
@@ -145,8 +131,8 @@ class Client:
         """One object, or None where there is none."""
         try:
             return self.ask("GET", f"{path}/{name}")
-        except Refusal as refusal:
-            if refusal.status == 404:
+        except Refusal as error:
+            if error.status == 404:
                 return None
             raise
 
@@ -175,102 +161,65 @@ class Client:
         return bool(answer.get("status", {}).get("allowed"))
 
     def watch(self, path: str, version: str, query: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(type, object) of every change since `version`, until the server ends the stream; that says nothing about the objects.
+        """("OPEN", {}) once the server has begun, then (type, object) of every change since `version`, until the server ends the stream.
 
-        Raises Expired where the version is too old, Refusal, or Unreachable when the connection breaks.
+        An end says nothing about the objects. Raises Expired where the version is too old, Refusal, or Unreachable on a broken connection.
         """
         query = {**query, "watch": 1, "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": WATCH_SECONDS}
-        for line in self.lines(path, query):
-            try:
-                event = json.loads(line)
-            except ValueError as error:
-                raise Unreachable(f"{self.where} ended a watch in the middle of an event") from error
-            if event["type"] == "ERROR":
-                status = event["object"]
-                if status.get("code") == 410:
-                    raise Expired
-                raise Unreachable(f"{self.where} ended a watch: {status.get('code')} {status.get('message')}")
-            yield event["type"], event["object"]
+        with self.stream(path, query) as answer:
+            yield "OPEN", {}
+            for line in lines(answer):
+                try:
+                    event = json.loads(line)
+                except ValueError as error:
+                    raise Unreachable(f"{self.where} ended a watch in the middle of an event") from error
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    if status.get("code") == 410:
+                        raise Expired
+                    raise Unreachable(f"{self.where} ended a watch: {status.get('code')} {status.get('message')}")
+                yield event["type"], event["object"]
 
     def log(self, pod: str, container: str, since: str | None) -> Iterator[str]:
-        """The lines of a container's log with their time in front, as they come. Raises Refusal or Unreachable."""
-        query = {"container": container, "follow": "true", "timestamps": "true", **({"sinceTime": since} if since else {})}
-        return self.lines(f"{PODS}/{pod}/log", query)
+        """The lines of a container's log with their time in front, as they come, after an empty one once the server has begun.
 
-    def lines(self, path: str, query: dict[str, Any]) -> Iterator[str]:
-        """The lines of an answer that comes bit by bit."""
+        Raises Refusal or Unreachable.
+        """
+        query = {"container": container, "follow": "true", "timestamps": "true", **({"sinceTime": since} if since else {})}
+        with self.stream(f"{PODS}/{pod}/log", query) as answer:
+            yield ""
+            yield from lines(answer)
+
+    @contextlib.contextmanager
+    def stream(self, path: str, query: dict[str, Any]) -> Iterator[urllib3.BaseHTTPResponse]:
+        """An answer that comes bit by bit."""
         answer: urllib3.BaseHTTPResponse | None = None
         try:
             answer = self.send("GET", path, query, None, "", stream=True)
             if answer.status == 410:
                 raise Expired
             if answer.status >= 400:
-                raise self.refusal(answer.status, answer.read())
+                raise refusal(self.where, answer.status, answer.read(), "")
             with self._lock:
                 self._streams.add(answer)
-            rest = b""
-            for piece in answer.stream(2**16):
-                *whole, rest = (rest + piece).split(b"\n")
-                yield from (line.decode(errors="replace") for line in whole if line)
-            if rest:
-                yield rest.decode(errors="replace")
+            yield answer
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(f"{self.where} {plain(error)}") from error
+            raise unreachable(self.where, error) from error
         finally:
             if answer is not None:
                 with self._lock:
                     self._streams.discard(answer)
                 answer.close()
 
-    def refusal(self, status: int, data: bytes) -> Refusal:
-        """An answer of 400 and above as an error with its remedy."""
-        reason, text = "", data.decode(errors="replace").strip()
-        with contextlib.suppress(ValueError):
-            body = json.loads(data)
-            if isinstance(body, dict):
-                reason, text = str(body.get("reason") or ""), str(body.get("message") or text)
-        return Refusal(status, reason, text, remedy(self, status, text))
 
-
-def remedy(client: Client, status: int, text: str) -> str:
-    """One line that says what was refused and what to do."""
-    text = " ".join(text.split())
-    texts = {
-        400: f"{client.where} does not take the request: {text}; its KubeRay may be older than this program's (1.7)",
-        401: f"{client.where} does not know this identity (401); sign in again, or choose another one: cluster.context=NAME",
-        404: f"{client.where}: {text}" + ("; is KubeRay installed there?" if "page not found" in text else ""),
-        413: f"{client.where} says that the request is too large: {text}; put long settings into a file",
-        422: f"{client.where} refuses the object: {text}",
-        429: f"{client.where} has too many requests to answer (429); try again later",
-    }
-    if status == 403:
-        ours = "quota" in text or "terminated" in text
-        return f"{client.where} refuses: {text}" + ("" if ours else "; ask for the submitter role in k8s/, or set cluster.context")
-    if "request is too large" in text:
-        return texts[413]
-    return texts.get(status, f"{client.where} answers {status}: {text or 'nothing'}")
-
-
-def retry_after(answer: urllib3.BaseHTTPResponse) -> float:
-    """Seconds that the server asks to wait, at most a minute; 0 where it does not ask."""
-    value = answer.headers.get("Retry-After", "")
-    return min(float(value), 60.0) if value.isdigit() else 0.0
-
-
-def plain(error: Exception) -> str:
-    """A connection error in words."""
-    text = str(error)
-    if isinstance(error, urllib3.exceptions.NameResolutionError) or "Name or service not known" in text:
-        return "has a name that cannot be resolved"
-    if isinstance(error, urllib3.exceptions.SSLError) or "CERTIFICATE" in text:
-        return f"has a certificate that is not trusted here ({text.split('(')[-1].strip(') ')})"
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "does not answer in time"
-    if "refused" in text:
-        return "refuses the connection"
-    if isinstance(error, ValueError):
-        return "does not answer as a Kubernetes API server"
-    return "broke off the connection"
+def lines(answer: urllib3.BaseHTTPResponse) -> Iterator[str]:
+    """The lines of a stream, the last one also without its end."""
+    rest = b""
+    for piece in answer.stream(2**16):
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from (line.decode(errors="replace") for line in whole if line)
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def sign_in(cluster: Cluster) -> Any:
@@ -291,6 +240,6 @@ def sign_in(cluster: Cluster) -> Any:
     except ConfigException as error:
         shown = f"cluster.context={cluster.context}" if cluster.context else files
         raise InputError(f"{shown}: the kubeconfig cannot be used: {' '.join(str(error).split())}") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{files}: the kubeconfig cannot be read: {error}") from error
+    except (yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{files}: the kubeconfig cannot be read: {' '.join(str(error).split())}") from error
     return client.ApiClient(configuration)

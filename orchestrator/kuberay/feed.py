@@ -12,10 +12,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.kuberay.client import Client, Expired, Refusal, Unreachable
+from orchestrator.kuberay.answers import Expired, Refusal, Unreachable
+from orchestrator.kuberay.client import Client
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
+LONGEST_LOG_PAUSE_SECONDS = 4.0
+"""The end of the log is waited for when the job has ended."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Change:
     """One thing that happened."""
 
     source: str
-    """rayjob, event, pod, workload, log, note or lost."""
+    """rayjob, event, pod, workload, log, note; or of the connection: away, back, lost."""
     kind: Literal["changed", "gone", ""] = ""
     thing: dict[str, Any] = field(default_factory=dict)
     text: str = ""
@@ -43,6 +46,8 @@ class Feed(threading.Thread):
         """Without the job's own changes there is nothing to follow; the others only tell more."""
         self.known: dict[str, dict[str, Any]] = {}
         self.lost_since: float | None = None
+        self.away = False
+        """Whether the loss was told."""
         self.pause = FIRST_PAUSE_SECONDS
 
     def run(self) -> None:
@@ -51,13 +56,16 @@ class Feed(threading.Thread):
         while not self.over.is_set():
             try:
                 version = self.list_again() if version is None else version
-                self.back()
                 for kind, thing in self.client.watch(self.path, version, self.query):
+                    if kind == "OPEN":
+                        self.back()
+                        continue
                     version = thing["metadata"]["resourceVersion"]
                     self.take(kind, thing)
                 self.over.wait(0.05)  # a server that ends every watch at once must not be asked without a pause
             except Expired:
                 version = None
+                self.over.wait(0.05)
             except Refusal as refusal:
                 if not self.may_go_on(refusal):
                     return
@@ -91,7 +99,7 @@ class Feed(threading.Thread):
 
     def may_go_on(self, refusal: Refusal) -> bool:
         """What a refusal means: a pause, an end of everything, or an end of what only tells more."""
-        if refusal.exit_code == 1:
+        if refusal.passes or refusal.status == 410:  # 410: a list that took too long to read
             return self.wait(str(refusal))
         if self.must:
             self.out.put(Change("lost", text=str(refusal)))
@@ -100,12 +108,13 @@ class Feed(threading.Thread):
         return False
 
     def wait(self, why: str) -> bool:
-        """Pause, longer each time; False when it has lasted too long."""
+        """Pause, longer each time; False when it has lasted too long. That a stream breaks is not worth a word, that it stays away is."""
         now = time.monotonic()
         if self.lost_since is None:
             self.lost_since = now
-            if self.must:
-                self.out.put(Change("note", text=f"connection lost: {why}; trying again, the job goes on"))
+        elif self.must and not self.away:
+            self.away = True
+            self.out.put(Change("away", text=why))
         if self.must and now - self.lost_since > self.client.patience_seconds:
             self.out.put(Change("lost", text=f"{why}; no answer for {self.client.patience_seconds:.0f} s"))
             return False
@@ -115,9 +124,9 @@ class Feed(threading.Thread):
 
     def back(self) -> None:
         """The connection is there."""
-        if self.lost_since is not None and self.must:
-            self.out.put(Change("note", text="connection is back"))
-        self.lost_since, self.pause = None, FIRST_PAUSE_SECONDS
+        if self.must and self.lost_since is not None:
+            self.out.put(Change("back", text="connection is back" if self.away else ""))
+        self.lost_since, self.away, self.pause = None, False, FIRST_PAUSE_SECONDS
 
 
 class Log(threading.Thread):
@@ -130,28 +139,32 @@ class Log(threading.Thread):
         """Second and nanoseconds of the last line."""
         self.count = 0
         """Lines taken with that very time."""
+        self.open = True
+        """Whether the log is heard at present, or has ended."""
 
     def run(self) -> None:
         """Follow, and begin again where the stream broke."""
         pause = FIRST_PAUSE_SECONDS
         while not self.over.is_set():
             try:
-                taken = self.read()
-                pause = FIRST_PAUSE_SECONDS if taken else pause
+                pause = FIRST_PAUSE_SECONDS if self.read() else min(2 * pause, LONGEST_LOG_PAUSE_SECONDS)
             except Refusal as refusal:
+                if refusal.status in (401, 403):
+                    self.out.put(Change("note", text=f"not shown: the driver's log ({refusal})"))
                 if refusal.status in (401, 403, 404):
-                    if refusal.status != 404:
-                        self.out.put(Change("note", text=f"not shown: the driver's log ({refusal})"))
+                    self.open = True  # there is no more of it
                     return
             except (Unreachable, Expired):
-                pass
+                self.open = False
             self.over.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def read(self) -> int:
         """One stream; returns the number of new lines. The server takes whole seconds, so the first lines may be known."""
         skip, taken = self.count, 0
         for line in self.client.log(self.pod, self.container, f"{self.last[0]}Z" if self.last[0] else None):
+            self.open = True
+            if not line:
+                continue
             stamp, _, text = line.partition(" ")
             moment = parts(stamp)
             if moment < self.last:

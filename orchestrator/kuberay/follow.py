@@ -61,6 +61,8 @@ class Follower:
         self.uid = ""
         self.since = time.monotonic()
         """When the present phase began."""
+        self.away = False
+        """Whether the connection is lost at present."""
         self.last_log = 0.0
 
     def run(self) -> Ending:
@@ -108,13 +110,21 @@ class Follower:
             return endings.lost(self.story, change.text)
         if change.source == "log":
             self.print_log(change.text)
-        elif change.source == "note":
-            self.say(f"note     {change.text}")
+        elif change.source in ("note", "away", "back"):
+            self.take_note(change)
         elif change.source == "rayjob":
             return self.take_job(change)
         elif change.kind == "changed":
             self.tell_of(change)
         return None
+
+    def take_note(self, change: Change) -> None:
+        """A word about the connection. What was not seen is not silent: the time counts anew."""
+        self.since = time.monotonic()
+        self.away = change.source == "away" or (self.away and change.source != "back")
+        if change.text:
+            away = "connection lost, trying again while the job goes on: " if change.source == "away" else ""
+            self.say(f"note     {away}{change.text}")
 
     def take_job(self, change: Change) -> Ending | None:
         """A change of the job itself."""
@@ -154,6 +164,8 @@ class Follower:
 
     def overdue(self) -> Ending | None:
         """What has been silent for too long."""
+        if self.away:
+            return None
         silence, (deployment, state) = time.monotonic() - self.since, self.story.phase
         if not self.story.seen_by_operator and silence > self.pace.unseen_seconds:
             return endings.unseen(self.story, silence)
@@ -179,7 +191,8 @@ class Follower:
         self.last_log = time.monotonic()
         while time.monotonic() < deadline:
             wanting = self.logs and self.as_json and end.code == 0 and self.answer is None
-            if not wanting and time.monotonic() - self.last_log > self.pace.settle_seconds:
+            broken = not all(log.open for log in self.logs.values())
+            if not (wanting or broken) and time.monotonic() - self.last_log > self.pace.settle_seconds:
                 break
             with contextlib.suppress(queue.Empty):
                 change = self.changes.get(timeout=0.1)

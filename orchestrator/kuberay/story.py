@@ -37,12 +37,14 @@ class Story:
         self.waits_for = ""
         """Why the work has not started, in words; empty when nothing is known to hold it up."""
         self.seen_by_operator = False
+        self.created = ""
         self._told: set[str] = set()
         self._pods: set[str] = set()
 
     def rayjob(self, job: Thing) -> list[str]:
         """Lines about a change of the job."""
         status = job.get("status") or {}
+        self.created = job["metadata"].get("creationTimestamp", "")
         self.seen_by_operator = self.seen_by_operator or bool(status)
         phase = (status.get("jobDeploymentStatus", ""), status.get("jobStatus", ""))
         if phase[0] == "Retrying":
@@ -67,12 +69,14 @@ class Story:
         lines = []
         silent = status.get("jobStatusCheckFailureStartTime")
         if silent and not self.silent:
+            self.head_ready = False
             lines.append(f"head     does not answer since {silent}; the operator waits for it or for a new one")
         self.silent = bool(silent)
         job_id, started = status.get("jobId", ""), (status.get("rayJobInfo") or {}).get("startTime", "")
         if job_id not in ("", self.job_id):
             self.job_id, self.driver_started, self.head_ready = job_id, "", False  # another attempt, on another cluster
         if job_id and self.driver_started and started and started != self.driver_started:
+            self.head_ready = False  # the conditions that come with this are older than the new head
             lines.append("restart  the head was replaced and the job submitted again; it continues what is finished")
         self.driver_started = started or self.driver_started
         return lines
@@ -116,11 +120,15 @@ class Story:
         about, reason, message = event.get("involvedObject", {}), event.get("reason", ""), event.get("message", "")
         if not self.is_ours(about) or event.get("type") != "Warning" or reason in NOISE or message.startswith("Error: "):
             return []
+        when = event.get("eventTime") or event.get("lastTimestamp")
+        if when and when < self.created:
+            return []  # about an earlier job of this name
         if "already exists" in message or reason.startswith("InvalidRayJob"):
             return []  # the operator meeting its own object; a refusal that the status tells too
         if reason.startswith("FailedToCreate"):
             message = message.split(", ", 1)[-1]
-        return self.waiting(message if reason.startswith("Failed") else f"{reason}: {message}")
+        label = "warning" if self.phase[0] == "Running" else "waiting"
+        return self.waiting(message if reason.startswith("Failed") else f"{reason}: {message}", label)
 
     def is_ours(self, about: Thing) -> bool:
         """Whether an object belongs to this job: the operator's names are the job's with five characters and more behind them."""
@@ -141,7 +149,7 @@ class Story:
             state = container.get("state") or {}
             waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
             if waiting.get("reason") in STUCK:
-                lines += self.waiting(f"{waiting['reason']}: {waiting.get('message', '')}", name)
+                lines += self.waiting(f"{waiting['reason']}: {waiting.get('message', '')}")
             if ended.get("reason") == "OOMKilled":
                 lines += self.once(f"memory   {name}: {container['name']} took more than its limit and was killed (OOMKilled)")
         return lines
@@ -159,12 +167,12 @@ class Story:
                 lines += self.once(f"evicted  by Kueue: {entry.get('reason')}: {message}", entry.get("lastTransitionTime", ""))
         return lines
 
-    def waiting(self, why: str, about: str = "") -> list[str]:
+    def waiting(self, why: str, label: str = "waiting") -> list[str]:
         """What holds the work up, told once per reason: names that the operator makes up anew do not count."""
         why = clean(why).split(". no new claims")[0].split(" preemption: ")[0]
         if self.phase[0] in ("", "Initializing", "Suspended") and essence(why) != essence(self.waits_for):
             self.waits_for = why
-        return self.once(f"waiting  {why}")
+        return self.once(f"{label}  {why}")
 
     def once(self, line: str, occasion: str = "") -> list[str]:
         """The line, where it is new."""

@@ -18,7 +18,8 @@ from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay import manifest
-from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client, Refusal, Unreachable
+from orchestrator.kuberay.answers import Refusal, Unreachable
+from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.follow import Follower, Pace
 from orchestrator.kuberay.names import COMMAND, JOB, STOPPED, SUBMISSION, SWEEP, job_name, sweep_name
 from orchestrator.kuberay.rayjobs import QUEUE, Entry, Job, entry, has_ended, jobs, named, state_of
@@ -26,6 +27,7 @@ from orchestrator.kuberay.story import Story, clean
 from orchestrator.plan import Plan
 
 PACE = Pace()
+MOST_TRIES = 20
 GONE_SECONDS = 60.0
 """How long `delete` waits for a RayJob to be gone."""
 
@@ -41,7 +43,7 @@ def run(config: Config, arguments: list[str], plan: Plan | None) -> int:
     0 finished, or accepted with cluster.detach; 1 the work failed or was lost; 2 refused; 130 Ctrl-C, after which the job goes on.
     """
     cluster = config.cluster
-    client = connect(cluster)
+    client = connect(cluster, follows=not cluster.detach)
     try:
         job, new = accepted(client, config, arguments, sweep_name(config, arguments, plan))
         name = job["metadata"]["name"]
@@ -54,11 +56,11 @@ def run(config: Config, arguments: list[str], plan: Plan | None) -> int:
         return 130
 
 
-def connect(cluster: Cluster) -> Client:
+def connect(cluster: Cluster, follows: bool = False) -> Client:
     """A client that has reached its API server. Raises InputError where there is no way to it."""
     client = Client(cluster, PACE.patience_seconds, say)
     try:
-        if not client.allowed("get", "pods", subresource="log"):
+        if not client.allowed("get", "pods", subresource="log") and follows:
             say("note     the driver's log will not be shown: this identity may not read pods/log")
     except Unreachable as error:
         raise InputError(str(error)) from error
@@ -68,39 +70,33 @@ def connect(cluster: Cluster) -> Client:
 def accepted(client: Client, config: Config, arguments: list[str], sweep: str) -> tuple[Job, bool]:
     """The sweep's RayJob on the cluster, and whether it was made just now."""
     key = os.urandom(6).hex()
-    while True:
+    for _ in range(MOST_TRIES):
         known = {job["metadata"]["name"]: job for job in jobs(client, sweep)}
         for job in known.values():
             if not has_ended(job):
                 return running_already(job, config), False
         number = next(number for number in range(1, len(known) + 2) if job_name(sweep, number) not in known)
-        body = manifest.make(config, job_name(sweep, number), arguments, key)
-        try:
-            job = client.create(RAYJOBS, body)
-        except Refusal as refusal:
-            if refusal.reason != "AlreadyExists":
-                raise
-            found = client.find(RAYJOBS, body["metadata"]["name"])
-            if found is None:
-                continue
-            if found["metadata"].get("annotations", {}).get(SUBMISSION) != key:
-                job = someone_elses(found, sweep)
-                if job is None:
-                    continue  # another submission of this sweep was faster: it is in the list now
-            job = found
-        except Unreachable as error:
-            raise OrchestratorError(
-                f"{error}\n  the job may have been accepted or not: the same command again finds it or sends it"
-            ) from error
-        say(f"accepted RayJob {client.namespace}/{job['metadata']['name']} · {dashboard(config.cluster)}")
-        return job, True
+        job = create(client, manifest.make(config, job_name(sweep, number), arguments, key), sweep)
+        if job is not None:
+            say(f"accepted RayJob {client.namespace}/{job['metadata']['name']} · {asked_for(config.cluster)}")
+            return job, True
+    raise OrchestratorError(f"RayJobs of sweep {sweep} come and go on the cluster; see: python -m orchestrator.runs list")
 
 
-def someone_elses(found: Job, sweep: str) -> Job | None:
-    """None where an object that has our name belongs to our sweep. Raises InputError where it does not: nothing of others is touched."""
-    if found["metadata"].get("labels", {}).get(SWEEP) == sweep:
-        return None
-    name = found["metadata"]["name"]
+def create(client: Client, body: Job, sweep: str) -> Job | None:
+    """Send a RayJob. None where another submission of this sweep was faster: it is in the list now. Raises OrchestratorError."""
+    name = body["metadata"]["name"]
+    try:
+        return client.create(RAYJOBS, body)
+    except Unreachable as error:
+        raise OrchestratorError(f"{error}\n  the job may have been accepted or not: the same command again finds it or sends it") from error
+    except Refusal as refusal:
+        if refusal.reason != "AlreadyExists":
+            raise
+    found = client.find(RAYJOBS, name)
+    if found is None or found["metadata"].get("labels", {}).get(SWEEP) == sweep:
+        ours = found is not None and found["metadata"]["annotations"].get(SUBMISSION) == body["metadata"]["annotations"][SUBMISSION]
+        return found if ours else None
     raise InputError(f"a RayJob {name} that is not of this program is in the way; choose another name: sweep.name=NAME")
 
 
@@ -113,7 +109,7 @@ def running_already(job: Job, config: Config) -> Job:
     return job
 
 
-def dashboard(cluster: Cluster) -> str:
+def asked_for(cluster: Cluster) -> str:
     """What is asked for, in a few words."""
     most = manifest.most_workers(cluster)
     counts = str(cluster.workers) if most == cluster.workers else f"{cluster.workers} to {most}"
@@ -211,7 +207,7 @@ def show(cluster: Cluster, name: str) -> dict[str, Any]:
 
 def watch(cluster: Cluster, name: str, output: str = "text") -> int:
     """Come back to a RayJob and follow it; the exit code is that of `run`."""
-    client = connect(cluster)
+    client = connect(cluster, follows=True)
     job = named(client, name)
     return follow(client, as_submitted(cluster, job), job["metadata"]["name"], output == "json")
 

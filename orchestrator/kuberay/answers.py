@@ -1,0 +1,93 @@
+"""What the answers of an API server mean when they are no success: refused, not reachable, or too old. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import urllib3
+
+from orchestrator.errors import OrchestratorError
+
+TOO_LARGE = "request is too large"
+AGAIN = (408, 429, 500, 502, 503, 504)
+"""Answers after which the same request may succeed."""
+
+
+class Problem(OrchestratorError):
+    """A request that brought no answer to work with."""
+
+    passes = True
+    """Whether the same request may succeed later."""
+    wait_seconds = 0.0
+    """How long the server asks to wait."""
+
+
+class Refusal(Problem):
+    """The API server said no. `status` is the HTTP status, `reason` Kubernetes' word for it, `text` what it said."""
+
+    def __init__(self, status: int, reason: str, text: str, message: str, wait_seconds: float) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.text, self.wait_seconds = status, reason, text, wait_seconds
+        self.passes = status in AGAIN and TOO_LARGE not in text
+        self.exit_code = 1 if self.passes else 2
+
+
+class Unreachable(Problem):
+    """The API server does not answer, or not to the end."""
+
+
+class Expired(Exception):
+    """The version to watch from is too old: list again."""
+
+
+def refusal(where: str, status: int, data: bytes, retry_after: str) -> Refusal:
+    """An answer of 400 and above as an error with its remedy. It may be JSON, text, or JSON by name only.
+
+    `retry_after` is the header of that name, in seconds.
+    """
+    reason, text = "", data.decode(errors="replace").strip()
+    with contextlib.suppress(ValueError):
+        body = json.loads(data)
+        if isinstance(body, dict):
+            reason, text = str(body.get("reason") or ""), str(body.get("message") or text)
+    wait_seconds = min(float(retry_after), 60.0) if retry_after.isdigit() else 0.0
+    return Refusal(status, reason, text, remedy(where, status, text), wait_seconds)
+
+
+def remedy(where: str, status: int, text: str) -> str:
+    """One line that says what was refused and what to do."""
+    text = " ".join(text.split())
+    texts = {
+        400: f"{where} does not take the request: {text}; its KubeRay may be older than this program's (1.7)",
+        401: f"{where} does not know this identity (401); sign in again, or choose another one: cluster.context=NAME",
+        404: f"{where}: {text}" + ("; is KubeRay installed there?" if "page not found" in text else ""),
+        413: f"{where} says that the request is too large: {text}; put long settings into a file",
+        422: f"{where} refuses the object: {text}",
+        429: f"{where} has too many requests to answer (429); try again later",
+    }
+    if status == 403:
+        ours = "quota" in text or "terminated" in text
+        return f"{where} refuses: {text}" + ("" if ours else "; ask for the submitter role in k8s/, or set cluster.context")
+    if TOO_LARGE in text:
+        return texts[413]
+    return texts.get(status, f"{where} answers {status}: {text or 'nothing'}")
+
+
+def unreachable(where: str, error: Exception) -> Unreachable:
+    """A connection error in words. A certificate or a web page in place of an API server will be the same next time."""
+    text = str(error)
+    what, passes = "broke off the connection", True
+    if isinstance(error, urllib3.exceptions.NameResolutionError) or "Name or service not known" in text:
+        what = "has a name that cannot be resolved; is the address in the kubeconfig right?"
+    elif isinstance(error, urllib3.exceptions.SSLError) or "CERTIFICATE" in text:
+        what, passes = f"has a certificate that is not trusted here ({text.split('(')[-1].strip(') ')})", False
+    elif isinstance(error, urllib3.exceptions.TimeoutError):
+        what = "does not answer in time; is there a way to it from here, such as a VPN?"
+    elif "refused" in text:
+        what = "refuses the connection; is the address in the kubeconfig right?"
+    elif isinstance(error, ValueError):
+        what, passes = "does not answer as a Kubernetes API server; is the address in the kubeconfig right?", False
+    problem = Unreachable(f"{where} {what}")
+    problem.passes = passes
+    return problem

@@ -1,0 +1,217 @@
+"""The only Kubernetes client against real HTTP: every kind of answer told apart, tried again where that helps, and one clear line where not."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from apiserver import Fault, answers
+from kuberay import Serve, serving, settings
+
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.kuberay.answers import Expired, Refusal, Unreachable, refusal
+from orchestrator.kuberay.client import PODS, RAYJOBS, Client
+
+serve = pytest.fixture(serving)
+
+
+def client(patience_seconds: float = 3.0, *arguments: str) -> Client:
+    """A client for the server that KUBECONFIG leads to."""
+    return Client(settings(*arguments).cluster, patience_seconds)
+
+
+REFUSED = {
+    "bad-token": (401, 2, "does not know this identity (401); sign in again, or choose another one: cluster.context=NAME"),
+    "no-token": (403, 2, 'User "system:anonymous" cannot list resource "rayjobs"'),
+    "rbac-denied-create": (403, 2, "ask for the submitter role in k8s/"),
+    "create-quota-exceeded": (403, 2, "exceeded quota: jobs"),
+    "create-in-terminating-namespace": (403, 2, "because it is being terminated"),
+    "create-missing-namespace": (404, 2, 'namespaces "missing" not found'),
+    "path-unknown-resource": (404, 2, "is KubeRay installed there?"),
+    "create-unknown-field-Strict": (400, 2, 'unknown field "spec.bogusField"'),
+    "create-invalid-type": (422, 2, "spec.backoffLimit in body must be of type integer"),
+    "create-denied-by-admission-policy": (422, 2, "ValidatingAdmissionPolicy 'rayjob-images'"),
+    "create-body-over-3MiB": (413, 2, "put long settings into a file"),
+    "create-body-2MB": (500, 2, "put long settings into a file"),
+    "create-webhook-down": (500, 1, 'failed calling webhook "vrayjob.example.com"'),
+    "too-many-requests-create": (429, 1, "too many requests to answer (429)"),
+}
+"""Recorded answer -> HTTP status, exit code, what must be told."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_is_told_with_what_to_do(name: str, serve: Serve) -> None:
+    status, code, words = REFUSED[name]
+    api = serve(None)
+    api.faults = [Fault("", "answer", name, 10**6)]
+    with pytest.raises(Refusal) as caught:
+        client(0.1).create(RAYJOBS, {"metadata": {"name": "x"}, "spec": {}})
+    assert (caught.value.status, caught.value.exit_code) == (status, code)
+    assert words in str(caught.value)
+    assert api.address in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_reasons_of_a_recorded_answer_are_kept() -> None:
+    for name in ("create-duplicate", "create-same-name-while-deleting"):
+        body = answers()[name]["body"]
+        import json
+
+        assert refusal("there", 409, json.dumps(body).encode(), "").reason == "AlreadyExists"
+
+
+def test_what_passes_is_tried_again_and_what_does_not_is_not(serve: Serve) -> None:
+    api = serve(None)
+    api.faults = [Fault("GET", "answer", "create-webhook-down"), Fault("GET", "drop")]
+    assert client().items(RAYJOBS) == ([], "1000")
+    assert len(api.requests) == 3
+    api.requests.clear()
+    api.faults = [Fault("GET", "answer", "rbac-denied-create", 10)]
+    with pytest.raises(Refusal):
+        client().items(RAYJOBS)
+    assert len(api.requests) == 1
+
+
+def test_a_server_that_asks_for_a_pause_gets_it(serve: Serve) -> None:
+    api = serve(None)
+    api.faults = [Fault("GET", "answer", "too-many-requests-get")]
+    began = time.monotonic()
+    client().items(RAYJOBS)
+    assert 1.0 <= time.monotonic() - began < 2.5
+    assert len(api.requests) == 2
+
+
+def test_an_identity_that_was_renewed_is_taken_up(serve: Serve, tmp_path: Path) -> None:
+    api = serve(None, token="old")
+    mine = client()
+    api.kubeconfig(tmp_path)
+    assert mine.items(RAYJOBS) == ([], "1000")
+    assert len(api.requests) == 2
+
+
+def test_a_slow_answer_is_waited_for_and_a_silent_server_is_not(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.kuberay.client.READ_SECONDS", 0.5)
+    api = serve(None)
+    api.faults = [Fault("GET", "slow", 0.2)]
+    client(0.1).items(RAYJOBS)
+    api.faults = [Fault("GET", "slow", 1.0)]
+    with pytest.raises(Unreachable, match="does not answer in time"):
+        client(0.1).items(RAYJOBS)
+
+
+def test_an_address_without_a_server_is_told(serve: Serve, tmp_path: Path) -> None:
+    api = serve(None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        api.kubeconfig(tmp_path, address=f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(Unreachable, match="refuses the connection; is the address in the kubeconfig right"):
+            client(0.1).items(RAYJOBS)
+    api.kubeconfig(tmp_path, address="http://no-such-host.invalid:6443")
+    with pytest.raises(Unreachable, match="has a name that cannot be resolved"):
+        client(0.1).items(RAYJOBS)
+
+
+def test_a_server_without_tls_is_told_at_once(serve: Serve, tmp_path: Path) -> None:
+    api = serve(None)
+    api.kubeconfig(tmp_path, address=api.address.replace("http:", "https:"))
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="certificate|broke off"):
+        client(30.0).items(RAYJOBS)
+    assert time.monotonic() - began < 5
+
+
+def test_a_watch_tells_its_opening_its_changes_and_that_it_is_too_old(serve: Serve) -> None:
+    api = serve(None)
+    api.put("ADDED", "rayjobs", {"metadata": {"name": "x", "uid": "1"}})
+    events = client().watch(RAYJOBS, "1000", {})
+    assert next(events)[0] == "OPEN"
+    kind, thing = next(events)
+    assert (kind, thing["metadata"]["name"]) == ("ADDED", "x")
+    for name in ("watch-too-old-resourceVersion", "list-exact-resourceVersion-too-old"):
+        api.faults = [Fault("watch=1", "answer", name)]
+        with pytest.raises(Expired):
+            list(client().watch(RAYJOBS, "1", {}))
+
+
+def test_an_event_cut_in_the_middle_is_a_lost_connection(serve: Serve) -> None:
+    api = serve(None)
+    api.put("ADDED", "rayjobs", {"metadata": {"name": "x", "uid": "1"}})
+    api.faults = [Fault("watch=1", "cut", 0)]
+    with pytest.raises(Unreachable, match="broke off the connection|middle of an event"):
+        list(client().watch(RAYJOBS, "1000", {}))
+
+
+def test_streams_end_when_the_client_is_closed(serve: Serve) -> None:
+    import threading
+
+    serve(None)
+    mine, ended = client(), threading.Event()
+
+    def read() -> None:
+        try:
+            for _ in mine.watch(RAYJOBS, "1000", {}):
+                opened.set()
+        except Unreachable:
+            pass
+        ended.set()
+
+    opened = threading.Event()
+    threading.Thread(target=read, daemon=True).start()
+    assert opened.wait(5)
+    mine.close()
+    assert ended.wait(5)
+
+
+@pytest.mark.parametrize(("name", "status"), [("log-container-creating", 400), ("log-pod-missing", 404)])
+def test_a_log_that_is_not_there_yet_is_no_log(name: str, status: int, serve: Serve) -> None:
+    api = serve(None)
+    api.faults = [Fault("/log", "answer", name)]
+    with pytest.raises(Refusal) as caught:
+        list(client().log("x", "log", None))
+    assert caught.value.status == status
+
+
+def test_a_pod_without_a_node_has_an_empty_log(serve: Serve) -> None:
+    api = serve(None)
+    api.faults = [Fault("/log", "answer", "log-pod-not-scheduled")]
+    assert list(client().log("x", "log", None)) == [""]
+
+
+def test_rights_are_asked_for_by_name(serve: Serve) -> None:
+    serve(None, denied={"pods/log"})
+    mine = client()
+    assert mine.allowed("create", "rayjobs", "ray.io")
+    assert not mine.allowed("get", "pods", subresource="log")
+    with pytest.raises(Refusal):
+        list(mine.log("x", "log", None))
+    assert mine.find(PODS, "x") is None
+
+
+def test_without_a_way_to_sign_in_the_user_is_told_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="no kubeconfig at .*none.* set KUBECONFIG"):
+        client()
+    (tmp_path / "none").write_text("{")
+    with pytest.raises(InputError, match="cannot be read|cannot be used"):
+        client()
+
+
+def test_a_context_that_does_not_exist_is_named(serve: Serve) -> None:
+    serve(None)
+    with pytest.raises(InputError, match="cluster.context=elsewhere: the kubeconfig cannot be used"):
+        client(1.0, "cluster.context=elsewhere")
+
+
+def test_a_pod_signs_in_with_its_own_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    (tmp_path / "token").write_text("abc")
+    (tmp_path / "ca.crt").write_text("certificate")
+    for name, file in {"SERVICE_TOKEN_FILENAME": "token", "SERVICE_CERT_FILENAME": "ca.crt"}.items():
+        monkeypatch.setattr(f"kubernetes.config.incluster_config.{name}", str(tmp_path / file))
+    with pytest.raises((InputError, OrchestratorError), match="certificate"):
+        client(0.1).items(RAYJOBS)

@@ -1,0 +1,237 @@
+"""Every recorded way of a job, from its creation to its end: told apart, told with its reason, and with the right exit code."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from apiserver import Fault, recording
+from kuberay import ARGUMENTS, Serve, serving, settings
+
+from orchestrator.cluster import Cluster
+from orchestrator.kuberay import submit
+from orchestrator.kuberay.feed import parts
+from orchestrator.kuberay.story import Story
+
+serve = pytest.fixture(serving)
+AGAIN = "the same command again continues what is finished"
+
+SCENARIOS = {
+    "01": (0, ["starting cluster", "is up", "running  ", "hello from the driver", "finished RayJob"], ["failed", "lost", "waiting"]),
+    "02": (1, ["failed   attempt 1: AppFailed: Job entrypoint command failed with exit code 3; attempt 2 of 2", "exit code 3 after 2 attempts", "    epoch 1\n", AGAIN], ["restart", "head     ", "INFO", "\x1b"]),
+    "03": (1, ["failed: the command on the cluster ended with exit code 3:", "    epoch 1\n", AGAIN], ["attempt", "RayJob lora"]),
+    "04": (1, ["overdue: the job took longer", "ActiveDeadlineSeconds: 25", "cluster.active_deadline_seconds=SECONDS"], ["failed:"]),
+    "05": (1, ["waiting  ", "unplaced: ", "failed to resolve reference", "check cluster.image"], ["failed:"]),
+    "06a": (2, ["refused: the KubeRay operator", "shutdownAfterJobFinishes set to false is not allowed to be suspended", "runs delete lora-"], ["waiting"]),
+    "06b": (2, ["refused: the KubeRay operator", "mutually exclusive"], ["waiting"]),
+    "06c": (2, ["refused: the KubeRay operator", "no more than 47 characters"], ["waiting"]),
+    "06d": (1, ["lost: the operator says Running", "has submitted nothing to the head", "8265", "runs delete lora-"], ["finished"]),
+    "07": (1, ["stopped: RayJob", "was suspended", AGAIN], ["starting"]),
+    "07b": (1, ["running  ", "stopping the cluster", "stopped: RayJob", "was suspended", AGAIN], []),
+    "08": (1, ["running  ", "deleted: someone deleted RayJob", "while it was Running RUNNING", AGAIN], ["failed"]),
+    "09": (1, ["waiting  pods ", 'violates PodSecurity "restricted:latest"', "unplaced: ", "Pod Security refuses the pod"], ["\nwaiting  FailedToCreate"]),
+    "10": (1, ["does not answer since 2026-11-23T17:41:50Z", "restart  the head was replaced and the job submitted again", "overdue: "], ["attempt"]),
+    "10b": (0, ["does not answer since", "restart  the head was replaced", "finished RayJob"], ["attempt", "lost"]),
+    "11": (0, ["finished RayJob"], ["deleted", "lost"]),
+    "12": (1, ["waiting  0/1 nodes are available: 1 Insufficient nvidia.com/gpu\n", "unplaced: ", "ask for less (cluster.worker_cpus"], ["preemption"]),
+    "13": (0, ["running  ", "finished RayJob"], ["waiting"]),
+}  # fmt: skip
+"""Scenario -> exit code, what must be told in this order, what must not be told."""
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_recorded_ending_is_told_apart(scenario: str, serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told, untold = SCENARIOS[scenario]
+    serve(scenario)
+    assert submit.run(settings(), ARGUMENTS, None) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    place = 0
+    for words in sorted(told, key=lambda words: words == "hello from the driver"):
+        found = err.find(words, 0 if words == "hello from the driver" else place)
+        assert found >= 0, f"{words!r} is missing in:\n{err}"
+        place = max(place, found)
+    for words in untold:
+        assert words not in err
+
+
+def test_there_is_a_scenario_for_every_recording() -> None:
+    from apiserver import RECORDINGS
+
+    assert {file.name.split("-")[0] for file in RECORDINGS.glob("[0-9]*.jsonl")} == set(SCENARIOS)
+
+
+@pytest.mark.parametrize("scenario", ["07", "07b"])
+def test_under_kueue_a_suspended_job_waits_in_its_queue_and_goes_on(
+    scenario: str, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = serve(scenario, kueue=True)
+    owner = {"kind": "RayJob"}
+    condition = {
+        "type": "QuotaReserved",
+        "status": "False",
+        "reason": "Pending",
+        "message": "insufficient unused quota for cpu, 4 more needed",
+    }
+    workload = {"metadata": {"name": "w", "uid": "w", "ownerReferences": [owner]}, "status": {"conditions": [condition]}}
+    others = {
+        "metadata": {"name": "v", "uid": "v", "ownerReferences": [{"uid": "x"}]},
+        "status": {"conditions": [{**condition, "message": "not ours"}]},
+    }
+    create = api.put
+
+    def put(change: str, kind: str, thing: dict[str, Any]) -> dict[str, Any]:
+        made = create(change, kind, thing)
+        if kind == "rayjobs" and made.get("status", {}).get("jobDeploymentStatus") == "Suspended" and ("workloads", "w") not in api.things:
+            owner["uid"] = made["metadata"]["uid"]
+            create("ADDED", "workloads", others)
+            create("ADDED", "workloads", workload)
+        return made
+
+    api.put = put  # type: ignore[method-assign]
+    assert submit.run(settings("cluster.queue=team"), ARGUMENTS, None) == 0
+    err = capsys.readouterr().err
+    assert "queued   in team" in err
+    assert "waiting  queue team: insufficient unused quota for cpu, 4 more needed" in err
+    assert "not ours" not in err
+    assert err.index("queued") < err.index("finished RayJob")
+
+
+def test_a_queue_that_is_full_for_too_long_ends_the_wait_and_leaves_the_job(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve("07", until=lambda entry: entry["t"] > 1)
+    assert submit.run(settings("cluster.queue=team", "cluster.wait_seconds=1"), ARGUMENTS, None) == 1
+    err = capsys.readouterr().err
+    assert "unplaced: still queued after cluster.wait_seconds=1" in err
+    assert "runs watch lora-" in err
+
+
+def test_without_an_operator_the_job_is_not_waited_for(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(None)
+    assert submit.run(settings(), ARGUMENTS, None) == 1
+    assert "no KubeRay operator has looked at RayJob" in capsys.readouterr().err
+
+
+def numbered(count: int) -> list[str]:
+    """Lines of a log that can be told apart."""
+    return [f"line {number} of the log" for number in range(count)]
+
+
+FAULTS = {
+    "watches break in mid-event": [Fault(r"GET .*rayjobs\?.*watch=1", "cut", 3, 3), Fault(r"GET .*pods\?.*watch=1", "cut", 1, 2)],
+    "the log breaks": [Fault("/log", "cut", 7, 1), Fault("/log", "cut", 4, 2), Fault("/log", "drop", None, 1)],
+    "the version is too old": [Fault(r"GET .*(rayjobs|events|pods)\?.*watch=1", "answer", "watch-too-old-resourceVersion", 6)],
+    "lists are too old": [Fault(r"GET .*rayjobs\?.*metadata.name.*limit=500", "answer", "list-exact-resourceVersion-too-old", 1)],
+    "too many requests": [Fault("GET .*(watch=1|metadata.name)", "answer", "too-many-requests-get", 4)],
+    "connections drop before an answer": [Fault("GET .*(watch=1|metadata.name)", "drop", None, 6)],
+    "the server has an internal error": [Fault("GET .*watch=1", "answer", "create-webhook-down", 3)],
+    "answers are slow": [Fault("", "slow", 0.3, 8)],
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+def test_a_connection_that_fails_is_no_failure_of_the_job(faults: list[Fault], serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("01", speed=12.0, logs=[numbered(40)])
+    api.faults, times = faults, [fault.times for fault in faults]
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    err = capsys.readouterr().err
+    assert [line for line in err.splitlines() if line.startswith("line ")] == numbered(40)
+    for words in ("starting cluster", "is up", "running  "):
+        assert err.count(words) <= 1, err  # what passed while the connection was lost is not told, and nothing is told twice
+    assert err.count("finished RayJob") == 1
+    assert [fault.times < before for fault, before in zip(faults, times, strict=True)] == [True] * len(faults)
+
+
+def test_a_server_that_stays_away_ends_the_following_and_not_the_job(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("01", speed=5.0)
+    api.faults = [Fault("(watch=1|limit=500.*metadata.name)", "drop", None, 10**6)]
+    assert submit.run(settings(), ARGUMENTS, None) == 1
+    err = capsys.readouterr().err
+    assert "connection lost" in err
+    assert re.search(r"lost: the API server http://\S+ broke off the connection; .*no answer for 3 s", err)
+    assert "the job goes on; come back with: python -m orchestrator.runs watch lora-" in err
+
+
+def test_rights_that_are_lost_on_the_way_are_told_as_that(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("01", speed=5.0)
+    api.faults = [Fault("rayjobs.*watch=1", "answer", "bad-token", 9)]
+    assert submit.run(settings(), ARGUMENTS, None) == 1
+    assert "does not know this identity (401)" in capsys.readouterr().err
+
+
+def test_a_job_deleted_while_nobody_looked_is_told_as_deleted(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("08", speed=30.0)
+    api.faults = [Fault("rayjobs.*watch=1", "answer", "watch-too-old-resourceVersion", 10**6)]
+    assert submit.run(settings(), ARGUMENTS, None) == 1
+    assert "deleted: someone deleted RayJob" in capsys.readouterr().err
+
+
+def test_rights_that_are_missing_leave_the_job_followed_by_its_status(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve("01", denied={"pods", "pods/log", "events"})
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    err = capsys.readouterr().err
+    assert "may not read pods/log" in err
+    assert "not shown: pods" in err
+    assert "not shown: events" in err
+    assert "finished RayJob" in err
+
+
+def test_the_log_of_each_attempt_is_heard(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve("02", speed=25.0, logs=[["first attempt"], ["second attempt"]])
+    submit.run(settings(), ARGUMENTS, None)
+    err = capsys.readouterr().err
+    assert err.index("first attempt") < err.index("second attempt")
+
+
+def test_an_exit_code_of_2_is_bad_input_there_as_here(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("03")
+    create = api.put
+    api.put = lambda change, kind, thing: create(change, kind, replaced(thing, "exit code 3", "exit code 2"))  # type: ignore[method-assign]
+    assert submit.run(settings(), ARGUMENTS, None) == 2
+    assert "correct what it says and submit again" in capsys.readouterr().err
+
+
+def replaced(thing: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """An object with another text in its status."""
+    status = thing.get("status", {})
+    return {**thing, "status": {**status, "message": status["message"].replace(old, new)}} if "message" in status else thing
+
+
+def story_of(scenario: str, kind: str) -> tuple[Story, list[str]]:
+    """What a story tells of one kind of recorded change."""
+    story = Story("train", Cluster(namespace="s"))
+    take = {"pods": story.pod, "events": story.event, "rayjobs": story.rayjob}[kind]
+    return story, [line for entry in recording(scenario) if entry["kind"] == kind for line in take(entry["object"])]
+
+
+def test_a_pod_that_was_evicted_or_ran_out_of_memory_is_told() -> None:
+    story = Story("train", Cluster(namespace="s"))
+    pod = {
+        "metadata": {"name": "train-abcde-workers-worker-x2x2x"},
+        "status": {
+            "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "the node goes"}],
+            "containerStatuses": [{"name": "ray-worker", "state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}],
+        },
+    }
+    lines = story.pod(pod)
+    assert "DeletionByTaintManager: the node goes" in lines[0]
+    assert "ray-worker took more than its limit" in lines[1]
+    assert story.pod(pod) == []
+
+
+def test_repeated_events_of_one_cause_are_told_once() -> None:
+    assert len(story_of("09", "events")[1]) == 1
+    assert len(story_of("05", "events")[1]) == 1
+
+
+def test_events_of_another_job_are_not_ours() -> None:
+    story = Story("lora-7f3a91", Cluster(namespace="s"))
+    ours = ["lora-7f3a91", "lora-7f3a91-abcde", "lora-7f3a91-abcde-head-xyzab"]
+    others = ["lora-7f3a91-r2", "lora-7f3a91-r2-abcde", "lora-7f3a9", "xlora-7f3a91-abcde", "lora-7f3a91x-abcde"]
+    assert [story.is_ours({"name": name}) for name in ours] == [True] * len(ours)
+    assert [story.is_ours({"name": name}) for name in others] == [False] * len(others)
+
+
+def test_times_of_log_lines_compare_by_their_value() -> None:
+    stamps = ["2026-11-23T17:47:51Z", "2026-11-23T17:47:51.5Z", "2026-11-23T17:47:51.50001Z", "2026-11-23T17:47:52Z"]
+    assert sorted(stamps, key=parts) == stamps
