@@ -58,6 +58,19 @@ def test_paused_trials_are_waited_for_once_they_have_won() -> None:
     assert seats.ready(0)
 
 
+def test_a_trial_that_waits_for_its_rung_counts_for_no_one_although_it_still_sits() -> None:
+    seats = Seats(1, 2, 4)
+    tickets = sit(seats, 1, 2)
+    seats.hand_in(Boundary({}, {1: {"step": 10}, 2: {"step": 10}}, {}), tickets)
+    for index in (1, 2):
+        seats.expect(index, False)  # paused, but its process has not stood up yet
+    sit(seats, 3)
+    assert not seats.ready(0)  # trial 4 is still to come
+    sit(seats, 4)
+    assert seats.ready(0)
+    assert [seat.index for seat in seats.company(0)] == [3, 4]
+
+
 def test_more_trials_than_slots_fill_the_slots() -> None:
     seats = Seats(1, 2, 5)
     sit(seats, 1)
