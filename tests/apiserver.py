@@ -165,6 +165,7 @@ class ApiServer:
                 return  # the creation itself
             mine = self.things[kind, name]
             uid = mine["metadata"]["uid"]
+            thing["metadata"].pop("labels", None)
             thing = {
                 **mine,
                 **thing,

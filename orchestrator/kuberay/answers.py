@@ -82,10 +82,10 @@ def unreachable(where: str, error: Exception) -> Unreachable:
         what = "has a name that cannot be resolved; is the address in the kubeconfig right?"
     elif isinstance(error, urllib3.exceptions.SSLError) or "CERTIFICATE" in text:
         what, passes = f"has a certificate that is not trusted here ({text.split('(')[-1].strip(') ')})", False
-    elif isinstance(error, urllib3.exceptions.TimeoutError):
-        what = "does not answer in time; is there a way to it from here, such as a VPN?"
     elif "refused" in text:
         what = "refuses the connection; is the address in the kubeconfig right?"
+    elif isinstance(error, urllib3.exceptions.TimeoutError):
+        what = "does not answer in time; is there a way to it from here, such as a VPN?"
     elif isinstance(error, ValueError):
         what, passes = "does not answer as a Kubernetes API server; is the address in the kubeconfig right?", False
     problem = Unreachable(f"{where} {what}")
