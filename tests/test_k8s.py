@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import pytest
 import yaml
 from kuberay import unknown_fields
 from manifests import BUILDS, COMPONENTS, EVERYTHING, K8S, TOGETHER, build, named, walk
-from policy import KINDS, PINNED, Manifest, containers, pods, problems
+from policy import KINDS, PINNED, Manifest, containers, pods, problems, ray_cluster
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
 def test_every_folder_is_among_the_builds() -> None:
@@ -145,3 +148,25 @@ def test_the_policy_knows_what_kuberay_does_not_refuse() -> None:
     doctored["spec"]["headGroupSpec"]["rayStartParams"] = {}
     found = "\n".join(problems(doctored))
     assert all(text in found for text in ("authOptions", "queue of Kueue", "autoscaler: may gain privileges", "land on the head"))
+
+
+def test_the_admission_policy_takes_the_same_images_as_this_one() -> None:
+    rule = named(build("base"), "ValidatingAdmissionPolicy")["pinned-images"]["spec"]["validations"][0]["expression"]
+    patterns = set(re.findall(r"c\.image\.matches\('([^']*)'\)", rule))
+    assert len(patterns) == 1 and rule.count("matches") == 2
+    for image in ("a/b:1", "a/b:latest", "a/b@sha256:REPLACE", "a/b@sha256:" + "0" * 63, "a/b:1@sha256:" + "0" * 64):
+        assert bool(re.search(next(iter(patterns)), image)) == bool(PINNED.fullmatch(image))
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("rayjob-*.yaml")), ids=lambda file: file.stem)
+def test_the_rayjobs_of_sweeps_keep_the_policy_and_name_what_is_here(file: Path) -> None:
+    job, base = yaml.safe_load(file.read_text(encoding="utf-8")), build("base")
+    assert problems(job) == [] and list(pods(job))
+    for where, spec, _ in pods(job):
+        # An autoscaling head gets its account from the operator.
+        assert spec.get("serviceAccountName") in named(base, "ServiceAccount") or (
+            where.endswith("head") and spec["automountServiceAccountToken"]
+        )
+        claims = {volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"] if "persistentVolumeClaim" in volume}
+        assert claims <= set(named(base, "PersistentVolumeClaim"))
+    assert ray_cluster(job)["authOptions"]["secretName"] == "ray-token"
