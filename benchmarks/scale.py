@@ -12,6 +12,7 @@ Driver times are CPU times, from which the simulation's own are taken away; stor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -37,24 +38,25 @@ COLUMNS = {
 STORES = {"calls/s": "calls_per_second", "calls": "calls", "left events": "left_events"}
 
 
-def measure(num_trials: int, gpus: int, folder: Path, patience_seconds: float) -> dict[str, Any]:
+def measure(num_trials: int, gpus: int, folder: Path, patience_seconds: float, sqlite_only: bool) -> dict[str, Any]:
     """One sweep in this process, and its journal once more on PostgreSQL."""
     from benchmarks.simulation import Simulation
     from benchmarks.stores import carry, postgres
 
     found = Simulation(num_trials, gpus, folder, patience_seconds).run()
-    with postgres(folder / "postgres") as uri:
+    with contextlib.nullcontext() if sqlite_only else postgres(folder / "postgres") as uri:
         if uri is not None:
             found["postgresql"] = carry(folder / "sweep" / "journal.jsonl", uri, folder / "again", patience_seconds)
     return found
 
 
-def apart(num_trials: int, gpus: int, patience_seconds: float) -> dict[str, Any]:
+def apart(num_trials: int, gpus: int, options: argparse.Namespace) -> dict[str, Any]:
     """One sweep in a process of its own, so that its memory is its own."""
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         file = Path(folder) / "result.json"
         line = [sys.executable, "-m", "benchmarks.scale", "--only", str(num_trials), "--gpus", str(gpus), "--json", str(file)]
-        done = subprocess.run([*line, "--folder", f"{folder}/run", "--patience", str(patience_seconds)], check=False)
+        line += ["--folder", f"{folder}/run", "--patience", str(options.patience), *["--sqlite-only"] * options.sqlite_only]
+        done = subprocess.run(line, check=False)
         if done.returncode:
             sys.exit(f"the sweep of {num_trials} trials ended with exit code {done.returncode}")
         return json.loads(file.read_text(encoding="utf-8"))
@@ -119,6 +121,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=10000)
     parser.add_argument("--gpus", type=int, default=1000)
     parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS, help="seconds that a store may take after the sweep")
+    parser.add_argument("--sqlite-only", action="store_true", help="leave PostgreSQL out")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chart", type=Path)
     parser.add_argument("--only", type=int, help="one sweep of so many trials, in this process")
@@ -133,10 +136,10 @@ def main() -> None:
     """Measure, print, and write the files that are asked for."""
     options = parse()
     if options.only is not None:
-        found: Any = measure(options.only, options.gpus, options.folder, options.patience)
+        found: Any = measure(options.only, options.gpus, options.folder, options.patience, options.sqlite_only)
     else:
         parts = [part for part in (100, 10, 1) if options.trials >= part]
-        found = [apart(options.trials // part, max(1, options.gpus // part), options.patience) for part in parts]
+        found = [apart(options.trials // part, max(1, options.gpus // part), options) for part in parts]
         print(as_text(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

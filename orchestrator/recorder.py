@@ -102,6 +102,8 @@ class Recorder(Callback):
 
     def release(self, index: int) -> None:
         """Have the trial's placement group removed once its own processes are gone: a living controller would ask for a new one."""
+        if self.board.packed:
+            return  # the group is its pack's
         group: Any = ray.get(self.board.roster.leave.remote(index))
         if group:
             self.to_free.append((time.monotonic() + FREE_AFTER_SECONDS, group))

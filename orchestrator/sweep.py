@@ -83,8 +83,8 @@ class Rungs(FIFOScheduler):
         """Trials that are paused, or about to be, by index."""
         self.won: deque[Any] = deque()
         """Of these the ones that go on as soon as there is a seat, in the order of the trials."""
-        self.lost: list[Any] = []
-        """And the ones that end as soon as Tune has paused them."""
+        self.lost: deque[Any] = deque()
+        """And the ones that end as soon as Tune has paused them. Of both only the first is looked at: pauses end in about that order."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A new trial."""
@@ -120,13 +120,14 @@ class Rungs(FIFOScheduler):
             if self.new[0].status == "PENDING":
                 return self.new[0]
             self.new.popleft()
-        for _ in range(0 if self.board.full() else len(self.won)):
-            trial = self.won.popleft()
+        while self.won and not self.board.full():
+            trial = self.won[0]
+            if trial.status == "RUNNING":
+                return None  # its pause is still under way
+            self.won.popleft()
             if trial.status == "PAUSED":
                 self.board.seats.add(trial.config["index"])
                 return trial
-            if not trial.is_finished():
-                self.won.append(trial)  # its pause is still under way
         return None
 
     def _sort(self, tune_controller: Any) -> None:
@@ -144,12 +145,10 @@ class Rungs(FIFOScheduler):
 
     def _stop_losers(self, tune_controller: Any) -> None:
         """Stop the trials that have lost, as far as they are paused."""
-        due, self.lost = self.lost, []
-        for trial in due:
+        while self.lost and self.lost[0].status != "RUNNING":
+            trial = self.lost.popleft()
             if trial.status == "PAUSED":
                 tune_controller.stop_trial(trial)
-            elif not trial.is_finished():
-                self.lost.append(trial)
 
 
 class Ending(Stopper):

@@ -15,10 +15,8 @@ from conftest import ROOT, environment
 from plain import make
 
 from orchestrator import launch
-from orchestrator.cli import compose
 from orchestrator.halving import survivors
-from orchestrator.resources import divide
-from orchestrator.validation import build
+from orchestrator.resources import Node, Resources
 
 TRIALS, GPUS = 200, 8
 MOST_BYTES = 400_000
@@ -30,7 +28,7 @@ def swept(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[s
     """The figures of one simulated sweep, and its folder."""
     folder = tmp_path_factory.mktemp("scale")
     line = [sys.executable, "-m", "benchmarks.scale", "--only", str(TRIALS), "--gpus", str(GPUS), "--folder", str(folder / "run")]
-    line += ["--json", str(folder / "result.json"), "--patience", "400"]
+    line += ["--json", str(folder / "result.json"), "--patience", "400", "--sqlite-only"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment(cache))
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "result.json").read_text(encoding="utf-8")), folder / "run"
@@ -85,8 +83,7 @@ def test_the_table_and_the_chart_hold_every_size(swept: tuple[dict[str, Any], Pa
 @pytest.fixture
 def session() -> Iterator[None]:
     """A local Ray."""
-    config = build(compose(["model=tiny"], None))
-    with launch.local(divide(config, 1, 2, 0)):
+    with launch.local(Resources(concurrent=1, workers=1, cpus=1, gpus=0, nodes=(Node(2),))):
         yield
 
 
