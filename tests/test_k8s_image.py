@@ -47,7 +47,7 @@ def test_the_dockerfile_lints_clean_and_the_linter_works(tmp_path: Path) -> None
 
 def test_the_base_image_is_pinned_by_a_digest_that_the_user_must_give() -> None:
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    assert [rest for name, rest in DOCKERFILE if name == "FROM"] == [f"rayproject/ray:{pinned['ray']}-py311-cpu@${{RAY_DIGEST}}"]
+    assert [rest for name, rest in DOCKERFILE if name == "FROM"] == [f"docker.io/rayproject/ray:{pinned['ray']}-py311-cpu@${{RAY_DIGEST}}"]
     assert DOCKERFILE[0] == ("ARG", "RAY_DIGEST")
     assert named(build("+cluster"), "RayCluster")["shared"]["spec"]["rayVersion"] == pinned["ray"]
     assert f"rayproject/ray:{pinned['ray']}-py311-cpu " in (K8S / "README.md").read_text()
