@@ -131,7 +131,7 @@ def shell(root: Path, command: str, cwd: Path | None = None, **variables: str) -
         "HOME": str(root),
         **variables,
     }
-    done = subprocess.run(["bash", "-euc", command], cwd=cwd or root / "app", env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-euc", command], cwd=cwd or root / "app", env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
