@@ -65,6 +65,11 @@ def prepare(model: Model, cache: Path | None = None, say: Callable[[str], None] 
         raise RuntimeError(f"model {model.name} could not be put into {cache}: {error}; {remedy}") from error
 
 
+def known_revision(model: Model) -> str | None:
+    """The revision that the model will have once it is here, as far as the settings tell; None when only the source knows."""
+    return tiny.revision() if model.source == "tiny" else model.sha256 or model.revision
+
+
 def at_hand(base: BaseModel, model: Model) -> BaseModel:
     """The base model on this machine: where the driver has found it, or fetched into this machine's cache once.
 

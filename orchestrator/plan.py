@@ -165,7 +165,7 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     if config.sweep.scheduler == "none":
         del sweep["reduction"]
     weights = {name: source["weight"] for name, source in raw["data"]["sources"].items()}
-    model = base.revision if base else (config.model.revision or config.model.sha256 or config.model.id or config.model.path)
+    model = base.revision if base else (fetch.known_revision(config.model) or config.model.id or config.model.path)
     decisive = [model, fingerprint, weights, raw["data"]["instruction"], raw["adapter"], raw["optim"], train, sweep, config.seed]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

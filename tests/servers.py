@@ -53,12 +53,19 @@ def started(line: list[str], environment: dict[str, str], log: Path) -> Iterator
         try:
             yield process
         finally:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                try:
-                    os.killpg(process.pid, number)
-                    process.wait(20)
-                except (ProcessLookupError, subprocess.TimeoutExpired):
-                    continue
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            end_all(str(log.parent))
+
+
+def end_all(mark: str) -> None:
+    """Kill whatever still runs with `mark` on its command line: Ray's daemons outlive the process that has started them."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and mark in (entry / "cmdline").read_text():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (OSError, UnicodeDecodeError):
+            continue
 
 
 @contextmanager
@@ -80,7 +87,13 @@ def ray_head(folder: Path, environment: dict[str, str], num_cpus: int = 2) -> It
 def mlflow_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """The address of an MLflow server that keeps artifacts itself."""
     port = free_port()
-    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--serve-artifacts", "--artifacts-destination", str(folder / "files")]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--serve-artifacts",
+        "--artifacts-destination",
+        str(folder / "files"),
+    ]
     line = [str(BIN / "mlflow"), "server", *store, "--port", str(port), "--workers", "1"]
     with started(line, environment, folder / "mlflow.log"):
         address = f"http://127.0.0.1:{port}"

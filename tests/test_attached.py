@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from conftest import ROOT, Finished, environment
 from servers import TOKEN, Wire, free_port, mlflow_server, ray_head
 
