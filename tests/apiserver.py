@@ -73,6 +73,8 @@ class ApiServer:
     holds: bool = False
     """Whether a finalizer keeps deleted objects, as without an operator."""
     kueue: bool = False
+    waits_seconds: float = 3.0
+    """How long a playback waits at most for the job to be watched, so that no change is over before it can be seen."""
     until: Callable[[dict[str, Any]], bool] | None = None
     """Stops a playback before the first recorded change that it is true for."""
 
@@ -81,6 +83,7 @@ class ApiServer:
         self.version = 1000
         self.heads: list[str] = []
         self.ending = False
+        self.watched = threading.Event()
 
     def __enter__(self) -> ApiServer:
         server = self
@@ -147,6 +150,7 @@ class ApiServer:
 
     def play(self, name: str) -> None:
         """Play the scenario for the RayJob `name`."""
+        self.watched.wait(self.waits_seconds)
         began = time.monotonic()
         for entry in recording(self.scenario or ""):
             if self.ending or (self.until is not None and self.until(entry)):
@@ -384,6 +388,8 @@ class Conversation(BaseHTTPRequestHandler):
     def watch(self, kind: str, namespace: str, query: dict[str, str]) -> None:
         """Every change after a version, as it comes."""
         self.begin_stream("application/json")
+        if kind == "rayjobs":
+            self.api.watched.set()
         after, ends = int(query["resourceVersion"]), time.monotonic() + int(query["timeoutSeconds"])
         while time.monotonic() < ends and not self.api.ending:
             with self.api.changed:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
 import pytest
 from apiserver import Fault, recording
-from kuberay import ARGUMENTS, Serve, serving, settings
+from kuberay import ARGUMENTS, QUICK, Serve, serving, settings
 
 from orchestrator.cluster import Cluster
 from orchestrator.kuberay import submit
@@ -27,7 +28,7 @@ SCENARIOS = {
     "06b": (2, ["refused: the KubeRay operator", "mutually exclusive"], ["waiting"]),
     "06c": (2, ["refused: the KubeRay operator", "no more than 47 characters"], ["waiting"]),
     "06d": (1, ["lost: the operator says Running", "has submitted nothing to the head", "8265", "runs delete lora-"], ["finished"]),
-    "07": (1, ["stopped: RayJob", "was suspended", AGAIN], ["starting"]),
+    "07": (1, ["stopping the cluster", "stopped: RayJob", "was suspended", AGAIN], ["running  "]),
     "07b": (1, ["running  ", "stopping the cluster", "stopped: RayJob", "was suspended", AGAIN], []),
     "08": (1, ["running  ", "deleted: someone deleted RayJob", "while it was Running RUNNING", AGAIN], ["failed"]),
     "09": (1, ["waiting  pods ", 'violates PodSecurity "restricted:latest"', "unplaced: ", "Pod Security refuses the pod"], ["\nwaiting  FailedToCreate"]),
@@ -106,6 +107,28 @@ def test_a_queue_that_is_full_for_too_long_ends_the_wait_and_leaves_the_job(serv
     assert "runs watch lora-" in err
 
 
+def test_while_a_job_waits_it_says_now_and_then_for_what(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve("12", speed=20.0)
+    monkeypatch.setattr(submit, "PACE", dataclasses.replace(QUICK, remind_seconds=0.3))
+    assert submit.run(settings(), ARGUMENTS, None) == 1
+    err = capsys.readouterr().err
+    assert len(re.findall(r"waiting  for \d s of at most 1800 s: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu\n", err)) >= 2
+
+
+def test_watches_that_end_by_themselves_are_taken_up_again(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.kuberay.client.WATCH_SECONDS", 1)
+    api = serve("01", speed=12.0)
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert sum("rayjobs?" in request and "watch=1" in request for request in api.requests) > 1
+    err = capsys.readouterr().err
+    assert [err.count(words) for words in ("starting cluster", "is up", "running  ", "finished")] == [1, 1, 1, 1]
+    assert "connection" not in err
+
+
 def test_without_an_operator_the_job_is_not_waited_for(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     serve(None)
     assert submit.run(settings(), ARGUMENTS, None) == 1
@@ -160,7 +183,7 @@ def test_rights_that_are_lost_on_the_way_are_told_as_that(serve: Serve, capsys: 
 
 
 def test_a_job_deleted_while_nobody_looked_is_told_as_deleted(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("08", speed=30.0)
+    api = serve("08", speed=30.0, waits_seconds=0)
     api.faults = [Fault("rayjobs.*watch=1", "answer", "watch-too-old-resourceVersion", 10**6)]
     assert submit.run(settings(), ARGUMENTS, None) == 1
     assert "deleted: someone deleted RayJob" in capsys.readouterr().err

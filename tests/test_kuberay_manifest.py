@@ -98,7 +98,7 @@ def test_the_operators_own_schema_takes_the_manifest(kind: str) -> None:
     schema = operators_schema()
     job = made(kind)
     assert unknown_fields(job["spec"], schema["properties"]["spec"]) == []
-    jsonschema.validate(job["spec"], schema["properties"]["spec"])
+    jsonschema.Draft202012Validator(schema["properties"]["spec"]).validate(job["spec"])
     job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["imag"] = "x"
     assert unknown_fields(job["spec"], schema["properties"]["spec"]) == [".rayClusterSpec.headGroupSpec.template.spec.containers[0].imag"]
 

@@ -253,13 +253,13 @@ def test_jobs_are_listed_with_their_state_and_those_of_others_are_not(serve: Ser
     [("01", "finished"), ("04", "overdue"), ("05", "unplaced"), ("06a", "refused"), ("07", "finished"), ("06d", "running")],
 )
 def test_every_state_has_its_word(scenario: str, state: str, serve: Serve) -> None:
-    serve(scenario, speed=400.0)
+    serve(scenario, speed=400.0, waits_seconds=0)
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     until(lambda: submit.listed(settings().cluster)[0].state == state)
 
 
 def test_a_job_is_shown_with_its_pods_and_what_it_waits_for(serve: Serve) -> None:
-    api = serve("12", speed=400.0, until=lambda entry: entry["t"] > 30)
+    api = serve("12", speed=400.0, waits_seconds=0, until=lambda entry: entry["t"] > 30)
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     until(lambda: sum(kind == "pods" for kind, _ in api.things) == 2 and "HeadPodRunningAndReady" in json.dumps(api.job(SWEEP_NAME)))
     shown = submit.show(settings().cluster, SWEEP_NAME)
@@ -272,7 +272,7 @@ def test_a_job_is_shown_with_its_pods_and_what_it_waits_for(serve: Serve) -> Non
 
 
 def test_after_its_time_to_live_only_the_cluster_is_gone(serve: Serve) -> None:
-    api = serve("11", speed=400.0)
+    api = serve("11", speed=400.0, waits_seconds=0)
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     until(lambda: any(change == "DELETED" and kind == "rayclusters" for _, change, kind, _ in api.history))
     shown = submit.show(settings().cluster, SWEEP_NAME)
@@ -281,7 +281,7 @@ def test_after_its_time_to_live_only_the_cluster_is_gone(serve: Serve) -> None:
 
 
 def test_a_finished_job_is_watched_to_its_answer_as_long_as_its_pod_is_there(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("01", speed=400.0, logs=[["plan    lora", MARK, ANSWER]])
+    api = serve("01", speed=400.0, waits_seconds=0, logs=[["plan    lora", MARK, ANSWER]])
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     until(lambda: phase(api, SWEEP_NAME) == "Complete")
     assert submit.watch(settings().cluster, SWEEP_NAME, "json") == 0

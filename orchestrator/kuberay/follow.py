@@ -39,6 +39,8 @@ class Pace:
     """From the job's creation to the operator's first word."""
     unsubmitted_seconds: float = 300.0
     """From Running to a job on the Ray cluster. The operator polls every 3 s."""
+    remind_seconds: float = 60.0
+    """Between two words about a job that still waits for its place."""
     settle_seconds: float = 2.0
     """Silence of the log after which it counts as read to its end."""
     drain_seconds: float = 15.0
@@ -61,6 +63,7 @@ class Follower:
         self.uid = ""
         self.since = time.monotonic()
         """When the present phase began."""
+        self.reminded = self.since
         self.away = False
         """Whether the connection is lost at present."""
         self.last_log = 0.0
@@ -99,6 +102,7 @@ class Follower:
                 change = self.changes.get(timeout=0.2)
             except queue.Empty:
                 end = self.overdue()
+                self.remind()
             else:
                 end = self.take(change)
             if end is not None:
@@ -174,6 +178,14 @@ class Follower:
         if deployment == "Suspended" and self.cluster.queue is not None and silence > self.cluster.wait_seconds:
             return endings.queued_too_long(self.story)
         return None
+
+    def remind(self) -> None:
+        """A word now and then while the job waits for its place."""
+        now = time.monotonic()
+        if self.story.phase[0] in ("Initializing", "Suspended") and not self.away and now - self.reminded > self.pace.remind_seconds:
+            self.reminded = now
+            why = self.story.waits_for or "the cluster starts up"
+            self.say(f"waiting  for {now - self.since:.0f} s of at most {self.cluster.wait_seconds} s: {why}")
 
     def print_log(self, line: str) -> None:
         """One line of the driver's log: stderr, but for the answer."""

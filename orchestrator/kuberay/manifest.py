@@ -23,7 +23,7 @@ STORE_SHARE = 0.8
 FOLLOW_LOG = f"""trap '[ -n "$reader" ] && kill "$reader"; exit 0' TERM INT
 file= reader=
 while true; do
-  newest=$(ls -t {LOGS}/session_latest/logs/job-driver-*.log 2>/dev/null | head -n 1)
+  newest=`ls -t {LOGS}/session_latest/logs/job-driver-*.log 2>/dev/null | head -n 1`
   if [ -n "$newest" ] && [ "$newest" != "$file" ]; then
     [ -n "$reader" ] && kill "$reader"
     file=$newest
@@ -33,7 +33,8 @@ while true; do
   sleep 1
 done
 """
-"""Waits for the driver's log, writes it out, and goes over to the next one when the job is submitted again."""
+"""Waits for the driver's log, writes it out, and goes over to the next one when the job is submitted again. Kubernetes would read $(...) as
+a variable of its own, hence the backquotes."""
 
 
 def size_bytes(quantity: str) -> float:
