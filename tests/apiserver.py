@@ -61,7 +61,7 @@ class ApiServer:
 
     scenario: str | None = None
     """What a created RayJob plays: 01 .. 13. None: nothing happens, as without an operator."""
-    speed: float = 60.0
+    speed: float = 120.0
     logs: list[list[str]] = field(default_factory=lambda: [["hello from the driver"]])
     """The driver's log, for one head pod after the other."""
     denied: set[str] = field(default_factory=set)
@@ -203,6 +203,7 @@ class Conversation(BaseHTTPRequestHandler):
 
     api: ApiServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the tests' output clean."""

@@ -121,7 +121,7 @@ def test_watches_that_end_by_themselves_are_taken_up_again(
     serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.kuberay.client.WATCH_SECONDS", 1)
-    api = serve("01", speed=12.0)
+    api = serve("01", speed=20.0)
     assert submit.run(settings(), ARGUMENTS, None) == 0
     assert sum("rayjobs?" in request and "watch=1" in request for request in api.requests) > 1
     err = capsys.readouterr().err
@@ -154,7 +154,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 def test_a_connection_that_fails_is_no_failure_of_the_job(faults: list[Fault], serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("01", speed=12.0, logs=[numbered(40)])
+    api = serve("01", speed=20.0, logs=[numbered(40)])
     api.faults, times = faults, [fault.times for fault in faults]
     assert submit.run(settings(), ARGUMENTS, None) == 0
     err = capsys.readouterr().err
@@ -245,6 +245,14 @@ def test_a_pod_that_was_evicted_or_ran_out_of_memory_is_told() -> None:
 def test_repeated_events_of_one_cause_are_told_once() -> None:
     assert len(story_of("09", "events")[1]) == 1
     assert len(story_of("05", "events")[1]) == 1
+
+
+def test_events_from_before_the_job_are_about_an_earlier_one_of_its_name() -> None:
+    story = Story("train", Cluster(namespace="s"))
+    story.rayjob({"metadata": {"creationTimestamp": "2026-11-23T17:44:39Z"}})
+    event = {"involvedObject": {"name": "train-abcde-head-xyzab"}, "type": "Warning", "reason": "FailedScheduling", "message": "no room"}
+    assert story.event({**event, "eventTime": "2026-11-23T17:44:38.9Z"}) == []
+    assert story.event({**event, "eventTime": None, "lastTimestamp": "2026-11-23T17:44:40Z"}) == ["waiting  no room"]
 
 
 def test_events_of_another_job_are_not_ours() -> None:

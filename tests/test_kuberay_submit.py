@@ -120,7 +120,7 @@ def test_a_creation_that_is_never_answered_says_that_nobody_knows(serve: Serve) 
 
 
 def test_a_sweep_that_runs_is_followed_and_not_started_twice(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("01", speed=12.0)
+    api = serve("01", speed=20.0)
     assert submit.run(settings("cluster.detach=true"), ARGUMENTS, None) == 0
     assert submit.run(settings(), ARGUMENTS, None) == 0
     assert posts(api) == 1
