@@ -193,6 +193,21 @@ def find_roster(sweep: str) -> Any:
     return ray.get_actor(name_of(sweep), namespace=NAMESPACE)
 
 
+def end_controllers() -> None:
+    """Kill this driver's Ray Train controllers, where the sweep is over: one whose workers have no place yet waits for it without end, and
+    a thread that still waits for its controller when Ray is shut down takes the whole process with it.
+    """
+    from ray import ActorID
+    from ray._private.state import state
+    from ray._private.worker import global_worker
+
+    own: Any = ray.get_runtime_context().get_job_id()
+    for id, actor in state.actor_table(None, None).items():
+        if actor["ActorClassName"] == "TrainController" and actor["JobID"] == own and actor["State"] != "DEAD":
+            with contextlib.suppress(ValueError, RuntimeError):
+                global_worker.core_worker.kill_actor(ActorID.from_hex(id), True)
+
+
 def free(group: str | None) -> None:
     """Remove a placement group that its trial left behind; its workers die with it. Harmless when it is already gone.
 

@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from jobs import packer, seat, worker
-from jobs.roster import free
+from jobs.roster import end_controllers, free
 from orchestrator.board import Board
 from orchestrator.halving import Halving
 from orchestrator.recorder import Recorder
@@ -227,5 +227,9 @@ def stop_packs(board: Board, packs: list[threading.Thread]) -> None:
     deadline = time.monotonic() + PACK_ENDS_SECONDS
     for pack in packs:
         pack.join(max(0.0, deadline - time.monotonic()))
+    if any(pack.is_alive() for pack in packs):
+        end_controllers()
+    for pack in packs:
+        pack.join(PACK_ENDS_SECONDS)
     for number in range(len(packs)):
         free(ray.get(board.roster.leave.remote(packer.place(number))))
