@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import json
 import os
 import shutil
 import socket
@@ -68,8 +69,6 @@ class TimedStore:
 
 def backlog(folder: Path) -> int:
     """Events of a sweep's journal that its writer has not dealt with, as its state on disk says."""
-    import json
-
     state = folder / "tracking.json"
     offset = json.loads(state.read_text(encoding="utf-8"))["offset"] if state.exists() else 0
     return Journal(folder / "journal.jsonl").count(offset)
@@ -83,8 +82,9 @@ def carry(journal: Path, uri: str, folder: Path, patience_seconds: float) -> dic
     writer, began = Writer(lambda: store, folder), time.perf_counter()
     writer.start()
     left = writer.close(patience_seconds)
-    seconds, calls = time.perf_counter() - began, store.timer.calls
-    return {"calls": calls, "calls_per_second": calls / seconds, "seconds": seconds, "left_events": left, "metrics": store.num_metrics}
+    seconds, timer = time.perf_counter() - began, store.timer
+    rate = timer.calls / timer.seconds
+    return {"calls": timer.calls, "calls_per_second": rate, "seconds": seconds, "left_events": left, "metrics": store.num_metrics}
 
 
 @contextlib.contextmanager
