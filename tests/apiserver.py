@@ -410,7 +410,9 @@ class Conversation(BaseHTTPRequestHandler):
             return
         since, sent = query.get("sinceTime", "").rstrip("Z"), 0
         self.begin_stream("text/plain")
-        while ("pods", pod) in self.api.things and not self.api.ending:
+        there = True
+        while there and not self.api.ending:
+            there = ("pods", pod) in self.api.things
             lines = [line for line in self.api.log_lines(pod) if line >= since]
             for line in lines[sent:]:
                 self.send_piece(line + "\n")

@@ -12,7 +12,9 @@ from kuberay import ARGUMENTS, QUICK, Serve, serving, settings
 
 from orchestrator.cluster import Cluster
 from orchestrator.kuberay import submit
-from orchestrator.kuberay.feed import parts
+from orchestrator.kuberay.client import Client
+from orchestrator.kuberay.feed import Change, parts
+from orchestrator.kuberay.follow import Follower
 from orchestrator.kuberay.story import Story
 
 serve = pytest.fixture(serving)
@@ -129,6 +131,32 @@ def test_watches_that_end_by_themselves_are_taken_up_again(
     assert "connection" not in err
 
 
+def test_what_was_not_seen_for_want_of_a_connection_is_not_silence(serve: Serve) -> None:
+    serve(None)
+    cluster = settings().cluster
+    follower = Follower(Client(cluster), "x", cluster, False, QUICK, lambda line: None)
+    follower.story.phase, follower.story.seen_by_operator = ("Running", ""), True
+    follower.since -= 1000
+    assert "has submitted nothing" in getattr(follower.overdue(), "text", "")
+    follower.take(Change("away", text="gone"))
+    follower.since -= 1000
+    assert follower.overdue() is None
+    follower.take(Change("back"))
+    assert follower.overdue() is None
+    follower.since -= 1000
+    assert follower.overdue() is not None
+
+
+def test_a_reason_for_waiting_is_forgotten_once_the_cluster_is_up() -> None:
+    story = Story("train", Cluster(namespace="s"))
+    story.pod(
+        {"metadata": {"name": "p"}, "status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "no room"}]}}
+    )
+    assert story.waits_for == "no room"
+    story.rayjob({"metadata": {}, "status": {"jobDeploymentStatus": "Running", "rayClusterName": "train-abcde"}})
+    assert story.waits_for == ""
+
+
 def test_without_an_operator_the_job_is_not_waited_for(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     serve(None)
     assert submit.run(settings(), ARGUMENTS, None) == 1
@@ -200,7 +228,7 @@ def test_rights_that_are_missing_leave_the_job_followed_by_its_status(serve: Ser
 
 
 def test_the_log_of_each_attempt_is_heard(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    serve("02", speed=25.0, logs=[["first attempt"], ["second attempt"]])
+    serve("02", speed=10.0, logs=[["first attempt"], ["second attempt"]])
     submit.run(settings(), ARGUMENTS, None)
     err = capsys.readouterr().err
     assert err.index("first attempt") < err.index("second attempt")

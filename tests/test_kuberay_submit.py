@@ -18,7 +18,7 @@ from kuberay import ARGUMENTS, Serve, serving, settings
 
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay import manifest, submit
-from orchestrator.kuberay.names import STOPPED, SWEEP, sweep_name
+from orchestrator.kuberay.names import SWEEP, sweep_name
 from orchestrator.relay import MARK
 
 serve = pytest.fixture(serving)
@@ -293,7 +293,6 @@ def test_a_stopped_job_loses_its_cluster_and_the_same_command_continues(serve: S
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     assert "the same command again continues it" in submit.stop(settings().cluster, SWEEP_NAME)
     assert api.job(SWEEP_NAME)["spec"]["suspend"] is True
-    assert STOPPED in api.job(SWEEP_NAME)["metadata"]["annotations"]
     assert submit.listed(settings().cluster)[0].state == "stopped"
     assert "runs no more (stopped)" in submit.stop(settings().cluster, SWEEP_NAME)
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)

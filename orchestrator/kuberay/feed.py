@@ -77,12 +77,11 @@ class Feed(threading.Thread):
         """Tell what differs from what is known, and return the version to watch from."""
         items, version = self.client.items(self.path, self.query, patience_seconds=0)
         seen = {item["metadata"]["uid"]: item for item in items}
-        for uid in [uid for uid in self.known if uid not in seen]:
-            self.take("DELETED", self.known[uid])
         for uid, item in seen.items():
             if uid not in self.known or self.known[uid]["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
                 self.take("MODIFIED", item)
-        if self.must and not seen and not self.known:
+        self.known = seen
+        if self.must and not seen:
             self.out.put(Change(self.source, "gone"))
         return version
 

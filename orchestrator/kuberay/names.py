@@ -10,8 +10,8 @@ from orchestrator.plan import Plan
 
 PREFIX = "slm-orchestrator"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
-SWEEP, JOB, COMMAND, SUBMISSION, STOPPED = (f"{PREFIX}/{word}" for word in ("sweep", "job", "command", "submission", "stopped"))
-"""Labels: the sweep of a RayJob, the RayJob of a pod. Annotations: the command, the submission, when this program stopped it."""
+SWEEP, JOB, COMMAND, SUBMISSION = (f"{PREFIX}/{word}" for word in ("sweep", "job", "command", "submission"))
+"""Labels: the sweep of a RayJob, the RayJob of a pod. Annotations: the command, the submission."""
 LOG_CONTAINER = "log"
 """The container of the head pod that writes the driver's log out."""
 LONGEST_NAME = 47

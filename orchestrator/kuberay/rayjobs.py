@@ -9,7 +9,7 @@ from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError
 from orchestrator.kuberay.client import RAYJOBS, Client
 from orchestrator.kuberay.ending import ending
-from orchestrator.kuberay.names import MANAGED, PREFIX, STOPPED, SWEEP
+from orchestrator.kuberay.names import MANAGED, PREFIX, SWEEP
 from orchestrator.kuberay.story import Story, clean
 
 QUEUE = "kueue.x-k8s.io/queue-name"
@@ -42,7 +42,7 @@ def jobs(client: Client, sweep: str | None = None) -> list[Job]:
 
 
 def has_ended(job: Job) -> bool:
-    """Whether a RayJob will do no more work: ended, on its way out, or stopped by this program."""
+    """Whether a RayJob will do no more work: ended, on its way out, or suspended by someone."""
     return state_of(job)[0] not in ("queued", "starting", "running")
 
 
@@ -55,8 +55,6 @@ def state_of(job: Job) -> tuple[str, str | None]:
     end = ending(job, story)
     if end is not None:
         return end.state, None if end.code == 0 else clean(status.get("message", "")) or status.get("reason")
-    if STOPPED in metadata.get("annotations", {}):
-        return "stopped", None
     if (job.get("spec") or {}).get("suspend"):
         return ("queued", None) if QUEUE in metadata.get("labels", {}) else ("stopped", None)
     return ("running" if status.get("jobDeploymentStatus") == "Running" else "starting"), None

@@ -21,7 +21,7 @@ from orchestrator.kuberay import manifest
 from orchestrator.kuberay.answers import Refusal, Unreachable
 from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.follow import Follower, Pace
-from orchestrator.kuberay.names import COMMAND, JOB, STOPPED, SUBMISSION, SWEEP, job_name, sweep_name
+from orchestrator.kuberay.names import COMMAND, JOB, SUBMISSION, SWEEP, job_name, sweep_name
 from orchestrator.kuberay.rayjobs import QUEUE, Entry, Job, entry, has_ended, jobs, named, state_of
 from orchestrator.kuberay.story import Story, clean
 from orchestrator.plan import Plan
@@ -221,11 +221,7 @@ def stop(cluster: Cluster, name: str) -> str:
         return f"{name} runs no more ({state_of(job)[0]})"
     if QUEUE in job["metadata"].get("labels", {}):
         return f"Kueue would start a suspended job again, so it is deleted\n{remove(client, name)}"
-    client.patch(
-        RAYJOBS,
-        name,
-        {"spec": {"suspend": True}, "metadata": {"annotations": {STOPPED: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}}},
-    )
+    client.patch(RAYJOBS, name, {"spec": {"suspend": True}})
     return f"stopped {name}; its pods end now. What is finished stays in the storage: the same command again continues it"
 
 
