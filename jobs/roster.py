@@ -181,10 +181,14 @@ def name_of(sweep: str) -> str:
 
 
 def open_roster(sweep: str, num_packs: int = 1, capacity: int | None = None, total: int | None = None) -> Any:
-    """Start the actor; it lives as long as the driver keeps the handle."""
+    """Start the actor, on the driver's own node; it lives as long as the driver keeps the handle."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node's death may end it
     # Every seated trial and every pack may have a call waiting here; with fewer places, the call that would end the wait gets none.
     places = OTHER_CALLS + num_packs + (total or 0)
-    made = ray.remote(Roster).options(name=name_of(sweep), namespace=NAMESPACE, num_cpus=0, max_concurrency=places)
+    settings: Any = {"name": name_of(sweep), "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": places}
+    made = ray.remote(Roster).options(**settings, scheduling_strategy=here)
     return made.remote(num_packs, capacity, total)
 
 

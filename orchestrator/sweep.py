@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -22,6 +23,7 @@ from ray.tune.search import Searcher
 from jobs import packer, seat, worker
 from jobs.roster import end_controllers, free
 from orchestrator.board import Board
+from orchestrator.errors import OrchestratorError
 from orchestrator.halving import Halving
 from orchestrator.recorder import Recorder
 
@@ -183,7 +185,17 @@ def run(board: Board, start: Callable[[Board], list[threading.Thread]] | None = 
     """Run the sweep to its end; afterwards `board.records` and the journal hold what came out. `start` starts the packs.
 
     With `board.aside` set nothing has been trained: the packs do not fit this model, and the plain executor has to do the work.
+    Raises OrchestratorError when the cluster has lost what the sweep itself runs on.
     """
+    try:
+        search(board, start or start_packs)
+    except RayError as error:
+        lost = str(error).strip().splitlines()
+        raise OrchestratorError(f"the sweep has lost a process of its own: {lost[-1].strip()}; the same command continues") from error
+
+
+def search(board: Board, start: Callable[[Board], list[threading.Thread]]) -> None:
+    """Let Tune run the trials while packs train them."""
     recorder = Recorder(board)
     attempt = seat.attempt if board.packed else worker.attempt
     tuner = tune.Tuner(
@@ -199,7 +211,7 @@ def run(board: Board, start: Callable[[Board], list[threading.Thread]] | None = 
             verbose=0,
         ),
     )
-    packs = (start or start_packs)(board)
+    packs = start(board)
     try:
         tuner.fit()
     finally:

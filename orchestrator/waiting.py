@@ -39,12 +39,12 @@ class Waiting:
         self.since = {key: self.since.get(key, now) for key in wanted - set(placed)}
         longest = max((now - moment for moment in self.since.values()), default=0.0)
         if longest > self.limit:
-            self.board.fatal = f"{self.text()} for longer than cluster.wait_seconds={self.limit}; what is done is kept"
+            self.board.fatal = f"{self.text(self.limit)}; what is done is kept"
         elif longest > PATIENT_SECONDS and now - self.said > SAY_AGAIN_SECONDS:
             self.said = now
             self.board.screen.note(self.text())
 
-    def text(self) -> str:
+    def text(self, limit: int | None = None) -> str:
         """Who waits, and for what."""
         resources, count = self.board.plan.resources, len(self.since)
         who = f"{count} of {resources.packs} packs wait" if self.board.packed else f"{count} trials wait"
@@ -52,4 +52,5 @@ class Waiting:
         each = f"{resources.workers} x ({resources.cpus} CPU cores{gpus})"
         free, total = ray.available_resources(), ray.cluster_resources()
         room = ", ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU") if total.get(kind))
-        return f"{who} for {each} each; free now: {room or 'nothing'}; the cluster has or may grow to {describe(resources.nodes)}"
+        late = f", for longer than cluster.wait_seconds={limit}" if limit else ""
+        return f"{who} for {each} each{late}; free now: {room or 'nothing'}; the cluster has or may grow to {describe(resources.nodes)}"

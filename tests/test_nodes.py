@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,14 @@ def test_a_node_that_dies_in_mid_sweep_costs_no_trial(inside: Any, cluster: Any,
 
 def can_make_hosts() -> bool:
     """Whether this user may make network and mount namespaces."""
-    tried = ["unshare", "-n", "-m", "sh", "-c", "ip link add a type veth peer name b && mount -t tmpfs none /mnt"]
+    tried = [
+        "unshare",
+        "-n",
+        "-m",
+        "sh",
+        "-c",
+        "ip link add name v0 type veth peer name v1 && ip link add name v2 type bridge && mount -t tmpfs none /mnt",
+    ]
     return bool(shutil.which("unshare") and shutil.which("ip")) and subprocess.run(tried, capture_output=True).returncode == 0
 
 
@@ -168,21 +176,22 @@ class Hosts:
     """Network namespaces on one bridge: h0 to h2, 10.77.0.1 to .3."""
 
     def __init__(self, count: int) -> None:
-        self.names = [f"h{number}-{os.getpid()}" for number in range(count)]
-        self.bridge = f"br{os.getpid()}"[:15]
-        self.do(f"link add {self.bridge} type bridge")
+        self.mark = uuid.uuid4().hex[:6]
+        self.names = [f"h{number}-{self.mark}" for number in range(count)]
+        self.bridge = f"br{self.mark}"
+        self.do(f"link add name {self.bridge} type bridge")
         self.do(f"link set {self.bridge} up")
         for number, name in enumerate(self.names):
             outer = self.outer(number)
             self.do(f"netns add {name}")
-            self.do(f"link add {outer} type veth peer name eth0 netns {name}")
+            self.do(f"link add name {outer} type veth peer name eth0 netns {name}")
             self.do(f"link set {outer} master {self.bridge} up")
             for command in (f"addr add 10.77.0.{number + 1}/24 dev eth0", "link set eth0 up", "link set lo up"):
                 self.do(f"-n {name} {command}")
 
     def outer(self, number: int) -> str:
         """The bridge's end of a host's cable."""
-        return f"v{number}x{os.getpid()}"[:15]
+        return f"v{number}x{self.mark}"
 
     def do(self, command: str) -> None:
         """One command of iproute2."""
