@@ -41,6 +41,7 @@ bench: setup
 	mkdir -p outputs/benchmarks
 	$(RUN) -m benchmarks.step --json outputs/benchmarks/step.json
 	$(RUN) -m benchmarks.overhead --json outputs/benchmarks/overhead.json
+	$(RUN) -m benchmarks.scale --json outputs/benchmarks/scale.json --chart outputs/benchmarks/scale.svg
 	$(RUN) -m benchmarks.makespan --trials 8 --steps 16 --json outputs/benchmarks/makespan.json
 
 clean:
