@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
+from orchestrator import relay
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
-from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, MANAGED, SUBMISSION, SWEEP, sweep_of
+from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, MANAGED, QUEUE, SUBMISSION, SWEEP, sweep_of
 
 LOGS = "/tmp/ray"
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
@@ -55,18 +56,13 @@ def make(config: Config, name: str, arguments: list[str], submission: str) -> di
     `submission` tells this submission from others of the same sweep; it stays the same over the operator's retries.
     """
     cluster = config.cluster
-    labels = {**MANAGED, SWEEP: sweep_of(name)}
-    if cluster.queue is not None:
-        labels["kueue.x-k8s.io/queue-name"] = cluster.queue
-    if cluster.priority is not None:
-        labels["kueue.x-k8s.io/priority-class"] = cluster.priority
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": {
             "name": name,
             "namespace": cluster.namespace,
-            "labels": labels,
+            "labels": job_labels(cluster, name),
             "annotations": {COMMAND: shlex.join(["python", "-m", "orchestrator", *arguments]), SUBMISSION: submission},
         },
         "spec": {
@@ -81,6 +77,16 @@ def make(config: Config, name: str, arguments: list[str], submission: str) -> di
             "rayClusterSpec": ray_cluster(cluster, name, submission),
         },
     }
+
+
+def job_labels(cluster: Cluster, name: str) -> dict[str, str]:
+    """What the RayJob is found by, and what Kueue goes by."""
+    labels = {**MANAGED, SWEEP: sweep_of(name)}
+    if cluster.queue is not None:
+        labels[QUEUE] = cluster.queue
+    if cluster.priority is not None:
+        labels["kueue.x-k8s.io/priority-class"] = cluster.priority
+    return labels
 
 
 def ray_cluster(cluster: Cluster, name: str, submission: str) -> dict[str, Any]:
@@ -206,7 +212,7 @@ def ray_container(cluster: Cluster, submission: str, name: str, resources: dict[
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "ORCHESTRATOR_SUBMISSION": submission,
+        relay.SUBMISSION: submission,
     }
     mounts = [("tmp", "/tmp"), ("ray-logs", LOGS), ("shared-memory", "/dev/shm")]
     if cluster.claim is not None:

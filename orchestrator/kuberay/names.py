@@ -12,6 +12,8 @@ PREFIX = "slm-orchestrator"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
 SWEEP, JOB, COMMAND, SUBMISSION = (f"{PREFIX}/{word}" for word in ("sweep", "job", "command", "submission"))
 """Labels: the sweep of a RayJob, the RayJob of a pod. Annotations: the command, the submission."""
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""Label by which Kueue knows its jobs."""
 LOG_CONTAINER = "log"
 """The container of the head pod that writes the driver's log out."""
 LONGEST_NAME = 47

@@ -9,11 +9,8 @@ from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError
 from orchestrator.kuberay.client import RAYJOBS, Client
 from orchestrator.kuberay.ending import ending
-from orchestrator.kuberay.names import MANAGED, PREFIX, SWEEP
+from orchestrator.kuberay.names import MANAGED, PREFIX, QUEUE, SWEEP
 from orchestrator.kuberay.story import Story, clean
-
-QUEUE = "kueue.x-k8s.io/queue-name"
-"""Label by which Kueue knows its jobs."""
 
 Job = dict[str, Any]
 

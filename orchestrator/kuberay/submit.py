@@ -21,8 +21,8 @@ from orchestrator.kuberay import manifest
 from orchestrator.kuberay.answers import Refusal, Unreachable
 from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.follow import Follower, Pace
-from orchestrator.kuberay.names import COMMAND, JOB, SUBMISSION, SWEEP, job_name, sweep_name
-from orchestrator.kuberay.rayjobs import QUEUE, Entry, Job, entry, has_ended, jobs, named, state_of
+from orchestrator.kuberay.names import COMMAND, JOB, QUEUE, SUBMISSION, SWEEP, job_name, sweep_name
+from orchestrator.kuberay.rayjobs import Entry, Job, entry, has_ended, jobs, named, state_of
 from orchestrator.kuberay.story import Story, clean
 from orchestrator.plan import Plan
 
