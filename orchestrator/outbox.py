@@ -20,8 +20,8 @@ from orchestrator.update import KINDS, Event, Refused, Sink, fold
 
 FLUSH_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 30.0
-CHUNK_EVENTS = 2000
-CHUNK_BYTES = 1 << 20
+CHUNK_EVENTS = 20_000
+CHUNK_BYTES = 8 << 20
 PATIENCE = 5
 """Failures in a row after which a part that the store never takes is set aside, although the store did not clearly refuse it."""
 SWEEP = "sweep"

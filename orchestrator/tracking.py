@@ -128,6 +128,8 @@ class Store(Models):
         self.target = f"{self.uri} {experiment}"
         self._opened: dict[str, dict[str, str]] = {}
         """Of each journal: run ids by trial. Found in one search, because MLflow's search takes longer the more runs there are."""
+        self._empty: set[str] = set()
+        """Runs that were created here and hold nothing yet: there is nothing to compare with, and they are running already."""
 
     def run_url(self, run_id: str) -> str:
         """Where a person looks at a run: its page on a server, the command that serves a database."""
@@ -168,6 +170,7 @@ class Store(Models):
                 everything = tags | {"mlflow.user": _user()}
                 try:
                     opened[trial] = self._client.create_run(self._experiment_id, started, everything, name).info.run_id
+                    self._empty.add(opened[trial])
                 except Exception:
                     del self._opened[journal]  # it may have been created all the same: look again
                     raise
@@ -193,8 +196,9 @@ class Store(Models):
         from mlflow.entities import Metric, Param, RunTag
 
         with explained(self._address, Refused):
-            params, tags = dict(update.params), dict(update.tags)
-            if update.params:
+            params, tags, empty = dict(update.params), dict(update.tags), run_id in self._empty
+            self._empty.discard(run_id)
+            if update.params and not empty:
                 params, tags = self._compared(run_id, params, tags)
             self._client.log_batch(
                 run_id,
@@ -206,7 +210,7 @@ class Store(Models):
                 self._client.log_inputs(run_id, datasets=inputs(update.datasets))
             if update.ended is not None:
                 self._client.set_terminated(run_id, update.status, update.ended)
-            elif update.status is not None:
+            elif update.status is not None and not (empty and update.status == "RUNNING"):
                 self._client.update_run(run_id, update.status)
             for name, text in update.files.items():
                 self._client.log_text(run_id, text, name)
