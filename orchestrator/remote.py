@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 from jobs.config import Data
 from orchestrator import plan as planning
@@ -32,32 +34,33 @@ def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | No
     """The same as a RayJob, or on a RayCluster that is there."""
     from orchestrator.kuberay import check, submit
 
-    arguments = remote_arguments(overrides, dry_run=False)
-    found = check.problems(config, arguments)
+    if config.cluster.ray_cluster is not None:
+        found = dataclasses.replace(config.cluster, kind="attached", address=submit.address_of(config.cluster))
+        return run(dataclasses.replace(config, cluster=found), overrides, config_dir)
+    arguments, typed = remote_arguments(overrides, dry_run=False), shlex.join(overrides)
+    problems = check.argument_problems(config.cluster, arguments)
     if config_dir is not None:
-        found.append(("--config-dir", "does not travel to Kubernetes; put the folder's files into the image's conf/"))
-    if found:
-        raise ConfigError(found)
+        problems.append(("--config-dir", "does not travel to Kubernetes; put the folder's files into the image's conf/"))
+    if problems:
+        raise ConfigError(problems)
     plan = known_plan(config, pods(config))
     if config.dry_run:
-        print_preview(config, arguments, plan)
+        print_preview(config, plan, submit.preview(config, arguments, plan, typed))
         return 0
-    return submit.run(config, arguments, plan)
+    return submit.run(config, arguments, plan, typed)
 
 
-def print_preview(config: Config, arguments: list[str], plan: Plan | None) -> None:
+def print_preview(config: Config, plan: Plan | None, manifest: dict[str, Any]) -> None:
     """The plan and the manifest on stdout."""
     from orchestrator import report
-    from orchestrator.kuberay import manifest, submit
+    from orchestrator.kuberay.manifest import as_yaml
 
     if config.output == "json":
-        name = plan.name if plan else config.sweep.name
-        told = json.loads(report.plan_json(plan)) if plan else None
-        print(json.dumps({"plan": told, "manifest": manifest.make(config, name, arguments, name)}))
+        print(json.dumps({"plan": report.plan_record(plan) if plan else None, "manifest": manifest}))
         return
     about = report.plan_text(plan) if plan else "plan    made on the cluster: the data is not on this machine"
     print("\n".join(f"# {line}".rstrip() for line in about.splitlines()))
-    print(submit.preview(config, arguments, plan), end="")
+    print(as_yaml(manifest), end="")
 
 
 def pods(config: Config) -> tuple[Node, ...]:

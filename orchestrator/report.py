@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections import Counter
 from typing import Any
 
 from jobs.config import Model
@@ -187,20 +188,23 @@ def last_name(path: str) -> str:
 
 def plan_json(plan: Plan) -> str:
     """The plan as one line of JSON."""
-    return json.dumps(
-        {
-            "plan": {
-                "name": plan.name,
-                "trials": plan.num_trials,
-                "points": [read_point(trial, plan) for trial in plan.trials],
-                "rungs": plan.rungs,
-                "resources": vars(plan.resources),
-                "sources": {name: vars(share) for name, share in plan.sources.items()},
-                "valid": plan.num_valid,
-                "test": plan.num_test,
-                "seconds": plan.estimate.seconds if plan.estimate else None,
-                "estimate_from": plan.estimate.origin if plan.estimate else None,
-                "notes": plan.notes,
-            }
-        }
-    )
+    return json.dumps({"plan": plan_record(plan)})
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values."""
+    resources, nodes = vars(plan.resources), Counter(plan.resources.nodes)
+    kinds = [{"cpus": node.cpus, "gpus": node.gpus, "count": count} for node, count in nodes.items()]
+    return {
+        "name": plan.name,
+        "trials": plan.num_trials,
+        "points": [read_point(trial, plan) for trial in plan.trials],
+        "rungs": plan.rungs,
+        "resources": resources | {"nodes": kinds},
+        "sources": {name: vars(share) for name, share in plan.sources.items()},
+        "valid": plan.num_valid,
+        "test": plan.num_test,
+        "seconds": plan.estimate.seconds if plan.estimate else None,
+        "estimate_from": plan.estimate.origin if plan.estimate else None,
+        "notes": plan.notes,
+    }

@@ -19,10 +19,13 @@ from orchestrator.journal import storage_folder
 
 def problems(config: Config) -> list[tuple[str, str]]:
     """Settings that cannot work where the work runs."""
-    found = storage_problems(config)
-    cluster = config.cluster
+    found, cluster = storage_problems(config), config.cluster
     if cluster.kind == "local":
         return found
+    if cluster.kind == "kuberay":
+        from orchestrator.kuberay import check
+
+        return found + [(path, text) for path, text in check.problems(config) if path not in dict(found)]
     if config.tracking.uri is None or config.tracking.uri.startswith("sqlite:"):
         given = "null, which is SQLite in the storage" if config.tracking.uri is None else config.tracking.uri
         found.append(
@@ -40,6 +43,8 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
     storage, remote = config.storage, config.cluster.kind != "local"
     if re.match(r"\w[\w+.-]*:/", storage) and not storage.startswith("file://"):
         return [("storage", f'"{storage}" is neither a folder nor a file:// URI')]
+    if config.cluster.kind == "kuberay" and config.cluster.ray_cluster is None:
+        return []  # below the mount of the claim: kuberay/check.py
     if remote and not os.path.isabs(storage.removeprefix("file://")):
         return [("storage", f"on a cluster it must be a folder that every node sees, such as storage=/mnt/shared/outputs, got {storage}")]
     if remote and not inside(config):
@@ -102,7 +107,7 @@ def notes(config: Config, base: BaseModel | None) -> list[str]:
     """How the base model and the data reach every node, for the plan of a cluster."""
     if config.cluster.kind == "local":
         return []
-    storage = storage_folder(config.storage)
+    storage, base = storage_folder(config.storage), base if inside(config) else None  # where it lies here says nothing about there
     where = Path(base.path) if base is not None else storage
     read = "every node reads it from the storage" if where.is_relative_to(storage) else "a node without it fetches it once, into its cache"
     at = f" at {where}" if base is not None else ""

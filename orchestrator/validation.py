@@ -45,7 +45,9 @@ def build(raw: dict[str, Any]) -> Config:
     if isinstance(kept, Config):
         found += truth_values(raw, kept)
         kept = without_absent(with_absolute_paths(kept))
-        found += problems(kept.sweep.space) + space_problems(kept) + job_problems(kept)
+        found += problems(kept.sweep.space) + space_problems(kept)
+        known = {path for path, _ in found}
+        found += [(path, text) for path, text in job_problems(kept) if path not in known]
     if found:
         raise ConfigError(list(dict.fromkeys(found)))
     return kept

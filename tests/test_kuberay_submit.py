@@ -230,7 +230,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(serve: Serve) -> None:
 
 def test_a_preview_is_the_manifest_and_asks_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    text = submit.preview(settings(), ARGUMENTS, None)
+    text = manifest.as_yaml(submit.preview(settings(), ARGUMENTS, None))
     assert yaml.safe_load(text) == manifest.make(settings(), SWEEP_NAME, ARGUMENTS, "0" * 12)
 
 

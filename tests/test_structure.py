@@ -68,7 +68,13 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
     found = choices()
     assert set(found) >= {"model", "data", "adapter", "optim", "train", "cluster", "tracking", "job", "sweep", "experiment"}
     assert len(list((ROOT / "conf").rglob("*.yaml"))) == 1 + sum(map(len, found.values()))
-    needs = {"path": ["model.path=x"], "hub": ["model.id=a/b"], "files": ["data.folder=x"], "predict": ["model_uri=x", "prompt=y"]}
+    shared = ["storage=/mnt/shared/outputs", "tracking.uri=http://mlflow:5000"]
+    image = f"cluster.image=registry.example.com/orchestrator@sha256:{'0' * 64}"
+    needs = {
+        "attached": ["cluster.address=http://head:8265", *shared],
+        "kuberay": ["cluster.namespace=a", image, "cluster.claim=b", *shared],
+    }
+    needs |= {"path": ["model.path=x"], "hub": ["model.id=a/b"], "files": ["data.folder=x"], "predict": ["model_uri=x", "prompt=y"]}
     for group, names in found.items():
         for name in names:
             build(compose([f"{group}={name}", *needs.get(name, [])], None))

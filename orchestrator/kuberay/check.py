@@ -25,10 +25,10 @@ LABEL_VALUE = r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?"
 LABEL_KEY = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 
 
-def problems(config: Config, arguments: list[str]) -> Problems:
-    """Everything that is wrong with a command for cluster=kuberay, as (dotted path, message) pairs."""
+def problems(config: Config) -> Problems:
+    """Everything that is wrong with the settings of cluster=kuberay, as (dotted path, message) pairs."""
     cluster = config.cluster
-    found = name_problems(config) + argument_problems(cluster, arguments) + tracking_problems(config)
+    found = name_problems(config) + tracking_problems(config)
     if cluster.ray_cluster is not None:
         return found + existing_problems(cluster)
     found += image_problems(cluster.image) + worker_problems(cluster) + memory_problems(cluster) + queue_problems(cluster)

@@ -50,13 +50,14 @@ def entrypoint(cluster: Cluster, arguments: list[str]) -> str:
     return shlex.join(["env", f"--chdir={cluster.folder}", "python", "-m", "orchestrator", *arguments])
 
 
-def make(config: Config, name: str, arguments: list[str], submission: str) -> dict[str, Any]:
+def make(config: Config, name: str, arguments: list[str], submission: str, typed: str = "") -> dict[str, Any]:
     """The RayJob `name` that runs `python -m orchestrator` with `arguments` on a cluster of its own.
 
-    `submission` tells this submission from others of the same sweep; it stays the same over the operator's retries.
+    `submission` tells this submission from others of the same sweep; it stays the same over the operator's retries. `typed` are the
+    settings as the user typed them, for the commands that the result suggests.
     """
     cluster = config.cluster
-    return {
+    job: dict[str, Any] = {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": {
@@ -77,6 +78,10 @@ def make(config: Config, name: str, arguments: list[str], submission: str) -> di
             "rayClusterSpec": ray_cluster(cluster, name, submission),
         },
     }
+    if typed:
+        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+        head["env"].append({"name": relay.TYPED, "value": typed})
+    return job
 
 
 def job_labels(cluster: Cluster, name: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run(config: Config, arguments: list[str], plan: Plan | None) -> int:
+def run(config: Config, arguments: list[str], plan: Plan | None, typed: str = "") -> int:
     """Run `python -m orchestrator` with `arguments` as a RayJob and follow it. Returns the exit code; raises OrchestratorError.
 
     0 finished, or accepted with cluster.detach; 1 the work failed or was lost; 2 refused; 130 Ctrl-C, after which the job goes on.
@@ -45,7 +45,7 @@ def run(config: Config, arguments: list[str], plan: Plan | None) -> int:
     cluster = config.cluster
     client = connect(cluster, follows=not cluster.detach)
     try:
-        job, new = accepted(client, config, arguments, sweep_name(config, arguments, plan))
+        job, new = accepted(client, config, arguments, sweep_name(config, arguments, plan), typed)
         name = job["metadata"]["name"]
         if cluster.detach:
             say(f"{'accepted' if new else 'running'} RayJob {client.namespace}/{name}\n{ways_back(cluster, name)}")
@@ -67,7 +67,7 @@ def connect(cluster: Cluster, follows: bool = False) -> Client:
     return client
 
 
-def accepted(client: Client, config: Config, arguments: list[str], sweep: str) -> tuple[Job, bool]:
+def accepted(client: Client, config: Config, arguments: list[str], sweep: str, typed: str) -> tuple[Job, bool]:
     """The sweep's RayJob on the cluster, and whether it was made just now."""
     key = os.urandom(6).hex()
     for _ in range(MOST_TRIES):
@@ -76,7 +76,7 @@ def accepted(client: Client, config: Config, arguments: list[str], sweep: str) -
             if not has_ended(job):
                 return running_already(job, config), False
         number = next(number for number in range(1, len(known) + 2) if job_name(sweep, number) not in known)
-        job = create(client, manifest.make(config, job_name(sweep, number), arguments, key), sweep)
+        job = create(client, manifest.make(config, job_name(sweep, number), arguments, key, typed), sweep)
         if job is not None:
             say(f"accepted RayJob {client.namespace}/{job['metadata']['name']} · {asked_for(config.cluster)}")
             return job, True
@@ -148,10 +148,9 @@ def ways_back(cluster: Cluster, name: str) -> str:
     return f"  follow it   python -m orchestrator.runs watch {rest}\n  stop it     python -m orchestrator.runs stop {rest}"
 
 
-def preview(config: Config, arguments: list[str], plan: Plan | None) -> str:
-    """The manifest that would be sent, as YAML. Asks no API server."""
-    name = job_name(sweep_name(config, arguments, plan), 1)
-    return manifest.as_yaml(manifest.make(config, name, arguments, "0" * 12))
+def preview(config: Config, arguments: list[str], plan: Plan | None, typed: str = "") -> dict[str, Any]:
+    """The manifest that would be sent. Asks no API server."""
+    return manifest.make(config, job_name(sweep_name(config, arguments, plan), 1), arguments, "0" * 12, typed)
 
 
 def address_of(cluster: Cluster) -> str:
