@@ -1,0 +1,85 @@
+"""The command line for Kubernetes as a user runs it: the real program in a process of its own, against the stand-in API server over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, Finished
+from kuberay import DIGEST, SHARED, Serve, serving
+
+from orchestrator.relay import MARK
+
+serve = pytest.fixture(serving)
+ANSWER = '{"sweep": "run-abc123", "state": "finished"}'
+
+
+@pytest.fixture
+def kubernetes(tmp_path: Path, cache: Path) -> Any:
+    """`kubernetes(*arguments)` runs the command where KUBECONFIG leads to the stand-in."""
+
+    def run(*arguments: str, module: str = "orchestrator") -> Finished:
+        usual = ["cluster=kuberay", "cluster.namespace=slm", f"cluster.image={DIGEST}", "model=tiny", *SHARED]
+        line = [sys.executable, "-m", module, *(usual if module == "orchestrator" else []), *arguments]
+        known = {**os.environ, "PYTHONPATH": str(ROOT), "ORCHESTRATOR_CACHE": str(cache)}
+        done = subprocess.run(line, capture_output=True, text=True, env=known, cwd=tmp_path, timeout=120)
+        assert "Traceback" not in done.stderr, done.stderr
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def test_a_dry_run_prints_the_plan_and_a_manifest_that_can_be_applied(kubernetes: Any, tmp_path: Path) -> None:
+    text = kubernetes("+sweep=lora", "dry_run=true", "cluster.worker_gpus=1", "cluster.workers=3")
+    assert text.code == 0, text.err
+    manifest = yaml.safe_load(text.out)
+    assert manifest["kind"] == "RayJob"
+    assert "6 trials in 3 packs of 2 slots on 1 GPU each · kuberay" in text.out
+    line = kubernetes("+sweep=lora", "dry_run=true", "cluster.worker_gpus=1", "cluster.workers=3", "output=json")
+    assert len(line.out.strip().splitlines()) == 1
+    told = json.loads(line.out)
+    assert set(told) == {"plan", "manifest"}
+    assert told["plan"]["name"] == told["manifest"]["metadata"]["name"] == manifest["metadata"]["name"]
+    assert told["plan"]["resources"]["nodes"] == [{"cpus": 4, "gpus": 1, "count": 3}]
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_mistakes_come_at_once_and_nothing_is_run_here(kubernetes: Any, tmp_path: Path) -> None:
+    wrong = ["cluster.image=slm:latest", "storage=outputs", "tracking.uri=null", "cluster.worker_memory=much", "optim.lrr=1", "cluster.retries=-1"]
+    done = kubernetes(*wrong)
+    assert done.code == 2
+    for path in ("cluster.image", "storage", "tracking.uri", "cluster.worker_memory", "optim.lrr", "cluster.retries"):
+        assert f"  {path} " in done.err, done.err
+    assert "conf: 6 problems" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_work_that_no_pod_holds_is_refused_before_anything_is_sent(kubernetes: Any, serve: Serve) -> None:
+    api = serve("01")
+    done = kubernetes("train.cpus_per_worker=8")
+    assert done.code == 2
+    assert "1 workers of 8 cores do not fit into 1 node of 4 CPU cores" in done.err
+    assert not any(request.startswith("POST") and "rayjobs" in request for request in api.requests)
+
+
+def test_the_command_follows_its_job_and_the_tool_finds_it_again(kubernetes: Any, serve: Serve) -> None:
+    api = serve("01", logs=[["plan    run-abc123", MARK, ANSWER]])
+    done = kubernetes("output=json")
+    assert (done.code, done.out) == (0, ANSWER + "\n"), done.err
+    name = next(iter(api.things))[1]
+    listed = kubernetes("list", "--namespace", "slm", "--json", module="orchestrator.runs")
+    (record,) = json.loads(listed.out)
+    assert (record["name"], record["state"]) == (name, "finished")
+    assert f"name     {name}" in kubernetes("show", name, "--namespace", "slm", module="orchestrator.runs").out
+    assert "runs no more" in kubernetes("stop", name, "--namespace", "slm", module="orchestrator.runs").out
+    api.scenario = None
+    gone = kubernetes("delete", name, "--namespace", "slm", module="orchestrator.runs")
+    assert gone.code == 0, gone.err
+    missing = kubernetes("show", name, "--namespace", "slm", module="orchestrator.runs")
+    assert missing.code == 2 and name in missing.err
