@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from orchestrator import report
 from orchestrator.cluster import Cluster
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import InputError, OrchestratorError
 
 COLUMNS = ("name", "state", "trials", "best", "started", "where")
 
@@ -85,6 +85,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def place_of(asked: argparse.Namespace) -> Place:
     """Where to look. Raises InputError when it does not answer."""
+    if asked.address and not asked.address.startswith(("http://", "https://")):
+        raise InputError(f"--address {asked.address}: write it as http://HEAD:8265")
+    try:
+        return find_place(asked)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def find_place(asked: argparse.Namespace) -> Place:
+    """The place, whose settings may be wrong: a ValueError."""
     if asked.address:
         from orchestrator.places import OnCluster
 

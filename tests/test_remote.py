@@ -51,7 +51,14 @@ def test_a_dry_run_prints_the_plan_and_a_manifest_that_can_be_applied(kubernetes
 
 
 def test_all_mistakes_come_at_once_and_nothing_is_run_here(kubernetes: Any, tmp_path: Path) -> None:
-    wrong = ["cluster.image=slm:latest", "storage=outputs", "tracking.uri=null", "cluster.worker_memory=much", "optim.lrr=1", "cluster.retries=-1"]
+    wrong = [
+        "cluster.image=slm:latest",
+        "storage=outputs",
+        "tracking.uri=null",
+        "cluster.worker_memory=much",
+        "optim.lrr=1",
+        "cluster.retries=-1",
+    ]
     done = kubernetes(*wrong)
     assert done.code == 2
     for path in ("cluster.image", "storage", "tracking.uri", "cluster.worker_memory", "optim.lrr", "cluster.retries"):

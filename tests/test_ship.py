@@ -1,0 +1,143 @@
+"""What travels to a cluster, what is said of it, and what the machines of a cluster must share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.config import Data, Source
+from orchestrator import sharing, ship
+from orchestrator.cli import compose
+from orchestrator.errors import ConfigError, InputError
+from orchestrator.relay import MARK, Relay
+from orchestrator.resources import Node, describe, divide
+from orchestrator.submission import Submission, remote_arguments
+from orchestrator.validation import build
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small repository with a tracked, a changed, an ignored and an untracked file."""
+    root = tmp_path / "project"
+    (root / "jobs").mkdir(parents=True)
+    (root / ".gitignore").write_text("*.log\n")
+    (root / "jobs" / "a.py").write_text("first = 1\n")
+    for line in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", "-C", str(root), *line], check=True)
+    (root / "jobs" / "a.py").write_text("second = 2\n")
+    (root / "jobs" / "b.py").write_text("new = 3\n")
+    (root / "jobs" / "c.log").write_text("ignored")
+    return root
+
+
+def test_what_git_tracks_travels_as_it_is_now_and_what_stays_is_named(project: Path, tmp_path: Path) -> None:
+    assert ship.pack(tmp_path / "code.zip", {}, project) == {}
+    with zipfile.ZipFile(tmp_path / "code.zip") as made:
+        assert sorted(made.namelist()) == [".gitignore", "jobs/a.py"]
+        assert made.read("jobs/a.py") == b"second = 2\n"
+    assert ship.untracked(project) == ["jobs/b.py"]
+
+
+def test_the_same_files_make_the_same_bytes(project: Path, tmp_path: Path) -> None:
+    ship.pack(tmp_path / "one.zip", {}, project)
+    os.utime(project / "jobs" / "a.py", (1, 1))
+    ship.pack(tmp_path / "two.zip", {}, project)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+def test_the_users_data_travels_and_its_settings_point_at_the_new_place(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("{}\n")
+    single = tmp_path / "more.jsonl"
+    single.write_text("[]\n")
+    data = Data(name="files", folder=str(folder), sources={"mine": Source(path=str(single)), "far": Source(path="/no/such")})
+    named = ship.local_data(data, project)
+    assert named == {"data.folder": folder, "data.sources.mine.path": single}
+    places = ship.pack(tmp_path / "code.zip", named, project)
+    with zipfile.ZipFile(tmp_path / "code.zip") as made:
+        assert made.read(f"{places['data.folder']}/train.jsonl") == b"{}\n"
+        assert made.read(places["data.sources.mine.path"]) == b"[]\n"
+
+
+def test_too_much_is_refused_with_the_largest_files(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ship, "LIMIT_BYTES", 2 * 2**20)
+    (tmp_path / "large.jsonl").write_bytes(os.urandom(3 * 2**20))
+    with pytest.raises(InputError, match=r"3 MiB of code and data are more than the 2 MiB .*large.jsonl 3 MiB, .*cluster.code=image"):
+        ship.pack(tmp_path / "code.zip", {"data.folder": tmp_path / "large.jsonl"}, project)
+
+
+def test_what_runs_there_is_the_same_command_in_the_cluster_that_it_finds() -> None:
+    typed = ["+sweep=lora", "cluster=kuberay", "cluster.image=x", "++cluster.workers=3", "dry_run=true", "prompt=it's $5", "output=json"]
+    arguments = remote_arguments(typed, dry_run=False)
+    assert arguments == ["+sweep=lora", "prompt=it's $5", "output=json", "cluster=attached", "cluster.address=auto"]
+    sent = Submission("lora-1", arguments, "")
+    assert sent.command(arguments).endswith("'prompt=it'\"'\"'s $5' output=json cluster=attached cluster.address=auto")
+    assert Submission("lora-1", [a for a in arguments if a != "output=json"], "x").key == sent.key
+    assert Submission("lora-1", [*arguments, "seed=2"], "").key != sent.key
+
+
+def test_a_log_told_again_from_its_beginning_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = f"Running entrypoint for job x: y\nplan a\ntrial 1\n{MARK}\nbest trial 1\nlast"
+    relay = Relay()
+    for cut in (9, 40, 55, len(log)):
+        relay.restart()
+        for start in range(0, cut, 7):
+            relay.feed(log[start : min(start + 7, cut)])
+    relay.close()
+    out, err = capsys.readouterr()
+    assert (out, err) == ("best trial 1\nlast\n", "plan a\ntrial 1\n")
+
+
+def test_data_is_copied_into_the_storage_once_by_content(tmp_path: Path, toy: Path) -> None:
+    config = build(compose(["model=tiny", "data=files", f"data.folder={toy}", f"storage={tmp_path}"], None))
+    shared = sharing.publish(config)
+    place = Path(str(shared.data.folder))
+    assert place.is_relative_to(tmp_path / "data") and (place / "train.jsonl").read_bytes() == (toy / "train.jsonl").read_bytes()
+    assert sharing.publish(config).data.folder == shared.data.folder
+    assert sharing.publish(shared).data.folder == shared.data.folder
+    assert len(list((tmp_path / "data").iterdir())) == 1
+
+
+def nodes(*sizes: tuple[int, int]) -> tuple[Node, ...]:
+    return tuple(Node(cpus, gpus) for cpus, gpus in sizes)
+
+
+SPREAD: list[tuple[tuple[Node, ...], list[str], str, tuple[int, int, int, float]]] = [
+    # nodes, settings, executor -> packs, at once, cores and GPUs per worker
+    (nodes((4, 0), (4, 0), (4, 0)), [], "pack", (3, 20, 4, 0)),
+    (nodes((4, 0), (16, 0)), [], "pack", (2, 16, 8, 0)),
+    (nodes((1, 0), (1, 0), (1, 0)), ["train.num_workers=3"], "pack", (1, 8, 1, 0)),
+    (nodes((4, 0), (4, 0), (4, 0)), ["train.num_workers=2"], "pack", (3, 20, 2, 0)),
+    (nodes((16, 4), (16, 4), (32, 0)), [], "pack", (8, 20, 4, 1)),
+    (nodes((8, 1), (8, 1), (8, 1)), ["train.num_workers=3"], "plain", (0, 1, 8, 1)),
+    (nodes((4, 0), (4, 0)), [], "plain", (0, 8, 1, 0)),
+    (nodes((2, 0), (2, 0)), ["train.cpus_per_worker=2"], "plain", (0, 2, 2, 0)),
+]
+
+
+@pytest.mark.parametrize(("there", "settings", "executor", "expected"), SPREAD)
+def test_work_is_spread_over_the_nodes(there: Any, settings: list[str], executor: Any, expected: tuple[float, ...]) -> None:
+    config = build(compose(["model=tiny", "+sweep=lora", "sweep.num_trials=20", *settings], None))
+    found = divide(config, 20, there, executor)
+    assert (found.packs, found.concurrent, found.cpus, found.gpus) == expected
+    groups = (found.packs or found.concurrent) * found.workers
+    assert sum(node.holds(found.cpus, found.gpus) for node in there) >= groups
+
+
+def test_what_no_node_holds_is_refused_with_what_there_is() -> None:
+    shared = ["cluster=attached", "cluster.address=auto", "storage=/tmp/x", "tracking.uri=http://h:5000"]
+    config = build(compose(["model=tiny", "train.cpus_per_worker=3", *shared], None))
+    with pytest.raises(ConfigError, match="1 workers of 3 cores do not fit into 2 nodes of 2 CPU cores, 1 node of 1 CPU core"):
+        divide(config, 1, nodes((2, 0), (2, 0), (1, 0)))
+    assert describe(nodes((8, 2), (8, 2), (4, 0))) == "2 nodes of 8 CPU cores and 2 GPUs, 1 node of 4 CPU cores"
+    both = build(compose(["model=tiny", "train.gpus_per_worker=1", "train.num_workers=2", *shared], None))
+    with pytest.raises(
+        ConfigError, match="1 for each of 2 workers is more than what this cluster has or may scale to: 1 node of 4 CPU cores"
+    ):
+        divide(both, 1, nodes((4, 1)))
