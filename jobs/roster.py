@@ -202,14 +202,15 @@ def end_controllers() -> None:
     a thread that still waits for its controller when Ray is shut down takes the whole process with it.
     """
     from ray import ActorID
+    from ray._private import worker
     from ray._private.state import state
-    from ray._private.worker import global_worker
 
+    core: Any = vars(worker.global_worker)["core_worker"]
     own: Any = ray.get_runtime_context().get_job_id()
     for id, actor in state.actor_table(None, None).items():
         if actor["ActorClassName"] == "TrainController" and actor["JobID"] == own and actor["State"] != "DEAD":
             with contextlib.suppress(ValueError, RuntimeError):
-                global_worker.core_worker.kill_actor(ActorID.from_hex(id), True)
+                core.kill_actor(ActorID.from_hex(id), True)
 
 
 def free(group: str | None) -> None:

@@ -35,12 +35,12 @@ def version(name: str) -> str:
 
 
 def code_version() -> str:
-    """The commit of the code, with "+changes" when files differ from it; the package's version where there is no git."""
+    """The commit of the code, with "+changes" when files differ from it; where there is no git, what the image was built from."""
     try:
         run = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
         return subprocess.run(run, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return version("slm-orchestrator")
+        return os.environ.get("ORCHESTRATOR_REVISION") or version("slm-orchestrator")
 
 
 def remember_rate(config: Config, plan: Plan, journal: Journal) -> None:
