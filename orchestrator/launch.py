@@ -16,7 +16,7 @@ from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
 from orchestrator.relay import EXPECTED
-from orchestrator.resources import Node, Resources
+from orchestrator.resources import Node, Resources, head_problem
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = {
@@ -138,6 +138,15 @@ def nodes() -> tuple[Node, ...]:
     if not found:
         raise InputError(f"the cluster has {len(alive)} nodes and none offers CPU cores to work; add worker nodes to it")
     return tuple(sorted(found, key=lambda node: (-node.gpus, -node.cpus)))
+
+
+def check_head(resources: Resources) -> None:
+    """Raise InputError when the head's memory does not hold the processes of the trials that are under way at once."""
+    import ray
+
+    heads = [node["Resources"] for node in ray.nodes() if node["Alive"] and "node:__internal_head__" in node["Resources"]]
+    if heads and (problem := head_problem(resources, heads[0].get("memory", float("inf")))):
+        raise InputError(problem)
 
 
 def check_nodes(folder: Path, storage: str) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 from jobs import fetch
 from jobs.config import BaseModel
+from orchestrator import launch, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
-from orchestrator import provenance, report, result, sharing, tracking
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError
@@ -25,6 +25,7 @@ from orchestrator.journal import Journal, forget, locked, read_text, storage_fol
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
 from orchestrator.relay import SUBMISSION, TYPED, mark_answer
+from orchestrator.resources import Node
 from orchestrator.screen import Screen
 
 
@@ -32,19 +33,13 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     """Do what the configuration says; returns the exit code. `composed` is the configuration as YAML, `overrides` what was typed."""
     began = time.monotonic()
     with contextlib.ExitStack() as held:
-        nodes = None
-        if config.cluster.kind == "attached":
-            from orchestrator import launch
-
-            nodes = held.enter_context(launch.joined(config))
+        nodes = held.enter_context(launch.joined(config)) if config.cluster.kind == "attached" else None
         if config.dry_run:
             show_plan(planning.make(config, nodes))
             return 0
         held.enter_context(locked(config.storage))
         config = config if nodes is None else sharing.publish(config)
-        planning.make(config, nodes)  # bad data or too large a request is said before a model is fetched for it
-        prepare(config)
-        plan = planning.make(config, nodes)
+        plan = prepared(config, nodes)
         folder = sweep_folder(config.storage, plan.name)
         if config.fresh:
             forget(folder, os.environ.get(SUBMISSION))
@@ -62,12 +57,16 @@ def show_plan(plan: Plan) -> None:
     print(report.plan_json(plan) if plan.config.output == "json" else report.plan_text(plan), flush=True)
 
 
-def prepare(config: Config) -> BaseModel:
-    """The base model, fetched and converted if need be."""
+def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
+    """The plan, with the base model fetched and converted if need be. What cannot work is said before a model is fetched for it."""
+    first = planning.make(config, nodes)
+    if nodes is not None:
+        launch.check_head(first.resources)
     try:
-        return fetch.prepare(config.model)
+        fetch.prepare(config.model)
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
+    return planning.make(config, nodes)
 
 
 class Command:
@@ -143,8 +142,6 @@ class Command:
 
     def train_and_judge(self, store: tracking.Store, writer: Writer) -> result.Result:
         """Start Ray, run the sweep, judge its winner and register it."""
-        from orchestrator import launch
-
         report_line("ray     starting") if self.config.cluster.kind == "local" else None
         running = launch.local(self.plan.resources) if self.config.cluster.kind == "local" else contextlib.nullcontext()
         with running, Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:

@@ -13,7 +13,7 @@ from orchestrator import plan as planning
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError
 from orchestrator.plan import Plan
-from orchestrator.resources import Node
+from orchestrator.resources import Node, head_problem
 from orchestrator.submission import Submission, remote_arguments
 
 UNKNOWN = (Node(4096, 4096),)
@@ -33,6 +33,7 @@ def run(config: Config, overrides: list[str], config_dir: str | None) -> int:
 def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | None) -> int:
     """The same as a RayJob, or on a RayCluster that is there."""
     from orchestrator.kuberay import check, submit
+    from orchestrator.kuberay.manifest import size_bytes
 
     if config.cluster.ray_cluster is not None:
         found = dataclasses.replace(config.cluster, kind="attached", address=submit.address_of(config.cluster))
@@ -44,6 +45,8 @@ def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | No
     if problems:
         raise ConfigError(problems)
     plan = known_plan(config, pods(config))
+    if plan is not None and (problem := head_problem(plan.resources, size_bytes(config.cluster.head_memory))):
+        raise ConfigError([("cluster.head_memory", problem)])
     if config.dry_run:
         print_preview(config, plan, submit.preview(config, arguments, plan, typed))
         return 0

@@ -13,6 +13,10 @@ from orchestrator.executor import Executor
 
 MAX_CONCURRENT_ON_CPU = 8
 MAX_SLOTS_PER_GPU = 16
+TRIAL_BYTES = 220 * 10**6
+"""Memory on the head of each trial that is under way, for its own small process (benchmarks.overhead: 208 MB)."""
+DRIVER_BYTES = 3 * 10**9
+"""Memory on the head for the command itself and Ray's daemons."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,16 @@ def divide(config: Config, num_trials: int, nodes: tuple[Node, ...], executor: E
         packs = 0
     cpus = train.cpus_per_worker or widest(nodes, groups * train.num_workers, per_gpu)
     return Resources(concurrent, train.num_workers, cpus, per_gpu, nodes, packs)
+
+
+def head_problem(resources: Resources, head_bytes: float) -> str | None:
+    """Why a cluster's head cannot hold the processes of the trials that are under way at once, with the numbers, or None."""
+    most = int((head_bytes - DRIVER_BYTES) // TRIAL_BYTES)
+    if resources.concurrent <= most:
+        return None
+    needed = (DRIVER_BYTES + resources.concurrent * TRIAL_BYTES) / 1e9
+    have = f"{resources.concurrent} trials at a time need {needed:.0f} GB of memory on the head, which has {head_bytes / 1e9:.0f} GB"
+    return f"{have}; set sweep.max_concurrent={max(most, 1)}, or give the head more"
 
 
 def widest(nodes: tuple[Node, ...], num_workers: int, per_gpu: float) -> int:

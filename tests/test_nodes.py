@@ -19,6 +19,10 @@ import pytest
 from conftest import ROOT, Finished, environment
 from servers import BIN, end_all, mlflow_server
 
+from orchestrator import launch
+from orchestrator.errors import InputError
+from orchestrator.resources import Node, Resources
+
 FAST = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_health_check_period_ms": "1000",
@@ -139,6 +143,29 @@ def test_what_waits_for_room_says_for_what_and_gives_up_in_time(inside: Any, clu
         assert "for longer than cluster.wait_seconds=25" in done.result["error"]
         assert "Traceback" not in done.err
     finally:
+        ray.shutdown()
+
+
+def test_a_cluster_that_grows_is_planned_as_large_as_it_may_be(cluster: Any) -> None:
+    import ray
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import ClusterConfig
+
+    growing = ClusterConfig()
+    for name, cpus, gpus, most in (("head", 0, 0, 1), ("cpu", 8, 0, 2), ("gpu", 16, 4, 3)):
+        group = growing.node_group_configs.add()
+        group.name, group.max_count = name, most
+        group.resources["CPU"], group.resources["GPU"] = cpus, gpus
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="critical")
+    gcs = GcsClient(address=cluster.address)
+    try:
+        assert launch.nodes() == (Node(1),) * 3
+        gcs.report_cluster_config(growing.SerializeToString())
+        assert launch.nodes() == (Node(16, 4),) * 3 + (Node(8, 0),) * 2
+        with pytest.raises(InputError, match=r"10000 trials at a time need 2203 GB of memory on the head, .* sweep.max_concurrent=\d+"):
+            launch.check_head(Resources(10_000, 1, 1, 0, (Node(1),)))
+    finally:
+        gcs.report_cluster_config(ClusterConfig().SerializeToString())
         ray.shutdown()
 
 

@@ -72,6 +72,9 @@ def test_work_that_no_pod_holds_is_refused_before_anything_is_sent(kubernetes: A
     done = kubernetes("train.cpus_per_worker=8")
     assert done.code == 2
     assert "1 workers of 8 cores do not fit into 1 node of 4 CPU cores" in done.err
+    crowded = kubernetes("+sweep=lora", "sweep.num_trials=200", "cluster.workers=8", "cluster.worker_gpus=1")
+    assert crowded.code == 2
+    assert "128 trials at a time need 31 GB of memory on the head, which has 9 GB; set sweep.max_concurrent=25" in crowded.err
     assert not any(request.startswith("POST") and "rayjobs" in request for request in api.requests)
 
 
