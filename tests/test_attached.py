@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,8 +51,10 @@ def wire(head: str) -> Iterator[Wire]:
 def outside(toy: Path, tracking: str, storage: Path) -> Any:
     """The command on the user's machine, which has no base model, no token but the one given, and the data."""
 
-    def start(*arguments: str, token: str | None = TOKEN, address: str = "", module: str = "orchestrator") -> subprocess.Popen[str]:
-        known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))} | {"PYTHONPATH": str(ROOT)}
+    def start(
+        *arguments: str, token: str | None = TOKEN, address: str = "", module: str = "orchestrator", root: Path = ROOT
+    ) -> subprocess.Popen[str]:
+        known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))} | {"PYTHONPATH": str(root)}
         known |= {"RAY_AUTH_TOKEN": token} if token else {}
         known["HOME"] = str(storage)  # without the token that a developer may have in the home folder
         base = ["cluster=attached", f"cluster.address={address}", "model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128"]
@@ -144,6 +147,31 @@ def test_a_dry_run_is_the_clusters_own_plan(outside: Any, head: str) -> None:
     assert done.code == 0, done.err
     assert re.search(r"^plan    run-\w{6} · .* · attached$", done.out, re.MULTILINE)
     assert "every node reads it from the storage" in done.out
+
+
+def test_code_that_is_there_already_is_used_if_it_is_the_same(outside: Any, head: str, tmp_path: Path, storage: Path, toy: Path) -> None:
+    shared = storage / "toy"
+    shutil.copytree(toy, shared, dirs_exist_ok=True)
+    image = ("dry_run=true", "cluster.code=image", f"data.folder={shared}", "output=text")
+    same = finished(outside(*image, address=head))
+    assert same.code == 0, same.err
+    assert "what the image of" in same.err and "MiB" not in same.err
+    for part in ("orchestrator", "jobs", "conf", "data"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    (tmp_path / "jobs" / "mix.py").write_text((ROOT / "jobs" / "mix.py").read_text() + "# changed\n")
+    other = finished(outside(*image, address=head, root=tmp_path))
+    assert other.code == 2
+    assert re.search(
+        r"the cluster has the code of this project \w{12}, the machine that sent the command \w{12}; build the image", other.err
+    )
+
+
+def test_detached_the_command_returns_once_the_job_is_accepted(outside: Any, head: str) -> None:
+    done = finished(outside("dry_run=true", "cluster.detach=true", address=head))
+    name = re.search(r"^job     (\S+) on", done.err, re.MULTILINE)
+    assert done.code == 0 and done.out == "" and name
+    watched = finished(outside("watch", name[1], "--address", head, module="orchestrator.runs"))
+    assert watched.code == 0 and '"plan"' in watched.out
 
 
 def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any, wire: Wire, head: str, storage: Path) -> None:
