@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from jobs import store
 from jobs.config import Data
 from jobs.rows import EXTENSIONS, Row, read_rows
 from jobs.template import Template
@@ -70,6 +71,7 @@ def load_corpus(data: Data) -> Corpus:
     relative to the working directory. Raises ValueError with one line per problem.
     """
     problems: list[str] = []
+    data = store.localised(data)
     if data.sources and not any(source.weight for source in data.sources.values()):
         problems.append("data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
+
+from jobs import store
 
 
 def look(marker: str) -> tuple[bool, str]:
     """Whether this machine sees a file that another one has written, and this machine's Python version."""
-    return os.path.exists(marker), platform.python_version()
+    return store.exists(marker), platform.python_version()

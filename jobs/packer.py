@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from jobs import fetch
+from jobs import fetch, store
 from jobs.config import Assignment
 from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
@@ -57,7 +60,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from jobs.finetune import World
-    from jobs.pack.serve import Shelf, serve
+    from jobs.pack.serve import serve
 
     assignment: Assignment = settings["assignment"]
     number, context = settings["number"], ray.train.get_context()
@@ -70,13 +73,26 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
             return {}
         pack = open_pack(assignment, number, world, roster)
         if pack is not None:
-            shelf = Shelf(Path(assignment.storage), assignment.metric, assignment.maximise)
-            serve(pack, RosterDesk(roster, number, world), shelf)
+            with shelf_of(assignment) as shelf:
+                serve(pack, RosterDesk(roster, number, world), shelf)
     except (ValueError, MemoryError, OSError) as error:
         if world.size > 1 and not isinstance(error, ValueError):
             raise  # this worker alone has failed; returning would leave the others waiting for its gradients
         ray.get(roster.give_up.remote({"failure": str(error) or "out of memory"}))
     return {}
+
+
+@contextlib.contextmanager
+def shelf_of(assignment: Assignment) -> Iterator[Any]:
+    """Where this worker keeps checkpoints: in the storage's folder, or in one of its own that is copied to the storage's URI."""
+    from jobs.pack.serve import RemoteShelf, Shelf
+
+    rule = assignment.metric, assignment.maximise
+    if not store.is_uri(assignment.storage):
+        yield Shelf(Path(assignment.storage), *rule)
+        return
+    with tempfile.TemporaryDirectory(prefix="shelf-") as folder:
+        yield RemoteShelf(Path(folder), assignment.storage, *rule)
 
 
 def open_pack(assignment: Assignment, number: int, world: Any, roster: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from jobs import store
 from jobs.config import Assignment, with_point
 from jobs.roster import find_roster
 
@@ -60,7 +61,7 @@ def give_up(roster: Any, index: int, answer: dict[str, Any]) -> None:
 
 def existing(folder: str | None) -> str | None:
     """A checkpoint's folder if it is still there."""
-    return folder if folder and (Path(folder) / "state.pt").exists() else None
+    return folder if folder and store.exists(store.join(folder, "state.pt")) else None
 
 
 def report_with_pointer(answer: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from jobs import fetch
+from jobs import fetch, store
 from jobs.config import Assignment, BaseModel, Trial
 from jobs.evaluate import Judging, Verdict
 from jobs.roster import find_roster
@@ -203,4 +203,5 @@ def judge(sweep: str, label: str, trial: Trial, base: BaseModel, folder: str | N
     def tick(done: int, total: int) -> None:
         roster.post.remote(0, "judged", {"label": label, "done": done, "total": total})
 
-    return evaluate.judge(trial, fetch.at_hand(base, trial.model), folder, rule, tick)
+    trained = None if folder is None else store.get(folder)
+    return evaluate.judge(trial, fetch.at_hand(base, trial.model), trained, rule, tick)

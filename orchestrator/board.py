@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jobs import store
 from jobs.config import Assignment, BaseModel, Trial
 from orchestrator.journal import Journal, Record
 from orchestrator.plan import Plan
@@ -68,15 +69,20 @@ class Board:
         self.records.setdefault(index, Record(index)).point = point
         return trial
 
+    def place(self, *names: str) -> str:
+        """A place of this sweep in the storage: a folder, or a URI."""
+        if store.is_uri(self.config.storage):
+            return store.join(self.config.storage, "sweeps", self.plan.name, *names)
+        return store.join(str(self.journal.folder), *names)
+
     def assignment(self, trial: Trial) -> Assignment:
         """What the trial's processes need to know."""
         resources = self.plan.resources
-        storage = str(self.journal.folder / "train")
         return Assignment(
             sweep=self.plan.name,
             trial=trial,
             base=self.base,
-            storage=storage,
+            storage=self.place("train"),
             metric=self.metric,
             maximise=self.maximise,
             cpus=resources.cpus,

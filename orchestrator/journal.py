@@ -5,6 +5,7 @@ The journal is the truth that everything else is derived from: the tracking stor
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs import fetch, store
 from orchestrator.errors import InputError
 from orchestrator.space import Point
 
@@ -106,7 +108,9 @@ def sweep_folder(storage: str, name: str) -> Path:
 
 
 def storage_folder(storage: str) -> Path:
-    """The storage setting as an absolute path."""
+    """The storage setting as an absolute path; of an object store this machine's working copy, see mirror.py."""
+    if store.is_uri(storage):
+        return fetch.cache_folder() / "storage" / hashlib.sha256(storage.rstrip("/").encode()).hexdigest()[:12]
     return Path(os.path.expanduser(storage.removeprefix("file://"))).absolute()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from jobs import fetch
+from jobs import fetch, store
 from jobs.config import BaseModel
 from jobs.evaluate import Judging, Verdict
 from jobs.export import export
@@ -39,13 +39,13 @@ class Judgement:
         best = outcome["best"]
         trial = self.board.trial(best["trial"])
         trained = self.checkpoint(best["trial"], best["step"])
-        verdicts = self.judge({"base": None, f"trial {best['trial']}": str(trained)}, trial)
+        verdicts = self.judge({"base": None, f"trial {best['trial']}": trained}, trial)
         base, candidate = verdicts["base"], verdicts[f"trial {best['trial']}"]
         outcome["base"] = {"metrics": base.metrics()}
         best["metrics"] |= candidate.metrics()
         outcome["prompt"] = self.first_prompt(trial)
         folder = self.command.folder / "export"
-        export(trial, self.base, trained, candidate, folder)
+        export(trial, self.base, Path(store.get(trained)), candidate, folder)
         self.command.journal.append("report", trial=best["trial"], step=best["step"], metrics=candidate.metrics())
         renamed = {key.replace("test/", "base/"): value for key, value in base.metrics().items()}
         self.command.journal.append("metrics", trial=None, metrics=renamed | candidate.metrics())
@@ -54,12 +54,12 @@ class Judgement:
         except OrchestratorError as error:
             outcome["state"], outcome["error"] = "failed", f"not registered: {error}; the same command again registers it"
 
-    def checkpoint(self, index: int, step: int) -> Path:
-        """The folder of what a trial had learned at a step. Raises OrchestratorError when it is gone."""
-        found = Path(self.board.records[index].checkpoints.get(step, "")) / "model"
-        if not found.is_absolute() or not found.is_dir():
+    def checkpoint(self, index: int, step: int) -> str:
+        """The folder or URI of what a trial had learned at a step. Raises OrchestratorError when it is gone."""
+        found = self.board.records[index].checkpoints.get(step)
+        if found is None or not store.exists(store.join(found, "model")):
             raise OrchestratorError(f"the checkpoint of trial {index} at step {step} is gone; fresh=true trains it again")
-        return found
+        return store.join(found, "model")
 
     def first_prompt(self, trial: Any) -> str:
         """A test prompt to try the model with."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jobs import store
 from orchestrator import ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
@@ -107,7 +109,7 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         raise InputError(f"cluster.address=auto: RAY_ADDRESS={cluster}: {str(error).strip().splitlines()[0]}") from error
     try:
         silence()
-        check_nodes(storage_folder(config.storage), config.storage)
+        check_nodes(config.storage)
         yield nodes()
     finally:
         ray.shutdown()
@@ -149,32 +151,29 @@ def check_head(resources: Resources) -> None:
         raise InputError(problem)
 
 
-def check_nodes(folder: Path, storage: str) -> None:
-    """Raise InputError naming the nodes that do not see the storage folder, or that have another Python."""
+def check_nodes(storage: str) -> None:
+    """Raise InputError naming the nodes that do not see the storage, or that have another Python."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from jobs.node import look
 
-    marker = folder / f".seen-{uuid.uuid4().hex}"
+    place = storage if store.is_uri(storage) else str(storage_folder(storage))
+    marker = store.join(place, f".seen-{uuid.uuid4().hex}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+        leave(marker)
     except OSError as error:
-        raise InputError(
-            f"storage {storage} cannot be written on the head: {error.strerror}; choose another one: storage=FOLDER"
-        ) from error
+        why = error.strerror or str(error).splitlines()[0][:300]
+        raise InputError(f"storage {storage} cannot be written on the head: {why}; choose another one: storage=FOLDER") from error
     try:
         probe, alive = ray.remote(look), {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         placed = {id: probe.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)) for id in alive}
-        answers = dict(
-            zip(alive.values(), ray.get([task.remote(str(marker)) for task in placed.values()], timeout=PROBE_SECONDS), strict=True)
-        )
+        answers = dict(zip(alive.values(), ray.get([task.remote(marker) for task in placed.values()], timeout=PROBE_SECONDS), strict=True))
     except RayError as error:
         raise InputError(f"a node of the cluster cannot run this project's code: {str(error).strip().splitlines()[-1]}") from error
     finally:
-        marker.unlink(missing_ok=True)
+        store.remove(marker) if store.is_uri(marker) else Path(marker).unlink(missing_ok=True)
     blind = [address for address, (seen, _) in answers.items() if not seen]
     if blind:
         shared = "mount the same folder there, or choose one that every node sees: storage=/mnt/shared/outputs"
@@ -186,6 +185,16 @@ def check_nodes(folder: Path, storage: str) -> None:
         raise InputError(
             f"the nodes have different versions of Python: the head {platform.python_version()}, {', '.join(sorted(other)[:5])}"
         )
+
+
+def leave(marker: str) -> None:
+    """Write an empty file for others to see. Raises OSError."""
+    if store.is_uri(marker):
+        with tempfile.NamedTemporaryFile() as empty:
+            store.put(Path(empty.name), marker)
+    else:
+        Path(marker).parent.mkdir(parents=True, exist_ok=True)
+        Path(marker).touch()
 
 
 def quiet() -> None:

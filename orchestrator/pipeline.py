@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs import fetch
+from jobs import fetch, store
 from jobs.config import BaseModel
-from orchestrator import launch, provenance, report, result, sharing, tracking
+from orchestrator import launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
@@ -38,11 +38,13 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             show_plan(planning.make(config, nodes))
             return 0
         held.enter_context(locked(config.storage))
+        held.enter_context(mirror.kept(config.storage))
         config = config if nodes is None else sharing.publish(config)
         plan = prepared(config, nodes)
         folder = sweep_folder(config.storage, plan.name)
         if config.fresh:
             forget(folder, os.environ.get(SUBMISSION))
+            mirror.forget(config.storage, plan.name, folder)
         command = Command(config, composed, overrides, plan, folder, began)
         kept = command.kept_result()
         outcome = command.show_again(kept) if kept else command.work()
@@ -134,6 +136,8 @@ class Command:
 
     def check_disk(self) -> None:
         """Raise InputError when the checkpoints would fill the disk."""
+        if store.is_uri(self.config.storage):
+            return
         needed = disk_bytes(self.config, self.base, self.plan.num_trials)
         free = shutil.disk_usage(storage_folder(self.config.storage)).free
         if free < needed:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import Any
 
 import ray
 from ray.tune import Callback
 
+from jobs import store
 from jobs.config import Assignment
 from jobs.roster import free
 from orchestrator.board import Board
@@ -56,9 +56,12 @@ class Recorder(Callback):
         if step not in record.reports:
             metrics = {key: float(value) for key, value in result.items() if "/" in key and isinstance(value, int | float)}
             record.reports[step] = metrics
-            if result.get("checkpoint_path"):
-                record.checkpoints[step] = result["checkpoint_path"]
-            self.board.journal.append("report", trial=index, step=step, metrics=metrics, checkpoint=result.get("checkpoint_path"))
+            checkpoint = result.get("checkpoint_path")
+            if checkpoint and store.is_uri(self.board.config.storage) and not store.is_uri(checkpoint):
+                checkpoint = f"{self.board.config.storage.partition('://')[0]}://{checkpoint}"  # Ray Train leaves the scheme out
+            if checkpoint:
+                record.checkpoints[step] = checkpoint
+            self.board.journal.append("report", trial=index, step=step, metrics=metrics, checkpoint=checkpoint)
         self.board.screen.rung(index, step, record.reports[step])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -98,7 +101,7 @@ class Recorder(Callback):
         ranked = [(rank, index) for index in ended if (rank := self.board.rank(self.board.records[index])) is not None]
         self.kept = {present, max(ranked)[1]} if ranked else {present}
         for index in ended - self.kept:
-            shutil.rmtree(self.board.journal.folder / "train" / f"trial-{index:03d}", ignore_errors=True)
+            store.remove(self.board.place("train", f"trial-{index:03d}"))
 
     def release(self, index: int) -> None:
         """Have the trial's placement group removed once its own processes are gone: a living controller would ask for a new one."""

@@ -12,6 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
+from jobs import store
 from jobs.config import BaseModel, Data
 from orchestrator.config import Config
 from orchestrator.journal import storage_folder
@@ -42,7 +43,7 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
     """Why sweeps cannot be kept where the storage setting says, as far as this machine can tell."""
     storage, remote = config.storage, config.cluster.kind != "local"
     if re.match(r"\w[\w+.-]*:/", storage) and not storage.startswith("file://"):
-        return [("storage", f'"{storage}" is neither a folder nor a file:// URI')]
+        return uri_problems(config)
     if config.cluster.kind == "kuberay" and config.cluster.ray_cluster is None:
         return []  # below the mount of the claim: kuberay/check.py
     if remote and not os.path.isabs(storage.removeprefix("file://")):
@@ -51,6 +52,16 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
         return []  # this machine need not see it
     problem = unusable(storage_folder(storage), writing=config.job.kind == "train")
     return [("storage", f"{storage} {problem}; choose another one: storage=FOLDER")] if problem else []
+
+
+def uri_problems(config: Config) -> list[tuple[str, str]]:
+    """Why an object store cannot be the storage."""
+    storage, schemes = config.storage, ", ".join(store.SCHEMES)
+    if not re.fullmatch(rf"({'|'.join(store.SCHEMES)})://[^/\s]+(/[^\s]*)?", storage):
+        return [("storage", f'"{storage}" is neither a folder nor a URI such as s3://BUCKET/PREFIX (schemes: file, {schemes})')]
+    if config.cluster.kind == "local" and (config.tracking.uri or "sqlite:").startswith("sqlite:"):
+        return [("tracking.uri", f"with storage={storage} it must be a server: SQLite needs a folder")]
+    return []
 
 
 def inside(config: Config) -> bool:
@@ -71,7 +82,8 @@ def unusable(folder: Path, writing: bool) -> str | None:
 
 def use_shared_cache(config: Config) -> None:
     """Keep base models in the storage, where every node finds them, unless the image or the user has named another cache."""
-    os.environ.setdefault("ORCHESTRATOR_CACHE", str(storage_folder(config.storage) / "cache"))
+    if not store.is_uri(config.storage):
+        os.environ.setdefault("ORCHESTRATOR_CACHE", str(storage_folder(config.storage) / "cache"))
 
 
 def publish(config: Config) -> Config:
@@ -81,7 +93,13 @@ def publish(config: Config) -> Config:
     def moved(path: str | None) -> str | None:
         if path is None or Path(path).is_relative_to(storage) or not os.path.exists(path):
             return path
-        return str(copied(Path(path), storage / "data"))
+        target = copied(Path(path), storage / "data")
+        if not store.is_uri(config.storage):
+            return str(target)
+        there = store.join(config.storage, str(target.relative_to(storage)))
+        if not store.exists(there):
+            store.put(target, there)
+        return there
 
     sources = {name: dataclasses.replace(source, path=moved(source.path)) for name, source in data.sources.items()}
     shared: Data = dataclasses.replace(data, folder=moved(data.folder), valid=moved(data.valid), test=moved(data.test), sources=sources)
@@ -111,4 +129,5 @@ def notes(config: Config, base: BaseModel | None) -> list[str]:
     where = Path(base.path) if base is not None else storage
     read = "every node reads it from the storage" if where.is_relative_to(storage) else "a node without it fetches it once, into its cache"
     at = f" at {where}" if base is not None else ""
-    return [f"base model{at}: {read}", f"data: copied to {storage / 'data'}, where every node reads it"]
+    data = store.join(config.storage if store.is_uri(config.storage) else str(storage), "data")
+    return [f"base model{at}: {read}", f"data: copied to {data}, from where every node reads it"]

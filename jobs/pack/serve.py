@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from jobs import store
 from jobs.config import Train
 from jobs.pack.engine import Pack
 from jobs.seats import Boundary, Seat
@@ -77,6 +78,25 @@ class Shelf:
         return None if value is None or value != value else value if self.maximise else -value
 
 
+class RemoteShelf(Shelf):
+    """A shelf of this process whose content is copied to an object store; what a former process left there is not touched."""
+
+    def __init__(self, folder: Path, place: str, metric: str, maximise: bool) -> None:
+        super().__init__(folder, metric, maximise)
+        self.place = place
+        self.copied: dict[Path, str] = {}
+
+    def put(self, pack: Pack, index: int, report: dict[str, Any] | None) -> str:
+        """See Shelf; returns the URI. Raises OSError when the store does not take it."""
+        own = Path(super().put(pack, index, report))
+        there = store.join(self.place, own.parent.name, own.name)
+        store.put(own, there)
+        self.copied[own] = there
+        for gone in [folder for folder in self.copied if not folder.exists()]:
+            store.remove(self.copied.pop(gone))
+        return there
+
+
 def next_rung(step: int, train: Train) -> int:
     """The step at which a trial that has done `step` steps is evaluated next."""
     return min((step // train.eval_every + 1) * train.eval_every, train.steps)
@@ -117,7 +137,7 @@ def seat(pack: Pack, company: list[Seat], seated: dict[int, int]) -> dict[int, s
     for place in company:
         if place.index not in seated:
             try:
-                pack.join(place.index, place.trial, Path(place.checkpoint) if place.checkpoint else None)
+                pack.join(place.index, place.trial, Path(store.get(place.checkpoint)) if place.checkpoint else None)
             except ValueError as error:
                 failures[place.index] = str(error)
             seated[place.index] = place.ticket

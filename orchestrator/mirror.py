@@ -1,0 +1,142 @@
+"""A storage in an object store: this machine works in a folder of its own, which is brought up to date before and copied back all along.
+
+Owns what is mirrored (journals and small files; checkpoints and data go to the store directly, see jobs/store.py), who may write, and how
+often. A head that is lost loses at most the events of the last seconds: the trials' checkpoints are there, so little is trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobs import store
+from orchestrator.errors import InputError
+from orchestrator.journal import storage_folder
+
+PUSH_SECONDS = 5.0
+BEAT_SECONDS = 20.0
+STALE_SECONDS = 90.0
+"""After so long without a sign of life its owner counts as dead."""
+JOURNAL = "journal.jsonl"
+SMALL = (JOURNAL, "result.json", "tracking.json", "tracking-refused.jsonl", "config.yaml", ".submission", "rates.json", "base-scores.json")
+OWNER = "owner.json"
+
+
+@contextmanager
+def kept(storage: str) -> Iterator[None]:
+    """Hold an object store's storage alone and keep it in step with this machine's folder; nothing for a storage that is a folder.
+
+    Raises InputError when it cannot be read or written, or when another command uses it.
+    """
+    if not store.is_uri(storage):
+        yield
+        return
+    try:
+        mirror = Mirror(storage)
+        mirror.claim()
+        mirror.pull()
+    except OSError as error:
+        raise InputError(
+            f"storage {storage} cannot be used: {str(error).splitlines()[0][:300]}; check its name and your credentials"
+        ) from error
+    thread = threading.Thread(target=mirror.loop, name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        mirror.ended.set()
+        thread.join(60)
+        mirror.push()
+        mirror.release()
+
+
+def forget(storage: str, name: str, folder: Path) -> None:
+    """Remove a sweep over there too, unless it was kept here for an earlier attempt of the same submission."""
+    if store.is_uri(storage) and not (folder / JOURNAL).exists():
+        store.remove(store.join(storage, "sweeps", name))
+
+
+def stamp(file: Path) -> tuple[int, int]:
+    """What changes when a file does."""
+    return file.stat().st_size, file.stat().st_mtime_ns
+
+
+class Mirror:
+    """The small files of one storage, here and there."""
+
+    def __init__(self, storage: str) -> None:
+        self.storage, self.folder, self.id = storage, storage_folder(storage), uuid.uuid4().hex
+        self.pushed: dict[Path, tuple[int, int]] = {}
+        self.ended, self.beaten = threading.Event(), 0.0
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def claim(self) -> None:
+        """Write down that this command uses the storage. Raises InputError when another one does."""
+        there = self.read(OWNER)
+        if there is not None:
+            owner = json.loads(there)
+            if time.time() - owner["t"] < STALE_SECONDS:
+                raise InputError(f"storage {self.storage} is in use by {owner['who']}; wait for it to end, or use another one: storage=URI")
+        self.beat()
+
+    def beat(self) -> None:
+        """A sign of life."""
+        who = f"process {os.getpid()} on {os.uname().nodename}"
+        (self.folder / OWNER).write_text(json.dumps({"id": self.id, "who": who, "t": time.time()}), encoding="utf-8")
+        store.put(self.folder / OWNER, store.join(self.storage, OWNER))
+        self.beaten = time.monotonic()
+
+    def release(self) -> None:
+        """Let others use the storage."""
+        store.remove(store.join(self.storage, OWNER))
+
+    def read(self, name: str) -> str | None:
+        """A file's text over there, or None."""
+        system, path = store.opened(store.join(self.storage, name))
+        if not store.listing(system, path):
+            return None
+        with system.open_input_stream(path) as stream:
+            return stream.read().decode()
+
+    def pull(self) -> None:
+        """Fetch what is over there, which is the truth; only a journal that has grown here since the last push is kept."""
+        system, root = store.opened(self.storage)
+        files = {self.folder / os.path.relpath(info.path, root): info.path for info in store.listing(system, root)}
+        present = {own.parent.name for own in files if own.name == JOURNAL}
+        for folder in self.folder.glob("sweeps/*"):
+            if folder.name not in present:
+                shutil.rmtree(folder)
+        for own, path in files.items():
+            if own.name not in SMALL or "train" in own.relative_to(self.folder).parts:
+                continue
+            with system.open_input_stream(path) as stream:
+                there = stream.read()
+            if own.name != JOURNAL or not own.exists() or not own.read_bytes().startswith(there):
+                own.parent.mkdir(parents=True, exist_ok=True)
+                own.write_bytes(there)
+                self.pushed[own] = stamp(own)
+
+    def push(self) -> None:
+        """Copy what has changed here."""
+        for file in [file for name in SMALL for file in (*self.folder.glob(name), *self.folder.glob(f"sweeps/*/{name}"))]:
+            now = stamp(file)
+            if self.pushed.get(file) != now:
+                store.put(file, store.join(self.storage, str(file.relative_to(self.folder))))
+                self.pushed[file] = now
+
+    def loop(self) -> None:
+        """Until the end; a store that does not answer is tried again."""
+        while not self.ended.wait(PUSH_SECONDS):
+            try:
+                self.push()
+                if time.monotonic() - self.beaten > BEAT_SECONDS:
+                    self.beat()
+            except OSError:
+                continue
