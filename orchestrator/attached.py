@@ -100,7 +100,7 @@ class Head:
         if not found:
             known = ", ".join(sorted({str((job.metadata or {}).get("sweep")) for job in jobs})) or "none"
             raise InputError(f"{self.where}: no sweep {name}; what it has: {known}")
-        return found[0]
+        return next((job for job in found if not job.status.is_terminal()), found[0])
 
 
 def unreachable(error: Exception) -> str:
@@ -115,6 +115,9 @@ def unreachable(error: Exception) -> str:
         "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted",
         "WRONG_VERSION_NUMBER": "it does not speak https",
         "Invalid URL": "not an address",
+        "Failed to parse": "not an address",
+        "Invalid header": "the token holds characters that cannot be sent",
+        "header value": "the token holds characters that cannot be sent",
     }
     return next((meaning for sign, meaning in meanings.items() if sign in text), "the connection broke")
 
@@ -144,8 +147,9 @@ def run(config: Config, submission: Submission, config_dir: str | None = None) -
         arguments, environment = luggage(config, submission, Path(folder), config_dir)
         running = [job for job in head.jobs() if (job.metadata or {}).get("key") == submission.key and not job.status.is_terminal()]
         if running:
-            say(f"job     {running[0].submission_id} runs already; this follows it")
-            return follow(head, running[0].submission_id)
+            name = running[0].submission_id
+            say(f"job     {name} runs already; {come_back(head, name) if config.cluster.detach else 'this follows it'}")
+            return 0 if config.cluster.detach else follow(head, name)
         name = job_name(submission)
         environment["env_vars"] |= {SUBMISSION: name, EXPECTED: expected(config.cluster), TYPED: submission.typed}
         accepted = post(head, name, submission.command(arguments), environment, submission)

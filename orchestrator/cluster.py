@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
+from dataclasses import MISSING, field, fields
 from typing import Literal
 
 from jobs.config import config, require
 
 LABEL = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 """A DNS label (RFC 1035) as Kubernetes takes it for names."""
+NAMESPACE = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+"""Names that may begin with a digit, and those that may hold dots (RFC 1123)."""
 QUANTITY = r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|K|M|G|T)?"
 """An amount of memory as Kubernetes writes it."""
 DAY_SECONDS = 86400
+
+
+KINDS = {
+    "local": ("num_cpus", "num_gpus"),
+    "attached": ("address", "token_file", "code", "detach", "wait_seconds"),
+}
+"""Settings that have a meaning for a kind of cluster; all others are kuberay's."""
 
 
 @config
@@ -83,7 +93,8 @@ class Cluster:
     def __post_init__(self) -> None:
         least = {"workers": 0, "worker_cpus": 1, "worker_gpus": 0, "spot_workers": 0, "head_cpus": 1, "retries": 0}
         least |= {"active_deadline_seconds": 60, "ttl_seconds": 0, "wait_seconds": 1}
-        labels = ("namespace", "ray_cluster", "claim", "queue", "priority", "service_account", "token_secret")
+        labels = {"namespace": NAMESPACE, "ray_cluster": LABEL}
+        labels |= dict.fromkeys(("claim", "queue", "priority", "service_account", "token_secret"), SUBDOMAIN)
         amounts = ("worker_memory", "head_memory", "shm_memory")
         require(
             (self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus must be at least 1, got {self.num_cpus}"),
@@ -93,9 +104,9 @@ class Cluster:
                 for name, low in least.items()
             ),
             *(
-                (re.fullmatch(LABEL, value) is not None, f"cluster.{name} must be lower-case letters, digits and '-', got {value!r}")
-                for name in labels
-                if (value := getattr(self, name)) is not None
+                (re.fullmatch(form, value) is not None, f"cluster.{name} must be a name of Kubernetes, such as my-{name}, got {value!r}")
+                for name, form in labels.items()
+                if (value := getattr(self, name)) not in (None, "???")
             ),
             *(
                 (re.fullmatch(QUANTITY, getattr(self, name)) is not None, f"cluster.{name} must be like 16Gi, got {getattr(self, name)!r}")
@@ -106,3 +117,17 @@ class Cluster:
                 for name in ("folder", "mount")
             ),
         )
+
+    def misplaced(self) -> list[tuple[str, str]]:
+        """Settings that were given and belong to another kind of cluster, as (dotted path, message) pairs: the work would run elsewhere."""
+        own = set(KINDS.get(self.kind, ()))
+        if self.kind == "kuberay":
+            own = {entry.name for entry in fields(self)} - {*KINDS["local"], "address"} | {"detach", "wait_seconds"}
+            own -= set() if self.ray_cluster is not None else {"token_file", "code"}
+        found = []
+        for entry in fields(self):
+            default = entry.default if entry.default is not MISSING else entry.default_factory()  # type: ignore[misc]
+            if entry.name != "kind" and entry.name not in own and getattr(self, entry.name) != default:
+                kind = next((kind for kind, names in KINDS.items() if entry.name in names), "kuberay")
+                found.append((f"cluster.{entry.name}", f"belongs to cluster={kind}, and this is cluster={self.kind}; leave one out"))
+        return found

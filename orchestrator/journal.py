@@ -115,18 +115,21 @@ def storage_folder(storage: str) -> Path:
 
 
 @contextmanager
-def locked(storage: str) -> Iterator[None]:
-    """Hold the store alone. Raises InputError naming the other process when someone else holds it. The lock dies with its process."""
+def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
+    """Hold the store alone, or one sweep of a store that several commands share. Raises InputError naming the other process when someone
+    else holds it. The lock dies with its process.
+    """
     from filelock import FileLock, Timeout
 
-    folder = storage_folder(storage)
+    folder = lock_folder(storage_folder(storage), sweep)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
     except Timeout:
         owner = read_text(folder / ".owner") or "another process"
-        raise InputError(f"storage {storage} is in use by {owner}; wait for it to end, or use another one: storage=FOLDER") from None
+        what = f"storage {storage}" if sweep is None else f"sweep {sweep} of storage {storage}"
+        raise InputError(f"{what} is in use by {owner}; wait for it to end, or use another one: storage=FOLDER") from None
     except OSError as error:
         raise InputError(f"storage {storage} cannot be written: {error.strerror or error}; choose another one: storage=FOLDER") from error
     (folder / ".owner").write_text(f"process {os.getpid()} on {os.uname().nodename}, started {time.strftime('%H:%M:%S')}", encoding="utf-8")
@@ -137,10 +140,16 @@ def locked(storage: str) -> Iterator[None]:
         lock.release()
 
 
-def held_by(folder: Path) -> str | None:
-    """Who holds a storage folder now, as `locked` has written it; None when nobody does."""
+def lock_folder(folder: Path, sweep: str | None) -> Path:
+    """Where the lock of a storage folder, or of one of its sweeps, lies."""
+    return folder if sweep is None else folder / "locks" / sweep
+
+
+def held_by(storage: Path, sweep: str | None = None) -> str | None:
+    """Who holds a storage folder or one of its sweeps now, as `locked` has written it; None when nobody does."""
     from filelock import FileLock, Timeout
 
+    folder = lock_folder(storage, sweep)
     if not (folder / ".lock").exists():
         return None
     lock = FileLock(folder / ".lock")

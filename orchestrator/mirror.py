@@ -26,20 +26,19 @@ STALE_SECONDS = 90.0
 """After so long without a sign of life its owner counts as dead."""
 JOURNAL = "journal.jsonl"
 SMALL = (JOURNAL, "result.json", "tracking.json", "tracking-refused.jsonl", "config.yaml", ".submission", "rates.json", "base-scores.json")
-OWNER = "owner.json"
 
 
 @contextmanager
-def kept(storage: str) -> Iterator[None]:
-    """Hold an object store's storage alone and keep it in step with this machine's folder; nothing for a storage that is a folder.
+def kept(storage: str, sweep: str) -> Iterator[None]:
+    """Hold a sweep of an object store alone and keep it in step with this machine's folder; nothing for a storage that is a folder.
 
-    Raises InputError when it cannot be read or written, or when another command uses it.
+    Raises InputError when it cannot be read or written, or when another command works on the sweep.
     """
     if not store.is_uri(storage):
         yield
         return
     try:
-        mirror = Mirror(storage)
+        mirror = Mirror(storage, sweep)
         mirror.claim()
         mirror.pull()
     except OSError as error:
@@ -69,33 +68,36 @@ def stamp(file: Path) -> tuple[int, int]:
 
 
 class Mirror:
-    """The small files of one storage, here and there."""
+    """The small files of one sweep and of its storage, here and there."""
 
-    def __init__(self, storage: str) -> None:
-        self.storage, self.folder, self.id = storage, storage_folder(storage), uuid.uuid4().hex
+    def __init__(self, storage: str, sweep: str) -> None:
+        self.storage, self.sweep, self.folder, self.id = storage, sweep, storage_folder(storage), uuid.uuid4().hex
+        self.owner = f"owners/{sweep}.json"
         self.pushed: dict[Path, tuple[int, int]] = {}
         self.ended, self.beaten = threading.Event(), 0.0
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def claim(self) -> None:
         """Write down that this command uses the storage. Raises InputError when another one does."""
-        there = self.read(OWNER)
+        there = self.read(self.owner)
         if there is not None:
             owner = json.loads(there)
             if time.time() - owner["t"] < STALE_SECONDS:
-                raise InputError(f"storage {self.storage} is in use by {owner['who']}; wait for it to end, or use another one: storage=URI")
+                raise InputError(f"sweep {self.sweep} of storage {self.storage} is in use by {owner['who']}; wait for it to end")
         self.beat()
 
     def beat(self) -> None:
         """A sign of life."""
         who = f"process {os.getpid()} on {os.uname().nodename}"
-        (self.folder / OWNER).write_text(json.dumps({"id": self.id, "who": who, "t": time.time()}), encoding="utf-8")
-        store.put(self.folder / OWNER, store.join(self.storage, OWNER))
+        own = self.folder / self.owner
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text(json.dumps({"id": self.id, "who": who, "t": time.time()}), encoding="utf-8")
+        store.put(own, store.join(self.storage, self.owner))
         self.beaten = time.monotonic()
 
     def release(self) -> None:
         """Let others use the storage."""
-        store.remove(store.join(self.storage, OWNER))
+        store.remove(store.join(self.storage, self.owner))
 
     def read(self, name: str) -> str | None:
         """A file's text over there, or None."""
@@ -108,14 +110,13 @@ class Mirror:
     def pull(self) -> None:
         """Fetch what is over there, which is the truth; only a journal that has grown here since the last push is kept."""
         system, root = store.opened(self.storage)
-        files = {self.folder / os.path.relpath(info.path, root): info.path for info in store.listing(system, root)}
-        present = {own.parent.name for own in files if own.name == JOURNAL}
-        for folder in self.folder.glob("sweeps/*"):
-            if folder.name not in present:
-                shutil.rmtree(folder)
+        mine = self.folder / "sweeps" / self.sweep
+        files = {self.folder / name: f"{root.rstrip('/')}/{name}" for name in SMALL}
+        files |= {mine / name: f"{root.rstrip('/')}/sweeps/{self.sweep}/{name}" for name in SMALL}
+        files = {own: path for own, path in files.items() if store.listing(system, path)}
+        if mine / JOURNAL not in files:
+            shutil.rmtree(mine, ignore_errors=True)
         for own, path in files.items():
-            if own.name not in SMALL or "train" in own.relative_to(self.folder).parts:
-                continue
             with system.open_input_stream(path) as stream:
                 there = stream.read()
             if own.name != JOURNAL or not own.exists() or not own.read_bytes().startswith(there):
@@ -125,7 +126,7 @@ class Mirror:
 
     def push(self) -> None:
         """Copy what has changed here."""
-        for file in [file for name in SMALL for file in (*self.folder.glob(name), *self.folder.glob(f"sweeps/*/{name}"))]:
+        for file in [file for name in SMALL for file in (*self.folder.glob(name), *self.folder.glob(f"sweeps/{self.sweep}/{name}"))]:
             now = stamp(file)
             if self.pushed.get(file) != now:
                 store.put(file, store.join(self.storage, str(file.relative_to(self.folder))))

@@ -37,10 +37,14 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         if config.dry_run:
             show_plan(planning.make(config, nodes))
             return 0
-        held.enter_context(locked(config.storage))
-        held.enter_context(mirror.kept(config.storage))
+        shared = nodes is not None or store.is_uri(config.storage)
+        if not shared:
+            held.enter_context(locked(config.storage))
         config = config if nodes is None else sharing.publish(config)
         plan = prepared(config, nodes)
+        if shared:
+            held.enter_context(locked(config.storage, plan.name))
+            held.enter_context(mirror.kept(config.storage, plan.name))
         folder = sweep_folder(config.storage, plan.name)
         if config.fresh:
             forget(folder, os.environ.get(SUBMISSION))

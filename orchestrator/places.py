@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from orchestrator.journal import Journal, Record, held_by, read_text, storage_fo
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.5
 NUM_LOG_LINES = 20
+LIVE = ("queued", "starting", "running")
+"""States of a RayJob that still does something, or will."""
 
 
 class InStorage:
@@ -33,6 +36,10 @@ class InStorage:
         """See runs.Place."""
         found = [self.record(file.parent) for file in self.folder.glob("sweeps/*/journal.jsonl")]
         return sorted(found, key=lambda record: -(record["started"] or 0))
+
+    def owner(self, name: str) -> str | None:
+        """Who works on a sweep, or on all of this storage."""
+        return held_by(self.folder) or held_by(self.folder, name)
 
     def sweep(self, name: str) -> Path:
         """The folder of a sweep."""
@@ -51,7 +58,7 @@ class InStorage:
             elif event["kind"] == "sweep_end":
                 ends.append((event["t"] / 1000, event["state"], event.get("error")))
         over = bool(ends) and len(ends) >= len(starts)
-        state = ends[-1][1] if over else "running" if held_by(self.folder) else "died"
+        state = ends[-1][1] if over else "running" if self.owner(folder.name) else "died"
         records = Journal(folder).records()
         done = sum(record.state in ("finished", "stopped", "failed") for record in records.values())
         kept = json.loads(read_text(folder / "result.json") or "{}")
@@ -59,7 +66,7 @@ class InStorage:
         return {
             "name": folder.name,
             "state": state,
-            "trials": f"{done}/{total}",
+            "trials": None if total is None else f"{done}/{total}",
             "best": None if best is None else f"test/exact_match {best:.3f}",
             "started": starts[0] if starts else None,
             "ended": ends[-1][0] if over else None,
@@ -92,13 +99,13 @@ class InStorage:
         """See runs.Place."""
         if self.record(self.sweep(name))["state"] != "running":
             return f"{name} does not run"
-        owner = held_by(self.folder) or ""
+        owner = self.owner(name) or ""
         found = re.match(r"process (\d+)(?: on (\S+?))?,", owner)
         if found is None or (found[2] and found[2] != os.uname().nodename):
             raise InputError(f"{name} is run by {owner}: stop it there, with kill -INT")
         os.kill(int(found[1]), signal.SIGINT)
         deadline = time.monotonic() + STOP_SECONDS
-        while held_by(self.folder):
+        while self.owner(name):
             if time.monotonic() > deadline:
                 raise OrchestratorError(f"{name} was asked to stop and has not ended within {STOP_SECONDS:g} s ({owner})")
             time.sleep(POLL_SECONDS)
@@ -146,9 +153,10 @@ class OnCluster:
 
     def record(self, job: Any) -> dict[str, Any]:
         """A job in the terms of runs.COLUMNS."""
+        state = str(job.status.value).lower()
         return {
             "name": job.submission_id,
-            "state": str(job.status.value).lower(),
+            "state": {"succeeded": "finished", "pending": "starting"}.get(state, state),
             "trials": None,
             "best": None,
             "started": job.start_time / 1000 if job.start_time else None,
@@ -209,8 +217,9 @@ class OnKubernetes:
 
     def record(self, entry: Any) -> dict[str, Any]:
         """A RayJob in the terms of runs.COLUMNS."""
-        told = {key: getattr(entry, key) for key in ("name", "state", "started", "ended", "where", "sweep")}
-        return told | {"trials": None, "best": None, "error": entry.reason}
+        told = {key: getattr(entry, key) for key in ("name", "state", "where", "sweep")}
+        times = {"started": moment(entry.started), "ended": moment(entry.ended)}
+        return told | times | {"trials": None, "best": None, "command": None, "error": entry.reason}
 
     def show(self, name: str) -> dict[str, Any]:
         """See runs.Place."""
@@ -234,4 +243,13 @@ class OnKubernetes:
         """See runs.Place."""
         from orchestrator.kuberay import submit
 
-        return submit.delete(self.cluster, name)
+        found = submit.show(self.cluster, name)
+        if found["state"] in LIVE:
+            stop = f"python -m orchestrator.runs stop {name} --namespace {self.cluster.namespace}"
+            raise InputError(f"{found['name']} is {found['state']}; stop it first: {stop}")
+        return submit.delete(self.cluster, found["name"])
+
+
+def moment(text: str | None) -> float | None:
+    """A time of Kubernetes, in UTC, as seconds since the epoch."""
+    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -89,4 +89,5 @@ def data_paths(data: Data) -> list[str]:
 def submission(config: Config, arguments: list[str], typed: list[str], plan: Plan | None) -> Submission:
     """What is sent."""
     sweep = plan.name if plan is not None else config.sweep.name if config.job.kind == "train" else config.job.kind
+    sweep = f"plan-of-{sweep}" if config.dry_run else sweep  # not to be taken for the sweep itself
     return Submission(sweep, arguments, shlex.join(typed))

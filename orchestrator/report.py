@@ -110,7 +110,7 @@ def source_lines(plan: Plan) -> list[str]:
     for name, share in plan.sources.items():
         about = "" if share.exact else "about "
         counted = f"{about}{share.answer_tokens or 0:,} supervised tokens"
-        tokens = "supervised tokens: run make setup first" if share.answer_tokens is None else counted
+        tokens = f"supervised tokens: run {setup(plan)} first" if share.answer_tokens is None else counted
         lines.append(f"{name}: {plural(share.rows, 'row')}, {tokens}, {share.share:.0%} of what is drawn")
     return lines
 
@@ -138,7 +138,7 @@ def search_line(plan: Plan) -> str:
 def time_line(plan: Plan) -> str:
     """The estimate and its origin."""
     if plan.estimate is None:
-        return "unknown before the base model is here: run make setup first"
+        return f"unknown before the base model is here: run {setup(plan)} first"
     return f"about {duration(plan.estimate.seconds)}, from {plan.estimate.origin}"
 
 
@@ -158,7 +158,12 @@ def missing_lines(plan: Plan) -> list[tuple[str, str]]:
     """Which numbers need the base model."""
     if plan.base is not None:
         return []
-    return [("missing", f"supervised tokens, the example and the time need {plan.config.model.name}: run make setup first (or job=setup)")]
+    return [("missing", f"supervised tokens, the example and the time need {plan.config.model.name}: run {setup(plan)} first")]
+
+
+def setup(plan: Plan) -> str:
+    """What puts the base model where the work runs."""
+    return "make setup (or job=setup)" if plan.config.cluster.kind == "local" else "the same command with job=setup"
 
 
 def point_text(plan: Plan, index: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from typing import Any, Protocol
@@ -56,11 +57,15 @@ def main(arguments: list[str]) -> int:
         else:
             said = getattr(place, asked.command)(asked.name)
             print(json.dumps({"name": asked.name, "done": said}) if asked.json else said)
+        sys.stdout.flush()
     except OrchestratorError as error:
         report.error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
+        return 1
     return 0
 
 
@@ -76,6 +81,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--namespace", help="of RayJobs on Kubernetes")
     parser.add_argument("--context", help="context of the kubeconfig")
     asked = parser.parse_args(arguments)
+    empty = [flag for flag in ("storage", "address", "namespace", "token_file", "context") if getattr(asked, flag) == ""]
+    if empty:
+        parser.error(f"--{empty[0].replace('_', '-')} is empty")
+    if asked.token_file is not None and asked.address is None:
+        parser.error("--token-file is for a running Ray cluster: give its --address too")
+    if asked.context is not None and asked.namespace is None:
+        parser.error("--context is for Kubernetes: give the --namespace too")
     if (asked.command == "list") != (asked.name is None):
         parser.error(f"{asked.command} takes {'no name' if asked.command == 'list' else 'the name of a sweep: see list'}")
     if asked.address and asked.namespace:
@@ -119,10 +131,11 @@ def table(records: list[dict[str, Any]]) -> str:
 
 def details(record: dict[str, Any]) -> str:
     """A record, one line per aspect, then whatever it has of tables and logs."""
-    lines = [f"{key:<9}{shown(value)}" for key, value in record.items() if not isinstance(value, list)]
+    width = max(map(len, record)) + 2
+    lines = [f"{key:<{width}}{shown(value)}" for key, value in record.items() if not isinstance(value, list | dict)]
     for key, value in record.items():
-        if isinstance(value, list):
-            lines += [f"{key:<9}{item}" for item in value]
+        items = [f"{name} {of}" for name, of in value.items()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        lines += [f"{key:<{width}}{item}" for item in items]
     return "\n".join(lines)
 
 

@@ -14,15 +14,22 @@ from pathlib import Path
 
 from jobs import store
 from jobs.config import BaseModel, Data
+from orchestrator import address
 from orchestrator.config import Config
 from orchestrator.journal import storage_folder
 
 
 def problems(config: Config) -> list[tuple[str, str]]:
     """Settings that cannot work where the work runs."""
-    found, cluster = storage_problems(config), config.cluster
+    cluster = config.cluster
+    found = cluster.misplaced() + storage_problems(config)
     if cluster.kind == "local":
         return found
+    if not inside(config) and config.tracking.uri is not None and address.mask(config.tracking.uri) != config.tracking.uri:
+        remedy = "give the cluster's pods or nodes MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        found.append(
+            ("tracking.uri", f"holds a password, which all who see the cluster's jobs could read; {remedy} (cluster.environment_secrets)")
+        )
     if cluster.kind == "kuberay":
         from orchestrator.kuberay import check
 
@@ -33,9 +40,10 @@ def problems(config: Config) -> list[tuple[str, str]]:
             ("tracking.uri", f"on a cluster it must be a server that all can reach, http://HOST:5000 or postgresql://..., got {given}")
         )
     if cluster.kind == "attached":
-        address = cluster.address or ""
-        if address != "???" and not re.fullmatch(r"auto|https?://[^/\s]+/?.*", address):
-            found.append(("cluster.address", f"must be http://HEAD:8265, or auto inside the cluster, got {address or 'nothing'!r}"))
+        head = cluster.address or ""
+        if head != "???" and not re.fullmatch(r"auto|https?://[^/\s@]+/?[^@]*", head):
+            got = f", got {address.mask(head)!r}" if head else ""
+            found.append(("cluster.address", f"must be http://HEAD:8265, or auto inside the cluster{got}; the token is given apart"))
     return found
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 STAYS = ("cluster", "dry_run")
 """Settings that are about this side; the other side has its own."""
 
+TRAVELS = ("cluster.wait_seconds",)
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -37,7 +39,8 @@ class Submission:
 
 def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:
     """What the command on the cluster is given: the same settings, with the cluster that it finds itself in."""
-    kept = [text for text in overrides if text.lstrip("+~").partition("=")[0].split(".")[0] not in STAYS]
+    names = [text.lstrip("+~").partition("=")[0] for text in overrides]
+    kept = [text for text, name in zip(overrides, names, strict=True) if name in TRAVELS or name.split(".")[0] not in STAYS]
     return [*kept, "cluster=attached", "cluster.address=auto", *(["dry_run=true"] if dry_run else [])]
 
 

@@ -194,7 +194,7 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any,
     assert again.result == done.result
     listed = finished(outside("list", "--address", head, "--json", module="orchestrator.runs"))
     sweeps = [record for record in json.loads(listed.out) if record["sweep"] == done.result["sweep"]]
-    assert [record["state"] for record in sweeps] == ["succeeded", "succeeded"]
+    assert [record["state"] for record in sweeps] == ["finished", "finished"]
     local = finished(outside("show", done.result["sweep"], "--storage", str(storage), module="orchestrator.runs"))
     assert "state    finished" in local.out and "  2  " in local.out
 

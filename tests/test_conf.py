@@ -17,11 +17,14 @@ from orchestrator.validation import build
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
+SHARED = ("storage=/mnt/shared/outputs", "tracking.uri=http://mlflow:5000")
 NEEDS = {
     "data=files": ["data.folder=x"],
     "job=predict": ["model_uri=x", "prompt=y"],
     "model=hub": ["model.id=a/b"],
     "model=path": ["model.path=x"],
+    "cluster=attached": ["cluster.address=http://head:8265", *SHARED],
+    "cluster=kuberay": ["cluster.namespace=a", f"cluster.image=registry.example.com/b@sha256:{'0' * 64}", "cluster.claim=c", *SHARED],
 }
 """What a choice leaves to the user."""
 CHOICES = [f"{group}={name}" for group, names in choices().items() for name in names]

@@ -88,7 +88,7 @@ SETTINGS = [
     (["data.sources={größe: {path: x}}"], ["put quotes around the texts in it"]),
     (["storage=/etc/passwd/x"], ["lies below /etc/passwd, which is a file"]),
     (["storage=/tmp/" + "a" * 400], ["storage", "File name too long"]),
-    (["storage=file:/tmp/x"], ["storage", "neither a folder nor a file:// URI"]),
+    (["storage=file:/tmp/x"], ["storage", "neither a folder nor a URI"]),
     (["data=files", "data.folder=/tmp/" + "a" * 400], ["data.folder", "File name too long"]),
     (["+data.sources.long={path: " + "a" * 400 + ".jsonl}"], ["data.sources.long", "File name too long"]),
     (["job=predict"], ["model_uri", "prompt"]),

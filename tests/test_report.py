@@ -67,9 +67,9 @@ def test_the_plan_without_its_base_model_says_which_numbers_are_missing(
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "empty"))
     text = report.plan_text(planning.make(build(compose(arguments, None))))
     assert "tiny (random weights, not on this machine yet)" in text
-    assert "source  train: 30 rows, supervised tokens: run make setup first, 100% of what is drawn" in text
-    assert "time    unknown before the base model is here: run make setup first" in text
-    assert text.endswith("missing supervised tokens, the example and the time need tiny: run make setup first (or job=setup)")
+    assert "source  train: 30 rows, supervised tokens: run make setup (or job=setup) first, 100% of what is drawn" in text
+    assert "time    unknown before the base model is here: run make setup (or job=setup) first" in text
+    assert text.endswith("missing supervised tokens, the example and the time need tiny: run make setup (or job=setup) first")
     assert "»" not in text
 
 

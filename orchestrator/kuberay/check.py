@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.kuberay.manifest import entrypoint, most_workers, scales, size_bytes
 from orchestrator.kuberay.names import LONGEST_SWEEP
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 Problems = list[tuple[str, str]]
 DIGEST = r"@sha256:[0-9a-f]{64}"
 LEAST_BYTES = {"worker_memory": 2 * 2**30, "head_memory": 4 * 2**30}
@@ -32,7 +34,7 @@ def problems(config: Config) -> Problems:
     if cluster.ray_cluster is not None:
         return found + existing_problems(cluster)
     found += image_problems(cluster.image) + worker_problems(cluster) + memory_problems(cluster) + queue_problems(cluster)
-    return found + time_problems(cluster) + storage_problems(config) + text_problems(cluster)
+    return found + time_problems(cluster) + storage_problems(config) + data_problems(config) + text_problems(cluster)
 
 
 def name_problems(config: Config) -> Problems:
@@ -70,6 +72,8 @@ def tracking_problems(config: Config) -> Problems:
     if uri is None or uri.startswith(("sqlite:", "file:", "/", ".")):
         shown = "unset, which means SQLite below the storage folder" if uri is None else uri
         return [("tracking.uri", f"is {shown}; pods write to a server: tracking.uri=http://mlflow.NAMESPACE.svc:5000")]
+    if re.match(r"\w+://(localhost|127\.[\d.]+|\[::1\])([:/]|$)", uri):
+        return [("tracking.uri", f"{uri} means each pod itself; give the server's own name: tracking.uri=http://mlflow.NAMESPACE.svc:5000")]
     return []
 
 
@@ -173,6 +177,19 @@ def storage_problems(config: Config) -> Problems:
     return []
 
 
+def data_problems(config: Config) -> Problems:
+    """The user's data files have to be where the pods see them: in the image, or on the claim."""
+    cluster, data = config.cluster, config.data
+    named = {"data.folder": data.folder, "data.valid": data.valid, "data.test": data.test}
+    named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
+    places = (cluster.mount, cluster.folder, str(ROOT))
+    return [
+        (setting, f"{path} is not in the pods: copy it onto the claim, below {cluster.mount}, or into the image, below {cluster.folder}")
+        for setting, path in named.items()
+        if path is not None and not any(Path(path).is_relative_to(place) for place in places)
+    ]
+
+
 def text_problems(cluster: Cluster) -> Problems:
     """Names, labels and paths that the API server or a kubelet would refuse later."""
     found: Problems = []
@@ -180,7 +197,7 @@ def text_problems(cluster: Cluster) -> Problems:
         value = getattr(cluster, name)
         if not re.fullmatch(r"/[\w./-]*", value) or ":" in value:
             found.append((f"cluster.{name}", f"must be a plain path of letters, digits and . _ -, got {value!r}"))
-    if cluster.mount.rstrip("/") in ("", "/tmp", "/dev", "/dev/shm", "/tmp/ray", cluster.folder.rstrip("/")):
+    if cluster.mount.rstrip("/") in ("", "/tmp", "/dev", "/dev/shm", "/tmp/ray", "/home/ray", cluster.folder.rstrip("/")):
         found.append(("cluster.mount", f"{cluster.mount} is used by the image or by Ray; mount the claim elsewhere, such as /mnt/shared"))
     for secret in cluster.environment_secrets:
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", secret):

@@ -237,9 +237,11 @@ def sign_in(cluster: Cluster) -> Any:
             raise InputError(f"no kubeconfig at {files}, and this is no pod; set KUBECONFIG, or sign in to the cluster first")
         else:
             config.load_kube_config(files, cluster.context, configuration, persist_config=False)
+        if not str(configuration.host).startswith(("http://", "https://")):
+            raise TypeError(f"server {configuration.host!r} is no address such as https://HOST:6443")
     except ConfigException as error:
         shown = f"cluster.context={cluster.context}" if cluster.context else files
         raise InputError(f"{shown}: the kubeconfig cannot be used: {' '.join(str(error).split())}") from error
-    except (yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
+    except (yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{files}: the kubeconfig cannot be read: {' '.join(str(error).split())}") from error
     return client.ApiClient(configuration)

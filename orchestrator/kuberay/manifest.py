@@ -80,7 +80,7 @@ def make(config: Config, name: str, arguments: list[str], submission: str, typed
     }
     if typed:
         head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-        head["env"].append({"name": relay.TYPED, "value": typed})
+        head["env"].append({"name": relay.TYPED, "value": typed.replace("$(", "$$(")})  # $(NAME) is Kubernetes' own
     return job
 
 

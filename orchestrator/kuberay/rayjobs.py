@@ -71,6 +71,6 @@ def named(client: Client, name: str) -> Job:
     job = client.find(RAYJOBS, name) or next(iter(jobs(client, name)), None)
     if job is None or job["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != PREFIX:
         raise InputError(
-            f"{name}: no RayJob or sweep of this program in namespace {client.namespace}; see: python -m orchestrator.runs list"
+            f"{name}: no RayJob or sweep of this program there; see: python -m orchestrator.runs list --namespace {client.namespace}"
         )
     return job

@@ -80,7 +80,10 @@ def accepted(client: Client, config: Config, arguments: list[str], sweep: str, t
         if job is not None:
             say(f"accepted RayJob {client.namespace}/{job['metadata']['name']} · {asked_for(config.cluster)}")
             return job, True
-    raise OrchestratorError(f"RayJobs of sweep {sweep} come and go on the cluster; see: python -m orchestrator.runs list")
+    raise OrchestratorError(
+        f"RayJobs of sweep {sweep} come and go on the cluster, or one is being deleted: try again shortly; see: "
+        f"python -m orchestrator.runs list --namespace {client.namespace}"
+    )
 
 
 def create(client: Client, body: Job, sweep: str) -> Job | None:
