@@ -196,7 +196,7 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any,
     sweeps = [record for record in json.loads(listed.out) if record["sweep"] == done.result["sweep"]]
     assert [record["state"] for record in sweeps] == ["finished", "finished"]
     local = finished(outside("show", done.result["sweep"], "--storage", str(storage), module="orchestrator.runs"))
-    assert "state    finished" in local.out and "  2  " in local.out
+    assert re.search(r"^state +finished$", local.out, re.MULTILINE) and "  2  " in local.out
 
 
 def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_deleted(outside: Any, head: str) -> None:

@@ -324,7 +324,7 @@ def test_a_name_that_does_not_exist_or_is_not_ours_is_refused(serve: Serve) -> N
     api.put("ADDED", "rayjobs", {"metadata": {"name": "foreign", "namespace": "slm", "uid": "f"}})
     for name in ("nothing", "foreign"):
         for command in (submit.show, submit.stop, submit.delete, submit.watch):
-            with pytest.raises(InputError, match=f"{name}: no RayJob or sweep of this program in namespace slm"):
+            with pytest.raises(InputError, match=f"{name}: no RayJob or sweep of this program there"):
                 command(settings().cluster, name)
     assert names(api) == ["foreign"]
 

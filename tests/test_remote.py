@@ -86,7 +86,7 @@ def test_the_command_follows_its_job_and_the_tool_finds_it_again(kubernetes: Any
     listed = kubernetes("list", "--namespace", "slm", "--json", module="orchestrator.runs")
     (record,) = json.loads(listed.out)
     assert (record["name"], record["state"]) == (name, "finished")
-    assert f"name     {name}" in kubernetes("show", name, "--namespace", "slm", module="orchestrator.runs").out
+    assert f" {name}\n" in kubernetes("show", name, "--namespace", "slm", module="orchestrator.runs").out
     assert "runs no more" in kubernetes("stop", name, "--namespace", "slm", module="orchestrator.runs").out
     api.scenario = None
     gone = kubernetes("delete", name, "--namespace", "slm", module="orchestrator.runs")

@@ -60,8 +60,8 @@ def test_a_sweep_whose_process_was_killed_has_died(command: Any, tool: Any, tmp_
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     shown = tool("show", json.loads(tool("list", "--json").out)[0]["name"])
-    assert re.search(r"^state    died$", shown.out, re.MULTILINE)
-    assert re.search(r"^trial      1  running", shown.out, re.MULTILINE)
+    assert re.search(r"^state +died$", shown.out, re.MULTILINE)
+    assert re.search(r"^trial +1  running", shown.out, re.MULTILINE)
 
 
 def write(folder: Path, name: str, *lines: str) -> None:
@@ -85,7 +85,7 @@ def test_torn_and_foreign_lines_do_not_hide_the_other_sweeps(tool: Any, tmp_path
         "empty-1": "died",
     }
     shown = tool("show", "whole-1")
-    assert "error    disk full" in shown.out
+    assert re.search(r"^error +disk full$", shown.out, re.MULTILINE)
     missing = tool("show", "whole-2")
     assert missing.code == 2 and "no sweep whole-2; what it has: empty-1, torn-1, whole-1" in missing.err
 
