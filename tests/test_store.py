@@ -1,0 +1,160 @@
+"""An object store as the storage: a real S3 server over HTTP, real sweeps, a head that is lost with all its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Finished, environment
+from servers import BIN, answers, free_port, mlflow_server, started, wait
+
+from jobs import store
+from orchestrator import mirror
+from orchestrator.errors import InputError
+
+SWEEP = (
+    "+sweep=lora",
+    "sweep.num_trials=2",
+    "sweep.scheduler=none",
+    "train.eval_every=10",
+    "sweep.space.lr.low=0.001",
+    "sweep.space.lr.high=0.02",
+)
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of an empty bucket; where this process and its children look for it stands in the environment."""
+    port = free_port()
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    keys["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+    before = {name: os.environ.get(name) for name in keys}
+    os.environ.update(keys)
+    folder = tmp_path_factory.mktemp("s3")
+    with started([str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)], {**os.environ}, folder / "s3.log"):
+        wait(lambda: answers(keys["AWS_ENDPOINT_URL"]))
+        subprocess.run([sys.executable, "-c", "import boto3; boto3.client('s3').create_bucket(Bucket='sweeps')"], check=True)
+        yield "s3://sweeps"
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(scope="module")
+def tracking(cache: Path, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), environment(cache)) as address:
+        yield address
+
+
+def test_folders_go_there_and_come_back(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    place = store.join(bucket, "unit", "a")
+    assert not store.exists(place)
+    with pytest.raises(FileNotFoundError):
+        store.get(place)
+    (tmp_path / "made" / "model").mkdir(parents=True)
+    (tmp_path / "made" / "model" / "x.bin").write_bytes(b"12")
+    store.put(tmp_path / "made", place)
+    back = Path(store.get(place))
+    assert (back / "model" / "x.bin").read_bytes() == b"12" and store.get(place) == str(back)
+    (tmp_path / "made" / "model" / "x.bin").write_bytes(b"345")
+    store.put(tmp_path / "made", place)
+    assert (Path(store.get(place)) / "model" / "x.bin").read_bytes() == b"345", "a changed place is fetched anew"
+    assert Path(store.get(store.join(place, "model", "x.bin"))).read_bytes() == b"345"
+    store.remove(place)
+    assert not store.exists(place)
+    store.remove(place)
+
+
+def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = store.join(bucket, "held")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "one"))
+    with mirror.kept(storage, "a-1"):
+        folder = mirror.storage_folder(storage) / "sweeps" / "a-1"
+        folder.mkdir(parents=True)
+        (folder / "journal.jsonl").write_text("1\n2\n")
+        with pytest.raises(InputError, match="sweep a-1 of storage .* is in use by process"), mirror.kept(storage, "a-1"):
+            pass
+        with mirror.kept(storage, "b-1"):
+            pass
+    (folder / "journal.jsonl").write_text("1\n2\n3\n")
+    with mirror.kept(storage, "a-1"):
+        assert (folder / "journal.jsonl").read_text() == "1\n2\n3\n", "written here and not copied before the process died"
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "two"))
+    with mirror.kept(storage, "a-1"):
+        other = mirror.storage_folder(storage) / "sweeps" / "a-1" / "journal.jsonl"
+        assert other.read_text() == "1\n2\n3\n"
+        other.write_text("9\n")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "one"))
+    with mirror.kept(storage, "a-1"):
+        assert (folder / "journal.jsonl").read_text() == "9\n", "begun anew elsewhere"
+
+
+def test_a_store_that_cannot_be_used_is_one_line_and_code_2(bucket: str, command: Any, tracking: str) -> None:
+    for storage, text in (
+        (f"{bucket}-of-others/x", "does not exist"),
+        ("ftp://x/y", "neither a folder nor a URI"),
+        (f"{bucket}/x", "SQLite"),
+    ):
+        done = command(f"storage={storage}", *([] if text == "SQLite" else [f"tracking.uri={tracking}"]))
+        assert done.code == 2 and text in done.err and "Traceback" not in done.err, done.err
+
+
+def run(toy: Path, tracking: str, storage: str, cache: Path, *arguments: str, start: bool = False) -> Any:
+    """The command on a machine of its own, which has nothing but what is in `cache`."""
+    line = [sys.executable, "-m", "orchestrator", "model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128", *SWEEP]
+    line += ["output=json", f"storage={storage}", f"tracking.uri={tracking}", *arguments]
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(cache), start_new_session=True
+    )
+    if start:
+        return process
+    out, err = process.communicate(timeout=280)
+    return Finished(process.returncode, out, err)
+
+
+@pytest.mark.parametrize("executor", ["pack", "plain"])
+def test_a_lost_machine_loses_no_rung(bucket: str, toy: Path, tracking: str, tmp_path: Path, executor: str) -> None:
+    storage = store.join(bucket, executor)
+    # 100,000 steps would take minutes: the machine is lost long before.
+    process = run(toy, tracking, storage, tmp_path / "first", f"executor={executor}", "train.steps=100000", start=True)
+    journals: list[str] = []
+    deadline = time.monotonic() + 200
+    while not any('"kind": "report"' in text for text in journals):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(1)
+        journals = [file.read_text() for file in mirror_journals(bucket, executor, tmp_path)]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = {(e["trial"], e["step"]): e["metrics"]["valid/loss"] for e in map(json.loads, journals[0].splitlines()) if e["kind"] == "report"}
+    time.sleep(1)
+    sweep = next(iter(mirror_journals(bucket, executor, tmp_path))).parent.name
+    store.remove(store.join(storage, "owners", f"{sweep}.json"))  # instead of waiting until its owner counts as dead
+    steps = max(step for _, step in kept)
+    done = run(toy, tracking, storage, tmp_path / "second", f"executor={executor}", f"train.steps={steps + 40}")
+    assert done.code == 0, done.err
+    assert done.result["sweep"] == sweep and done.result["trials"]["finished"] == 2
+    events = [json.loads(line) for line in next(iter(mirror_journals(bucket, executor, tmp_path))).read_text().splitlines()]
+    after = {(e["trial"], e["step"]): e["metrics"]["valid/loss"] for e in events if e["kind"] == "report" and "valid/loss" in e["metrics"]}
+    assert kept.items() <= after.items()
+
+
+def mirror_journals(bucket: str, name: str, tmp_path: Path) -> list[Path]:
+    """Copies of the journals that lie in the store."""
+    system, root = store.opened(store.join(bucket, name))
+    found = [info.path for info in store.listing(system, root) if info.path.endswith("journal.jsonl")]
+    copies = []
+    for path in found:
+        own = tmp_path / "seen" / Path(path).parent.name / "journal.jsonl"
+        own.parent.mkdir(parents=True, exist_ok=True)
+        with system.open_input_stream(path) as stream:
+            own.write_bytes(stream.read())
+        copies.append(own)
+    return copies
