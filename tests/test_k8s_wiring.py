@@ -231,7 +231,7 @@ TRAFFIC = [
     (HEAD, app("redis"), 6379, "redis"), (CLEANUP, app("redis"), 6379, "redis"), (WORKER, app("redis"), 6379, "never"),
     (app("mlflow"), app("redis"), 6379, "never"),
     (HEAD, DNS, 53, "always"), (app("postgres"), DNS, 53, "always"),
-    (WORKER, PUBLIC, 443, "never"), (app("mlflow"), PUBLIC, 443, "s3"), (app("postgres"), PUBLIC, 443, "never"), (WORKER, PUBLIC, 80, "never"),
+    (WORKER, PUBLIC, 443, "s3"), (app("mlflow"), PUBLIC, 443, "s3"), (app("postgres"), PUBLIC, 443, "never"), (WORKER, PUBLIC, 80, "never"),
     (app("setup"), PUBLIC, 443, "always"), (app("setup"), METADATA, 443, "never"), (WORKER, METADATA, 443, "never"), (WORKER, PRIVATE, 443, "never"),
 ]  # fmt: skip
 
