@@ -76,7 +76,8 @@ def ray_head(folder: Path, environment: dict[str, str], num_cpus: int = 2) -> It
     line = [BIN / "ray", "start", "--head", "--block", "--num-cpus", num_cpus, "--dashboard-host", "127.0.0.1", *ports]
     line += ["--temp-dir", folder, "--object-store-memory", 200_000_000, "--disable-usage-stats"]
     signed = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PATH": f"{BIN}:{environment['PATH']}"}
-    signed.pop("PYTHONPATH", None)  # what runs there is what was sent
+    for name in ("PYTHONPATH", "ORCHESTRATOR_CACHE"):
+        signed.pop(name, None)  # what runs there is what was sent, and base models are kept in the storage
     with started([str(part) for part in line], signed, folder / "head.log"):
         address = f"http://127.0.0.1:{dashboard}"
         wait(lambda: answers(f"{address}/api/version") and answers(f"http://127.0.0.1:{agent}/"))

@@ -171,11 +171,11 @@ def test_a_cluster_that_grows_is_planned_as_large_as_it_may_be(cluster: Any) -> 
 
 def test_a_node_that_dies_in_mid_sweep_costs_no_trial(inside: Any, cluster: Any, tmp_path: Path) -> None:
     spare = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    process = inside(tmp_path, *SMALL, GRID, "executor=plain", "train.steps=60", "train.eval_every=20", "sweep.max_concurrent=3")
+    process = inside(tmp_path, *SMALL, GRID, "executor=plain", "train.steps=900", "train.eval_every=300", "sweep.max_concurrent=3")
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
     reader.start()
-    while not any("step 20/60" in line for line in lines):
+    while not any("step 300/900" in line for line in lines):
         assert process.poll() is None, lines
         time.sleep(0.1)
     cluster.remove_node(next(node for node in cluster.worker_nodes if node is not spare), allow_graceful=False)
@@ -183,7 +183,7 @@ def test_a_node_that_dies_in_mid_sweep_costs_no_trial(inside: Any, cluster: Any,
     reader.join()
     assert any("goes on from the last checkpoint" in line for line in lines), "".join(lines)
     assert "3 finished" in "".join(lines) or json.loads(process.stdout.read())["trials"]["finished"] == 3
-    assert {step for _, step in scores(tmp_path)} == {20, 40, 60}
+    assert {step for _, step in scores(tmp_path)} == {300, 600, 900}
 
 
 def can_make_hosts() -> bool:
@@ -303,12 +303,12 @@ def test_a_host_that_is_cut_off_costs_no_trial(hosts: Hosts, toy: Path, tmp_path
     server = hosts.line(0, BIN / "mlflow", "server", *store, "--host", "10.77.0.1", "--port", 5000, "--workers", 1, "--allowed-hosts", "*")
     subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     time.sleep(20)
-    process = on_head(hosts, toy, tmp_path, *SMALL, GRID, "executor=plain", "train.steps=90", "train.eval_every=30", "output=json")
+    process = on_head(hosts, toy, tmp_path, *SMALL, GRID, "executor=plain", "train.steps=1500", "train.eval_every=500", "output=json")
     read = ""
     assert process.stderr is not None
     for text in process.stderr:
         read += text
-        if "step 30/90" in text:
+        if "step 500/1500" in text:
             hosts.do(f"link set {hosts.outer(2)} down")
             break
     done = finished(process)
