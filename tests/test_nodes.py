@@ -170,7 +170,6 @@ def test_a_cluster_that_grows_is_planned_as_large_as_it_may_be(cluster: Any) -> 
 
 
 def test_a_node_that_dies_in_mid_sweep_costs_no_trial(inside: Any, cluster: Any, tmp_path: Path) -> None:
-    spare = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     process = inside(tmp_path, *SMALL, GRID, "executor=plain", "train.steps=900", "train.eval_every=300", "sweep.max_concurrent=3")
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
@@ -178,7 +177,8 @@ def test_a_node_that_dies_in_mid_sweep_costs_no_trial(inside: Any, cluster: Any,
     while not any("step 300/900" in line for line in lines):
         assert process.poll() is None, lines
         time.sleep(0.1)
-    cluster.remove_node(next(node for node in cluster.worker_nodes if node is not spare), allow_graceful=False)
+    # Every node trains a trial; the one whose node is gone goes on where another one has ended.
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     assert process.wait(280) == 0, "".join(lines)
     reader.join()
     assert any("goes on from the last checkpoint" in line for line in lines), "".join(lines)

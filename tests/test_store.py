@@ -120,7 +120,7 @@ def run(toy: Path, tracking: str, storage: str, cache: Path, *arguments: str, st
     return Finished(process.returncode, out, err)
 
 
-@pytest.mark.parametrize("executor", ["pack", "plain"])
+@pytest.mark.parametrize("executor", ["pack", pytest.param("plain", marks=pytest.mark.slow)])
 def test_a_lost_machine_loses_no_rung(bucket: str, toy: Path, tracking: str, tmp_path: Path, executor: str) -> None:
     storage = store.join(bucket, executor)
     # 100,000 steps would take minutes: the machine is lost long before.
