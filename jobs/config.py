@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal, dataclass_transform
 
@@ -248,6 +249,23 @@ class Assignment:
     """CPU cores per worker."""
     gpus: float
     """GPUs per worker."""
+
+
+def data_paths(data: Data) -> dict[str, str]:
+    """The files and folders that settings of the data name, by dotted path."""
+    named = {"data.folder": data.folder, "data.valid": data.valid, "data.test": data.test}
+    named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
+    return {setting: path for setting, path in named.items() if path is not None}
+
+
+def with_paths(data: Data, change: Callable[[str], str]) -> Data:
+    """`data` with every path changed."""
+
+    def changed(path: str | None) -> str | None:
+        return None if path is None else change(path)
+
+    sources = {name: dataclasses.replace(source, path=change(source.path)) for name, source in data.sources.items()}
+    return dataclasses.replace(data, folder=changed(data.folder), valid=changed(data.valid), test=changed(data.test), sources=sources)
 
 
 def with_point(trial: Trial, point: dict[str, Any]) -> Trial:

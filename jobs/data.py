@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jobs import store
-from jobs.config import Data
+from jobs.config import Data, with_paths
 from jobs.rows import EXTENSIONS, Row, read_rows
 from jobs.template import Template
 
@@ -71,7 +71,10 @@ def load_corpus(data: Data) -> Corpus:
     relative to the working directory. Raises ValueError with one line per problem.
     """
     problems: list[str] = []
-    data = store.localised(data)
+    try:
+        data = with_paths(data, store.get)
+    except OSError as error:
+        raise ValueError(f"data cannot be fetched: {error}") from error
     if data.sources and not any(source.weight for source in data.sources.values()):
         problems.append("data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
     try:

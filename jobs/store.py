@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +95,3 @@ def remove(place: str) -> None:
     with contextlib.suppress(OSError):
         store, path = opened(place)
         store.delete_file(path) if store.get_file_info(path).is_file else store.delete_dir(path)
-
-
-def localised(found: Any, change: Callable[[str], str] = get) -> Any:
-    """Settings of data with every path changed: to this machine's copy, unless `change` says otherwise."""
-    import dataclasses
-
-    def moved(path: str | None) -> str | None:
-        return None if path is None else change(path)
-
-    sources = {name: dataclasses.replace(source, path=change(source.path)) for name, source in found.sources.items()}
-    return dataclasses.replace(found, folder=moved(found.folder), valid=moved(found.valid), test=moved(found.test), sources=sources)

@@ -81,7 +81,7 @@ class Head:
 
     def jobs(self) -> list[Any]:
         """This program's jobs on the cluster, newest first."""
-        found = [job for job in self.call(self.client.list_jobs) if (job.metadata or {}).get("orchestrator") and job.submission_id]
+        found = [job for job in self.ask(self.client.list_jobs) if (job.metadata or {}).get("orchestrator") and job.submission_id]
         return sorted(found, key=lambda job: -(job.start_time or 0))
 
     def call(self, what: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -92,6 +92,15 @@ class Head:
             return what(*arguments, **named)
         except requests.exceptions.RequestException as error:
             raise ConnectionError(unreachable(error)) from error
+
+    def ask(self, what: Callable[..., Any], *arguments: Any) -> Any:
+        """One request of someone who has nothing else to try. Raises OrchestratorError when it is not answered, or refused."""
+        try:
+            return self.call(what, *arguments)
+        except OSError as error:
+            raise OrchestratorError(f"{self.where}: {error}; try again when it answers") from error
+        except RuntimeError as error:
+            raise OrchestratorError(f"{self.where}: {first_line(error)}") from error
 
     def find(self, name: str) -> Any:
         """The newest job of a sweep, or the job of that name. Raises InputError when there is none."""
@@ -143,21 +152,24 @@ def sign_in(cluster: Cluster) -> None:
 def run(config: Config, submission: Submission, config_dir: str | None = None) -> int:
     """Submit the command, or find it running, and follow it to its end; returns its exit code."""
     head = Head(config.cluster)
+    running = [job for job in head.jobs() if (job.metadata or {}).get("key") == submission.key and not job.status.is_terminal()]
+    if running:
+        name = running[0].submission_id
+        say(f"job     {name} runs already; {'nothing is sent' if config.cluster.detach else 'this follows it'}")
+        return leave(head, name) if config.cluster.detach else follow(head, name)
     with tempfile.TemporaryDirectory() as folder:
         arguments, environment = luggage(config, submission, Path(folder), config_dir)
-        running = [job for job in head.jobs() if (job.metadata or {}).get("key") == submission.key and not job.status.is_terminal()]
-        if running:
-            name = running[0].submission_id
-            say(f"job     {name} runs already; {come_back(head, name) if config.cluster.detach else 'this follows it'}")
-            return 0 if config.cluster.detach else follow(head, name)
         name = job_name(submission)
         environment["env_vars"] |= {SUBMISSION: name, EXPECTED: expected(config.cluster), TYPED: submission.typed}
         accepted = post(head, name, submission.command(arguments), environment, submission)
     say(f"job     {accepted} on {head.address}")
-    if config.cluster.detach:
-        say(come_back(head, accepted))
-        return 0
-    return follow(head, accepted)
+    return leave(head, accepted) if config.cluster.detach else follow(head, accepted)
+
+
+def leave(head: Head, name: str) -> int:
+    """Let a job go on by itself."""
+    say(come_back(head, name))
+    return 0
 
 
 def luggage(config: Config, submission: Submission, folder: Path, config_dir: str | None) -> tuple[list[str], dict[str, Any]]:
@@ -245,12 +257,12 @@ async def _follow(head: Head, name: str) -> int:
         except OrchestratorError:
             raise
         except Exception as error:  # whatever broke here, the job does not hang on this connection
-            gone = gone_reason(head, name, error)
+            gone = gone_reason(head, name)
             if gone:
                 raise OrchestratorError(gone) from error
             if time.monotonic() - heard > LOST_SECONDS:
                 raise OrchestratorError(
-                    f"job {name}: {head.address} has not answered for 10 minutes; it may go on\n{come_back(head, name)}"
+                    f"job {name}: {head.address} has not answered for {LOST_SECONDS:.0f} s; it may go on\n{come_back(head, name)}"
                 ) from error
             if not lost:
                 say(f"lost    the connection to {head.address} ({unreachable(error)}); the job is not touched by that, trying again")
@@ -259,7 +271,7 @@ async def _follow(head: Head, name: str) -> int:
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-def gone_reason(head: Head, name: str, error: Exception) -> str | None:
+def gone_reason(head: Head, name: str) -> str | None:
     """Why a job cannot be followed any more although the head answers: it does not know it."""
     try:
         head.call(head.client.get_job_info, name)

@@ -43,6 +43,9 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
         return 1
+    except OSError as error:  # a full disk, a store that is gone: the machine's, not a bug of ours
+        report.error(f"{error}; what is done is kept, and the same command continues")
+        return 1
 
 
 def run(arguments: list[str]) -> int:

@@ -118,12 +118,13 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
 def check_versions() -> None:
     """Raise InputError when this is not what the machine that sent the command has."""
     wanted = dict(part.split("=") for part in os.environ.get(EXPECTED, "").split())
-    present = {"python": ".".join(platform.python_version_tuple()[:2]), "code": ship.code_digest()}
-    names = {"python": "Python", "code": "the code of this project"}
-    for name, value in wanted.items():
-        if present[name] != value:
-            remedy = "install the same" if name == "python" else "build the image anew, or send the code: cluster.code=ship"
-            raise InputError(f"the cluster has {names[name]} {present[name]}, the machine that sent the command {value}; {remedy}")
+    python = ".".join(platform.python_version_tuple()[:2])
+    if wanted.get("python", python) != python:
+        sender = f"the machine that sent the command {wanted['python']}"
+        raise InputError(f"the cluster has Python {python}, {sender}; install the same")
+    if "code" in wanted and wanted["code"] != (code := ship.code_digest()):
+        sender = f"the machine that sent the command {wanted['code']}; build the image anew, or send the code: cluster.code=ship"
+        raise InputError(f"the cluster has the code of this project {code}, {sender}")
 
 
 def nodes() -> tuple[Node, ...]:

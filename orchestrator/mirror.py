@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +52,7 @@ def kept(storage: str, sweep: str) -> Iterator[None]:
     finally:
         mirror.ended.set()
         thread.join(60)
-        mirror.push()
-        mirror.release()
+        mirror.finish()
 
 
 def forget(storage: str, name: str, folder: Path) -> None:
@@ -71,7 +70,7 @@ class Mirror:
     """The small files of one sweep and of its storage, here and there."""
 
     def __init__(self, storage: str, sweep: str) -> None:
-        self.storage, self.sweep, self.folder, self.id = storage, sweep, storage_folder(storage), uuid.uuid4().hex
+        self.storage, self.sweep, self.folder = storage, sweep, storage_folder(storage)
         self.owner = f"owners/{sweep}.json"
         self.pushed: dict[Path, tuple[int, int]] = {}
         self.ended, self.beaten = threading.Event(), 0.0
@@ -91,7 +90,7 @@ class Mirror:
         who = f"process {os.getpid()} on {os.uname().nodename}"
         own = self.folder / self.owner
         own.parent.mkdir(parents=True, exist_ok=True)
-        own.write_text(json.dumps({"id": self.id, "who": who, "t": time.time()}), encoding="utf-8")
+        own.write_text(json.dumps({"who": who, "t": time.time()}), encoding="utf-8")
         store.put(own, store.join(self.storage, self.owner))
         self.beaten = time.monotonic()
 
@@ -131,6 +130,15 @@ class Mirror:
             if self.pushed.get(file) != now:
                 store.put(file, store.join(self.storage, str(file.relative_to(self.folder))))
                 self.pushed[file] = now
+
+    def finish(self) -> None:
+        """Copy the last changes and let others use the sweep. A store that does not answer is said; this machine keeps the files."""
+        try:
+            self.push()
+            self.release()
+        except OSError as error:
+            why = str(error).splitlines()[0][:300]
+            print(f"note    {self.storage} does not take the last events ({why}); the same command here writes them", file=sys.stderr)
 
     def loop(self) -> None:
         """Until the end; a store that does not answer is tried again."""

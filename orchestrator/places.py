@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jobs import store
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import Journal, Record, held_by, read_text, storage_folder
@@ -28,6 +29,8 @@ class InStorage:
     """Sweeps of a storage folder, started on this machine or seen from it."""
 
     def __init__(self, storage: str) -> None:
+        if store.is_uri(storage):
+            raise InputError(f"--storage {storage}: this tool reads folders; the sweep's own command shows its result, or continues it")
         self.storage, self.folder = storage, storage_folder(storage)
         if not self.folder.is_dir():
             raise InputError(f"storage {storage}: no such folder; name the one that the sweeps were given: --storage FOLDER")
@@ -170,7 +173,7 @@ class OnCluster:
     def show(self, name: str) -> dict[str, Any]:
         """See runs.Place."""
         job = self.head.find(name)
-        log = self.head.call(self.head.client.get_job_logs, job.submission_id)
+        log = self.head.ask(self.head.client.get_job_logs, job.submission_id)
         return self.record(job) | {"log": log.splitlines()[-NUM_LOG_LINES:]}
 
     def watch(self, name: str) -> int:
@@ -184,9 +187,9 @@ class OnCluster:
         job = self.head.find(name)
         if job.status.is_terminal():
             return f"{job.submission_id} does not run: {str(job.status.value).lower()}"
-        self.head.call(self.head.client.stop_job, job.submission_id)
+        self.head.ask(self.head.client.stop_job, job.submission_id)
         deadline = time.monotonic() + STOP_SECONDS
-        while not self.head.call(self.head.client.get_job_info, job.submission_id).status.is_terminal():
+        while not self.head.ask(self.head.client.get_job_info, job.submission_id).status.is_terminal():
             if time.monotonic() > deadline:
                 raise OrchestratorError(f"{job.submission_id} was asked to stop and has not ended within {STOP_SECONDS:g} s")
             time.sleep(POLL_SECONDS)
@@ -199,7 +202,7 @@ class OnCluster:
             raise InputError(
                 f"{job.submission_id} runs; stop it first: python -m orchestrator.runs stop {name} --address {self.head.address}"
             )
-        self.head.call(self.head.client.delete_job, job.submission_id)
+        self.head.ask(self.head.client.delete_job, job.submission_id)
         return f"{job.submission_id} is deleted from {self.head.address}; its storage and what MLflow holds of it stay"
 
 

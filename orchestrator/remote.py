@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from jobs.config import Data
+from jobs.config import data_paths
 from orchestrator import plan as planning
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError
@@ -75,15 +75,9 @@ def pods(config: Config) -> tuple[Node, ...]:
 
 def known_plan(config: Config, nodes: tuple[Node, ...]) -> Plan | None:
     """The plan, when all data is on this machine. Raises InputError for data that is here and cannot be used."""
-    if config.job.kind != "train" or not all(Path(path).exists() for path in data_paths(config.data)):
+    if config.job.kind != "train" or not all(Path(path).exists() for path in data_paths(config.data).values()):
         return None
     return planning.make(config, nodes)
-
-
-def data_paths(data: Data) -> list[str]:
-    """The files and folders that a configuration's data names."""
-    named = [data.folder, data.valid, data.test, *(source.path for source in data.sources.values())]
-    return [path for path in named if path is not None]
 
 
 def submission(config: Config, arguments: list[str], typed: list[str], plan: Plan | None) -> Submission:

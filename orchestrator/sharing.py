@@ -13,9 +13,10 @@ import shutil
 from pathlib import Path
 
 from jobs import store
-from jobs.config import BaseModel, Data
+from jobs.config import BaseModel, with_paths
 from orchestrator import address
 from orchestrator.config import Config
+from orchestrator.errors import InputError
 from orchestrator.journal import storage_folder
 
 
@@ -95,11 +96,14 @@ def use_shared_cache(config: Config) -> None:
 
 
 def publish(config: Config) -> Config:
-    """Copy the data files into the storage, which every node sees, and point the settings there. What is in the storage stays there."""
-    storage, data = storage_folder(config.storage), config.data
+    """Copy the data files into the storage, which every node sees, and point the settings there. What is in the storage stays there.
 
-    def moved(path: str | None) -> str | None:
-        if path is None or Path(path).is_relative_to(storage) or not os.path.exists(path):
+    Raises InputError when a file cannot be read or copied.
+    """
+    storage = storage_folder(config.storage)
+
+    def moved(path: str) -> str:
+        if Path(path).is_relative_to(storage) or not os.path.exists(path):
             return path
         target = copied(Path(path), storage / "data")
         if not store.is_uri(config.storage):
@@ -109,9 +113,10 @@ def publish(config: Config) -> Config:
             store.put(target, there)
         return there
 
-    sources = {name: dataclasses.replace(source, path=moved(source.path)) for name, source in data.sources.items()}
-    shared: Data = dataclasses.replace(data, folder=moved(data.folder), valid=moved(data.valid), test=moved(data.test), sources=sources)
-    return dataclasses.replace(config, data=shared)
+    try:
+        return dataclasses.replace(config, data=with_paths(config.data, moved))
+    except OSError as error:
+        raise InputError(f"the data cannot be copied into storage {config.storage}: {error}") from error
 
 
 def copied(path: Path, folder: Path) -> Path:
@@ -134,8 +139,8 @@ def notes(config: Config, base: BaseModel | None) -> list[str]:
     if config.cluster.kind == "local":
         return []
     storage, base = storage_folder(config.storage), base if inside(config) else None  # where it lies here says nothing about there
-    where = Path(base.path) if base is not None else storage
-    read = "every node reads it from the storage" if where.is_relative_to(storage) else "a node without it fetches it once, into its cache"
-    at = f" at {where}" if base is not None else ""
+    kept = not store.is_uri(config.storage) and (base is None or Path(base.path).is_relative_to(storage))
+    read = "every node reads it from the storage" if kept else "a node without it fetches it once, into its cache"
+    at = f" at {base.path}" if base is not None else ""
     data = store.join(config.storage if store.is_uri(config.storage) else str(storage), "data")
     return [f"base model{at}: {read}", f"data: copied to {data}, from where every node reads it"]

@@ -12,7 +12,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-from jobs.config import Data
+from jobs.config import Data, data_paths
 from orchestrator.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,9 +45,7 @@ def untracked(root: Path = ROOT) -> list[str]:
 
 def local_data(data: Data, root: Path = ROOT) -> dict[str, Path]:
     """The user's data files and folders outside the project, by the setting that names them."""
-    named = {"data.folder": data.folder, "data.valid": data.valid, "data.test": data.test}
-    named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
-    paths = {setting: Path(path) for setting, path in named.items() if path is not None}
+    paths = {setting: Path(path) for setting, path in data_paths(data).items()}
     return {setting: path for setting, path in paths.items() if path.exists() and not path.is_relative_to(root)}
 
 

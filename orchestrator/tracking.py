@@ -167,13 +167,10 @@ class Store(Models):
                 self._opened[journal] = {run.data.tags.get("orchestrator.trial", ""): run.info.run_id for run in newest_first}
             opened = self._opened[journal]
             if trial not in opened:
-                everything = tags | {"mlflow.user": _user()}
-                try:
-                    opened[trial] = self._client.create_run(self._experiment_id, started, everything, name).info.run_id
-                    self._empty.add(opened[trial])
-                except Exception:
-                    del self._opened[journal]  # it may have been created all the same: look again
-                    raise
+                del self._opened[journal]  # where creating fails the run may be there all the same: then look again
+                opened[trial] = self._client.create_run(self._experiment_id, started, tags | {"mlflow.user": _user()}, name).info.run_id
+                self._opened[journal] = opened
+                self._empty.add(opened[trial])
             return opened[trial]
 
     def drop_strays(self, tags: dict[str, str], keep: set[str]) -> None:

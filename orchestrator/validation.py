@@ -12,7 +12,7 @@ import os
 import re
 from typing import Any
 
-from jobs.config import Adapter, Data, Model, Optim, Train, Trial
+from jobs.config import Adapter, Data, Model, Optim, Train, Trial, with_paths
 from orchestrator import address, sharing
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, Job, Sweep, Tracking
@@ -208,13 +208,12 @@ def without_absent(config: Config) -> Config:
 def with_absolute_paths(config: Config) -> Config:
     """`config` with the data's and the model's paths made absolute: workers run in another folder."""
 
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else os.path.abspath(os.path.expanduser(path))
+    def absolute(path: str) -> str:
+        return os.path.abspath(os.path.expanduser(path))
 
-    data = config.data
-    sources = {name: dataclasses.replace(source, path=absolute(source.path)) for name, source in data.sources.items()}
-    data = dataclasses.replace(data, folder=absolute(data.folder), sources=sources, valid=absolute(data.valid), test=absolute(data.test))
-    return dataclasses.replace(config, data=data, model=dataclasses.replace(config.model, path=absolute(config.model.path)))
+    path = config.model.path
+    model = dataclasses.replace(config.model, path=None if path is None else absolute(path))
+    return dataclasses.replace(config, data=with_paths(config.data, absolute), model=model)
 
 
 def space_problems(config: Config) -> list[tuple[str, str]]:

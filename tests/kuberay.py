@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from apiserver import TOKEN, ApiServer
+from apiserver import ApiServer
+from conversation import TOKEN
 
 from jobs.config import put
 from orchestrator.cli import compose

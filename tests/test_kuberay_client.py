@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from apiserver import Fault, answers
+from apiserver import Fault
+from conversation import answers
 from kuberay import Serve, serving, settings
 
 from orchestrator.errors import InputError, OrchestratorError

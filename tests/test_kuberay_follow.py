@@ -60,7 +60,7 @@ def test_each_recorded_ending_is_told_apart(scenario: str, serve: Serve, capsys:
 
 
 def test_there_is_a_scenario_for_every_recording() -> None:
-    from apiserver import RECORDINGS
+    from conversation import RECORDINGS
 
     assert {file.name.split("-")[0] for file in RECORDINGS.glob("[0-9]*.jsonl")} == set(SCENARIOS)
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from jobs.config import data_paths
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.kuberay.manifest import entrypoint, most_workers, scales, size_bytes
@@ -179,14 +180,12 @@ def storage_problems(config: Config) -> Problems:
 
 def data_problems(config: Config) -> Problems:
     """The user's data files have to be where the pods see them: in the image, or on the claim."""
-    cluster, data = config.cluster, config.data
-    named = {"data.folder": data.folder, "data.valid": data.valid, "data.test": data.test}
-    named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
+    cluster = config.cluster
     places = (cluster.mount, cluster.folder, str(ROOT))
     return [
         (setting, f"{path} is not in the pods: copy it onto the claim, below {cluster.mount}, or into the image, below {cluster.folder}")
-        for setting, path in named.items()
-        if path is not None and not any(Path(path).is_relative_to(place) for place in places)
+        for setting, path in data_paths(config.data).items()
+        if not any(Path(path).is_relative_to(place) for place in places)
     ]
 
 
