@@ -97,6 +97,22 @@ def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(bucket: str,
         assert (folder / "journal.jsonl").read_text() == "9\n", "begun anew elsewhere"
 
 
+def test_a_store_that_is_gone_at_the_end_is_said_and_the_files_stay(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = store.join(bucket, "gone")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    folder = mirror.storage_folder(storage) / "sweeps" / "a-1"
+    with mirror.kept(storage, "a-1"):
+        folder.mkdir(parents=True)
+        (folder / "journal.jsonl").write_text("1\n2\n")
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{free_port()}"
+    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    assert "does not take the last events" in capsys.readouterr().err
+    assert (folder / "journal.jsonl").read_text() == "1\n2\n"
+
+
 def test_a_store_that_cannot_be_used_is_one_line_and_code_2(bucket: str, command: Any, tracking: str) -> None:
     for storage, text in (
         (f"{bucket}-of-others/x", "does not exist"),
