@@ -53,7 +53,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         kept = command.kept_result()
         outcome = command.show_again(kept) if kept else command.work()
     mark_answer()
-    print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome), flush=True)
+    print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome, result.programs_here()), flush=True)
     return {"finished": 0, "interrupted": 130}.get(outcome["state"], 1)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from typing import Any
 
+from orchestrator.relay import TYPED
 from orchestrator.report import duration, plural, short
 
 Result = dict[str, Any]
@@ -19,8 +23,8 @@ def public(result: Result) -> Result:
     return {key: result.get(key) for key in PUBLIC} | ({"error": result["error"]} if result.get("error") else {})
 
 
-def text(result: Result) -> str:
-    """The last screen: what was found, what it is worth, what to do next."""
+def text(result: Result, programs: str = "") -> str:
+    """The last screen: what was found, what it is worth, what to do next. `programs` stands before "python" in the commands to paste."""
     lines: list[tuple[str, str]] = []
     if result["best"] and result["best"].get("trial"):
         lines += best_lines(result)
@@ -37,7 +41,7 @@ def text(result: Result) -> str:
     lines.append(
         ("time", f"{duration(seconds['total'])} ({duration(seconds['setup'])} to start, {duration(seconds['train'])} of training)")
     )
-    lines += next_lines(result)
+    lines += next_lines(result, programs)
     return "\n".join(f"{label:<8}{line}" for label, line in lines)
 
 
@@ -57,19 +61,29 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
     return lines
 
 
-def next_lines(result: Result) -> list[tuple[str, str]]:
+def programs_here() -> str:
+    """The folder of this environment's programs, as typed from here; nothing where typing python starts this one anyway."""
+    folder, found = os.path.dirname(sys.executable), shutil.which("python")
+    if os.environ.get(TYPED) is not None or (found is not None and os.path.dirname(os.path.abspath(found)) == folder):
+        return ""
+    near = os.path.relpath(folder)
+    return shlex.quote(folder if near.startswith("..") else near) + "/"
+
+
+def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
     """Commands to paste."""
     lines = []
     if result["state"] == "interrupted":
-        lines.append(("go on", f"{result['command']}"))
+        lines.append(("go on", f"{programs}{result['command']}"))
     uri = result["tracking_uri"]
-    lines.append(("open", uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"))
+    lines.append(("open", uri if uri.startswith("http") else f"{programs}mlflow ui --backend-store-uri {shlex.quote(uri)}"))
     if result["state"] == "finished" and result["trials"]["total"] > 1 and result["wider"]:
-        lines.append(("more", f"{result['wider']}"))
+        lines.append(("more", f"{programs}{result['wider']}"))
     if result["model"]:
         address = f"models:/{result['model']['name']}@{result['model']['alias']}" if result["model"]["alias"] else result["model"]["uri"]
         where = "".join(f" {setting}" for setting in result.get("settings", []))
-        lines.append(("try", f"python -m orchestrator job=predict model_uri={address} prompt={shlex.quote(result['prompt'])}{where}"))
+        prompt = shlex.quote(result["prompt"])
+        lines.append(("try", f"{programs}python -m orchestrator job=predict model_uri={address} prompt={prompt}{where}"))
     return lines
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +242,23 @@ def test_the_live_table_marks_the_best_row_and_counts_what_is_to_come() -> None:
     assert "20/40" in shown and "rank=2" in shown and "2 trials to come" in shown
     styles = [row.style for row in screen.table().rows]
     assert styles == ["", "bold green"]
+
+
+def test_commands_to_paste_start_this_environments_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_TYPED", raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path)
+    assert result.programs_here() == ".venv/bin/"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert result.programs_here() == f"{tmp_path}/.venv/bin/"
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(shutil.which("sh") or "/bin/sh")
+    monkeypatch.setenv("PATH", str(tmp_path / ".venv" / "bin"))
+    assert result.programs_here() == "", "the environment is active"
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setenv("ORCHESTRATOR_TYPED", "+sweep=lora")
+    assert result.programs_here() == "", "read on the machine that sent the command"
+    lines = dict(result.next_lines(outcome(), ".venv/bin/"))
+    assert lines["more"].startswith(".venv/bin/python -m ") and lines["open"].startswith(".venv/bin/mlflow ui ")
