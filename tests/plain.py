@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 
 from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
 from jobs.data import Example, Template, encode_rows, load_corpus
+from jobs.finetune import World
 from jobs.mix import Mix
 from jobs.model import attach, load
 
@@ -78,3 +81,15 @@ def architecture(kind: str, folder: Path, base: BaseModel, **changed: Any) -> Ba
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(Path(base.path) / name, folder / name)
     return dataclasses.replace(base, path=str(folder))
+
+
+@contextlib.contextmanager
+def joined(rank: int, size: int, folder: Path) -> Iterator[World]:
+    """One of several data-parallel processes on gloo; all leave together, for one that ends while another still talks to it may abort."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=size)
+    try:
+        yield World(rank, size)
+        torch.distributed.barrier()
+    finally:
+        torch.distributed.destroy_process_group()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as processes
-from plain import CPU, architecture, make, reference
+from plain import CPU, architecture, joined, make, reference
 
 from jobs.config import BaseModel, Data, Source, Trial
 from jobs.data import Template, encode_rows, load_corpus
@@ -216,11 +216,10 @@ def test_the_adapter_of_a_slot_is_an_ordinary_peft_adapter_and_scores_alike(base
 
 def worker(rank: int, size: int, trials: dict[int, Trial], base: BaseModel, folder: Path) -> None:
     """One of two data-parallel processes."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=size)
-    pack = open_pack(base, trials, world=World(rank, size))
-    run(pack, 10)
-    found = pack.evaluate(list(trials))
+    with joined(rank, size, folder) as world:
+        pack = open_pack(base, trials, world=world)
+        run(pack, 10)
+        found = pack.evaluate(list(trials))
     if rank == 0:
         state = {number: slot.adapter.weights.data for number, slot in pack.slots.items()}
         torch.save((state, {number: (t.loss, t.exact, t.rows) for number, t in found.items()}), folder / "found.pt")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as processes
-from plain import CPU, architecture, make, reference
+from plain import CPU, architecture, joined, make, reference
 
 from jobs.config import BaseModel, Data, Trial
 from jobs.data import Template, encode_rows, load_corpus
@@ -104,9 +104,8 @@ def test_a_resumed_trial_ends_bitwise_as_an_undisturbed_one(base: BaseModel, row
 
 def work(rank: int, size: int, trial: Trial, base: BaseModel, folder: Path) -> None:
     """One of two data-parallel processes."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=size)
-    train(trial, base, folder, world=World(rank, size))
+    with joined(rank, size, folder) as world:
+        train(trial, base, folder, world=world)
 
 
 def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
