@@ -17,10 +17,13 @@ from jobs import store
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import Journal, Record, held_by, read_text, storage_folder
+from orchestrator.relay import told
 
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.5
 NUM_LOG_LINES = 20
+NUM_LOGS = 20
+"""So many of the newest jobs are listed with what their logs tell; of older ones a log is read by `show`."""
 LIVE = ("queued", "starting", "running")
 """States of a RayJob that still does something, or will."""
 
@@ -152,16 +155,23 @@ class OnCluster:
 
     def listed(self) -> list[dict[str, Any]]:
         """See runs.Place."""
-        return [self.record(job) for job in self.head.jobs()]
+        jobs = self.head.jobs()
+        return [self.record(job, self.log(job) if number < NUM_LOGS else "") for number, job in enumerate(jobs)]
 
-    def record(self, job: Any) -> dict[str, Any]:
+    def log(self, job: Any) -> str:
+        """What a job has printed so far; nothing where it is not to be had any more."""
+        try:
+            return self.head.call(self.head.client.get_job_logs, job.submission_id)
+        except (OSError, RuntimeError):
+            return ""
+
+    def record(self, job: Any, log: str) -> dict[str, Any]:
         """A job in the terms of runs.COLUMNS."""
         state = str(job.status.value).lower()
         return {
             "name": job.submission_id,
             "state": {"succeeded": "finished", "pending": "starting"}.get(state, state),
-            "trials": None,
-            "best": None,
+            **told(log),
             "started": job.start_time / 1000 if job.start_time else None,
             "ended": job.end_time / 1000 if job.end_time else None,
             "where": self.head.address,
@@ -173,8 +183,8 @@ class OnCluster:
     def show(self, name: str) -> dict[str, Any]:
         """See runs.Place."""
         job = self.head.find(name)
-        log = self.head.ask(self.head.client.get_job_logs, job.submission_id)
-        return self.record(job) | {"log": log.splitlines()[-NUM_LOG_LINES:]}
+        log = self.log(job)
+        return self.record(job, log) | {"log": log.splitlines()[-NUM_LOG_LINES:]}
 
     def watch(self, name: str) -> int:
         """See runs.Place."""
@@ -216,19 +226,23 @@ class OnKubernetes:
         """See runs.Place."""
         from orchestrator.kuberay import submit
 
-        return [self.record(entry) for entry in submit.listed(self.cluster)]
+        entries = submit.listed(self.cluster)
+        logs = submit.logs(self.cluster, [entry.name for entry in entries if entry.state in LIVE][:NUM_LOGS])
+        return [self.record(entry, logs.get(entry.name, "")) for entry in entries]
 
-    def record(self, entry: Any) -> dict[str, Any]:
+    def record(self, entry: Any, log: str) -> dict[str, Any]:
         """A RayJob in the terms of runs.COLUMNS."""
-        told = {key: getattr(entry, key) for key in ("name", "state", "where", "sweep")}
+        known = {key: getattr(entry, key) for key in ("name", "state", "where", "sweep")}
         times = {"started": moment(entry.started), "ended": moment(entry.ended)}
-        return told | times | {"trials": None, "best": None, "command": None, "error": entry.reason}
+        return known | told(log) | times | {"command": None, "error": entry.reason}
 
     def show(self, name: str) -> dict[str, Any]:
         """See runs.Place."""
         from orchestrator.kuberay import submit
 
-        return submit.show(self.cluster, name)
+        found = submit.show(self.cluster, name)
+        log = submit.logs(self.cluster, [found["name"]]).get(found["name"], "")
+        return found | told(log) | {"log": log.splitlines()[-NUM_LOG_LINES:]}
 
     def watch(self, name: str) -> int:
         """See runs.Place."""

@@ -5,9 +5,12 @@ A remote command has one log for both. Where it is told of its submission by the
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import sys
+from typing import Any
 
 SUBMISSION = "ORCHESTRATOR_SUBMISSION"
 """Environment variable that names the submission to the command on the cluster. It stays the same when the cluster starts the command
@@ -19,6 +22,34 @@ TYPED = "ORCHESTRATOR_TYPED"
 NOISE = re.compile(r" INFO job_manager\.py:\d+ -- |^Running entrypoint for job ")
 """What Ray adds to the log of every job."""
 MARK = "==== answer ===="
+ENDED = re.compile(r"^trial +(\d+)/(\d+) .*  (?:finished|stopped|failed)\b")
+"""A trial's last line; see screen.Screen.end."""
+COUNTED = re.compile(r"^trials +(\d+) finished, (\d+) stopped early, (\d+) failed of (\d+)$")
+SCORED = re.compile(r"^test +(\S+ [\d.]+) \(")
+"""All trials, and the winner's score; see result.text."""
+
+
+def told(log: str) -> dict[str, str | None]:
+    """How far a sweep is by its own log: `trials` as ended/all, and `best`, the winner's score once it was judged."""
+    lines = log.splitlines()
+    ended = {found[1]: found[2] for line in lines if (found := ENDED.match(line))}
+    trials = f"{len(ended)}/{next(iter(ended.values()))}" if ended else None
+    best = None
+    for line in lines[lines.index(MARK) :] if MARK in lines else ():
+        with contextlib.suppress(ValueError, AttributeError, KeyError, TypeError):  # what job=predict answers may look alike
+            return answered(json.loads(line))
+        if found := COUNTED.match(line):
+            trials = f"{sum(map(int, found.groups()[:3]))}/{found[4]}"
+        if found := SCORED.match(line):
+            best = found[1]
+    return {"trials": trials, "best": best}
+
+
+def answered(result: dict[str, Any]) -> dict[str, str | None]:
+    """The same from the answer of output=json."""
+    counts, score = result.get("trials"), (result.get("best") or {}).get("metrics", {}).get("test/exact_match")
+    trials = f"{sum(counts[state] for state in ('finished', 'stopped', 'failed'))}/{counts['total']}" if counts else None
+    return {"trials": trials, "best": None if score is None else f"test/exact_match {score:.3f}"}
 
 
 def mark_answer() -> None:

@@ -243,13 +243,14 @@ class Conversation(BaseHTTPRequestHandler):
             self.status(404, "NotFound", f'pods "{pod}" not found')
             return
         since, sent = query.get("sinceTime", "").rstrip("Z"), 0
+        follows, stamped = query.get("follow") == "true", query.get("timestamps") == "true"
         self.begin_stream("text/plain")
         there = True
         while there and not self.api.ending:
-            there = ("pods", pod) in self.api.things
+            there = follows and ("pods", pod) in self.api.things
             lines = [line for line in self.api.log_lines(pod) if line >= since]
             for line in lines[sent:]:
-                self.send_piece(line + "\n")
+                self.send_piece((line if stamped else line.partition(" ")[2]) + "\n")
             sent = len(lines)
             time.sleep(0.02)
         self.end_stream()

@@ -195,6 +195,8 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any,
     listed = finished(outside("list", "--address", head, "--json", module="orchestrator.runs"))
     sweeps = [record for record in json.loads(listed.out) if record["sweep"] == done.result["sweep"]]
     assert [record["state"] for record in sweeps] == ["finished", "finished"]
+    score = f"test/exact_match {done.result['best']['metrics']['test/exact_match']:.3f}"
+    assert [(record["trials"], record["best"]) for record in sweeps] == [("2/2", score)] * 2
     local = finished(outside("show", done.result["sweep"], "--storage", str(storage), module="orchestrator.runs"))
     assert re.search(r"^state +finished$", local.out, re.MULTILINE) and "  2  " in local.out
 

@@ -79,14 +79,15 @@ def test_work_that_no_pod_holds_is_refused_before_anything_is_sent(kubernetes: A
 
 
 def test_the_command_follows_its_job_and_the_tool_finds_it_again(kubernetes: Any, serve: Serve) -> None:
-    api = serve("01", logs=[["plan    run-abc123", MARK, ANSWER]])
+    api = serve("01", logs=[["plan    run-abc123", "trial 1/2  lr=0.1  finished at step 20", MARK, ANSWER]])
     done = kubernetes("output=json")
     assert (done.code, done.out) == (0, ANSWER + "\n"), done.err
     name = next(iter(api.things))[1]
     listed = kubernetes("list", "--namespace", "slm", "--json", module="orchestrator.runs")
     (record,) = json.loads(listed.out)
     assert (record["name"], record["state"]) == (name, "finished")
-    assert f" {name}\n" in kubernetes("show", name, "--namespace", "slm", module="orchestrator.runs").out
+    shown = kubernetes("show", name, "--namespace", "slm", module="orchestrator.runs").out
+    assert f" {name}\n" in shown and "lr=0.1  finished at step 20" in shown
     assert "runs no more" in kubernetes("stop", name, "--namespace", "slm", module="orchestrator.runs").out
     api.scenario = None
     gone = kubernetes("delete", name, "--namespace", "slm", module="orchestrator.runs")

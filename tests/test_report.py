@@ -15,7 +15,7 @@ import pytest
 from jobs import fetch
 from jobs.config import Model
 from orchestrator import plan as planning
-from orchestrator import report, result
+from orchestrator import relay, report, result
 from orchestrator.cli import compose
 from orchestrator.errors import ConfigError
 from orchestrator.journal import Record
@@ -227,6 +227,23 @@ def test_progress_without_a_terminal_is_one_plain_line_per_event(capsys: pytest.
         "trial  4/12  failed: out of memory",
         "stopping",
     ]
+
+
+def test_a_sweeps_log_tells_how_far_it_is_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(12, 40, "valid/exact_match")
+    for index, (state, error) in enumerate([("finished", None), ("stopped", None), ("failed", "out of memory"), ("finished", None)], 1):
+        screen.start(index, {"optim.lr": 2e-4})
+        screen.rung(index, 10, {"valid/exact_match": 0.5})
+        if index < 4:
+            screen.end(index, state, error)
+    log = capsys.readouterr().err
+    assert relay.told("") == {"trials": None, "best": None}
+    assert relay.told(log) == {"trials": "3/12", "best": None}
+    found = outcome()
+    total, score = found["trials"]["total"], found["best"]["metrics"]["test/exact_match"]
+    expected = {"trials": f"{total}/{total}", "best": f"test/exact_match {score:.3f}"}
+    assert relay.told(f"{log}{relay.MARK}\n{result.text(found)}\n") == expected
+    assert relay.told(f"{log}{relay.MARK}\n{json.dumps(result.public(found))}\n") == expected
 
 
 def test_the_live_table_marks_the_best_row_and_counts_what_is_to_come() -> None:

@@ -30,6 +30,9 @@ from jobs.pack.norm import replace_norms
 PASS_TOKENS_ON_CPU = 2048
 """A pass of more tokens than this leaves the processor's caches; the arithmetic is as fast in passes of a few hundred."""
 
+ORDER = "A, then B"
+"""How a checkpoint's flat weights are laid out; see lora.Adapter."""
+
 
 class NotPackable(ValueError):
     """This model has to take the plain executor."""
@@ -55,11 +58,13 @@ class Slot:
         self.settings.save_pretrained(str(folder / "model"))
         sort_targets(folder / "model" / "adapter_config.json")
         state = {"weights": self.adapter.weights.data, "optimizer": self.optimizer.state_dict()}
-        torch.save(state | {"step": self.step, "num_bad": self.num_bad}, folder / "state.pt")
+        torch.save(state | {"step": self.step, "num_bad": self.num_bad, "order": ORDER}, folder / "state.pt")
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint of a trial with the same layers and rank; ValueError for another one."""
         state = torch.load(folder / "state.pt", map_location=self.adapter.weights.device, weights_only=True)
+        if state.get("order") != ORDER:
+            raise ValueError(f"the checkpoint {folder} was written by an earlier version; a new sweep.name starts afresh")
         if state["weights"].shape != self.adapter.weights.shape:
             raise ValueError(f"the checkpoint {folder} belongs to another rank than {self.trial.adapter.rank}")
         self.adapter.weights.data.copy_(state["weights"])
@@ -146,7 +151,7 @@ class Pack:
             inputs = {"input_ids": layout.ids, "position_ids": layout.positions, "use_cache": False, "pack": layout}
             return layout, self.model(**inputs).logits[0]
         finally:
-            self.layout, self.active.segments = None, []
+            self.layout, self.active.segments, self.active.ready = None, [], {}
 
     def step(self, numbers: list[int]) -> dict[int, dict[str, float]]:
         """One optimizer step of each of these slots; returns their metrics.
@@ -290,3 +295,4 @@ class Pack:
         """Turn the model that was loaded, which runs examples one by one, into the one that runs the flat row."""
         self.model.set_attn_implementation(NAME)
         replace_norms(self.model)
+        self.active.join_layers()

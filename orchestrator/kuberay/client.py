@@ -180,12 +180,14 @@ class Client:
                     raise Unreachable(f"{self.where} ended a watch: {status.get('code')} {status.get('message')}")
                 yield event["type"], event["object"]
 
-    def log(self, pod: str, container: str, since: str | None) -> Iterator[str]:
-        """The lines of a container's log with their time in front, as they come, after an empty one once the server has begun.
+    def log(self, pod: str, container: str, since: str | None = None, follow: bool = True) -> Iterator[str]:
+        """The lines of a container's log, after an empty one once the server has begun: with their time in front as they come, or, without
+        `follow`, those so far.
 
         Raises Refusal or Unreachable.
         """
-        query = {"container": container, "follow": "true", "timestamps": "true", **({"sinceTime": since} if since else {})}
+        query = {"container": container, **({"follow": "true", "timestamps": "true"} if follow else {})}
+        query |= {"sinceTime": since} if since else {}
         with self.stream(f"{PODS}/{pod}/log", query) as answer:
             yield ""
             yield from lines(answer)

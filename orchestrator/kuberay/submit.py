@@ -21,9 +21,9 @@ from orchestrator.kuberay import manifest
 from orchestrator.kuberay.answers import Refusal, Unreachable
 from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.follow import Follower, Pace
-from orchestrator.kuberay.names import COMMAND, JOB, QUEUE, SUBMISSION, SWEEP, job_name, sweep_name
+from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, QUEUE, SUBMISSION, SWEEP, job_name, sweep_name
 from orchestrator.kuberay.rayjobs import Entry, Job, entry, has_ended, jobs, named, state_of
-from orchestrator.kuberay.story import Story, clean
+from orchestrator.kuberay.story import Story, clean, driver_pod
 from orchestrator.plan import Plan
 
 PACE = Pace()
@@ -183,6 +183,20 @@ def stands_out(condition: Job) -> bool:
 def listed(cluster: Cluster) -> list[Entry]:
     """Every RayJob of this program in the namespace, newest first."""
     return [entry(job, cluster) for job in jobs(connect(cluster))]
+
+
+def logs(cluster: Cluster, names: list[str]) -> dict[str, str]:
+    """What the drivers of these RayJobs have printed so far, by name; those whose pods are gone, or may not be read, are left out."""
+    client, found = connect(cluster), {}
+    for name in names:
+        try:
+            pods, _ = client.items(PODS, {"labelSelector": f"{JOB}={name}"})
+            drivers = [driver for pod in pods if (driver := driver_pod(pod))]
+            for driver in drivers[-1:]:
+                found[name] = "\n".join(line for line in client.log(driver, LOG_CONTAINER, follow=False) if line)
+        except (Refusal, Unreachable):
+            continue
+    return found
 
 
 def show(cluster: Cluster, name: str) -> dict[str, Any]:
