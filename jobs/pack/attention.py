@@ -84,30 +84,37 @@ class Maps:
     each: list[Map]
     query_back: torch.Tensor
     key_back: torch.Tensor
+    padded: bool
+    """Whether some rows stand in no rectangle."""
 
 
 def maps_of(layout: Layout, heads: int, kv_heads: int) -> Maps:
     """The index tensors of a layout for one shape of attention; made once, used by every layer of that shape."""
     if (heads, kv_heads) not in layout.known_maps:
-        layout.known_maps[heads, kv_heads] = make_maps(layout.rectangles, layout.ids.shape[1], heads, kv_heads)
+        layout.known_maps[heads, kv_heads] = make_maps(layout, heads, kv_heads)
     return layout.known_maps[heads, kv_heads]
 
 
-def make_maps(rectangles: list[Rectangle], num_tokens: int, heads: int, kv_heads: int) -> Maps:
-    """The maps of all rectangles, and the way back to the flat rows."""
-    device = rectangles[0].rows.device
-    back = (
-        torch.empty(num_tokens * heads, dtype=torch.long, device=device),
-        torch.empty(num_tokens * kv_heads, dtype=torch.long, device=device),
-    )
+def make_maps(layout: Layout, heads: int, kv_heads: int) -> Maps:
+    """The maps of all rectangles, and the way back to the flat rows; padding stands in none and points behind them all."""
+    device, num_tokens = layout.ids.device, layout.ids.shape[1]
+    back = [torch.full((num_tokens * count,), -1, dtype=torch.long, device=device) for count in (heads, kv_heads)]
     each, offsets = [], [0, 0]
-    for rectangle in rectangles:
+    for rectangle in layout.rectangles:
         made, valid = make_map(rectangle, heads, kv_heads)
         for way, index, mask, place in ((back[0], made.query, valid[0], 0), (back[1], made.key, valid[1], 1)):
             way[index[mask]] = torch.arange(len(index), device=device)[mask] + offsets[place]
             offsets[place] += len(index)
         each.append(made)
-    return Maps(each, *back)
+    if layout.num_padded:
+        back = [torch.where(way < 0, offset, way) for way, offset in zip(back, offsets, strict=True)]
+    return Maps(each, back[0], back[1], layout.num_padded > 0)
+
+
+def whole(parts: list[torch.Tensor], way: torch.Tensor, padded: bool) -> torch.Tensor:
+    """What the rectangles give, brought back to the flat rows; zeros for padding, which no other slot's numbers can reach."""
+    parts = [*parts, parts[0].new_zeros(1, parts[0].shape[1])] if padded else parts
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).index_select(0, way)
 
 
 def make_map(rectangle: Rectangle, heads: int, kv_heads: int) -> tuple[Map, tuple[torch.Tensor, torch.Tensor]]:
@@ -193,7 +200,7 @@ class Attention(torch.autograd.Function):
             kept += saved if keep else []
         ctx.maps, ctx.rule = maps, rule
         ctx.save_for_backward(query, key, value, *kept)
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).index_select(0, maps.query_back)
+        return whole(outputs, maps.query_back, maps.padded)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
@@ -207,7 +214,7 @@ class Attention(torch.autograd.Function):
                 collected.append(new)
             later += far
         ways = ctx.maps.query_back, ctx.maps.key_back, ctx.maps.key_back
-        joined = [(each[0] if len(each) == 1 else torch.cat(each)).index_select(0, way) for each, way in zip(grads, ways, strict=True)]
+        joined = [whole(each, way, ctx.maps.padded) for each, way in zip(grads, ways, strict=True)]
         for index, dkp, dvp in later:
             joined[1].index_add_(0, index, dkp)
             joined[2].index_add_(0, index, dvp)

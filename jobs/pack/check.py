@@ -8,10 +8,10 @@ import torch
 
 from jobs.config import Trial
 from jobs.data import Example
+from jobs.pack.adapter import Adapter
 from jobs.pack.engine import Pack
 from jobs.pack.head import Losses
-from jobs.pack.layout import Segment, portion
-from jobs.pack.lora import Adapter
+from jobs.pack.layout import Group, portion
 
 LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Largest difference of a mean loss, relative to 1 + the loss."""
@@ -49,7 +49,6 @@ def probe(pack: Pack, seed: int) -> Adapter:
     adapter = Adapter(pack.shapes, 2 * seed, 1.0, pack.dtype, pack.device)
     generator = torch.Generator().manual_seed(seed)
     adapter.weights.data.copy_(torch.randn(adapter.weights.shape, generator=generator) * 0.03)
-    adapter.refresh()
     return adapter
 
 
@@ -59,17 +58,18 @@ Outcome = tuple[float, torch.Tensor]
 
 def run_plain(pack: Pack, number: int, examples: list[Example]) -> Outcome:
     """Each example alone, through the model as it was loaded."""
+    pack.active.arrange([number])
     total, count = 0.0, sum(len(example.ids) - example.prompt_length for example in examples)
     for example in examples:
         ids = torch.tensor([example.ids], device=pack.device)
-        pack.active.segments = [Segment(number, 0, len(example.ids))]
+        pack.active.groups = [Group((number,), 0, len(example.ids))]
         try:
             logits: Any = pack.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
             weights = torch.full((len(example.ids) - example.prompt_length,), 1 / count, device=pack.device)
             loss, _ = Losses.apply(logits[0, example.prompt_length - 1 : -1], ids[0, example.prompt_length :], weights)  # type: ignore[misc]
             loss.backward()
         finally:
-            pack.active.segments = []
+            pack.active.groups = []
         total += float(loss.detach())
     return total, take_gradient(pack, number)
 
@@ -77,6 +77,7 @@ def run_plain(pack: Pack, number: int, examples: list[Example]) -> Outcome:
 def run_packed(pack: Pack, examples: list[Example], numbers: list[int]) -> dict[int, Outcome]:
     """All slots together."""
     weight = 1 / sum(len(example.ids) - example.prompt_length for example in examples)
+    pack.active.arrange(numbers)
     layout, logits = pack.run([part for number in numbers for part in portion(number, examples, weight)])
     total, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
     total.backward()
@@ -85,11 +86,9 @@ def run_packed(pack: Pack, examples: list[Example], numbers: list[int]) -> dict[
 
 
 def take_gradient(pack: Pack, number: int) -> torch.Tensor:
-    """A slot's gradient; a new one begins."""
-    gradient = pack.active.adapters[number].gradient
-    taken = gradient.clone()
-    gradient.zero_()
-    return taken
+    """A slot's gradient of what has run since it was arranged."""
+    pack.active.collect()
+    return pack.active.adapters[number].gradient.clone()
 
 
 def difference(plain: dict[int, Outcome], packed: dict[int, Outcome], dtype: torch.dtype) -> str | None:

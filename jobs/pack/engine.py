@@ -20,11 +20,12 @@ from jobs.data import Corpus, Example, Template, load_corpus
 from jobs.evaluate import Tally, out_of_memory
 from jobs.finetune import NON_FINITE_LIMIT, World, adamw, learning_rate, not_finite
 from jobs.model import load, pick_device, pick_dtype, sort_targets
+from jobs.pack.adapter import Adapter
 from jobs.pack.attention import NAME, register
 from jobs.pack.head import Losses, hits
 from jobs.pack.initial import Initial
 from jobs.pack.layout import Layout, Portion, build, divide, portion
-from jobs.pack.lora import Active, Adapter, inject
+from jobs.pack.lora import Active, inject
 from jobs.pack.norm import replace_norms
 
 PASS_TOKENS_ON_CPU = 2048
@@ -68,7 +69,6 @@ class Slot:
         if state["weights"].shape != self.adapter.weights.shape:
             raise ValueError(f"the checkpoint {folder} belongs to another rank than {self.trial.adapter.rank}")
         self.adapter.weights.data.copy_(state["weights"])
-        self.adapter.refresh()
         rate = {"lr": self.trial.optim.lr, "weight_decay": self.trial.optim.weight_decay}
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
@@ -133,6 +133,7 @@ class Pack:
     def leave(self, number: int) -> None:
         """Free a slot."""
         del self.slots[number], self.active.adapters[number]
+        self.active.places.pop(number, None)
 
     def corpus(self, trial: Trial) -> tuple[Corpus, dict[tuple[str, int], Example], list[Example]]:
         """Rows, tokenised rows and the tokenised validation split; trials on the same files share them."""
@@ -144,14 +145,14 @@ class Pack:
         return self.corpora[key]
 
     def run(self, parts: list[Portion]) -> tuple[Layout, torch.Tensor]:
-        """One forward pass: its layout, and logits (S, V) at the supervised tokens."""
-        self.layout = layout = build(parts, self.device)
-        self.active.segments = layout.segments
+        """One forward pass: its layout, and logits (S, V) at the supervised tokens. The slots must have been arranged."""
+        self.layout = layout = build(parts, self.device, lambda number: self.active.adapters[number].family)
+        self.active.groups = layout.groups
         try:
             inputs = {"input_ids": layout.ids, "position_ids": layout.positions, "use_cache": False, "pack": layout}
             return layout, self.model(**inputs).logits[0]
         finally:
-            self.layout, self.active.segments, self.active.ready = None, [], {}
+            self.layout, self.active.groups, self.active.ready = None, [], {}
 
     def step(self, numbers: list[int]) -> dict[int, dict[str, float]]:
         """One optimizer step of each of these slots; returns their metrics.
@@ -190,7 +191,6 @@ class Pack:
             for group in slot.optimizer.param_groups:
                 group["lr"] = rate
             slot.optimizer.step()
-            slot.adapter.refresh()
         return rate
 
     def unreadable(self, number: int) -> str | None:
@@ -212,15 +212,17 @@ class Pack:
 
         Out of memory: the token budget is halved and all of it done again, which changes nothing in the sums but their rounding.
         """
-        parts = [part for number, batch in batches.items() for part in self.share(number, batch)]
+        shares = {number: self.share(number, batch) for number, batch in batches.items()}
+        order = sorted(shares, key=lambda number: (self.active.adapters[number].family, sum(part.num_tokens for part in shares[number])))
+        parts = [part for number in order for part in shares[number]]
         while True:
-            for number in batches:
-                self.slots[number].adapter.gradient.zero_()
+            self.active.arrange(order)
             try:
                 totals = self.backward(parts, list(batches))
                 break
             except (MemoryError, RuntimeError) as error:
                 self.shrink(parts, error)
+        self.active.collect()
         for number in batches if self.world.size > 1 else ():
             self.world.add(self.slots[number].adapter.gradient)
         return dict(zip(batches, self.world.add(totals).tolist(), strict=True))
@@ -240,7 +242,7 @@ class Pack:
             layout, logits = self.run(group)
             total, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
             total.backward()
-            owners = torch.tensor([place[segment.slot] for segment in layout.segments], device=self.device)[layout.owners]
+            owners = torch.tensor([place[slot] for slot in layout.slots], device=self.device)[layout.owners]
             totals.index_add_(0, owners, losses * layout.weights)
         return totals
 
@@ -266,6 +268,7 @@ class Pack:
         """One slot's validation."""
         _, _, valid = self.corpus(self.slots[number].trial)
         parts = portion(number, valid[self.world.rank :: self.world.size], share=self.sharing)
+        self.active.arrange([number])
         while True:
             try:
                 sums = torch.zeros(4, dtype=torch.float64, device=self.device)

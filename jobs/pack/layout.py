@@ -7,7 +7,7 @@ attention.py, lora.py and engine.py.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,13 +50,23 @@ class Rectangle:
     """int64 (B, P), or None."""
 
 
-@dataclass
-class Segment:
-    """The stretch of the flat row that belongs to one slot."""
+@dataclass(frozen=True)
+class Group:
+    """A stretch of the flat row: the same number of tokens for each of some slots, in turn."""
 
-    slot: int
+    slots: tuple[int, ...]
     start: int
-    stop: int
+    length: int
+    """Tokens of each slot. Behind those that it needs stands padding, which nothing attends to and nothing is predicted from."""
+
+    @property
+    def stop(self) -> int:
+        """Where the stretch ends."""
+        return self.start + len(self.slots) * self.length
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """The group's part (S, length, width) of rows (T, width)."""
+        return rows[self.start : self.stop].view(len(self.slots), self.length, -1)
 
 
 @dataclass
@@ -67,7 +77,7 @@ class Layout:
     """int64 (1, T)."""
     positions: torch.Tensor
     """int64 (1, T): place of a token in its own example."""
-    segments: list[Segment]
+    groups: list[Group]
     rectangles: list[Rectangle]
     places: torch.Tensor
     """int64 (S,): from which token of the flat row a supervised token is predicted."""
@@ -76,13 +86,20 @@ class Layout:
     weights: torch.Tensor
     """float32 (S,)."""
     owners: torch.Tensor
-    """int64 (S,): number of the segment."""
+    """int64 (S,): which of `slots` it belongs to."""
     answers: torch.Tensor
     """int64 (S,): number of the example within this layout."""
     examples: list[tuple[int, int]]
     """(slot, row of its batch) of each example, in order."""
+    num_padded: int = 0
+    """Tokens that only fill up."""
     known_maps: dict[tuple[int, int], Any] = field(default_factory=dict)
     """What attention.py has derived from `rectangles`, by numbers of heads."""
+
+    @property
+    def slots(self) -> list[int]:
+        """Whose tokens these are, in order."""
+        return [slot for group in self.groups for slot in group.slots]
 
 
 def portion(slot: int, examples: list[Example], weight: float = 1.0, everything: bool = False, share: bool = True) -> list[Portion]:
@@ -192,14 +209,46 @@ def halves(rows: list[range]) -> list[list[range]]:
     return [by_length[:middle], by_length[middle:]]
 
 
-def build(parts: list[Portion], device: torch.device) -> Layout:
-    """The flat row of one pass; portions of one slot must follow each other."""
-    builder, segments = Builder(), []
-    for slot, own in itertools.groupby(parts, key=lambda part: part.slot):
-        start = len(builder.ids)
-        for part in own:
-            builder.add(part, len(segments))
-        segments.append(Segment(slot, start, len(builder.ids)))
+MOST_PADDING = 1 / 16
+"""Slots whose numbers of tokens differ by less than this share are filled up to the same: batched products want equal parts."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One slot's part of a pass."""
+
+    slot: int
+    parts: tuple[Portion, ...]
+    num_tokens: int
+
+
+def alike(shares: list[Share], family: Callable[[int], int]) -> Iterator[list[Share]]:
+    """Neighbours that can be filled up to equally many tokens at little cost, and whose slots are of one family."""
+    together: list[Share] = []
+    for share in shares:
+        whole = [*together, share]
+        most = len(whole) * max(each.num_tokens for each in whole)
+        fits = most <= (1 + MOST_PADDING) * sum(each.num_tokens for each in whole)
+        if together and not (fits and family(together[0].slot) == family(share.slot)):
+            yield together
+            together = []
+        together.append(share)
+    if together:
+        yield together
+
+
+def build(parts: list[Portion], device: torch.device, family: Callable[[int], int] = lambda slot: 0) -> Layout:
+    """The flat row of one pass; portions of one slot must follow each other. Slots of one `family` may be grouped."""
+    builder, groups, num_shares = Builder(), [], 0
+    sorted_out = [(slot, tuple(own)) for slot, own in itertools.groupby(parts, key=lambda part: part.slot)]
+    shares = [Share(slot, own, sum(part.num_tokens for part in own)) for slot, own in sorted_out]
+    for together in alike(shares, family):
+        groups.append(Group(tuple(share.slot for share in together), len(builder.ids), max(share.num_tokens for share in together)))
+        for share in together:
+            for part in share.parts:
+                builder.add(part, num_shares)
+            builder.put([builder.ids[-1]] * (groups[-1].length - share.num_tokens), 0)
+            num_shares += 1
 
     def long(values: object) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
@@ -207,7 +256,7 @@ def build(parts: list[Portion], device: torch.device) -> Layout:
     return Layout(
         ids=long([builder.ids]),
         positions=long([builder.positions]),
-        segments=segments,
+        groups=groups,
         rectangles=[rectangle(blocks, device) for blocks in builder.blocks.values()],
         places=long(builder.places),
         targets=long(builder.targets),
@@ -215,6 +264,7 @@ def build(parts: list[Portion], device: torch.device) -> Layout:
         owners=long(builder.owners),
         answers=long(builder.answers),
         examples=builder.examples,
+        num_padded=len(builder.ids) - sum(share.num_tokens for share in shares),
     )
 
 

@@ -1,5 +1,5 @@
-"""Linear layers that serve many LoRA adapters at once (Hu et al., 2021): one product with the frozen weight for all tokens, and per slot
-the low-rank update of its own stretch of the flat row.
+"""Linear layers that serve many LoRA adapters at once (Hu et al., 2021): one product with the frozen weight for all tokens, and for each
+slot the low-rank update of its own stretch of the flat row, slots of equally many tokens in one batched product.
 
 Adapters are never concatenated and masked: 0 x NaN is NaN, so one diverged slot would poison the others.
 """
@@ -7,90 +7,24 @@ Adapters are never concatenated and masked: 0 x NaN is NaN, so one diverged slot
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from jobs.pack.layout import Segment
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A layer that carries an adapter."""
-
-    name: str
-    """Its dotted name in the model."""
-    width_in: int
-    width_out: int
-
-
-class Adapter:
-    """One slot's weights: A (rank, in) and B (rank, out) of every layer, as views into one flat float32 tensor, and its gradient likewise.
-
-    The update of a layer is scale * x A^T B. `a` and `b` hold the weights in the number format that the products are computed in. The A of
-    all layers come first, so that layers in a row that read the same rows have one A between them.
-    """
-
-    def __init__(self, shapes: list[Shape], rank: int, scale: float, dtype: torch.dtype, device: torch.device) -> None:
-        self.shapes, self.rank, self.scale = shapes, rank, scale
-        size = sum(rank * (shape.width_in + shape.width_out) for shape in shapes)
-        self.weights = torch.nn.Parameter(torch.zeros(size, device=device), requires_grad=False)
-        self.gradient = torch.zeros(size, device=device)
-        self.working = self.weights.data if dtype == torch.float32 else torch.zeros(size, dtype=dtype, device=device)
-        self.starts = [rank * start for start in itertools.accumulate((shape.width_in for shape in shapes), initial=0)]
-        self.master_a, self.master_b = self._views(self.weights.data)
-        _, self.gradient_b = self._views(self.gradient)
-        _, self.b = self._views(self.working)
-        self.b_t = [view.t() for view in self.b]
-        self.joints: dict[tuple[int, int], tuple[torch.Tensor, ...]] = {}
-
-    def _views(self, flat: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """A and B of every layer within a flat tensor."""
-        a = flat[: self.starts[-1]].split([self.rank * shape.width_in for shape in self.shapes])
-        b = flat[self.starts[-1] :].split([self.rank * shape.width_out for shape in self.shapes])
-        return [view.view(self.rank, -1) for view in a], [view.view(self.rank, -1) for view in b]
-
-    def joint(self, first: int, count: int) -> tuple[torch.Tensor, ...]:
-        """A of layers in a row (count * rank, in), the same transposed, and its gradient."""
-        if (first, count) not in self.joints:
-            part, width = slice(self.starts[first], self.starts[first + count]), self.shapes[first].width_in
-            a = self.working[part].view(-1, width)
-            self.joints[first, count] = a, a.t(), self.gradient[part].view(-1, width)
-        return self.joints[first, count]
-
-    def refresh(self) -> None:
-        """Bring the working copies up to date after the weights have changed."""
-        if self.working.data_ptr() != self.weights.data_ptr():
-            self.working.copy_(self.weights.data)
-
-    def read(self, state: dict[str, torch.Tensor]) -> None:
-        """Take the weights of an ordinary PEFT adapter, by its names."""
-        for number, shape in enumerate(self.shapes):
-            self.master_a[number].copy_(state[peft_name(shape.name, "A")])
-            self.master_b[number].copy_(state[peft_name(shape.name, "B")].t())
-        self.refresh()
-
-    def written(self) -> dict[str, torch.Tensor]:
-        """The weights as an ordinary PEFT adapter holds them."""
-        state = {}
-        for number, shape in enumerate(self.shapes):
-            state[peft_name(shape.name, "A")] = self.master_a[number].clone().cpu()
-            state[peft_name(shape.name, "B")] = self.master_b[number].t().contiguous().cpu()
-        return state
-
-
-def peft_name(layer: str, which: str) -> str:
-    """The name of a tensor in adapter_model.safetensors."""
-    return f"base_model.model.{layer}.lora_{which}.weight"
+from jobs.pack.adapter import Adapter, Shape, Stack
+from jobs.pack.layout import Group
 
 
 class Active:
     """Whose tokens stand where in the present forward pass; shared by all layers of a model."""
 
     def __init__(self) -> None:
-        self.segments: list[Segment] = []
         self.adapters: dict[int, Adapter] = {}
+        self.stacks: dict[int, Stack] = {}
+        """By family; see adapter.Adapter.family."""
+        self.places: dict[int, tuple[Stack, int]] = {}
+        """Which row of which stack an arranged slot has."""
+        self.groups: list[Group] = []
         self.layers: list[PackedLoRALinear] = []
         self.anchor = torch.zeros((), requires_grad=True)
         """Ties every layer to the graph: adapters collect their gradients themselves."""
@@ -107,6 +41,40 @@ class Active:
         for _, group in itertools.groupby(self.layers, lambda layer: id(seen.get(layer.number, layer))):
             together = list(group)
             self.joined[together[0].number] = together
+
+    def arrange(self, order: list[int]) -> None:
+        """Lay the weights of these slots, as they now are, side by side in this order; slots of one family must follow each other.
+
+        What gathers for them from now on starts at zero.
+        """
+        self.places = {}
+        for family, numbers in itertools.groupby(order, lambda number: self.adapters[number].family):
+            stack = self._stack(family)
+            for row, number in enumerate(numbers):
+                stack.take(row, self.adapters[number])
+                self.places[number] = stack, row
+
+    def _stack(self, family: int) -> Stack:
+        """Room for every slot of a family, whether it is trained now or not, so that a slot's arithmetic does not hang on its neighbours."""
+        members = [adapter for adapter in self.adapters.values() if adapter.family == family]
+        need = len(members), max(member.rank for member in members)
+        if family not in self.stacks or (self.stacks[family].num_rows, self.stacks[family].rank) != need:
+            self.stacks = {known: stack for known, stack in self.stacks.items() if known != family}
+            self.stacks[family] = Stack(members[0].shapes, *need, members[0].dtype, members[0].weights.device)
+        return self.stacks[family]
+
+    def collect(self) -> None:
+        """Hand every arranged slot the gradient that has gathered for it."""
+        for number, (stack, row) in self.places.items():
+            stack.give(row, self.adapters[number])
+
+    def blocks(self) -> list[tuple[Group, Stack, slice]]:
+        """The groups of the present pass, each with the rows of its stack."""
+        found = []
+        for group in self.groups:
+            stack, row = self.places[group.slots[0]]
+            found.append((group, stack, slice(row, row + len(group.slots))))
+        return found
 
 
 class PackedLoRALinear(torch.nn.Module):
@@ -137,13 +105,13 @@ class PackedLoRALinear(torch.nn.Module):
         active = self.active
         if active.seen is not None:
             active.seen.setdefault(self.number, inputs)
-        if not active.segments:
+        if not active.groups:
             return torch.nn.functional.linear(inputs, self.matrix, self.bias)
         given, ready = active.ready.pop(self.number, (None, None))
         if ready is not None and given is inputs:
             return ready
         rows = inputs.reshape(-1, inputs.shape[-1])
-        if len(rows) != active.segments[-1].stop:
+        if len(rows) != active.groups[-1].stop:
             raise ValueError("a layer with an adapter sees other tokens than the row's")
         layers = active.joined.get(self.number, [self])
         outs: tuple[torch.Tensor, ...] = Product.apply(rows, active.anchor, active, layers)  # type: ignore[assignment]
@@ -153,8 +121,9 @@ class PackedLoRALinear(torch.nn.Module):
 
 
 class Product(torch.autograd.Function):
-    """x (T, in) -> for each of the layers x W^T + bias, plus each slot's scale * x A^T B on its own rows; gradients of A and B are added to
-    the adapters'. The layers' A are one matrix: thin products read x once.
+    """x (T, in) -> for each of the layers x W^T + bias, plus each slot's x A^T B on its own rows; gradients of A and B gather in the stacks.
+
+    Slots of a group have equally many rows: one batched product serves them. The layers' A are one matrix: thin products read x once.
     """
 
     @staticmethod
@@ -162,16 +131,13 @@ class Product(torch.autograd.Function):
         ctx: Any, rows: torch.Tensor, anchor: torch.Tensor, active: Active, layers: list[PackedLoRALinear]
     ) -> tuple[torch.Tensor, ...]:
         outs = [torch.nn.functional.linear(rows, layer.matrix, layer.bias) for layer in layers]
-        sizes = [segment.stop - segment.start for segment in active.segments]
-        adapters = [active.adapters[segment.slot] for segment in active.segments]
-        hidden = []
-        for adapter, own, *totals in zip(adapters, rows.split(sizes), *(out.split(sizes) for out in outs), strict=True):
-            _, a_t, _ = adapter.joint(layers[0].number, len(layers))
-            low = torch.mm(own, a_t)
-            for layer, total, part in zip(layers, totals, low.split(adapter.rank, 1), strict=True):
-                total.addmm_(part, adapter.b[layer.number], alpha=adapter.scale)
+        blocks, hidden = active.blocks(), []
+        for group, stack, part in blocks:
+            low = torch.bmm(group.of(rows), stack.joint(layers[0].number, len(layers))[part].transpose(1, 2))
+            for layer, out, own in zip(layers, outs, low.split(stack.rank, 2), strict=True):
+                group.of(out).baddbmm_(own, stack.b[layer.number][part])
             hidden.append(low)
-        ctx.layers, ctx.sizes, ctx.adapters = layers, sizes, adapters
+        ctx.layers, ctx.blocks = layers, blocks
         ctx.save_for_backward(rows, *hidden)
         return tuple(outs)
 
@@ -181,32 +147,31 @@ class Product(torch.autograd.Function):
         back = None
         for layer, gradient in zip(ctx.layers, gradients, strict=True) if ctx.needs_input_grad[0] else ():
             back = torch.mm(gradient, layer.matrix) if back is None else back.addmm_(gradient, layer.matrix)
-        backs = [None] * len(hidden) if back is None else back.split(ctx.sizes)
-        given = zip(*(gradient.split(ctx.sizes) for gradient in gradients), strict=True)
-        for slot in zip(ctx.adapters, hidden, rows.split(ctx.sizes), given, backs, strict=True):
-            add_gradients(ctx.layers, *slot)
+        for block, low in zip(ctx.blocks, hidden, strict=True):
+            add_gradients(ctx.layers, block, low, rows, gradients, back)
         return back, None, None, None
 
 
-def add_gradients(layers: Any, adapter: Adapter, low: torch.Tensor, own: torch.Tensor, given: Any, back: torch.Tensor | None) -> None:
-    """One slot's part of the backward of layers that read the same rows: its gradients, and what its adapters add to the rows' gradient."""
-    a, _, gradient_a = adapter.joint(layers[0].number, len(layers))
-    inners = []
-    for layer, gradient, part in zip(layers, given, low.split(adapter.rank, 1), strict=True):
-        inners.append(torch.mm(gradient, adapter.b_t[layer.number]))
-        add_product(adapter.gradient_b[layer.number], part.t(), gradient, adapter.scale)
-    inner = (inners[0] if len(inners) == 1 else torch.cat(inners, 1)).mul_(adapter.scale)
-    add_product(gradient_a, inner.t(), own, 1.0)
+def add_gradients(layers: Any, block: Any, low: torch.Tensor, rows: torch.Tensor, gradients: Any, back: torch.Tensor | None) -> None:
+    """One group's part of the backward of layers that read the same rows: its gradients, and what its adapters add to the rows' gradient."""
+    group, stack, part = block
+    first, count, inners = layers[0].number, len(layers), []
+    for layer, whole, own in zip(layers, gradients, low.split(stack.rank, 2), strict=True):
+        gradient = group.of(whole)
+        inners.append(torch.bmm(gradient, stack.b[layer.number][part].transpose(1, 2)))
+        add_product(stack.gradient_b[layer.number][part], own.transpose(1, 2), gradient)
+    inner = inners[0] if count == 1 else torch.cat(inners, 2)
+    add_product(stack.gradient_joint(first, count)[part], inner.transpose(1, 2), group.of(rows))
     if back is not None:
-        back.addmm_(inner, a)
+        group.of(back).baddbmm_(inner, stack.joint(first, count)[part])
 
 
-def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> None:
-    """total += scale * left @ right, in float32 whatever format the factors have."""
+def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """total += left @ right for each slot, in float32 whatever format the factors have."""
     if left.dtype == torch.float32:
-        total.addmm_(left, right, alpha=scale)
+        total.baddbmm_(left, right)
     else:
-        total.add_(torch.mm(left, right), alpha=scale)
+        total.add_(torch.bmm(left, right))
 
 
 def inject(model: Any, names: list[str], active: Active) -> list[Shape]:
