@@ -216,8 +216,8 @@ class Attention(torch.autograd.Function):
         ways = ctx.maps.query_back, ctx.maps.key_back, ctx.maps.key_back
         joined = [whole(each, way, ctx.maps.padded) for each, way in zip(grads, ways, strict=True)]
         for index, dkp, dvp in later:
-            joined[1].index_add_(0, index, dkp)
-            joined[2].index_add_(0, index, dvp)
+            for whole_gradient, part in ((joined[1], dkp), (joined[2], dvp)):  # a prefix row stands once: quicker than index_add_
+                whole_gradient.index_copy_(0, index, part.add_(whole_gradient.index_select(0, index)))
         return (*joined, None, None, None, None, None)
 
 
@@ -243,7 +243,7 @@ def forward_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mad
     kv, blocks, _, _, _, prefix = made.shape
     out = torch.bmm(weights[..., prefix:], v)
     if vp is not None:
-        out += torch.bmm(weights[..., :prefix].reshape(kv * blocks, -1, prefix), vp).view_as(out)
+        out.view(kv * blocks, -1, out.shape[-1]).baddbmm_(weights[..., :prefix].reshape(kv * blocks, -1, prefix), vp)
     small = rule[2] is None and weights.numel() <= KEPT_ELEMENTS
     return out.view(-1, out.shape[-1]), [weights if small else weights.new_empty(0)]
 
@@ -271,7 +271,7 @@ def backward_one(gradient: torch.Tensor, inputs: Any, made: Map, rule: Any, kept
     dq, later = torch.bmm(near, k), []
     if kp is not None and vp is not None and made.prefix is not None:
         far = scores[..., :prefix].reshape(kv * blocks, -1, prefix)
-        dq += torch.bmm(far, kp).view_as(dq)
+        dq.view(kv * blocks, -1, dq.shape[-1]).baddbmm_(far, kp)
         dkp = torch.bmm(far.transpose(1, 2), q.view(kv * blocks, -1, q.shape[-1]))
         dvp = torch.bmm(weights[..., :prefix].reshape(kv * blocks, -1, prefix).transpose(1, 2), wide)
         later = [(made.prefix, dkp.flatten(0, 1), dvp.flatten(0, 1))]

@@ -40,7 +40,7 @@ def why_not(pack: Pack, trial: Trial) -> str | None:
         return " ".join(str(error).split())[:200] or type(error).__name__
     finally:
         for number in slots:
-            del pack.active.adapters[number]
+            pack.active.leave(number)
     return difference(plain, packed, pack.dtype)
 
 
@@ -68,10 +68,11 @@ def run_plain(pack: Pack, number: int, examples: list[Example]) -> Outcome:
             weights = torch.full((len(example.ids) - example.prompt_length,), 1 / count, device=pack.device)
             loss, _ = Losses.apply(logits[0, example.prompt_length - 1 : -1], ids[0, example.prompt_length :], weights)  # type: ignore[misc]
             loss.backward()
+            pack.active.collect([number])
         finally:
             pack.active.groups = []
         total += float(loss.detach())
-    return total, take_gradient(pack, number)
+    return total, pack.active.adapters[number].gradient.clone()
 
 
 def run_packed(pack: Pack, examples: list[Example], numbers: list[int]) -> dict[int, Outcome]:
@@ -81,14 +82,9 @@ def run_packed(pack: Pack, examples: list[Example], numbers: list[int]) -> dict[
     layout, logits = pack.run([part for number in numbers for part in portion(number, examples, weight)])
     total, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
     total.backward()
+    pack.active.collect(numbers)
     sums = torch.zeros(len(numbers), device=pack.device).index_add_(0, layout.owners, losses * layout.weights).tolist()
-    return {number: (loss, take_gradient(pack, number)) for number, loss in zip(numbers, sums, strict=True)}
-
-
-def take_gradient(pack: Pack, number: int) -> torch.Tensor:
-    """A slot's gradient of what has run since it was arranged."""
-    pack.active.collect()
-    return pack.active.adapters[number].gradient.clone()
+    return {number: (loss, pack.active.adapters[number].gradient.clone()) for number, loss in zip(numbers, sums, strict=True)}
 
 
 def difference(plain: dict[int, Outcome], packed: dict[int, Outcome], dtype: torch.dtype) -> str | None:

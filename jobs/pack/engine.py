@@ -132,8 +132,8 @@ class Pack:
 
     def leave(self, number: int) -> None:
         """Free a slot."""
-        del self.slots[number], self.active.adapters[number]
-        self.active.places.pop(number, None)
+        del self.slots[number]
+        self.active.leave(number)
 
     def corpus(self, trial: Trial) -> tuple[Corpus, dict[tuple[str, int], Example], list[Example]]:
         """Rows, tokenised rows and the tokenised validation split; trials on the same files share them."""
@@ -213,7 +213,10 @@ class Pack:
         Out of memory: the token budget is halved and all of it done again, which changes nothing in the sums but their rounding.
         """
         shares = {number: self.share(number, batch) for number, batch in batches.items()}
-        order = sorted(shares, key=lambda number: (self.active.adapters[number].family, sum(part.num_tokens for part in shares[number])))
+        adapters, counts = self.active.adapters, {number: sum(part.num_tokens for part in own) for number, own in shares.items()}
+        order = sorted(filter(counts.get, shares), key=lambda number: (adapters[number].family, counts[number]))
+        for number in shares.keys() - set(order):
+            adapters[number].gradient.zero_()
         parts = [part for number in order for part in shares[number]]
         while True:
             self.active.arrange(order)
@@ -222,7 +225,6 @@ class Pack:
                 break
             except (MemoryError, RuntimeError) as error:
                 self.shrink(parts, error)
-        self.active.collect()
         for number in batches if self.world.size > 1 else ():
             self.world.add(self.slots[number].adapter.gradient)
         return dict(zip(batches, self.world.add(totals).tolist(), strict=True))
@@ -242,6 +244,7 @@ class Pack:
             layout, logits = self.run(group)
             total, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
             total.backward()
+            self.active.collect(layout.slots)
             owners = torch.tensor([place[slot] for slot in layout.slots], device=self.device)[layout.owners]
             totals.index_add_(0, owners, losses * layout.weights)
         return totals

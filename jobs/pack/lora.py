@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from jobs.pack.adapter import Adapter, Shape, Stack
+from jobs.pack.adapter import Adapter, Joints, Shape, Stack
 from jobs.pack.layout import Group
 
 
@@ -24,49 +24,62 @@ class Active:
         """By family; see adapter.Adapter.family."""
         self.places: dict[int, tuple[Stack, int]] = {}
         """Which row of which stack an arranged slot has."""
+        self.begun: set[int] = set()
+        """Slots that have been given a gradient since they were arranged."""
         self.groups: list[Group] = []
         self.layers: list[PackedLoRALinear] = []
         self.anchor = torch.zeros((), requires_grad=True)
         """Ties every layer to the graph: adapters collect their gradients themselves."""
         self.seen: dict[int, torch.Tensor] | None = {}
         """What each layer was given first, until `join_layers`."""
-        self.joined: dict[int, list[PackedLoRALinear]] = {}
-        """Layers that read the same rows, by the number of the first of them."""
+        self.joints: Joints = []
+        """Which layers are computed together."""
         self.ready: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """What the first of joined layers was given, and what another of them makes of it."""
+
+    def add(self, layer: PackedLoRALinear) -> None:
+        """One more layer, by itself for now."""
+        layer.joint = len(self.joints)
+        self.joints.append([len(self.layers)])
+        self.layers.append(layer)
 
     def join_layers(self) -> None:
         """Let layers that were given the very same tensor, as q, k and v are, be computed together from now on."""
         seen, self.seen = self.seen or {}, None
-        for _, group in itertools.groupby(self.layers, lambda layer: id(seen.get(layer.number, layer))):
-            together = list(group)
-            self.joined[together[0].number] = together
+        together = itertools.groupby(self.layers, lambda layer: id(seen.get(layer.number, layer)))
+        self.joints = [[layer.number for layer in group] for _, group in together]
+        for joint, numbers in enumerate(self.joints):
+            for number in numbers:
+                self.layers[number].joint = joint
 
     def arrange(self, order: list[int]) -> None:
         """Lay the weights of these slots, as they now are, side by side in this order; slots of one family must follow each other.
 
-        What gathers for them from now on starts at zero.
+        With this their gradients begin anew.
         """
-        self.places = {}
+        self.places, self.begun = {}, set()
         for family, numbers in itertools.groupby(order, lambda number: self.adapters[number].family):
-            stack = self._stack(family)
+            members = [adapter for adapter in self.adapters.values() if adapter.family == family]
+            if family not in self.stacks or not self.stacks[family].fits(members, self.joints):
+                self.stacks.pop(family, None)
+                self.stacks[family] = Stack(members, self.joints)
             for row, number in enumerate(numbers):
-                stack.take(row, self.adapters[number])
-                self.places[number] = stack, row
+                self.stacks[family].take(row, self.adapters[number])
+                self.places[number] = self.stacks[family], row
 
-    def _stack(self, family: int) -> Stack:
-        """Room for every slot of a family, whether it is trained now or not, so that a slot's arithmetic does not hang on its neighbours."""
-        members = [adapter for adapter in self.adapters.values() if adapter.family == family]
-        need = len(members), max(member.rank for member in members)
-        if family not in self.stacks or (self.stacks[family].num_rows, self.stacks[family].rank) != need:
-            self.stacks = {known: stack for known, stack in self.stacks.items() if known != family}
-            self.stacks[family] = Stack(members[0].shapes, *need, members[0].dtype, members[0].weights.device)
-        return self.stacks[family]
+    def collect(self, numbers: list[int]) -> None:
+        """Hand the slots of a pass the gradients that it gave them."""
+        for number in numbers:
+            stack, row = self.places[number]
+            stack.give(row, self.adapters[number], number not in self.begun)
+            self.begun.add(number)
 
-    def collect(self) -> None:
-        """Hand every arranged slot the gradient that has gathered for it."""
-        for number, (stack, row) in self.places.items():
-            stack.give(row, self.adapters[number])
+    def leave(self, number: int) -> None:
+        """Forget a slot."""
+        del self.adapters[number]
+        self.places.pop(number, None)
+        families = {adapter.family for adapter in self.adapters.values()}
+        self.stacks = {family: stack for family, stack in self.stacks.items() if family in families}
 
     def blocks(self) -> list[tuple[Group, Stack, slice]]:
         """The groups of the present pass, each with the rows of its stack."""
@@ -83,6 +96,8 @@ class PackedLoRALinear(torch.nn.Module):
     def __init__(self, base: torch.nn.Module, number: int, active: Active) -> None:
         super().__init__()
         self.base, self.number, self.active = base, number, active
+        self.joint = number
+        """Number of its group of layers."""
         self.flipped = type(base).__name__ == "Conv1D"  # GPT-2's layers keep their weight as (in, out)
 
     @property
@@ -113,7 +128,9 @@ class PackedLoRALinear(torch.nn.Module):
         rows = inputs.reshape(-1, inputs.shape[-1])
         if len(rows) != active.groups[-1].stop:
             raise ValueError("a layer with an adapter sees other tokens than the row's")
-        layers = active.joined.get(self.number, [self])
+        layers = [active.layers[number] for number in active.joints[self.joint]]
+        if layers[0] is not self:
+            raise ValueError("layers that read the same rows at first do so no longer")
         outs: tuple[torch.Tensor, ...] = Product.apply(rows, active.anchor, active, layers)  # type: ignore[assignment]
         first, *others = (out.view(*inputs.shape[:-1], -1) for out in outs)
         active.ready = {layer.number: (inputs, out) for layer, out in zip(layers[1:], others, strict=True)}
@@ -133,7 +150,7 @@ class Product(torch.autograd.Function):
         outs = [torch.nn.functional.linear(rows, layer.matrix, layer.bias) for layer in layers]
         blocks, hidden = active.blocks(), []
         for group, stack, part in blocks:
-            low = torch.bmm(group.of(rows), stack.joint(layers[0].number, len(layers))[part].transpose(1, 2))
+            low = torch.bmm(group.of(rows), stack.a[layers[0].joint][part].transpose(1, 2))
             for layer, out, own in zip(layers, outs, low.split(stack.rank, 2), strict=True):
                 group.of(out).baddbmm_(own, stack.b[layer.number][part])
             hidden.append(low)
@@ -155,23 +172,15 @@ class Product(torch.autograd.Function):
 def add_gradients(layers: Any, block: Any, low: torch.Tensor, rows: torch.Tensor, gradients: Any, back: torch.Tensor | None) -> None:
     """One group's part of the backward of layers that read the same rows: its gradients, and what its adapters add to the rows' gradient."""
     group, stack, part = block
-    first, count, inners = layers[0].number, len(layers), []
+    joint, inners = layers[0].joint, []
     for layer, whole, own in zip(layers, gradients, low.split(stack.rank, 2), strict=True):
         gradient = group.of(whole)
         inners.append(torch.bmm(gradient, stack.b[layer.number][part].transpose(1, 2)))
-        add_product(stack.gradient_b[layer.number][part], own.transpose(1, 2), gradient)
-    inner = inners[0] if count == 1 else torch.cat(inners, 2)
-    add_product(stack.gradient_joint(first, count)[part], inner.transpose(1, 2), group.of(rows))
+        torch.bmm(own.transpose(1, 2), gradient, out=stack.gradient_b[layer.number][part])
+    inner = inners[0] if len(inners) == 1 else torch.cat(inners, 2)
+    torch.bmm(inner.transpose(1, 2), group.of(rows), out=stack.gradient_a[joint][part])
     if back is not None:
-        group.of(back).baddbmm_(inner, stack.joint(first, count)[part])
-
-
-def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """total += left @ right for each slot, in float32 whatever format the factors have."""
-    if left.dtype == torch.float32:
-        total.baddbmm_(left, right)
-    else:
-        total.add_(torch.bmm(left, right))
+        group.of(back).baddbmm_(inner, stack.a[joint][part])
 
 
 def inject(model: Any, names: list[str], active: Active) -> list[Shape]:
@@ -183,7 +192,7 @@ def inject(model: Any, names: list[str], active: Active) -> list[Shape]:
         if not isinstance(layer, torch.nn.Linear) and kind != "Conv1D":
             raise ValueError(f"{name} is a {kind}, not a linear layer")
         parent, _, last = name.rpartition(".")
-        active.layers.append(PackedLoRALinear(layer, number, active))
+        active.add(PackedLoRALinear(layer, number, active))
         setattr(model.get_submodule(parent), last, active.layers[-1])
         out, width = reversed(layer.weight.shape) if kind == "Conv1D" else layer.weight.shape  # type: ignore[union-attr]
         shapes.append(Shape(name, int(width), int(out)))
