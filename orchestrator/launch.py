@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -96,10 +97,7 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         os.environ.setdefault(name, value)
     if "_ray_pkg_" not in str(ROOT):
         workers["PYTHONPATH"] = str(ROOT)  # the image's; where Ray has unpacked the code, it also lets workers find it
-    cluster = os.environ.get("RAY_ADDRESS")
-    if not cluster:  # Ray itself would look for any Ray on this machine
-        outside = "this process runs in no Ray cluster (RAY_ADDRESS is not set)"
-        raise InputError(f"cluster.address=auto: {outside}; from outside of one, give its head: cluster.address=http://HEAD:8265")
+    cluster = head_address()
     import ray
 
     quiet()
@@ -113,6 +111,19 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         yield nodes()
     finally:
         ray.shutdown()
+
+
+def head_address() -> str:
+    """HOST:PORT of the head, as Ray tells every job. Raises InputError for anything else, such as local or auto: Ray would start a cluster
+    of its own, or look for any on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if re.fullmatch(r"([^\s/:@]+|\[[\da-fA-F:.]+\]):\d{1,5}", address):
+        return address
+    outside = (
+        f"RAY_ADDRESS={address} is no HOST:PORT of a head" if address else "this process runs in no Ray cluster (RAY_ADDRESS is not set)"
+    )
+    remedy = "on a machine of the cluster set RAY_ADDRESS=HEAD:6379; from outside give its head: cluster.address=http://HEAD:8265"
+    raise InputError(f"cluster.address=auto: {outside}; {remedy}")
 
 
 def check_versions() -> None:

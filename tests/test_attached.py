@@ -52,10 +52,15 @@ def outside(toy: Path, tracking: str, storage: Path) -> Any:
     """The command on the user's machine, which has no base model, no token but the one given, and the data."""
 
     def start(
-        *arguments: str, token: str | None = TOKEN, address: str = "", module: str = "orchestrator", root: Path = ROOT
+        *arguments: str,
+        token: str | None = TOKEN,
+        address: str = "",
+        module: str = "orchestrator",
+        root: Path = ROOT,
+        ray_address: str = "",
     ) -> subprocess.Popen[str]:
         known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))} | {"PYTHONPATH": str(root)}
-        known |= {"RAY_AUTH_TOKEN": token} if token else {}
+        known |= ({"RAY_AUTH_TOKEN": token} if token else {}) | ({"RAY_ADDRESS": ray_address} if ray_address else {})
         known["HOME"] = str(storage)  # without the token that a developer may have in the home folder
         base = ["cluster=attached", f"cluster.address={address}", "model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128"]
         base += [f"storage={storage}", f"tracking.uri={tracking}", "output=json"]
@@ -108,10 +113,13 @@ def test_no_address_local_storage_and_sqlite_are_refused_together(outside: Any) 
         assert setting in done.err
 
 
-def test_inside_without_a_cluster_nothing_is_started(outside: Any) -> None:
-    done = finished(outside(address="auto"))
+@pytest.mark.parametrize(
+    ("given", "told"), [("", "runs in no Ray cluster"), ("local", "RAY_ADDRESS=local is no"), ("ray://h:10001", "is no HOST:PORT")]
+)
+def test_inside_without_a_cluster_nothing_is_started(outside: Any, given: str, told: str) -> None:
+    done = finished(outside(address="auto", ray_address=given))
     assert done.code == 2
-    assert "runs in no Ray cluster" in done.err
+    assert told in done.err and "set RAY_ADDRESS=HEAD:6379" in done.err
     assert "plan " not in done.err
 
 
