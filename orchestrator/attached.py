@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator import ship
+from orchestrator import sharing, ship
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.journal import storage_folder
 from orchestrator.relay import EXPECTED, SUBMISSION, TYPED, Relay
 from orchestrator.submission import Submission, job_name, say
 
@@ -182,7 +183,9 @@ def luggage(config: Config, submission: Submission, folder: Path, config_dir: st
         return arguments, environment
     if left := ship.untracked():
         say(f"note    git does not track {', '.join(left[:5])}{' and more' if len(left) > 5 else ''}: not sent")
-    archive, data = folder / "code.zip", ship.local_data(config.data)
+    named = sharing.named_paths(config)
+    typed = submission.arguments if config_dir is None else list(named)  # its files may name any path
+    archive, data = folder / "code.zip", ship.local(named, storage_folder(config.storage), typed)
     places = ship.pack(archive, data | ({"--config-dir": Path(config_dir).resolve()} if config_dir else {}))
     arguments += [f"{setting}={places[setting]}" for setting in data]
     arguments = ["--config-dir", places["--config-dir"], *arguments] if config_dir else arguments

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import store
-from orchestrator import ship
+from orchestrator import sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
@@ -107,7 +107,7 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         raise InputError(f"cluster.address=auto: RAY_ADDRESS={cluster}: {str(error).strip().splitlines()[0]}") from error
     try:
         silence()
-        check_nodes(config.storage)
+        check_nodes(config)
         yield nodes()
     finally:
         ray.shutdown()
@@ -163,40 +163,46 @@ def check_head(resources: Resources) -> None:
         raise InputError(problem)
 
 
-def check_nodes(storage: str) -> None:
-    """Raise InputError naming the nodes that do not see the storage, or that have another Python."""
+def check_nodes(config: Config) -> None:
+    """Raise InputError naming the nodes that do not see the storage or the base model's folder, or that have another Python."""
+    storage, folder = config.storage, None if sharing.came_along(config) else sharing.named_paths(config).get("model.path")
+    marker = store.join(storage if store.is_uri(storage) else str(storage_folder(storage)), f".seen-{uuid.uuid4().hex}")
+    try:
+        leave(marker)
+        answers = ask_nodes([marker] if folder is None else [marker, folder])
+    except OSError as error:
+        why = error.strerror or str(error).splitlines()[0][:300]
+        raise InputError(f"storage {storage} cannot be written on the head: {why}; choose another one: storage=FOLDER") from error
+    finally:
+        store.remove(marker) if store.is_uri(marker) else Path(marker).unlink(missing_ok=True)
+    shared = "mount the same folder there, or choose one that every node sees"
+    for number, what in enumerate([f"storage {storage}"] if folder is None else [f"storage {storage}", f"model.path {folder}"]):
+        blind = [address for address, (seen, _) in answers.items() if not seen[number]]
+        if blind:
+            remedy = f"{shared}: {'storage=/mnt/shared/outputs' if number == 0 else f'model.path={storage}/MODEL'}"
+            raise InputError(f"{what} is not shared: {len(blind)} of {len(answers)} nodes do not see it ({', '.join(blind[:5])}); {remedy}")
+    other = {f"{address} has {version}" for address, (_, version) in answers.items() if version != platform.python_version()}
+    if other:
+        raise InputError(
+            f"the nodes have different versions of Python: the head {platform.python_version()}, {', '.join(sorted(other)[:5])}"
+        )
+
+
+def ask_nodes(places: list[str]) -> dict[str, tuple[list[bool], str]]:
+    """Which of the places each node sees, and its version of Python, by the node's address. Raises InputError when one cannot be asked."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from jobs.node import look
 
-    place = storage if store.is_uri(storage) else str(storage_folder(storage))
-    marker = store.join(place, f".seen-{uuid.uuid4().hex}")
-    try:
-        leave(marker)
-    except OSError as error:
-        why = error.strerror or str(error).splitlines()[0][:300]
-        raise InputError(f"storage {storage} cannot be written on the head: {why}; choose another one: storage=FOLDER") from error
     try:
         probe, alive = ray.remote(look), {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         placed = {id: probe.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)) for id in alive}
-        answers = dict(zip(alive.values(), ray.get([task.remote(marker) for task in placed.values()], timeout=PROBE_SECONDS), strict=True))
+        seen = ray.get([task.remote(places) for task in placed.values()], timeout=PROBE_SECONDS)
     except RayError as error:
         raise InputError(f"a node of the cluster cannot run this project's code: {str(error).strip().splitlines()[-1]}") from error
-    finally:
-        store.remove(marker) if store.is_uri(marker) else Path(marker).unlink(missing_ok=True)
-    blind = [address for address, (seen, _) in answers.items() if not seen]
-    if blind:
-        shared = "mount the same folder there, or choose one that every node sees: storage=/mnt/shared/outputs"
-        raise InputError(
-            f"storage {storage} is not shared: {len(blind)} of {len(answers)} nodes do not see it ({', '.join(blind[:5])}); {shared}"
-        )
-    other = {f"{address} has {version}" for address, (_, version) in answers.items() if version != platform.python_version()}
-    if other:
-        raise InputError(
-            f"the nodes have different versions of Python: the head {platform.python_version()}, {', '.join(sorted(other)[:5])}"
-        )
+    return dict(zip(alive.values(), seen, strict=True))
 
 
 def leave(marker: str) -> None:
