@@ -198,10 +198,14 @@ class Client:
         answer: urllib3.BaseHTTPResponse | None = None
         try:
             answer = self.send("GET", path, query, None, "", stream=True)
+            if answer.status == 401:
+                answer.close()
+                self.api = sign_in(self.cluster)  # as in `ask`
+                answer = self.send("GET", path, query, None, "", stream=True)
             if answer.status == 410:
                 raise Expired
             if answer.status >= 400:
-                raise refusal(self.where, answer.status, answer.read(), "")
+                raise refusal(self.where, answer.status, answer.read(), answer.headers.get("Retry-After", ""))
             with self._lock:
                 self._streams.add(answer)
             yield answer

@@ -122,6 +122,13 @@ def unseen(story: Story, seconds: float) -> Ending:
     return Ending(1, "lost", f"{text}\n  {remedy} {command('delete', story)}")
 
 
+def operator_gone(story: Story, deadline: str, seconds: float) -> Ending:
+    """A deadline has passed, and nobody has ended the job."""
+    text = f"lost: RayJob {story.name} is {phase(story)} after {seconds:.0f} s, although {deadline} has passed: no operator keeps it"
+    remedy = f"does the KubeRay operator still run? The job is left as it is; come back with: {command('watch', story)}"
+    return Ending(1, "lost", f"{text}\n  {remedy}\n  or remove it with: {command('delete', story)}")
+
+
 def queued_too_long(story: Story) -> Ending:
     """Kueue found no room in time."""
     text = f"unplaced: still queued after cluster.wait_seconds={story.cluster.wait_seconds}: {story.waits_for or 'Kueue gives no reason'}"

@@ -39,6 +39,8 @@ class Pace:
     """From the job's creation to the operator's first word."""
     unsubmitted_seconds: float = 300.0
     """From Running to a job on the Ray cluster. The operator polls every 3 s."""
+    grace_seconds: float = 120.0
+    """Beyond a deadline that the operator keeps, before it counts as gone."""
     remind_seconds: float = 60.0
     """Between two words about a job that still waits for its place."""
     settle_seconds: float = 2.0
@@ -63,6 +65,8 @@ class Follower:
         self.uid = ""
         self.since = time.monotonic()
         """When the present phase began."""
+        self.attempt, self.attempt_since = "", self.since
+        """startTime of the present attempt, and when it was first seen here: the clocks of two machines are not compared."""
         self.reminded = self.since
         self.away = False
         """Whether the connection is lost at present."""
@@ -135,6 +139,8 @@ class Follower:
         if change.kind == "gone" or self.uid not in ("", change.thing["metadata"]["uid"]):
             return endings.deleted(self.story)
         self.uid = change.thing["metadata"]["uid"]
+        if self.attempt != (attempt := (change.thing.get("status") or {}).get("startTime") or ""):
+            self.attempt, self.attempt_since = attempt, time.monotonic()
         before = self.story.phase
         for line in self.story.rayjob(change.thing):
             self.say(line)
@@ -177,6 +183,16 @@ class Follower:
             return endings.unsubmitted(self.story, silence)
         if deployment == "Suspended" and self.cluster.queue is not None and silence > self.cluster.wait_seconds:
             return endings.queued_too_long(self.story)
+        return self.deadline_passed(silence)
+
+    def deadline_passed(self, silence: float) -> Ending | None:
+        """A deadline that the operator should have kept, had it still been there."""
+        pace, cluster, deployment = self.pace, self.cluster, self.story.phase[0]
+        if deployment == "Initializing" and silence > cluster.wait_seconds + pace.grace_seconds:
+            return endings.operator_gone(self.story, f"cluster.wait_seconds={cluster.wait_seconds}", silence)
+        attempt = time.monotonic() - self.attempt_since
+        if deployment not in ("", "Suspended") and attempt > cluster.active_deadline_seconds + pace.grace_seconds:
+            return endings.operator_gone(self.story, f"cluster.active_deadline_seconds={cluster.active_deadline_seconds}", attempt)
         return None
 
     def remind(self) -> None:
