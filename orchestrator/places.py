@@ -149,7 +149,7 @@ class OnCluster:
     """Commands that were sent to a running Ray cluster."""
 
     def __init__(self, cluster: Cluster) -> None:
-        from orchestrator.attached import Head
+        from orchestrator.head import Head
 
         self.head = Head(cluster)
 

@@ -209,7 +209,37 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any,
     assert re.search(r"^state +finished$", local.out, re.MULTILINE) and "  2  " in local.out
 
 
-def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_deleted(outside: Any, head: str) -> None:
+IMPATIENT = """
+import sys
+from orchestrator import attached, report, runs
+from orchestrator.head import Head
+from orchestrator.cluster import Cluster
+attached.LOST_SECONDS, attached.SILENT_SECONDS = 2.0, 1.0
+command, name, address = sys.argv[1:]
+if command == "watch":
+    sys.exit(runs.main(["watch", name, "--address", address]))
+try:
+    head = Head(Cluster(kind="attached", address=address))
+    if command == "expired":
+        head.client._headers["Authorization"] = "Bearer of-yesterday"
+    attached.follow(head, name)
+except attached.OrchestratorError as error:
+    report.error(str(error))
+    sys.exit(error.exit_code)
+"""
+"""The command with two seconds of patience instead of ten minutes; `follow` knows the job by its name alone, as one that was submitted."""
+
+
+def impatient(*arguments: str) -> subprocess.Popen[str]:
+    """Start it on the user's machine."""
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))}
+    known |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": TOKEN}
+    return subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known
+    )
+
+
+def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_deleted(outside: Any, head: str, wire: Wire) -> None:
     long = ("train.steps=100000", "train.eval_every=50000", "train.batch_size=4")
     process = outside(*long, address=head)
     read = until(process, "^trial .* step ")
@@ -223,10 +253,28 @@ def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_delet
     assert f"{name[1]} runs already; this follows it" in until(again, "runs already")
     refused = finished(outside("delete", name[1], "--address", head, **runs))
     assert refused.code == 2 and "stop it first" in refused.err
+    anew = finished(outside(*long, "fresh=true", address=head))
+    assert anew.code == 2 and f"fresh=true, and job {name[1]} of the same command runs; stop it first" in anew.err
+    expired = finished(impatient("expired", name[1], head))
+    assert expired.code == 1 and f"job {name[1]} may go on, but cluster.address={head}: the cluster refuses this token" in expired.err
+    silent = Wire(head)
+    frozen = impatient("watch", name[1], silent.address)
+    until(frozen, "^trial .* step ")
+    silent.freeze()
+    lost = impatient("watch", name[1], wire.address)
+    until(lost, "^trial .* step ")
+    wire.cut()
+    done = finished(lost)
+    assert done.code == 1 and f"has not answered for 2 s; it may go on\nnext    python -m orchestrator.runs watch {name[1]}" in done.err
     assert finished(outside("stop", name[1], "--address", head, **runs)).code == 0
     assert finished(again).code == 1
+    end = finished(frozen)
+    assert end.code == 1 and f"stopped job {name[1]}" in end.err and "lost " not in end.err
+    silent.close()
     watched = finished(outside("watch", name[1], "--address", head, **runs))
     assert watched.code == 1 and "the same command continues" in watched.err
     assert finished(outside("delete", name[1], "--address", head, **runs)).code == 0
     gone = finished(outside("show", name[1], "--address", head, **runs))
     assert gone.code == 2 and f"no sweep {name[1]}" in gone.err
+    unknown = finished(impatient("follow", name[1], head))
+    assert unknown.code == 1 and "does not know it any more; was the cluster restarted? The same command continues" in unknown.err
