@@ -66,6 +66,9 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
 def uri_problems(config: Config) -> list[tuple[str, str]]:
     """Why an object store cannot be the storage."""
     storage, schemes = config.storage, ", ".join(store.SCHEMES)
+    if address.mask(storage) != storage or re.search(r"[?&]\w*(secret|token|key)\w*=", storage):
+        remedy = "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in pods: cluster.environment_secrets)"
+        return [("storage", f"holds a secret, which all who see the plan or the cluster's jobs could read; {remedy}")]
     if not re.fullmatch(rf"({'|'.join(store.SCHEMES)})://[^/\s]+(/[^\s]*)?", storage):
         return [("storage", f'"{storage}" is neither a folder nor a URI such as s3://BUCKET/PREFIX (schemes: file, {schemes})')]
     if config.cluster.kind == "local" and (config.tracking.uri or "sqlite:").startswith("sqlite:"):

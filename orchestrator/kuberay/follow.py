@@ -23,9 +23,6 @@ from orchestrator.kuberay.names import JOB, LOG_CONTAINER
 from orchestrator.kuberay.story import Story, driver_pod
 from orchestrator.relay import MARK, Relay
 
-ANSWER = '{"sweep"'
-"""Beginning of the line that output=json ends with."""
-
 
 @dataclass(frozen=True)
 class Pace:
@@ -57,7 +54,7 @@ class Follower:
         self.story = Story(name, cluster)
         self.as_json = as_json
         self.answer: str | None = None
-        """The last line so far that looks like the command's answer."""
+        """The line after the mark that output=json answers with."""
         self.relay = Relay()
         self.changes: Changes = queue.Queue()
         self.over = threading.Event()
@@ -168,7 +165,7 @@ class Follower:
         """Begin with the log of a head pod."""
         if name is not None and name not in self.logs:
             # A new head runs the command anew: what an earlier one had answered is not its answer.
-            self.relay = Relay()
+            self.relay, self.answer = Relay(), None
             self.logs[name] = Log(self.client, name, LOG_CONTAINER, self.changes, self.over)
             self.logs[name].start()
 
@@ -208,9 +205,11 @@ class Follower:
         self.last_log = time.monotonic()
         if not self.as_json:
             self.relay.line(line)
-        elif line.startswith(ANSWER):
+        elif line.strip() == MARK:
+            self.relay.answering = True
+        elif self.relay.answering and self.answer is None and line.startswith("{"):
             self.answer = line
-        elif line.strip() != MARK:
+        else:
             print(line, file=sys.stderr, flush=True)
 
     def drain(self, end: Ending) -> None:
