@@ -14,6 +14,10 @@ from orchestrator.errors import InputError, OrchestratorError
 ANSWER_SECONDS = 10.0
 
 
+class NoAnswer(InputError):
+    """Nothing answers at an address."""
+
+
 class Head:
     """Ray's Jobs API at one address. Raises InputError when it cannot be used at all, OSError when it does not answer later."""
 
@@ -50,9 +54,9 @@ class Head:
             headers = get_auth_headers_if_auth_enabled({})
             answer = requests.get(f"{self.address}/api/version", headers=headers, timeout=ANSWER_SECONDS)
         except requests.exceptions.Timeout:
-            raise InputError(f"{self.where}: no answer within {ANSWER_SECONDS:g} s; check the address and the way to it") from None
+            raise NoAnswer(f"{self.where}: no answer within {ANSWER_SECONDS:g} s; check the address and the way to it") from None
         except requests.exceptions.RequestException as error:
-            raise InputError(f"{self.where}: {unreachable(error)}; check that the head runs and that its dashboard listens there") from None
+            raise NoAnswer(f"{self.where}: {unreachable(error)}; check that the head runs and that its dashboard listens there") from None
         except Exception as error:
             raise InputError(f"{self.where}: the token cannot be read: {str(error).splitlines()[0]}") from error
         if answer.status_code in (401, 403):

@@ -12,6 +12,7 @@ from orchestrator import plan as planning
 from orchestrator import sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError
+from orchestrator.head import NoAnswer
 from orchestrator.journal import storage_folder
 from orchestrator.plan import Plan
 from orchestrator.resources import Node, head_problem
@@ -38,7 +39,12 @@ def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | No
 
     if config.cluster.ray_cluster is not None:
         found = dataclasses.replace(config.cluster, kind="attached", address=submit.address_of(config.cluster))
-        return run(dataclasses.replace(config, cluster=found), overrides, config_dir)
+        try:
+            return run(dataclasses.replace(config, cluster=found), overrides, config_dir)
+        except NoAnswer as error:  # a Service is known and reached in its cluster only
+            service = (found.address or "").removeprefix("http://").split(".")[0]
+            forward = f"kubectl -n {found.namespace} port-forward service/{service} 8265"
+            raise NoAnswer(f"{error}\n  from outside: {forward}, then cluster=attached cluster.address=http://localhost:8265") from error
     arguments, typed = in_image(config, remote_arguments(overrides, dry_run=False)), shlex.join(overrides)
     problems = check.argument_problems(config.cluster, arguments)
     if config_dir is not None:

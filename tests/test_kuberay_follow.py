@@ -315,6 +315,8 @@ def test_a_pod_that_was_evicted_or_ran_out_of_memory_is_told() -> None:
     assert "DeletionByTaintManager: the node goes" in lines[0]
     assert "ray-worker took more than its limit" in lines[1]
     assert story.pod(pod) == []
+    again = {"name": "log", "state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}
+    assert "log took more than its limit" in story.pod({"metadata": {"name": "x"}, "status": {"containerStatuses": [again]}})[0]
 
 
 def test_repeated_events_of_one_cause_are_told_once() -> None:
@@ -327,6 +329,7 @@ def test_events_from_before_the_job_are_about_an_earlier_one_of_its_name() -> No
     story.rayjob({"metadata": {"creationTimestamp": "2026-11-23T17:44:39Z"}})
     event = {"involvedObject": {"name": "train-abcde-head-xyzab"}, "type": "Warning", "reason": "FailedScheduling", "message": "no room"}
     assert story.event({**event, "eventTime": "2026-11-23T17:44:38.9Z"}) == []
+    assert story.event({**event, "message": "in its second", "eventTime": "2026-11-23T17:44:39.5Z"}) == ["waiting  in its second"]
     assert story.event({**event, "eventTime": None, "lastTimestamp": "2026-11-23T17:44:40Z"}) == ["waiting  no room"]
 
 

@@ -47,6 +47,8 @@ def test_a_running_sweep_is_listed_watched_stopped_and_deleted(command: Any, too
     assert process.returncode == 130
     watched = tool("watch", name)
     assert (watched.code, watched.out) == (130, f"{name} interrupted\n")
+    told = tool("watch", "--json", name)
+    assert told.code == 130 and json.loads(told.out)["state"] == "interrupted"
     assert "does not run" in tool("stop", name).out
     assert tool("delete", name).code == 0
     assert tool("list").out == "no sweeps here\n"
@@ -77,17 +79,24 @@ def test_torn_and_foreign_lines_do_not_hide_the_other_sweeps(tool: Any, tmp_path
     write(tmp_path, "whole-1", start, '{"t": 1700000009000, "kind": "sweep_end", "state": "failed", "error": "disk full"}', "")
     write(tmp_path, "torn-1", start, '{"t": 17000')
     write(tmp_path, "empty-1")
+    write(tmp_path, "foreign-1", '{"t": 1, "kind": "sweep"}', '{"kind": "report", "trial": 1}', '{"t": 2, "kind": "trial", "trial": 1}')
+    (tmp_path / "sweeps" / "whole-1" / "result.json").write_text('{"best": {"metrics"')
+    (tmp_path / "sweeps" / "linked-1").symlink_to(tmp_path / "sweeps" / "whole-1")
     done = tool("list")
     assert done.code == 0
     assert {line.split()[0]: line.split()[1] for line in done.out.splitlines()[1:]} == {
         "whole-1": "failed",
         "torn-1": "died",
         "empty-1": "died",
+        "foreign-1": "died",
+        "linked-1": "failed",
     }
+    linked = tool("delete", "linked-1")
+    assert linked.code == 1 and "linked-1 cannot be deleted" in linked.err
     shown = tool("show", "whole-1")
     assert re.search(r"^error +disk full$", shown.out, re.MULTILINE)
     missing = tool("show", "whole-2")
-    assert missing.code == 2 and "no sweep whole-2; what it has: empty-1, torn-1, whole-1" in missing.err
+    assert missing.code == 2 and "no sweep whole-2; what it has: empty-1, foreign-1, linked-1, torn-1, whole-1" in missing.err
 
 
 @pytest.mark.parametrize(
