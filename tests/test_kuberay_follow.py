@@ -14,6 +14,7 @@ from kuberay import ARGUMENTS, QUICK, Serve, serving, settings
 from orchestrator.cluster import Cluster
 from orchestrator.kuberay import submit
 from orchestrator.kuberay.client import Client
+from orchestrator.kuberay.ending import placement_remedy
 from orchestrator.kuberay.feed import Change, parts
 from orchestrator.kuberay.follow import Follower
 from orchestrator.kuberay.story import Story
@@ -317,6 +318,27 @@ def test_a_pod_that_was_evicted_or_ran_out_of_memory_is_told() -> None:
     assert story.pod(pod) == []
     again = {"name": "log", "state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}
     assert "log took more than its limit" in story.pod({"metadata": {"name": "x"}, "status": {"containerStatuses": [again]}})[0]
+
+
+PLACES = {
+    '0/3 nodes are available: persistentvolumeclaim "shared" not found': "cluster.claim",
+    "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims": "Bound",
+    "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector": "cluster.worker_selector",
+    "0/3 nodes are available: 3 node(s) had untolerated taint(s) {team: a}": "taint",
+    "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s)": "cluster.worker_cpus",
+    'CreateContainerConfigError: secret "ray-token" not found': "cluster.token_secret",
+    'MountVolume.SetUp failed for volume "x" : secret "y" not found': "cluster.environment_secrets",
+    'pods "x-head" is forbidden: error looking up service account slm/ray: serviceaccount "ray" not found': "cluster.service_account",
+    "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'pinned-images' with binding 'a' denied request: b": "who keeps the policy",
+    'pods "x" is forbidden: exceeded quota: pods, requested: cpu=4': "free some of the quota",
+    "something new": "kubectl describe",
+}
+"""Why a pod waits, in Kubernetes' words -> what the remedy names."""
+
+
+@pytest.mark.parametrize(("why", "remedy"), PLACES.items())
+def test_each_reason_for_having_no_place_has_its_remedy(why: str, remedy: str) -> None:
+    assert remedy in placement_remedy(why)
 
 
 def test_repeated_events_of_one_cause_are_told_once() -> None:
