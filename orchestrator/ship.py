@@ -28,6 +28,8 @@ def tracked(root: Path = ROOT) -> list[Path]:
         listed = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True, timeout=60, check=True).stdout
         found = [root / name for name in os.fsdecode(listed).split("\0") if name]
     except (OSError, subprocess.SubprocessError):
+        found = []
+    if not found:  # also where the installation lies in an ignored folder of another project
         found = [file for part in PARTS for file in [root / part, *(root / part).rglob("*")] if "__pycache__" not in file.parts]
     return sorted(file for file in found if file.is_file())
 

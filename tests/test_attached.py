@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -13,12 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, Finished, environment
 from servers import TOKEN, Wire, free_port, mlflow_server, ray_head
+
+from jobs.config import BaseModel
 
 SMALL = ("train.steps=6", "train.eval_every=3", "train.batch_size=4")
 
@@ -123,24 +127,44 @@ def test_inside_without_a_cluster_nothing_is_started(outside: Any, given: str, t
     assert "plan " not in done.err
 
 
-def test_another_version_of_ray_is_refused(outside: Any) -> None:
-    class Old(http.server.BaseHTTPRequestHandler):
+@contextlib.contextmanager
+def stub(ray_version: str) -> Iterator[str]:
+    """A head of some version that has no jobs, and never answers when it is given one."""
+
+    class Head(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps({"version": "4", "ray_version": "2.9.0", "ray_commit": "x"}).encode()
+            there = {"version": "4", "ray_version": ray_version, "ray_commit": "x"}
+            body = json.dumps(there if self.path.endswith("/version") else []).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.close_connection = True
+
         def log_message(self, *arguments: Any) -> None:
             return
 
-    server = http.server.HTTPServer(("127.0.0.1", 0), Old)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Head)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    done = finished(outside(address=f"http://127.0.0.1:{server.server_port}"))
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+
+
+def test_another_version_of_ray_is_refused(outside: Any) -> None:
+    with stub("2.9.0") as address:
+        done = finished(outside(address=address))
     assert done.code == 2
     assert re.search(r"the cluster runs Ray 2\.9\.0 and this machine 2\.\d+\.\d+; install the same", done.err)
+
+
+def test_when_no_answer_comes_to_a_submission_nobody_knows(outside: Any) -> None:
+    with stub(version("ray")) as address:
+        done = finished(outside("cluster.code=image", address=address))
+    assert done.code == 1, "the job may run"
+    assert "may have been accepted or not: the same command again finds it or sends it" in done.err
 
 
 def test_work_that_never_fits_is_refused_by_the_cluster_with_the_numbers(outside: Any, head: str) -> None:
@@ -150,11 +174,11 @@ def test_work_that_never_fits_is_refused_by_the_cluster_with_the_numbers(outside
     assert "Traceback" not in done.err
 
 
-def test_a_dry_run_is_the_clusters_own_plan(outside: Any, head: str) -> None:
-    done = finished(outside("dry_run=true", "output=text", address=head))
+def test_a_dry_run_is_the_clusters_own_plan(outside: Any, head: str, base: BaseModel) -> None:
+    done = finished(outside("dry_run=true", "output=text", "model.source=path", f"model.path={base.path}", address=head))
     assert done.code == 0, done.err
     assert re.search(r"^plan    run-\w{6} · .* · attached$", done.out, re.MULTILINE)
-    assert "every node reads it from the storage" in done.out
+    assert re.search(r"base model at /.*/shipped/.*: it comes with the code", done.out)
 
 
 def test_code_that_is_there_already_is_used_if_it_is_the_same(outside: Any, head: str, tmp_path: Path, storage: Path, toy: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobs.config import BaseModel
 from orchestrator import sharing, ship
 from orchestrator.cli import compose
 from orchestrator.errors import ConfigError, InputError
@@ -114,6 +116,15 @@ def test_data_is_copied_into_the_storage_once_by_content(tmp_path: Path, toy: Pa
     assert sharing.publish(config).data.folder == shared.data.folder
     assert sharing.publish(shared).data.folder == shared.data.folder
     assert len(list((tmp_path / "data").iterdir())) == 1
+
+
+def test_a_base_model_that_came_along_is_kept_in_the_storage(tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(base.path, tmp_path / "code" / "shipped" / "mine")
+    monkeypatch.setattr(ship, "ROOT", tmp_path / "code")
+    for path, moves in {str(tmp_path / "code" / "shipped" / "mine"): True, base.path: False}.items():
+        config = build(compose(["model=path", f"model.path={path}", f"storage={tmp_path / 'storage'}"], None))
+        shared = str(sharing.publish(config).model.path)
+        assert shared.startswith(str(tmp_path / "storage" / "data")) == moves and (Path(shared) / "config.json").is_file()
 
 
 def nodes(*sizes: tuple[int, int]) -> tuple[Node, ...]:
