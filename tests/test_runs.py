@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from conftest import ROOT, Finished
 
-from orchestrator import runs
+from orchestrator import places, runs
+from orchestrator.errors import OrchestratorError
+from orchestrator.journal import locked
 
 LONG = ("train.steps=100000", "train.eval_every=50000", "train.batch_size=4")
 
@@ -127,3 +129,14 @@ def test_a_place_that_cannot_be_used_is_one_line_and_code_2(arguments: list[str]
     assert runs.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and text in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_process_that_has_just_gone_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a-1", '{"t": 1, "kind": "sweep", "params": {}}')
+    monkeypatch.setattr(places, "STOP_SECONDS", 0.1)
+    with locked(str(tmp_path)):
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        (tmp_path / ".owner").write_text(f"process {gone.pid} on {os.uname().nodename}, started 00:00:00")
+        with pytest.raises(OrchestratorError, match="a-1 was asked to stop and has not ended"):
+            places.InStorage(str(tmp_path)).stop("a-1")
