@@ -7,6 +7,6 @@ import platform
 from jobs import store
 
 
-def look(marker: str) -> tuple[bool, str]:
-    """Whether this machine sees a file that another one has written, and this machine's Python version."""
-    return store.exists(marker), platform.python_version()
+def look(places: list[str]) -> tuple[list[bool], str]:
+    """Which files and folders this machine sees, and this machine's Python version."""
+    return [store.exists(place) for place in places], platform.python_version()

@@ -46,6 +46,10 @@ class Record:
         return max(values, key=lambda item: item[1] if maximise else -item[1], default=None)
 
 
+NEEDED = {"sweep": ("params",), "trial": ("point",), "report": ("step", "metrics"), "end": ("state",), "sweep_end": ("state",)}
+"""What an event of a kind cannot do without."""
+
+
 class Journal:
     """The journal of one sweep. Appending is safe from several threads."""
 
@@ -69,7 +73,7 @@ class Journal:
         return stream.read(1) == b"\n"
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """All events, oldest first; a torn line is left out."""
+        """All events, oldest first; a torn line, or one that is no event of ours, is left out."""
         if not self.file.exists():
             return
         for line in self.file.read_bytes().splitlines():
@@ -77,7 +81,7 @@ class Journal:
                 event = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(event, dict) and "kind" in event:
+            if isinstance(event, dict) and {"t", *NEEDED.get(str(event.get("kind")), ("kind",))} <= event.keys():
                 yield event
 
     def records(self) -> dict[int, Record]:

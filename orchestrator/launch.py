@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import store
-from orchestrator import ship
+from orchestrator import sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
@@ -96,10 +97,7 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         os.environ.setdefault(name, value)
     if "_ray_pkg_" not in str(ROOT):
         workers["PYTHONPATH"] = str(ROOT)  # the image's; where Ray has unpacked the code, it also lets workers find it
-    cluster = os.environ.get("RAY_ADDRESS")
-    if not cluster:  # Ray itself would look for any Ray on this machine
-        outside = "this process runs in no Ray cluster (RAY_ADDRESS is not set)"
-        raise InputError(f"cluster.address=auto: {outside}; from outside of one, give its head: cluster.address=http://HEAD:8265")
+    cluster = head_address()
     import ray
 
     quiet()
@@ -109,10 +107,23 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         raise InputError(f"cluster.address=auto: RAY_ADDRESS={cluster}: {str(error).strip().splitlines()[0]}") from error
     try:
         silence()
-        check_nodes(config.storage)
+        check_nodes(config)
         yield nodes()
     finally:
         ray.shutdown()
+
+
+def head_address() -> str:
+    """HOST:PORT of the head, as Ray tells every job. Raises InputError for anything else, such as local or auto: Ray would start a cluster
+    of its own, or look for any on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if re.fullmatch(r"([^\s/:@]+|\[[\da-fA-F:.]+\]):\d{1,5}", address):
+        return address
+    outside = (
+        f"RAY_ADDRESS={address} is no HOST:PORT of a head" if address else "this process runs in no Ray cluster (RAY_ADDRESS is not set)"
+    )
+    remedy = "on a machine of the cluster set RAY_ADDRESS=HEAD:6379; from outside give its head: cluster.address=http://HEAD:8265"
+    raise InputError(f"cluster.address=auto: {outside}; {remedy}")
 
 
 def check_versions() -> None:
@@ -152,40 +163,46 @@ def check_head(resources: Resources) -> None:
         raise InputError(problem)
 
 
-def check_nodes(storage: str) -> None:
-    """Raise InputError naming the nodes that do not see the storage, or that have another Python."""
+def check_nodes(config: Config) -> None:
+    """Raise InputError naming the nodes that do not see the storage or the base model's folder, or that have another Python."""
+    storage, folder = config.storage, None if sharing.came_along(config) else sharing.named_paths(config).get("model.path")
+    marker = store.join(storage if store.is_uri(storage) else str(storage_folder(storage)), f".seen-{uuid.uuid4().hex}")
+    try:
+        leave(marker)
+        answers = ask_nodes([marker] if folder is None else [marker, folder])
+    except OSError as error:
+        why = error.strerror or str(error).splitlines()[0][:300]
+        raise InputError(f"storage {storage} cannot be written on the head: {why}; choose another one: storage=FOLDER") from error
+    finally:
+        store.remove(marker) if store.is_uri(marker) else Path(marker).unlink(missing_ok=True)
+    shared = "mount the same folder there, or choose one that every node sees"
+    for number, what in enumerate([f"storage {storage}"] if folder is None else [f"storage {storage}", f"model.path {folder}"]):
+        blind = [address for address, (seen, _) in answers.items() if not seen[number]]
+        if blind:
+            remedy = f"{shared}: {'storage=/mnt/shared/outputs' if number == 0 else f'model.path={storage}/MODEL'}"
+            raise InputError(f"{what} is not shared: {len(blind)} of {len(answers)} nodes do not see it ({', '.join(blind[:5])}); {remedy}")
+    other = {f"{address} has {version}" for address, (_, version) in answers.items() if version != platform.python_version()}
+    if other:
+        raise InputError(
+            f"the nodes have different versions of Python: the head {platform.python_version()}, {', '.join(sorted(other)[:5])}"
+        )
+
+
+def ask_nodes(places: list[str]) -> dict[str, tuple[list[bool], str]]:
+    """Which of the places each node sees, and its version of Python, by the node's address. Raises InputError when one cannot be asked."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from jobs.node import look
 
-    place = storage if store.is_uri(storage) else str(storage_folder(storage))
-    marker = store.join(place, f".seen-{uuid.uuid4().hex}")
-    try:
-        leave(marker)
-    except OSError as error:
-        why = error.strerror or str(error).splitlines()[0][:300]
-        raise InputError(f"storage {storage} cannot be written on the head: {why}; choose another one: storage=FOLDER") from error
     try:
         probe, alive = ray.remote(look), {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         placed = {id: probe.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)) for id in alive}
-        answers = dict(zip(alive.values(), ray.get([task.remote(marker) for task in placed.values()], timeout=PROBE_SECONDS), strict=True))
+        seen = ray.get([task.remote(places) for task in placed.values()], timeout=PROBE_SECONDS)
     except RayError as error:
         raise InputError(f"a node of the cluster cannot run this project's code: {str(error).strip().splitlines()[-1]}") from error
-    finally:
-        store.remove(marker) if store.is_uri(marker) else Path(marker).unlink(missing_ok=True)
-    blind = [address for address, (seen, _) in answers.items() if not seen]
-    if blind:
-        shared = "mount the same folder there, or choose one that every node sees: storage=/mnt/shared/outputs"
-        raise InputError(
-            f"storage {storage} is not shared: {len(blind)} of {len(answers)} nodes do not see it ({', '.join(blind[:5])}); {shared}"
-        )
-    other = {f"{address} has {version}" for address, (_, version) in answers.items() if version != platform.python_version()}
-    if other:
-        raise InputError(
-            f"the nodes have different versions of Python: the head {platform.python_version()}, {', '.join(sorted(other)[:5])}"
-        )
+    return dict(zip(alive.values(), seen, strict=True))
 
 
 def leave(marker: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -67,8 +68,9 @@ class InStorage:
         state = ends[-1][1] if over else "running" if self.owner(folder.name) else "died"
         records = Journal(folder).records()
         done = sum(record.state in ("finished", "stopped", "failed") for record in records.values())
-        kept = json.loads(read_text(folder / "result.json") or "{}")
-        best = (kept.get("best") or {}).get("metrics", {}).get("test/exact_match")
+        best = None
+        with contextlib.suppress(ValueError, AttributeError):  # no result, or a torn one
+            best = ((json.loads(read_text(folder / "result.json")).get("best") or {}).get("metrics") or {}).get("test/exact_match")
         return {
             "name": folder.name,
             "state": state,
@@ -109,7 +111,12 @@ class InStorage:
         found = re.match(r"process (\d+)(?: on (\S+?))?,", owner)
         if found is None or (found[2] and found[2] != os.uname().nodename):
             raise InputError(f"{name} is run by {owner}: stop it there, with kill -INT")
-        os.kill(int(found[1]), signal.SIGINT)
+        try:
+            os.kill(int(found[1]), signal.SIGINT)
+        except ProcessLookupError:
+            pass  # it has just ended, and its lock with it
+        except PermissionError as error:
+            raise InputError(f"{name} is run by {owner}, of another user: ask them to stop it, with kill -INT") from error
         deadline = time.monotonic() + STOP_SECONDS
         while self.owner(name):
             if time.monotonic() > deadline:
@@ -122,7 +129,10 @@ class InStorage:
         folder = self.sweep(name)
         if self.record(folder)["state"] == "running":
             raise InputError(f"{name} runs; stop it first: python -m orchestrator.runs stop {name} --storage {self.storage}")
-        shutil.rmtree(folder)
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise OrchestratorError(f"{folder} cannot be deleted: {error.strerror or error}; remove it by hand") from error
         return f"{name} is deleted from {self.storage}; what MLflow holds of it stays"
 
 
@@ -149,7 +159,7 @@ class OnCluster:
     """Commands that were sent to a running Ray cluster."""
 
     def __init__(self, cluster: Cluster) -> None:
-        from orchestrator.attached import Head
+        from orchestrator.head import Head
 
         self.head = Head(cluster)
 
@@ -227,7 +237,7 @@ class OnKubernetes:
         from orchestrator.kuberay import submit
 
         entries = submit.listed(self.cluster)
-        logs = submit.logs(self.cluster, [entry.name for entry in entries if entry.state in LIVE][:NUM_LOGS])
+        logs = submit.logs(self.cluster, [entry.name for entry in entries[:NUM_LOGS]])
         return [self.record(entry, logs.get(entry.name, "")) for entry in entries]
 
     def record(self, entry: Any, log: str) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from jobs.config import data_paths
 from orchestrator import plan as planning
+from orchestrator import sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError
+from orchestrator.head import NoAnswer
+from orchestrator.journal import storage_folder
 from orchestrator.plan import Plan
 from orchestrator.resources import Node, head_problem
 from orchestrator.submission import Submission, remote_arguments
@@ -37,8 +39,13 @@ def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | No
 
     if config.cluster.ray_cluster is not None:
         found = dataclasses.replace(config.cluster, kind="attached", address=submit.address_of(config.cluster))
-        return run(dataclasses.replace(config, cluster=found), overrides, config_dir)
-    arguments, typed = remote_arguments(overrides, dry_run=False), shlex.join(overrides)
+        try:
+            return run(dataclasses.replace(config, cluster=found), overrides, config_dir)
+        except NoAnswer as error:  # a Service is known and reached in its cluster only
+            service = (found.address or "").removeprefix("http://").split(".")[0]
+            forward = f"kubectl -n {found.namespace} port-forward service/{service} 8265"
+            raise NoAnswer(f"{error}\n  from outside: {forward}, then cluster=attached cluster.address=http://localhost:8265") from error
+    arguments, typed = in_image(config, remote_arguments(overrides, dry_run=False)), shlex.join(overrides)
     problems = check.argument_problems(config.cluster, arguments)
     if config_dir is not None:
         problems.append(("--config-dir", "does not travel to Kubernetes; put the folder's files into the image's conf/"))
@@ -51,6 +58,13 @@ def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | No
         print_preview(config, plan, submit.preview(config, arguments, plan, typed))
         return 0
     return submit.run(config, arguments, plan, typed)
+
+
+def in_image(config: Config, arguments: list[str]) -> list[str]:
+    """The arguments, with the project's own data named by its place in the image."""
+    typed = ship.local(sharing.named_paths(config), storage_folder(config.storage), arguments)
+    moved = {setting: path.relative_to(ship.ROOT) for setting, path in typed.items() if path.is_relative_to(ship.ROOT)}
+    return arguments + [f"{setting}={Path(config.cluster.folder) / place}" for setting, place in moved.items()]
 
 
 def print_preview(config: Config, plan: Plan | None, manifest: dict[str, Any]) -> None:
@@ -74,8 +88,8 @@ def pods(config: Config) -> tuple[Node, ...]:
 
 
 def known_plan(config: Config, nodes: tuple[Node, ...]) -> Plan | None:
-    """The plan, when all data is on this machine. Raises InputError for data that is here and cannot be used."""
-    if config.job.kind != "train" or not all(Path(path).exists() for path in data_paths(config.data).values()):
+    """The plan, when all data and the model's folder are on this machine. Raises InputError for data that is here and cannot be used."""
+    if config.job.kind != "train" or not all(Path(path).exists() for path in sharing.named_paths(config).values()):
         return None
     return planning.make(config, nodes)
 

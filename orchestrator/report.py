@@ -162,8 +162,9 @@ def missing_lines(plan: Plan) -> list[tuple[str, str]]:
 
 
 def setup(plan: Plan) -> str:
-    """What puts the base model where the work runs."""
-    return "make setup (or job=setup)" if plan.config.cluster.kind == "local" else "the same command with job=setup"
+    """What puts the base model where this plan is made: here, or on the cluster that it is attached to."""
+    texts = {"local": "make setup (or job=setup)", "kuberay": "job=setup with cluster=local"}
+    return texts.get(plan.config.cluster.kind, "the same command with job=setup")
 
 
 def point_text(plan: Plan, index: int) -> str:

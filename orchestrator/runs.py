@@ -4,6 +4,7 @@ running Ray cluster (--address) and of Kubernetes (--namespace) alike."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
             record = place.show(asked.name)
             print(json.dumps(record) if asked.json else details(record))
         elif asked.command == "watch":
-            return place.watch(asked.name)
+            return watch_as_json(place, asked.name) if asked.json else place.watch(asked.name)
         else:
             said = getattr(place, asked.command)(asked.name)
             print(json.dumps({"name": asked.name, "done": said}) if asked.json else said)
@@ -69,6 +70,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def watch_as_json(place: Place, name: str) -> int:
+    """Follow one, with all that it prints on stderr, and print its record at the end; returns its exit code."""
+    with contextlib.redirect_stdout(sys.stderr):
+        code = place.watch(name)
+    try:
+        record = place.show(name)
+    except InputError:
+        record = {"name": name, "state": "deleted"}
+    print(json.dumps(record), flush=True)
+    return code
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line; ends the process with code 2 when it cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator.runs", description=__doc__)
@@ -80,7 +93,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--token-file", help="file with the token of that cluster")
     parser.add_argument("--namespace", help="of RayJobs on Kubernetes")
     parser.add_argument("--context", help="context of the kubeconfig")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     empty = [flag for flag in ("storage", "address", "namespace", "token_file", "context") if getattr(asked, flag) == ""]
     if empty:
         parser.error(f"--{empty[0].replace('_', '-')} is empty")

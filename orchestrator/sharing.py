@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 
 from jobs import store
-from jobs.config import BaseModel, with_paths
-from orchestrator import address
+from jobs.config import BaseModel, data_paths, with_paths
+from orchestrator import address, ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError
 from orchestrator.journal import storage_folder
@@ -66,6 +66,9 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
 def uri_problems(config: Config) -> list[tuple[str, str]]:
     """Why an object store cannot be the storage."""
     storage, schemes = config.storage, ", ".join(store.SCHEMES)
+    if address.mask(storage) != storage or re.search(r"[?&]\w*(secret|token|key)\w*=", storage):
+        remedy = "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in pods: cluster.environment_secrets)"
+        return [("storage", f"holds a secret, which all who see the plan or the cluster's jobs could read; {remedy}")]
     if not re.fullmatch(rf"({'|'.join(store.SCHEMES)})://[^/\s]+(/[^\s]*)?", storage):
         return [("storage", f'"{storage}" is neither a folder nor a URI such as s3://BUCKET/PREFIX (schemes: file, {schemes})')]
     if config.cluster.kind == "local" and (config.tracking.uri or "sqlite:").startswith("sqlite:"):
@@ -89,6 +92,17 @@ def unusable(folder: Path, writing: bool) -> str | None:
     return f"cannot be written: {there} is not open to this user" if writing and not os.access(there, os.W_OK | os.X_OK) else None
 
 
+def named_paths(config: Config) -> dict[str, str]:
+    """The files and folders that settings name, by dotted path: the data's, and a base model's."""
+    path = config.model.path if config.model.source == "path" else None
+    return data_paths(config.data) | ({"model.path": path} if path is not None else {})
+
+
+def came_along(config: Config) -> bool:
+    """Whether the base model is a folder that was sent with the code."""
+    return "model.path" in (named := named_paths(config)) and Path(named["model.path"]).is_relative_to(ship.ROOT)
+
+
 def use_shared_cache(config: Config) -> None:
     """Keep base models in the storage, where every node finds them, unless the image or the user has named another cache."""
     if not store.is_uri(config.storage):
@@ -96,7 +110,8 @@ def use_shared_cache(config: Config) -> None:
 
 
 def publish(config: Config) -> Config:
-    """Copy the data files into the storage, which every node sees, and point the settings there. What is in the storage stays there.
+    """Copy the data files, and a base model that came along, into the storage, which every node sees, and point the settings there. What is
+    in the storage stays there. A model's folder is never copied into an object store: it is read from the code that was sent.
 
     Raises InputError when a file cannot be read or copied.
     """
@@ -114,7 +129,10 @@ def publish(config: Config) -> Config:
         return there
 
     try:
-        return dataclasses.replace(config, data=with_paths(config.data, moved))
+        config = dataclasses.replace(config, data=with_paths(config.data, moved))
+        if not came_along(config) or store.is_uri(config.storage):
+            return config
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, path=moved(str(config.model.path))))
     except OSError as error:
         raise InputError(f"the data cannot be copied into storage {config.storage}: {error}") from error
 
@@ -139,8 +157,11 @@ def notes(config: Config, base: BaseModel | None) -> list[str]:
     if config.cluster.kind == "local":
         return []
     storage, base = storage_folder(config.storage), base if inside(config) else None  # where it lies here says nothing about there
-    kept = not store.is_uri(config.storage) and (base is None or Path(base.path).is_relative_to(storage))
+    path = named_paths(config).get("model.path") or (base.path if base is not None else None)
+    kept = not store.is_uri(config.storage) and (path is None or Path(path).is_relative_to(storage))
     read = "every node reads it from the storage" if kept else "a node without it fetches it once, into its cache"
-    at = f" at {base.path}" if base is not None else ""
+    if not kept and config.model.source == "path":
+        read = "it comes with the code" if came_along(config) else "every node reads it there, so each must see it"
+    at = f" at {path}" if path is not None else ""
     data = store.join(config.storage if store.is_uri(config.storage) else str(storage), "data")
     return [f"base model{at}: {read}", f"data: copied to {data}, from where every node reads it"]

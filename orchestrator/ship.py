@@ -12,7 +12,6 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-from jobs.config import Data, data_paths
 from orchestrator.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +28,8 @@ def tracked(root: Path = ROOT) -> list[Path]:
         listed = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True, timeout=60, check=True).stdout
         found = [root / name for name in os.fsdecode(listed).split("\0") if name]
     except (OSError, subprocess.SubprocessError):
+        found = []
+    if not found:  # also where the installation lies in an ignored folder of another project
         found = [file for part in PARTS for file in [root / part, *(root / part).rglob("*")] if "__pycache__" not in file.parts]
     return sorted(file for file in found if file.is_file())
 
@@ -43,34 +44,69 @@ def untracked(root: Path = ROOT) -> list[str]:
     return sorted(name for name in os.fsdecode(listed).split("\0") if name)
 
 
-def local_data(data: Data, root: Path = ROOT) -> dict[str, Path]:
-    """The user's data files and folders outside the project, by the setting that names them."""
-    paths = {setting: Path(path) for setting, path in data_paths(data).items()}
-    return {setting: path for setting, path in paths.items() if path.exists() and not path.is_relative_to(root)}
+def local(named: dict[str, str], storage: Path, typed: list[str], root: Path = ROOT) -> dict[str, Path]:
+    """Of the files and folders that settings name, those on this machine that have another place on the cluster.
+
+    What lies in the storage every node sees; the project's own data the other side finds by itself, unless it was `typed`.
+    """
+    here = {setting: Path(path) for setting, path in named.items() if os.path.exists(path)}
+    return {
+        setting: path
+        for setting, path in here.items()
+        if not path.is_relative_to(storage) and (was_typed(setting, typed) or not travels(path, root))
+    }
+
+
+def was_typed(setting: str, typed: list[str]) -> bool:
+    """Whether an argument gives a setting, or a dictionary that holds it."""
+    names = [text.lstrip("+~").partition("=")[0] for text in typed]
+    return any(setting == name or ("." in name and setting.startswith(f"{name}.")) for name in names)
+
+
+def travels(path: Path, root: Path = ROOT) -> bool:
+    """Whether git tracks a file, or all of a folder."""
+    files = files_of(path) if path.is_relative_to(root) else []
+    return bool(files) and set(files) <= set(tracked(root))
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file, or all files of a folder."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def pack(archive: Path, data: dict[str, Path], root: Path = ROOT) -> dict[str, str]:
     """Write the archive; returns the settings that point at the data's new place. Raises InputError when it is larger than Ray takes."""
     moved, members = {}, {str(file.relative_to(root)): file for file in tracked(root)}
     for setting, path in data.items():
-        place = f"shipped/{hashlib.sha256(str(path).encode()).hexdigest()[:8]}/{path.name}"
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        members |= {os.path.join(place, os.path.relpath(file, path)) if path.is_dir() else place: file for file in files}
-        moved[setting] = place
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+        if travels(path, root):
+            moved[setting] = str(path.relative_to(root))
+            continue
+        place = moved[setting] = f"shipped/{hashlib.sha256(str(path).encode()).hexdigest()[:8]}/{path.name}"
+        members |= {os.path.join(place, os.path.relpath(file, path)) if path.is_dir() else place: file for file in files_of(path)}
+    with archive.open("wb") as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as made:
         for name, file in sorted(members.items()):
             entry = zipfile.ZipInfo(name)  # its date is 1980, always
-            entry.external_attr, entry.compress_type = 0o644 << 16, zipfile.ZIP_DEFLATED
-            made.writestr(entry, file.read_bytes())
+            entry.external_attr, entry.compress_type, entry.file_size = 0o644 << 16, zipfile.ZIP_DEFLATED, file.stat().st_size
+            with file.open("rb") as content, made.open(entry, "w") as packed:
+                while piece := content.read(2**20):
+                    packed.write(piece)
+                    if whole.tell() > LIMIT_BYTES:  # not after all of it: it may be a disk full
+                        raise too_large(members)
     if archive.stat().st_size > LIMIT_BYTES:
-        with zipfile.ZipFile(archive) as made:
-            largest = sorted(made.infolist(), key=lambda item: -item.compress_size)[:NUM_NAMED]
-        named = ", ".join(f"{item.filename} {item.compress_size / 2**20:.0f} MiB" for item in largest)
-        raise InputError(
-            f"{archive.stat().st_size / 2**20:.0f} MiB of code and data are more than the {LIMIT_BYTES >> 20} MiB of Ray's Jobs API; "
-            f"the largest files: {named}. Put data on storage that the cluster sees, or the code into its image: cluster.code=image"
-        )
+        raise too_large(members)
     return moved
+
+
+def too_large(members: dict[str, Path]) -> InputError:
+    """Why the files of an archive, by their names in it, cannot be sent."""
+    sizes = {name: file.stat().st_size for name, file in members.items()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:NUM_NAMED]
+    named = ", ".join(f"{name} {sizes[name] / 2**20:.0f} MiB" for name in largest)
+    return InputError(
+        f"{sum(sizes.values()) / 2**20:.0f} MiB of code, data and models do not pack into the {LIMIT_BYTES >> 20} MiB of Ray's Jobs API; "
+        f"the largest files: {named}. Put data and models into the storage, which every node sees, or the code into its image: "
+        "cluster.code=image"
+    )
 
 
 def code_digest(root: Path = ROOT) -> str:

@@ -29,12 +29,17 @@ class Submission:
     @property
     def key(self) -> str:
         """The same for the same command: what runs is found by it instead of being started twice."""
-        decisive = sorted(argument for argument in self.arguments if not argument.startswith(("fresh=", "output=", "retry=")))
-        return hashlib.sha256("\0".join(decisive).encode()).hexdigest()[:12]
+        return digest(self.arguments)
 
     def command(self, arguments: list[str]) -> str:
         """The shell command that runs there."""
         return f"python -m orchestrator {shlex.join(arguments)}"
+
+
+def digest(arguments: list[str]) -> str:
+    """Hash of what decides a command's work: the order of its settings does not, nor how its answer is printed and where it begins."""
+    decisive = sorted(text for text in arguments if text.lstrip("+").partition("=")[0] not in ("fresh", "output", "retry"))
+    return hashlib.sha256("\0".join(decisive).encode()).hexdigest()[:12]
 
 
 def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:

@@ -146,6 +146,9 @@ class Conversation(BaseHTTPRequestHandler):
         if path == "/apis/kueue.x-k8s.io" and self.api.kueue:
             self.answer(200, {"preferredVersion": {"groupVersion": "kueue.x-k8s.io/v1beta2"}})
             return
+        if namespace := re.fullmatch(r"/api/v1/namespaces/([^/]+)", path):
+            self.answer(200, {"kind": "Namespace"}) if namespace[1] == "slm" else self.recorded("create-missing-namespace")
+            return
         found = re.fullmatch(r"/(?:api/v1|apis/[a-z0-9.-]+/v1(?:beta2)?)/namespaces/([a-z0-9-]+)/([a-z]+)(?:/([^/]+))?(/log)?", path)
         if found is None or found[2] not in KINDS:
             self.recorded("path-unknown-resource")
@@ -268,5 +271,6 @@ def selected(thing: dict[str, Any], query: dict[str, str]) -> bool:
     """Whether an object is what the selectors ask for."""
     wanted = query.get("fieldSelector", "").removeprefix("metadata.name=")
     labels = thing["metadata"].get("labels", {})
-    pairs = [part.split("=", 1) for part in query.get("labelSelector", "").split(",") if part]
-    return (not wanted or thing["metadata"]["name"] == wanted) and all(labels.get(key) == value for key, value in pairs)
+    pairs = [part.partition("=") for part in query.get("labelSelector", "").split(",") if part]
+    named = not wanted or thing["metadata"]["name"] == wanted
+    return named and all(labels.get(key) == value if equals else key in labels for key, equals, value in pairs)

@@ -107,7 +107,7 @@ class Wire:
 
     def __init__(self, target: str) -> None:
         host, _, port = target.removeprefix("http://").partition(":")
-        self.target, self.whole, self.ends = (host, int(port)), True, []
+        self.target, self.whole, self.ends, self.frozen = (host, int(port)), True, [], []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -124,6 +124,10 @@ class Wire:
     def join(self) -> None:
         """Let connections through again."""
         self.whole = True
+
+    def freeze(self) -> None:
+        """Let nothing more through connections that stay open, as a firewall does that has forgotten them; new ones work."""
+        self.frozen += self.ends
 
     def close(self) -> None:
         """For good."""
@@ -147,7 +151,8 @@ class Wire:
     def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(65536):
-                sink.sendall(data)
+                if source not in self.frozen:
+                    sink.sendall(data)
         except OSError:
             pass
         for end in (source, sink):

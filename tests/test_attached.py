@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -13,12 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, Finished, environment
 from servers import TOKEN, Wire, free_port, mlflow_server, ray_head
+
+from jobs.config import BaseModel
 
 SMALL = ("train.steps=6", "train.eval_every=3", "train.batch_size=4")
 
@@ -52,10 +56,15 @@ def outside(toy: Path, tracking: str, storage: Path) -> Any:
     """The command on the user's machine, which has no base model, no token but the one given, and the data."""
 
     def start(
-        *arguments: str, token: str | None = TOKEN, address: str = "", module: str = "orchestrator", root: Path = ROOT
+        *arguments: str,
+        token: str | None = TOKEN,
+        address: str = "",
+        module: str = "orchestrator",
+        root: Path = ROOT,
+        ray_address: str = "",
     ) -> subprocess.Popen[str]:
         known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))} | {"PYTHONPATH": str(root)}
-        known |= {"RAY_AUTH_TOKEN": token} if token else {}
+        known |= ({"RAY_AUTH_TOKEN": token} if token else {}) | ({"RAY_ADDRESS": ray_address} if ray_address else {})
         known["HOME"] = str(storage)  # without the token that a developer may have in the home folder
         base = ["cluster=attached", f"cluster.address={address}", "model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128"]
         base += [f"storage={storage}", f"tracking.uri={tracking}", "output=json"]
@@ -108,31 +117,54 @@ def test_no_address_local_storage_and_sqlite_are_refused_together(outside: Any) 
         assert setting in done.err
 
 
-def test_inside_without_a_cluster_nothing_is_started(outside: Any) -> None:
-    done = finished(outside(address="auto"))
+@pytest.mark.parametrize(
+    ("given", "told"), [("", "runs in no Ray cluster"), ("local", "RAY_ADDRESS=local is no"), ("ray://h:10001", "is no HOST:PORT")]
+)
+def test_inside_without_a_cluster_nothing_is_started(outside: Any, given: str, told: str) -> None:
+    done = finished(outside(address="auto", ray_address=given))
     assert done.code == 2
-    assert "runs in no Ray cluster" in done.err
+    assert told in done.err and "set RAY_ADDRESS=HEAD:6379" in done.err
     assert "plan " not in done.err
 
 
-def test_another_version_of_ray_is_refused(outside: Any) -> None:
-    class Old(http.server.BaseHTTPRequestHandler):
+@contextlib.contextmanager
+def stub(ray_version: str) -> Iterator[str]:
+    """A head of some version that has no jobs, and never answers when it is given one."""
+
+    class Head(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps({"version": "4", "ray_version": "2.9.0", "ray_commit": "x"}).encode()
+            there = {"version": "4", "ray_version": ray_version, "ray_commit": "x"}
+            body = json.dumps(there if self.path.endswith("/version") else []).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.close_connection = True
+
         def log_message(self, *arguments: Any) -> None:
             return
 
-    server = http.server.HTTPServer(("127.0.0.1", 0), Old)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Head)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    done = finished(outside(address=f"http://127.0.0.1:{server.server_port}"))
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+
+
+def test_another_version_of_ray_is_refused(outside: Any) -> None:
+    with stub("2.9.0") as address:
+        done = finished(outside(address=address))
     assert done.code == 2
     assert re.search(r"the cluster runs Ray 2\.9\.0 and this machine 2\.\d+\.\d+; install the same", done.err)
+
+
+def test_when_no_answer_comes_to_a_submission_nobody_knows(outside: Any) -> None:
+    with stub(version("ray")) as address:
+        done = finished(outside("cluster.code=image", address=address))
+    assert done.code == 1, "the job may run"
+    assert "may have been accepted or not: the same command again finds it or sends it" in done.err
 
 
 def test_work_that_never_fits_is_refused_by_the_cluster_with_the_numbers(outside: Any, head: str) -> None:
@@ -142,11 +174,11 @@ def test_work_that_never_fits_is_refused_by_the_cluster_with_the_numbers(outside
     assert "Traceback" not in done.err
 
 
-def test_a_dry_run_is_the_clusters_own_plan(outside: Any, head: str) -> None:
-    done = finished(outside("dry_run=true", "output=text", address=head))
+def test_a_dry_run_is_the_clusters_own_plan(outside: Any, head: str, base: BaseModel) -> None:
+    done = finished(outside("dry_run=true", "output=text", "model.source=path", f"model.path={base.path}", address=head))
     assert done.code == 0, done.err
     assert re.search(r"^plan    run-\w{6} · .* · attached$", done.out, re.MULTILINE)
-    assert "every node reads it from the storage" in done.out
+    assert re.search(r"base model at /.*/shipped/.*: it comes with the code", done.out)
 
 
 def test_code_that_is_there_already_is_used_if_it_is_the_same(outside: Any, head: str, tmp_path: Path, storage: Path, toy: Path) -> None:
@@ -201,7 +233,37 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any,
     assert re.search(r"^state +finished$", local.out, re.MULTILINE) and "  2  " in local.out
 
 
-def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_deleted(outside: Any, head: str) -> None:
+IMPATIENT = """
+import sys
+from orchestrator import attached, report, runs
+from orchestrator.head import Head
+from orchestrator.cluster import Cluster
+attached.LOST_SECONDS, attached.SILENT_SECONDS = 2.0, 1.0
+command, name, address = sys.argv[1:]
+if command == "watch":
+    sys.exit(runs.main(["watch", name, "--address", address]))
+try:
+    head = Head(Cluster(kind="attached", address=address))
+    if command == "expired":
+        head.client._headers["Authorization"] = "Bearer of-yesterday"
+    attached.follow(head, name)
+except attached.OrchestratorError as error:
+    report.error(str(error))
+    sys.exit(error.exit_code)
+"""
+"""The command with two seconds of patience instead of ten minutes; `follow` knows the job by its name alone, as one that was submitted."""
+
+
+def impatient(*arguments: str) -> subprocess.Popen[str]:
+    """Start it on the user's machine."""
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))}
+    known |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": TOKEN}
+    return subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known
+    )
+
+
+def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_deleted(outside: Any, head: str, wire: Wire) -> None:
     long = ("train.steps=100000", "train.eval_every=50000", "train.batch_size=4")
     process = outside(*long, address=head)
     read = until(process, "^trial .* step ")
@@ -215,10 +277,28 @@ def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_delet
     assert f"{name[1]} runs already; this follows it" in until(again, "runs already")
     refused = finished(outside("delete", name[1], "--address", head, **runs))
     assert refused.code == 2 and "stop it first" in refused.err
+    anew = finished(outside(*long, "fresh=true", address=head))
+    assert anew.code == 2 and f"fresh=true, and job {name[1]} of the same command runs; stop it first" in anew.err
+    expired = finished(impatient("expired", name[1], head))
+    assert expired.code == 1 and f"job {name[1]} may go on, but cluster.address={head}: the cluster refuses this token" in expired.err
+    silent = Wire(head)
+    frozen = impatient("watch", name[1], silent.address)
+    until(frozen, "^trial .* step ")
+    silent.freeze()
+    lost = impatient("watch", name[1], wire.address)
+    until(lost, "^trial .* step ")
+    wire.cut()
+    done = finished(lost)
+    assert done.code == 1 and f"has not answered for 2 s; it may go on\nnext    python -m orchestrator.runs watch {name[1]}" in done.err
     assert finished(outside("stop", name[1], "--address", head, **runs)).code == 0
     assert finished(again).code == 1
+    end = finished(frozen)
+    assert end.code == 1 and f"stopped job {name[1]}" in end.err and "lost " not in end.err
+    silent.close()
     watched = finished(outside("watch", name[1], "--address", head, **runs))
     assert watched.code == 1 and "the same command continues" in watched.err
     assert finished(outside("delete", name[1], "--address", head, **runs)).code == 0
     gone = finished(outside("show", name[1], "--address", head, **runs))
     assert gone.code == 2 and f"no sweep {name[1]}" in gone.err
+    unknown = finished(impatient("follow", name[1], head))
+    assert unknown.code == 1 and "does not know it any more; was the cluster restarted? The same command continues" in unknown.err

@@ -207,12 +207,18 @@ def test_an_overlay_names_what_is_missing_until_the_readme_was_followed(overlay:
     }
     assert not any(PINNED.fullmatch(image) for manifest in unfilled for image in placeholders(manifest))
 
-    script = "\n".join([f"overlay=k8s/overlays/{overlay}", "digest() { printf '%064d' ${#1}; }", commands("sed -i.bak")])
-    environment = {**os.environ, "REGISTRY": "registry.example.com:5000/team", "STORAGE_CLASS": "shared", "api_server": "10.0.0.1"}
+    api_server = "api_server() { case $1 in *addresses*) echo 10.0.0.1 10.0.0.2;; *) echo 8443;; esac; }"
+    script = "\n".join(
+        [f"overlay=k8s/overlays/{overlay}", "digest() { printf '%064d' ${#1}; }", api_server, commands("blocks=", "sed -i.bak")]
+    )
+    environment = {**os.environ, "REGISTRY": "registry.example.com:5000/team", "STORAGE_CLASS": "shared"}
     subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=environment, check=True)
     text = kustomize(file.parent)
     assert PLACEHOLDER not in text
     filled = list(yaml.safe_load_all(text))
     assert [text for manifest in filled for text in problems(manifest)] == []
+    egress = named(filled, "NetworkPolicy")["submitter"]["spec"]["egress"][0]
+    assert [block["ipBlock"]["cidr"] for block in egress["to"]] == ["10.0.0.1/32", "10.0.0.2/32"], "each of several API servers"
+    assert egress["ports"] == [{"protocol": "TCP", "port": 8443}]
     sweep = named(filled, "CronJob")["sweep"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
     assert {"name": "IMAGE", "value": sweep["image"]} in sweep["env"]

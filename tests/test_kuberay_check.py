@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import ROOT
 from kuberay import ARGUMENTS, DIGEST, SETTINGS, settings
 
 from orchestrator.kuberay import check
@@ -37,6 +38,9 @@ CASES = [
     ("a folder with a variable in it", ["cluster.folder='/a$(HOME)'"], "cluster.folder", "plain path"),
     ("a secret's name", ["cluster.environment_secrets=[Object_Store]"], "cluster.environment_secrets", "no name of a Secret"),
     ("a label's value", ["cluster.worker_selector={pool: 'a b'}"], "cluster.worker_selector", "no label of a node"),
+    ("data in the checkout that the image may not have", [f"data.valid={ROOT}/README.md"], "data.valid", "not in the pods"),
+    ("data in the checkout that git does not track", [f"data.valid={ROOT}/data/new.jsonl"], "data.valid", "not in the pods"),
+    ("a base model on this machine", ["model.path=/home/me/m", "model.source=path"], "model.path", "copy it onto the claim"),
     ("a queue for a cluster that exists", ["cluster.ray_cluster=big", "cluster.queue=team"], "cluster.queue", "cluster.ray_cluster=big exists"),
     ("retries for a cluster that exists", ["cluster.ray_cluster=big", "cluster.retries=3"], "cluster.retries", "leave one out"),
 ]  # fmt: skip

@@ -33,7 +33,7 @@ REFUSED = {
     "path-unknown-resource": (404, 2, "is KubeRay installed there?"),
     "create-unknown-field-Strict": (400, 2, 'unknown field "spec.bogusField"'),
     "create-invalid-type": (422, 2, "spec.backoffLimit in body must be of type integer"),
-    "create-denied-by-admission-policy": (422, 2, "ValidatingAdmissionPolicy 'rayjob-images'"),
+    "create-denied-by-admission-policy": (422, 2, "not allowed by policy; a policy of the cluster says so"),
     "create-body-over-3MiB": (413, 2, "put long settings into a file"),
     "create-body-2MB": (500, 2, "put long settings into a file"),
     "create-webhook-down": (500, 1, 'failed calling webhook "vrayjob.example.com"'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from kuberay import ARGUMENTS, QUICK, Serve, serving, settings
 from orchestrator.cluster import Cluster
 from orchestrator.kuberay import submit
 from orchestrator.kuberay.client import Client
+from orchestrator.kuberay.ending import placement_remedy
 from orchestrator.kuberay.feed import Change, parts
 from orchestrator.kuberay.follow import Follower
 from orchestrator.kuberay.story import Story
@@ -147,6 +149,26 @@ def test_what_was_not_seen_for_want_of_a_connection_is_not_silence(serve: Serve)
     assert follower.overdue() is not None
 
 
+@pytest.mark.parametrize(
+    ("phase", "setting", "told"),
+    [("Initializing", "wait_seconds", "is Initializing after"), ("Running", "active_deadline_seconds", "is Running RUNNING after")],
+)
+def test_a_deadline_that_passes_without_a_word_means_that_the_operator_is_gone(phase: str, setting: str, told: str, serve: Serve) -> None:
+    serve(None)
+    cluster = settings(f"cluster.{setting}=100").cluster
+    follower = Follower(Client(cluster), "x", cluster, False, QUICK, lambda line: None)
+    status = {"jobDeploymentStatus": phase, "jobStatus": "RUNNING" if phase == "Running" else "", "startTime": "2020-01-01T00:00:00Z"}
+    assert follower.take_job(Change("rayjob", "changed", {"metadata": {"uid": "1"}, "status": status})) is None
+    follower.since, follower.attempt_since = follower.since - 150, follower.attempt_since - 150
+    assert follower.overdue() is None, "the operator has some time to end it"
+    follower.since, follower.attempt_since = follower.since - 100, follower.attempt_since - 100
+    end = follower.overdue()
+    assert end is not None and (end.code, end.state) == (1, "lost")
+    assert (
+        told in end.text and f"although cluster.{setting}=100 has passed" in end.text and "does the KubeRay operator still run" in end.text
+    )
+
+
 def test_a_reason_for_waiting_is_forgotten_once_the_cluster_is_up() -> None:
     story = Story("train", Cluster(namespace="s"))
     story.pod(
@@ -210,6 +232,32 @@ def test_rights_that_are_lost_on_the_way_are_told_as_that(serve: Serve, capsys: 
     assert "does not know this identity (401)" in capsys.readouterr().err
 
 
+def test_a_token_that_expires_on_the_way_is_renewed_for_every_stream(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("01", speed=20.0, logs=[numbered(40)])
+    api.faults = [Fault("watch=1", "answer", "bad-token", 1), Fault("/log", "answer", "bad-token", 1)]
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    err = capsys.readouterr().err
+    assert [line for line in err.splitlines() if line.startswith("line ")] == numbered(40)
+    assert "401" not in err
+
+
+def test_a_kubeconfig_that_breaks_on_the_way_is_told_as_that(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("01", speed=5.0)
+    api.faults = [Fault("rayjobs.*watch=1", "answer", "bad-token", 9)]
+    fault = api.fault
+
+    def broken(request: str) -> Fault | None:
+        if "watch=1" in request:
+            api.kubeconfig(tmp_path).write_text("{")
+        return fault(request)
+
+    api.fault = broken  # type: ignore[method-assign]
+    assert submit.run(settings(), ARGUMENTS, None) == 1
+    err = capsys.readouterr().err
+    assert "lost: " in err and "the kubeconfig cannot be" in err
+    assert "Traceback" not in err
+
+
 def test_a_job_deleted_while_nobody_looked_is_told_as_deleted(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     api = serve("08", speed=30.0, waits_seconds=0)
     api.faults = [Fault("rayjobs.*watch=1", "answer", "watch-too-old-resourceVersion", 10**6)]
@@ -268,6 +316,29 @@ def test_a_pod_that_was_evicted_or_ran_out_of_memory_is_told() -> None:
     assert "DeletionByTaintManager: the node goes" in lines[0]
     assert "ray-worker took more than its limit" in lines[1]
     assert story.pod(pod) == []
+    again = {"name": "log", "state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}
+    assert "log took more than its limit" in story.pod({"metadata": {"name": "x"}, "status": {"containerStatuses": [again]}})[0]
+
+
+PLACES = {
+    '0/3 nodes are available: persistentvolumeclaim "shared" not found': "cluster.claim",
+    "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims": "Bound",
+    "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector": "cluster.worker_selector",
+    "0/3 nodes are available: 3 node(s) had untolerated taint(s) {team: a}": "taint",
+    "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s)": "cluster.worker_cpus",
+    'CreateContainerConfigError: secret "ray-token" not found': "cluster.token_secret",
+    'MountVolume.SetUp failed for volume "x" : secret "y" not found': "cluster.environment_secrets",
+    'pods "x-head" is forbidden: error looking up service account slm/ray: serviceaccount "ray" not found': "cluster.service_account",
+    "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'pinned-images' with binding 'a' denied request: b": "who keeps the policy",
+    'pods "x" is forbidden: exceeded quota: pods, requested: cpu=4': "free some of the quota",
+    "something new": "kubectl describe",
+}
+"""Why a pod waits, in Kubernetes' words -> what the remedy names."""
+
+
+@pytest.mark.parametrize(("why", "remedy"), PLACES.items())
+def test_each_reason_for_having_no_place_has_its_remedy(why: str, remedy: str) -> None:
+    assert remedy in placement_remedy(why)
 
 
 def test_repeated_events_of_one_cause_are_told_once() -> None:
@@ -280,6 +351,7 @@ def test_events_from_before_the_job_are_about_an_earlier_one_of_its_name() -> No
     story.rayjob({"metadata": {"creationTimestamp": "2026-11-23T17:44:39Z"}})
     event = {"involvedObject": {"name": "train-abcde-head-xyzab"}, "type": "Warning", "reason": "FailedScheduling", "message": "no room"}
     assert story.event({**event, "eventTime": "2026-11-23T17:44:38.9Z"}) == []
+    assert story.event({**event, "message": "in its second", "eventTime": "2026-11-23T17:44:39.5Z"}) == ["waiting  in its second"]
     assert story.event({**event, "eventTime": None, "lastTimestamp": "2026-11-23T17:44:40Z"}) == ["waiting  no room"]
 
 
@@ -293,4 +365,22 @@ def test_events_of_another_job_are_not_ours() -> None:
 
 def test_times_of_log_lines_compare_by_their_value() -> None:
     stamps = ["2026-11-23T17:47:51Z", "2026-11-23T17:47:51.5Z", "2026-11-23T17:47:51.50001Z", "2026-11-23T17:47:52Z"]
-    assert sorted(stamps, key=parts) == stamps
+    stamps += ["2026-11-23T19:47:52.5+02:00", "2026-11-23T12:17:53-05:30"]
+    stamps.reverse()
+    assert sorted(stamps, key=lambda stamp: parts(stamp) or ("", "")) == stamps[::-1]
+    assert parts("hello") is None
+
+
+def test_a_log_of_a_node_with_another_clock_and_zone_is_heard_whole(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    """A node stamps lines in its own zone, and its clock is set back in the middle; the log breaks before that and is taken up again."""
+    api = serve("01", speed=20.0, logs=[numbered(40)])
+    api.log_lines = lambda pod: [stamped(number, line) for number, line in enumerate(numbered(40))]  # type: ignore[method-assign]
+    api.faults = [Fault("/log", "cut", 7, 1)]
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("line ")] == numbered(40)
+    assert [line for line in api.requests if "sinceTime=2026-11-23T17" in line]
+
+
+def stamped(number: int, line: str) -> str:
+    """A line of a log of a node two hours east, whose clock is set back by ten seconds at the twentieth."""
+    return f"2026-11-23T19:40:{number + 10 if number < 20 else number:02}.5+02:00 {line}"

@@ -50,11 +50,12 @@ def phase(api: ApiServer, name: str) -> str:
     return api.job(name).get("status", {}).get("jobDeploymentStatus", "")
 
 
-def test_the_answer_alone_is_on_stdout(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    serve("01", logs=[["plan    lora", '{"sweep": "an earlier line"}', "trial 1", MARK, ANSWER, "Ray says goodbye"]])
+@pytest.mark.parametrize("answer", [ANSWER, '{"prompt": "a", "answer": "b"}'])
+def test_the_answer_alone_is_on_stdout(answer: str, serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve("01", logs=[["plan    lora", '{"sweep": "an earlier line"}', "trial 1", MARK, answer, "Ray says goodbye"]])
     assert submit.run(settings("output=json"), ARGUMENTS, None) == 0
     out, err = capsys.readouterr()
-    assert out == ANSWER + "\n"
+    assert out == answer + "\n"
     assert "plan    lora" in err
     assert "Ray says goodbye" in err
     assert MARK not in err
@@ -154,6 +155,12 @@ def other(name: str, **labels: str) -> dict[str, Any]:
     job["metadata"] |= {"uid": f"uid-{name}", "creationTimestamp": "2026-11-23T16:00:00Z"}
     job["metadata"]["labels"] |= labels
     return job
+
+
+def test_how_the_answer_is_printed_and_where_it_begins_do_not_make_another_sweep() -> None:
+    same = [*reversed(ARGUMENTS), "output=json", "++fresh=true", "retry=true"]
+    assert sweep_name(settings(), same, None) == SWEEP_NAME
+    assert sweep_name(settings(), [*ARGUMENTS, "seed=2"], None) != SWEEP_NAME
 
 
 def test_a_job_of_others_with_our_name_is_left_alone(serve: Serve) -> None:

@@ -64,6 +64,7 @@ SETTINGS = [
     (["sweep.metric=valid/f1"], ["sweep.metric", "valid/f1", "valid/exact_match"]),
     (["train.gpus_per_worker=64"], ["train.gpus_per_worker", "64", "GPU"]),
     (["train.batch_size=99999", "train.num_workers=9999"], ["train.num_workers", "CPU cores"]),
+    (["storage=s3://key:verysecret@bucket/x"], ["storage", "holds a secret", "AWS_SECRET_ACCESS_KEY"]),
     (["storage=s3://bucket/x"], ["storage", "s3://bucket/x"]),
     (["tracking.uri=ftp://x"], ["tracking.uri", "ftp://x: ftp is not supported; use one of http, https, sqlite, postgresql"]),
     (["tracking.uri=databricks://x", "adapter.rank=0", "optim.lrr=1"], ["3 problems", "databricks is not supported", "optim.lrr"]),

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
+from apiserver import Fault
 from conftest import ROOT, Finished
 from kuberay import DIGEST, SHARED, Serve, serving
 
 from orchestrator.relay import MARK
 
 serve = pytest.fixture(serving)
-ANSWER = '{"sweep": "run-abc123", "state": "finished"}'
+ANSWER = '{"sweep": "run-abc123", "state": "finished", "trials": {"finished": 2, "stopped": 0, "failed": 0, "total": 2}}'
 
 
 @pytest.fixture
@@ -48,6 +49,15 @@ def test_a_dry_run_prints_the_plan_and_a_manifest_that_can_be_applied(kubernetes
     assert told["plan"]["name"] == told["manifest"]["metadata"]["name"] == manifest["metadata"]["name"]
     assert told["plan"]["resources"]["nodes"] == [{"cpus": 4, "gpus": 1, "count": 3}]
     assert not list(tmp_path.iterdir())
+
+
+def test_paths_are_named_as_the_pods_see_them(kubernetes: Any) -> None:
+    data = f"data.valid={ROOT}/data/icd10/valid.jsonl"
+    done = kubernetes("dry_run=true", "output=json", data, "model=path", "model.path=/mnt/shared/models/a")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert told["plan"] is None, "the model is not on this machine"
+    assert "data.valid=/app/data/icd10/valid.jsonl" in told["manifest"]["spec"]["entrypoint"].split()
 
 
 def test_all_mistakes_come_at_once_and_nothing_is_run_here(kubernetes: Any, tmp_path: Path) -> None:
@@ -85,12 +95,26 @@ def test_the_command_follows_its_job_and_the_tool_finds_it_again(kubernetes: Any
     name = next(iter(api.things))[1]
     listed = kubernetes("list", "--namespace", "slm", "--json", module="orchestrator.runs")
     (record,) = json.loads(listed.out)
-    assert (record["name"], record["state"]) == (name, "finished")
-    shown = kubernetes("show", name, "--namespace", "slm", module="orchestrator.runs").out
+    assert (record["name"], record["state"], record["trials"]) == (name, "finished", "2/2")
+    shown = kubernetes("show", "--namespace", "slm", name, module="orchestrator.runs").out
     assert f" {name}\n" in shown and "lr=0.1  finished at step 20" in shown
     assert "runs no more" in kubernetes("stop", name, "--namespace", "slm", module="orchestrator.runs").out
-    api.scenario = None
+    api.scenario, api.faults = None, [Fault("DELETE", "lost")]
     gone = kubernetes("delete", name, "--namespace", "slm", module="orchestrator.runs")
     assert gone.code == 0, gone.err
-    missing = kubernetes("show", name, "--namespace", "slm", module="orchestrator.runs")
-    assert missing.code == 2 and name in missing.err
+    for other in (name, "{x}", "{}"):
+        missing = kubernetes("show", other, "--namespace", "slm", module="orchestrator.runs")
+        assert missing.code == 2 and f"{other}: no RayJob" in missing.err
+    nowhere = kubernetes("list", "--namespace", "elsewhere", module="orchestrator.runs")
+    assert nowhere.code == 2 and "has no namespace elsewhere" in nowhere.err
+
+
+def test_from_outside_an_existing_cluster_is_reached_through_a_forwarded_port(serve: Serve, tmp_path: Path) -> None:
+    api = serve(None)
+    status = {"state": "ready", "head": {"serviceName": "big-head-svc"}}
+    api.put("ADDED", "rayclusters", {"metadata": {"name": "big", "namespace": "slm", "uid": "b"}, "status": status})
+    line = [sys.executable, "-m", "orchestrator", "cluster=kuberay", "cluster.namespace=slm", "cluster.ray_cluster=big", "model=tiny"]
+    line += ["storage=/mnt/shared/outputs", "tracking.uri=http://mlflow.slm.svc:5000", "cluster.image=null"]
+    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "port-forward service/big-head-svc 8265, then cluster=attached cluster.address=http://localhost:8265" in done.stderr

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from conftest import ROOT, Finished
 
-from orchestrator import runs
+from orchestrator import places, runs
+from orchestrator.errors import OrchestratorError
+from orchestrator.journal import locked
 
 LONG = ("train.steps=100000", "train.eval_every=50000", "train.batch_size=4")
 
@@ -47,6 +49,8 @@ def test_a_running_sweep_is_listed_watched_stopped_and_deleted(command: Any, too
     assert process.returncode == 130
     watched = tool("watch", name)
     assert (watched.code, watched.out) == (130, f"{name} interrupted\n")
+    told = tool("watch", "--json", name)
+    assert told.code == 130 and json.loads(told.out)["state"] == "interrupted"
     assert "does not run" in tool("stop", name).out
     assert tool("delete", name).code == 0
     assert tool("list").out == "no sweeps here\n"
@@ -77,17 +81,24 @@ def test_torn_and_foreign_lines_do_not_hide_the_other_sweeps(tool: Any, tmp_path
     write(tmp_path, "whole-1", start, '{"t": 1700000009000, "kind": "sweep_end", "state": "failed", "error": "disk full"}', "")
     write(tmp_path, "torn-1", start, '{"t": 17000')
     write(tmp_path, "empty-1")
+    write(tmp_path, "foreign-1", '{"t": 1, "kind": "sweep"}', '{"kind": "report", "trial": 1}', '{"t": 2, "kind": "trial", "trial": 1}')
+    (tmp_path / "sweeps" / "whole-1" / "result.json").write_text('{"best": {"metrics"')
+    (tmp_path / "sweeps" / "linked-1").symlink_to(tmp_path / "sweeps" / "whole-1")
     done = tool("list")
     assert done.code == 0
     assert {line.split()[0]: line.split()[1] for line in done.out.splitlines()[1:]} == {
         "whole-1": "failed",
         "torn-1": "died",
         "empty-1": "died",
+        "foreign-1": "died",
+        "linked-1": "failed",
     }
+    linked = tool("delete", "linked-1")
+    assert linked.code == 1 and "linked-1 cannot be deleted" in linked.err
     shown = tool("show", "whole-1")
     assert re.search(r"^error +disk full$", shown.out, re.MULTILINE)
     missing = tool("show", "whole-2")
-    assert missing.code == 2 and "no sweep whole-2; what it has: empty-1, torn-1, whole-1" in missing.err
+    assert missing.code == 2 and "no sweep whole-2; what it has: empty-1, foreign-1, linked-1, torn-1, whole-1" in missing.err
 
 
 @pytest.mark.parametrize(
@@ -118,3 +129,14 @@ def test_a_place_that_cannot_be_used_is_one_line_and_code_2(arguments: list[str]
     assert runs.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and text in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_process_that_has_just_gone_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a-1", '{"t": 1, "kind": "sweep", "params": {}}')
+    monkeypatch.setattr(places, "STOP_SECONDS", 0.1)
+    with locked(str(tmp_path)):
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        (tmp_path / ".owner").write_text(f"process {gone.pid} on {os.uname().nodename}, started 00:00:00")
+        with pytest.raises(OrchestratorError, match="a-1 was asked to stop and has not ended"):
+            places.InStorage(str(tmp_path)).stop("a-1")

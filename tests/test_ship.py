@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.config import Data, Source
+from jobs.config import BaseModel
 from orchestrator import sharing, ship
 from orchestrator.cli import compose
 from orchestrator.errors import ConfigError, InputError
@@ -56,8 +57,8 @@ def test_the_users_data_travels_and_its_settings_point_at_the_new_place(project:
     (folder / "train.jsonl").write_text("{}\n")
     single = tmp_path / "more.jsonl"
     single.write_text("[]\n")
-    data = Data(name="files", folder=str(folder), sources={"mine": Source(path=str(single)), "far": Source(path="/no/such")})
-    named = ship.local_data(data, project)
+    named = {"data.folder": str(folder), "data.sources.mine.path": str(single), "data.test": "/no/such"}
+    named = ship.local(named, tmp_path / "storage", [], project)
     assert named == {"data.folder": folder, "data.sources.mine.path": single}
     places = ship.pack(tmp_path / "code.zip", named, project)
     with zipfile.ZipFile(tmp_path / "code.zip") as made:
@@ -65,11 +66,24 @@ def test_the_users_data_travels_and_its_settings_point_at_the_new_place(project:
         assert made.read(places["data.sources.mine.path"]) == b"[]\n"
 
 
+def test_inside_the_project_what_git_does_not_track_travels_and_what_it_tracks_has_a_new_place(project: Path, tmp_path: Path) -> None:
+    tracked, new, kept = str(project / "jobs" / "a.py"), str(project / "jobs"), str(tmp_path / "storage" / "x")
+    os.makedirs(kept)
+    named = {"data.valid": tracked, "data.folder": new, "data.test": kept}
+    assert ship.local(named, tmp_path / "storage", [], project) == {"data.folder": Path(new)}
+    typed = ["data=files", f"+data.valid={tracked}", f"data.test={kept}"]
+    places = ship.pack(tmp_path / "code.zip", ship.local(named, tmp_path / "storage", typed, project), project)
+    assert places["data.valid"] == "jobs/a.py"
+    with zipfile.ZipFile(tmp_path / "code.zip") as made:
+        assert made.read(f"{places['data.folder']}/b.py") == b"new = 3\n"
+
+
 def test_too_much_is_refused_with_the_largest_files(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ship, "LIMIT_BYTES", 2 * 2**20)
-    (tmp_path / "large.jsonl").write_bytes(os.urandom(3 * 2**20))
-    with pytest.raises(InputError, match=r"3 MiB of code and data are more than the 2 MiB .*large.jsonl 3 MiB, .*cluster.code=image"):
+    (tmp_path / "large.jsonl").write_bytes(os.urandom(9 * 2**20))
+    with pytest.raises(InputError, match=r"9 MiB of code, data and models do not pack into the 2 MiB .*large.jsonl 9 MiB, .*code=image"):
         ship.pack(tmp_path / "code.zip", {"data.folder": tmp_path / "large.jsonl"}, project)
+    assert (tmp_path / "code.zip").stat().st_size < 4 * 2**20, "it stops where the limit is"
 
 
 def test_what_runs_there_is_the_same_command_in_the_cluster_that_it_finds() -> None:
@@ -102,6 +116,15 @@ def test_data_is_copied_into_the_storage_once_by_content(tmp_path: Path, toy: Pa
     assert sharing.publish(config).data.folder == shared.data.folder
     assert sharing.publish(shared).data.folder == shared.data.folder
     assert len(list((tmp_path / "data").iterdir())) == 1
+
+
+def test_a_base_model_that_came_along_is_kept_in_the_storage(tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(base.path, tmp_path / "code" / "shipped" / "mine")
+    monkeypatch.setattr(ship, "ROOT", tmp_path / "code")
+    for path, moves in {str(tmp_path / "code" / "shipped" / "mine"): True, base.path: False}.items():
+        config = build(compose(["model=path", f"model.path={path}", f"storage={tmp_path / 'storage'}"], None))
+        shared = str(sharing.publish(config).model.path)
+        assert shared.startswith(str(tmp_path / "storage" / "data")) == moves and (Path(shared) / "config.json").is_file()
 
 
 def nodes(*sizes: tuple[int, int]) -> tuple[Node, ...]:
@@ -141,3 +164,14 @@ def test_what_no_node_holds_is_refused_with_what_there_is() -> None:
         ConfigError, match="1 for each of 2 workers is more than what this cluster has or may scale to: 1 node of 4 CPU cores"
     ):
         divide(both, 1, nodes((4, 1)))
+
+
+def test_a_base_model_in_a_folder_is_named_as_the_nodes_will_see_it(tmp_path: Path) -> None:
+    there = ["model=path", "cluster=attached", "cluster.address=auto", f"storage={tmp_path}", "tracking.uri=http://h:5000"]
+    for path, words in {
+        str(tmp_path / "m"): "every node reads it from the storage",
+        str(ship.ROOT / "shipped" / "m"): "it comes with the code",
+        "/home/me/m": "every node reads it there, so each must see it",
+    }.items():
+        config = build(compose([*there, f"model.path={path}"], None))
+        assert sharing.notes(config, None)[0] == f"base model at {path}: {words}"

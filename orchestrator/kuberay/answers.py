@@ -10,6 +10,7 @@ import urllib3
 from orchestrator.errors import OrchestratorError
 
 TOO_LARGE = "request is too large"
+POLICY = "; a policy of the cluster says so: change what it names, or ask who keeps the policy"
 AGAIN = (408, 429, 500, 502, 503, 504)
 """Answers after which the same request may succeed."""
 
@@ -63,10 +64,12 @@ def remedy(where: str, status: int, text: str) -> str:
         401: f"{where} does not know this identity (401); sign in again, or choose another one: cluster.context=NAME",
         404: f"{where}: {text}" + ("; is KubeRay installed there?" if "page not found" in text else ""),
         413: f"{where} says that the request is too large: {text}; put long settings into a file",
-        422: f"{where} refuses the object: {text}",
+        422: f"{where} refuses the object: {text}" + POLICY * ("AdmissionPolicy" in text),
         429: f"{where} has too many requests to answer (429); try again later",
     }
     if status == 403:
+        if "admission webhook" in text or "AdmissionPolicy" in text:
+            return f"{where} refuses: {text}{POLICY}"
         ours = "quota" in text or "terminated" in text
         return f"{where} refuses: {text}" + ("" if ours else "; ask for the submitter role in k8s/, or set cluster.context")
     if TOO_LARGE in text:

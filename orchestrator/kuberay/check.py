@@ -6,13 +6,12 @@ import dataclasses
 import re
 from pathlib import Path
 
-from jobs.config import data_paths
+from orchestrator import sharing, ship
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.kuberay.manifest import entrypoint, most_workers, scales, size_bytes
 from orchestrator.kuberay.names import LONGEST_SWEEP
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 Problems = list[tuple[str, str]]
 DIGEST = r"@sha256:[0-9a-f]{64}"
 LEAST_BYTES = {"worker_memory": 2 * 2**30, "head_memory": 4 * 2**30}
@@ -179,13 +178,14 @@ def storage_problems(config: Config) -> Problems:
 
 
 def data_problems(config: Config) -> Problems:
-    """The user's data files have to be where the pods see them: in the image, or on the claim."""
+    """The user's data, and a base model in a folder, have to be where the pods see them: in the image, or on the claim."""
     cluster = config.cluster
-    places = (cluster.mount, cluster.folder, str(ROOT))
+    places = (cluster.mount, cluster.folder)
     return [
         (setting, f"{path} is not in the pods: copy it onto the claim, below {cluster.mount}, or into the image, below {cluster.folder}")
-        for setting, path in data_paths(config.data).items()
+        for setting, path in sharing.named_paths(config).items()
         if not any(Path(path).is_relative_to(place) for place in places)
+        and not (Path(path).is_relative_to(ship.ROOT / "data") and ship.travels(Path(path)))
     ]
 
 

@@ -146,8 +146,12 @@ class Client:
         return self.ask("PATCH", f"{path}/{name}", query, body, "application/merge-patch+json")
 
     def delete(self, path: str, name: str) -> None:
-        """Ask for an object to be deleted; with finalizers it stays for a while."""
-        self.ask("DELETE", f"{path}/{name}", {"propagationPolicy": "Background"})
+        """Ask for an object to be deleted; with finalizers it stays for a while. That it is gone, as after a lost answer, is no error."""
+        try:
+            self.ask("DELETE", f"{path}/{name}", {"propagationPolicy": "Background"})
+        except Refusal as error:
+            if error.status != 404:
+                raise
 
     def allowed(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
         """Whether this identity may do something in the namespace."""
@@ -198,10 +202,14 @@ class Client:
         answer: urllib3.BaseHTTPResponse | None = None
         try:
             answer = self.send("GET", path, query, None, "", stream=True)
+            if answer.status == 401:
+                answer.close()
+                self.api = sign_in(self.cluster)  # as in `ask`
+                answer = self.send("GET", path, query, None, "", stream=True)
             if answer.status == 410:
                 raise Expired
             if answer.status >= 400:
-                raise refusal(self.where, answer.status, answer.read(), "")
+                raise refusal(self.where, answer.status, answer.read(), answer.headers.get("Retry-After", ""))
             with self._lock:
                 self._streams.add(answer)
             yield answer

@@ -86,15 +86,37 @@ def command_failed(status: dict[str, Any], attempts: str) -> Ending:
 
 def placement_remedy(why: str) -> str:
     """What to do about work that found no place."""
-    if re.search("ErrImagePull|ImagePullBackOff|pull image|InvalidImageName", why):
-        return "check cluster.image, and that the namespace's service account may pull it"
-    if "PodSecurity" in why:
-        return "the namespace's Pod Security refuses the pod: the text names what; cluster policies may have changed the manifest"
-    if "Insufficient" in why or "nodes are available" in why:
-        return "ask for less (cluster.worker_cpus, worker_memory, worker_gpus, workers), or wait longer: cluster.wait_seconds"
-    if "quota" in why or why.startswith("queue"):
-        return "ask for less, free some of the quota, or wait longer: cluster.wait_seconds"
-    return "see: kubectl describe rayjob,raycluster,pod -n NAMESPACE; wait longer with cluster.wait_seconds"
+    return next((remedy for pattern, remedy in PLACEMENT if re.search(pattern, why)), ELSE)
+
+
+LESS = "ask for less (cluster.worker_cpus, worker_memory, worker_gpus, workers), or wait longer: cluster.wait_seconds"
+PLACEMENT = (
+    (
+        "ErrImagePull|ImagePullBackOff|pull image|InvalidImageName",
+        "check cluster.image, and that the namespace's service account may pull it",
+    ),
+    ("PodSecurity", "the namespace's Pod Security refuses the pod: the text names what; cluster policies may have changed the manifest"),
+    ("(?i)persistentvolumeclaim", "check cluster.claim: kubectl get pvc -n NAMESPACE; it must be there, ReadWriteMany, and Bound"),
+    ("(?i)service ?account", "check cluster.service_account; k8s/base/accounts.yaml makes one"),
+    (
+        r"(?i)secret \S+ not found|references non-existent secret key",
+        "make the Secret, or check cluster.token_secret and cluster.environment_secrets",
+    ),
+    ("AdmissionPolicy|admission webhook", "a policy of the cluster refuses the pod: change what it names, or ask who keeps the policy"),
+    ("Insufficient", LESS),
+    (
+        "affinity/selector",
+        "no node has these labels: check cluster.worker_selector and spot_selector against kubectl get nodes --show-labels",
+    ),
+    (
+        "untolerated taint",
+        "the nodes are kept for others by a taint: use nodes without it, or a group that tolerates it (cluster.spot_selector)",
+    ),
+    ("nodes are available", LESS),
+    ("quota|^queue", "ask for less, free some of the quota, or wait longer: cluster.wait_seconds"),
+)
+"""Words of the reason that a pod waits for, and what to do; the first that is found counts."""
+ELSE = "see: kubectl describe rayjob,raycluster,pod -n NAMESPACE; wait longer with cluster.wait_seconds"
 
 
 def deleted(story: Story) -> Ending:
@@ -120,6 +142,13 @@ def unseen(story: Story, seconds: float) -> Ending:
     text = f"lost: no KubeRay operator has looked at RayJob {story.name} for {seconds:.0f} s"
     remedy = f"is one running that watches namespace {story.cluster.namespace}? The job is left as it is; remove it with:"
     return Ending(1, "lost", f"{text}\n  {remedy} {command('delete', story)}")
+
+
+def operator_gone(story: Story, deadline: str, seconds: float) -> Ending:
+    """A deadline has passed, and nobody has ended the job."""
+    text = f"lost: RayJob {story.name} is {phase(story)} after {seconds:.0f} s, although {deadline} has passed: no operator keeps it"
+    remedy = f"does the KubeRay operator still run? The job is left as it is; come back with: {command('watch', story)}"
+    return Ending(1, "lost", f"{text}\n  {remedy}\n  or remove it with: {command('delete', story)}")
 
 
 def queued_too_long(story: Story) -> Ending:

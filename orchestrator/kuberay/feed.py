@@ -7,9 +7,11 @@ repeating a line.
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 from orchestrator.kuberay.answers import Expired, Refusal, Unreachable
@@ -51,6 +53,15 @@ class Feed(threading.Thread):
         self.pause = FIRST_PAUSE_SECONDS
 
     def run(self) -> None:
+        """Follow to the end; what cannot be followed, such as after a kubeconfig that became unreadable, is told and not waited for."""
+        try:
+            self.follow()
+        except Exception as error:  # noqa: BLE001  # nobody else hears what ends a thread
+            self.out.put(
+                Change("lost" if self.must else "note", text=f"{'' if self.must else f'not shown: {self.source}s: '}{in_words(error)}")
+            )
+
+    def follow(self) -> None:
         """List, watch, and begin again after each loss."""
         version: str | None = None
         while not self.over.is_set():
@@ -99,14 +110,14 @@ class Feed(threading.Thread):
     def may_go_on(self, refusal: Refusal) -> bool:
         """What a refusal means: a pause, an end of everything, or an end of what only tells more."""
         if refusal.passes or refusal.status == 410:  # 410: a list that took too long to read
-            return self.wait(str(refusal))
+            return self.wait(str(refusal), refusal.wait_seconds)
         if self.must:
             self.out.put(Change("lost", text=str(refusal)))
         elif refusal.status == 403:
             self.out.put(Change("note", text=f"not shown: {self.source}s, for want of the right to watch them"))
         return False
 
-    def wait(self, why: str) -> bool:
+    def wait(self, why: str, at_least_seconds: float = 0.0) -> bool:
         """Pause, longer each time; False when it has lasted too long. That a stream breaks is not worth a word, that it stays away is."""
         now = time.monotonic()
         if self.lost_since is None:
@@ -117,7 +128,7 @@ class Feed(threading.Thread):
         if self.must and now - self.lost_since > self.client.patience_seconds:
             self.out.put(Change("lost", text=f"{why}; no answer for {self.client.patience_seconds:.0f} s"))
             return False
-        self.over.wait(self.pause)
+        self.over.wait(max(self.pause, at_least_seconds))
         self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
         return True
 
@@ -142,12 +153,22 @@ class Log(threading.Thread):
         """Whether the log is heard at present, or has ended."""
 
     def run(self) -> None:
-        """Follow, and begin again where the stream broke."""
+        """See Feed.run."""
+        try:
+            self.follow()
+        except Exception as error:  # noqa: BLE001  # nobody else hears what ends a thread
+            self.open = True  # there is no more of it
+            self.out.put(Change("note", text=f"not shown: the driver's log: {in_words(error)}"))
+
+    def follow(self) -> None:
+        """Read, and begin again where the stream broke."""
         pause = FIRST_PAUSE_SECONDS
         while not self.over.is_set():
+            asked_seconds = 0.0
             try:
                 pause = FIRST_PAUSE_SECONDS if self.read() else min(2 * pause, LONGEST_LOG_PAUSE_SECONDS)
             except Refusal as refusal:
+                asked_seconds = refusal.wait_seconds
                 if refusal.status in (401, 403):
                     self.out.put(Change("note", text=f"not shown: the driver's log ({refusal})"))
                 if refusal.status in (401, 403, 404):
@@ -155,20 +176,21 @@ class Log(threading.Thread):
                     return
             except (Unreachable, Expired):
                 self.open = False
-            self.over.wait(pause)
+            self.over.wait(max(pause, asked_seconds))
 
     def read(self) -> int:
-        """One stream; returns the number of new lines. The server takes whole seconds, so the first lines may be known."""
+        """One stream; returns the number of new lines. The server takes whole seconds, so the first lines may be known; later ones are new
+        whatever their time says, since a node's clock may be set back."""
         skip, taken = self.count, 0
         for line in self.client.log(self.pod, self.container, f"{self.last[0]}Z" if self.last[0] else None):
             self.open = True
             if not line:
                 continue
             stamp, _, text = line.partition(" ")
-            moment = parts(stamp)
-            if moment < self.last:
+            moment = parts(stamp) or self.last
+            if not taken and moment < self.last:
                 continue
-            if moment == self.last and skip:
+            if not taken and moment == self.last and skip:
                 skip -= 1
                 continue
             self.count = self.count + 1 if moment == self.last else 1
@@ -177,7 +199,18 @@ class Log(threading.Thread):
         return taken
 
 
-def parts(stamp: str) -> tuple[str, str]:
-    """2026-11-23T17:47:51.59Z as second and nanoseconds of equal width, which compare as texts do."""
-    second, _, rest = stamp.rstrip("Z").partition(".")
-    return second, rest.ljust(9, "0")
+def parts(stamp: str) -> tuple[str, str] | None:
+    """2026-11-23T17:47:51.59Z, or the same with a node's offset such as +02:00, as second in UTC and nanoseconds of equal width, which
+    compare as texts do. None: no time."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.?(\d*)(Z|[+-]\d\d:\d\d)", stamp)
+    if found is None:
+        return None
+    second, fraction, offset = found.groups()
+    if offset != "Z":
+        second = datetime.fromisoformat(second + offset).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return second, fraction.ljust(9, "0")
+
+
+def in_words(error: Exception) -> str:
+    """What ended a thread, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -23,9 +23,6 @@ from orchestrator.kuberay.names import JOB, LOG_CONTAINER
 from orchestrator.kuberay.story import Story, driver_pod
 from orchestrator.relay import MARK, Relay
 
-ANSWER = '{"sweep"'
-"""Beginning of the line that output=json ends with."""
-
 
 @dataclass(frozen=True)
 class Pace:
@@ -39,6 +36,8 @@ class Pace:
     """From the job's creation to the operator's first word."""
     unsubmitted_seconds: float = 300.0
     """From Running to a job on the Ray cluster. The operator polls every 3 s."""
+    grace_seconds: float = 120.0
+    """Beyond a deadline that the operator keeps, before it counts as gone."""
     remind_seconds: float = 60.0
     """Between two words about a job that still waits for its place."""
     settle_seconds: float = 2.0
@@ -55,7 +54,7 @@ class Follower:
         self.story = Story(name, cluster)
         self.as_json = as_json
         self.answer: str | None = None
-        """The last line so far that looks like the command's answer."""
+        """The line after the mark that output=json answers with."""
         self.relay = Relay()
         self.changes: Changes = queue.Queue()
         self.over = threading.Event()
@@ -63,6 +62,8 @@ class Follower:
         self.uid = ""
         self.since = time.monotonic()
         """When the present phase began."""
+        self.attempt, self.attempt_since = "", self.since
+        """startTime of the present attempt, and when it was first seen here: the clocks of two machines are not compared."""
         self.reminded = self.since
         self.away = False
         """Whether the connection is lost at present."""
@@ -135,6 +136,8 @@ class Follower:
         if change.kind == "gone" or self.uid not in ("", change.thing["metadata"]["uid"]):
             return endings.deleted(self.story)
         self.uid = change.thing["metadata"]["uid"]
+        if self.attempt != (attempt := (change.thing.get("status") or {}).get("startTime") or ""):
+            self.attempt, self.attempt_since = attempt, time.monotonic()
         before = self.story.phase
         for line in self.story.rayjob(change.thing):
             self.say(line)
@@ -162,7 +165,7 @@ class Follower:
         """Begin with the log of a head pod."""
         if name is not None and name not in self.logs:
             # A new head runs the command anew: what an earlier one had answered is not its answer.
-            self.relay = Relay()
+            self.relay, self.answer = Relay(), None
             self.logs[name] = Log(self.client, name, LOG_CONTAINER, self.changes, self.over)
             self.logs[name].start()
 
@@ -177,6 +180,16 @@ class Follower:
             return endings.unsubmitted(self.story, silence)
         if deployment == "Suspended" and self.cluster.queue is not None and silence > self.cluster.wait_seconds:
             return endings.queued_too_long(self.story)
+        return self.deadline_passed(silence)
+
+    def deadline_passed(self, silence: float) -> Ending | None:
+        """A deadline that the operator should have kept, had it still been there."""
+        pace, cluster, deployment = self.pace, self.cluster, self.story.phase[0]
+        if deployment == "Initializing" and silence > cluster.wait_seconds + pace.grace_seconds:
+            return endings.operator_gone(self.story, f"cluster.wait_seconds={cluster.wait_seconds}", silence)
+        attempt = time.monotonic() - self.attempt_since
+        if deployment not in ("", "Suspended") and attempt > cluster.active_deadline_seconds + pace.grace_seconds:
+            return endings.operator_gone(self.story, f"cluster.active_deadline_seconds={cluster.active_deadline_seconds}", attempt)
         return None
 
     def remind(self) -> None:
@@ -192,9 +205,11 @@ class Follower:
         self.last_log = time.monotonic()
         if not self.as_json:
             self.relay.line(line)
-        elif line.startswith(ANSWER):
+        elif line.strip() == MARK:
+            self.relay.answering = True
+        elif self.relay.answering and self.answer is None and line.startswith("{"):
             self.answer = line
-        elif line.strip() != MARK:
+        else:
             print(line, file=sys.stderr, flush=True)
 
     def drain(self, end: Ending) -> None:

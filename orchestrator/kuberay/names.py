@@ -7,6 +7,7 @@ import re
 
 from orchestrator.config import Config
 from orchestrator.plan import Plan
+from orchestrator.submission import digest
 
 PREFIX = "slm-orchestrator"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
@@ -27,7 +28,7 @@ def sweep_name(config: Config, arguments: list[str], plan: Plan | None) -> str:
 
     Without a plan the arguments decide, so that the same command has the same name.
     """
-    name = plan.name if plan else f"{config.sweep.name}-{hashlib.sha256(chr(0).join(arguments).encode()).hexdigest()[:6]}"
+    name = plan.name if plan else f"{config.sweep.name}-{digest(arguments)[:6]}"
     name = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
     name = name if name[:1].isalpha() else f"s-{name}"
     if len(name) <= LONGEST_SWEEP:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.cluster import Cluster
+from orchestrator.cluster import NAMESPACE, Cluster
 from orchestrator.errors import InputError
 from orchestrator.kuberay.client import RAYJOBS, Client
 from orchestrator.kuberay.ending import ending
@@ -68,7 +69,9 @@ def entry(job: Job, cluster: Cluster) -> Entry:
 
 def named(client: Client, name: str) -> Job:
     """The RayJob `name`, or the newest of the sweep `name`. Raises InputError where there is none."""
-    job = client.find(RAYJOBS, name) or next(iter(jobs(client, name)), None)
+    job = None
+    if re.fullmatch(NAMESPACE, name):  # all else would be no name in a path or a selector
+        job = client.find(RAYJOBS, name) or next(iter(jobs(client, name)), None)
     if job is None or job["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != PREFIX:
         raise InputError(
             f"{name}: no RayJob or sweep of this program there; see: python -m orchestrator.runs list --namespace {client.namespace}"

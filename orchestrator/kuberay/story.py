@@ -121,7 +121,7 @@ class Story:
         if not self.is_ours(about) or event.get("type") != "Warning" or reason in NOISE or message.startswith("Error: "):
             return []
         when = event.get("eventTime") or event.get("lastTimestamp")
-        if when and when < self.created:
+        if when and when[:19] < self.created[:19]:  # a creation has whole seconds, an event may have parts of one
             return []  # about an earlier job of this name
         if "already exists" in message or reason.startswith("InvalidRayJob"):
             return []  # the operator meeting its own object; a refusal that the status tells too
@@ -146,11 +146,11 @@ class Story:
             if entry["type"] == "DisruptionTarget" and entry["status"] == "True":
                 lines += self.once(f"evicted  {name}: {entry.get('reason')}: {entry.get('message', '')}")
         for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-            state = container.get("state") or {}
-            waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+            state, before = container.get("state") or {}, container.get("lastState") or {}
+            waiting, ended = state.get("waiting") or {}, [(of.get("terminated") or {}).get("reason") for of in (state, before)]
             if waiting.get("reason") in STUCK:
                 lines += self.waiting(f"{waiting['reason']}: {waiting.get('message', '')}")
-            if ended.get("reason") == "OOMKilled":
+            if "OOMKilled" in ended:  # before: of a container that was started again since
                 lines += self.once(f"memory   {name}: {container['name']} took more than its limit and was killed (OOMKilled)")
         return lines
 

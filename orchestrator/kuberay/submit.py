@@ -7,6 +7,7 @@ continues from the shared storage.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -181,21 +182,25 @@ def stands_out(condition: Job) -> bool:
 
 
 def listed(cluster: Cluster) -> list[Entry]:
-    """Every RayJob of this program in the namespace, newest first."""
-    return [entry(job, cluster) for job in jobs(connect(cluster))]
+    """Every RayJob of this program in the namespace, newest first. Raises InputError where there is no such namespace: it lists as an
+    empty one does."""
+    client = connect(cluster)
+    found = jobs(client)
+    with contextlib.suppress(Refusal):  # not all may look at namespaces
+        if not found and client.find("/api/v1/namespaces", client.namespace) is None:
+            raise InputError(f"{client.where} has no namespace {client.namespace}; is it the right one: --context NAME?")
+    return [entry(job, cluster) for job in found]
 
 
 def logs(cluster: Cluster, names: list[str]) -> dict[str, str]:
     """What the drivers of these RayJobs have printed so far, by name; those whose pods are gone, or may not be read, are left out."""
     client, found = connect(cluster), {}
-    for name in names:
-        try:
-            pods, _ = client.items(PODS, {"labelSelector": f"{JOB}={name}"})
-            drivers = [driver for pod in pods if (driver := driver_pod(pod))]
-            for driver in drivers[-1:]:
-                found[name] = "\n".join(line for line in client.log(driver, LOG_CONTAINER, follow=False) if line)
-        except (Refusal, Unreachable):
-            continue
+    with contextlib.suppress(Refusal, Unreachable):
+        pods, _ = client.items(PODS, {"labelSelector": JOB})
+        drivers = {pod["metadata"]["labels"][JOB]: driver for pod in pods if (driver := driver_pod(pod))}
+        for name in drivers.keys() & set(names):
+            with contextlib.suppress(Refusal, Unreachable):
+                found[name] = "\n".join(line for line in client.log(drivers[name], LOG_CONTAINER, follow=False) if line)
     return found
 
 
