@@ -13,6 +13,7 @@ import pytest
 
 from jobs import fetch
 from jobs.config import Model
+from jobs.tiny import RECIPE
 from orchestrator.cli import main
 
 ROW = {"prompt": "a question", "completion": "an answer"}
@@ -219,11 +220,20 @@ def test_a_missing_source_file_is_named(refuse: Callable[..., str]) -> None:
     assert "nosuch.jsonl" in refuse("+data.sources.mine={path: nosuch.jsonl, weight: 0.5}")
 
 
+def tiny_config(**changed: Any) -> str:
+    """The tiny model's config.json with other values."""
+    return json.dumps({"model_type": "llama", **RECIPE["config"], **changed})
+
+
 MODELS: list[tuple[str, str | bytes, str]] = [
     ("config.json", '{"model_type": "bert", "architectures": ["BertModel"]}', "it is a bert (BertModel), which does not continue a text"),
     ("config.json", '{"model_type": "t5", "is_encoder_decoder": true}', "does not continue a text"),
     ("config.json", '{"model_type": 5}', "config.json has no model_type"),
     ("config.json", '{"model_type": "llama", "vocab_size": 100}', "its tokenizer is another model's"),
+    ("config.json", tiny_config(model_type="nosuch"), "model type `nosuch`"),
+    ("config.json", tiny_config(num_hidden_layers=4), "18 weights of it are not there, such as model.layers.2.input_layernorm.weight"),
+    ("config.json", tiny_config(hidden_size=128, architectures=5), "has the shape [259, 64] instead of [259, 128]"),
+    ("model.safetensors", b"\x02" + b"\0" * 7 + b"{}", "model.safetensors holds no weights"),
     ("model.safetensors", b"\x08", "model.safetensors is broken"),
     ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', "no 3 in it"),
     ("tokenizer.json", '{"a": 1}', "tokenizer.json is no tokenizer"),
