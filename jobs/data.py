@@ -22,6 +22,8 @@ from jobs.rows import EXTENSIONS, Row, read_rows
 from jobs.template import Template
 
 CUT_SHARE = 0.1
+MOST_SKIPPED = 64
+"""Tokens beyond those that must go, where a prompt is cut: a word without a space, such as a sentence in Japanese, may have so many."""
 MOST_CUT = {"valid": 400, "test": 1000}  # more rows cost every trial time and narrow the interval little
 
 
@@ -75,12 +77,13 @@ def load_corpus(data: Data) -> Corpus:
         data = with_paths(data, store.get)
     except OSError as error:
         raise ValueError(f"data cannot be fetched: {error}") from error
-    if data.sources and not any(source.weight for source in data.sources.values()):
-        problems.append("data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
     try:
         files = find_files(data, problems)
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise ValueError(f"data.folder: {data.folder} cannot be read: {error.strerror}") from None
+    weights = [data.sources[use[8:]].weight if use[8:] in data.sources else 1.0 for use in files if use.startswith("sources.")]
+    if weights and not any(weights):
+        problems.insert(0, "data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
     read = {use: rows for use, path in files.items() if (rows := try_read(use, path, data.instruction, problems))}
     if problems:
         raise ValueError("\n".join(problems))
@@ -103,13 +106,13 @@ def check_left(corpus: Corpus, held_out: Container[str]) -> None:
 
 def find_files(data: Data, problems: list[str]) -> dict[str, str]:
     """Path by use: "valid", "test" and "sources.NAME". Splits without a file are left out."""
-    files = {f"sources.{name}": source.path for name, source in data.sources.items()}
+    files = {f"sources.{name}": source.path for name, source in data.sources.items() if source.path is not None}
     found = find_folder_files(data.folder, problems) if data.folder is not None else {}
     if "train" in found:
-        if "train" in data.sources:
+        if "sources.train" in files:
             problems.append(f'data.sources.train: {found["train"]} already is the source "train"; give the other one another name')
         files.setdefault("sources.train", found["train"])
-    elif not files and not problems:
+    elif len(files) < max(len(data.sources), 1) and not problems:
         problems.append(f"data.folder: {data.folder} has no train.jsonl, train.csv or train.parquet; it holds {list_names(data.folder)}")
     for split, path in (("valid", data.valid), ("test", data.test)):
         if path is not None or split in found:
@@ -233,19 +236,24 @@ def encode_rows(rows: Sequence[Row], template: Template, max_length: int, where:
                 f"{where}: {row.place}: the answer has {len(answer)} tokens, too many for train.max_length={max_length}, which must also "
                 f"hold some of the prompt; raise train.max_length to {len(answer) + min(len(ids), 64)} or shorten the answer"
             )
-        kept = shorten(ids, room, start)
+        kept = shorten(ids, room, start, template)
         text = prompt if kept is ids else template.decode(kept, skip_special=False)
         examples.append(Example(kept + answer, len(kept), text, row.answer.strip(), len(ids) - len(kept)))
     return examples
 
 
-def shorten(ids: list[int], room: int, start: list[int]) -> list[int]:
-    """The last `room` ids, `ids` itself if there are no more. The beginning-of-text token stays first: models go astray without it."""
+def shorten(ids: list[int], room: int, start: list[int], template: Template) -> list[int]:
+    """The last `room` ids or a few less, `ids` itself if there are no more. A beginning-of-text token stays first: models go astray
+    without it.
+
+    It begins where its text gives the same ids again: not within a character, nor a word that would be taken apart otherwise.
+    """
     if len(ids) <= room:
         return ids
-    if len(start) == 1 and ids[:1] == start and room > 1:
-        return start + ids[len(ids) - room + 1 :]
-    return ids[len(ids) - room :]
+    first = start if len(start) == 1 and ids[:1] == start and room > 1 else []
+    end = ids[len(ids) - room + len(first) :]
+    cuts = (first + end[skipped:] for skipped in range(min(len(end), MOST_SKIPPED)))
+    return next((cut for cut in cuts if template.encode(template.decode(cut, skip_special=False)) == cut), first + end)
 
 
 def render_answers(rows: Sequence[Row], prompts: Sequence[str], template: Template) -> Iterator[str]:

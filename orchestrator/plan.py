@@ -151,7 +151,7 @@ def check_weights(trials: list[Trial]) -> None:
     """Raise ConfigError for a trial that would draw from no source."""
     for trial in trials:
         weights = {f"data.sources.{name}.weight": source.weight for name, source in trial.data.sources.items()}
-        if trial.data.folder is None and not any(weights.values()):
+        if not any(weights.values()):
             raise ConfigError([("sweep.space", f"trial {trial.index} would train on nothing: {', '.join(weights)} are 0; raise a `low`")])
 
 
@@ -183,7 +183,7 @@ class Measured:
 
 def measure(config: Config, corpus: Corpus, base: BaseModel | None) -> Measured:
     """Rows, share and supervised tokens per source, and one example. Raises InputError for a row that cannot be trained on."""
-    weights = {name: config.data.sources[name].weight if name in config.data.sources else 1.0 for name in corpus.sources}
+    weights = {name: config.data.sources[name].weight for name in corpus.sources}
     total = sum(weights.values()) or 1.0
     shares = {name: Share(len(rows), weights[name] / total, None) for name, rows in corpus.sources.items()}
     if base is None:
@@ -204,8 +204,11 @@ def measure(config: Config, corpus: Corpus, base: BaseModel | None) -> Measured:
 
 def sample(config: Config, rows: list[Row], template: Template, where: str) -> list[Example]:
     """The first rows tokenised. The rows with the longest answers are tried too: one that does not fit must be said now, not in an hour."""
-    longest = sorted(rows, key=lambda row: -len(row.answer))[:SAMPLE_ROWS]
-    encode_rows(longest, template, config.train.max_length, where)
+    longest = sorted(rows, key=lambda row: -len(row.answer.encode()))[:SAMPLE_ROWS]  # characters may take several tokens, bytes hardly
+    for row, example in zip(longest, encode_rows(longest, template, config.train.max_length, where), strict=True):
+        answer, limit = len(example.ids) - example.prompt_length, template.num_positions
+        if limit is not None and answer >= limit:
+            raise ValueError(f"{where}: {row.place}: the answer has {answer:,} tokens, and the base was made for {limit:,}; shorten it")
     examples = encode_rows(rows[:SAMPLE_ROWS], template, config.train.max_length, where)
     largest = max(max(example.ids) for example in examples)
     if template.vocab_size is not None and largest >= template.vocab_size:
@@ -270,10 +273,10 @@ def used(plan: Plan, trial: Trial) -> list[dict[str, Any]]:
         {
             "name": f"{trial.data.name}/{name}",
             "digest": plan.digests[f"train/{name}"],
-            "source": sources[name].path if name in sources else str(trial.data.folder),
+            "source": sources[name].path or str(trial.data.folder),
             "context": "training",
             "rows": share.rows,
-            "weight": sources[name].weight / total if name in sources else 1.0,
+            "weight": sources[name].weight / total,
         }
         for name, share in plan.sources.items()
     ]

@@ -12,7 +12,8 @@ import os
 import re
 from typing import Any
 
-from jobs.config import Adapter, Data, Model, Optim, Train, Trial, with_paths
+from jobs.config import Adapter, Data, Model, Optim, Source, Train, Trial, with_paths
+from jobs.rows import EXTENSIONS
 from orchestrator import address, sharing
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, Job, Sweep, Tracking
@@ -44,7 +45,7 @@ def build(raw: dict[str, Any]) -> Config:
     kept = collect(Config, raw, found)
     if isinstance(kept, Config):
         found += truth_values(raw, kept)
-        kept = without_absent(with_absolute_paths(kept))
+        kept = without_absent(with_folder_source(with_absolute_paths(kept)))
         found += problems(kept.sweep.space) + space_problems(kept)
         known = {path for path, _ in found}
         found += [(path, text) for path, text in job_problems(kept) if path not in known]
@@ -216,6 +217,19 @@ def with_absolute_paths(config: Config) -> Config:
     return dataclasses.replace(config, data=with_paths(config.data, absolute), model=model)
 
 
+def with_folder_source(config: Config) -> Config:
+    """`config` with the training file of data.folder among the sources: its weight is set, searched and recorded like any other's."""
+    data = config.data
+    if data.folder is None or "train" in data.sources or (data.sources and not has_training_file(data.folder)):
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(data, sources={"train": Source(), **data.sources}))
+
+
+def has_training_file(folder: str) -> bool:
+    """Whether a folder holds train.* in a form that is read."""
+    return any(os.path.lexists(os.path.join(folder, f"train{extension}")) for extension in EXTENSIONS)
+
+
 def space_problems(config: Config) -> list[tuple[str, str]]:
     """Knobs over settings that do not exist or cannot be searched, values that no trial could hold, and too few or too many trials."""
     found: list[tuple[str, str]] = []
@@ -276,6 +290,6 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
             address.resolve(config.tracking.uri)
         except TrackingError as error:
             found.append(("tracking.uri", str(error).removeprefix("tracking.uri").lstrip("= ")))
-    if config.data.sources and not any(source.weight > 0 for source in config.data.sources.values()) and config.data.folder is None:
+    if not any(source.weight > 0 for source in config.data.sources.values()):
         found.append(("data.sources", "every weight is 0; at least one source needs a weight above 0"))
     return found
