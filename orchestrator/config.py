@@ -10,6 +10,10 @@ from orchestrator.cluster import DAY_SECONDS, Cluster
 from orchestrator.space import Knob
 
 
+MOST_TRIALS = 100_000
+"""Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
+
+
 @config
 class Sweep:
     """How trials are chosen, compared and stopped. Without a search space there is one trial."""
@@ -39,7 +43,10 @@ class Sweep:
         named = bool(self.name) and all(part.isalnum() for part in self.name.split("-"))
         require(
             (named, f"sweep.name must be words of letters and digits joined by '-', got {self.name!r}"),
-            (self.num_trials is None or self.num_trials >= 1, f"sweep.num_trials must be at least 1, got {self.num_trials}"),
+            (
+                self.num_trials is None or 1 <= self.num_trials <= MOST_TRIALS,
+                f"sweep.num_trials must be at least 1 and at most {MOST_TRIALS:,}, got {self.num_trials}",
+            ),
             (self.reduction >= 2, f"sweep.reduction must be at least 2, got {self.reduction}"),
             (
                 self.max_concurrent is None or self.max_concurrent >= 1,

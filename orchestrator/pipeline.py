@@ -27,6 +27,7 @@ from orchestrator.plan import Plan
 from orchestrator.relay import SUBMISSION, TYPED, mark_answer
 from orchestrator.resources import Node
 from orchestrator.screen import Screen
+from orchestrator.validation import trial_of
 
 
 def run(config: Config, composed: str, overrides: list[str]) -> int:
@@ -120,7 +121,7 @@ class Command:
         report_line(report.plan_text(self.plan))
         tags = provenance.tags(self.config)
         params = {"sweep.num_trials": self.plan.num_trials, "sweep.metric": self.config.sweep.metric}
-        datasets = planning.used(self.plan, self.plan.trials[0])
+        datasets = planning.used(self.plan, trial_of(self.config, 1, {}))
         self.journal.append("sweep", name=self.plan.name, params=params, tags=tags, config=self.composed, datasets=datasets)
         writer = Writer(lambda: store, self.folder)
         writer.start()

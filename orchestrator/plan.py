@@ -16,7 +16,7 @@ from jobs.config import BaseModel, Trial
 from jobs.data import Corpus, Example, Row, Template, encode_rows, load_corpus
 from orchestrator import sharing
 from orchestrator.advice import advice, shaped_by_steps
-from orchestrator.config import Config
+from orchestrator.config import MOST_TRIALS, Config
 from orchestrator.cost import Estimate, estimate
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.executor import choose
@@ -56,7 +56,7 @@ class Plan:
     """None: not on disk yet."""
     num_trials: int
     trials: list[Trial]
-    """The trials in order. Under optuna only the first is known before results are in."""
+    """The trials in order. Under optuna none is known before results are in."""
     rungs: list[int]
     """Steps after which trials are compared; the last is train.steps."""
     resources: Resources
@@ -119,6 +119,9 @@ def count_trials(config: Config) -> int:
         text = f"{wanted} is more than the {combinations} different combinations of the search space; leave it out to try them all"
         text += f" (not searched, because they do not exist: {', '.join(config.skipped)})" if config.skipped else ""
         raise ConfigError([("sweep.num_trials", text)])
+    if wanted is None and combinations > MOST_TRIALS:
+        text = f"must be set: the search space has {combinations:,} combinations, and a sweep at most {MOST_TRIALS:,} trials"
+        raise ConfigError([("sweep.num_trials", text)])
     return wanted or combinations
 
 
@@ -142,7 +145,7 @@ def as_grid(config: Config) -> Config:
 def known_trials(config: Config, num_trials: int) -> list[Trial]:
     """The trials that can be told in advance."""
     if config.sweep.search == "optuna" and config.sweep.space:
-        return [trial_of(config, 1, point(config.sweep.space, config.seed, 1))]
+        return []
     space = as_grid(config).sweep.space
     return [trial_of(config, index, point(space, config.seed, index)) for index in range(1, num_trials + 1)]
 

@@ -71,8 +71,9 @@ def plan_text(plan: Plan) -> str:
     lines += example_lines(plan)
     if plan.config.dry_run:
         lines += [("trial", f"{trial.index:>3}  {point_text(plan, trial.index)}") for trial in plan.trials[:20]]
-        if plan.num_trials > min(20, len(plan.trials)):
-            lines.append(("trial", f"... {plan.num_trials - min(20, len(plan.trials))} more"))
+        if plan.num_trials > len(plan.trials[:20]):
+            rest = f"... {plan.num_trials - 20} more" if plan.trials else "each is chosen by the results of those before it"
+            lines.append(("trial", rest))
         lines += missing_lines(plan)
     return "\n".join(f"{label:<8}{text}" for label, text in lines)
 

@@ -62,6 +62,11 @@ SETTINGS = [
     (["+sweep=lora", "sweep.space.x={path: adapter.alpha, type: linked, to: optim.nosuch}"], ["sweep.space.x.to", "optim.nosuch"]),
     (["+sweep=lora", "sweep.space.x={path: cluster.kind, type: choice, values: [local]}"], ["cannot be searched"]),
     (["sweep.search=grid", "sweep.space={r: {path: adapter.rank, type: choice, values: [4]}}", "sweep.num_trials=5"], ["sweep.num_trials"]),
+    (["sweep.num_trials=1000000000000000000000"], ["sweep.num_trials", "at most 100,000"]),
+    (
+        ["sweep.space={a: {path: seed, type: grid, values: [1, 2]}, b: {path: adapter.alpha, type: linked, to: seed, times: 1e308}}"],
+        ["adapter.alpha must be above 0, got inf"],
+    ),
     (["sweep.metric=valid/f1"], ["sweep.metric", "valid/f1", "valid/exact_match"]),
     (["train.gpus_per_worker=64"], ["train.gpus_per_worker", "64", "GPU"]),
     (["train.batch_size=99999", "train.num_workers=9999"], ["train.num_workers", "CPU cores"]),
@@ -108,6 +113,8 @@ KNOBS = [
     ("{path: optim.lr, type: uniform, low: nan, high: 1}", ["1 problem", "must be finite, got nan and 1.0"]),
     ("{path: optim.lr, type: uniform, low: 0.1, high: 0.2, step: inf}", ["`step` must be a finite number above 0, got inf"]),
     ("{path: adapter.alpha, type: linked, to: adapter.rank, times: nan}", ["`times` and `plus` must be finite, got nan"]),
+    ("{path: optim.lr, type: uniform, low: 0.0001, high: 0.1, step: 1e-320}", ["0.0001..0.1 is too wide for its `step`"]),
+    ("{path: adapter.alpha, type: uniform, low: -1.7e308, high: 1.7e308}", ["too wide for its `step`, or at all"]),
     ("{path: data.sources.x.weight, type: choice, values: [4], optional: true}", ["sweep.num_trials", "do not exist: r"]),
 ]
 

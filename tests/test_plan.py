@@ -16,6 +16,7 @@ from orchestrator.cli import compose
 from orchestrator.cost import rate_key
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import Plan
+from orchestrator.report import plan_text
 from orchestrator.resources import Node, Resources, divide
 from orchestrator.validation import build
 
@@ -152,9 +153,10 @@ def test_halving_costs_less_than_training_all_trials_to_the_end(plan: Any, tmp_p
     assert halved.estimate.seconds < 0.8 * whole.estimate.seconds
 
 
-def test_optuna_knows_only_its_first_point_in_advance(plan: Any) -> None:
-    made = plan("+sweep=lora", "sweep.search=optuna", "sweep.num_trials=5")
-    assert (made.num_trials, len(made.trials)) == (5, 1)
+def test_optuna_knows_no_point_in_advance(plan: Any) -> None:
+    made = plan("+sweep=lora", "sweep.search=optuna", "sweep.num_trials=5", "dry_run=true")
+    assert (made.num_trials, made.trials) == (5, [])
+    assert "trial   each is chosen by the results of those before it" in plan_text(made)
 
 
 def test_more_trials_than_combinations_are_refused_with_both_numbers(plan: Any) -> None:
