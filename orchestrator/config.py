@@ -9,7 +9,6 @@ from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_
 from orchestrator.cluster import DAY_SECONDS, Cluster
 from orchestrator.space import Knob
 
-
 MOST_TRIALS = 100_000
 """Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
 
@@ -143,6 +142,11 @@ class Config:
     """predict: what to answer."""
     skipped: dict[str, str] = field(default_factory=dict, init=False)
     """Optional knobs that are left out of the search, by name, with the reason. No setting: found while the configuration is checked."""
+
+    @property
+    def registered_name(self) -> str:
+        """Under which the winner is registered."""
+        return self.tracking.model or f"{self.data.name}-{self.model.name}"
 
     def __post_init__(self) -> None:
         require(

@@ -120,7 +120,7 @@ def judged_line(plan: Plan) -> str:
     """How trials are compared and the winner is judged."""
     sweep = plan.config.sweep
     valid, test = plural(plan.num_valid, "validation row"), plural(plan.num_test, "test row")
-    return f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}"
+    return f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}; registered as {plan.config.registered_name}"
 
 
 def search_line(plan: Plan) -> str:

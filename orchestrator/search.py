@@ -9,7 +9,6 @@ from orchestrator.journal import Record
 from orchestrator.plan import as_grid
 from orchestrator.space import Knob, Point, link, point
 
-
 ENDED = ("finished", "stopped")
 """States of a trial that has its result: another one goes on, or fails again."""
 

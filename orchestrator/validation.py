@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import os
 import re
 from typing import Any
 
-from jobs.config import Adapter, Data, Model, Optim, Source, Train, Trial, with_paths
-from jobs.rows import EXTENSIONS
+from jobs.config import Adapter, Data, Model, Optim, Train, Trial
 from orchestrator import address, sharing
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, Job, Sweep, Tracking
+from orchestrator.defaults import with_absolute_paths, with_folder_source, with_names, without_absent
 from orchestrator.errors import ConfigError, TrackingError
 from orchestrator.executor import why_plain
 from orchestrator.nested import assign, dotted, leaves, lookup, without
@@ -42,6 +41,7 @@ METRICS = ("valid/exact_match", "valid/loss", "train/loss")
 def build(raw: dict[str, Any]) -> Config:
     """Read a composed dictionary; raises ConfigError with every problem in it."""
     found: list[tuple[str, str]] = []
+    raw = with_names(raw)
     kept = collect(Config, raw, found)
     if isinstance(kept, Config):
         found += truth_values(raw, kept)
@@ -182,52 +182,6 @@ def truth_values(raw: dict[str, Any], config: Config) -> list[tuple[str, str]]:
         for path, value in leaves(raw).items()
         if isinstance(value, bool) and isinstance(read.get(path), int | float) and not isinstance(read[path], bool)
     ]
-
-
-def without_absent(config: Config) -> Config:
-    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist; `skipped` says which and why.
-
-    Full fine-tuning has no adapter, so nothing of one can be searched.
-    """
-    raw = dataclasses.asdict(config)
-    space, full = config.sweep.space, config.adapter.kind == "full"
-    unused = {knob.path for knob in space.values() if knob.optional and full and knob.path.startswith("adapter.")}
-    absent = unused | {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
-    skipped = {
-        name: "adapter.kind=full trains every weight"
-        if knob.path in unused
-        else f"the configuration has no setting {knob.path if knob.path in absent else knob.to}"
-        for name, knob in space.items()
-        if knob.optional and (knob.path in absent or knob.to in absent)
-    }
-    kept = {name: knob for name, knob in space.items() if name not in skipped}
-    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
-    object.__setattr__(config, "skipped", skipped)  # no argument, so that nobody can give it on the command line
-    return config
-
-
-def with_absolute_paths(config: Config) -> Config:
-    """`config` with the data's and the model's paths made absolute: workers run in another folder."""
-
-    def absolute(path: str) -> str:
-        return os.path.abspath(os.path.expanduser(path))
-
-    path = config.model.path
-    model = dataclasses.replace(config.model, path=None if path is None else absolute(path))
-    return dataclasses.replace(config, data=with_paths(config.data, absolute), model=model)
-
-
-def with_folder_source(config: Config) -> Config:
-    """`config` with the training file of data.folder among the sources: its weight is set, searched and recorded like any other's."""
-    data = config.data
-    if data.folder is None or "train" in data.sources or (data.sources and not has_training_file(data.folder)):
-        return config
-    return dataclasses.replace(config, data=dataclasses.replace(data, sources={"train": Source(), **data.sources}))
-
-
-def has_training_file(folder: str) -> bool:
-    """Whether a folder holds train.* in a form that is read."""
-    return any(os.path.lexists(os.path.join(folder, f"train{extension}")) for extension in EXTENSIONS)
 
 
 def space_problems(config: Config) -> list[tuple[str, str]]:

@@ -40,6 +40,15 @@ def plan(ready: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return make
 
 
+def test_a_folder_gives_its_name_to_the_model_that_is_made_of_it(plan: Any, toy: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(plan().base.path, tmp_path / "a base, tuned")
+    own = ("model=path", f"model.path={folder}")
+    assert f"registered as {toy.name}-a-base-tuned" in plan_text(plan(*own))
+    assert "registered as mine-b" in plan_text(plan(*own, "data.name=mine", "model.name=b"))
+
+
 def test_another_model_is_another_sweep(plan: Any, ready: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -108,7 +117,9 @@ def test_the_folders_own_rows_are_a_source_whose_weight_is_set_searched_and_reco
     expected = {"train": weight / (weight + mine), "mine": mine / (weight + mine)}
     assert {name: share.share for name, share in made.sources.items()} == expected
     used = planning.used(made, made.trials[0])
-    assert {item["name"]: item["weight"] for item in used if "weight" in item} == {f"files/{name}": expected[name] for name in expected}
+    assert {item["name"]: item["weight"] for item in used if "weight" in item} == {
+        f"{toy.name}/{name}": expected[name] for name in expected
+    }
     knob = "sweep.space={w: {path: data.sources.train.weight, type: grid, values: [1, 2]}}"
     assert [trial.data.sources["train"].weight for trial in plan(*own, knob).trials] == [1, 2]
 

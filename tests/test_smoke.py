@@ -168,3 +168,17 @@ def test_stopped_trials_give_their_resources_back_while_the_sweep_runs(swept: An
     assert set(started) >= {1, 2, 3}
     states = {e["trial"]: e["state"] for e in journal(storage) if e["kind"] == "end"}
     assert "stopped" in states.values()
+
+
+def test_another_confidence_judges_the_winner_again_and_trains_nothing(command: Any, swept: Any, storage: Path) -> None:
+    trained = [e for e in journal(storage) if e["kind"] == "metrics" and e["trial"]]
+    again = command(*SWEEP, f"storage={storage}", "job.confidence=0.5")
+    assert again.code == 0, again.err
+    assert "the winner is judged again" in again.err
+    assert [e for e in journal(storage) if e["kind"] == "metrics" and e["trial"]] == trained
+    assert again.result["model"] == swept.result["model"]
+    narrow, wide = again.result["best"]["metrics"], swept.result["best"]["metrics"]
+    assert narrow["test/exact_match"] == wide["test/exact_match"]
+    assert narrow["test/exact_match_low"] > wide["test/exact_match_low"] or wide["test/exact_match_low"] == 1
+    fewer = command("+sweep=lora", "sweep.num_trials=2", *SWEEP[2:], f"storage={storage}", "job.confidence=0.5")
+    assert "its result, of 3 trials, not the 2 asked for now" in fewer.err
