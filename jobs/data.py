@@ -15,6 +15,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from jobs import store
 from jobs.config import Data, with_paths
@@ -224,7 +225,7 @@ def encode_rows(rows: Sequence[Row], template: Template, max_length: int, where:
     ValueError for an answer that leaves no room for one token of prompt.
     """
     prompts = [template.render(row.context, add_generation_prompt=True) for row in rows]
-    answers = list(render_answers(rows, prompts, template))
+    answers = list(render_answers(rows, template))
     answer_ids = {text: template.encode_continuation(text) for text in dict.fromkeys(answers)}
     prompt_ids = template.encode_batch(prompts)
     start = template.encode(template.special_tokens.get("bos_token", ""))
@@ -256,17 +257,22 @@ def shorten(ids: list[int], room: int, start: list[int], template: Template) -> 
     return next((cut for cut in cuts if template.encode(template.decode(cut, skip_special=False)) == cut), first + end)
 
 
-def render_answers(rows: Sequence[Row], prompts: Sequence[str], template: Template) -> Iterator[str]:
-    """What the model must write after each prompt, up to and including the end-of-turn token.
+def render_answers(rows: Iterable[Row], template: Template) -> Iterator[str]:
+    """What the model must write after the prompt of each row, up to and including the end-of-turn token.
 
     How a template writes the last message depends on that message and on who spoke before, not on what was said, so that one rendering
-    serves all rows with the same answer.
+    serves all rows with the same answer, after the first prompt of its shape.
     """
+    asked: dict[str, tuple[tuple[dict[str, Any], ...], str]] = {}
     known: dict[str, str] = {}
-    for row, prompt in zip(rows, prompts, strict=True):
-        case = repr((row.messages[-1], [message["role"] for message in row.context]))
+    for row in rows:
+        shape = repr([message["role"] for message in row.context])
+        case = shape + repr(row.messages[-1])
         if case not in known:
-            text = template.render(row.messages, add_generation_prompt=False)
+            if shape not in asked:
+                asked[shape] = row.context, template.render(row.context, add_generation_prompt=True)
+            context, prompt = asked[shape]
+            text = template.render((*context, row.messages[-1]), add_generation_prompt=False)
             known[case] = cut_answer(text[len(prompt) :] if text.startswith(prompt) else "", row.answer, template)
         yield known[case]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs import fetch
 from jobs.config import BaseModel, Trial
-from jobs.data import Corpus, Example, Row, Template, encode_rows, load_corpus
+from jobs.data import Corpus, Example, Row, Template, encode_rows, load_corpus, render_answers
 from orchestrator import sharing
 from orchestrator.advice import advice, shaped_by_steps
 from orchestrator.config import MOST_TRIALS, Config
@@ -26,7 +26,9 @@ from orchestrator.resources import Node, Resources, divide, this_machine
 from orchestrator.space import grid_size, point
 from orchestrator.validation import trial_of
 
-SAMPLE_ROWS = 500
+SAMPLE_ROWS = 250
+MOST_MARKS = 64
+"""Tokens that a template may put around an answer. An answer has hardly more tokens of its own than bytes."""
 MOST_KINDS = 3000
 """Different answers up to which supervised tokens are counted exactly; beyond, the plan would take too long."""
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
@@ -77,6 +79,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     try:
         corpus = load_corpus(config.data)
         base = fetch.locate(config.model)
+        template = None if base is None else Template(base.path)
     except ValueError as error:
         raise InputError(str(error)) from error
     num_trials = count_trials(config)
@@ -84,7 +87,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     resources = divide(config, num_trials, nodes or this_machine(config), executor)
     trials = known_trials(config, num_trials)
     check_weights(trials)
-    measured = measure(config, corpus, base)
+    measured = measure(config, corpus, template)
     return Plan(
         name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
         config=config,
@@ -99,7 +102,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         digests=corpus.digests,
         notes=[*corpus.notes, *measured.notes, *advice(config, reason), *sharing.notes(config, base)],
         example=measured.example,
-        supervised_text=supervised(config, measured.example, base),
+        supervised_text=supervised(config, measured.example, template),
         estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
     )
 
@@ -184,15 +187,14 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-def measure(config: Config, corpus: Corpus, base: BaseModel | None) -> Measured:
+def measure(config: Config, corpus: Corpus, template: Template | None) -> Measured:
     """Rows, share and supervised tokens per source, and one example. Raises InputError for a row that cannot be trained on."""
     weights = {name: config.data.sources[name].weight for name in corpus.sources}
     total = sum(weights.values()) or 1.0
     shares = {name: Share(len(rows), weights[name] / total, None) for name, rows in corpus.sources.items()}
-    if base is None:
+    if template is None:
         return Measured(shares)
     try:
-        template = Template(base.path)
         for split in ("valid", "test"):
             sample(config, getattr(corpus, split), template, f"data.{split}")
         samples = {name: sample(config, rows, template, f"data.sources.{name}") for name, rows in corpus.sources.items()}
@@ -207,9 +209,12 @@ def measure(config: Config, corpus: Corpus, base: BaseModel | None) -> Measured:
 
 def sample(config: Config, rows: list[Row], template: Template, where: str) -> list[Example]:
     """The first rows tokenised. The rows with the longest answers are tried too: one that does not fit must be said now, not in an hour."""
-    longest = sorted(rows, key=lambda row: -len(row.answer.encode()))[:SAMPLE_ROWS]  # characters may take several tokens, bytes hardly
+    limit = template.num_positions
+    sizes = {row.answer: len(row.answer.encode()) for row in rows}
+    doubtful = [row for row in rows if sizes[row.answer] + MOST_MARKS >= min(config.train.max_length, limit or config.train.max_length)]
+    longest = sorted(doubtful, key=lambda row: -sizes[row.answer])[: 2 * SAMPLE_ROWS]
     for row, example in zip(longest, encode_rows(longest, template, config.train.max_length, where), strict=True):
-        answer, limit = len(example.ids) - example.prompt_length, template.num_positions
+        answer = len(example.ids) - example.prompt_length
         if limit is not None and answer >= limit:
             raise ValueError(f"{where}: {row.place}: the answer has {answer:,} tokens, and the base was made for {limit:,}; shorten it")
     examples = encode_rows(rows[:SAMPLE_ROWS], template, config.train.max_length, where)
@@ -227,9 +232,8 @@ def count_tokens(config: Config, rows: list[Row], few: list[Example], template: 
     kinds = {row.answer: row for row in rows}
     if len(kinds) > MOST_KINDS:
         return round(sum(len(e.ids) - e.prompt_length for e in few) / len(few) * len(rows)), False
-    lengths = {
-        answer: len(e.ids) - e.prompt_length for answer, e in zip(kinds, encode_rows(list(kinds.values()), template, 10**6), strict=True)
-    }
+    texts = render_answers(kinds.values(), template)
+    lengths = {answer: len(template.encode_continuation(text)) for answer, text in zip(kinds, texts, strict=True)}
     return sum(lengths[row.answer] for row in rows), True
 
 
@@ -252,12 +256,12 @@ def length_notes(examples: list[Example], template: Template) -> tuple[str, ...]
     return (f"an example has {longest:,} tokens, and the base was made for {limit:,}: try train.max_length={limit}",)
 
 
-def supervised(config: Config, example: Example | None, base: BaseModel | None) -> str:
+def supervised(config: Config, example: Example | None, template: Template | None) -> str:
     """The text of the example's tokens that carry loss."""
-    if example is None or base is None:
+    if example is None or template is None:
         return ""
     start = 1 if config.train.on == "all" else example.prompt_length
-    return Template(base.path).decode(example.ids[start:], skip_special=False)
+    return template.decode(example.ids[start:], skip_special=False)
 
 
 def flat_params(config: Config, trial: Trial) -> dict[str, Any]:
