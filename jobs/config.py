@@ -106,6 +106,7 @@ class Data:
         given = self.folder is not None or bool(self.sources)
         require(
             (is_name(self.name), f"data.name must be letters, digits, spaces and . + - _, got {self.name!r}"),
+            (self.folder is None or bool(self.folder.strip()), "data.folder is empty; it must name a folder"),
             (given, "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet"),
             *(
                 (source.path is not None or (name == "train" and self.folder is not None), f"data.sources.{name}.path must be set")

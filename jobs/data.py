@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from jobs import store
 from jobs.config import Data, with_paths
-from jobs.rows import EXTENSIONS, Row, read_rows
+from jobs.rows import Row, read_rows
+from jobs.sources import find_files
 from jobs.template import Template
 
 CUT_SHARE = 0.1
@@ -103,46 +102,6 @@ def check_left(corpus: Corpus, held_out: Container[str]) -> None:
     empty += ["data.valid"] if "valid" in held_out and not corpus.valid else []
     if empty:
         raise ValueError("\n".join(f"{name} has no rows left: {'; '.join(corpus.notes)}" for name in empty))
-
-
-def find_files(data: Data, problems: list[str]) -> dict[str, str]:
-    """Path by use: "valid", "test" and "sources.NAME". Splits without a file are left out."""
-    files = {f"sources.{name}": source.path for name, source in data.sources.items() if source.path is not None}
-    found = find_folder_files(data.folder, problems) if data.folder is not None else {}
-    if "train" in found:
-        if "sources.train" in files:
-            problems.append(f'data.sources.train: {found["train"]} already is the source "train"; give the other one another name')
-        files.setdefault("sources.train", found["train"])
-    elif len(files) < max(len(data.sources), 1) and not problems:
-        problems.append(f"data.folder: {data.folder} has no train.jsonl, train.csv or train.parquet; it holds {list_names(data.folder)}")
-    for split, path in (("valid", data.valid), ("test", data.test)):
-        if path is not None or split in found:
-            files[split] = path if path is not None else found[split]
-    return files
-
-
-def find_folder_files(folder: str, problems: list[str]) -> dict[str, str]:
-    """Path of train, valid and test in a folder, where there is one. Two files for one of them is a problem: neither can be preferred."""
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        problems.append(f"data.folder: {folder} is not a folder (looked in {Path.cwd()})")
-        return {}
-    found = {}
-    for split in ("train", "valid", "test"):
-        paths = [str(place / (split + extension)) for extension in EXTENSIONS if (place / (split + extension)).is_file()]
-        odd = [path for extension in EXTENSIONS if os.path.lexists(path := place / (split + extension)) and not path.is_file()]
-        problems += [f"data.folder: {path} is {'a folder' if path.is_dir() else 'a link to no file'}; it must be a file" for path in odd]
-        if len(paths) > 1:
-            problems.append(f"data.folder: {' and '.join(paths)} both hold {split} rows; remove one")
-        if paths:
-            found[split] = paths[0]
-    return found
-
-
-def list_names(folder: str | None) -> str:
-    """The files of a folder, for a message."""
-    names = sorted(entry.name for entry in Path(folder or ".").expanduser().iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"
 
 
 def try_read(use: str, path: str, instruction: str, problems: list[str]) -> list[Row]:

@@ -21,7 +21,7 @@ from orchestrator import plan as planning
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError
-from orchestrator.journal import Journal, forget, locked, read_text, storage_folder, sweep_folder, write_json
+from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, write_json
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
 from orchestrator.relay import SUBMISSION, TYPED, mark_answer
@@ -94,8 +94,8 @@ class Command:
 
     def kept_result(self) -> result.Result | None:
         """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
-        kept = json.loads(read_text(self.folder / "result.json") or "null")
-        if kept is None or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
+        kept = read_object(self.folder / "result.json")
+        if not kept or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
             return None
         if kept.get("judging") != self.judging():
             report_line("the winner is judged again: another job.confidence, job.resamples or job.max_new_tokens than before")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DIGEST_LENGTH = 36
 UPLOAD_SECONDS = 600
-SHORTEST_CUT = 250  # characters: the limit of old servers' params; today's keep 6,000
+SHORTEST_CUT = 250  # characters that old servers keep of a param; today's keep 6,000
 ENVIRONMENT = {
     # One try: MLflow's own seven block for minutes, and repeat a create_run that may have been carried out. `outbox` repeats.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -246,7 +246,8 @@ class Store(Models):
         with explained(self._address):
             source = self._source(model_uri)
             if not self._exists(source):
-                raise InputError(f"{model_uri}: there are no files at {address.mask(source)}")
+                remedy = "a storage that was moved answers by the version's folder: model_uri=STORAGE/sweeps/NAME/export"
+                raise InputError(f"{model_uri}: there are no files at {address.mask(source)}; {remedy}")
             return Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self._address, registry_uri=self._address))
 
     def _exists(self, source: str) -> bool:

@@ -212,6 +212,13 @@ def test_a_prompt_is_cut_where_its_text_gives_the_same_tokens_again(base: BaseMo
         assert template.encode(short.text) == short.ids[: short.prompt_length]
 
 
+def test_prompts_that_differ_in_nothing_that_is_seen_are_one(tmp_path: Path) -> None:
+    held = [("caf\u00e9", "J11"), ("zerowidth", "J11"), ("ﬁne 2", "J11")]
+    train = [("cafe\u0301", "J11"), ("zero\u200bwidth", "J11"), ("Fine ２", "J11"), ("cafe", "J11")]
+    corpus = load_corpus(from_folder(tmp_path, train=train, valid=[("other", "J11")], test=held))
+    assert [row.answer for row in corpus.sources["train"]] == ["J11"] and corpus.sources["train"][0].context[0]["content"] == "cafe"
+
+
 def test_an_answer_that_does_not_fit_is_named(tmp_path: Path) -> None:
     template = Template(make_model(tmp_path, CHATML))
     row = make_row(ASK, {"role": "assistant", "content": "7" * 11})

@@ -103,6 +103,9 @@ SETTINGS = [
     (["adapter.rank=4,8"], ["adapter.rank", "search space"]),
     (["model=path"], ["model.path"]),
     (["data=files"], ["data.folder"]),
+    (["data=files", "data.folder="], ["data.folder", "is empty"]),
+    (["storage=file://relative/x"], ["storage", "file:///relative/x"]),
+    (["tracking.uri=sqlite:////proc/x.db"], ["tracking.uri=sqlite:////proc/x.db", "choose another file"]),
 ]
 
 
@@ -139,6 +142,17 @@ def test_a_bad_setting_is_named_with_its_remedy(refuse: Callable[..., str], argu
 
 
 FILES: list[tuple[str, dict[str, str], list[str]]] = [
+    (
+        "other name",
+        {"train.jsonl": lines(ROW), "validation.jsonl": lines(ROW)},
+        ["validation.jsonl is not read; rename it to valid.jsonl, or"],
+    ),
+    ("upper case", {"Train.JSONL": lines(ROW)}, ["Train.JSONL is not read; rename it to train.jsonl"]),
+    (
+        "mistyped role",
+        {"train.jsonl": lines({"messages": [{"role": r, "content": "x"} for r in ("user", "asistant", "user", "assistant")]})},
+        ["line 1", 'message 2 has the role "asistant"; did you mean "assistant"?'],
+    ),
     ("missing", {"valid.jsonl": lines(ROW)}, ["train.jsonl"]),
     ("empty", {"train.jsonl": ""}, ["train.jsonl", "empty"]),
     ("no answer", {"train.jsonl": lines(ROW, {"prompt": "x"})}, ["line 2", "answer"]),

@@ -92,16 +92,15 @@ def test_plain_transformers_and_peft_reproduce_the_registered_predictions(swept:
         [sys.executable, "-c", code], env={**os.environ, "MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, check=True
     )
     folder = Path(fetched.stdout.splitlines()[-1])
-    base = json.loads((folder / "base.json").read_text())
+    base, task = (json.loads((folder / name).read_text()) for name in ("base.json", "task.json"))
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base["path"]), folder / "adapter").eval()
-    limit = json.loads((folder / "task.json").read_text())["max_new_tokens"]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base["path"], dtype=task["dtype"]), folder / "adapter").eval()
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert rows
     for row in rows:
         inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
         with torch.no_grad():
-            given = model.generate(**inputs, do_sample=False, max_new_tokens=limit)
+            given = model.generate(**inputs, do_sample=False, max_new_tokens=task["max_new_tokens"])
         assert tokenizer.decode(given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
 
 
