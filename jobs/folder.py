@@ -103,6 +103,15 @@ def _safetensors_problem(path: Path) -> str | None:
     return None
 
 
+def tensor_owners(folder: Path) -> set[str]:
+    """Names of the modules that the weights in a usable folder belong to."""
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            names |= json.loads(file.read(struct.unpack("<Q", file.read(8))[0])).keys()
+    return {name.rpartition(".")[0] for name in names - {"__metadata__"}}
+
+
 def _tokenizer_problems(folder: Path) -> list[str]:
     path = folder / "tokenizer.json"
     if path.exists():

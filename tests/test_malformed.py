@@ -67,6 +67,7 @@ SETTINGS = [
         ["sweep.space={a: {path: seed, type: grid, values: [1, 2]}, b: {path: adapter.alpha, type: linked, to: seed, times: 1e308}}"],
         ["adapter.alpha must be above 0, got inf"],
     ),
+    (["adapter.targets=q_proj,nosuch"], ["adapter.targets", '"nosuch" is no layer of the base model', "q_proj"]),
     (["sweep.metric=valid/f1"], ["sweep.metric", "valid/f1", "valid/exact_match"]),
     (["train.gpus_per_worker=64"], ["train.gpus_per_worker", "64", "GPU"]),
     (["train.batch_size=99999", "train.num_workers=9999"], ["train.num_workers", "CPU cores"]),
@@ -262,6 +263,7 @@ MODELS: list[tuple[str, str | bytes, str]] = [
     ("tokenizer_config.json", '{"eos_token": 5}', "tokenizer_config.json: eos_token must be a text"),
     ("tokenizer_config.json", '{"eos_token": {"x": 1}}', "tokenizer_config.json: eos_token must be a text"),
     ("chat_template.jinja", "{{ 1 / 0 }}", "division by zero"),
+    ("chat_template.jinja", "hello", "leaves out what the messages say"),
     ("chat_template.jinja", b"\xff\xfe", "chat_template.jinja is not UTF-8"),
     ("generation_config.json", '{"eos_token_id": "x"}', "eos_token_id 'x', which is no number"),
 ]

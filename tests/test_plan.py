@@ -140,6 +140,14 @@ def test_an_answer_that_does_not_fit_is_said_before_anything_starts(plan: Any, t
             plan(f"data.folder={tmp_path}", f"train.max_length={limit}")
 
 
+def test_answers_that_can_never_match_are_told(plan: Any, tmp_path: Path) -> None:
+    lines = [{"prompt": f"p {i}", "completion": "a<|im_end|>b" if i % 2 else "a"} for i in range(100)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    notes = [note for note in plan(f"data.folder={tmp_path}").notes if "never match" in note]
+    assert len(notes) == 1 and "'a<|im_end|>b'" in notes[0]
+    assert not any("never match" in note for note in plan().notes)
+
+
 def test_the_estimate_says_that_it_is_assumed_until_a_sweep_has_measured(plan: Any, tmp_path: Path) -> None:
     made = plan()
     assert "an assumed" in made.estimate.origin
