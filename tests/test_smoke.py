@@ -22,7 +22,9 @@ SWEEP = (
     "sweep.space.lr.low=0.001",
     "sweep.space.lr.high=0.02",
 )
-GRID = "sweep.space={lr: {path: optim.lr, type: grid, values: [0.002, 0.01]}}"
+BOTH = (
+    "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.01}, rank: {path: adapter.rank, type: grid, values: [4, 8]}}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +148,8 @@ def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(comm
     assert all(after[key] == count for key, count in before.items() if key[0] in finished)
 
 
-@pytest.mark.slow
 def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(command: Any, tmp_path: Path) -> None:
-    arguments = (GRID, "train.steps=10", "train.eval_every=5", f"storage={tmp_path}", "fresh=true")
+    arguments = (BOTH, "train.steps=10", "train.eval_every=5", f"storage={tmp_path}", "fresh=true")
     scores = []
     for _ in range(2):
         done = command(*arguments)
