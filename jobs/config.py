@@ -76,8 +76,8 @@ class Model:
 class Source:
     """One file of training rows and its share of the mix."""
 
-    path: str
-    """A .jsonl, .csv or .parquet file."""
+    path: str | None = None
+    """A .jsonl, .csv or .parquet file. None for the source "train" of a data.folder: train.* in it."""
     weight: float = 1.0
     """Share of the examples drawn from this source, relative to the other sources' weights."""
 
@@ -92,7 +92,7 @@ class Data:
     name: str
     """Short name: part of the sweep's and the registered model's name."""
     folder: str | None = None
-    """Folder with train, valid and test as .jsonl, .csv or .parquet. train becomes the source "train"."""
+    """Folder with train, valid and test as .jsonl, .csv or .parquet. train becomes the source "train", of weight 1 unless set."""
     sources: dict[str, Source] = field(default_factory=dict)
     """Training sources by name; they are mixed by weight."""
     valid: str | None = None
@@ -106,7 +106,12 @@ class Data:
         given = self.folder is not None or bool(self.sources)
         require(
             (is_name(self.name), f"data.name must be letters, digits, spaces and . + - _, got {self.name!r}"),
+            (self.folder is None or bool(self.folder.strip()), "data.folder is empty; it must name a folder"),
             (given, "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet"),
+            *(
+                (source.path is not None or (name == "train" and self.folder is not None), f"data.sources.{name}.path must be set")
+                for name, source in self.sources.items()
+            ),
         )
 
 
@@ -264,7 +269,7 @@ def with_paths(data: Data, change: Callable[[str], str]) -> Data:
     def changed(path: str | None) -> str | None:
         return None if path is None else change(path)
 
-    sources = {name: dataclasses.replace(source, path=change(source.path)) for name, source in data.sources.items()}
+    sources = {name: dataclasses.replace(source, path=changed(source.path)) for name, source in data.sources.items()}
     return dataclasses.replace(data, folder=changed(data.folder), valid=changed(data.valid), test=changed(data.test), sources=sources)
 
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from jobs import store
 from jobs.config import Data, with_paths
-from jobs.rows import EXTENSIONS, Row, read_rows
+from jobs.rows import Row, read_rows
+from jobs.sources import find_files
 from jobs.template import Template
 
 CUT_SHARE = 0.1
+MOST_SKIPPED = 64
+"""Tokens beyond those that must go, where a prompt is cut: a word without a space, such as a sentence in Japanese, may have so many."""
 MOST_CUT = {"valid": 400, "test": 1000}  # more rows cost every trial time and narrow the interval little
 
 
@@ -75,12 +77,13 @@ def load_corpus(data: Data) -> Corpus:
         data = with_paths(data, store.get)
     except OSError as error:
         raise ValueError(f"data cannot be fetched: {error}") from error
-    if data.sources and not any(source.weight for source in data.sources.values()):
-        problems.append("data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
     try:
         files = find_files(data, problems)
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise ValueError(f"data.folder: {data.folder} cannot be read: {error.strerror}") from None
+    weights = [data.sources[use[8:]].weight if use[8:] in data.sources else 1.0 for use in files if use.startswith("sources.")]
+    if weights and not any(weights):
+        problems.insert(0, "data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
     read = {use: rows for use, path in files.items() if (rows := try_read(use, path, data.instruction, problems))}
     if problems:
         raise ValueError("\n".join(problems))
@@ -99,46 +102,6 @@ def check_left(corpus: Corpus, held_out: Container[str]) -> None:
     empty += ["data.valid"] if "valid" in held_out and not corpus.valid else []
     if empty:
         raise ValueError("\n".join(f"{name} has no rows left: {'; '.join(corpus.notes)}" for name in empty))
-
-
-def find_files(data: Data, problems: list[str]) -> dict[str, str]:
-    """Path by use: "valid", "test" and "sources.NAME". Splits without a file are left out."""
-    files = {f"sources.{name}": source.path for name, source in data.sources.items()}
-    found = find_folder_files(data.folder, problems) if data.folder is not None else {}
-    if "train" in found:
-        if "train" in data.sources:
-            problems.append(f'data.sources.train: {found["train"]} already is the source "train"; give the other one another name')
-        files.setdefault("sources.train", found["train"])
-    elif not files and not problems:
-        problems.append(f"data.folder: {data.folder} has no train.jsonl, train.csv or train.parquet; it holds {list_names(data.folder)}")
-    for split, path in (("valid", data.valid), ("test", data.test)):
-        if path is not None or split in found:
-            files[split] = path if path is not None else found[split]
-    return files
-
-
-def find_folder_files(folder: str, problems: list[str]) -> dict[str, str]:
-    """Path of train, valid and test in a folder, where there is one. Two files for one of them is a problem: neither can be preferred."""
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        problems.append(f"data.folder: {folder} is not a folder (looked in {Path.cwd()})")
-        return {}
-    found = {}
-    for split in ("train", "valid", "test"):
-        paths = [str(place / (split + extension)) for extension in EXTENSIONS if (place / (split + extension)).is_file()]
-        odd = [path for extension in EXTENSIONS if os.path.lexists(path := place / (split + extension)) and not path.is_file()]
-        problems += [f"data.folder: {path} is {'a folder' if path.is_dir() else 'a link to no file'}; it must be a file" for path in odd]
-        if len(paths) > 1:
-            problems.append(f"data.folder: {' and '.join(paths)} both hold {split} rows; remove one")
-        if paths:
-            found[split] = paths[0]
-    return found
-
-
-def list_names(folder: str | None) -> str:
-    """The files of a folder, for a message."""
-    names = sorted(entry.name for entry in Path(folder or ".").expanduser().iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"
 
 
 def try_read(use: str, path: str, instruction: str, problems: list[str]) -> list[Row]:
@@ -221,7 +184,7 @@ def encode_rows(rows: Sequence[Row], template: Template, max_length: int, where:
     ValueError for an answer that leaves no room for one token of prompt.
     """
     prompts = [template.render(row.context, add_generation_prompt=True) for row in rows]
-    answers = list(render_answers(rows, prompts, template))
+    answers = list(render_answers(rows, template))
     answer_ids = {text: template.encode_continuation(text) for text in dict.fromkeys(answers)}
     prompt_ids = template.encode_batch(prompts)
     start = template.encode(template.special_tokens.get("bos_token", ""))
@@ -233,32 +196,42 @@ def encode_rows(rows: Sequence[Row], template: Template, max_length: int, where:
                 f"{where}: {row.place}: the answer has {len(answer)} tokens, too many for train.max_length={max_length}, which must also "
                 f"hold some of the prompt; raise train.max_length to {len(answer) + min(len(ids), 64)} or shorten the answer"
             )
-        kept = shorten(ids, room, start)
+        kept = shorten(ids, room, start, template)
         text = prompt if kept is ids else template.decode(kept, skip_special=False)
         examples.append(Example(kept + answer, len(kept), text, row.answer.strip(), len(ids) - len(kept)))
     return examples
 
 
-def shorten(ids: list[int], room: int, start: list[int]) -> list[int]:
-    """The last `room` ids, `ids` itself if there are no more. The beginning-of-text token stays first: models go astray without it."""
+def shorten(ids: list[int], room: int, start: list[int], template: Template) -> list[int]:
+    """The last `room` ids or a few less, `ids` itself if there are no more. A beginning-of-text token stays first: models go astray
+    without it.
+
+    It begins where its text gives the same ids again: not within a character, nor a word that would be taken apart otherwise.
+    """
     if len(ids) <= room:
         return ids
-    if len(start) == 1 and ids[:1] == start and room > 1:
-        return start + ids[len(ids) - room + 1 :]
-    return ids[len(ids) - room :]
+    first = start if len(start) == 1 and ids[:1] == start and room > 1 else []
+    end = ids[len(ids) - room + len(first) :]
+    cuts = (first + end[skipped:] for skipped in range(min(len(end), MOST_SKIPPED)))
+    return next((cut for cut in cuts if template.encode(template.decode(cut, skip_special=False)) == cut), first + end)
 
 
-def render_answers(rows: Sequence[Row], prompts: Sequence[str], template: Template) -> Iterator[str]:
-    """What the model must write after each prompt, up to and including the end-of-turn token.
+def render_answers(rows: Iterable[Row], template: Template) -> Iterator[str]:
+    """What the model must write after the prompt of each row, up to and including the end-of-turn token.
 
     How a template writes the last message depends on that message and on who spoke before, not on what was said, so that one rendering
-    serves all rows with the same answer.
+    serves all rows with the same answer, after the first prompt of its shape.
     """
+    asked: dict[str, tuple[tuple[dict[str, Any], ...], str]] = {}
     known: dict[str, str] = {}
-    for row, prompt in zip(rows, prompts, strict=True):
-        case = repr((row.messages[-1], [message["role"] for message in row.context]))
+    for row in rows:
+        shape = repr([message["role"] for message in row.context])
+        case = shape + repr(row.messages[-1])
         if case not in known:
-            text = template.render(row.messages, add_generation_prompt=False)
+            if shape not in asked:
+                asked[shape] = row.context, template.render(row.context, add_generation_prompt=True)
+            context, prompt = asked[shape]
+            text = template.render((*context, row.messages[-1]), add_generation_prompt=False)
             known[case] = cut_answer(text[len(prompt) :] if text.startswith(prompt) else "", row.answer, template)
         yield known[case]
 

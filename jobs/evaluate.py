@@ -190,7 +190,7 @@ def judge(
 ) -> Verdict:
     """Answer every test row with the base (folder None) or with what was trained on it, in float32, and score the answers.
 
-    float32 because a reader who loads the version with plain transformers gets the base's stored float32 and must see the same answers.
+    float32, which the version's task.json names: a reader who loads it with plain transformers must see the same answers on any machine.
     """
     torch.set_num_threads(rule.num_threads)
     template = Template(base.path)

@@ -1,7 +1,7 @@
 """The folder that is registered: what was trained, the tokenizer, where the base comes from, and what the model answers.
 
-Plain transformers and peft reproduce the predictions from it: load the base in `base.json` as it is stored, put `adapter/` on it, give it
-each `text` without adding special tokens, and decode greedily up to `max_new_tokens`.
+Plain transformers and peft reproduce the predictions from it: load the base in `base.json` in the `dtype` of `task.json`, put `adapter/` on
+it, give it each `text` without adding special tokens, and decode greedily up to `max_new_tokens`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Imports the standard library only at module level, so that a dry run can ask `lo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -55,14 +56,28 @@ def prepare(model: Model, cache: Path | None = None, say: Callable[[str], None] 
     """
     cache = cache_folder() if cache is None else cache
     try:
-        if (ready := locate(model, cache)) is not None:
-            return ready
-        with folder.lock(cache / "locks" / f"{_subject(model)}.lock", say):
-            # Another process may have done the work while this one waited.
-            return locate(model, cache) or _fetch(model, cache, say)
+        ready = locate(model, cache)
+        if ready is None:
+            with folder.lock(cache / "locks" / f"{_subject(model)}.lock", say):
+                # Another process may have done the work while this one waited.
+                ready = locate(model, cache) or _fetch(model, cache, say)
+        _check_loads(ready, cache)
+        return ready
     except OSError as error:
         remedy = "free some space, or set ORCHESTRATOR_CACHE to a folder that can be written"
         raise RuntimeError(f"model {model.name} could not be put into {cache}: {error}; {remedy}") from error
+
+
+def _check_loads(base: BaseModel, cache: Path) -> None:
+    """Raise ValueError when the weights of a model that others have made do not fill it; tried once for each revision."""
+    passed = cache / "loads" / base.revision
+    if base.source not in ("path", "hub") or passed.exists():
+        return
+    from jobs.model import read  # seconds
+
+    read(base.path, device_map="meta")  # names and shapes only, whatever the size
+    with contextlib.suppress(OSError):
+        folder.write(passed, "")
 
 
 def known_revision(model: Model) -> str | None:

@@ -56,7 +56,8 @@ def _config_problems(path: Path) -> list[str]:
         return [f"config.json is not JSON ({error})"]
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str) or not content["model_type"]:
         return ["config.json has no model_type, so it is not a transformers configuration"]
-    names = [name for name in content.get("architectures") or [] if isinstance(name, str)]
+    named = content.get("architectures")
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     if content.get("is_encoder_decoder") or (names and all(name.endswith(SILENT) and not name.endswith("LMHeadModel") for name in names)):
         return [f"it is a {content['model_type']} ({', '.join(names) or 'encoder and decoder'}), which does not continue a text"]
     return []
@@ -91,13 +92,24 @@ def _safetensors_problem(path: Path) -> str | None:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         header = file.read(length) if 0 < length <= MAX_HEADER_BYTES else b""
     try:
-        tensors = json.loads(header)
-        expected = 8 + length + max((t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"), default=0)
+        ends = [tensor["data_offsets"][1] for name, tensor in json.loads(header).items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return f"{path.name} is broken: its first {8 + length:,} bytes are no safetensors header; fetch it again"
+    if not ends:
+        return f"{path.name} holds no weights; fetch it again"
     if size != expected:
         return f"{path.name} is broken: it has {size:,} bytes where its header says {expected:,}; fetch it again"
     return None
+
+
+def tensor_owners(folder: Path) -> set[str]:
+    """Names of the modules that the weights in a usable folder belong to."""
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            names |= json.loads(file.read(struct.unpack("<Q", file.read(8))[0])).keys()
+    return {name.rpartition(".")[0] for name in names - {"__metadata__"}}
 
 
 def _tokenizer_problems(folder: Path) -> list[str]:

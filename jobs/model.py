@@ -39,20 +39,37 @@ def pick_dtype(setting: str, device: torch.device) -> torch.dtype:
 
 def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
     """A causal language model in evaluation mode, from a folder in the Hugging Face layout. Raises ValueError when it cannot be read."""
-    from transformers import AutoModelForCausalLM, logging
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"cannot load the model in {path}: {' '.join(str(error).split())[:300]}") from error
+    model = read(path, dtype=dtype)
     head = model.get_output_embeddings()
     if head is not None:
         # The head gets the last positions only, a slice with gaps, for which torch would copy the whole vocabulary matrix once per row.
         head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
     return model.to(device).eval()
+
+
+def read(path: str | Path, **options: Any) -> Any:
+    """What transformers makes of a model folder. Raises ValueError for a folder that it cannot read, and for weights that do not fill the
+    model of config.json: it would give the rest random values and say nothing.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    options |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(path), **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(f"cannot load the model in {path}: {' '.join(str(error).split())[:300]}") from error
+    model, told = loaded
+    missing, other = sorted(told["missing_keys"]), sorted(told["mismatched_keys"])
+    if missing or other:
+        shapes = [f"{name} has the shape {list(here)} instead of {list(wanted)}" for name, here, wanted in other]
+        lacks = [f"{len(missing)} weights of it are not there, such as {missing[0]}"] if missing else []
+        reason = f"its weights are not those of its config.json: {'; '.join([*lacks, *shapes[:1]])}"
+        raise ValueError(f"cannot load the model in {path}: {reason}; fetch or save the folder again")
+    return model
 
 
 def attach(model: Any, adapter: Adapter, seed: int) -> Any:

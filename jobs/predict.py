@@ -40,4 +40,5 @@ def encode_prompt(prompt: str, task: dict[str, Any], template: Template) -> list
     """
     ids = template.encode(template.render(prompt_messages(prompt, task["instruction"]), add_generation_prompt=True))
     limit = task["max_length"]
-    return shorten(ids, limit - min(task["max_new_tokens"], limit // 2), template.encode(template.special_tokens.get("bos_token", "")))
+    room = limit - min(task["max_new_tokens"], limit // 2)
+    return shorten(ids, room, template.encode(template.special_tokens.get("bos_token", "")), template)

@@ -198,8 +198,9 @@ def find_roster(sweep: str) -> Any:
 
 
 def end_controllers() -> None:
-    """Kill this driver's Ray Train controllers, where the sweep is over: one whose workers have no place yet waits for it without end, and
-    a thread that still waits for its controller when Ray is shut down takes the whole process with it.
+    """Kill this driver's Ray Train controllers, where the sweep is over, and take their workers' places back: one whose workers have no
+    place yet waits for it without end, one whose workers are just starting leaves theirs taken, and a thread that still waits for its
+    controller when Ray is shut down takes the whole process with it.
     """
     from ray import ActorID
     from ray._private import worker
@@ -211,6 +212,9 @@ def end_controllers() -> None:
         if actor["ActorClassName"] == "TrainController" and actor["JobID"] == own and actor["State"] != "DEAD":
             with contextlib.suppress(ValueError, RuntimeError):
                 core.kill_actor(ActorID.from_hex(id), True)
+    for group, told in ray.util.placement_group_table().items():
+        if group.endswith(own) and told["state"] != "REMOVED":  # an id ends with that of the job that it belongs to
+            free(group)
 
 
 def free(group: str | None) -> None:

@@ -9,12 +9,15 @@ import csv
 import difflib
 import io
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 EXTENSIONS = (".jsonl", ".csv", ".parquet")
+ROLES = ("system", "user", "assistant", "tool")
+"""Templates know these, and some know others."""
 COLUMNS = '"prompt" and "completion", or "messages"'
 NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null", str: "text"}
 
@@ -133,6 +136,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def read_csv(path: Path) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(2**31 - 1)  # the module's own limit, 131,072 characters, is for nobody's sake
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     line = 1
     try:
@@ -233,6 +237,9 @@ def check_message(message: Any, number: int) -> dict[str, Any]:
         if name not in message:
             raise Malformed(f'message {number} has no "{name}"; found {quote(message)}')
         check_text(message[name], f'"{name}" of message {number}')
+    near = difflib.get_close_matches(message["role"].lower(), ROLES, n=1, cutoff=0.75)
+    if near and message["role"] not in ROLES:
+        raise Malformed(f'message {number} has the role "{message["role"]}"; did you mean "{near[0]}"?')
     return {name: value for name, value in message.items() if value is not None}
 
 
@@ -256,7 +263,12 @@ def check_text(value: Any, name: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Case folded, with each run of white space as one space. Punctuation stays: "2 + 2" and "2 - 2" are two prompts."""
+    """Case folded, with each run of white space as one space. Punctuation stays: "2 + 2" and "2 - 2" are two prompts.
+
+    Characters that only look or weigh differently are one (Unicode's NFKC), and those that nobody sees are none.
+    """
+    if not text.isascii():
+        text = "".join(letter for letter in unicodedata.normalize("NFKC", text) if unicodedata.category(letter) != "Cf")
     return " ".join(text.casefold().split())
 
 

@@ -129,11 +129,13 @@ class Template:
 
     def _find_end_of_turn(self) -> int | None:
         """The first special token that the template writes after an answer. Gemma's is not its end of text."""
-        question, answer = {"role": "user", "content": "A"}, {"role": "assistant", "content": "Beta"}
+        question, answer = {"role": "user", "content": "Alpha"}, {"role": "assistant", "content": "Beta"}
         try:
             text = self.render([question, answer], add_generation_prompt=False)
         except ValueError:
             return None  # a template that refuses this conversation says so when it meets the user's rows
+        if "Alpha" not in text or "Beta" not in text:
+            raise ValueError(f"the chat template of {self.folder} leaves out what the messages say; correct it, or remove it")
         special = {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         return next((number for number in self.encode(text[text.rfind("Beta") + 4 :]) if number in special), None)
 

@@ -112,6 +112,9 @@ def _check_file(uri: str, file: Path) -> None:
         raise TrackingError(f"tracking.uri={uri} is a folder; name a file in it, tracking.uri={uri}/mlflow.db")
     if not os.access(file.parent, os.W_OK | os.X_OK) or (file.exists() and not os.access(file, os.R_OK | os.W_OK)):
         raise TrackingError(f"tracking.uri={uri} cannot be written by this user; choose another file")
+    if not file.exists():
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT))  # a folder that takes no file, such as /proc, may still look open
+        file.unlink()
     if file.exists() and file.stat().st_size and file.read_bytes()[:16] != b"SQLite format 3\0":
         raise TrackingError(f"tracking.uri={uri} is a file, but no SQLite database; choose another file")
 

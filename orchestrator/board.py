@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from jobs import store
@@ -56,7 +57,8 @@ class Board:
         if best is None:
             return None
         step, value = best
-        return (value if self.maximise else -value, -record.reports[step].get("valid/loss", 0.0), -record.index)
+        loss = record.reports[step].get("valid/loss", 0.0)
+        return (value if self.maximise else -value, -loss if loss == loss else -math.inf, -record.index)  # NaN has no order
 
     def full(self) -> bool:
         """Whether all seats are taken."""

@@ -9,6 +9,9 @@ from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_
 from orchestrator.cluster import DAY_SECONDS, Cluster
 from orchestrator.space import Knob
 
+MOST_TRIALS = 100_000
+"""Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
+
 
 @config
 class Sweep:
@@ -39,7 +42,10 @@ class Sweep:
         named = bool(self.name) and all(part.isalnum() for part in self.name.split("-"))
         require(
             (named, f"sweep.name must be words of letters and digits joined by '-', got {self.name!r}"),
-            (self.num_trials is None or self.num_trials >= 1, f"sweep.num_trials must be at least 1, got {self.num_trials}"),
+            (
+                self.num_trials is None or 1 <= self.num_trials <= MOST_TRIALS,
+                f"sweep.num_trials must be at least 1 and at most {MOST_TRIALS:,}, got {self.num_trials}",
+            ),
             (self.reduction >= 2, f"sweep.reduction must be at least 2, got {self.reduction}"),
             (
                 self.max_concurrent is None or self.max_concurrent >= 1,
@@ -136,6 +142,11 @@ class Config:
     """predict: what to answer."""
     skipped: dict[str, str] = field(default_factory=dict, init=False)
     """Optional knobs that are left out of the search, by name, with the reason. No setting: found while the configuration is checked."""
+
+    @property
+    def registered_name(self) -> str:
+        """Under which the winner is registered."""
+        return self.tracking.model or f"{self.data.name}-{self.model.name}"
 
     def __post_init__(self) -> None:
         require(

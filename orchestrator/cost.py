@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.config import BaseModel
 from orchestrator.config import Config
 from orchestrator.halving import rung_steps, survivors
-from orchestrator.journal import storage_folder
+from orchestrator.journal import read_object, storage_folder
 from orchestrator.resources import Resources
 
 ASSUMED_FLOPS_PER_CORE = 100e9
@@ -44,7 +44,7 @@ def estimate(config: Config, base: BaseModel | None, resources: Resources, num_t
 
 def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: float) -> tuple[float, str]:
     """Examples per second of all concurrent trials together, and where the figure comes from."""
-    remembered = json.loads(read_rates(config.storage)).get(rate_key(config, resources))
+    remembered = read_rates(config.storage).get(rate_key(config, resources))
     if remembered:
         at_once = 1 if resources.packs else resources.concurrent
         return remembered["examples_per_second"] * at_once, f"the rate of {remembered['sweep']} on this machine"
@@ -63,10 +63,9 @@ def rate_key(config: Config, resources: Resources) -> str:
     )
 
 
-def read_rates(storage: str) -> str:
-    """The remembered rates as JSON text."""
-    file = storage_folder(storage) / "rates.json"
-    return file.read_text(encoding="utf-8") if file.exists() else "{}"
+def read_rates(storage: str) -> dict[str, Any]:
+    """The remembered rates by what they depend on."""
+    return read_object(storage_folder(storage) / "rates.json")
 
 
 def disk_bytes(config: Config, base: BaseModel, num_trials: int) -> int:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from jobs import fetch, store
 from orchestrator.errors import InputError
@@ -115,7 +116,8 @@ def storage_folder(storage: str) -> Path:
     """The storage setting as an absolute path; of an object store this machine's working copy, see mirror.py."""
     if store.is_uri(storage):
         return fetch.cache_folder() / "storage" / hashlib.sha256(storage.rstrip("/").encode()).hexdigest()[:12]
-    return Path(os.path.expanduser(storage.removeprefix("file://"))).absolute()
+    folder = unquote(storage.removeprefix("file://")) if storage.startswith("file://") else storage
+    return Path(os.path.expanduser(folder)).absolute()
 
 
 @contextmanager
@@ -168,6 +170,15 @@ def held_by(storage: Path, sweep: str | None = None) -> str | None:
 def read_text(path: Path) -> str:
     """The text of a file, nothing when it is not there."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of ours; empty when there is none, or when it is torn: what such files hold can be made again."""
+    try:
+        found = json.loads(read_text(path))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_json(path: Path, value: Any) -> None:

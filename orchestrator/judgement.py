@@ -17,7 +17,7 @@ from jobs.evaluate import Judging, Verdict
 from jobs.export import export
 from jobs.worker import judge
 from orchestrator.errors import OrchestratorError
-from orchestrator.journal import read_text, storage_folder, write_json
+from orchestrator.journal import read_object, storage_folder, write_json
 from orchestrator.models import Version
 from orchestrator.registry import Decision, Scores, decide
 from orchestrator.result import Result
@@ -73,7 +73,7 @@ class Judgement:
         """Score models on the test split, at the same time; the base's scores are remembered for other sweeps."""
         base = base if base is not None else self.base
         memo = storage_folder(self.config.storage) / "base-scores.json"
-        known = json.loads(read_text(memo) or "{}")
+        known = read_object(memo)
         key = f"{base.revision} {self.digest} {asdict(self.rule(1)) | {'num_threads': 0}} {trial.train.max_length}"
         found = {name: Verdict(**known[key]) for name, folder in folders.items() if folder is None and key in known}
         todo = {name: folder for name, folder in folders.items() if name not in found}
@@ -148,7 +148,8 @@ class Judgement:
         if tags.get("test.digest") == self.digest and "test/exact_match" in tags:
             value, low, high = (float(tags[f"test/exact_match{end}"]) for end in ("", "_low", "_high"))
             return decide(scores, Scores(value, low, high, int(tags["test.rows"]), self.digest))
-        return decide(scores, self.scores(self.judge_champion(champion, trial)))
+        self.screen.note(f"the champion {champion.uri} was chosen by other test rows than these, and may be made for other data")
+        return decide(scores, self.scores(self.judge_champion(champion, trial)), own_rows=False)
 
     def judge_champion(self, champion: Version, trial: Any) -> Verdict:
         """The present champion on today's test rows."""

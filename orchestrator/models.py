@@ -60,7 +60,7 @@ class Models:
         self._client, self._address = client, uri
 
     def register(self, name: str, run_id: str, artifact_path: str, tags: dict[str, str], description: str) -> Version:
-        """The version of model `name` that is made of a run's artifacts. Made before, it is returned as it is."""
+        """The version of model `name` that is made of a run's artifacts. Made before, it takes the new tags."""
         with explained(self._address):
             source = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact_path}"
             try:
@@ -70,6 +70,8 @@ class Models:
                     raise
             for known in self._versions(name):
                 if known.run_id == run_id and (known.source or "").rstrip("/") == source:
+                    for key, value in tags.items():
+                        self._client.set_model_version_tag(name, known.version, key, value)
                     return _version(known)
             return _version(self._client.create_model_version(name, source, run_id, tags=tags, description=description))
 

@@ -21,12 +21,13 @@ from orchestrator import plan as planning
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError
-from orchestrator.journal import Journal, forget, locked, read_text, storage_folder, sweep_folder, write_json
+from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, write_json
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
 from orchestrator.relay import SUBMISSION, TYPED, mark_answer
 from orchestrator.resources import Node
 from orchestrator.screen import Screen
+from orchestrator.validation import trial_of
 
 
 def run(config: Config, composed: str, overrides: list[str]) -> int:
@@ -85,7 +86,7 @@ class Command:
         self.began = began
         self.journal = Journal(folder)
         self.uri = config.tracking.uri or f"sqlite:///{storage_folder(config.storage) / 'mlflow.db'}"
-        self.model_name = config.tracking.model or f"{config.data.name}-{config.model.name}"
+        self.model_name = config.registered_name
 
     def connect(self) -> tracking.Store:
         """The tracking store; raises TrackingError when it does not answer."""
@@ -93,17 +94,28 @@ class Command:
 
     def kept_result(self) -> result.Result | None:
         """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
-        kept = json.loads(read_text(self.folder / "result.json") or "null")
-        if kept is None or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
+        kept = read_object(self.folder / "result.json")
+        if not kept or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
+            return None
+        if kept.get("judging") != self.judging():
+            report_line("the winner is judged again: another job.confidence, job.resamples or job.max_new_tokens than before")
             return None
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0
         elsewhere = kept["target"] != [self.uri, self.config.tracking.experiment, self.model_name]
         return None if wider or again or elsewhere else kept
 
+    def judging(self) -> dict[str, Any]:
+        """The settings that decide what the test split says of a model."""
+        job = self.config.job
+        return {"confidence": job.confidence, "resamples": job.resamples, "max_new_tokens": job.max_new_tokens}
+
     def show_again(self, kept: result.Result) -> result.Result:
         """The earlier result, after one more attempt to bring the tracking store up to date."""
-        report_line(f"sweep {self.plan.name} is finished; this is its result (fresh=true starts anew)")
+        asked = {"steps": (kept["steps"], self.config.train.steps), "trials": (kept["trials"]["total"], self.plan.num_trials)}
+        more = [f"{had} {what}, not the {wanted} asked for now" for what, (had, wanted) in asked.items() if had != wanted]
+        what = f"its result, of {' and '.join(more)}" if more else "its result"
+        report_line(f"sweep {self.plan.name} is finished; this is {what} (fresh=true starts anew)")
         if kept.get("missing"):
             writer = Writer(self.connect, self.folder)
             writer.start()
@@ -120,7 +132,7 @@ class Command:
         report_line(report.plan_text(self.plan))
         tags = provenance.tags(self.config)
         params = {"sweep.num_trials": self.plan.num_trials, "sweep.metric": self.config.sweep.metric}
-        datasets = planning.used(self.plan, self.plan.trials[0])
+        datasets = planning.used(self.plan, trial_of(self.config, 1, {}))
         self.journal.append("sweep", name=self.plan.name, params=params, tags=tags, config=self.composed, datasets=datasets)
         writer = Writer(lambda: store, self.folder)
         writer.start()
@@ -217,6 +229,7 @@ class Command:
             "failures": result.failures(records),
             "searched": [knob.path for knob in self.config.sweep.space.values()],
             "confidence": self.config.job.confidence,
+            "judging": self.judging(),
             "command": f"python -m orchestrator {shlex.join(typed)}".rstrip(),
             "wider": f"python -m orchestrator {shlex.join([*wider, f'sweep.num_trials={more}'])}"
             if planning.has(self.config, more)

@@ -9,41 +9,28 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jobs import fetch
 from jobs.config import BaseModel, Trial
-from jobs.data import Corpus, Example, Row, Template, encode_rows, load_corpus
+from jobs.data import Example, Template, load_corpus
+from jobs.folder import tensor_owners
 from orchestrator import sharing
 from orchestrator.advice import advice, shaped_by_steps
-from orchestrator.config import Config
+from orchestrator.config import MOST_TRIALS, Config
 from orchestrator.cost import Estimate, estimate
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.executor import choose
 from orchestrator.halving import rung_steps
+from orchestrator.measure import Share, measure, supervised
 from orchestrator.nested import leaves
 from orchestrator.resources import Node, Resources, divide, this_machine
 from orchestrator.space import grid_size, point
 from orchestrator.validation import trial_of
 
-SAMPLE_ROWS = 500
-MOST_KINDS = 3000
-"""Different answers up to which supervised tokens are counted exactly; beyond, the plan would take too long."""
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
 """Settings of `train` that change how fast a trial runs, not what it computes."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one source contributes."""
-
-    rows: int
-    share: float
-    """Part of the examples drawn from it, 0..1, before any sweeping of weights."""
-    answer_tokens: int | None
-    """Tokens of all its rows that carry loss. None: the base model's tokenizer is not here yet."""
-    exact: bool = True
-    """Whether that was counted, not extrapolated."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +43,7 @@ class Plan:
     """None: not on disk yet."""
     num_trials: int
     trials: list[Trial]
-    """The trials in order. Under optuna only the first is known before results are in."""
+    """The trials in order. Under optuna none is known before results are in."""
     rungs: list[int]
     """Steps after which trials are compared; the last is train.steps."""
     resources: Resources
@@ -77,6 +64,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     try:
         corpus = load_corpus(config.data)
         base = fetch.locate(config.model)
+        template = None if base is None else Template(base.path)
     except ValueError as error:
         raise InputError(str(error)) from error
     num_trials = count_trials(config)
@@ -84,7 +72,8 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     resources = divide(config, num_trials, nodes or this_machine(config), executor)
     trials = known_trials(config, num_trials)
     check_weights(trials)
-    measured = measure(config, corpus, base)
+    check_targets(trials or [trial_of(config, 1, {})], base)
+    measured = measure(config, corpus, template)
     return Plan(
         name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
         config=config,
@@ -99,7 +88,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         digests=corpus.digests,
         notes=[*corpus.notes, *measured.notes, *advice(config, reason), *sharing.notes(config, base)],
         example=measured.example,
-        supervised_text=supervised(config, measured.example, base),
+        supervised_text=supervised(config, measured.example, template),
         estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
     )
 
@@ -118,6 +107,9 @@ def count_trials(config: Config) -> int:
     if wanted is not None and only_grid and wanted > combinations:
         text = f"{wanted} is more than the {combinations} different combinations of the search space; leave it out to try them all"
         text += f" (not searched, because they do not exist: {', '.join(config.skipped)})" if config.skipped else ""
+        raise ConfigError([("sweep.num_trials", text)])
+    if wanted is None and combinations > MOST_TRIALS:
+        text = f"must be set: the search space has {combinations:,} combinations, and a sweep at most {MOST_TRIALS:,} trials"
         raise ConfigError([("sweep.num_trials", text)])
     return wanted or combinations
 
@@ -142,7 +134,7 @@ def as_grid(config: Config) -> Config:
 def known_trials(config: Config, num_trials: int) -> list[Trial]:
     """The trials that can be told in advance."""
     if config.sweep.search == "optuna" and config.sweep.space:
-        return [trial_of(config, 1, point(config.sweep.space, config.seed, 1))]
+        return []
     space = as_grid(config).sweep.space
     return [trial_of(config, index, point(space, config.seed, index)) for index in range(1, num_trials + 1)]
 
@@ -151,8 +143,18 @@ def check_weights(trials: list[Trial]) -> None:
     """Raise ConfigError for a trial that would draw from no source."""
     for trial in trials:
         weights = {f"data.sources.{name}.weight": source.weight for name, source in trial.data.sources.items()}
-        if trial.data.folder is None and not any(weights.values()):
+        if not any(weights.values()):
             raise ConfigError([("sweep.space", f"trial {trial.index} would train on nothing: {', '.join(weights)} are 0; raise a `low`")])
+
+
+def check_targets(trials: list[Trial], base: BaseModel | None) -> None:
+    """Raise ConfigError for names in adapter.targets of which the base model has no layer."""
+    asked = {trial.adapter.targets for trial in trials if trial.adapter.kind == "lora"} - {"all-linear"}
+    layers = tensor_owners(Path(base.path)) if asked and base is not None else set()
+    for target in sorted({name.strip() for targets in asked for name in targets.split(",")}):
+        if layers and not any(layer == target or layer.endswith(f".{target}") for layer in layers):
+            ends = sorted({layer.rsplit(".", 1)[-1] for layer in layers if ".0." in layer})
+            raise ConfigError([("adapter.targets", f'"{target}" is no layer of the base model; layers are {", ".join(ends)}')])
 
 
 def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
@@ -168,90 +170,6 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     model = base.revision if base else (fetch.known_revision(config.model) or config.model.id or config.model.path)
     decisive = [model, fingerprint, weights, raw["data"]["instruction"], raw["adapter"], raw["optim"], train, sweep, config.seed]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the rows and the tokenizer say."""
-
-    sources: dict[str, Share]
-    example: Example | None = None
-    mean_tokens: float = 0.0
-    """Mean length of an example, from a sample."""
-    notes: tuple[str, ...] = ()
-
-
-def measure(config: Config, corpus: Corpus, base: BaseModel | None) -> Measured:
-    """Rows, share and supervised tokens per source, and one example. Raises InputError for a row that cannot be trained on."""
-    weights = {name: config.data.sources[name].weight if name in config.data.sources else 1.0 for name in corpus.sources}
-    total = sum(weights.values()) or 1.0
-    shares = {name: Share(len(rows), weights[name] / total, None) for name, rows in corpus.sources.items()}
-    if base is None:
-        return Measured(shares)
-    try:
-        template = Template(base.path)
-        for split in ("valid", "test"):
-            sample(config, getattr(corpus, split), template, f"data.{split}")
-        samples = {name: sample(config, rows, template, f"data.sources.{name}") for name, rows in corpus.sources.items()}
-        counts = {name: count_tokens(config, corpus.sources[name], few, template) for name, few in samples.items()}
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    shares = {name: dataclasses.replace(share, answer_tokens=counts[name][0], exact=counts[name][1]) for name, share in shares.items()}
-    every = [example for few in samples.values() for example in few]
-    notes = (*cut_notes(config, samples), *length_notes(every, template))
-    return Measured(shares, every[0], sum(len(e.ids) for e in every) / len(every), notes)
-
-
-def sample(config: Config, rows: list[Row], template: Template, where: str) -> list[Example]:
-    """The first rows tokenised. The rows with the longest answers are tried too: one that does not fit must be said now, not in an hour."""
-    longest = sorted(rows, key=lambda row: -len(row.answer))[:SAMPLE_ROWS]
-    encode_rows(longest, template, config.train.max_length, where)
-    examples = encode_rows(rows[:SAMPLE_ROWS], template, config.train.max_length, where)
-    largest = max(max(example.ids) for example in examples)
-    if template.vocab_size is not None and largest >= template.vocab_size:
-        known = f"the model in {template.folder} knows {template.vocab_size:,} tokens"
-        raise ValueError(f"{where}: the tokenizer gives token {largest}, but {known}; its tokenizer is another model's")
-    return examples
-
-
-def count_tokens(config: Config, rows: list[Row], few: list[Example], template: Template) -> tuple[int, bool]:
-    """Tokens of `rows` that carry loss, and whether that is exact. Answers that repeat are counted once each, the rest from the sample."""
-    if config.train.on == "all":
-        return round(sum(len(e.ids) - 1 for e in few) / len(few) * len(rows)), len(few) == len(rows)
-    kinds = {row.answer: row for row in rows}
-    if len(kinds) > MOST_KINDS:
-        return round(sum(len(e.ids) - e.prompt_length for e in few) / len(few) * len(rows)), False
-    lengths = {
-        answer: len(e.ids) - e.prompt_length for answer, e in zip(kinds, encode_rows(list(kinds.values()), template, 10**6), strict=True)
-    }
-    return sum(lengths[row.answer] for row in rows), True
-
-
-def cut_notes(config: Config, samples: dict[str, list[Example]]) -> tuple[str, ...]:
-    """Which sources have prompts that do not fit."""
-    shares = {name: sum(example.num_cut > 0 for example in few) / len(few) for name, few in samples.items()}
-    limit = f"train.max_length={config.train.max_length}"
-    return tuple(
-        f"{name}: about {share:.0%} of the prompts are longer than {limit} and lose their beginning"
-        for name, share in shares.items()
-        if share
-    )
-
-
-def length_notes(examples: list[Example], template: Template) -> tuple[str, ...]:
-    """Whether examples are longer than the model was made for: some architectures fail on those, others answer badly."""
-    longest, limit = max(len(example.ids) for example in examples), template.num_positions
-    if limit is None or longest <= limit:
-        return ()
-    return (f"an example has {longest:,} tokens, and the base was made for {limit:,}: try train.max_length={limit}",)
-
-
-def supervised(config: Config, example: Example | None, base: BaseModel | None) -> str:
-    """The text of the example's tokens that carry loss."""
-    if example is None or base is None:
-        return ""
-    start = 1 if config.train.on == "all" else example.prompt_length
-    return Template(base.path).decode(example.ids[start:], skip_special=False)
 
 
 def flat_params(config: Config, trial: Trial) -> dict[str, Any]:
@@ -270,10 +188,10 @@ def used(plan: Plan, trial: Trial) -> list[dict[str, Any]]:
         {
             "name": f"{trial.data.name}/{name}",
             "digest": plan.digests[f"train/{name}"],
-            "source": sources[name].path if name in sources else str(trial.data.folder),
+            "source": sources[name].path or str(trial.data.folder),
             "context": "training",
             "rows": share.rows,
-            "weight": sources[name].weight / total if name in sources else 1.0,
+            "weight": sources[name].weight / total,
         }
         for name, share in plan.sources.items()
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -52,6 +51,6 @@ def remember_rate(config: Config, plan: Plan, journal: Journal) -> None:
             # A pack's slots share one rate, so all their steps are counted over the time that they took together.
             span = (max(event["t"] for event in steps) - min(event["t"] for event in steps)) / 1000
             rate = len(steps) * config.train.batch_size / max(span, 1e-3)
-        kept = json.loads(read_rates(config.storage))
+        kept = read_rates(config.storage)
         kept[rate_key(config, plan.resources)] = {"examples_per_second": rate, "sweep": plan.name}
         write_json(storage_folder(config.storage) / "rates.json", kept)

@@ -31,11 +31,14 @@ class Decision:
     reason: str
 
 
-def decide(candidate: Scores, champion: Scores | None, floor: float | None = None, higher_is_better: bool = True) -> Decision:
+def decide(
+    candidate: Scores, champion: Scores | None, floor: float | None = None, higher_is_better: bool = True, own_rows: bool = True
+) -> Decision:
     """Say whether `candidate` may take the champion's alias.
 
     With no champion it only has to be better than `floor`, the untouched base model's score. A tie keeps the champion: moving an alias
     restarts servers, so it must buy something. A score that is not a number never wins, and a champion without one never stays.
+    `own_rows` is false for a champion that was chosen by other test rows than it is compared on now; the reason then says so.
     Raises ValueError when the two were measured on different test sets.
     """
     if champion is not None and candidate.digest != champion.digest:
@@ -46,7 +49,8 @@ def decide(candidate: Scores, champion: Scores | None, floor: float | None = Non
     if math.isnan(candidate.value):
         return Decision(False, "the candidate's score is not a number")
     if champion is not None:
-        return _against(candidate, champion, higher_is_better)
+        decision = _against(candidate, champion, higher_is_better)
+        return decision if own_rows else Decision(decision.promote, f"{decision.reason}; the champion was chosen by other test rows")
     if floor is not None and not _better(candidate.value, floor, higher_is_better):
         return Decision(False, f"{candidate} does not beat the untouched base model's {floor:.4g}")
     beaten = "" if floor is None else f" and {candidate} beats the untouched base model's {floor:.4g}"

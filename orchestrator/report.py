@@ -71,8 +71,9 @@ def plan_text(plan: Plan) -> str:
     lines += example_lines(plan)
     if plan.config.dry_run:
         lines += [("trial", f"{trial.index:>3}  {point_text(plan, trial.index)}") for trial in plan.trials[:20]]
-        if plan.num_trials > min(20, len(plan.trials)):
-            lines.append(("trial", f"... {plan.num_trials - min(20, len(plan.trials))} more"))
+        if plan.num_trials > len(plan.trials[:20]):
+            rest = f"... {plan.num_trials - 20} more" if plan.trials else "each is chosen by the results of those before it"
+            lines.append(("trial", rest))
         lines += missing_lines(plan)
     return "\n".join(f"{label:<8}{text}" for label, text in lines)
 
@@ -119,7 +120,7 @@ def judged_line(plan: Plan) -> str:
     """How trials are compared and the winner is judged."""
     sweep = plan.config.sweep
     valid, test = plural(plan.num_valid, "validation row"), plural(plan.num_test, "test row")
-    return f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}"
+    return f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}; registered as {plan.config.registered_name}"
 
 
 def search_line(plan: Plan) -> str:

@@ -9,6 +9,9 @@ from orchestrator.journal import Record
 from orchestrator.plan import as_grid
 from orchestrator.space import Knob, Point, link, point
 
+ENDED = ("finished", "stopped")
+"""States of a trial that has its result: another one goes on, or fails again."""
+
 
 class Search:
     """Hands out points by trial index and learns from ended trials. Random and grid points depend on (seed, index) only."""
@@ -19,23 +22,28 @@ class Search:
         self._known = known
         self._optuna = None
         if config.sweep.search == "optuna" and self._space:
-            self._optuna = Optuna(self._space, config.seed, config.sweep.maximise, num_trials)
+            # Another seed than last time: a sampler that began again would propose its first points again.
+            started = max((index for index, record in known.items() if record.point), default=0)
+            self._optuna = Optuna(self._space, config.seed + 1000 * started, config.sweep.maximise, num_trials)
             for record in known.values():
                 best = record.best(config.sweep.metric, config.sweep.maximise)
-                if record.state != "running" and best is not None:
+                if record.state in ENDED and best is not None:
                     self._optuna.learn(record.point, best[1])
 
     def next_point(self, index: int) -> Point:
         """The point of trial `index`; the one it had before, if it ran before."""
-        if index in self._known and self._known[index].point:
-            return self._known[index].point
+        known = self._known.get(index)
+        if known is not None and known.point:
+            if self._optuna is not None and known.state not in ENDED:
+                self._optuna.resume(index, known.point)
+            return known.point
         if self._optuna is None:
             return point(self._space, self._seed, index)
         return self._optuna.ask(index)
 
     def ended(self, index: int, score: float | None) -> None:
         """Trial `index` has ended, with its best score or without any."""
-        if self._optuna is not None and index not in self._known:
+        if self._optuna is not None:
             self._optuna.tell(index, score)
 
 
@@ -58,6 +66,13 @@ class Optuna:
         self._asked[index] = self._study.ask(self._distributions)
         return link(self._space, dict(self._asked[index].params))
 
+    def resume(self, index: int, point: Point) -> None:
+        """Trial `index` goes on with the point that it had in an earlier run."""
+        params = self.params(point)
+        if params is not None:
+            self._study.enqueue_trial(params)
+            self._asked[index] = self._study.ask(self._distributions)
+
     def tell(self, index: int, score: float | None) -> None:
         """The outcome of a point that was asked for."""
         import optuna
@@ -70,9 +85,14 @@ class Optuna:
         """The outcome of a point of an earlier run."""
         import optuna
 
-        params = {path: point[path] for path in self._distributions if path in point}
-        if len(params) == len(self._distributions):
+        params = self.params(point)
+        if params is not None:
             self._study.add_trial(optuna.trial.create_trial(params=params, distributions=self._distributions, value=score))
+
+    def params(self, point: Point) -> dict[str, Any] | None:
+        """A point in Optuna's terms; None for one of another space."""
+        params = {path: point[path] for path in self._distributions if path in point}
+        return params if len(params) == len(self._distributions) else None
 
 
 def distribution(knob: Knob) -> Any:

@@ -59,6 +59,8 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
         return [("storage", f"on a cluster it must be a folder that every node sees, such as storage=/mnt/shared/outputs, got {storage}")]
     if remote and not inside(config):
         return []  # this machine need not see it
+    if storage.startswith("file://") and not storage.startswith("file:///"):
+        return [("storage", f"{storage} is no file:// URI of a folder; write it with three slashes, file:///{storage[7:]}")]
     problem = unusable(storage_folder(storage), writing=config.job.kind == "train")
     return [("storage", f"{storage} {problem}; choose another one: storage=FOLDER")] if problem else []
 

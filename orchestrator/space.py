@@ -6,7 +6,6 @@ shorter one's.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from typing import Literal
@@ -69,6 +68,10 @@ class Knob:
         whole = low == int(low) and high == int(high) if math.isfinite(low) and math.isfinite(high) else False
         require(
             (math.isfinite(low) and math.isfinite(high), f"{where}: `low` and `high` must be finite, got {low} and {high}"),
+            (
+                not math.isinf((high - low) / (self.step or 1)),
+                f"{where}: the range {low:g}..{high:g} is too wide for its `step`, or at all",
+            ),
             (not low > high, f"{where}: `low` ({low:g}) must not be above `high` ({high:g})"),
             (self.type != "loguniform" or low > 0, f"{where}: `low` must be above 0 on a logarithmic scale, got {low:g}"),
             (self.step is None or 0 < self.step < math.inf, f"{where}: `step` must be a finite number above 0, got {self.step}"),
@@ -113,9 +116,12 @@ def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
 
 def point(space: dict[str, Knob], seed: int, index: int) -> Point:
     """The point of trial `index` (from 1): grid knobs walk their combinations, the others are drawn from (seed, index, knob name)."""
-    grids = [(knob.path, knob.values or []) for knob in space.values() if knob.type == "grid"]
-    combinations = list(itertools.product(*(values for _, values in grids)))
-    chosen: Point = dict(zip([path for path, _ in grids], combinations[(index - 1) % len(combinations)], strict=True))
+    chosen: Point = {}
+    rest = index - 1
+    for knob in reversed([knob for knob in space.values() if knob.type == "grid"]):  # the last one changes fastest
+        values = knob.values or []
+        rest, place = divmod(rest, len(values))
+        chosen[knob.path] = values[place]
     for name, knob in space.items():
         if knob.type not in ("grid", "linked"):
             chosen[knob.path] = draw(knob, random.Random(f"{seed}/{index}/{name}"))
@@ -139,7 +145,7 @@ def follow(knob: Knob, space: dict[str, Knob], other: Value) -> Value:
     if isinstance(other, str):
         raise ValueError(f"{knob.path} is linked to {knob.to}, which holds the text {other!r}: give `values`, one per value of {knob.to}")
     linked = knob.times * other + knob.plus
-    return int(linked) if isinstance(other, int) and linked == int(linked) else round(linked, 12)
+    return int(linked) if isinstance(other, int) and float(linked).is_integer() else round(linked, 12)
 
 
 def extremes(knob: Knob, space: dict[str, Knob]) -> list[Value]:

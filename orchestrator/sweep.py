@@ -26,6 +26,7 @@ from orchestrator.board import Board
 from orchestrator.errors import OrchestratorError
 from orchestrator.halving import Halving
 from orchestrator.recorder import Recorder
+from orchestrator.validation import trial_of
 
 PACK_ENDS_SECONDS = 10.0
 """How long a pack may take to end by itself."""
@@ -226,7 +227,7 @@ def search(board: Board, start: Callable[[Board], list[threading.Thread]]) -> No
 def start_packs(board: Board) -> list[threading.Thread]:
     """Start the worker groups that train the trials; they load the base while Tune starts its own processes."""
     numbers = range(board.plan.resources.packs)
-    assignment = board.assignment(board.plan.trials[0])
+    assignment = board.assignment(trial_of(board.config, 1, {}))
     packs = [threading.Thread(target=packer.run, args=(assignment, number), name=f"pack-{number}", daemon=True) for number in numbers]
     for pack in packs:
         pack.start()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DIGEST_LENGTH = 36
 UPLOAD_SECONDS = 600
+SHORTEST_CUT = 250  # characters that old servers keep of a param; today's keep 6,000
 ENVIRONMENT = {
     # One try: MLflow's own seven block for minutes, and repeat a create_run that may have been carried out. `outbox` repeats.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -220,8 +221,7 @@ class Store(Models):
         """
         data = self._client.get_run(run_id).data
         new = {key: value for key, value in params.items() if key not in data.params}
-        # MLflow cuts long values, so only the part it kept can be compared.
-        changed = {key: value for key, value in params.items() if key not in new and not plain(value).startswith(data.params[key])}
+        changed = {key: value for key, value in params.items() if key not in new and not same(plain(value), data.params[key])}
         blank = {"failure": ""} if data.tags.get("failure") else {}
         return new, blank | tags | {f"changed.{key}": plain(value) for key, value in changed.items()}
 
@@ -246,7 +246,8 @@ class Store(Models):
         with explained(self._address):
             source = self._source(model_uri)
             if not self._exists(source):
-                raise InputError(f"{model_uri}: there are no files at {address.mask(source)}")
+                remedy = "a storage that was moved answers by the version's folder: model_uri=STORAGE/sweeps/NAME/export"
+                raise InputError(f"{model_uri}: there are no files at {address.mask(source)}; {remedy}")
             return Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self._address, registry_uri=self._address))
 
     def _exists(self, source: str) -> bool:
@@ -279,6 +280,11 @@ def inputs(datasets: list[dict[str, Any]]) -> list[DatasetInput]:
         marks = [InputTag(key, plain(value)) for key, value in tags.items() if value is not None]
         found.append(DatasetInput(Dataset(name, digest, "local", source, profile=profile), marks))
     return found
+
+
+def same(value: str, kept: str) -> bool:
+    """Whether a param holds `value`. MLflow cuts long ones, so of those only the part that it kept can be compared."""
+    return value == kept or (len(kept) >= SHORTEST_CUT and value.startswith(kept))
 
 
 def plain(value: Any) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import os
 import re
 from typing import Any
 
-from jobs.config import Adapter, Data, Model, Optim, Train, Trial, with_paths
+from jobs.config import Adapter, Data, Model, Optim, Train, Trial
 from orchestrator import address, sharing
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, Job, Sweep, Tracking
+from orchestrator.defaults import with_absolute_paths, with_folder_source, with_names, without_absent
 from orchestrator.errors import ConfigError, TrackingError
 from orchestrator.executor import why_plain
 from orchestrator.nested import assign, dotted, leaves, lookup, without
@@ -41,10 +41,11 @@ METRICS = ("valid/exact_match", "valid/loss", "train/loss")
 def build(raw: dict[str, Any]) -> Config:
     """Read a composed dictionary; raises ConfigError with every problem in it."""
     found: list[tuple[str, str]] = []
+    raw = with_names(raw)
     kept = collect(Config, raw, found)
     if isinstance(kept, Config):
         found += truth_values(raw, kept)
-        kept = without_absent(with_absolute_paths(kept))
+        kept = without_absent(with_folder_source(with_absolute_paths(kept)))
         found += problems(kept.sweep.space) + space_problems(kept)
         known = {path for path, _ in found}
         found += [(path, text) for path, text in job_problems(kept) if path not in known]
@@ -183,39 +184,6 @@ def truth_values(raw: dict[str, Any], config: Config) -> list[tuple[str, str]]:
     ]
 
 
-def without_absent(config: Config) -> Config:
-    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist; `skipped` says which and why.
-
-    Full fine-tuning has no adapter, so nothing of one can be searched.
-    """
-    raw = dataclasses.asdict(config)
-    space, full = config.sweep.space, config.adapter.kind == "full"
-    unused = {knob.path for knob in space.values() if knob.optional and full and knob.path.startswith("adapter.")}
-    absent = unused | {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
-    skipped = {
-        name: "adapter.kind=full trains every weight"
-        if knob.path in unused
-        else f"the configuration has no setting {knob.path if knob.path in absent else knob.to}"
-        for name, knob in space.items()
-        if knob.optional and (knob.path in absent or knob.to in absent)
-    }
-    kept = {name: knob for name, knob in space.items() if name not in skipped}
-    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
-    object.__setattr__(config, "skipped", skipped)  # no argument, so that nobody can give it on the command line
-    return config
-
-
-def with_absolute_paths(config: Config) -> Config:
-    """`config` with the data's and the model's paths made absolute: workers run in another folder."""
-
-    def absolute(path: str) -> str:
-        return os.path.abspath(os.path.expanduser(path))
-
-    path = config.model.path
-    model = dataclasses.replace(config.model, path=None if path is None else absolute(path))
-    return dataclasses.replace(config, data=with_paths(config.data, absolute), model=model)
-
-
 def space_problems(config: Config) -> list[tuple[str, str]]:
     """Knobs over settings that do not exist or cannot be searched, values that no trial could hold, and too few or too many trials."""
     found: list[tuple[str, str]] = []
@@ -276,6 +244,6 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
             address.resolve(config.tracking.uri)
         except TrackingError as error:
             found.append(("tracking.uri", str(error).removeprefix("tracking.uri").lstrip("= ")))
-    if config.data.sources and not any(source.weight > 0 for source in config.data.sources.values()) and config.data.folder is None:
+    if not any(source.weight > 0 for source in config.data.sources.values()):
         found.append(("data.sources", "every weight is 0; at least one source needs a weight above 0"))
     return found

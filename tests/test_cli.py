@@ -234,3 +234,14 @@ def test_ctrl_c_while_planning_is_one_line_and_exit_code_130(cache: Path, tmp_pa
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err == "error: interrupted; the same command continues\n"
+
+
+def test_neither_an_ascii_terminal_nor_a_torn_file_of_an_earlier_run_keeps_the_plan_back(toy: Path, cache: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "a storage"
+    storage.mkdir()
+    (storage / "rates.json").write_text('{"half', encoding="utf-8")
+    line = ["-m", "orchestrator", "model=tiny", "data=files", f"data.folder={toy}", "dry_run=true", f"storage={storage.as_uri()}"]
+    ascii_only = environment(cache) | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, *line], env=ascii_only, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 trial in 1 pack" in done.stdout and "\\xb7" in done.stdout

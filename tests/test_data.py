@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_template import ASK, CHATML, GEMMA, LLAMA, QWEN, SAY, make_model
 
-from jobs.config import Data, Source
+from jobs.config import BaseModel, Data, Source
 from jobs.data import Example, Template, encode_row, encode_rows, load_corpus
 from jobs.rows import Row
 
@@ -202,6 +202,21 @@ def test_a_long_prompt_loses_its_beginning_but_not_its_first_mark(tmp_path: Path
         mark = [0] if name == "llama" else []
         assert short.ids == mark + whole.ids[len(whole.ids) - 30 + len(mark) :]
         assert short.text == template.decode(short.ids[: short.prompt_length], skip_special=False)
+
+
+def test_a_prompt_is_cut_where_its_text_gives_the_same_tokens_again(base: BaseModel) -> None:
+    template = Template(base.path)
+    for room in range(40, 60):
+        short = encode_row(make_row({"role": "user", "content": "naïve 日本語🧬 " * 9}, SAY), template, room)
+        assert "\ufffd" not in short.text and room - 4 < len(short.ids) <= room
+        assert template.encode(short.text) == short.ids[: short.prompt_length]
+
+
+def test_prompts_that_differ_in_nothing_that_is_seen_are_one(tmp_path: Path) -> None:
+    held = [("caf\u00e9", "J11"), ("zerowidth", "J11"), ("ﬁne 2", "J11")]
+    train = [("cafe\u0301", "J11"), ("zero\u200bwidth", "J11"), ("Fine ２", "J11"), ("cafe", "J11")]
+    corpus = load_corpus(from_folder(tmp_path, train=train, valid=[("other", "J11")], test=held))
+    assert [row.answer for row in corpus.sources["train"]] == ["J11"] and corpus.sources["train"][0].context[0]["content"] == "cafe"
 
 
 def test_an_answer_that_does_not_fit_is_named(tmp_path: Path) -> None:

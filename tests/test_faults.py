@@ -17,8 +17,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 
 def journal(storage: Path) -> list[dict[str, Any]]:
     """All events of all sweeps of a store."""
@@ -80,6 +78,7 @@ def test_a_tracking_address_that_does_not_answer_is_one_line_and_nothing_starts(
     assert not list(tmp_path.glob("sweeps/*/journal.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_mid_run_loses_nothing(command: Any, tmp_path: Path) -> None:
     port = free_port()
     storage = tmp_path / "outputs"
@@ -100,6 +99,7 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(command: Any, tmp_path: Pat
     assert done.result["model"]["alias"] == "champion"
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_a_killed_worker_goes_on(command: Any, tmp_path: Path) -> None:
     arguments = ("train.steps=600", "train.eval_every=50", "optim.lr=0.001")
     undisturbed = command(*arguments, f"storage={tmp_path / 'undisturbed'}")
@@ -131,6 +131,7 @@ def test_a_trial_that_fails_is_named_with_its_cause_and_the_others_go_on(command
     assert done.result["best"]["params"]["optim.lr"] == 0.01
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_trial_and_score_as_one_does(command: Any, tmp_path: Path) -> None:
     arguments = ("train.steps=20", "train.eval_every=10", "optim.lr=0.005", "train.dtype=float32")
     losses = []
@@ -141,6 +142,7 @@ def test_two_workers_share_a_trial_and_score_as_one_does(command: Any, tmp_path:
     assert abs(losses[0] - losses[1]) < 1e-4
 
 
+@pytest.mark.slow
 def test_optuna_and_asha_run_a_full_fine_tuning_sweep(command: Any, tmp_path: Path) -> None:
     space = "sweep.space={rate: {path: optim.lr, type: loguniform, low: 0.0005, high: 0.01}}"
     arguments = (

@@ -13,6 +13,7 @@ import pytest
 
 from jobs import fetch
 from jobs.config import Model
+from jobs.tiny import RECIPE
 from orchestrator.cli import main
 
 ROW = {"prompt": "a question", "completion": "an answer"}
@@ -61,6 +62,12 @@ SETTINGS = [
     (["+sweep=lora", "sweep.space.x={path: adapter.alpha, type: linked, to: optim.nosuch}"], ["sweep.space.x.to", "optim.nosuch"]),
     (["+sweep=lora", "sweep.space.x={path: cluster.kind, type: choice, values: [local]}"], ["cannot be searched"]),
     (["sweep.search=grid", "sweep.space={r: {path: adapter.rank, type: choice, values: [4]}}", "sweep.num_trials=5"], ["sweep.num_trials"]),
+    (["sweep.num_trials=1000000000000000000000"], ["sweep.num_trials", "at most 100,000"]),
+    (
+        ["sweep.space={a: {path: seed, type: grid, values: [1, 2]}, b: {path: adapter.alpha, type: linked, to: seed, times: 1e308}}"],
+        ["adapter.alpha must be above 0, got inf"],
+    ),
+    (["adapter.targets=q_proj,nosuch"], ["adapter.targets", '"nosuch" is no layer of the base model', "q_proj"]),
     (["sweep.metric=valid/f1"], ["sweep.metric", "valid/f1", "valid/exact_match"]),
     (["train.gpus_per_worker=64"], ["train.gpus_per_worker", "64", "GPU"]),
     (["train.batch_size=99999", "train.num_workers=9999"], ["train.num_workers", "CPU cores"]),
@@ -98,6 +105,9 @@ SETTINGS = [
     (["adapter.rank=4,8"], ["adapter.rank", "search space"]),
     (["model=path"], ["model.path"]),
     (["data=files"], ["data.folder"]),
+    (["data=files", "data.folder="], ["data.folder", "is empty"]),
+    (["storage=file://relative/x"], ["storage", "file:///relative/x"]),
+    (["tracking.uri=sqlite:////proc/x.db"], ["tracking.uri=sqlite:////proc/x.db", "choose another file"]),
 ]
 
 
@@ -108,6 +118,8 @@ KNOBS = [
     ("{path: optim.lr, type: uniform, low: nan, high: 1}", ["1 problem", "must be finite, got nan and 1.0"]),
     ("{path: optim.lr, type: uniform, low: 0.1, high: 0.2, step: inf}", ["`step` must be a finite number above 0, got inf"]),
     ("{path: adapter.alpha, type: linked, to: adapter.rank, times: nan}", ["`times` and `plus` must be finite, got nan"]),
+    ("{path: optim.lr, type: uniform, low: 0.0001, high: 0.1, step: 1e-320}", ["0.0001..0.1 is too wide for its `step`"]),
+    ("{path: adapter.alpha, type: uniform, low: -1.7e308, high: 1.7e308}", ["too wide for its `step`, or at all"]),
     ("{path: data.sources.x.weight, type: choice, values: [4], optional: true}", ["sweep.num_trials", "do not exist: r"]),
 ]
 
@@ -132,6 +144,17 @@ def test_a_bad_setting_is_named_with_its_remedy(refuse: Callable[..., str], argu
 
 
 FILES: list[tuple[str, dict[str, str], list[str]]] = [
+    (
+        "other name",
+        {"train.jsonl": lines(ROW), "validation.jsonl": lines(ROW)},
+        ["validation.jsonl is not read; rename it to valid.jsonl, or"],
+    ),
+    ("upper case", {"Train.JSONL": lines(ROW)}, ["Train.JSONL is not read; rename it to train.jsonl"]),
+    (
+        "mistyped role",
+        {"train.jsonl": lines({"messages": [{"role": r, "content": "x"} for r in ("user", "asistant", "user", "assistant")]})},
+        ["line 1", 'message 2 has the role "asistant"; did you mean "assistant"?'],
+    ),
     ("missing", {"valid.jsonl": lines(ROW)}, ["train.jsonl"]),
     ("empty", {"train.jsonl": ""}, ["train.jsonl", "empty"]),
     ("no answer", {"train.jsonl": lines(ROW, {"prompt": "x"})}, ["line 2", "answer"]),
@@ -220,11 +243,20 @@ def test_a_missing_source_file_is_named(refuse: Callable[..., str]) -> None:
     assert "nosuch.jsonl" in refuse("+data.sources.mine={path: nosuch.jsonl, weight: 0.5}")
 
 
+def tiny_config(**changed: Any) -> str:
+    """The tiny model's config.json with other values."""
+    return json.dumps({"model_type": "llama", **RECIPE["config"], **changed})
+
+
 MODELS: list[tuple[str, str | bytes, str]] = [
     ("config.json", '{"model_type": "bert", "architectures": ["BertModel"]}', "it is a bert (BertModel), which does not continue a text"),
     ("config.json", '{"model_type": "t5", "is_encoder_decoder": true}', "does not continue a text"),
     ("config.json", '{"model_type": 5}', "config.json has no model_type"),
     ("config.json", '{"model_type": "llama", "vocab_size": 100}', "its tokenizer is another model's"),
+    ("config.json", tiny_config(model_type="nosuch"), "model type `nosuch`"),
+    ("config.json", tiny_config(num_hidden_layers=4), "18 weights of it are not there, such as model.layers.2.input_layernorm.weight"),
+    ("config.json", tiny_config(hidden_size=128, architectures=5), "has the shape [259, 64] instead of [259, 128]"),
+    ("model.safetensors", b"\x02" + b"\0" * 7 + b"{}", "model.safetensors holds no weights"),
     ("model.safetensors", b"\x08", "model.safetensors is broken"),
     ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', "no 3 in it"),
     ("tokenizer.json", '{"a": 1}', "tokenizer.json is no tokenizer"),
@@ -232,6 +264,7 @@ MODELS: list[tuple[str, str | bytes, str]] = [
     ("tokenizer_config.json", '{"eos_token": 5}', "tokenizer_config.json: eos_token must be a text"),
     ("tokenizer_config.json", '{"eos_token": {"x": 1}}', "tokenizer_config.json: eos_token must be a text"),
     ("chat_template.jinja", "{{ 1 / 0 }}", "division by zero"),
+    ("chat_template.jinja", "hello", "leaves out what the messages say"),
     ("chat_template.jinja", b"\xff\xfe", "chat_template.jinja is not UTF-8"),
     ("generation_config.json", '{"eos_token_id": "x"}', "eos_token_id 'x', which is no number"),
 ]

@@ -21,7 +21,7 @@ from ray import tune
 
 from jobs import fetch, packer
 from jobs.config import Assignment, BaseModel, Model, with_point
-from jobs.roster import find_roster, free, open_roster
+from jobs.roster import end_controllers, find_roster, free, open_roster
 from orchestrator import launch
 from orchestrator.resources import Node, Resources
 
@@ -110,6 +110,20 @@ def trainable() -> Any:
         seat.attempt({**config["trial"], "point": config.get("point", {})})
 
     return tune.with_resources(attempt, {"CPU": 0.001})
+
+
+# The first of this file: it takes every pack of the session away.
+def test_a_pack_that_is_ended_while_it_starts_leaves_no_core_taken(session: None, rows: Path, base: BaseModel, tmp_path: Path) -> None:
+    late, deadline = start("late", rows, base, tmp_path), time.monotonic() + 60
+    while not any(told["state"] == "CREATED" for told in ray.util.placement_group_table().values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert ray.get(late.roster.leave.remote(packer.place(0))) is None, "its worker has not sat down"
+    end_controllers()
+    late.thread.join(30)
+    while ray.available_resources().get("CPU", 0) < 4:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.1)
 
 
 def test_asha_stops_trials_and_the_freed_slots_are_filled_again(running: Running, tmp_path: Path) -> None:

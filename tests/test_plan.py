@@ -16,6 +16,7 @@ from orchestrator.cli import compose
 from orchestrator.cost import rate_key
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import Plan
+from orchestrator.report import plan_text
 from orchestrator.resources import Node, Resources, divide
 from orchestrator.validation import build
 
@@ -37,6 +38,15 @@ def plan(ready: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return planning.make(build(compose([*base, *arguments], None)))
 
     return make
+
+
+def test_a_folder_gives_its_name_to_the_model_that_is_made_of_it(plan: Any, toy: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(plan().base.path, tmp_path / "a base, tuned")
+    own = ("model=path", f"model.path={folder}")
+    assert f"registered as {toy.name}-a-base-tuned" in plan_text(plan(*own))
+    assert "registered as mine-b" in plan_text(plan(*own, "data.name=mine", "model.name=b"))
 
 
 def test_another_model_is_another_sweep(plan: Any, ready: Path, tmp_path: Path) -> None:
@@ -95,11 +105,47 @@ def test_shares_are_the_weights_as_parts_of_one(plan: Any, toy: Path, tmp_path: 
     assert shares == {"a": 0.25, "b": 0.75}
 
 
+@pytest.mark.parametrize(("train", "mine"), [(None, 0), (None, 0.5), (0.25, 1), (0, 1)])
+def test_the_folders_own_rows_are_a_source_whose_weight_is_set_searched_and_recorded(
+    plan: Any, toy: Path, tmp_path: Path, train: float | None, mine: float
+) -> None:
+    for name in ("more", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": name, "completion": "A"}) + "\n", encoding="utf-8")
+    own = [f"data.sources.mine={{path: {tmp_path / 'more.jsonl'}, weight: {mine}}}", f"data.test={tmp_path / 'test.jsonl'}"]
+    made = plan(*own, *([] if train is None else [f"data.sources.train.weight={train}"]))
+    weight = 1 if train is None else train
+    expected = {"train": weight / (weight + mine), "mine": mine / (weight + mine)}
+    assert {name: share.share for name, share in made.sources.items()} == expected
+    used = planning.used(made, made.trials[0])
+    assert {item["name"]: item["weight"] for item in used if "weight" in item} == {
+        f"{toy.name}/{name}": expected[name] for name in expected
+    }
+    knob = "sweep.space={w: {path: data.sources.train.weight, type: grid, values: [1, 2]}}"
+    assert [trial.data.sources["train"].weight for trial in plan(*own, knob).trials] == [1, 2]
+
+
 def test_an_answer_that_does_not_fit_is_said_before_anything_starts(plan: Any, tmp_path: Path) -> None:
-    lines = [{"prompt": f"p {i}", "completion": "x" * (900 if i == 1500 else 1)} for i in range(2000)]
+    def rows(long: str) -> str:
+        lines = [{"prompt": f"p {i}", "completion": long if i == 1500 else "x" * 300} for i in range(2000)]
+        return "".join(json.dumps(line) + "\n" for line in lines)
+
+    # The second is the shortest of 2,000 by its characters, and the longest by its tokens.
+    for long, limit, expected in (
+        ("x" * 900, 512, r"train\.max_length"),
+        ("🧬" * 150, 512, "600|601"),
+        ("x" * 2100, 5000, "made for 2,048"),
+    ):
+        (tmp_path / "train.jsonl").write_text(rows(long), encoding="utf-8")
+        with pytest.raises(InputError, match=rf"line 1501(.|\n)*({expected})"):
+            plan(f"data.folder={tmp_path}", f"train.max_length={limit}")
+
+
+def test_answers_that_can_never_match_are_told(plan: Any, tmp_path: Path) -> None:
+    lines = [{"prompt": f"p {i}", "completion": "a<|im_end|>b" if i % 2 else "a"} for i in range(100)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    with pytest.raises(InputError, match=r"line 1501(.|\n)*train\.max_length"):
-        plan(f"data.folder={tmp_path}")
+    notes = [note for note in plan(f"data.folder={tmp_path}").notes if "never match" in note]
+    assert len(notes) == 1 and "'a<|im_end|>b'" in notes[0]
+    assert not any("never match" in note for note in plan().notes)
 
 
 def test_the_estimate_says_that_it_is_assumed_until_a_sweep_has_measured(plan: Any, tmp_path: Path) -> None:
@@ -126,9 +172,10 @@ def test_halving_costs_less_than_training_all_trials_to_the_end(plan: Any, tmp_p
     assert halved.estimate.seconds < 0.8 * whole.estimate.seconds
 
 
-def test_optuna_knows_only_its_first_point_in_advance(plan: Any) -> None:
-    made = plan("+sweep=lora", "sweep.search=optuna", "sweep.num_trials=5")
-    assert (made.num_trials, len(made.trials)) == (5, 1)
+def test_optuna_knows_no_point_in_advance(plan: Any) -> None:
+    made = plan("+sweep=lora", "sweep.search=optuna", "sweep.num_trials=5", "dry_run=true")
+    assert (made.num_trials, made.trials) == (5, [])
+    assert "trial   each is chosen by the results of those before it" in plan_text(made)
 
 
 def test_more_trials_than_combinations_are_refused_with_both_numbers(plan: Any) -> None:

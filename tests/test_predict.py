@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,25 @@ def test_a_prompt_that_was_cut_while_judging_is_cut_and_answered_alike_in_use(tr
         prompt = row.context[-1]["content"].removeprefix("Which letter?\n")
         assert encode_prompt(prompt, task, template) == example.ids[: example.prompt_length]
         assert predict(base, version, prompt) == line["prediction"]
+
+
+def test_the_predictions_of_a_base_in_bfloat16_are_reproduced_in_the_format_that_the_task_names(
+    trial: Trial, base: BaseModel, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    half = dataclasses.replace(base, path=str(shutil.copytree(base.path, tmp_path / "half")))
+    AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16).save_pretrained(half.path)
+    export(trial, half, Path(half.path), judge(trial, half, None, Judging(0.95, 500, 12, 1)), tmp_path / "version")
+    task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "version" / "model", dtype=task["dtype"])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "version" / "tokenizer")
+    for line in (tmp_path / "version" / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
+        given = model.generate(**inputs, do_sample=False, max_new_tokens=task["max_new_tokens"])
+        assert tokenizer.decode(given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
 
 
 def test_a_generous_longest_answer_leaves_half_of_the_room_to_the_prompt(base: BaseModel) -> None:

@@ -43,6 +43,13 @@ def test_without_a_champion_the_candidate_must_beat_the_base_model_strictly(valu
     assert decision.promote is promote and "0.1" in decision.reason
 
 
+@pytest.mark.parametrize("value", [0.31, 0.27, 0.2])
+def test_a_champion_of_other_test_rows_is_called_one(value: float):
+    plain, told = decide(scores(value), scores(0.27)), decide(scores(value), scores(0.27), own_rows=False)
+    assert told.promote is plain.promote
+    assert told.reason == f"{plain.reason}; the champion was chosen by other test rows"
+
+
 def test_a_floor_of_zero_is_a_floor():
     assert not decide(scores(0.0), None, floor=0.0).promote
 

@@ -22,7 +22,9 @@ SWEEP = (
     "sweep.space.lr.low=0.001",
     "sweep.space.lr.high=0.02",
 )
-GRID = "sweep.space={lr: {path: optim.lr, type: grid, values: [0.002, 0.01]}}"
+BOTH = (
+    "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.01}, rank: {path: adapter.rank, type: grid, values: [4, 8]}}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +94,15 @@ def test_plain_transformers_and_peft_reproduce_the_registered_predictions(swept:
         [sys.executable, "-c", code], env={**os.environ, "MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, check=True
     )
     folder = Path(fetched.stdout.splitlines()[-1])
-    base = json.loads((folder / "base.json").read_text())
+    base, task = (json.loads((folder / name).read_text()) for name in ("base.json", "task.json"))
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base["path"]), folder / "adapter").eval()
-    limit = json.loads((folder / "task.json").read_text())["max_new_tokens"]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base["path"], dtype=task["dtype"]), folder / "adapter").eval()
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert rows
     for row in rows:
         inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
         with torch.no_grad():
-            given = model.generate(**inputs, do_sample=False, max_new_tokens=limit)
+            given = model.generate(**inputs, do_sample=False, max_new_tokens=task["max_new_tokens"])
         assert tokenizer.decode(given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
 
 
@@ -147,9 +148,8 @@ def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(comm
     assert all(after[key] == count for key, count in before.items() if key[0] in finished)
 
 
-@pytest.mark.slow
 def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(command: Any, tmp_path: Path) -> None:
-    arguments = (GRID, "train.steps=10", "train.eval_every=5", f"storage={tmp_path}", "fresh=true")
+    arguments = (BOTH, "train.steps=10", "train.eval_every=5", f"storage={tmp_path}", "fresh=true")
     scores = []
     for _ in range(2):
         done = command(*arguments)
@@ -168,3 +168,17 @@ def test_stopped_trials_give_their_resources_back_while_the_sweep_runs(swept: An
     assert set(started) >= {1, 2, 3}
     states = {e["trial"]: e["state"] for e in journal(storage) if e["kind"] == "end"}
     assert "stopped" in states.values()
+
+
+def test_another_confidence_judges_the_winner_again_and_trains_nothing(command: Any, swept: Any, storage: Path) -> None:
+    trained = [e for e in journal(storage) if e["kind"] == "metrics" and e["trial"]]
+    again = command(*SWEEP, f"storage={storage}", "job.confidence=0.5")
+    assert again.code == 0, again.err
+    assert "the winner is judged again" in again.err
+    assert [e for e in journal(storage) if e["kind"] == "metrics" and e["trial"]] == trained
+    assert again.result["model"] == swept.result["model"]
+    narrow, wide = again.result["best"]["metrics"], swept.result["best"]["metrics"]
+    assert narrow["test/exact_match"] == wide["test/exact_match"]
+    assert narrow["test/exact_match_low"] > wide["test/exact_match_low"] or wide["test/exact_match_low"] == 1
+    fewer = command("+sweep=lora", "sweep.num_trials=2", *SWEEP[2:], f"storage={storage}", "job.confidence=0.5")
+    assert "its result, of 3 trials, not the 2 asked for now" in fewer.err

@@ -113,16 +113,16 @@ def test_help_mistakes_and_the_plan_answer_at_once(cache: Path) -> None:
         "help": ("-m", "orchestrator", "--help"),
         "mistake": ("-m", "orchestrator", "optim.lrr=1"),
         "plan": ("-m", "orchestrator", "+sweep=lora", "model=tiny", "dry_run=true"),
+        "default": ("-m", "orchestrator", "+sweep=lora", "dry_run=true"),
     }
-    times = {
-        name: statistics.median(column)
-        for name, column in zip(
-            commands, zip(*[[seconds(cache, *c) for c in commands.values()] for _ in range(5)], strict=True), strict=True
-        )
-    }
+    here = fetch.cache_folder()
+    if fetch.locate(build(compose([], None)).model, here) is None:
+        del commands["default"]  # nothing is fetched for a test; `make setup` has it measured
+    measured = [[seconds(here if name == "default" else cache, *c) for name, c in commands.items()] for _ in range(5)]
+    times = {name: statistics.median(column) for name, column in zip(commands, zip(*measured, strict=True), strict=True)}
     assert times["help"] < 4 * times["hydra"], times
     assert times["mistake"] < 4 * times["hydra"], times
-    assert times["plan"] < 8 * times["hydra"], times
+    assert max(times["plan"], times.get("default", 0)) < 8 * times["hydra"], times
 
 
 def test_a_dry_run_shows_what_carries_loss_and_writes_nothing(cache: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from orchestrator import plan as planning
 from orchestrator.cli import compose
 from orchestrator.halving import Halving, survivors
-from orchestrator.journal import Journal
+from orchestrator.journal import Journal, Record
 from orchestrator.resources import Node, divide
+from orchestrator.search import Search
 from orchestrator.space import Knob, link, point
 from orchestrator.validation import build
 
@@ -34,6 +35,32 @@ def test_a_point_depends_on_seed_and_index_only_and_stays_in_its_ranges() -> Non
     assert all(1e-4 <= p["optim.lr"] <= 1e-2 and p["adapter.alpha"] == 2 * p["adapter.rank"] for p in points)  # type: ignore[operator]
     assert {p["train.batch_size"] for p in points} == {8, 16, 24, 32}
     assert {p["data.sources.titles.weight"] for p in points} == {round(i / 10, 1) for i in range(10)}
+
+
+def test_grid_knobs_walk_all_combinations_and_the_last_one_changes_fastest() -> None:
+    space = {path: Knob(path=path, type="grid", values=values) for path, values in {"a": [1, 2], "b": ["x", "y", "z"]}.items()}
+    expected = [{"a": a, "b": b} for a in (1, 2) for b in "xyz"]
+    assert [point(space, 0, index) for index in range(1, 13)] == expected * 2
+
+
+def test_an_interrupted_optuna_sweep_goes_on_with_its_points_and_proposes_none_of_them_again() -> None:
+    config = build(compose(["+sweep=lora", "sweep.search=optuna", "sweep.num_trials=12"], None))
+    undisturbed, again = Search(config, 12, {}), Search(config, 12, {})
+    known = {}
+    for index in range(1, 9):
+        proposed = undisturbed.next_point(index)
+        assert again.next_point(index) == proposed, "one seed, one sweep"
+        for search in (undisturbed, again):
+            search.ended(index, 0.1 * index)
+        # The last one was under way when the sweep was interrupted.
+        known[index] = Record(index, proposed, {240: {"valid/exact_match": 0.1 * index}}, "finished" if index < 8 else "interrupted")
+    resumed = Search(config, 12, known)
+    assert [resumed.next_point(index) for index in known] == [record.point for record in known.values()]
+    resumed.ended(8, 0.9)
+    scores = [trial.value for trial in resumed._optuna._study.trials]  # type: ignore[union-attr]
+    assert sorted(scores) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9])
+    points = [resumed.next_point(index) for index in range(9, 13)]
+    assert all(one not in [record.point for record in known.values()] for one in points)
 
 
 def test_taking_a_knob_away_leaves_the_other_knobs_values_alone() -> None:

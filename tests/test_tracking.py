@@ -227,13 +227,19 @@ def test_rows_that_serve_two_purposes_carry_both():
     assert merged.tags[0].value == "training, validation"
 
 
+@pytest.mark.parametrize("cut", [250, 6000])
+def test_only_a_long_param_may_be_cut(cut: int):
+    assert tracking.same("x" * 7000, "x" * cut) and tracking.same("24", "24")
+    assert not tracking.same("240", "24") and not tracking.same("x" * 100, "x" * 99)
+
+
 def test_a_wider_resume_keeps_the_params_and_tags_what_changed(store: Store, tmp_path: Path):
-    append(tmp_path, SWEEP, trial(1, **{"train.steps": 160}), end(1, "failed", "boom"))
+    append(tmp_path, SWEEP, trial(1, **{"train.steps": 16}), end(1, "failed", "boom"))
     carry(tmp_path, store)
-    append(tmp_path, SWEEP, trial(1, **{"train.steps": 320, "train.new": True}), metric(1, 5))
+    append(tmp_path, SWEEP, trial(1, **{"train.steps": 160, "train.new": True}), metric(1, 5))
     writer = carry(tmp_path, store)
     found = runs(store)["trial-001"]
-    assert found.data.params == {"train.steps": "160", "train.new": "true"} and found.data.tags["changed.train.steps"] == "320"
+    assert found.data.params == {"train.steps": "16", "train.new": "true"} and found.data.tags["changed.train.steps"] == "160"
     assert (found.info.status, found.data.tags["state"], found.data.tags["failure"]) == ("RUNNING", "running", "")
     assert writer.num_refused == 0
 

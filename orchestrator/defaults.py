@@ -1,0 +1,76 @@
+"""What a configuration leaves open, filled in: names, absolute paths, the folder's own source, and knobs that have nothing to turn.
+
+Leaves finding mistakes to validation.py, which calls these one after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from typing import Any
+
+from jobs.config import Source, with_paths
+from jobs.rows import EXTENSIONS
+from orchestrator.config import Config
+from orchestrator.nested import lookup
+
+
+def with_names(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with the data and the base model called by their folders' names where they have none: results on different data, and models of
+    different bases, must not come under one name.
+    """
+    named = dict(raw)
+    for group, folder, otherwise in (("data", "folder", "files"), ("model", "path", "local")):
+        settings = raw.get(group)
+        if isinstance(settings, dict) and settings.get("name", "") is None:
+            path = settings.get(folder)
+            last = os.path.basename(os.path.abspath(os.path.expanduser(path))) if isinstance(path, str) and path else otherwise
+            named[group] = settings | {"name": re.sub(r"[^\w.+-]+", "-", last).strip("-.+") or otherwise}
+    return named
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """`config` with the data's and the model's paths made absolute: workers run in another folder."""
+
+    def absolute(path: str) -> str:
+        return os.path.abspath(os.path.expanduser(path))
+
+    path = config.model.path
+    model = dataclasses.replace(config.model, path=None if path is None else absolute(path))
+    return dataclasses.replace(config, data=with_paths(config.data, absolute), model=model)
+
+
+def with_folder_source(config: Config) -> Config:
+    """`config` with the training file of data.folder among the sources: its weight is set, searched and recorded like any other's."""
+    data = config.data
+    if data.folder is None or "train" in data.sources or (data.sources and not has_training_file(data.folder)):
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(data, sources={"train": Source(), **data.sources}))
+
+
+def has_training_file(folder: str) -> bool:
+    """Whether a folder holds train.* in a form that is read."""
+    return any(os.path.lexists(os.path.join(folder, f"train{extension}")) for extension in EXTENSIONS)
+
+
+def without_absent(config: Config) -> Config:
+    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist; `skipped` says which and why.
+
+    Full fine-tuning has no adapter, so nothing of one can be searched.
+    """
+    raw = dataclasses.asdict(config)
+    space, full = config.sweep.space, config.adapter.kind == "full"
+    unused = {knob.path for knob in space.values() if knob.optional and full and knob.path.startswith("adapter.")}
+    absent = unused | {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
+    skipped = {
+        name: "adapter.kind=full trains every weight"
+        if knob.path in unused
+        else f"the configuration has no setting {knob.path if knob.path in absent else knob.to}"
+        for name, knob in space.items()
+        if knob.optional and (knob.path in absent or knob.to in absent)
+    }
+    kept = {name: knob for name, knob in space.items() if name not in skipped}
+    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
+    object.__setattr__(config, "skipped", skipped)  # no argument, so that nobody can give it on the command line
+    return config
