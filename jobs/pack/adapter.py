@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import _foreach_add_, _foreach_copy_, _foreach_mul, _foreach_mul_, _foreach_zero_  # pyright: ignore[reportPrivateImportUsage]
 
 LEAST_FAMILY = 32
 """Ranks up to this go together: matrix units take as long for a rank of 4 as for one of 32."""
@@ -106,22 +107,22 @@ class Stack:
     def take(self, row: int, adapter: Adapter) -> None:
         """Lay a slot's weights into a row."""
         if self.filled[row] > adapter.rank:
-            torch._foreach_zero_([matrix[row] for matrix in self.a + self.b])
+            _foreach_zero_([matrix[row] for matrix in self.a + self.b])
         self.filled[row] = adapter.rank
         a, b = self._own(self.a, self.b, row, adapter.rank)
-        torch._foreach_copy_(a, adapter.a(adapter.weights.data, self.joints))
-        torch._foreach_copy_(b, torch._foreach_mul(adapter.b(adapter.weights.data), adapter.scale))
+        _foreach_copy_(a, adapter.a(adapter.weights.data, self.joints))
+        _foreach_copy_(b, _foreach_mul(adapter.b(adapter.weights.data), adapter.scale))
 
     def give(self, row: int, adapter: Adapter, first: bool) -> None:
         """Hand a slot the gradient of a pass, the `first` of a step or one to be added."""
         a, b = self._own(self.gradient_a, self.gradient_b, row, adapter.rank)
         own_a, own_b = adapter.a(adapter.gradient, self.joints), adapter.b(adapter.gradient)
         if first:
-            torch._foreach_copy_(own_a + own_b, a + b)
-            torch._foreach_mul_(own_b, adapter.scale)
+            _foreach_copy_(own_a + own_b, a + b)
+            _foreach_mul_(own_b, adapter.scale)
         else:
-            torch._foreach_add_(own_a, a)
-            torch._foreach_add_(own_b, b, alpha=adapter.scale)
+            _foreach_add_(own_a, a)
+            _foreach_add_(own_b, b, alpha=adapter.scale)
 
     def _own(self, a: list[torch.Tensor], b: list[torch.Tensor], row: int, rank: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The part of a row that a slot of this rank uses: A of each joint (layers, rank, in) and B of each layer."""

@@ -138,7 +138,7 @@ class PackedLoRALinear(torch.nn.Module):
 
 
 class Product(torch.autograd.Function):
-    """x (T, in) -> for each of the layers x W^T + bias, plus each slot's x A^T B on its own rows; gradients of A and B gather in the stacks.
+    """x (T, in) -> for each of the layers x W^T + bias, plus each slot's x A^T B on its own rows; gradients of A and B go to the stacks.
 
     Slots of a group have equally many rows: one batched product serves them. The layers' A are one matrix: thin products read x once.
     """
@@ -170,7 +170,7 @@ class Product(torch.autograd.Function):
 
 
 def add_gradients(layers: Any, block: Any, low: torch.Tensor, rows: torch.Tensor, gradients: Any, back: torch.Tensor | None) -> None:
-    """One group's part of the backward of layers that read the same rows: its gradients, and what its adapters add to the rows' gradient."""
+    """One group's part of the backward of layers that read the same rows: its gradients, and what its adapters add to those of the rows."""
     group, stack, part = block
     joint, inners = layers[0].joint, []
     for layer, whole, own in zip(layers, gradients, low.split(stack.rank, 2), strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+
 class FastNorm(torch.nn.Module):
     """x / rms(x) * weight over the last dimension, the statistics in float32. The weight is frozen."""
 

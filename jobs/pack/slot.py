@@ -1,0 +1,54 @@
+"""One trial's place in a pack: its course, its adapter, its optimizer, and how it is written and taken up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.config import Trial
+from jobs.course import Course
+from jobs.finetune import adamw
+from jobs.model import sort_targets
+from jobs.pack.adapter import Adapter
+
+ORDER = "A, then B"
+"""How a checkpoint's flat weights are laid out; see lora.Adapter."""
+
+
+class Slot:
+    """One trial's place in the pack."""
+
+    def __init__(self, trial: Trial, course: Course, adapter: Adapter, settings: Any) -> None:
+        self.trial, self.course, self.adapter, self.settings = trial, course, adapter, settings
+        self.step = 0
+        self.num_bad = 0
+        """Steps in a row whose loss or gradient was not finite; they change no weight."""
+        adapter.weights.grad = adapter.gradient
+        self.optimizer = adamw([adapter.weights], trial.optim, fused=True)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint: model/ as an ordinary PEFT adapter, and state.pt to go on from."""
+        from safetensors.torch import save_file
+
+        (folder / "model").mkdir(parents=True)
+        save_file(self.adapter.written(), str(folder / "model" / "adapter_model.safetensors"), metadata={"format": "pt"})
+        self.settings.save_pretrained(str(folder / "model"))
+        sort_targets(folder / "model" / "adapter_config.json")
+        state = {"weights": self.adapter.weights.data, "optimizer": self.optimizer.state_dict()}
+        torch.save(state | {"step": self.step, "num_bad": self.num_bad, "order": ORDER}, folder / "state.pt")
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint of a trial with the same layers and rank; ValueError for another one."""
+        state = torch.load(folder / "state.pt", map_location=self.adapter.weights.device, weights_only=True)
+        if state.get("order") != ORDER:
+            raise ValueError(f"the checkpoint {folder} was written by an earlier version; a new sweep.name starts afresh")
+        if state["weights"].shape != self.adapter.weights.shape:
+            raise ValueError(f"the checkpoint {folder} belongs to another rank than {self.trial.adapter.rank}")
+        self.adapter.weights.data.copy_(state["weights"])
+        rate = {"lr": self.trial.optim.lr, "weight_decay": self.trial.optim.weight_decay}
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group.update(rate)  # a trial that was copied from another one goes on with its own settings
+        self.step, self.num_bad = state["step"], state["num_bad"]
