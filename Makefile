@@ -24,8 +24,8 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]' || { \
-	  echo "install failed: pip could not fetch a package named above. With the files at hand: $(RUN) -m pip install --no-index --find-links FOLDER -c constraints.txt -e '.[dev]'"; exit 1; }
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]' || { \
+	  echo "install failed: pip could not fetch a package named above. With the files at hand: $(RUN) -m pip install --no-index --find-links FOLDER -c constraints.txt -e '.[dev,bench]'"; exit 1; }
 	touch $@
 
 check: install
@@ -37,7 +37,6 @@ ui: install
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db
 
 bench: setup
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	mkdir -p outputs/benchmarks
 	$(RUN) -m benchmarks.step --json outputs/benchmarks/step.json
 	$(RUN) -m benchmarks.overhead --json outputs/benchmarks/overhead.json

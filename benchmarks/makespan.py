@@ -20,15 +20,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contenders
+from benchmarks import answer, contenders
 from benchmarks.contenders import Measurement, Work
 from jobs import fetch
 from jobs.data import load_corpus
 from orchestrator import plan as planning
 from orchestrator.cli import ROOT, compose
+from orchestrator.errors import InputError
 from orchestrator.resources import count_cpus, count_gpus
 from orchestrator.validation import build
 
@@ -95,6 +97,10 @@ def look_at_machine(options: argparse.Namespace, work: Work) -> dict[str, Any]:
     wanted = ["transformers.trainer", "peft", "ray.tune"]
     wanted += ["trl", "datasets"] if "trl" in options.contenders else []
     wanted += ["mlflow", "ray.train.torch"] if set(options.contenders) & set(contenders.OWN) else []
+    if missing := [name for name in wanted if find_spec(name.split(".")[0]) is None]:
+        raise InputError(
+            f"not installed: {', '.join(missing)}; pip install --constraint constraints.txt '.[bench]' brings what is compared with"
+        )
     line = [sys.executable, "-c", PROBE, work.base.path, options.dtype, *wanted]
     done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, env=contenders.environment(""))
     found = json.loads(done.stdout.splitlines()[-1])
@@ -230,7 +236,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command continues")
+    sys.exit(answer(lambda: main(sys.argv[1:])))

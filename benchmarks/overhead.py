@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks import answer
 from jobs import fetch
 from jobs.config import Trial
 from jobs.evaluate import Tally
@@ -182,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

@@ -20,6 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import answer
+
 PATIENCE_SECONDS = 60.0
 COLUMNS = {
     "trials": "trials",
@@ -148,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

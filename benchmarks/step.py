@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import answer
 from jobs import fetch
 from jobs.config import BaseModel, Trial
 from jobs.course import Course
@@ -209,4 +210,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))
