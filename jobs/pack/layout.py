@@ -1,4 +1,5 @@
-"""Where the tokens of a pack's step stand: one flat row without padding, a common beginning once per slot, logits only where there is loss.
+"""Where the tokens of a pack's step stand: one flat row with hardly any padding, a common beginning once per slot, logits only where there is
+loss.
 
 Pure bookkeeping: which token of which slot stands where, what it may attend to, and what is predicted from it. The arithmetic is in
 attention.py, lora.py and engine.py.
