@@ -249,3 +249,18 @@ def cut_answer(rest: str, answer: str, template: Template) -> str:
         place, end = min(found)
         return rest[: place + len(end)]
     return (rest[:stop] or rest.rstrip()) + template.end_of_turn
+
+
+PREFIX_MIN = 8
+"""Shorter common beginnings are not worth a forward pass of their own, in tokens."""
+
+
+def shared_prefix(examples: list[Example]) -> int:
+    """How many tokens all prompts begin with alike, leaving each prompt at least one; 0 below PREFIX_MIN or for one example."""
+    if len(examples) < 2:
+        return 0
+    limit = min(example.prompt_length for example in examples) - 1
+    first, last = min(e.ids[:limit] for e in examples), max(e.ids[:limit] for e in examples)
+    # In sorted order everything between the smallest and the largest shares what these two share.
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=True)) if a != b), limit)
+    return length if length >= PREFIX_MIN else 0

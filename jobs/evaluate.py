@@ -11,8 +11,8 @@ import numpy
 import torch
 
 from jobs.config import BaseModel, Trial
-from jobs.data import Example, Template, encode_rows, load_corpus
-from jobs.model import answer_logits, can_share_prefix, pick_device, prefix_cache, restore, shared_prefix
+from jobs.data import Example, Template, encode_rows, load_corpus, shared_prefix
+from jobs.model import answer_logits, can_share_prefix, pick_device, prefix_cache, restore
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import torch
 
 from jobs.config import BaseModel, Optim, Trial
 from jobs.course import Course
-from jobs.data import Example, Template, load_corpus
+from jobs.data import Example, Template, load_corpus, shared_prefix
 from jobs.evaluate import Tally, answer_only, out_of_memory, portions, tally
-from jobs.model import answer_logits, attach, can_share_prefix, load, pick_device, pick_dtype, precision, restore, save, shared_prefix
+from jobs.model import answer_logits, attach, can_share_prefix, load, pick_device, pick_dtype, precision, restore, save
 
 
 @dataclass

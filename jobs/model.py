@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from jobs.config import Adapter, BaseModel
-from jobs.data import Example
+from jobs.data import Example, shared_prefix
 
 
 def pick_device() -> torch.device:
@@ -105,21 +105,6 @@ def precision(dtype: torch.dtype, device: torch.device, full: bool) -> Iterator[
             yield
     else:
         yield
-
-
-PREFIX_MIN = 8
-"""Shorter common beginnings are not worth a forward pass of their own, in tokens."""
-
-
-def shared_prefix(examples: list[Example]) -> int:
-    """How many tokens all prompts begin with alike, leaving each prompt at least one; 0 below PREFIX_MIN or for one example."""
-    if len(examples) < 2:
-        return 0
-    limit = min(example.prompt_length for example in examples) - 1
-    first, last = min(e.ids[:limit] for e in examples), max(e.ids[:limit] for e in examples)
-    # In sorted order everything between the smallest and the largest shares what these two share.
-    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=True)) if a != b), limit)
-    return length if length >= PREFIX_MIN else 0
 
 
 def answer_logits(model: Any, examples: list[Example], keep: int, pad_id: int, prefix: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

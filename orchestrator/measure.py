@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from jobs.data import Corpus, Example, Row, Template, encode_rows, render_answers
+from jobs.data import Corpus, Example, Row, Template, encode_rows, render_answers, shared_prefix
 from orchestrator.config import Config
 from orchestrator.errors import InputError
 
@@ -36,7 +36,7 @@ class Measured:
     sources: dict[str, Share]
     example: Example | None = None
     mean_tokens: float = 0.0
-    """Mean length of an example, from a sample."""
+    """Mean number of tokens that an example costs, from a sample: what the prompts of a batch begin with alike is computed once."""
     notes: tuple[str, ...] = ()
 
 
@@ -57,7 +57,14 @@ def measure(config: Config, corpus: Corpus, template: Template | None) -> Measur
     shares = {name: dataclasses.replace(share, answer_tokens=counts[name][0], exact=counts[name][1]) for name, share in shares.items()}
     every = [example for few in samples.values() for example in few]
     notes = (*cut_notes(config, samples), *length_notes(every, template), *lost_notes(samples, template))
-    return Measured(shares, every[0], sum(len(e.ids) for e in every) / len(every), notes)
+    cost = sum(cost_tokens(config, few) for few in samples.values()) / len(every)
+    return Measured(shares, every[0], cost, notes)
+
+
+def cost_tokens(config: Config, examples: list[Example]) -> float:
+    """Tokens that these examples of one source cost together."""
+    prefix = 0 if config.train.on == "all" else shared_prefix(examples)
+    return sum(len(example.ids) - prefix * (1 - 1 / config.train.batch_size) for example in examples)
 
 
 def sample(config: Config, rows: list[Row], template: Template, where: str) -> list[Example]:

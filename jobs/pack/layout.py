@@ -1,5 +1,4 @@
-"""Where the tokens of a pack's step stand: one flat row with hardly any padding, a common beginning once per slot, logits only where there is
-loss.
+"""Where the tokens of a pack's step stand: one flat row, a common beginning once per slot, logits only where there is loss.
 
 Pure bookkeeping: which token of which slot stands where, what it may attend to, and what is predicted from it. The arithmetic is in
 attention.py, lora.py and engine.py.
@@ -14,8 +13,7 @@ from typing import Any
 
 import torch
 
-from jobs.data import Example
-from jobs.model import PREFIX_MIN, shared_prefix
+from jobs.data import PREFIX_MIN, Example, shared_prefix
 
 
 @dataclass(frozen=True)
