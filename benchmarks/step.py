@@ -116,7 +116,7 @@ def ideal_seconds(pack: Pack, numbers: list[int]) -> float:
     total = 0.0
     for group in divide(parts, pack.budget):
         layout = build_layout(group, pack.device)
-        rows = layout.ids.shape[1]
+        rows = layout.ids.shape[1] - layout.num_padded
         total += sum(count * product_seconds(rows, *shape, pack.dtype, pack.device) for shape, count in kinds.items())
         total += product_seconds(len(layout.targets), head.shape[1], head.shape[0], pack.dtype, pack.device)
     return total

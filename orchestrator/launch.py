@@ -43,6 +43,8 @@ COMMON = {
 LOCAL = {
     # A Ray that only this command uses, on the loopback address, needs no token; a new one would be left in the user's home.
     "RAY_AUTH_MODE": "disabled",
+    # A process that waits for a cloud to announce that it takes this machine away.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Seconds for its daemons to come up: a machine that already trains something takes longer than the usual 60.
     "RAY_raylet_start_wait_time_s": "180",
     # What cannot be placed within this is retried five times before the trial fails.

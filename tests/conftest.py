@@ -15,6 +15,9 @@ import pytest
 from jobs import fetch
 from jobs.config import BaseModel, Model
 
+# The tests' tensors are tiny: a second thread only waits for the first, and on a busy machine for its core too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 CODES = {"alpha": "A", "beta": "B", "gamma": "C"}
 

@@ -71,9 +71,31 @@ def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseMo
 def test_every_slot_ends_as_plain_peft_and_torch_end_it(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
     model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
     pack = open_pack(model, varied(rows))
+    assert pack.tail.handles
     losses = run(pack, 20)
     for number in pack.slots:
         assert_ends_alike(pack, number, losses[number], model)
+
+
+def test_a_block_whose_other_tokens_are_read_later_computes_them_all(base: BaseModel, rows: Path) -> None:
+    trial = make(rows)
+    pack = Pack(base, trial)
+    assert pack.tail.block is pack.model.model.layers[-1].mlp
+    pack.tail.block = pack.model.model.layers[0].mlp
+    assert why_not(pack, trial) is None
+    assert not pack.tail.handles
+    pack.join(1, trial)
+    assert_ends_alike(pack, 1, run(pack, 20)[1], base)
+
+
+def test_the_last_block_computes_supervised_tokens_only(base: BaseModel, rows: Path) -> None:
+    pack = open_pack(base, varied(rows))
+    widths: list[int] = []
+    pack.tail.block.down_proj.register_forward_pre_hook(lambda module, inputs: widths.append(inputs[0].shape[1]))
+    batches = {number: slot.course.batch(0) for number, slot in pack.slots.items()}
+    pack.gradients(batches)
+    counts = [sum(len(example.ids) - example.prompt_length for example in batch) for batch in batches.values()]
+    assert len(widths) == 1 and sum(counts) <= widths[0] <= len(counts) * max(counts)
 
 
 @pytest.mark.parametrize("kind", ["tiny", "Gemma3Text"])

@@ -32,16 +32,26 @@ def why_not(pack: Pack, trial: Trial) -> str | None:
     few = by_length[:2] + by_length[2:][-2:]
     slots = {-1: probe(pack, 1), -2: probe(pack, 2)}
     pack.active.adapters |= slots
+    plain: dict[int, Outcome] = {}
     try:
-        plain = {number: run_plain(pack, number, few) for number in slots}
-        pack.specialise()
-        packed = run_packed(pack, few, list(slots))
-    except REFUSALS as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        problem = attempt(pack, few, list(slots), plain)
+        if problem is not None and pack.tail.detach():
+            problem = attempt(pack, few, list(slots), plain)
+        return problem
     finally:
         for number in slots:
             pack.active.leave(number)
-    return difference(plain, packed, pack.dtype)
+
+
+def attempt(pack: Pack, few: list[Example], numbers: list[int], plain: dict[int, Outcome]) -> str | None:
+    """What packed and plain do not agree on; `plain` is filled at first, before the model is specialised."""
+    try:
+        if not plain:
+            plain |= {number: run_plain(pack, number, few) for number in numbers}
+            pack.specialise()
+        return difference(plain, run_packed(pack, few, numbers), pack.dtype)
+    except REFUSALS as error:
+        return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def probe(pack: Pack, seed: int) -> Adapter:

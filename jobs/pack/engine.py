@@ -28,6 +28,7 @@ from jobs.pack.layout import Layout, Portion, build, divide, portion
 from jobs.pack.lora import Active, inject
 from jobs.pack.norm import replace_norms
 from jobs.pack.slot import Slot
+from jobs.pack.tail import Tail
 
 PASS_TOKENS_ON_CPU = 3072
 """Eight slots of short examples in one pass. Smaller passes cost more calls where matrix units are quick, larger ones gain nothing."""
@@ -64,6 +65,7 @@ class Pack:
             self.shapes = inject(self.model, self.names, self.active)
         except ValueError as error:
             raise NotPackable(str(error)) from error
+        self.tail = Tail(self.model, self.active)
         register()
         head.register_forward_pre_hook(self._supervised_only)
 
@@ -109,11 +111,12 @@ class Pack:
         """One forward pass: its layout, and logits (S, V) at the supervised tokens. The slots must have been arranged."""
         self.layout = layout = build(parts, self.device, lambda number: self.active.adapters[number].family)
         self.active.groups = layout.groups
+        self.tail.begin(layout)
         try:
             inputs = {"input_ids": layout.ids, "position_ids": layout.positions, "use_cache": False, "pack": layout}
-            return layout, self.model(**inputs).logits[0]
+            return layout, self.model(**inputs).logits.squeeze(0)  # whose gradient, unlike that of [0], is no copy
         finally:
-            self.layout, self.active.groups, self.active.ready = None, [], {}
+            self.layout, self.active.groups, self.active.ready, self.tail.row = None, [], {}, None
 
     def step(self, numbers: list[int]) -> dict[int, dict[str, float]]:
         """One optimizer step of each of these slots; returns their metrics.
@@ -263,3 +266,4 @@ class Pack:
         self.model.set_attn_implementation(NAME)
         replace_norms(self.model)
         self.active.join_layers()
+        self.tail.attach()

@@ -208,7 +208,7 @@ def halves(rows: list[range]) -> list[list[range]]:
     return [by_length[:middle], by_length[middle:]]
 
 
-MOST_PADDING = 1 / 16
+MOST_PADDING = 1 / 32
 """Slots whose numbers of tokens differ by less than this share are filled up to the same: batched products want equal parts."""
 
 
