@@ -248,7 +248,7 @@ def test_a_kubeconfig_that_breaks_on_the_way_is_told_as_that(serve: Serve, tmp_p
 
     def broken(request: str) -> Fault | None:
         if "watch=1" in request:
-            api.kubeconfig(tmp_path).write_text("{")
+            (tmp_path / "kubeconfig").write_text("{")
         return fault(request)
 
     api.fault = broken  # type: ignore[method-assign]
