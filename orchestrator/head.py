@@ -64,7 +64,7 @@ class Head:
             raise InputError(f"{self.where}: the cluster {have}; set RAY_AUTH_TOKEN, or cluster.token_file=FILE")
         try:
             return str(answer.json()["ray_version"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f"{self.where}: something answers ({answer.status_code}), but it is no Ray cluster; is it port 8265?"
             ) from None
@@ -83,6 +83,8 @@ class Head:
             return what(*arguments, **named)
         except AuthenticationError as error:
             raise InputError(f"{self.where}: the cluster refuses this token now; set RAY_AUTH_TOKEN, or cluster.token_file=FILE") from error
+        except (TypeError, ValueError, RecursionError) as error:  # also of requests: an answer that is no JSON
+            raise RuntimeError("it answers something else than Ray's Jobs API does; is there a proxy in between?") from error
         except requests.exceptions.RequestException as error:
             raise ConnectionError(unreachable(error)) from error
 
