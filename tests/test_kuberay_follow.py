@@ -103,6 +103,26 @@ def test_under_kueue_a_suspended_job_waits_in_its_queue_and_goes_on(
     assert err.index("queued") < err.index("finished RayJob")
 
 
+def condition(kind: str, status: str, message: str, reason: str = "", when: str = "2026-11-23T17:40:00Z") -> dict[str, str]:
+    """One condition of a Workload of Kueue."""
+    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": when}
+
+
+def test_each_preemption_by_kueue_and_each_admission_after_it_is_told() -> None:
+    story = Story("train", Cluster(namespace="s", queue="team"))
+    full = condition("QuotaReserved", "False", "insufficient unused quota for cpu,\n 4 more needed", "Pending")
+    admitted = [condition("Admitted", "True", "The workload is admitted")]
+    evicted = [condition("Evicted", "True", "Preempted to accommodate a workload (UID: x) of higher priority", "Preempted")]
+    again = [condition("Admitted", "True", "The workload is admitted", when="2026-11-23T18:00:00Z"), condition("Evicted", "False", "Previously: Preempted")]  # fmt: skip
+    told = [
+        story.workload({"status": {"conditions": now}}) for now in ([full], admitted, admitted, evicted, [full, *evicted], again, again)
+    ]
+    assert told[0] == ["waiting  queue team: insufficient unused quota for cpu, 4 more needed"]
+    assert told[1] == ["admitted by Kueue: The workload is admitted"] and told[2] == []
+    assert told[3] == ["evicted  by Kueue: Preempted: Preempted to accommodate a workload (UID: x) of higher priority"] and told[4] == []
+    assert told[5] == ["admitted by Kueue: The workload is admitted"] and told[6] == []
+
+
 def test_a_queue_that_is_full_for_too_long_ends_the_wait_and_leaves_the_job(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     serve("07", until=lambda entry: entry["t"] > 1)
     assert submit.run(settings("cluster.queue=team", "cluster.wait_seconds=1"), ARGUMENTS, None) == 1
