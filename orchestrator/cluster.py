@@ -96,9 +96,8 @@ class Cluster:
     def __post_init__(self) -> None:
         least = {"workers": 0, "worker_cpus": 1, "worker_gpus": 0, "spot_workers": 0, "head_cpus": 1, "retries": 0}
         least |= {"active_deadline_seconds": 60, "ttl_seconds": 0, "wait_seconds": 1, "max_workers": 0}
-        most = dict.fromkeys(("workers", "max_workers", "spot_workers"), MOST_PODS) | dict.fromkeys(
-            ("worker_cpus", "worker_gpus", "head_cpus"), MOST_CORES
-        )
+        most: dict[str, int] = {"workers": MOST_PODS, "max_workers": MOST_PODS, "spot_workers": MOST_PODS}
+        most |= {"worker_cpus": MOST_CORES, "worker_gpus": MOST_CORES, "head_cpus": MOST_CORES}
         labels = {"namespace": NAMESPACE, "ray_cluster": LABEL}
         labels |= dict.fromkeys(("claim", "queue", "priority", "service_account", "token_secret"), SUBDOMAIN)
         amounts = ("worker_memory", "head_memory", "shm_memory")

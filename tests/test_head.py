@@ -17,6 +17,7 @@ from orchestrator.cluster import Cluster
 from orchestrator.errors import OrchestratorError
 from orchestrator.head import Head
 from orchestrator.relay import MARK
+from orchestrator.submission import Submission
 
 THERE = json.dumps({"version": "4", "ray_version": version("ray"), "ray_commit": "x"})
 JOB = {"type": "SUBMISSION", "submission_id": "s", "status": "RUNNING", "entrypoint": "x", "start_time": 1, "metadata": {"orchestrator": "1"}}  # fmt: skip
@@ -28,6 +29,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.routes: dict[str, list[tuple[int, str]]] = {"/api/version": [(200, THERE)]}
+        self.posts = 0
         stub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -39,6 +41,12 @@ class Stub:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
+
+            def do_POST(self) -> None:
+                """Given a job: no answer, ever."""
+                self.rfile.read(int(self.headers["Content-Length"]))
+                stub.posts += 1
+                self.close_connection = True
 
             def log_message(self, *arguments: Any) -> None:
                 return
@@ -77,6 +85,16 @@ JOBS = {
     (502, "<html>bad gateway"): "Request failed with status code 502",
     (401, "no"): "refuses this token now",
 }
+
+
+def test_when_no_answer_comes_to_a_submission_nobody_knows(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(attached.time, "sleep", pauses.append)
+    head = stub.head()
+    with pytest.raises(OrchestratorError, match="may have been accepted or not: the same command again finds it or sends it") as caught:
+        attached.post(head, "run-1", "true", {}, Submission("run", [], ""))
+    assert caught.value.exit_code == 1, "the job may run"
+    assert (stub.posts, pauses) == (4, [1, 2, 4])
 
 
 @pytest.mark.parametrize("answer", JOBS)
