@@ -73,6 +73,15 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(serve: Serve) -> No
     assert len(api.requests) == 1
 
 
+def test_a_change_that_met_another_one_is_sent_again(serve: Serve) -> None:
+    api = serve(None)
+    api.put("ADDED", "rayjobs", {"metadata": {"name": "x", "uid": "1"}, "spec": {}})
+    conflict = json.dumps({"kind": "Status", "reason": "Conflict", "message": "the object has been modified"})
+    api.faults = [Fault("PATCH", "other", (409, conflict), 2)]
+    assert client().patch(RAYJOBS, "x", {"spec": {"suspend": True}})["spec"] == {"suspend": True}
+    assert len(api.requests) == 3
+
+
 def test_a_server_that_asks_for_a_pause_gets_it(serve: Serve) -> None:
     api = serve(None)
     api.faults = [Fault("GET", "answer", "too-many-requests-get")]

@@ -35,7 +35,8 @@ class Refusal(Problem):
     def __init__(self, status: int, reason: str, text: str, message: str, wait_seconds: float) -> None:
         super().__init__(message)
         self.status, self.reason, self.text, self.wait_seconds = status, reason, text, wait_seconds
-        self.passes = status in AGAIN and TOO_LARGE not in text
+        # Conflict: another change of the object was faster. An object that is there already is another reason of the same status.
+        self.passes = (status in AGAIN and TOO_LARGE not in text) or reason == "Conflict"
         self.exit_code = 1 if self.passes else 2
 
 
