@@ -215,7 +215,7 @@ FAULTS = {
     "the log breaks": [Fault("/log", "cut", 7, 1), Fault("/log", "cut", 4, 2), Fault("/log", "drop", None, 1)],
     "the version is too old": [Fault(r"GET .*(rayjobs|events|pods)\?.*watch=1", "answer", "watch-too-old-resourceVersion", 6)],
     "lists are too old": [Fault(r"GET .*rayjobs\?.*metadata.name.*limit=500", "answer", "list-exact-resourceVersion-too-old", 1)],
-    "too many requests": [Fault("GET .*(watch=1|metadata.name)", "answer", "too-many-requests-get", 4)],
+    "too many requests": [Fault("GET .*(watch=1|metadata.name)", "answer", "too-many-requests-get", 2)],
     "connections drop before an answer": [Fault("GET .*(watch=1|metadata.name)", "drop", None, 6)],
     "the server has an internal error": [Fault("GET .*watch=1", "answer", "create-webhook-down", 3)],
     "answers are slow": [Fault("", "slow", 0.3, 8)],
@@ -235,13 +235,16 @@ def test_a_connection_that_fails_is_no_failure_of_the_job(faults: list[Fault], s
     assert [fault.times < before for fault, before in zip(faults, times, strict=True)] == [True] * len(faults)
 
 
-def test_a_server_that_stays_away_ends_the_following_and_not_the_job(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_stays_away_ends_the_following_and_not_the_job(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = serve("01", speed=5.0)
+    monkeypatch.setattr(submit, "PACE", dataclasses.replace(QUICK, lost_seconds=1.0))
     api.faults = [Fault("(watch=1|limit=500.*metadata.name)", "drop", None, 10**6)]
     assert submit.run(settings(), ARGUMENTS, None) == 1
     err = capsys.readouterr().err
     assert "connection lost" in err
-    assert re.search(r"lost: the API server http://\S+ broke off the connection; .*no answer for 3 s", err)
+    assert re.search(r"lost: the API server http://\S+ broke off the connection; .*no answer for 1 s", err)
     assert "the job goes on; come back with: python -m orchestrator.runs watch lora-" in err
 
 

@@ -38,7 +38,7 @@ def told(capfd: pytest.CaptureFixture[str]) -> str:
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
     out, err = capfd.readouterr()
-    assert out == "" and all(line.endswith("trying again for up to 3 s") for line in err.splitlines())
+    assert out == "" and all(line.endswith("trying again for up to 2 s") for line in err.splitlines())
     return str(caught.value)
 
 
