@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,29 @@ def test_each_recorded_ending_is_told_apart(scenario: str, serve: Serve, capsys:
         place = max(place, found)
     for words in untold:
         assert words not in err
+
+
+def is_deletion(entry: dict[str, Any]) -> bool:
+    """Whether a recorded change is the end of the RayJob itself."""
+    return entry["kind"] == "rayjobs" and "deletionTimestamp" in entry["object"]["metadata"]
+
+
+@pytest.mark.parametrize(("scenario", "why"), [("05", "not found"), ("09", "violates PodSecurity"), ("12", "Insufficient nvidia.com/gpu")])
+def test_who_comes_back_after_a_job_found_no_place_is_still_told_why(
+    scenario: str, why: str, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = serve(scenario, speed=400.0, waits_seconds=0, until=is_deletion)  # its pods stay for a while
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
+    deadline = time.monotonic() + 10
+    while (status := api.job(name).get("status", {})).get("jobDeploymentStatus") != "Failed":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert status["reason"] == "PreRunningDeadlineExceeded"
+    assert submit.watch(settings().cluster, name) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unplaced: ")]
+    assert why in line
+    assert why in submit.show(settings().cluster, name)["waits_for"]
 
 
 def test_there_is_a_scenario_for_every_recording() -> None:
