@@ -272,6 +272,13 @@ def test_a_server_that_stays_away_ends_the_following_and_not_the_job(
     assert "the job goes on; come back with: python -m orchestrator.runs watch lora-" in err
 
 
+def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(serve: Serve) -> None:
+    api = serve("01", speed=40.0, waits_seconds=0, until=is_deletion)
+    api.faults = [Fault("watch=1", "answer", "watch-too-old-resourceVersion", 10**6)]
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert sum("watch=1" in request and "rayjobs" in request for request in api.requests) < 12
+
+
 def test_rights_that_are_lost_on_the_way_are_told_as_that(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     api = serve("01", speed=5.0)
     api.faults = [Fault("rayjobs.*watch=1", "answer", "bad-token", 9)]
