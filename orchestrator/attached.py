@@ -6,6 +6,7 @@ The talk with the head is head.py's, what travels ship.py's, what the cluster mu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import tempfile
 import time
@@ -22,7 +23,9 @@ from orchestrator.journal import storage_folder
 from orchestrator.relay import EXPECTED, SUBMISSION, TYPED, Relay
 from orchestrator.submission import Submission, job_name, say
 
-LONGEST_PAUSE_SECONDS = 30.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+ASK_SECONDS = 5.0
+"""Between two questions about a job whose log does not come as a stream."""
 LOST_SECONDS = 600.0
 """How long the head may be silent before this command stops waiting for it."""
 SILENT_SECONDS, MOST_SILENCES = 30.0, 10
@@ -120,33 +123,37 @@ def follow(head: Head, name: str) -> int:
 
 
 async def _follow(head: Head, name: str) -> int:
-    relay, pause, heard, lost = Relay(), 1.0, time.monotonic(), False
+    relay, pause, heard, lost = Relay(), FIRST_PAUSE_SECONDS, time.monotonic(), False
     while True:
         try:
             relay.restart()
             async for text in log_of(head, name):
-                if lost:
-                    say("back    the connection is there again")
                 relay.feed(text)
-                pause, heard, lost = 1.0, time.monotonic(), False
+                pause, heard, lost = FIRST_PAUSE_SECONDS, time.monotonic(), back(lost)
             job = head.call(head.client.get_job_info, name)
-            heard = time.monotonic()
-            if job.status.is_terminal():
-                relay.close()
-                return ending(job)
         except Exception as error:  # whatever broke here, the job does not hang on this connection
-            gone = gone_reason(head, name)
-            if gone:
-                raise OrchestratorError(gone) from error
-            if time.monotonic() - heard > LOST_SECONDS:
+            job = without_stream(head, name, relay, error)
+            if job is None and time.monotonic() - heard > LOST_SECONDS:
                 raise OrchestratorError(
                     f"job {name}: {head.address} has not answered for {LOST_SECONDS:.0f} s; it may go on\n{come_back(head, name)}"
                 ) from error
-            if not lost:
+            if job is None and not lost:
                 say(f"lost    the connection to {head.address} ({unreachable(error)}); the job is not touched by that, trying again")
-            lost = True
+                lost = True
+        if job is not None:
+            heard, lost = time.monotonic(), back(lost)
+            if job.status.is_terminal():
+                relay.close()
+                return ending(job)
         await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS if job is None else ASK_SECONDS)
+
+
+def back(lost: bool) -> bool:
+    """Say that a lost connection is there again; it is lost no more."""
+    if lost:
+        say("back    the connection is there again")
+    return False
 
 
 async def log_of(head: Head, name: str) -> AsyncIterator[str]:
@@ -172,17 +179,26 @@ async def log_of(head: Head, name: str) -> AsyncIterator[str]:
         piece.cancel()
 
 
-def gone_reason(head: Head, name: str) -> str | None:
-    """Why a job cannot be followed any more although the head answers: it does not know it, or not us."""
+def without_stream(head: Head, name: str, relay: Relay, error: Exception) -> Any:
+    """The job, its log handed on so far, where only the stream of its log is broken, or held up as by a proxy that takes no WebSocket.
+
+    None where the head does not answer. Raises OrchestratorError where it answers and does not know the job any more, or not us.
+    """
     try:
-        head.call(head.client.get_job_info, name)
+        job = head.call(head.client.get_job_info, name)
+        with contextlib.suppress(OSError, RuntimeError):
+            whole = head.call(head.client.get_job_logs, name)
+            relay.restart()
+            relay.feed(whole)
+        return job
     except InputError as refused:
-        return f"job {name} may go on, but {refused}\n{come_back(head, name)}"
+        raise OrchestratorError(f"job {name} may go on, but {refused}\n{come_back(head, name)}") from error
     except RuntimeError as refused:
         if "404" in str(refused) or "does not exist" in str(refused):
-            return f"job {name} is gone: {head.address} does not know it any more; was the cluster restarted? The same command continues"
+            gone = f"job {name} is gone: {head.address} does not know it any more; was the cluster restarted? The same command continues"
+            raise OrchestratorError(gone) from error
     except Exception:  # noqa: BLE001  # no answer says nothing about the job
-        return None
+        pass
     return None
 
 

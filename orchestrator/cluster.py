@@ -13,9 +13,12 @@ LABEL = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 NAMESPACE = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 """Names that may begin with a digit, and those that may hold dots (RFC 1123)."""
-QUANTITY = r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|K|M|G|T)?"
+QUANTITY = r"\d{1,15}(\.\d+)?(Ki|Mi|Gi|Ti|K|M|G|T)?"
 """An amount of memory as Kubernetes writes it."""
 DAY_SECONDS = 86400
+MOST_PODS = 10_000
+"""The largest cluster that is planned for; Kubernetes itself is tested up to 5,000 nodes."""
+MOST_CORES = 4096
 
 
 KINDS = {
@@ -92,7 +95,9 @@ class Cluster:
 
     def __post_init__(self) -> None:
         least = {"workers": 0, "worker_cpus": 1, "worker_gpus": 0, "spot_workers": 0, "head_cpus": 1, "retries": 0}
-        least |= {"active_deadline_seconds": 60, "ttl_seconds": 0, "wait_seconds": 1}
+        least |= {"active_deadline_seconds": 60, "ttl_seconds": 0, "wait_seconds": 1, "max_workers": 0}
+        most: dict[str, int] = {"workers": MOST_PODS, "max_workers": MOST_PODS, "spot_workers": MOST_PODS}
+        most |= {"worker_cpus": MOST_CORES, "worker_gpus": MOST_CORES, "head_cpus": MOST_CORES}
         labels = {"namespace": NAMESPACE, "ray_cluster": LABEL}
         labels |= dict.fromkeys(("claim", "queue", "priority", "service_account", "token_secret"), SUBDOMAIN)
         amounts = ("worker_memory", "head_memory", "shm_memory")
@@ -100,8 +105,10 @@ class Cluster:
             (self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus must be at least 1, got {self.num_cpus}"),
             (self.num_gpus is None or self.num_gpus >= 0, f"cluster.num_gpus must be at least 0, got {self.num_gpus}"),
             *(
-                (low <= getattr(self, name) < 2**31, f"cluster.{name} must be at least {low} and below 2**31, got {getattr(self, name)}")
+                (low <= value <= high, f"cluster.{name} must be at least {low} and at most {high:,}, got {value}")
                 for name, low in least.items()
+                for value, high in [(getattr(self, name), most.get(name, 2**31 - 1))]
+                if value is not None
             ),
             *(
                 (re.fullmatch(form, value) is not None, f"cluster.{name} must be a name of Kubernetes, such as my-{name}, got {value!r}")

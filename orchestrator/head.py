@@ -57,14 +57,17 @@ class Head:
             raise NoAnswer(f"{self.where}: no answer within {ANSWER_SECONDS:g} s; check the address and the way to it") from None
         except requests.exceptions.RequestException as error:
             raise NoAnswer(f"{self.where}: {unreachable(error)}; check that the head runs and that its dashboard listens there") from None
+        except UnicodeEncodeError:
+            raise InputError(f"{self.where}: the token holds characters that cannot be sent; look at RAY_AUTH_TOKEN or its file") from None
         except Exception as error:
-            raise InputError(f"{self.where}: the token cannot be read: {str(error).splitlines()[0]}") from error
+            why = str(error).split(". ")[0]  # Ray goes on with how a cluster is given one
+            raise InputError(f"{self.where}: the token cannot be read: {why}; set RAY_AUTH_TOKEN, or cluster.token_file=FILE") from error
         if answer.status_code in (401, 403):
             have = "refuses this token" if headers else "asks for a token"
             raise InputError(f"{self.where}: the cluster {have}; set RAY_AUTH_TOKEN, or cluster.token_file=FILE")
         try:
             return str(answer.json()["ray_version"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f"{self.where}: something answers ({answer.status_code}), but it is no Ray cluster; is it port 8265?"
             ) from None
@@ -83,6 +86,8 @@ class Head:
             return what(*arguments, **named)
         except AuthenticationError as error:
             raise InputError(f"{self.where}: the cluster refuses this token now; set RAY_AUTH_TOKEN, or cluster.token_file=FILE") from error
+        except (TypeError, ValueError, RecursionError) as error:  # also of requests: an answer that is no JSON
+            raise RuntimeError("it answers something else than Ray's Jobs API does; is there a proxy in between?") from error
         except requests.exceptions.RequestException as error:
             raise ConnectionError(unreachable(error)) from error
 

@@ -7,11 +7,13 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from typing import Any, Protocol
 
 from orchestrator import report
+from orchestrator.address import mask
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 
@@ -60,7 +62,7 @@ def main(arguments: list[str]) -> int:
             print(json.dumps({"name": asked.name, "done": said}) if asked.json else said)
         sys.stdout.flush()
     except OrchestratorError as error:
-        report.error(str(error))
+        report.error(as_flags(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -68,6 +70,16 @@ def main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
         return 1
     return 0
+
+
+def as_flags(text: str) -> str:
+    """A message that names settings, with the flags that this program has for them."""
+    return re.sub(r"\bcluster\.(address|token_file|context|namespace)(=?)", lambda found: flag(found[1]) + " " * bool(found[2]), text)
+
+
+def flag(name: str) -> str:
+    """The flag for a setting."""
+    return f"--{name.replace('_', '-')}"
 
 
 def watch_as_json(place: Place, name: str) -> int:
@@ -96,7 +108,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     asked = parser.parse_intermixed_args(arguments)
     empty = [flag for flag in ("storage", "address", "namespace", "token_file", "context") if getattr(asked, flag) == ""]
     if empty:
-        parser.error(f"--{empty[0].replace('_', '-')} is empty")
+        parser.error(f"{flag(empty[0])} is empty")
     if asked.token_file is not None and asked.address is None:
         parser.error("--token-file is for a running Ray cluster: give its --address too")
     if asked.context is not None and asked.namespace is None:
@@ -110,8 +122,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def place_of(asked: argparse.Namespace) -> Place:
     """Where to look. Raises InputError when it does not answer."""
-    if asked.address and not asked.address.startswith(("http://", "https://")):
-        raise InputError(f"--address {asked.address}: write it as http://HEAD:8265")
+    if asked.address and not re.fullmatch(r"https?://[^/\s@]+/?[^@]*", asked.address):
+        raise InputError(f"--address {mask(asked.address)}: write it as http://HEAD:8265; the token is given apart: --token-file FILE")
     try:
         return find_place(asked)
     except ValueError as error:

@@ -35,7 +35,7 @@ def problems(config: Config) -> list[tuple[str, str]]:
         from orchestrator.kuberay import check
 
         return found + [(path, text) for path, text in check.problems(config) if path not in dict(found)]
-    if config.tracking.uri is None or config.tracking.uri.startswith("sqlite:"):
+    if is_files(config.tracking.uri):
         given = "null, which is SQLite in the storage" if config.tracking.uri is None else config.tracking.uri
         found.append(
             ("tracking.uri", f"on a cluster it must be a server that all can reach, http://HOST:5000 or postgresql://..., got {given}")
@@ -46,6 +46,11 @@ def problems(config: Config) -> list[tuple[str, str]]:
             got = f", got {address.mask(head)!r}" if head else ""
             found.append(("cluster.address", f"must be http://HEAD:8265, or auto inside the cluster{got}; the token is given apart"))
     return found
+
+
+def is_files(uri: str | None) -> bool:
+    """Whether a tracking store is files of one machine, or a word that means such."""
+    return uri is None or uri.lower().startswith(("sqlite:", "file:")) or ":" not in uri
 
 
 def storage_problems(config: Config) -> list[tuple[str, str]]:

@@ -81,20 +81,30 @@ def pack(archive: Path, data: dict[str, Path], root: Path = ROOT) -> dict[str, s
         if travels(path, root):
             moved[setting] = str(path.relative_to(root))
             continue
-        place = moved[setting] = f"shipped/{hashlib.sha256(str(path).encode()).hexdigest()[:8]}/{path.name}"
+        place = moved[setting] = f"shipped/{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}/{path.name}"
         members |= {os.path.join(place, os.path.relpath(file, path)) if path.is_dir() else place: file for file in files_of(path)}
     with archive.open("wb") as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as made:
         for name, file in sorted(members.items()):
-            entry = zipfile.ZipInfo(name)  # its date is 1980, always
-            entry.external_attr, entry.compress_type, entry.file_size = 0o644 << 16, zipfile.ZIP_DEFLATED, file.stat().st_size
-            with file.open("rb") as content, made.open(entry, "w") as packed:
-                while piece := content.read(2**20):
-                    packed.write(piece)
-                    if whole.tell() > LIMIT_BYTES:  # not after all of it: it may be a disk full
-                        raise too_large(members)
+            try:
+                add(made, name, file)
+            except UnicodeEncodeError as error:
+                raise InputError(f"{str(file)!r} cannot be sent: its name is no UTF-8; rename it") from error
+            except OSError as error:
+                raise InputError(f"{file} cannot be sent: {error.strerror or error}") from error
+            if whole.tell() > LIMIT_BYTES:
+                raise too_large(members)
     if archive.stat().st_size > LIMIT_BYTES:
         raise too_large(members)
     return moved
+
+
+def add(made: zipfile.ZipFile, name: str, file: Path) -> None:
+    """Put a file under its name into an archive, no more of it than shows that it is too large: the whole may be a disk full."""
+    entry = zipfile.ZipInfo(name)  # its date is 1980, always
+    entry.external_attr, entry.compress_type, entry.file_size = 0o644 << 16, zipfile.ZIP_DEFLATED, file.stat().st_size
+    with file.open("rb") as content, made.open(entry, "w") as packed:
+        while (piece := content.read(2**20)) and made.fp is not None and made.fp.tell() <= LIMIT_BYTES:
+            packed.write(piece)
 
 
 def too_large(members: dict[str, Path]) -> InputError:

@@ -239,7 +239,7 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
         near = suggestion(config.sweep.metric, list(METRICS))
         found.append(("sweep.metric", f'"{config.sweep.metric}" is not measured; what is: {", ".join(METRICS)}{near}'))
     found += sharing.problems(config)
-    if config.tracking.uri is not None:
+    if config.tracking.uri is not None and "tracking.uri" not in dict(found):
         try:
             address.resolve(config.tracking.uri)
         except TrackingError as error:

@@ -32,7 +32,7 @@ class Fault:
 
     pattern: str
     kind: str
-    """answer: the recorded answer `what`. drop: the connection closes unanswered. lost: it closes after the work was done. slow: it takes
+    """answer: the recorded answer `what`. other: status and body `what`. drop: the connection closes unanswered. lost: it closes after the work was done. slow: it takes
     `what` seconds. cut: a stream breaks after `what` lines."""
     what: Any = None
     times: int = 1

@@ -73,7 +73,7 @@ def unknown_fields(value: Any, schema: dict[str, Any], path: str = "") -> list[s
 
 
 QUICK = Pace(
-    patience_seconds=3.0, lost_seconds=3.0, unseen_seconds=1.5, unsubmitted_seconds=1.0, settle_seconds=0.3, drain_seconds=3.0
+    patience_seconds=1.5, lost_seconds=3.0, unseen_seconds=1.5, unsubmitted_seconds=1.0, settle_seconds=0.3, drain_seconds=3.0
 )  # fmt: skip
 Serve = Callable[..., ApiServer]
 
@@ -81,6 +81,8 @@ Serve = Callable[..., ApiServer]
 def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """A fixture: `serve(scenario, ...)` starts a stand-in API server that the kubeconfig leads to, and makes the program impatient."""
     monkeypatch.setattr(submit, "PACE", QUICK)
+    for module in ("client", "feed"):
+        monkeypatch.setattr(f"orchestrator.kuberay.{module}.FIRST_PAUSE_SECONDS", 0.1)
     with ExitStack() as stack:
 
         def start(scenario: str | None = None, token: str = TOKEN, **options: Any) -> ApiServer:

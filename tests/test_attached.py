@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -129,20 +128,15 @@ def test_inside_without_a_cluster_nothing_is_started(outside: Any, given: str, t
 
 @contextlib.contextmanager
 def stub(ray_version: str) -> Iterator[str]:
-    """A head of some version that has no jobs, and never answers when it is given one."""
+    """A head of some version."""
 
     class Head(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            there = {"version": "4", "ray_version": ray_version, "ray_commit": "x"}
-            body = json.dumps(there if self.path.endswith("/version") else []).encode()
+            body = json.dumps({"version": "4", "ray_version": ray_version, "ray_commit": "x"}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.close_connection = True
 
         def log_message(self, *arguments: Any) -> None:
             return
@@ -160,38 +154,46 @@ def test_another_version_of_ray_is_refused(outside: Any) -> None:
     assert re.search(r"the cluster runs Ray 2\.9\.0 and this machine 2\.\d+\.\d+; install the same", done.err)
 
 
-def test_when_no_answer_comes_to_a_submission_nobody_knows(outside: Any) -> None:
-    with stub(version("ray")) as address:
-        done = finished(outside("cluster.code=image", address=address))
-    assert done.code == 1, "the job may run"
-    assert "may have been accepted or not: the same command again finds it or sends it" in done.err
+@pytest.fixture(scope="module")
+def asked(
+    outside: Any, head: str, base: BaseModel, toy: Path, storage: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Commands that end with a plan, or before it: started together, since each of them mostly waits."""
+    shared, changed = storage / "toy", tmp_path_factory.mktemp("changed")
+    shutil.copytree(toy, shared)
+    for part in ("orchestrator", "jobs", "conf", "data"):
+        shutil.copytree(ROOT / part, changed / part)
+    (changed / "jobs" / "mix.py").write_text((ROOT / "jobs" / "mix.py").read_text() + "# changed\n")
+    image = ("dry_run=true", "cluster.code=image", f"data.folder={shared}", "output=text")
+    made = {
+        "too large": outside("train.num_workers=3", "train.batch_size=6", address=head),
+        "plan": outside("dry_run=true", "output=text", "model.source=path", f"model.path={base.path}", address=head),
+        "same code": outside(*image, address=head),
+        "other code": outside(*image, "seed=1", address=head, root=changed),  # not the same command: that would be followed
+    }
+    yield made
+    for process in made.values():
+        process.kill()
 
 
-def test_work_that_never_fits_is_refused_by_the_cluster_with_the_numbers(outside: Any, head: str) -> None:
-    done = finished(outside("train.num_workers=3", "train.batch_size=6", address=head))
+def test_work_that_never_fits_is_refused_by_the_cluster_with_the_numbers(asked: dict[str, subprocess.Popen[str]]) -> None:
+    done = finished(asked["too large"])
     assert done.code == 2, done.err
     assert "3 workers of 1 cores do not fit into 1 node of 2 CPU cores" in done.err
     assert "Traceback" not in done.err
 
 
-def test_a_dry_run_is_the_clusters_own_plan(outside: Any, head: str, base: BaseModel) -> None:
-    done = finished(outside("dry_run=true", "output=text", "model.source=path", f"model.path={base.path}", address=head))
+def test_a_dry_run_is_the_clusters_own_plan(asked: dict[str, subprocess.Popen[str]]) -> None:
+    done = finished(asked["plan"])
     assert done.code == 0, done.err
     assert re.search(r"^plan    run-\w{6} · .* · attached$", done.out, re.MULTILINE)
     assert re.search(r"base model at /.*/shipped/.*: it comes with the code", done.out)
 
 
-def test_code_that_is_there_already_is_used_if_it_is_the_same(outside: Any, head: str, tmp_path: Path, storage: Path, toy: Path) -> None:
-    shared = storage / "toy"
-    shutil.copytree(toy, shared, dirs_exist_ok=True)
-    image = ("dry_run=true", "cluster.code=image", f"data.folder={shared}", "output=text")
-    same = finished(outside(*image, address=head))
+def test_code_that_is_there_already_is_used_if_it_is_the_same(asked: dict[str, subprocess.Popen[str]]) -> None:
+    same, other = finished(asked["same code"]), finished(asked["other code"])
     assert same.code == 0, same.err
     assert "what the image of" in same.err and "MiB" not in same.err
-    for part in ("orchestrator", "jobs", "conf", "data"):
-        shutil.copytree(ROOT / part, tmp_path / part)
-    (tmp_path / "jobs" / "mix.py").write_text((ROOT / "jobs" / "mix.py").read_text() + "# changed\n")
-    other = finished(outside(*image, address=head, root=tmp_path))
     assert other.code == 2
     assert re.search(
         r"the cluster has the code of this project \w{12}, the machine that sent the command \w{12}; build the image", other.err
@@ -221,6 +223,7 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any,
     assert len(done.out.strip().splitlines()) == 1
     assert done.result["state"] == "finished"
     assert done.result["model"]["name"].endswith("-tiny")
+    local = outside("show", done.result["sweep"], "--storage", str(storage), module="orchestrator.runs")
     again = finished(outside("+sweep=lora", "sweep.num_trials=2", *SMALL, address=head))
     assert again.code == 0 and "is finished; this is its result" in again.err
     assert again.result == done.result
@@ -229,8 +232,8 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any,
     assert [record["state"] for record in sweeps] == ["finished", "finished"]
     score = f"test/exact_match {done.result['best']['metrics']['test/exact_match']:.3f}"
     assert [(record["trials"], record["best"]) for record in sweeps] == [("2/2", score)] * 2
-    local = finished(outside("show", done.result["sweep"], "--storage", str(storage), module="orchestrator.runs"))
-    assert re.search(r"^state +finished$", local.out, re.MULTILINE) and "  2  " in local.out
+    shown = finished(local).out
+    assert re.search(r"^state +finished$", shown, re.MULTILINE) and "  2  " in shown
 
 
 IMPATIENT = """
@@ -275,17 +278,15 @@ def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_delet
     runs = {"module": "orchestrator.runs"}
     again = outside(*long, address=head)
     assert f"{name[1]} runs already; this follows it" in until(again, "runs already")
-    refused = finished(outside("delete", name[1], "--address", head, **runs))
+    questions = outside("delete", name[1], "--address", head, **runs), outside(*long, "fresh=true", address=head)
+    refused, anew, expired = (finished(process) for process in (*questions, impatient("expired", name[1], head)))
     assert refused.code == 2 and "stop it first" in refused.err
-    anew = finished(outside(*long, "fresh=true", address=head))
     assert anew.code == 2 and f"fresh=true, and job {name[1]} of the same command runs; stop it first" in anew.err
-    expired = finished(impatient("expired", name[1], head))
     assert expired.code == 1 and f"job {name[1]} may go on, but cluster.address={head}: the cluster refuses this token" in expired.err
     silent = Wire(head)
-    frozen = impatient("watch", name[1], silent.address)
+    frozen, lost = impatient("watch", name[1], silent.address), impatient("watch", name[1], wire.address)
     until(frozen, "^trial .* step ")
     silent.freeze()
-    lost = impatient("watch", name[1], wire.address)
     until(lost, "^trial .* step ")
     wire.cut()
     done = finished(lost)
@@ -298,7 +299,7 @@ def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_delet
     watched = finished(outside("watch", name[1], "--address", head, **runs))
     assert watched.code == 1 and "the same command continues" in watched.err
     assert finished(outside("delete", name[1], "--address", head, **runs)).code == 0
-    gone = finished(outside("show", name[1], "--address", head, **runs))
+    after = outside("show", name[1], "--address", head, **runs), impatient("follow", name[1], head)
+    gone, unknown = (finished(process) for process in after)
     assert gone.code == 2 and f"no sweep {name[1]}" in gone.err
-    unknown = finished(impatient("follow", name[1], head))
     assert unknown.code == 1 and "does not know it any more; was the cluster restarted? The same command continues" in unknown.err

@@ -33,6 +33,8 @@ CASES = [
     ("a folder without a claim", ["cluster.claim=null"], "storage", "cluster.claim=CLAIM"),
     ("SQLite by default", ["tracking.uri=null"], "tracking.uri", "http://mlflow"),
     ("SQLite by name", ["tracking.uri=sqlite:////mnt/shared/mlflow.db"], "tracking.uri", "http://mlflow"),
+    ("a word for a service elsewhere", ["tracking.uri=databricks"], "tracking.uri", "pods write to a server"),
+    ("a mount that climbs", ["cluster.mount=/mnt/../etc"], "cluster.mount", "plain path"),
     ("a mount over Ray's files", ["cluster.mount=/tmp", "storage=/tmp/outputs"], "cluster.mount", "used by the image or by Ray"),
     ("a mount over the code", ["cluster.mount=/app", "storage=/app/outputs"], "cluster.mount", "used by the image or by Ray"),
     ("a folder with a variable in it", ["cluster.folder='/a$(HOME)'"], "cluster.folder", "plain path"),

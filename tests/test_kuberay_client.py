@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from pathlib import Path
@@ -11,7 +12,6 @@ from apiserver import Fault
 from conversation import answers
 from kuberay import Serve, serving, settings
 
-from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay.answers import Expired, Refusal, Unreachable, refusal
 from orchestrator.kuberay.client import PODS, RAYJOBS, Client
 
@@ -58,8 +58,6 @@ def test_a_refusal_is_told_with_what_to_do(name: str, serve: Serve) -> None:
 def test_reasons_of_a_recorded_answer_are_kept() -> None:
     for name in ("create-duplicate", "create-same-name-while-deleting"):
         body = answers()[name]["body"]
-        import json
-
         assert refusal("there", 409, json.dumps(body).encode(), "").reason == "AlreadyExists"
 
 
@@ -73,6 +71,15 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(serve: Serve) -> No
     with pytest.raises(Refusal):
         client().items(RAYJOBS)
     assert len(api.requests) == 1
+
+
+def test_a_change_that_met_another_one_is_sent_again(serve: Serve) -> None:
+    api = serve(None)
+    api.put("ADDED", "rayjobs", {"metadata": {"name": "x", "uid": "1"}, "spec": {}})
+    conflict = json.dumps({"kind": "Status", "reason": "Conflict", "message": "the object has been modified"})
+    api.faults = [Fault("PATCH", "other", (409, conflict), 2)]
+    assert client().patch(RAYJOBS, "x", {"spec": {"suspend": True}})["spec"] == {"suspend": True}
+    assert len(api.requests) == 3
 
 
 def test_a_server_that_asks_for_a_pause_gets_it(serve: Serve) -> None:
@@ -118,7 +125,7 @@ def test_a_server_without_tls_is_told_at_once(serve: Serve, tmp_path: Path) -> N
     api = serve(None)
     api.kubeconfig(tmp_path, address=api.address.replace("http:", "https:"))
     began = time.monotonic()
-    with pytest.raises(Unreachable, match="certificate|broke off"):
+    with pytest.raises(Unreachable, match="does not speak https"):
         client(30.0).items(RAYJOBS)
     assert time.monotonic() - began < 5
 
@@ -141,6 +148,62 @@ def test_an_event_cut_in_the_middle_is_a_lost_connection(serve: Serve) -> None:
     api.put("ADDED", "rayjobs", {"metadata": {"name": "x", "uid": "1"}})
     api.faults = [Fault("watch=1", "cut", 0)]
     with pytest.raises(Unreachable, match="broke off the connection|middle of an event"):
+        list(client().watch(RAYJOBS, "1000", {}))
+
+
+OTHERS = {
+    "a list": (200, "[1]"),
+    "nothing": (200, "null"),
+    "another service's greeting": (200, '{"status": "ok"}'),
+    "a page": (200, "<html>Welcome</html>"),
+    "an empty answer": (200, ""),
+    "no text": (200, "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")),
+    "the way to another page": (302, ""),
+    "brackets without end": (200, "[" * 100_000),
+}
+"""What other servers answer to everything."""
+
+
+@pytest.mark.parametrize("answer", OTHERS.values(), ids=OTHERS)
+def test_a_server_that_is_none_of_kubernetes_is_told_as_that_and_at_once(answer: tuple[int, str], serve: Serve) -> None:
+    api = serve(None)
+    api.faults = [Fault("", "other", answer, 10**6)]
+    with pytest.raises(Unreachable, match="does not answer as a Kubernetes API server; is the address in the kubeconfig right"):
+        client(30.0).allowed("create", "rayjobs", "ray.io")
+    assert len(api.requests) == 1
+
+
+PAGES = {
+    (503, "<html><body>no healthy\n upstream</body></html>"): "answers 503: no healthy upstream",
+    (404, "<html><center>nginx</center></html>"): "nginx (404); is the address in the kubeconfig right?",
+    (500, "x" * 10**6): "xxx...",
+    (403, '{"message": "rayjobs is forbidden: User \\"system:anonymous\\" cannot list"}'): "no token and no certificate: sign in again",
+}
+
+
+@pytest.mark.parametrize("answer", PAGES)
+def test_what_a_load_balancer_answers_is_one_readable_line(answer: tuple[int, str], serve: Serve) -> None:
+    api = serve(None)
+    api.faults = [Fault("", "other", answer, 10**6)]
+    with pytest.raises(Refusal) as caught:
+        client(0.1).items(RAYJOBS)
+    assert PAGES[answer] in str(caught.value)
+    assert len(str(caught.value)) < 2500 and not {"<", "\n"} & set(str(caught.value))
+
+
+def test_a_long_list_whose_version_expires_on_the_way_is_read_from_its_beginning(serve: Serve) -> None:
+    api = serve(None)
+    first = json.dumps({"kind": "RayJobList", "metadata": {"continue": "abc", "resourceVersion": "1"}, "items": [{"metadata": {}}]})
+    api.faults = [Fault("limit=500$", "other", (200, first)), Fault("continue=abc", "answer", "list-continue-expired-410")]
+    assert client().items(RAYJOBS) == ([], "1000")
+    assert len(api.requests) == 3
+
+
+@pytest.mark.parametrize("line", ["[]", '{"type": "ADDED"}', '"x"', '{"type": "ADDED", "object": 3}'])
+def test_an_event_that_is_none_is_a_lost_connection(line: str, serve: Serve) -> None:
+    api = serve(None)
+    api.faults = [Fault("watch=1", "other", (200, line))]
+    with pytest.raises(Unreachable, match="in the middle of an event"):
         list(client().watch(RAYJOBS, "1000", {}))
 
 
@@ -188,31 +251,3 @@ def test_rights_are_asked_for_by_name(serve: Serve) -> None:
     with pytest.raises(Refusal):
         list(mine.log("x", "log", None))
     assert mine.find(PODS, "x") is None
-
-
-def test_without_a_way_to_sign_in_the_user_is_told_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="no kubeconfig at .*none.* set KUBECONFIG"):
-        client()
-    (tmp_path / "none").write_text("{")
-    with pytest.raises(InputError, match="cannot be read|cannot be used"):
-        client()
-
-
-def test_a_context_that_does_not_exist_is_named(serve: Serve) -> None:
-    serve(None)
-    with pytest.raises(InputError, match="cluster.context=elsewhere: the kubeconfig cannot be used"):
-        client(1.0, "cluster.context=elsewhere")
-
-
-def test_a_pod_signs_in_with_its_own_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    (tmp_path / "token").write_text("abc")
-    (tmp_path / "ca.crt").write_text("certificate")
-    for name, file in {"SERVICE_TOKEN_FILENAME": "token", "SERVICE_CERT_FILENAME": "ca.crt"}.items():
-        monkeypatch.setattr(f"kubernetes.config.incluster_config.{name}", str(tmp_path / file))
-    with pytest.raises((InputError, OrchestratorError), match="certificate"):
-        client(0.1).items(RAYJOBS)

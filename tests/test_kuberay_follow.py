@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,29 @@ def test_each_recorded_ending_is_told_apart(scenario: str, serve: Serve, capsys:
         assert words not in err
 
 
+def is_deletion(entry: dict[str, Any]) -> bool:
+    """Whether a recorded change is the end of the RayJob itself."""
+    return entry["kind"] == "rayjobs" and "deletionTimestamp" in entry["object"]["metadata"]
+
+
+@pytest.mark.parametrize(("scenario", "why"), [("05", "not found"), ("09", "violates PodSecurity"), ("12", "Insufficient nvidia.com/gpu")])
+def test_who_comes_back_after_a_job_found_no_place_is_still_told_why(
+    scenario: str, why: str, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = serve(scenario, speed=400.0, waits_seconds=0, until=is_deletion)  # its pods stay for a while
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
+    deadline = time.monotonic() + 10
+    while (status := api.job(name).get("status", {})).get("jobDeploymentStatus") != "Failed":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert status["reason"] == "PreRunningDeadlineExceeded"
+    assert submit.watch(settings().cluster, name) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unplaced: ")]
+    assert why in line
+    assert why in submit.show(settings().cluster, name)["waits_for"]
+
+
 def test_there_is_a_scenario_for_every_recording() -> None:
     from conversation import RECORDINGS
 
@@ -101,6 +125,26 @@ def test_under_kueue_a_suspended_job_waits_in_its_queue_and_goes_on(
     assert "waiting  queue team: insufficient unused quota for cpu, 4 more needed" in err
     assert "not ours" not in err
     assert err.index("queued") < err.index("finished RayJob")
+
+
+def condition(kind: str, status: str, message: str, reason: str = "", when: str = "2026-11-23T17:40:00Z") -> dict[str, str]:
+    """One condition of a Workload of Kueue."""
+    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": when}
+
+
+def test_each_preemption_by_kueue_and_each_admission_after_it_is_told() -> None:
+    story = Story("train", Cluster(namespace="s", queue="team"))
+    full = condition("QuotaReserved", "False", "insufficient unused quota for cpu,\n 4 more needed", "Pending")
+    admitted = [condition("Admitted", "True", "The workload is admitted")]
+    evicted = [condition("Evicted", "True", "Preempted to accommodate a workload (UID: x) of higher priority", "Preempted")]
+    again = [condition("Admitted", "True", "The workload is admitted", when="2026-11-23T18:00:00Z"), condition("Evicted", "False", "Previously: Preempted")]  # fmt: skip
+    told = [
+        story.workload({"status": {"conditions": now}}) for now in ([full], admitted, admitted, evicted, [full, *evicted], again, again)
+    ]
+    assert told[0] == ["waiting  queue team: insufficient unused quota for cpu, 4 more needed"]
+    assert told[1] == ["admitted by Kueue: The workload is admitted"] and told[2] == []
+    assert told[3] == ["evicted  by Kueue: Preempted: Preempted to accommodate a workload (UID: x) of higher priority"] and told[4] == []
+    assert told[5] == ["admitted by Kueue: The workload is admitted"] and told[6] == []
 
 
 def test_a_queue_that_is_full_for_too_long_ends_the_wait_and_leaves_the_job(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,7 +239,7 @@ FAULTS = {
     "the log breaks": [Fault("/log", "cut", 7, 1), Fault("/log", "cut", 4, 2), Fault("/log", "drop", None, 1)],
     "the version is too old": [Fault(r"GET .*(rayjobs|events|pods)\?.*watch=1", "answer", "watch-too-old-resourceVersion", 6)],
     "lists are too old": [Fault(r"GET .*rayjobs\?.*metadata.name.*limit=500", "answer", "list-exact-resourceVersion-too-old", 1)],
-    "too many requests": [Fault("GET .*(watch=1|metadata.name)", "answer", "too-many-requests-get", 4)],
+    "too many requests": [Fault("GET .*(watch=1|metadata.name)", "answer", "too-many-requests-get", 2)],
     "connections drop before an answer": [Fault("GET .*(watch=1|metadata.name)", "drop", None, 6)],
     "the server has an internal error": [Fault("GET .*watch=1", "answer", "create-webhook-down", 3)],
     "answers are slow": [Fault("", "slow", 0.3, 8)],
@@ -215,14 +259,24 @@ def test_a_connection_that_fails_is_no_failure_of_the_job(faults: list[Fault], s
     assert [fault.times < before for fault, before in zip(faults, times, strict=True)] == [True] * len(faults)
 
 
-def test_a_server_that_stays_away_ends_the_following_and_not_the_job(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_stays_away_ends_the_following_and_not_the_job(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = serve("01", speed=5.0)
+    monkeypatch.setattr(submit, "PACE", dataclasses.replace(QUICK, lost_seconds=1.0))
     api.faults = [Fault("(watch=1|limit=500.*metadata.name)", "drop", None, 10**6)]
     assert submit.run(settings(), ARGUMENTS, None) == 1
     err = capsys.readouterr().err
     assert "connection lost" in err
-    assert re.search(r"lost: the API server http://\S+ broke off the connection; .*no answer for 3 s", err)
+    assert re.search(r"lost: the API server http://\S+ broke off the connection; .*no answer for 1 s", err)
     assert "the job goes on; come back with: python -m orchestrator.runs watch lora-" in err
+
+
+def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(serve: Serve) -> None:
+    api = serve("01", speed=40.0, waits_seconds=0, until=is_deletion)
+    api.faults = [Fault("watch=1", "answer", "watch-too-old-resourceVersion", 10**6)]
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert sum("watch=1" in request and "rayjobs" in request for request in api.requests) < 12
 
 
 def test_rights_that_are_lost_on_the_way_are_told_as_that(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,7 +302,7 @@ def test_a_kubeconfig_that_breaks_on_the_way_is_told_as_that(serve: Serve, tmp_p
 
     def broken(request: str) -> Fault | None:
         if "watch=1" in request:
-            api.kubeconfig(tmp_path).write_text("{")
+            (tmp_path / "kubeconfig").write_text("{")
         return fault(request)
 
     api.fault = broken  # type: ignore[method-assign]

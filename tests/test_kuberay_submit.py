@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from apiserver import ApiServer, Fault
-from kuberay import ARGUMENTS, Serve, serving, settings
+from kuberay import ARGUMENTS, QUICK, Serve, serving, settings
 
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay import manifest, submit
@@ -69,8 +70,11 @@ def test_as_text_the_result_is_on_stdout_and_the_rest_on_stderr(serve: Serve, ca
     assert "plan    lora" in err
 
 
-def test_an_answer_that_was_not_heard_is_said_to_be_missing(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_that_was_not_heard_is_said_to_be_missing(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     serve("01", logs=[["plan    lora"]])
+    monkeypatch.setattr(submit, "PACE", dataclasses.replace(QUICK, drain_seconds=0.5))
     assert submit.run(settings("output=json"), ARGUMENTS, None) == 0
     out, err = capsys.readouterr()
     assert out == ""

@@ -122,10 +122,16 @@ def test_a_command_line_that_cannot_be_read_is_code_2(arguments: list[str], text
     [
         (["list", "--storage", "/no/such/folder"], "no such folder"),
         (["list", "--address", "head:8265"], "--address"),
-        (["list", "--namespace", "Not_A_Label"], "cluster.namespace"),
+        (["list", "--address", "http://me:secret@head:8265"], "--address http://me:***@head:8265: write it as http://HEAD:8265"),
+        (["list", "--address", "http://127.0.0.1:1"], "--address http://127.0.0.1:1: nothing listens there"),
+        (["list", "--address", "http://127.0.0.1:1", "--token-file", "/no/such"], "--token-file /no/such: No such file"),
+        (["list", "--namespace", "Not_A_Label"], "--namespace must be a name of Kubernetes"),
     ],
 )
-def test_a_place_that_cannot_be_used_is_one_line_and_code_2(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_place_that_cannot_be_used_is_one_line_and_code_2(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # given back afterwards, whatever signing in sets
     assert runs.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and text in err and len(err.strip().splitlines()) == 1

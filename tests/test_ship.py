@@ -86,6 +86,21 @@ def test_too_much_is_refused_with_the_largest_files(project: Path, tmp_path: Pat
     assert (tmp_path / "code.zip").stat().st_size < 4 * 2**20, "it stops where the limit is"
 
 
+def test_a_file_that_cannot_be_sent_is_named(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "good.txt").write_text("good")
+    (folder / "gone").symlink_to("/no/such/file")
+    assert set(ship.pack(tmp_path / "a.zip", {"model.path": folder}, project)) == {"model.path"}
+    (folder / "weights").symlink_to("/proc/self/mem")  # there, and not to be read
+    with pytest.raises(InputError, match="weights cannot be sent: Input/output error"):
+        ship.pack(tmp_path / "a.zip", {"model.path": folder}, project)
+    (folder / "weights").unlink()
+    Path(os.fsdecode(os.fsencode(folder) + b"/b\xff.txt")).write_text("bad")
+    with pytest.raises(InputError, match=r"b.udcff.txt' cannot be sent: its name is no UTF-8; rename it"):
+        ship.pack(tmp_path / "a.zip", {"model.path": folder}, project)
+
+
 def test_what_runs_there_is_the_same_command_in_the_cluster_that_it_finds() -> None:
     typed = ["+sweep=lora", "cluster=kuberay", "cluster.image=x", "++cluster.workers=3", "dry_run=true", "prompt=it's $5", "output=json"]
     arguments = remote_arguments(typed, dry_run=False)

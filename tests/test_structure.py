@@ -24,7 +24,7 @@ ALLOWED = {
     "omegaconf": {"orchestrator/cli.py"},
     "mlflow": {"orchestrator/tracking.py"},
     "optuna": {"orchestrator/search.py"},
-    "kubernetes": {"orchestrator/kuberay/client.py"},
+    "kubernetes": {"orchestrator/kuberay/signin.py"},
     "ray": {f"orchestrator/{name}.py" for name in ("launch", "head", "sweep", "recorder", "waiting", "judgement")}
     | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster")},
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from typing import Any
 
 import urllib3
 
@@ -11,6 +13,9 @@ from orchestrator.errors import OrchestratorError
 
 TOO_LARGE = "request is too large"
 POLICY = "; a policy of the cluster says so: change what it names, or ask who keeps the policy"
+LONGEST_TEXT = 2000
+"""Characters of a message: those about a manifest name all fields that are wrong."""
+WRONG = " (404); is the address in the kubeconfig right?"
 AGAIN = (408, 429, 500, 502, 503, 504)
 """Answers after which the same request may succeed."""
 
@@ -30,7 +35,8 @@ class Refusal(Problem):
     def __init__(self, status: int, reason: str, text: str, message: str, wait_seconds: float) -> None:
         super().__init__(message)
         self.status, self.reason, self.text, self.wait_seconds = status, reason, text, wait_seconds
-        self.passes = status in AGAIN and TOO_LARGE not in text
+        # Conflict: another change of the object was faster. An object that is there already is another reason of the same status.
+        self.passes = (status in AGAIN and TOO_LARGE not in text) or reason == "Conflict"
         self.exit_code = 1 if self.passes else 2
 
 
@@ -40,6 +46,14 @@ class Unreachable(Problem):
 
 class Expired(Exception):
     """The version to watch from is too old: list again."""
+
+
+def answer_of(status: int, data: bytes) -> dict[str, Any]:
+    """The object in an answer below 400. Raises ValueError for what no API server answers, such as the way to a page for signing in."""
+    answer = json.loads(data)
+    if status >= 300 or not isinstance(answer, dict) or not isinstance(answer.get("kind"), str):
+        raise ValueError(f"no object of Kubernetes ({status})")
+    return answer
 
 
 def refusal(where: str, status: int, data: bytes, retry_after: str) -> Refusal:
@@ -58,11 +72,11 @@ def refusal(where: str, status: int, data: bytes, retry_after: str) -> Refusal:
 
 def remedy(where: str, status: int, text: str) -> str:
     """One line that says what was refused and what to do."""
-    text = " ".join(text.split())
+    text = readable(text)
     texts = {
         400: f"{where} does not take the request: {text}; its KubeRay may be older than this program's (1.7)",
         401: f"{where} does not know this identity (401); sign in again, or choose another one: cluster.context=NAME",
-        404: f"{where}: {text}" + ("; is KubeRay installed there?" if "page not found" in text else ""),
+        404: f"{where}: {text}" + ("; is KubeRay installed there?" if "page not found" in text else "" if "not found" in text else WRONG),
         413: f"{where} says that the request is too large: {text}; put long settings into a file",
         422: f"{where} refuses the object: {text}" + POLICY * ("AdmissionPolicy" in text),
         429: f"{where} has too many requests to answer (429); try again later",
@@ -70,11 +84,19 @@ def remedy(where: str, status: int, text: str) -> str:
     if status == 403:
         if "admission webhook" in text or "AdmissionPolicy" in text:
             return f"{where} refuses: {text}{POLICY}"
+        if "system:anonymous" in text:
+            return f"{where} was not told who asks ({text}); the kubeconfig's user has no token and no certificate: sign in again"
         ours = "quota" in text or "terminated" in text
         return f"{where} refuses: {text}" + ("" if ours else "; ask for the submitter role in k8s/, or set cluster.context")
     if TOO_LARGE in text:
         return texts[413]
     return texts.get(status, f"{where} answers {status}: {text or 'nothing'}")
+
+
+def readable(text: str) -> str:
+    """A message on one line, without the marks of a web page, as a load balancer answers, and not without end."""
+    text = " ".join((re.sub(r"<[^>]*>", " ", text) if text.lstrip().startswith("<") else text).split())
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
 
 
 def unreachable(where: str, error: Exception) -> Unreachable:
@@ -83,14 +105,25 @@ def unreachable(where: str, error: Exception) -> Unreachable:
     what, passes = "broke off the connection", True
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "Name or service not known" in text:
         what = "has a name that cannot be resolved; is the address in the kubeconfig right?"
-    elif isinstance(error, urllib3.exceptions.SSLError) or "CERTIFICATE" in text:
-        what, passes = f"has a certificate that is not trusted here ({text.split('(')[-1].strip(') ')})", False
+    elif isinstance(error, urllib3.exceptions.SSLError) or "SSL" in text or "X509" in text:
+        what, passes = untrusted(text), False
     elif "refused" in text:
         what = "refuses the connection; is the address in the kubeconfig right?"
     elif isinstance(error, urllib3.exceptions.TimeoutError):
         what = "does not answer in time; is there a way to it from here, such as a VPN?"
-    elif isinstance(error, ValueError):
+    elif isinstance(error, ValueError | RecursionError):
         what, passes = "does not answer as a Kubernetes API server; is the address in the kubeconfig right?", False
     problem = Unreachable(f"{where} {what}")
     problem.passes = passes
     return problem
+
+
+def untrusted(text: str) -> str:
+    """Why no safe connection came about. The reason stands before the place in the source of Python's ssl module."""
+    if reason := re.search(r"certificate verify failed: (.*?) \(_ssl", text):
+        return f"has a certificate that is not trusted here ({reason[1]}); is the kubeconfig the newest one?"
+    if re.search("WRONG_VERSION_NUMBER|RECORD_LAYER|UNKNOWN_PROTOCOL|http_request", text, re.IGNORECASE):
+        return "does not speak https; is the address in the kubeconfig right?"
+    if re.search("PEM|X509|KEY_VALUES|NO_CERTIFICATE", text):
+        return f"cannot be asked with the certificates of the kubeconfig ({' '.join(text.split())}); fetch a new one"
+    return f"allows no safe connection ({' '.join(text.split())})"

@@ -69,10 +69,10 @@ def argument_problems(cluster: Cluster, arguments: list[str]) -> Problems:
 def tracking_problems(config: Config) -> Problems:
     """The cluster has to reach the tracking store."""
     uri = config.tracking.uri
-    if uri is None or uri.startswith(("sqlite:", "file:", "/", ".")):
+    if uri is None or sharing.is_files(uri):
         shown = "unset, which means SQLite below the storage folder" if uri is None else uri
         return [("tracking.uri", f"is {shown}; pods write to a server: tracking.uri=http://mlflow.NAMESPACE.svc:5000")]
-    if re.match(r"\w+://(localhost|127\.[\d.]+|\[::1\])([:/]|$)", uri):
+    if re.match(r"(?i)\w+://(localhost|127\.[\d.]+|\[::1\])([:/]|$)", uri):
         return [("tracking.uri", f"{uri} means each pod itself; give the server's own name: tracking.uri=http://mlflow.NAMESPACE.svc:5000")]
     return []
 
@@ -194,7 +194,7 @@ def text_problems(cluster: Cluster) -> Problems:
     found: Problems = []
     for name in ("folder", "mount"):
         value = getattr(cluster, name)
-        if not re.fullmatch(r"/[\w./-]*", value) or ":" in value:
+        if not re.fullmatch(r"/[\w./-]*", value) or ".." in value.split("/"):
             found.append((f"cluster.{name}", f"must be a plain path of letters, digits and . _ -, got {value!r}"))
     if cluster.mount.rstrip("/") in ("", "/tmp", "/dev", "/dev/shm", "/tmp/ray", "/home/ray", cluster.folder.rstrip("/")):
         found.append(("cluster.mount", f"{cluster.mount} is used by the image or by Ray; mount the claim elsewhere, such as /mnt/shared"))

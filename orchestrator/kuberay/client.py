@@ -1,4 +1,4 @@
-"""The only Kubernetes client: signs in by kubeconfig or as the pod's own account, sends, retries, streams, and tells refusals apart.
+"""The only client of the Kubernetes API: sends, retries, streams, and tells refusals apart. How it signs in is signin.py's.
 
 The `kubernetes` library is used for the sign-in and for its connection pool. The requests are our own: they ask for strict field
 validation, and an answer is read by its status first, since it may be text/plain, empty, or an error inside a stream that said 200.
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
-import yaml
 
+from orchestrator import address
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError
-from orchestrator.kuberay.answers import Expired, Refusal, Unreachable, refusal, unreachable
+from orchestrator.kuberay.answers import Expired, Refusal, Unreachable, answer_of, refusal, unreachable
+from orchestrator.kuberay.signin import sign_in
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
@@ -48,7 +47,7 @@ class Client:
     @property
     def where(self) -> str:
         """The API server, for messages."""
-        return f"the API server {self.api.configuration.host}"
+        return f"the API server {address.mask(self.api.configuration.host)}"
 
     def close(self) -> None:
         """End every stream, so that whoever reads one goes on."""
@@ -108,8 +107,8 @@ class Client:
         try:
             answer = self.send(method, path, query, body, kind, stream=False)
             if answer.status < 400:
-                return json.loads(answer.data or b"{}")
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                return answer_of(answer.status, answer.data)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
             raise unreachable(self.where, error) from error
         raise refusal(self.where, answer.status, answer.data, answer.headers.get("Retry-After", ""))
 
@@ -120,7 +119,13 @@ class Client:
         found: list[dict[str, Any]] = []
         part: dict[str, Any] = {}
         while True:
-            answer = self.ask("GET", path, {**(query or {}), "limit": 500, **part}, patience_seconds=patience_seconds)
+            try:
+                answer = self.ask("GET", path, {**(query or {}), "limit": 500, **part}, patience_seconds=patience_seconds)
+            except Refusal as error:
+                if error.status != 410 or not part:
+                    raise
+                found, part = [], {}  # the rest is of a version that is no more: from the beginning
+                continue
             found += answer.get("items") or []
             metadata = answer.get("metadata", {})
             if not metadata.get("continue"):
@@ -175,14 +180,14 @@ class Client:
             for line in lines(answer):
                 try:
                     event = json.loads(line)
-                except ValueError as error:
+                    kind, thing = event["type"], dict(event["object"])
+                except (ValueError, TypeError, KeyError) as error:
                     raise Unreachable(f"{self.where} ended a watch in the middle of an event") from error
-                if event["type"] == "ERROR":
-                    status = event["object"]
-                    if status.get("code") == 410:
+                if kind == "ERROR":
+                    if thing.get("code") == 410:
                         raise Expired
-                    raise Unreachable(f"{self.where} ended a watch: {status.get('code')} {status.get('message')}")
-                yield event["type"], event["object"]
+                    raise Unreachable(f"{self.where} ended a watch: {thing.get('code')} {thing.get('message')}")
+                yield kind, thing
 
     def log(self, pod: str, container: str, since: str | None = None, follow: bool = True) -> Iterator[str]:
         """The lines of a container's log, after an empty one once the server has begun: with their time in front as they come, or, without
@@ -230,28 +235,3 @@ def lines(answer: urllib3.BaseHTTPResponse) -> Iterator[str]:
         yield from (line.decode(errors="replace") for line in whole if line)
     if rest:
         yield rest.decode(errors="replace")
-
-
-def sign_in(cluster: Cluster) -> Any:
-    """The library's client for the chosen context, or for the pod's own account. Raises InputError when there is none to use."""
-    from kubernetes import client, config
-    from kubernetes.config.config_exception import ConfigException
-
-    configuration = client.Configuration()
-    files = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    found = any(Path(file).is_file() for file in files.split(os.pathsep) if file)
-    try:
-        if cluster.context is None and not found and "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(configuration)
-        elif not found:
-            raise InputError(f"no kubeconfig at {files}, and this is no pod; set KUBECONFIG, or sign in to the cluster first")
-        else:
-            config.load_kube_config(files, cluster.context, configuration, persist_config=False)
-        if not str(configuration.host).startswith(("http://", "https://")):
-            raise TypeError(f"server {configuration.host!r} is no address such as https://HOST:6443")
-    except ConfigException as error:
-        shown = f"cluster.context={cluster.context}" if cluster.context else files
-        raise InputError(f"{shown}: the kubeconfig cannot be used: {' '.join(str(error).split())}") from error
-    except (yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{files}: the kubeconfig cannot be read: {' '.join(str(error).split())}") from error
-    return client.ApiClient(configuration)

@@ -19,6 +19,7 @@ from orchestrator.kuberay.client import Client
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
+SHORTEST_PAUSE_SECONDS = 0.05
 LONGEST_LOG_PAUSE_SECONDS = 4.0
 """The end of the log is waited for when the job has ended."""
 
@@ -51,6 +52,7 @@ class Feed(threading.Thread):
         self.away = False
         """Whether the loss was told."""
         self.pause = FIRST_PAUSE_SECONDS
+        self.breath = SHORTEST_PAUSE_SECONDS
 
     def run(self) -> None:
         """Follow to the end; what cannot be followed, such as after a kubeconfig that became unreadable, is told and not waited for."""
@@ -65,6 +67,7 @@ class Feed(threading.Thread):
         """List, watch, and begin again after each loss."""
         version: str | None = None
         while not self.over.is_set():
+            began = time.monotonic()
             try:
                 version = self.list_again() if version is None else version
                 for kind, thing in self.client.watch(self.path, version, self.query):
@@ -73,16 +76,21 @@ class Feed(threading.Thread):
                         continue
                     version = thing["metadata"]["resourceVersion"]
                     self.take(kind, thing)
-                self.over.wait(0.05)  # a server that ends every watch at once must not be asked without a pause
+                self.breathe(time.monotonic() - began)
             except Expired:
                 version = None
-                self.over.wait(0.05)
+                self.breathe(time.monotonic() - began)
             except Refusal as refusal:
                 if not self.may_go_on(refusal):
                     return
             except Unreachable as error:
                 if not self.wait(str(error)):
                     return
+
+    def breathe(self, lasted_seconds: float) -> None:
+        """Pause after a watch that was ended properly: hardly, but longer each time where a server in need ends every watch at once."""
+        self.breath = SHORTEST_PAUSE_SECONDS if lasted_seconds > 0.5 else min(2 * self.breath, LONGEST_PAUSE_SECONDS)
+        self.over.wait(self.breath)
 
     def list_again(self) -> str:
         """Tell what differs from what is known, and return the version to watch from."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from orchestrator.cluster import Cluster
 from orchestrator.errors import OrchestratorError
 from orchestrator.kuberay import ending as endings
+from orchestrator.kuberay.answers import Expired
 from orchestrator.kuberay.client import EVENTS, PODS, RAYJOBS, Client
 from orchestrator.kuberay.ending import Ending
 from orchestrator.kuberay.feed import Change, Changes, Feed, Log
@@ -146,7 +147,19 @@ class Follower:
         by_hand = self.cluster.queue is None and (change.thing.get("spec") or {}).get("suspend")
         if self.story.phase[0] == "Suspended" and by_hand:
             return endings.suspended(self.story)
+        if self.story.unplaced and not self.story.waits_for:
+            self.look_back()
         return endings.ending(change.thing, self.story)
+
+    def look_back(self) -> None:
+        """Why a job found no place that had given up before its pods and events were seen here."""
+        with contextlib.suppress(OrchestratorError, Expired):
+            pods, _ = self.client.items(PODS, {"labelSelector": f"{JOB}={self.name}"}, patience_seconds=0)
+            for pod in pods:
+                self.tell_of(Change("pod", "changed", pod))
+            events, _ = self.client.items(EVENTS, patience_seconds=0)
+            for event in events:
+                self.tell_of(Change("event", "changed", event))
 
     def tell_of(self, change: Change) -> None:
         """A change of something that belongs to the job."""

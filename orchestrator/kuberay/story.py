@@ -36,6 +36,8 @@ class Story:
         self.silent = self.head_ready = False
         self.waits_for = ""
         """Why the work has not started, in words; empty when nothing is known to hold it up."""
+        self.unplaced = False
+        """Whether it ended without a place: what is seen then still says why."""
         self.seen_by_operator = False
         self.created = ""
         self._told: set[str] = set()
@@ -46,6 +48,7 @@ class Story:
         status = job.get("status") or {}
         self.created = job["metadata"].get("creationTimestamp", "")
         self.seen_by_operator = self.seen_by_operator or bool(status)
+        self.unplaced = status.get("reason") == "PreRunningDeadlineExceeded"
         phase = (status.get("jobDeploymentStatus", ""), status.get("jobStatus", ""))
         if phase[0] == "Retrying":
             self.last_failure = f": {summary(status)}"
@@ -170,7 +173,7 @@ class Story:
     def waiting(self, why: str, label: str = "waiting") -> list[str]:
         """What holds the work up, told once per reason: names that the operator makes up anew do not count."""
         why = clean(why).split(". no new claims")[0].split(" preemption: ")[0]
-        if self.phase[0] in ("", "Initializing", "Suspended") and essence(why) != essence(self.waits_for):
+        if (self.unplaced or self.phase[0] in ("", "Initializing", "Suspended")) and essence(why) != essence(self.waits_for):
             self.waits_for = why
         return self.once(f"{label}  {why}")
 
