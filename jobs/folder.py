@@ -78,6 +78,9 @@ def _weight_problems(folder: Path) -> list[str]:
     if any(folder.glob("pytorch_model*.bin")):
         load = f"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}').save_pretrained('{folder}')"
         return [f'its weights are pytorch_model.bin, which this project does not load; convert them with: python -c "{load}"']
+    links = [name for name in missing if (folder / name).is_symlink()]
+    if links:  # as in the hub's cache, from which the files have been cleaned away
+        return [f"{links[0]} is a link to {(folder / links[0]).readlink()}, where there is no file; fetch it again"]
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     return [f"no {', '.join(missing)} in it" + (f" (found {', '.join(others)})" if others else "")]
 

@@ -16,11 +16,16 @@ Result = dict[str, Any]
 seconds{setup,train,total}, tracking_uri; and for the text: decision, failures, missing, command."""
 
 PUBLIC = ("sweep", "state", "trials", "best", "base", "model", "seconds", "tracking_uri")
+KEPT = {*PUBLIC, "steps", "target", "command", "wider"}
+"""What the record of a finished sweep cannot do without; one that lacks it, by another version or a torn disk, is made again."""
 
 
 def public(result: Result) -> Result:
-    """The part that `output=json` prints."""
-    return {key: result.get(key) for key in PUBLIC} | ({"error": result["error"]} if result.get("error") else {})
+    """The part that `output=json` prints: these keys and no others, and `error` where there is one."""
+    shown = {key: result.get(key) for key in PUBLIC}
+    if result.get("best"):
+        shown["best"] = {key: result["best"][key] for key in ("trial", "run_id", "params", "metrics")}
+    return shown | ({"error": result["error"]} if result.get("error") else {})
 
 
 def text(result: Result, programs: str = "") -> str:

@@ -174,6 +174,8 @@ def test_a_single_run_offers_no_wider_sweep() -> None:
 
 def test_json_holds_the_public_part_and_the_error_if_there_is_one() -> None:
     assert tuple(result.public(outcome())) == result.PUBLIC
+    assert set(result.public(outcome())["best"]) == {"trial", "run_id", "params", "metrics"}
+    assert result.public(outcome(best=None))["best"] is None
     assert result.public(outcome(error="no disk"))["error"] == "no disk"
     json.dumps(result.public(outcome()))
 

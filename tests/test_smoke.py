@@ -25,6 +25,17 @@ SWEEP = (
 BOTH = (
     "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.01}, rank: {path: adapter.rank, type: grid, values: [4, 8]}}"
 )
+SCORES = ("test/exact_match", "test/exact_match_low", "test/exact_match_high")
+SCHEMA = {
+    "sweep": None,
+    "state": None,
+    "trials": {"total", "finished", "stopped", "failed"},
+    "best": {"trial", "run_id", "params", "metrics"},
+    "base": {"metrics"},
+    "model": {"name", "version", "alias", "uri"},
+    "seconds": {"setup", "train", "total"},
+    "tracking_uri": None,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,9 @@ def test_a_sweep_prints_one_json_line_that_names_winner_base_and_model(swept: An
     assert len(swept.out.strip().splitlines()) == 1
     assert result["state"] == "finished"
     assert result["trials"]["total"] == 3 == sum(result["trials"][state] for state in ("finished", "stopped", "failed"))
-    assert set(result) >= {"sweep", "state", "trials", "best", "base", "model", "seconds", "tracking_uri"}
+    assert {key: set(value) if isinstance(value, dict) else None for key, value in result.items()} == SCHEMA
+    assert {*SCORES, "valid/exact_match", "valid/loss"} <= set(result["best"]["metrics"])
+    assert {*SCORES} <= set(result["base"]["metrics"])
     for metrics in (result["best"]["metrics"], result["base"]["metrics"]):
         assert metrics["test/exact_match_low"] <= metrics["test/exact_match"] <= metrics["test/exact_match_high"]
     assert result["best"]["metrics"]["test/exact_match"] > result["base"]["metrics"]["test/exact_match"]
