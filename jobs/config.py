@@ -109,6 +109,10 @@ class Data:
             (self.folder is None or bool(self.folder.strip()), "data.folder is empty; it must name a folder"),
             (given, "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet"),
             *(
+                (re.fullmatch(r"[\w-]+", name) is not None, f"data.sources calls one {name!r}; a name must be letters, digits, - and _")
+                for name in self.sources
+            ),
+            *(
                 (source.path is not None or (name == "train" and self.folder is not None), f"data.sources.{name}.path must be set")
                 for name, source in self.sources.items()
             ),

@@ -60,6 +60,9 @@ def _config_problems(path: Path) -> list[str]:
     names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     if content.get("is_encoder_decoder") or (names and all(name.endswith(SILENT) and not name.endswith("LMHeadModel") for name in names)):
         return [f"it is a {content['model_type']} ({', '.join(names) or 'encoder and decoder'}), which does not continue a text"]
+    if isinstance(packed := content.get("quantization_config"), dict):
+        method = packed.get("quant_method", "by an unnamed method")
+        return [f"its weights are quantized ({method}), and this project trains beside whole ones; name the model that it was made from"]
     return []
 
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from orchestrator.relay import TYPED
@@ -102,8 +103,8 @@ def failures(records: Any) -> list[str]:
     return [f"trial {record.index}: {record.error}" for record in records if record.state == "failed"]
 
 
-def unfinished(count: int, error: str | None) -> str | None:
-    """What the tracking store has not received."""
-    if count == 0:
-        return None
-    return f"{plural(count, 'event')} not yet in MLflow ({error or 'it is slow to answer'}); the same command again writes them"
+def unfinished(count: int, error: str | None, refused: int = 0, aside: Path | None = None) -> str | None:
+    """What the tracking store has not received: not yet, and never."""
+    late = f"{plural(count, 'event')} not yet in MLflow ({error or 'it is slow to answer'}); the same command again writes them"
+    never = f"{plural(refused, 'event')} refused by MLflow, kept with the reasons in {aside}"
+    return "; ".join(text for text, there in ((late, count), (never, refused)) if there) or None

@@ -185,6 +185,8 @@ def test_trials_are_counted_and_failures_named() -> None:
     assert result.counted([r.state for r in records], 4) == {"total": 4, "finished": 1, "stopped": 1, "failed": 1}
     assert result.failures(records) == ["trial 2: boom"]
     assert result.unfinished(0, "x") is None
+    assert result.unfinished(0, None, 2, Path("a/refused.jsonl")) == "2 events refused by MLflow, kept with the reasons in a/refused.jsonl"
+    assert (result.unfinished(3, None, 2, Path("r")) or "").count("; ") == 2
     assert result.unfinished(1, "no answer") == "1 event not yet in MLflow (no answer); the same command again writes them"
 
 

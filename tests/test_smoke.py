@@ -195,3 +195,31 @@ def test_another_confidence_judges_the_winner_again_and_trains_nothing(command: 
     assert narrow["test/exact_match_low"] > wide["test/exact_match_low"] or wide["test/exact_match_low"] == 1
     fewer = command("+sweep=lora", "sweep.num_trials=2", *SWEEP[2:], f"storage={storage}", "job.confidence=0.5")
     assert "its result, of 3 trials, not the 2 asked for now" in fewer.err
+
+
+def decided(storage: Path) -> list[str]:
+    """What was said of each candidate for the champion's alias, oldest first."""
+    return [e["tags"]["model.decision"] for e in journal(storage) if e["kind"] == "tags" and "model.decision" in e["tags"]]
+
+
+def test_a_champion_of_other_rows_is_judged_again_and_one_of_another_program_keeps_its_alias(
+    command: Any, swept: Any, storage: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    rows = [{"prompt": f"{'beta' if i % 2 else 'alpha'} {i}", "completion": "BA"[i % 2 == 0]} for i in range(300, 400)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    known = (swept.result["model"]["name"], "champion")
+    other = ("train.steps=1", f"storage={storage}", f"data.folder={tmp_path}")
+    first = command(*other, f"tracking.model={known[0]}")
+    assert first.code == 0, first.err
+    assert first.result["model"]["alias"] is None and "the champion was chosen by other test rows" in decided(storage)[-1]
+    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    assert str(client.get_model_version_by_alias(*known).version) == str(swept.result["model"]["version"])
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", tmp_path.as_uri())
+    client.set_registered_model_alias("foreign", "champion", "1")
+    second = command(*other, "tracking.model=foreign")
+    assert second.code == 0, second.err
+    assert second.result["model"] == {"name": "foreign", "version": 2, "alias": None, "uri": "models:/foreign/2"}
+    assert "the champion models:/foreign/1 cannot be judged" in "\n".join(decided(storage)) and "base.json" in "\n".join(decided(storage))
