@@ -9,10 +9,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -498,3 +500,13 @@ def test_a_relative_path_means_the_current_folder(template: Path, tmp_path: Path
     shutil.copy(template, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     assert connect("sqlite:///mlflow.db", "orchestrator", tmp_path).uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_database_whose_creation_was_ended_is_named_with_its_remedy(template: Path, tmp_path: Path):
+    shutil.copy(template, tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("drop table experiments")
+        database.execute("update alembic_version set version_num = '451aebb31d03'")
+        database.commit()
+    with pytest.raises(TrackingError, match=r"its tables were left half made; move it away"):
+        connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "x", tmp_path)
