@@ -129,6 +129,8 @@ def compose(overrides: list[str], folder: str | None) -> dict[str, Any]:
             composed = hydra_compose("config", overrides=search + prepared)
         found += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
         raw: Any = OmegaConf.to_container(composed, resolve=True)
+    except UnicodeDecodeError as error:
+        raise ConfigError([*found, ("conf", f"a file below {folder or ROOT / 'conf'} is not UTF-8 ({error}); save it as UTF-8")]) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError([*found, ("arguments", first_line(error))]) from error
     except Exception as error:
