@@ -236,6 +236,21 @@ def test_ctrl_c_while_planning_is_one_line_and_exit_code_130(cache: Path, tmp_pa
     assert err == "error: interrupted; the same command continues\n"
 
 
+@pytest.mark.parametrize("module", ["hydra", "difflib"])
+def test_ctrl_c_while_libraries_are_imported_is_one_line_and_exit_code_130(cache: Path, tmp_path: Path, module: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / f"{module}.py").write_text(f"exec({f'open({str(pipe)!r}).read()'!r})", encoding="utf-8")
+    here = environment(cache) | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    line = [sys.executable, "-m", "orchestrator", "dry_run=true"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here, cwd=tmp_path)
+    with pipe.open("w"):
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "error: interrupted; the same command continues\n")
+
+
 def test_neither_an_ascii_terminal_nor_a_torn_file_of_an_earlier_run_keeps_the_plan_back(toy: Path, cache: Path, tmp_path: Path) -> None:
     storage = tmp_path / "a storage"
     storage.mkdir()
