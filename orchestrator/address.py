@@ -122,8 +122,11 @@ def create(uri: str, make: Callable[[str], object]) -> None:
     with tempfile.TemporaryDirectory(prefix="mlflow-", dir=memory) as scratch:
         made, draft = Path(scratch) / file.name, file.with_name(f"{file.name}.draft")
         make(f"sqlite:///{made}")
-        shutil.copyfile(made, draft)
-        os.replace(draft, file)
+        try:
+            shutil.copyfile(made, draft)
+            os.replace(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _check_file(uri: str, file: Path) -> None:
@@ -153,6 +156,8 @@ def _reserved_postgres(uri: str) -> Iterator[None]:
         yield
 
 
+MOVE_AWAY = "move it away: the same command writes its sweep anew, from its journal"
+
 # Text in an error, what it means, what to do. The first that matches counts, so the specific ones come first.
 MEANINGS = (
     ("Invalid Host header", "the server refuses this host name", "start it with --allowed-hosts {host}"),
@@ -169,11 +174,8 @@ MEANINGS = (
     ("timed out|timeout", "no answer in time", "check the server or correct tracking.uri=..."),
     ("password authentication failed|no password supplied", "the database refuses this user or password", "correct tracking.uri=..."),
     ('database ".*" does not exist', "there is no such database", "create it (createdb) or correct tracking.uri=..."),
-    (
-        r"(table|index) \S+ already exists|duplicate column name",
-        "its tables were left half made",
-        "move it away: the same command makes them anew, from its journal",
-    ),
+    (r"(table|index) \S+ already exists|duplicate column name", "its tables were left half made", MOVE_AWAY),
+    ("disk image is malformed|file is not a database", "the file is damaged", MOVE_AWAY),
     ("out-of-date database schema", "the database was made by another MLflow version", "run: mlflow db upgrade {uri}"),
     ("Can't locate revision", "the database was made by a newer MLflow version", "upgrade mlflow here"),
     ("No space left|disk is full", "the disk is full", "free some space"),

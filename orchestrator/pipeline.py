@@ -18,6 +18,7 @@ from jobs import fetch, store
 from jobs.config import BaseModel
 from orchestrator import launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
+from orchestrator.address import database_file
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError
@@ -103,7 +104,8 @@ class Command:
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0
         elsewhere = kept["target"] != [self.uri, self.config.tracking.experiment, self.model_name]
-        return None if wider or again or elsewhere else kept
+        gone = self.uri.startswith("sqlite:") and not database_file(self.uri).exists()
+        return None if wider or again or elsewhere or gone else kept
 
     def judging(self) -> dict[str, Any]:
         """The settings that decide what the test split says of a model."""

@@ -239,3 +239,18 @@ def test_a_champion_that_other_rows_have_chosen_is_judged_on_these(command: Any,
     assert done.result["model"] == {"name": name, "version": version + 1, "alias": None, "uri": f"models:/{name}/{version + 1}"}
     assert "the champion was chosen by other test rows" in "\n".join(decided(storage))
     assert champion(storage, name) == version
+
+
+@pytest.mark.slow
+def test_a_store_that_was_moved_away_is_written_again_from_the_journal(command: Any, tmp_path: Path) -> None:
+    arguments = ("train.steps=10", "train.eval_every=5", f"storage={tmp_path}")
+    first = command(*arguments)
+    assert first.code == 0, first.err
+    (tmp_path / "mlflow.db").rename(tmp_path / "old.db")
+    trained = [e for e in journal(tmp_path) if e["kind"] == "metrics" and e["trial"]]
+    again = command(*arguments)
+    assert again.code == 0, again.err
+    assert again.result["model"] == first.result["model"]
+    assert [e for e in journal(tmp_path) if e["kind"] == "metrics" and e["trial"]] == trained
+    history = registry(tmp_path).get_metric_history(again.result["best"]["run_id"], "train/loss")
+    assert [point.step for point in history] == list(range(1, 11))

@@ -510,3 +510,10 @@ def test_a_database_whose_creation_was_ended_is_named_with_its_remedy(template: 
         database.commit()
     with pytest.raises(TrackingError, match=r"its tables were left half made; move it away"):
         connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "x", tmp_path)
+
+
+def test_a_damaged_database_is_named_with_its_remedy(template: Path, tmp_path: Path):
+    content = template.read_bytes()
+    (tmp_path / "mlflow.db").write_bytes(content[:100] + b"\xff" * (len(content) - 100))
+    with pytest.raises(TrackingError, match=r"the file is damaged; move it away"):
+        connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "x", tmp_path)
