@@ -107,6 +107,8 @@ def test_every_trial_is_a_child_run_with_the_same_parameters_its_data_and_its_me
         for child in children:
             metrics = {key for (key,) in database.execute("select distinct key from metrics where run_uuid = ?", child)}
             assert {"train/loss", "valid/loss", "valid/exact_match", "train/tokens_per_second"} <= metrics
+            twice = "select key, step from metrics where run_uuid = ? group by key, step having count(*) > 1"
+            assert database.execute(twice, child).fetchall() == []
             inputs = database.execute("select count(*) from inputs where destination_id = ?", child).fetchone()[0]
             assert inputs == 3, "train, valid and test"
 
