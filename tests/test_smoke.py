@@ -135,7 +135,7 @@ def test_plain_transformers_and_peft_reproduce_the_registered_predictions(swept:
     for row in rows:
         inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
         with torch.no_grad():
-            given = model.generate(**inputs, do_sample=False, max_new_tokens=task["max_new_tokens"])
+            given = model.generate(**inputs, **task["generate"])
         assert tokenizer.decode(given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
 
 

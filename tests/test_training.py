@@ -195,7 +195,7 @@ def test_an_exported_version_answers_the_same_without_this_project(kind: str, ba
     assert len(told) == len(load_corpus(trial.data).test)
     for row in told:
         inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=task["max_new_tokens"])
+        output = model.generate(**inputs, **task["generate"])
         assert tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
     prompt = str(load_corpus(trial.data).test[0].context[-1]["content"]).removeprefix("Which letter?\n")
     assert predict(base, folder, prompt) == told[0]["prediction"]
