@@ -223,6 +223,15 @@ def test_a_reader_that_goes_away_is_no_crash(cache: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line_with_a_remedy(cache: Path) -> None:
+    line = [sys.executable, "-m", "orchestrator", "--cfg", "job"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(cache), cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "No space left on device; free some space" in done.stderr
+
+
 def test_ctrl_c_while_planning_is_one_line_and_exit_code_130(cache: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "train.jsonl"
     os.mkfifo(pipe)  # reading it waits until someone writes: the plan never gets further
