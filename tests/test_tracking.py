@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -149,26 +150,26 @@ def server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     if not POSTGRES:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    folder = tmp_path_factory.mktemp("postgres")
-    port, programs, user = free_port(), Path(POSTGRES).parent, "postgres" if os.geteuid() == 0 else None
-    if user is not None:  # PostgreSQL refuses to run as root
-        for parent in (folder, *folder.parents[:-2]):
-            parent.chmod(0o755)
-        shutil.chown(folder, user)
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    # Not below pytest's own folder, which every session that starts closes to other users.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as name:
+        folder, port, programs = Path(name), free_port(), Path(POSTGRES).parent
+        user = "postgres" if os.geteuid() == 0 else None
+        if user is not None:  # PostgreSQL refuses to run as root
+            shutil.chown(folder, user)
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
 
-    def run(*command: str) -> None:
-        subprocess.run(command, user=user, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        def run(*command: str) -> None:
+            subprocess.run(command, user=user, check=True, cwd=folder, stdout=subprocess.DEVNULL)
 
-    (folder / "password").write_text("secret")
-    (folder / "password").chmod(0o644)
-    run(str(programs / "initdb"), "-D", f"{folder}/data", "-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={folder}/password")
-    run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
-    yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
-    run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
+        (folder / "password").write_text("secret")
+        (folder / "password").chmod(0o644)
+        run(str(programs / "initdb"), "-D", f"{folder}/data", "-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={folder}/password")
+        run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
+        run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
 
 
 def run_of(writer: Writer, trial: int | None) -> str:
