@@ -265,6 +265,21 @@ def test_the_live_table_marks_the_best_row_and_counts_what_is_to_come() -> None:
     assert styles == ["", "bold green"]
 
 
+def test_the_table_says_how_a_trial_ended_although_its_last_steps_are_told_later() -> None:
+    screen = Screen(2, 40, "valid/exact_match")
+    for index, state in ((1, "stopped"), (2, "finished")):
+        screen.start(index, {})
+        screen.step(index, 19, {"train/loss": 1.0})
+        assert screen.rows[index].state == "training"
+        screen.rung(index, 20, {"valid/exact_match": 0.5})
+        screen.end(index, state, None)
+        screen.step(index, 20, {"train/loss": 1.0})
+    assert [row.state for row in screen.rows.values()] == ["stopped", "finished"]
+    screen.start(2, {})
+    screen.step(2, 21, {"train/loss": 1.0})
+    assert (screen.rows[2].step, screen.rows[2].state) == (21, "training")
+
+
 def test_commands_to_paste_start_this_environments_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ORCHESTRATOR_TYPED", raising=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
