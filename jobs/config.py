@@ -107,7 +107,15 @@ class Data:
         require(
             (is_name(self.name), f"data.name must be letters, digits, spaces and . + - _, got {self.name!r}"),
             (self.folder is None or bool(self.folder.strip()), "data.folder is empty; it must name a folder"),
+            *(
+                (path is None or bool(path.strip()), f"data.{split} is empty; leave it out, or name a file of rows")
+                for split, path in (("valid", self.valid), ("test", self.test))
+            ),
             (given, "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet"),
+            *(
+                (re.fullmatch(r"[\w-]+", name) is not None, f"data.sources calls one {name!r}; a name must be letters, digits, - and _")
+                for name in self.sources
+            ),
             *(
                 (source.path is not None or (name == "train" and self.folder is not None), f"data.sources.{name}.path must be set")
                 for name, source in self.sources.items()

@@ -127,26 +127,21 @@ def common_prefix(model: Any, prompts: list[list[int]], pad_id: int) -> int:
     return shared_prefix(examples) if len(examples) == len(prompts) and can_share_prefix(model, examples, pad_id) else 0
 
 
+def greedy_settings(eos_ids: list[int], max_new_tokens: int) -> dict[str, Any]:
+    """Arguments of transformers' `generate` for the most likely continuation, whatever the base's generation_config.json asks for."""
+    plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    return {"max_new_tokens": max_new_tokens, **plain, "eos_token_id": eos_ids, "pad_token_id": eos_ids[0]}
+
+
 def greedy(model: Any, inputs: torch.Tensor, eos_ids: list[int], max_new_tokens: int, prefix: int = 0) -> list[list[int]]:
     """The most likely continuation of each row of `inputs` (N, L), cut before the end-of-turn token.
 
     The first `prefix` tokens, the same in all rows, are computed once.
     """
     cache = {"past_key_values": prefix_cache(model, inputs[0, :prefix].tolist(), len(inputs))} if prefix else {}
-    produced = model.generate(
-        input_ids=inputs,
-        **cache,
-        attention_mask=torch.ones_like(inputs),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        repetition_penalty=1.0,
-        eos_token_id=eos_ids,
-        pad_token_id=eos_ids[0],
-    )[:, inputs.shape[1] :].tolist()
+    settings = greedy_settings(eos_ids, max_new_tokens) | {"temperature": None, "top_p": None, "top_k": None}  # unused, and warned about
+    mask = torch.ones_like(inputs)
+    produced = model.generate(input_ids=inputs, attention_mask=mask, **cache, **settings)[:, inputs.shape[1] :].tolist()
     return [row[: next((i for i, token in enumerate(row) if token in eos_ids), len(row))] for row in produced]
 
 

@@ -1,7 +1,8 @@
 """The folder that is registered: what was trained, the tokenizer, where the base comes from, and what the model answers.
 
 Plain transformers and peft reproduce the predictions from it: load the base in `base.json` in the `dtype` of `task.json`, put `adapter/` on
-it, give it each `text` without adding special tokens, and decode greedily up to `max_new_tokens`.
+it, give it each `text` without adding special tokens, and call `generate` with the `generate` of `task.json`: the base's own settings may
+penalise repetition, or not know the token that ends a turn.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from jobs.config import BaseModel, Trial
 from jobs.data import Template
-from jobs.evaluate import Verdict
+from jobs.evaluate import Verdict, greedy_settings
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 
@@ -32,6 +33,7 @@ def export(trial: Trial, base: BaseModel, trained: Path, verdict: Verdict, folde
     task = {
         "instruction": trial.data.instruction,
         "max_new_tokens": verdict.max_new_tokens,
+        "generate": greedy_settings(Template(base.path).eos_ids, verdict.max_new_tokens),
         "max_length": trial.train.max_length,
         "dtype": "float32",
         "add_special_tokens": False,

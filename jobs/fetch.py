@@ -75,7 +75,13 @@ def _check_loads(base: BaseModel, cache: Path) -> None:
         return
     from jobs.model import read  # seconds
 
-    read(base.path, device_map="meta")  # names and shapes only, whatever the size
+    try:
+        read(base.path, device_map="meta")  # names and shapes only, whatever the size
+    except ValueError:
+        raise
+    except Exception as error:  # whatever transformers makes of a foreign configuration, the caller is promised a ValueError
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"cannot load the model in {base.path}: {type(error).__name__}: {reason}; fetch or save it again") from error
     with contextlib.suppress(OSError):
         folder.write(passed, "")
 

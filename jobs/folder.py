@@ -60,6 +60,9 @@ def _config_problems(path: Path) -> list[str]:
     names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     if content.get("is_encoder_decoder") or (names and all(name.endswith(SILENT) and not name.endswith("LMHeadModel") for name in names)):
         return [f"it is a {content['model_type']} ({', '.join(names) or 'encoder and decoder'}), which does not continue a text"]
+    if isinstance(packed := content.get("quantization_config"), dict):
+        method = packed.get("quant_method", "by an unnamed method")
+        return [f"its weights are quantized ({method}), and this project trains beside whole ones; name the model that it was made from"]
     return []
 
 
@@ -78,6 +81,9 @@ def _weight_problems(folder: Path) -> list[str]:
     if any(folder.glob("pytorch_model*.bin")):
         load = f"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}').save_pretrained('{folder}')"
         return [f'its weights are pytorch_model.bin, which this project does not load; convert them with: python -c "{load}"']
+    links = [name for name in missing if (folder / name).is_symlink()]
+    if links:  # as in the hub's cache, from which the files have been cleaned away
+        return [f"{links[0]} is a link to {(folder / links[0]).readlink()}, where there is no file; fetch it again"]
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     return [f"no {', '.join(missing)} in it" + (f" (found {', '.join(others)})" if others else "")]
 

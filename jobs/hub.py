@@ -161,7 +161,7 @@ def _convert_tokenizer(snapshot: Path, partial: Path) -> None:
     from transformers import AutoTokenizer
 
     try:
-        AutoTokenizer.from_pretrained(snapshot).save_pretrained(partial)
+        AutoTokenizer.from_pretrained(snapshot, trust_remote_code=False).save_pretrained(partial)
     except Exception as error:
         # Tokenizers come with libraries of their own, each with its errors; the caller is promised a RuntimeError.
         raise RuntimeError(f"the tokenizer in {snapshot} could not be converted: {type(error).__name__}: {error}") from error

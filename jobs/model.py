@@ -58,10 +58,13 @@ def read(path: str | Path, **options: Any) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     options |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    options["trust_remote_code"] = False  # left open, transformers asks on the terminal
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(str(path), **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(f"cannot load the model in {path}: {' '.join(str(error).split())[:300]}") from error
+        own_code = "it comes with code of its own (auto_map in its config.json), which is not run here; choose another model"
+        reason = own_code if "trust_remote_code" in str(error) else " ".join(str(error).split())[:300]
+        raise ValueError(f"cannot load the model in {path}: {reason}") from error
     model, told = loaded
     missing, other = sorted(told["missing_keys"]), sorted(told["mismatched_keys"])
     if missing or other:

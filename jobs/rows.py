@@ -10,7 +10,7 @@ import difflib
 import io
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,21 +137,32 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 
 def read_csv(path: Path) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(2**31 - 1)  # the module's own limit, 131,072 characters, is for nobody's sake
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    line = 1
+    text = read_text(path)
+    blank = len(text) - len(text.lstrip("\r\n"))
+    skipped = len(text[:blank].splitlines())
+    reader = csv.DictReader(io.StringIO(text[blank:], newline=""), strict=True)
+    line = skipped + 1
     try:
-        names = reader.fieldnames or []
-        check_twice(path, names)
-        if names and not {"prompt", "completion"} <= set(names):
-            remedy = "separate them with commas" if len(names) == 1 else "rename them in the first line"
-            raise ValueError(f'{path} needs the columns "prompt" and "completion", found {quote(names)}; {remedy}')
+        check_columns(path, reader.fieldnames or [])
         for record in reader:
+            line = skipped + reader.line_num
             if None in record:
-                raise ValueError(f"{path}, line {reader.line_num}: more fields than columns; put texts that hold a comma in double quotes")
-            yield reader.line_num, {name: record[name] for name in ("prompt", "completion")}
-            line = reader.line_num
+                raise ValueError(f"{path}, line {line}: more fields than columns; put texts that hold a comma in double quotes")
+            if record["prompt"] is None or record["completion"] is None:
+                lacks = "has no answer" if record["completion"] is None else "has no prompt"
+                raise ValueError(f"{path}, line {line}: {lacks}: fewer fields than columns; add it after a comma")
+            yield line, {name: record[name] for name in ("prompt", "completion")}
     except csv.Error as error:
         raise ValueError(f"{path}, after line {line}: broken CSV: {error}; check the quotes, or use .jsonl") from None
+
+
+def check_columns(path: Path, names: Sequence[str]) -> None:
+    """Raise ValueError when the first line of a .csv file, if it has one, names other columns than those that are read."""
+    check_twice(path, names)
+    if names and not {"prompt", "completion"} <= set(names):
+        remedy = "separate them with commas" if len(names) == 1 else "rename them in the first line"
+        remedy = "conversations go into a .jsonl or .parquet file" if "messages" in names else remedy
+        raise ValueError(f'{path} needs the columns "prompt" and "completion", found {quote(names)}; {remedy}')
 
 
 def check_twice(path: Path, names: Iterable[str]) -> None:
@@ -183,7 +194,8 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
 def find_shape(record: Any) -> str:
     """Which of the two formats a record has, as the names of its columns."""
     if not isinstance(record, dict):
-        raise Malformed(f"a row must be an object with {COLUMNS}, got {describe(record)}")
+        remedy = "; write one object per line" if isinstance(record, list) else ""
+        raise Malformed(f"a row must be an object with {COLUMNS}, got {describe(record)}{remedy}")
     if "messages" in record:
         return '"messages"'
     if "prompt" not in record:

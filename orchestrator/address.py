@@ -10,7 +10,9 @@ import difflib
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -107,6 +109,26 @@ def _reserved_file(uri: str) -> Iterator[None]:
         os.close(lock)
 
 
+def create(uri: str, make: Callable[[str], object]) -> None:
+    """Have `make` create the tables of a SQLite file that is not there yet, elsewhere at first.
+
+    MLflow makes them in some fifty steps: a process that is ended meanwhile would leave a file that nobody can use or mend. In memory,
+    where no step waits for a disk, they take one second instead of six.
+    """
+    file = database_file(uri) if uri.startswith("sqlite:") else None
+    if file is None or (file.exists() and file.stat().st_size):
+        return
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix="mlflow-", dir=memory) as scratch:
+        made, draft = Path(scratch) / file.name, file.with_name(f"{file.name}.draft")
+        make(f"sqlite:///{made}")
+        try:
+            shutil.copyfile(made, draft)
+            os.replace(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
 def _check_file(uri: str, file: Path) -> None:
     if file.is_dir():
         raise TrackingError(f"tracking.uri={uri} is a folder; name a file in it, tracking.uri={uri}/mlflow.db")
@@ -134,6 +156,8 @@ def _reserved_postgres(uri: str) -> Iterator[None]:
         yield
 
 
+MOVE_AWAY = "move it away: the same command writes its sweep anew, from its journal"
+
 # Text in an error, what it means, what to do. The first that matches counts, so the specific ones come first.
 MEANINGS = (
     ("Invalid Host header", "the server refuses this host name", "start it with --allowed-hosts {host}"),
@@ -150,6 +174,8 @@ MEANINGS = (
     ("timed out|timeout", "no answer in time", "check the server or correct tracking.uri=..."),
     ("password authentication failed|no password supplied", "the database refuses this user or password", "correct tracking.uri=..."),
     ('database ".*" does not exist', "there is no such database", "create it (createdb) or correct tracking.uri=..."),
+    (r"(table|index) \S+ already exists|duplicate column name", "its tables were left half made", MOVE_AWAY),
+    ("disk image is malformed|file is not a database", "the file is damaged", MOVE_AWAY),
     ("out-of-date database schema", "the database was made by another MLflow version", "run: mlflow db upgrade {uri}"),
     ("Can't locate revision", "the database was made by a newer MLflow version", "upgrade mlflow here"),
     ("No space left|disk is full", "the disk is full", "free some space"),

@@ -7,6 +7,7 @@ mistake answer at once.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import sys
@@ -44,7 +45,8 @@ def main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
         return 1
     except OSError as error:  # a full disk, a store that is gone: the machine's, not a bug of ours
-        report.error(f"{error}; what is done is kept, and the same command continues")
+        space = "free some space where storage or the temporary folder is; " if error.errno == errno.ENOSPC else ""
+        report.error(f"{error}; {space}what is done is kept, and the same command continues")
         return 1
 
 
@@ -129,6 +131,8 @@ def compose(overrides: list[str], folder: str | None) -> dict[str, Any]:
             composed = hydra_compose("config", overrides=search + prepared)
         found += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
         raw: Any = OmegaConf.to_container(composed, resolve=True)
+    except UnicodeDecodeError as error:
+        raise ConfigError([*found, ("conf", f"a file below {folder or ROOT / 'conf'} is not UTF-8 ({error}); save it as UTF-8")]) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError([*found, ("arguments", first_line(error))]) from error
     except Exception as error:

@@ -11,14 +11,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from jobs import fetch, store
+from jobs import store
 from jobs.config import BaseModel
 from jobs.evaluate import Judging, Verdict
 from jobs.export import export
 from jobs.worker import judge
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.journal import read_object, storage_folder, write_json
 from orchestrator.models import Version
+from orchestrator.predict import check_version
 from orchestrator.registry import Decision, Scores, decide
 from orchestrator.result import Result
 
@@ -149,17 +150,29 @@ class Judgement:
             value, low, high = (float(tags[f"test/exact_match{end}"]) for end in ("", "_low", "_high"))
             return decide(scores, Scores(value, low, high, int(tags["test.rows"]), self.digest))
         self.screen.note(f"the champion {champion.uri} was chosen by other test rows than these, and may be made for other data")
-        return decide(scores, self.scores(self.judge_champion(champion, trial)), own_rows=False)
+        try:
+            folder, made_on = self.fetch_champion(champion)
+        except TrackingError:
+            raise
+        except (InputError, ValueError) as error:
+            remedy = f"it keeps its alias, which MLflow's page of {version.uri} can move"
+            return Decision(False, f"the champion {champion.uri} cannot be judged on these rows ({error}); {remedy}")
+        trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
+        judged = self.judge({"champion": str(trained)}, trial, made_on)["champion"]
+        return decide(scores, self.scores(judged), own_rows=False)
 
-    def judge_champion(self, champion: Version, trial: Any) -> Verdict:
-        """The present champion on today's test rows."""
+    def fetch_champion(self, champion: Version) -> tuple[Path, BaseModel]:
+        """The present champion's folder, and its base model. Raises InputError or ValueError for one that is not ours, or whose files or
+        base model are gone: another program may have registered it under the same name."""
         folder = self.store.download(champion.uri, self.command.folder / "champion")
+        check_version(champion.uri, folder)
         described = json.loads((folder / "base.json").read_text(encoding="utf-8"))
         base = BaseModel(**{key: described[key] for key in ("name", "source", "id", "revision", "path")})
-        if not Path(base.path).is_dir():
-            base = fetch.prepare(self.config.model) if base.revision == self.base.revision else base
-        trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
-        return self.judge({"champion": str(trained)}, trial, base)["champion"]
+        if Path(base.path).is_dir():
+            return folder, base
+        if base.revision != self.base.revision:
+            raise ValueError(f"its base model {base.name} is no longer in {base.path}")
+        return folder, self.base
 
     def scores(self, verdict: Verdict) -> Scores:
         """A verdict in the registry's terms."""

@@ -115,7 +115,8 @@ class Writer:
         self._connect = connect
         self._journal = Journal(folder / "journal.jsonl")
         self._file = folder / "tracking.json"
-        self._aside = folder / "tracking-refused.jsonl"
+        self.aside = folder / "tracking-refused.jsonl"
+        """Where events lie that the store will never take, with the reasons."""
         self._sink: Sink
         self._connected = False
         self._state: State | None = None
@@ -146,7 +147,7 @@ class Writer:
 
     @property
     def num_refused(self) -> int:
-        """Events that the store will never take. They stand in tracking-refused.jsonl, with the reasons."""
+        """Events that the store will never take."""
         return 0 if self._state is None else len(self._state.refused)
 
     def _loop(self) -> None:
@@ -248,7 +249,7 @@ class Writer:
 
     def _set_aside(self, state: State, item: tuple[int, Event], error: Exception) -> None:
         at, event = item
-        with self._aside.open("a") as stream:
+        with self.aside.open("a") as stream:
             stream.write(json.dumps({"reason": str(error), "offset": at, "event": event}) + "\n")
         state.refused.append(at)
         state.save(self._file)

@@ -18,6 +18,7 @@ from jobs import fetch, store
 from jobs.config import BaseModel
 from orchestrator import launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
+from orchestrator.address import database_file
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError
@@ -95,7 +96,7 @@ class Command:
     def kept_result(self) -> result.Result | None:
         """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
         kept = read_object(self.folder / "result.json")
-        if not kept or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
+        if not kept.keys() >= result.KEPT or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
             return None
         if kept.get("judging") != self.judging():
             report_line("the winner is judged again: another job.confidence, job.resamples or job.max_new_tokens than before")
@@ -103,7 +104,8 @@ class Command:
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0
         elsewhere = kept["target"] != [self.uri, self.config.tracking.experiment, self.model_name]
-        return None if wider or again or elsewhere else kept
+        gone = self.uri.startswith("sqlite:") and not database_file(self.uri).exists()
+        return None if wider or again or elsewhere or gone else kept
 
     def judging(self) -> dict[str, Any]:
         """The settings that decide what the test split says of a model."""
@@ -119,9 +121,14 @@ class Command:
         if kept.get("missing"):
             writer = Writer(self.connect, self.folder)
             writer.start()
-            kept["missing"] = result.unfinished(writer.close(self.config.tracking.patience_seconds), writer.error)
+            kept["missing"] = self.missing(writer)
             write_json(self.folder / "result.json", kept)
         return kept
+
+    def missing(self, writer: Writer) -> str | None:
+        """What the tracking store lacks after it was given time, in words."""
+        left = writer.close(self.config.tracking.patience_seconds)
+        return result.unfinished(left, writer.error, writer.num_refused, writer.aside)
 
     def work(self) -> result.Result:
         """Everything from the first connection to the written result."""
@@ -144,8 +151,7 @@ class Command:
             writer.close(1 if interrupted else self.config.tracking.patience_seconds)
             raise
         self.journal.append("sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={})
-        left = writer.close(self.config.tracking.patience_seconds)
-        outcome["missing"] = result.unfinished(left, writer.error)
+        outcome["missing"] = self.missing(writer)
         outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
         write_json(self.folder / "result.json", outcome)
         return outcome

@@ -106,6 +106,9 @@ def count_trials(config: Config) -> int:
     only_grid = all(knob.type in ("grid", "linked") for knob in as_grid(config).sweep.space.values())
     if wanted is not None and only_grid and wanted > combinations:
         text = f"{wanted} is more than the {combinations} different combinations of the search space; leave it out to try them all"
+        text = (
+            text if config.sweep.space else f"there is nothing to try {wanted} times without a search space; add one, such as +sweep=lora"
+        )
         text += f" (not searched, because they do not exist: {', '.join(config.skipped)})" if config.skipped else ""
         raise ConfigError([("sweep.num_trials", text)])
     if wanted is None and combinations > MOST_TRIALS:

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from orchestrator.relay import TYPED
@@ -16,11 +17,16 @@ Result = dict[str, Any]
 seconds{setup,train,total}, tracking_uri; and for the text: decision, failures, missing, command."""
 
 PUBLIC = ("sweep", "state", "trials", "best", "base", "model", "seconds", "tracking_uri")
+KEPT = {*PUBLIC, "steps", "target", "command", "wider"}
+"""What the record of a finished sweep cannot do without; one that lacks it, by another version or a torn disk, is made again."""
 
 
 def public(result: Result) -> Result:
-    """The part that `output=json` prints."""
-    return {key: result.get(key) for key in PUBLIC} | ({"error": result["error"]} if result.get("error") else {})
+    """The part that `output=json` prints: these keys and no others, and `error` where there is one."""
+    shown = {key: result.get(key) for key in PUBLIC}
+    if result.get("best"):
+        shown["best"] = {key: result["best"][key] for key in ("trial", "run_id", "params", "metrics")}
+    return shown | ({"error": result["error"]} if result.get("error") else {})
 
 
 def text(result: Result, programs: str = "") -> str:
@@ -97,8 +103,8 @@ def failures(records: Any) -> list[str]:
     return [f"trial {record.index}: {record.error}" for record in records if record.state == "failed"]
 
 
-def unfinished(count: int, error: str | None) -> str | None:
-    """What the tracking store has not received."""
-    if count == 0:
-        return None
-    return f"{plural(count, 'event')} not yet in MLflow ({error or 'it is slow to answer'}); the same command again writes them"
+def unfinished(count: int, error: str | None, refused: int = 0, aside: Path | None = None) -> str | None:
+    """What the tracking store has not received: not yet, and never."""
+    late = f"{plural(count, 'event')} not yet in MLflow ({error or 'it is slow to answer'}); the same command again writes them"
+    never = f"{plural(refused, 'event')} refused by MLflow, kept with the reasons in {aside}"
+    return "; ".join(text for text, there in ((late, count), (never, refused)) if there) or None

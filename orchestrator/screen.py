@@ -57,14 +57,15 @@ class Screen:
     def start(self, index: int, point: Point) -> None:
         """A trial starts, or returns from a pause."""
         row = self.rows.setdefault(index, Row(point))
-        row.state = "starting"
+        row.state, row.seconds = "starting", None
         if row.step == 0:
             self.line(f"{self.label(index)}  starts")
 
     def step(self, index: int, step: int, metrics: dict[str, float]) -> None:
         """A trial has taken a step."""
         row = self.rows[index]
-        row.step, row.state = max(step, row.step), "training"
+        if step > row.step and row.seconds is None:  # the last steps of a trial may be told after its end
+            row.step, row.state = step, "training"
         row.tokens_per_second = metrics.get("train/tokens_per_second", 0.0)
         if self.live is None and time.monotonic() - row.told > LINE_SECONDS:
             row.told = time.monotonic()

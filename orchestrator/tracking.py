@@ -54,6 +54,7 @@ def connect(uri: str, experiment: str, artifact_root: Path | None) -> Store:
     with address.reserved(resolved), explained(resolved):
         if resolved.startswith("http"):
             _probe(resolved)
+        address.create(resolved, lambda fresh: MlflowClient(fresh, fresh).search_experiments(max_results=1))
         client = MlflowClient(resolved, resolved)
         return Store(client, resolved, experiment, _experiment_id(client, resolved, experiment, artifact_root))
 

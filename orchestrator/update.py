@@ -88,7 +88,9 @@ def _add(update: Update, event: Event) -> None:
             update.files["failure.txt"] = str(event["error"])
     update.tags |= {key: str(value) for key, value in (event.get("tags") or {}).items()}
     step = int(event.get("step") or 0)
-    update.metrics += [(key, _number(value), moment, step) for key, value in (event.get("metrics") or {}).items()]
+    # What a report says of the step itself, the step's own event has said already: a second point would stand beside it in every chart.
+    told = {key: value for key, value in (event.get("metrics") or {}).items() if kind != "report" or not key.startswith("train/")}
+    update.metrics += [(key, _number(value), moment, step) for key, value in told.items()]
 
 
 def _number(value: float | None) -> float:

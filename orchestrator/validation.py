@@ -11,7 +11,7 @@ import functools
 import re
 from typing import Any
 
-from jobs.config import Adapter, Data, Model, Optim, Train, Trial
+from jobs.config import Adapter, Data, Model, Optim, Source, Train, Trial
 from orchestrator import address, sharing
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, Job, Sweep, Tracking
@@ -84,9 +84,8 @@ def collect(kind: type, raw: dict[str, Any], found: list[tuple[str, str]]) -> An
             new = [problem for item in items for problem in describe(kind, item)]
             # What was taken out for another mistake is not also missing.
             found += [(path, text) for path, text in new if not any(f"{known}.".startswith(f"{path}.") for known, _ in found)]
-            rest = without(
-                raw, [item["loc"] for item in items if item["type"] != "value_error"] + [tuple(path.split(".")) for path, _ in new]
-            )
+            wrong = [item["loc"][:-1] if item["type"] == "missing" else item["loc"] for item in items if item["type"] != "value_error"]
+            rest = without(raw, [loc for loc in wrong if loc] + [tuple(path.split(".")) for path, _ in new])
             if rest == raw:
                 return None
             raw = rest
@@ -149,6 +148,10 @@ def names(kind: type, path: str) -> list[str]:
         listed.append(entry.name)
         if nested:
             listed += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(nested)]
+    inside = re.fullmatch(r"(data\.sources|sweep\.space)\.([^.]+)\.[^.]+", path)
+    if kind is Config and inside:
+        entries = dataclasses.fields(Source if inside[1] == "data.sources" else Knob)
+        return [f"{inside[1]}.{inside[2]}.{inner.name}" for inner in entries]
     return listed
 
 

@@ -104,3 +104,19 @@ def test_passwords_are_masked(text: str):
 def test_an_unknown_error_is_its_first_line_without_the_password():
     text = address.explain("http://me:secret@h:1", "odd thing at http://me:secret@h:1\nmore")
     assert text == "tracking.uri=http://me:***@h:1: odd thing at http://me:***@h:1"
+
+
+def test_a_database_appears_whole_or_not_at_all(tmp_path: Path):
+    uri, file = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "mlflow.db"
+
+    def interrupted(fresh: str) -> None:
+        address.database_file(fresh).write_text("half of it")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        address.create(uri, interrupted)
+    assert list(tmp_path.iterdir()) == []
+    file.touch()
+    address.create(uri, lambda fresh: address.database_file(fresh).write_text("all of it"))
+    address.create(uri, lambda fresh: pytest.fail("it is there already"))
+    assert file.read_text() == "all of it" and list(tmp_path.iterdir()) == [file]

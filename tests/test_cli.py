@@ -223,6 +223,15 @@ def test_a_reader_that_goes_away_is_no_crash(cache: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line_with_a_remedy(cache: Path) -> None:
+    line = [sys.executable, "-m", "orchestrator", "--cfg", "job"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(cache), cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "No space left on device; free some space" in done.stderr
+
+
 def test_ctrl_c_while_planning_is_one_line_and_exit_code_130(cache: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "train.jsonl"
     os.mkfifo(pipe)  # reading it waits until someone writes: the plan never gets further
@@ -234,6 +243,21 @@ def test_ctrl_c_while_planning_is_one_line_and_exit_code_130(cache: Path, tmp_pa
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err == "error: interrupted; the same command continues\n"
+
+
+@pytest.mark.parametrize("module", ["hydra", "difflib"])
+def test_ctrl_c_while_libraries_are_imported_is_one_line_and_exit_code_130(cache: Path, tmp_path: Path, module: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / f"{module}.py").write_text(f"exec({f'open({str(pipe)!r}).read()'!r})", encoding="utf-8")
+    here = environment(cache) | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    line = [sys.executable, "-m", "orchestrator", "dry_run=true"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here, cwd=tmp_path)
+    with pipe.open("w"):
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "error: interrupted; the same command continues\n")
 
 
 def test_neither_an_ascii_terminal_nor_a_torn_file_of_an_earlier_run_keeps_the_plan_back(toy: Path, cache: Path, tmp_path: Path) -> None:

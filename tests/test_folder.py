@@ -62,6 +62,11 @@ def into_adapter(path: Path) -> None:
     (path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
 
 
+def into_dead_link(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to("/nowhere/weights")
+
+
 def add_index(path: Path) -> None:
     (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
 
@@ -75,6 +80,7 @@ def add_index(path: Path) -> None:
         (lambda p: (p / "config.json").write_text("{}"), "config.json has no model_type"),
         (lambda p: (p / "model.safetensors").unlink(), "no model.safetensors in it"),
         (lambda p: (p / "model.safetensors").rename(p / "weights.safetensors"), "no model.safetensors in it (found weights.safetensors)"),
+        (into_dead_link, "model.safetensors is a link to /nowhere/weights, where there is no file; fetch it again"),
         (add_index, "no model-00001-of-00002.safetensors in it (found model.safetensors)"),
         (lambda p: (p / "model.safetensors.index.json").write_text("[]"), "model.safetensors.index.json has no readable weight_map"),
         (lambda p: cut(p / "model.safetensors"), "model.safetensors is broken: it has "),

@@ -102,6 +102,14 @@ SETTINGS = [
     (["storage=file:/tmp/x"], ["storage", "neither a folder nor a URI"]),
     (["data=files", "data.folder=/tmp/" + "a" * 400], ["data.folder", "File name too long"]),
     (["+data.sources.long={path: " + "a" * 400 + ".jsonl}"], ["data.sources.long", "File name too long"]),
+    (["sweep.num_trials=12"], ["nothing to try 12 times without a search space; add one, such as +sweep=lora"]),
+    (["data.valid=", "data.test= "], ["2 problems", "data.valid   is empty; leave it out", "data.test    is empty"]),
+    (["data.sources.terms.wight=1"], ["data.sources.terms.wight", "did you mean data.sources.terms.weight?"]),
+    (["+sweep=lora", "sweep.space.lr.hihg=1"], ["did you mean sweep.space.lr.high?"]),
+    (
+        ["sweep.space={a: {type: choice}, b: {path: optim.lr, type: choice, values: [0]}, c: 5}", "seed=x"],
+        ["4 problems", "sweep.space.a.path", "sweep.space.b", "optim.lr must be above 0", "sweep.space.c", "seed"],
+    ),
     (["job=predict"], ["model_uri", "prompt"]),
     (["dry_run"], ["dry_run", "name=value"]),
     (["--nosuch"], ["--nosuch", "--help"]),
@@ -242,6 +250,12 @@ def test_what_this_user_may_not_read_or_write_is_named(refuse: Callable[..., str
         closed.chmod(0o755)
 
 
+def test_a_source_whose_name_mlflow_would_refuse_in_a_metric_is_named(refuse: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("name: mine\nsources:\n  a+b: {path: x.jsonl}\n", encoding="utf-8")
+    assert "data.sources   calls one 'a+b'; a name must be" in refuse("--config-dir", str(tmp_path), "data=mine")
+
+
 def test_a_missing_source_file_is_named(refuse: Callable[..., str]) -> None:
     assert "nosuch.jsonl" in refuse("+data.sources.mine={path: nosuch.jsonl, weight: 0.5}")
 
@@ -259,6 +273,11 @@ MODELS: list[tuple[str, str | bytes, str]] = [
     ("config.json", tiny_config(model_type="nosuch"), "model type `nosuch`"),
     ("config.json", tiny_config(num_hidden_layers=4), "18 weights of it are not there, such as model.layers.2.input_layernorm.weight"),
     ("config.json", tiny_config(hidden_size=128, architectures=5), "has the shape [259, 64] instead of [259, 128]"),
+    ("config.json", tiny_config(model_type="own", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}), "code of its own"),
+    ("config.json", tiny_config(hidden_act="nosuch"), "cannot load the model in"),
+    ("config.json", tiny_config(num_attention_heads="four"), "cannot load the model in"),
+    ("config.json", tiny_config(num_attention_heads=0), "cannot load the model in"),
+    ("config.json", tiny_config(quantization_config={"quant_method": "gptq", "bits": 4}), "its weights are quantized (gptq)"),
     ("model.safetensors", b"\x02" + b"\0" * 7 + b"{}", "model.safetensors holds no weights"),
     ("model.safetensors", b"\x08", "model.safetensors is broken"),
     ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', "no 3 in it"),

@@ -65,6 +65,8 @@ def test_the_predictions_of_a_base_in_bfloat16_are_reproduced_in_the_format_that
 
     half = dataclasses.replace(base, path=str(shutil.copytree(base.path, tmp_path / "half")))
     AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16).save_pretrained(half.path)
+    # As of models whose generation settings penalise repetition, or name no token that ends a turn.
+    (Path(half.path) / "generation_config.json").write_text('{"repetition_penalty": 3.0, "no_repeat_ngram_size": 1}', encoding="utf-8")
     export(trial, half, Path(half.path), judge(trial, half, None, Judging(0.95, 500, 12, 1)), tmp_path / "version")
     task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "version" / "model", dtype=task["dtype"])
@@ -72,7 +74,7 @@ def test_the_predictions_of_a_base_in_bfloat16_are_reproduced_in_the_format_that
     for line in (tmp_path / "version" / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
-        given = model.generate(**inputs, do_sample=False, max_new_tokens=task["max_new_tokens"])
+        given = model.generate(**inputs, **task["generate"])
         assert tokenizer.decode(given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
 
 

@@ -174,6 +174,8 @@ def test_a_single_run_offers_no_wider_sweep() -> None:
 
 def test_json_holds_the_public_part_and_the_error_if_there_is_one() -> None:
     assert tuple(result.public(outcome())) == result.PUBLIC
+    assert set(result.public(outcome())["best"]) == {"trial", "run_id", "params", "metrics"}
+    assert result.public(outcome(best=None))["best"] is None
     assert result.public(outcome(error="no disk"))["error"] == "no disk"
     json.dumps(result.public(outcome()))
 
@@ -183,6 +185,8 @@ def test_trials_are_counted_and_failures_named() -> None:
     assert result.counted([r.state for r in records], 4) == {"total": 4, "finished": 1, "stopped": 1, "failed": 1}
     assert result.failures(records) == ["trial 2: boom"]
     assert result.unfinished(0, "x") is None
+    assert result.unfinished(0, None, 2, Path("a/refused.jsonl")) == "2 events refused by MLflow, kept with the reasons in a/refused.jsonl"
+    assert (result.unfinished(3, None, 2, Path("r")) or "").count("; ") == 2
     assert result.unfinished(1, "no answer") == "1 event not yet in MLflow (no answer); the same command again writes them"
 
 
@@ -259,6 +263,21 @@ def test_the_live_table_marks_the_best_row_and_counts_what_is_to_come() -> None:
     assert "20/40" in shown and "rank=2" in shown and "2 trials to come" in shown
     styles = [row.style for row in screen.table().rows]
     assert styles == ["", "bold green"]
+
+
+def test_the_table_says_how_a_trial_ended_although_its_last_steps_are_told_later() -> None:
+    screen = Screen(2, 40, "valid/exact_match")
+    for index, state in ((1, "stopped"), (2, "finished")):
+        screen.start(index, {})
+        screen.step(index, 19, {"train/loss": 1.0})
+        assert screen.rows[index].state == "training"
+        screen.rung(index, 20, {"valid/exact_match": 0.5})
+        screen.end(index, state, None)
+        screen.step(index, 20, {"train/loss": 1.0})
+    assert [row.state for row in screen.rows.values()] == ["stopped", "finished"]
+    screen.start(2, {})
+    screen.step(2, 21, {"train/loss": 1.0})
+    assert (screen.rows[2].step, screen.rows[2].state) == (21, "training")
 
 
 def test_commands_to_paste_start_this_environments_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

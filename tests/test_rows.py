@@ -157,7 +157,10 @@ def test_text_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> None
         ("question,answer\nFlu,J11\n", 'needs the columns "prompt" and "completion", found "question", "answer"'),
         ("prompt;completion\nFlu;J11\n", 'found "prompt;completion"'),
         ("prompt,completion\nFlu, mild,J11\n", "line 2: more fields than columns"),
-        ("prompt,completion\nFlu\n", 'line 2: has no answer: "completion" is null'),
+        ("prompt,completion\nFlu\n", "line 2: has no answer: fewer fields than columns"),
+        ("completion,prompt\nJ11\n", "line 2: has no prompt: fewer fields than columns"),
+        ("\n\r\nprompt,completion\nFlu, mild,J11\n", "line 4: more fields than columns"),
+        ("messages\nx\n", "conversations go into a .jsonl or .parquet file"),
         ('prompt,completion\nFlu,J11\n"Flu,J11\n', "after line 2: broken CSV"),
     ],
 )

@@ -9,10 +9,13 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -147,26 +150,26 @@ def server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     if not POSTGRES:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    folder = tmp_path_factory.mktemp("postgres")
-    port, programs, user = free_port(), Path(POSTGRES).parent, "postgres" if os.geteuid() == 0 else None
-    if user is not None:  # PostgreSQL refuses to run as root
-        for parent in (folder, *folder.parents[:-2]):
-            parent.chmod(0o755)
-        shutil.chown(folder, user)
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    # Not below pytest's own folder, which every session that starts closes to other users.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as name:
+        folder, port, programs = Path(name), free_port(), Path(POSTGRES).parent
+        user = "postgres" if os.geteuid() == 0 else None
+        if user is not None:  # PostgreSQL refuses to run as root
+            shutil.chown(folder, user)
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
 
-    def run(*command: str) -> None:
-        subprocess.run(command, user=user, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        def run(*command: str) -> None:
+            subprocess.run(command, user=user, check=True, cwd=folder, stdout=subprocess.DEVNULL)
 
-    (folder / "password").write_text("secret")
-    (folder / "password").chmod(0o644)
-    run(str(programs / "initdb"), "-D", f"{folder}/data", "-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={folder}/password")
-    run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
-    yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
-    run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
+        (folder / "password").write_text("secret")
+        (folder / "password").chmod(0o644)
+        run(str(programs / "initdb"), "-D", f"{folder}/data", "-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={folder}/password")
+        run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
+        run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
 
 
 def run_of(writer: Writer, trial: int | None) -> str:
@@ -498,3 +501,20 @@ def test_a_relative_path_means_the_current_folder(template: Path, tmp_path: Path
     shutil.copy(template, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     assert connect("sqlite:///mlflow.db", "orchestrator", tmp_path).uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_database_whose_creation_was_ended_is_named_with_its_remedy(template: Path, tmp_path: Path):
+    shutil.copy(template, tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("drop table experiments")
+        database.execute("update alembic_version set version_num = '451aebb31d03'")
+        database.commit()
+    with pytest.raises(TrackingError, match=r"its tables were left half made; move it away"):
+        connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "x", tmp_path)
+
+
+def test_a_damaged_database_is_named_with_its_remedy(template: Path, tmp_path: Path):
+    content = template.read_bytes()
+    (tmp_path / "mlflow.db").write_bytes(content[:100] + b"\xff" * (len(content) - 100))
+    with pytest.raises(TrackingError, match=r"the file is damaged; move it away"):
+        connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "x", tmp_path)

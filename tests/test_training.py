@@ -130,7 +130,7 @@ def starve(trial: Trial, base: BaseModel, folder: Path, report: Any) -> None:
 def test_out_of_memory_is_answered_by_smaller_portions_of_the_same_batch(base: BaseModel, tmp_path: Path) -> None:
     file = tmp_path / "long.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"{i} " + "y" * 900, "completion": "A"}) + "\n" for i in range(80)), encoding="utf-8")
-    trial = make(file, "", steps=3, eval_every=3, batch_size=48, max_length=1100, tokens_per_step=10**6, on="all")
+    trial = make(file, "", steps=2, eval_every=2, batch_size=48, max_length=1100, tokens_per_step=10**6, on="all")
     context = processes.get_context("spawn")
     report = context.Queue()
     process = context.Process(target=starve, args=(trial, base, tmp_path, report))
@@ -195,7 +195,7 @@ def test_an_exported_version_answers_the_same_without_this_project(kind: str, ba
     assert len(told) == len(load_corpus(trial.data).test)
     for row in told:
         inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=task["max_new_tokens"])
+        output = model.generate(**inputs, **task["generate"])
         assert tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
     prompt = str(load_corpus(trial.data).test[0].context[-1]["content"]).removeprefix("Which letter?\n")
     assert predict(base, folder, prompt) == told[0]["prediction"]

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from orchestrator.kuberay.answers import Expired, Refusal, Unreachable
@@ -215,7 +215,7 @@ def parts(stamp: str) -> tuple[str, str] | None:
         return None
     second, fraction, offset = found.groups()
     if offset != "Z":
-        second = datetime.fromisoformat(second + offset).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+        second = datetime.fromisoformat(second + offset).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return second, fraction.ljust(9, "0")
 
 
