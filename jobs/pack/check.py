@@ -47,7 +47,7 @@ def attempt(pack: Pack, few: list[Example], numbers: list[int], plain: dict[int,
     """What packed and plain do not agree on; `plain` is filled at first, before the model is specialised."""
     try:
         if not plain:
-            plain |= {number: run_plain(pack, number, few) for number in numbers}
+            plain |= run_plain(pack, numbers, few)
             pack.specialise()
         return difference(plain, run_packed(pack, few, numbers), pack.dtype)
     except REFUSALS as error:
@@ -55,7 +55,7 @@ def attempt(pack: Pack, few: list[Example], numbers: list[int], plain: dict[int,
 
 
 def probe(pack: Pack, seed: int) -> Adapter:
-    """An adapter with random weights, large enough to matter."""
+    """An adapter with random weights, large enough to matter. Two of them stand in one stack: their ranks are of one family."""
     adapter = Adapter(pack.shapes, 2 * seed, 1.0, pack.dtype, pack.device)
     generator = torch.Generator().manual_seed(seed)
     adapter.weights.data.copy_(torch.randn(adapter.weights.shape, generator=generator) * 0.03)
@@ -66,23 +66,24 @@ Outcome = tuple[float, torch.Tensor]
 """Mean loss per supervised token, and the adapter's gradient."""
 
 
-def run_plain(pack: Pack, number: int, examples: list[Example]) -> Outcome:
-    """Each example alone, through the model as it was loaded."""
-    pack.active.arrange([number])
-    total, count = 0.0, sum(len(example.ids) - example.prompt_length for example in examples)
+def run_plain(pack: Pack, numbers: list[int], examples: list[Example]) -> dict[int, Outcome]:
+    """One example at a time, a row for each slot, through the model as it was loaded."""
+    pack.active.arrange(numbers)
+    sums, count = torch.zeros(len(numbers), device=pack.device), sum(len(example.ids) - example.prompt_length for example in examples)
     for example in examples:
-        ids = torch.tensor([example.ids], device=pack.device)
-        pack.active.groups = [Group((number,), 0, len(example.ids))]
+        ids = torch.tensor([example.ids] * len(numbers), device=pack.device)
+        pack.active.groups = [Group(tuple(numbers), 0, len(example.ids))]
         try:
             logits: Any = pack.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-            weights = torch.full((len(example.ids) - example.prompt_length,), 1 / count, device=pack.device)
-            loss, _ = Losses.apply(logits[0, example.prompt_length - 1 : -1], ids[0, example.prompt_length :], weights)  # type: ignore[misc]
-            loss.backward()
-            pack.active.collect([number])
+            targets = ids[:, example.prompt_length :].flatten()
+            weights = torch.full((len(targets),), 1 / count, device=pack.device)
+            total, losses = Losses.apply(logits[:, example.prompt_length - 1 : -1].flatten(0, 1), targets, weights)  # type: ignore[misc]
+            total.backward()
+            pack.active.collect(numbers)
         finally:
             pack.active.groups = []
-        total += float(loss.detach())
-    return total, pack.active.adapters[number].gradient.clone()
+        sums += (losses * weights).view(len(numbers), -1).sum(1)
+    return {number: (loss, pack.active.adapters[number].gradient.clone()) for number, loss in zip(numbers, sums.tolist(), strict=True)}
 
 
 def run_packed(pack: Pack, examples: list[Example], numbers: list[int]) -> dict[int, Outcome]:
