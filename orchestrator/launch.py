@@ -50,6 +50,9 @@ LOCAL = {
     "RAY_AUTH_MODE": "disabled",
     # A process that waits for a cloud to announce that it takes this machine away.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Nobody reads the metrics and events of a Ray that ends with this command; each of its processes would wake for them every second.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
     # Seconds for its daemons to come up: a machine that already trains something takes longer than the usual 60.
     "RAY_raylet_start_wait_time_s": "180",
     # What cannot be placed within this is retried five times before the trial fails.
