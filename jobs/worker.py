@@ -13,13 +13,13 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from jobs import fetch, store
 from jobs.config import Assignment, BaseModel, Trial
-from jobs.evaluate import Judging, Verdict
 from jobs.roster import find_roster
+from jobs.trainer import Collective, Trainer
+from jobs.verdict import Judging, Verdict
 
 POST_SECONDS = 1.0
 DISK_MARGIN = 3
@@ -50,10 +50,10 @@ def train(assignment: Assignment) -> None:
     resources: dict[str, float] = {"CPU": assignment.cpus}
     if assignment.gpus:
         resources["GPU"] = assignment.gpus
-    result = TorchTrainer(
+    result = Trainer(
         work,
         train_loop_config={"assignment": assignment},
-        torch_config=TorchConfig(backend="nccl" if assignment.gpus else "gloo"),
+        backend_config=Collective("nccl" if assignment.gpus else "gloo"),
         scaling_config=ScalingConfig(num_workers=trial.train.num_workers, use_gpu=assignment.gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=f"trial-{trial.index:03d}",

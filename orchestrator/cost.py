@@ -47,7 +47,7 @@ def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: fl
     remembered = read_rates(config.storage).get(rate_key(config, resources))
     if remembered:
         at_once = 1 if resources.packs else resources.concurrent
-        return remembered["examples_per_second"] * at_once, f"the rate of {remembered['sweep']} on this machine"
+        return remembered["examples_per_second"] * at_once, f"the rate of {remembered.get('sweep')} on this machine"
     weights = sum(file.stat().st_size for file in Path(base.path).glob("*.safetensors")) / 4
     groups = resources.packs or resources.concurrent
     cores = resources.cpus * resources.workers * groups
@@ -64,8 +64,14 @@ def rate_key(config: Config, resources: Resources) -> str:
 
 
 def read_rates(storage: str) -> dict[str, Any]:
-    """The remembered rates by what they depend on."""
-    return read_object(storage_folder(storage) / "rates.json")
+    """The remembered rates by what they depend on; what is no rate is left out."""
+    found = read_object(storage_folder(storage) / "rates.json")
+    return {key: kept for key, kept in found.items() if isinstance(kept, dict) and is_rate(kept.get("examples_per_second"))}
+
+
+def is_rate(value: Any) -> bool:
+    """Whether it is a rate to reckon with."""
+    return isinstance(value, int | float) and 0 < value < float("inf")
 
 
 def disk_bytes(config: Config, base: BaseModel, num_trials: int) -> int:

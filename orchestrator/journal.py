@@ -47,7 +47,13 @@ class Record:
         return max(values, key=lambda item: item[1] if maximise else -item[1], default=None)
 
 
-NEEDED = {"sweep": ("params",), "trial": ("point",), "report": ("step", "metrics"), "end": ("state",), "sweep_end": ("state",)}
+NEEDED: dict[str, dict[str, type]] = {
+    "sweep": {"params": dict},
+    "trial": {"point": dict},
+    "report": {"step": int, "metrics": dict},
+    "end": {"state": str},
+    "sweep_end": {"state": str},
+}
 """What an event of a kind cannot do without."""
 
 
@@ -82,7 +88,7 @@ class Journal:
                 event = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(event, dict) and {"t", *NEEDED.get(str(event.get("kind")), ("kind",))} <= event.keys():
+            if is_event(event):
                 yield event
 
     def records(self) -> dict[int, Record]:
@@ -92,6 +98,15 @@ class Journal:
             if event["kind"] in ("trial", "report", "end") and event.get("trial") is not None:
                 replay(found.setdefault(event["trial"], Record(event["trial"])), event)
         return found
+
+
+def is_event(found: Any) -> bool:
+    """Whether a line of a journal is an event as this program writes them; someone may have edited it."""
+    if not isinstance(found, dict) or not isinstance(found.get("t"), int) or not isinstance(found.get("trial"), int | None):
+        return False
+    needed = NEEDED.get(str(found.get("kind")), {"kind": str})
+    numbers = found["metrics"].values() if isinstance(found.get("metrics"), dict) else ()
+    return all(isinstance(found.get(name), kind) for name, kind in needed.items()) and all(isinstance(n, int | float) for n in numbers)
 
 
 def replay(record: Record, event: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from ray.exceptions import RayError
 
 from jobs import store
 from jobs.config import BaseModel
-from jobs.evaluate import Judging, Verdict
 from jobs.export import export
+from jobs.verdict import Judging, Verdict
 from jobs.worker import judge
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.journal import read_object, storage_folder, write_json
@@ -76,7 +76,8 @@ class Judgement:
         memo = storage_folder(self.config.storage) / "base-scores.json"
         known = read_object(memo)
         key = f"{base.revision} {self.digest} {asdict(self.rule(1)) | {'num_threads': 0}} {trial.train.max_length}"
-        found = {name: Verdict(**known[key]) for name, folder in folders.items() if folder is None and key in known}
+        remembered = recall(known.get(key))
+        found = {name: remembered for name, folder in folders.items() if folder is None and remembered is not None}
         todo = {name: folder for name, folder in folders.items() if name not in found}
         self.screen.note(f"judging {' and '.join(todo)} on {self.plan.num_test:,} test rows")
         share, gpus = self.plan.resources.share(max(len(todo), 1))
@@ -177,3 +178,13 @@ class Judgement:
     def scores(self, verdict: Verdict) -> Scores:
         """A verdict in the registry's terms."""
         return Scores(verdict.exact_match, verdict.low, verdict.high, len(verdict.predictions), self.digest)
+
+
+def recall(kept: Any) -> Verdict | None:
+    """A verdict from the file that remembers them; None when it is not there, or is not one."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Verdict).validate_python(kept, strict=False)
+    except ValidationError:
+        return None

@@ -53,11 +53,14 @@ LOCAL = {
     # Nobody reads the metrics and events of a Ray that ends with this command; each of its processes would wake for them every second.
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
     # Seconds for its daemons to come up: a machine that already trains something takes longer than the usual 60.
     "RAY_raylet_start_wait_time_s": "180",
     # What cannot be placed within this is retried five times before the trial fails.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
+SPARED = ("start_api_server", "start_monitor", "start_log_monitor")
+"""How Ray's own Node starts these."""
 OBJECT_STORE_BYTES = 256 * 2**20
 MOST_NODES = 10_000
 PROBE_SECONDS = 120.0
@@ -77,16 +80,17 @@ def local(resources: Resources) -> Iterator[None]:
 
     quiet()
     try:
-        ray.init(
-            address="local",
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-        )
+        with frugal():
+            ray.init(
+                address="local",
+                num_cpus=resources.num_cpus,
+                num_gpus=resources.num_gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+            )
     except Exception as error:
         raise OrchestratorError(f"Ray did not start on this machine: {error}") from error
     try:
@@ -235,6 +239,23 @@ def be_patient() -> None:
     if hasattr(os, "SCHED_BATCH"):
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+@contextmanager
+def frugal() -> Iterator[None]:
+    """Let a Ray that starts meanwhile do without what no private one needs, and every start would wait for: the server of the dashboard,
+    the autoscaler, and what forwards logs to the driver.
+    """
+    from ray._private.node import Node
+
+    spared = {name: getattr(Node, name) for name in SPARED if hasattr(Node, name)}
+    for name in spared:
+        setattr(Node, name, lambda self, **options: None)
+    try:
+        yield
+    finally:
+        for name, method in spared.items():
+            setattr(Node, name, method)
 
 
 def quiet() -> None:

@@ -96,7 +96,7 @@ class Command:
     def kept_result(self) -> result.Result | None:
         """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
         kept = read_object(self.folder / "result.json")
-        if not kept.keys() >= result.KEPT or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
+        if not result.is_whole(kept) or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
             return None
         if kept.get("judging") != self.judging():
             report_line("the winner is judged again: another job.confidence, job.resamples or job.max_new_tokens than before")

@@ -21,6 +21,16 @@ KEPT = {*PUBLIC, "steps", "target", "command", "wider"}
 """What the record of a finished sweep cannot do without; one that lacks it, by another version or a torn disk, is made again."""
 
 
+def is_whole(found: Result) -> bool:
+    """Whether a record read from disk is one that can be shown."""
+    try:
+        text(found)
+        public(found)
+        return found.keys() >= KEPT and all(isinstance(number, int) for number in (found["steps"], *found["trials"].values()))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
 def public(result: Result) -> Result:
     """The part that `output=json` prints: these keys and no others, and `error` where there is one."""
     shown = {key: result.get(key) for key in PUBLIC}

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import free_port
+from stores import Server
 
 from jobs import fetch
 from jobs.config import BaseModel, Model
+from orchestrator import outbox
+from orchestrator.tracking import Store, connect
 
 # The tests' tensors are tiny: a second thread only waits for the first, and on a busy machine for its core too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+POSTGRES = max(glob.glob("/usr/lib/postgresql/*/bin/initdb") + [shutil.which("initdb") or ""])
 CODES = {"alpha": "A", "beta": "B", "gamma": "C"}
 
 
@@ -89,3 +98,58 @@ def command(cache: Path, toy: Path) -> Any:
         return Finished(process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that does not wait as long as it should where nobody watches."""
+    monkeypatch.setattr(outbox, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "LONGEST_PAUSE_SECONDS", 0.5)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with its tables: making them takes seconds, copying them does not."""
+    file = tmp_path_factory.mktemp("template") / "mlflow.db"
+    connect(f"sqlite:///{file}", "template", file.parent)
+    return file
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path) -> Store:
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return connect(f"sqlite:///{tmp_path}/mlflow.db", "orchestrator", tmp_path / "the artifacts")
+
+
+@pytest.fixture(scope="session")
+def server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(template, folder / "mlflow.db")
+    running = Server(folder)
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    if not POSTGRES:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    # Not below pytest's own folder, which every session that starts closes to other users.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as name:
+        folder, port, programs = Path(name), free_port(), Path(POSTGRES).parent
+        user = "postgres" if os.geteuid() == 0 else None
+        if user is not None:  # PostgreSQL refuses to run as root
+            shutil.chown(folder, user)
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+
+        def run(*command: str) -> None:
+            subprocess.run(command, user=user, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+        (folder / "password").write_text("secret")
+        (folder / "password").chmod(0o644)
+        run(str(programs / "initdb"), "-D", f"{folder}/data", "-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={folder}/password")
+        run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
+        run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")

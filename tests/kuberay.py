@@ -91,3 +91,19 @@ def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
             return api
 
         yield start
+
+
+def numbered(count: int) -> list[str]:
+    """Lines of a log that can be told apart."""
+    return [f"line {number} of the log" for number in range(count)]
+
+
+def is_deletion(entry: dict[str, Any]) -> bool:
+    """Whether a recorded change is the end of the RayJob itself."""
+    return entry["kind"] == "rayjobs" and "deletionTimestamp" in entry["object"]["metadata"]
+
+
+def replaced(thing: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """An object with another text in its status."""
+    status = thing.get("status", {})
+    return {**thing, "status": {**status, "message": status["message"].replace(old, new)}} if "message" in status else thing

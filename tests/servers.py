@@ -95,7 +95,7 @@ def mlflow_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         "--artifacts-destination",
         str(folder / "files"),
     ]
-    line = [str(BIN / "mlflow"), "server", *store, "--port", str(port), "--workers", "1"]
+    line = [str(BIN / "mlflow"), "server", *store, "--port", str(port), "--workers", "1", "--allowed-hosts", "*"]
     with started(line, environment, folder / "mlflow.log"):
         address = f"http://127.0.0.1:{port}"
         wait(lambda: answers(f"{address}/health"))
@@ -103,13 +103,13 @@ def mlflow_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
 
 
 class Wire:
-    """A TCP connection to `target` through a port of its own, which can be cut and joined again."""
+    """A TCP connection to `target` through a port of its own, or a given one, which can be cut and joined again."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, own: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         host, _, port = target.removeprefix("http://").partition(":")
         self.target, self.whole, self.ends, self.frozen = (host, int(port)), True, [], []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.listener = socket.create_server(own)
+        self.address = "http://{}:{}".format(*self.listener.getsockname())
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:

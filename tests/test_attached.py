@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apiserver import ApiServer
 from conftest import ROOT, Finished, environment
 from servers import TOKEN, Wire, free_port, mlflow_server, ray_head
 
@@ -61,13 +63,18 @@ def outside(toy: Path, tracking: str, storage: Path) -> Any:
         module: str = "orchestrator",
         root: Path = ROOT,
         ray_address: str = "",
+        place: tuple[str, ...] = (),
+        before: tuple[str, ...] = (),
+        kubeconfig: Path | None = None,
     ) -> subprocess.Popen[str]:
         known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))} | {"PYTHONPATH": str(root)}
         known |= ({"RAY_AUTH_TOKEN": token} if token else {}) | ({"RAY_ADDRESS": ray_address} if ray_address else {})
         known["HOME"] = str(storage)  # without the token that a developer may have in the home folder
-        base = ["cluster=attached", f"cluster.address={address}", "model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128"]
+        known |= {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
+        base = list(place or ("cluster=attached", f"cluster.address={address}"))
+        base += ["model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128"]
         base += [f"storage={storage}", f"tracking.uri={tracking}", "output=json"]
-        line = [sys.executable, "-m", module, *(base if module == "orchestrator" else []), *arguments]
+        line = [*before, sys.executable, "-m", module, *(base if module == "orchestrator" else []), *arguments]
         return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known, cwd=storage)
 
     return start
@@ -234,6 +241,34 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(outside: Any,
     assert [(record["trials"], record["best"]) for record in sweeps] == [("2/2", score)] * 2
     shown = finished(local).out
     assert re.search(r"^state +finished$", shown, re.MULTILINE) and "  2  " in shown
+
+
+def own_address() -> str | None:
+    """This machine's address on its network; None without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # nothing is sent
+        return str(probe.getsockname()[0])
+    return None
+
+
+def test_a_whole_sweep_runs_on_an_existing_raycluster(outside: Any, head: str, tracking: str, tmp_path: Path) -> None:
+    """Its Service has a name of the cluster's own DNS: here a file of hosts that only the command sees."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode or (outward := own_address()) is None:
+        pytest.skip("this user may not make mount namespaces, or this machine has no network")
+    service, mlflow = Wire(head, ("127.0.0.77", 8265)), Wire(tracking, (outward, 0))
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n127.0.0.77 big-head-svc.slm.svc\n")
+    before = ("unshare", "-m", "sh", "-c", f'mount --bind {tmp_path}/hosts /etc/hosts && exec "$@"', "sh")
+    place = ("cluster=kuberay", "cluster.namespace=slm", "cluster.ray_cluster=big")
+    with ApiServer() as api:
+        status = {"state": "ready", "head": {"serviceName": "big-head-svc"}}
+        api.put("ADDED", "rayclusters", {"metadata": {"name": "big", "namespace": "slm", "uid": "b"}, "status": status})
+        done = finished(outside(*SMALL, f"tracking.uri={mlflow.address}", place=place, before=before, kubeconfig=api.kubeconfig(tmp_path)))
+        assert done.code == 0, done.err
+        assert api.requests and not [line for line in api.requests if "/ray.io/" in line and not line.startswith("GET")]
+    service.close()
+    mlflow.close()
+    assert done.result["state"] == "finished" and done.result["model"]["alias"] == "champion"
+    assert "big-head-svc.slm.svc:8265" in done.err
 
 
 IMPATIENT = """

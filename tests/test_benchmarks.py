@@ -23,23 +23,24 @@ pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate
 SMALL = ["--trials", "2", "--steps", "12", "--batch", "4", "--valid-rows", "16", "--model", "tiny", "--dtype", "float32"]
 
 
-def test_trainer_and_the_plain_executor_end_with_the_same_losses(cache: Path, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "benchmarks.makespan", *SMALL, "--contenders", "warm_trainer,plain", "optim.warmup_steps=1"]
-    line += ["--json", str(tmp_path / "result.json"), "--results", str(tmp_path / "results")]
+def test_trainer_alone_and_under_tune_and_the_plain_executor_end_with_the_same_losses(cache: Path, tmp_path: Path) -> None:
+    names = ["warm_trainer", "tune_trainer", "plain"]
+    line = [sys.executable, "-m", "benchmarks.makespan", *SMALL, "--contenders", ",".join(names), "--tune-concurrency", "2"]
+    line += ["optim.warmup_steps=1", "--json", str(tmp_path / "result.json"), "--results", str(tmp_path / "results")]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment(cache))
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert set(result) >= {"contenders", "ratios", "trials", "steps", "machine"}
     assert set(result["machine"]) >= {"cores", "cpu", "torch", "dtype"} and result["machine"]["dtype"] == "float32"
-    assert list(result["contenders"]) == ["warm_trainer", "plain"] and result["ratios"] == {}
+    assert list(result["contenders"]) == names and result["ratios"] == {}
     for row in result["contenders"].values():
         assert len(row["makespan_seconds"]) == 1 and 1 < row["makespan_seconds"][0] < 600
         assert row["peak_memory_mb"] > 100 and isinstance(row["note"], str)
-    theirs, ours = (result["contenders"][name]["final_losses"] for name in ("warm_trainer", "plain"))
-    assert theirs == pytest.approx(ours, rel=1e-4)
+    *theirs, ours = (result["contenders"][name]["final_losses"] for name in names)
+    assert all(losses == pytest.approx(ours, rel=1e-4) for losses in theirs)
     assert abs(ours[0] - ours[1]) > 0.01 * ours[0], "trials that end alike would not show that the peer trained the right one"
     assert "loss apart" in done.stdout and "warm_trainer" in done.stdout
-    assert len(list((tmp_path / "results").glob("*.json"))) == 2
+    assert len(list((tmp_path / "results").glob("*.json"))) == 3
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import torch.multiprocessing as processes
 from jobs import fetch
 from jobs.config import Adapter, BaseModel, Data, Model, Optim, Train, Trial
 from jobs.data import Template
-from jobs.evaluate import Judging, answer, judge
+from jobs.evaluate import answer, judge
 from jobs.model import load
+from jobs.verdict import Judging
 
 CPU = torch.device("cpu")
 RULE = Judging(confidence=0.95, resamples=500, max_new_tokens=3, num_threads=1)

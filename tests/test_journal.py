@@ -49,7 +49,22 @@ def test_an_empty_or_absent_journal_has_no_records(tmp_path: Path) -> None:
     assert journal.records() == {}, "an event of the sweep is no trial"
 
 
-@pytest.mark.parametrize("noise", [b"null\n", b"[]\n", b'{"t": 1}\n', b"\xff\xfe\n", b"\x00\x00\n", b"\n", b'"kind"\n'])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"null\n",
+        b"[]\n",
+        b'{"t": 1}\n',
+        b"\xff\xfe\n",
+        b"\x00\x00\n",
+        b"\n",
+        b'"kind"\n',
+        b'{"t": 1, "kind": "report", "trial": 1, "step": "20", "metrics": {}}\n',
+        b'{"t": 1, "kind": "report", "trial": 1, "step": 20, "metrics": {"valid/loss": "low"}}\n',
+        b'{"t": 1, "kind": "end", "trial": [1], "state": "failed"}\n',
+        b'{"t": 1, "kind": "trial", "trial": 1, "point": 3}\n',
+    ],
+)
 def test_a_line_that_is_no_event_is_left_out(tmp_path: Path, noise: bytes) -> None:
     journal = filled(tmp_path)
     with journal.file.open("ab") as stream:

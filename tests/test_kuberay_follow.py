@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from apiserver import Fault, recording
-from kuberay import ARGUMENTS, QUICK, Serve, serving, settings
+from apiserver import Fault
+from kuberay import ARGUMENTS, QUICK, Serve, is_deletion, numbered, replaced, serving, settings
 
 from orchestrator.cluster import Cluster
 from orchestrator.kuberay import submit
 from orchestrator.kuberay.client import Client
-from orchestrator.kuberay.ending import placement_remedy
-from orchestrator.kuberay.feed import Change, parts
+from orchestrator.kuberay.feed import Change
 from orchestrator.kuberay.follow import Follower
 from orchestrator.kuberay.story import Story
 
@@ -60,11 +58,6 @@ def test_each_recorded_ending_is_told_apart(scenario: str, serve: Serve, capsys:
         place = max(place, found)
     for words in untold:
         assert words not in err
-
-
-def is_deletion(entry: dict[str, Any]) -> bool:
-    """Whether a recorded change is the end of the RayJob itself."""
-    return entry["kind"] == "rayjobs" and "deletionTimestamp" in entry["object"]["metadata"]
 
 
 @pytest.mark.parametrize(("scenario", "why"), [("05", "not found"), ("09", "violates PodSecurity"), ("12", "Insufficient nvidia.com/gpu")])
@@ -229,106 +222,6 @@ def test_without_an_operator_the_job_is_not_waited_for(serve: Serve, capsys: pyt
     assert "no KubeRay operator has looked at RayJob" in capsys.readouterr().err
 
 
-def numbered(count: int) -> list[str]:
-    """Lines of a log that can be told apart."""
-    return [f"line {number} of the log" for number in range(count)]
-
-
-FAULTS = {
-    "watches break in mid-event": [Fault(r"GET .*rayjobs\?.*watch=1", "cut", 3, 3), Fault(r"GET .*pods\?.*watch=1", "cut", 1, 2)],
-    "the log breaks": [Fault("/log", "cut", 7, 1), Fault("/log", "cut", 4, 2), Fault("/log", "drop", None, 1)],
-    "the version is too old": [Fault(r"GET .*(rayjobs|events|pods)\?.*watch=1", "answer", "watch-too-old-resourceVersion", 6)],
-    "lists are too old": [Fault(r"GET .*rayjobs\?.*metadata.name.*limit=500", "answer", "list-exact-resourceVersion-too-old", 1)],
-    "too many requests": [Fault("GET .*(watch=1|metadata.name)", "answer", "too-many-requests-get", 2)],
-    "connections drop before an answer": [Fault("GET .*(watch=1|metadata.name)", "drop", None, 6)],
-    "the server has an internal error": [Fault("GET .*watch=1", "answer", "create-webhook-down", 3)],
-    "answers are slow": [Fault("", "slow", 0.3, 8)],
-}
-
-
-@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
-def test_a_connection_that_fails_is_no_failure_of_the_job(faults: list[Fault], serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("01", speed=20.0, logs=[numbered(40)])
-    api.faults, times = faults, [fault.times for fault in faults]
-    assert submit.run(settings(), ARGUMENTS, None) == 0
-    err = capsys.readouterr().err
-    assert [line for line in err.splitlines() if line.startswith("line ")] == numbered(40)
-    for words in ("starting cluster", "is up", "running  "):
-        assert err.count(words) <= 1, err  # what passed while the connection was lost is not told, and nothing is told twice
-    assert err.count("finished RayJob") == 1
-    assert [fault.times < before for fault, before in zip(faults, times, strict=True)] == [True] * len(faults)
-
-
-def test_a_server_that_stays_away_ends_the_following_and_not_the_job(
-    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    api = serve("01", speed=5.0)
-    monkeypatch.setattr(submit, "PACE", dataclasses.replace(QUICK, lost_seconds=1.0))
-    api.faults = [Fault("(watch=1|limit=500.*metadata.name)", "drop", None, 10**6)]
-    assert submit.run(settings(), ARGUMENTS, None) == 1
-    err = capsys.readouterr().err
-    assert "connection lost" in err
-    assert re.search(r"lost: the API server http://\S+ broke off the connection; .*no answer for 1 s", err)
-    assert "the job goes on; come back with: python -m orchestrator.runs watch lora-" in err
-
-
-def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(serve: Serve) -> None:
-    api = serve("01", speed=40.0, waits_seconds=0, until=is_deletion)
-    api.faults = [Fault("watch=1", "answer", "watch-too-old-resourceVersion", 10**6)]
-    assert submit.run(settings(), ARGUMENTS, None) == 0
-    assert sum("watch=1" in request and "rayjobs" in request for request in api.requests) < 12
-
-
-def test_rights_that_are_lost_on_the_way_are_told_as_that(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("01", speed=5.0)
-    api.faults = [Fault("rayjobs.*watch=1", "answer", "bad-token", 9)]
-    assert submit.run(settings(), ARGUMENTS, None) == 1
-    assert "does not know this identity (401)" in capsys.readouterr().err
-
-
-def test_a_token_that_expires_on_the_way_is_renewed_for_every_stream(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("01", speed=20.0, logs=[numbered(40)])
-    api.faults = [Fault("watch=1", "answer", "bad-token", 1), Fault("/log", "answer", "bad-token", 1)]
-    assert submit.run(settings(), ARGUMENTS, None) == 0
-    err = capsys.readouterr().err
-    assert [line for line in err.splitlines() if line.startswith("line ")] == numbered(40)
-    assert "401" not in err
-
-
-def test_a_kubeconfig_that_breaks_on_the_way_is_told_as_that(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("01", speed=5.0)
-    api.faults = [Fault("rayjobs.*watch=1", "answer", "bad-token", 9)]
-    fault = api.fault
-
-    def broken(request: str) -> Fault | None:
-        if "watch=1" in request:
-            (tmp_path / "kubeconfig").write_text("{")
-        return fault(request)
-
-    api.fault = broken  # type: ignore[method-assign]
-    assert submit.run(settings(), ARGUMENTS, None) == 1
-    err = capsys.readouterr().err
-    assert "lost: " in err and "the kubeconfig cannot be" in err
-    assert "Traceback" not in err
-
-
-def test_a_job_deleted_while_nobody_looked_is_told_as_deleted(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    api = serve("08", speed=30.0, waits_seconds=0)
-    api.faults = [Fault("rayjobs.*watch=1", "answer", "watch-too-old-resourceVersion", 10**6)]
-    assert submit.run(settings(), ARGUMENTS, None) == 1
-    assert "deleted: someone deleted RayJob" in capsys.readouterr().err
-
-
-def test_rights_that_are_missing_leave_the_job_followed_by_its_status(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    serve("01", denied={"pods", "pods/log", "events"})
-    assert submit.run(settings(), ARGUMENTS, None) == 0
-    err = capsys.readouterr().err
-    assert "may not read pods/log" in err
-    assert "not shown: pods" in err
-    assert "not shown: events" in err
-    assert "finished RayJob" in err
-
-
 def test_the_log_of_each_attempt_is_heard(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     serve("02", speed=10.0, logs=[["first attempt"], ["second attempt"]])
     submit.run(settings(), ARGUMENTS, None)
@@ -342,87 +235,6 @@ def test_an_exit_code_of_2_is_bad_input_there_as_here(serve: Serve, capsys: pyte
     api.put = lambda change, kind, thing: create(change, kind, replaced(thing, "exit code 3", "exit code 2"))  # type: ignore[method-assign]
     assert submit.run(settings(), ARGUMENTS, None) == 2
     assert "correct what it says and submit again" in capsys.readouterr().err
-
-
-def replaced(thing: dict[str, Any], old: str, new: str) -> dict[str, Any]:
-    """An object with another text in its status."""
-    status = thing.get("status", {})
-    return {**thing, "status": {**status, "message": status["message"].replace(old, new)}} if "message" in status else thing
-
-
-def story_of(scenario: str, kind: str) -> tuple[Story, list[str]]:
-    """What a story tells of one kind of recorded change."""
-    story = Story("train", Cluster(namespace="s"))
-    take = {"pods": story.pod, "events": story.event, "rayjobs": story.rayjob}[kind]
-    return story, [line for entry in recording(scenario) if entry["kind"] == kind for line in take(entry["object"])]
-
-
-def test_a_pod_that_was_evicted_or_ran_out_of_memory_is_told() -> None:
-    story = Story("train", Cluster(namespace="s"))
-    pod = {
-        "metadata": {"name": "train-abcde-workers-worker-x2x2x"},
-        "status": {
-            "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "the node goes"}],
-            "containerStatuses": [{"name": "ray-worker", "state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}],
-        },
-    }
-    lines = story.pod(pod)
-    assert "DeletionByTaintManager: the node goes" in lines[0]
-    assert "ray-worker took more than its limit" in lines[1]
-    assert story.pod(pod) == []
-    again = {"name": "log", "state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}
-    assert "log took more than its limit" in story.pod({"metadata": {"name": "x"}, "status": {"containerStatuses": [again]}})[0]
-
-
-PLACES = {
-    '0/3 nodes are available: persistentvolumeclaim "shared" not found': "cluster.claim",
-    "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims": "Bound",
-    "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector": "cluster.worker_selector",
-    "0/3 nodes are available: 3 node(s) had untolerated taint(s) {team: a}": "taint",
-    "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s)": "cluster.worker_cpus",
-    'CreateContainerConfigError: secret "ray-token" not found': "cluster.token_secret",
-    'MountVolume.SetUp failed for volume "x" : secret "y" not found': "cluster.environment_secrets",
-    'pods "x-head" is forbidden: error looking up service account slm/ray: serviceaccount "ray" not found': "cluster.service_account",
-    "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'pinned-images' with binding 'a' denied request: b": "who keeps the policy",
-    'pods "x" is forbidden: exceeded quota: pods, requested: cpu=4': "free some of the quota",
-    "something new": "kubectl describe",
-}
-"""Why a pod waits, in Kubernetes' words -> what the remedy names."""
-
-
-@pytest.mark.parametrize(("why", "remedy"), PLACES.items())
-def test_each_reason_for_having_no_place_has_its_remedy(why: str, remedy: str) -> None:
-    assert remedy in placement_remedy(why)
-
-
-def test_repeated_events_of_one_cause_are_told_once() -> None:
-    assert len(story_of("09", "events")[1]) == 1
-    assert len(story_of("05", "events")[1]) == 1
-
-
-def test_events_from_before_the_job_are_about_an_earlier_one_of_its_name() -> None:
-    story = Story("train", Cluster(namespace="s"))
-    story.rayjob({"metadata": {"creationTimestamp": "2026-11-23T17:44:39Z"}})
-    event = {"involvedObject": {"name": "train-abcde-head-xyzab"}, "type": "Warning", "reason": "FailedScheduling", "message": "no room"}
-    assert story.event({**event, "eventTime": "2026-11-23T17:44:38.9Z"}) == []
-    assert story.event({**event, "message": "in its second", "eventTime": "2026-11-23T17:44:39.5Z"}) == ["waiting  in its second"]
-    assert story.event({**event, "eventTime": None, "lastTimestamp": "2026-11-23T17:44:40Z"}) == ["waiting  no room"]
-
-
-def test_events_of_another_job_are_not_ours() -> None:
-    story = Story("lora-7f3a91", Cluster(namespace="s"))
-    ours = ["lora-7f3a91", "lora-7f3a91-abcde", "lora-7f3a91-abcde-head-xyzab"]
-    others = ["lora-7f3a91-r2", "lora-7f3a91-r2-abcde", "lora-7f3a9", "xlora-7f3a91-abcde", "lora-7f3a91x-abcde"]
-    assert [story.is_ours({"name": name}) for name in ours] == [True] * len(ours)
-    assert [story.is_ours({"name": name}) for name in others] == [False] * len(others)
-
-
-def test_times_of_log_lines_compare_by_their_value() -> None:
-    stamps = ["2026-11-23T17:47:51Z", "2026-11-23T17:47:51.5Z", "2026-11-23T17:47:51.50001Z", "2026-11-23T17:47:52Z"]
-    stamps += ["2026-11-23T19:47:52.5+02:00", "2026-11-23T12:17:53-05:30"]
-    stamps.reverse()
-    assert sorted(stamps, key=lambda stamp: parts(stamp) or ("", "")) == stamps[::-1]
-    assert parts("hello") is None
 
 
 def test_a_log_of_a_node_with_another_clock_and_zone_is_heard_whole(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

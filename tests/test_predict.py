@@ -14,10 +14,11 @@ import torch
 from jobs import fetch
 from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
 from jobs.data import Template, encode_rows, load_corpus
-from jobs.evaluate import Judging, Verdict, judge
+from jobs.evaluate import judge
 from jobs.export import export
 from jobs.model import attach, load, save
 from jobs.predict import encode_prompt, predict
+from jobs.verdict import Judging, Verdict
 from orchestrator.cli import main
 
 

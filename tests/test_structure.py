@@ -26,7 +26,7 @@ ALLOWED = {
     "optuna": {"orchestrator/search.py"},
     "kubernetes": {"orchestrator/kuberay/signin.py"},
     "ray": {f"orchestrator/{name}.py" for name in ("launch", "head", "sweep", "recorder", "waiting", "judgement")}
-    | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster")},
+    | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster", "trainer")},
 }
 HEAVY = ("torch", "transformers", "peft", "ray", "mlflow")
 

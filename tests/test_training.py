@@ -19,11 +19,12 @@ from plain import CPU, architecture, joined, make, reference
 
 from jobs.config import BaseModel, Data, Trial
 from jobs.data import Template, encode_rows, load_corpus, shared_prefix
-from jobs.evaluate import Judging, answer, interval, judge, tally
+from jobs.evaluate import answer, interval, judge, tally
 from jobs.export import export
 from jobs.finetune import Hooks, World, finetune
 from jobs.model import attach, can_share_prefix, load, restore
 from jobs.predict import predict
+from jobs.verdict import Judging
 
 
 def train(

