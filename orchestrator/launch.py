@@ -71,8 +71,7 @@ def local(resources: Resources) -> Iterator[None]:
     """Start Ray on this machine with `resources` and stop it at the end. Raises OrchestratorError when it does not start."""
     for name, value in (COMMON | LOCAL).items():
         os.environ.setdefault(name, value)
-    # So many of the trials' processes start at once: together they would keep the pack's own from starting.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(resources.concurrent, max(1, resources.num_cpus - 1)))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.concurrent)
     # Workers are started with their Python's own path; what runs there must be importable wherever the command was typed.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     be_patient()

@@ -38,12 +38,13 @@ class Points(Searcher):
     def __init__(self, board: Board) -> None:
         super().__init__(metric=board.metric, mode="max" if board.maximise else "min")
         self.board, self.handed = board, 0
+        self.starts_at_once = max(1, board.plan.resources.num_cpus - 1)
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's settings, None while all seats are taken, FINISHED after the last."""
+        """The next trial's settings, None while it has to wait, FINISHED after the last."""
         if self.handed >= self.board.plan.num_trials:
             return Searcher.FINISHED
-        if self.board.full():
+        if self.board.full() or self.crowded():
             return None
         self.handed += 1
         board, index = self.board, self.handed
@@ -57,6 +58,14 @@ class Points(Searcher):
         checkpoint = earlier.checkpoints.get(recorded[-1]["step"]) if earlier is not None and recorded else None
         fixed = {"index": index, "assignment": board.assignment(trial)}
         return fixed | {"recorded": recorded, "failed": failed, "checkpoint": checkpoint}
+
+    def crowded(self) -> bool:
+        """Whether enough of the first trials' processes are starting: all at once would keep the pack's own from its cores. Later trials
+        take over a process that is there."""
+        recorder = self.board.recorder
+        if self.handed >= self.board.plan.resources.concurrent or self.handed - len(recorder.started) < self.starts_at_once:
+            return False
+        return self.handed - len(recorder.started | recorder.ended) >= self.starts_at_once
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: Recorder.end tells the search."""
