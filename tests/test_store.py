@@ -153,8 +153,10 @@ def test_a_lost_machine_loses_no_rung(bucket: str, toy: Path, tracking: str, tmp
     time.sleep(1)
     sweep = next(iter(mirror_journals(bucket, executor, tmp_path))).parent.name
     store.remove(store.join(storage, "owners", f"{sweep}.json"))  # instead of waiting until its owner counts as dead
-    steps = max(step for _, step in kept)
-    done = run(toy, tracking, storage, tmp_path / "second", f"executor={executor}", f"train.steps={steps + 40}")
+    # The lost machine had got further than the store knows; fewer steps than it did would be another sweep.
+    own = next((tmp_path / "first").rglob("journal.jsonl")).read_text().splitlines()
+    steps = max(event["step"] for event in map(json.loads, own) if event["kind"] == "report")
+    done = run(toy, tracking, storage, tmp_path / "second", f"executor={executor}", f"train.steps={steps + 100}")
     assert done.code == 0, done.err
     assert done.result["sweep"] == sweep and done.result["trials"]["finished"] == 2
     events = [json.loads(line) for line in next(iter(mirror_journals(bucket, executor, tmp_path))).read_text().splitlines()]
