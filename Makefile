@@ -24,10 +24,11 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("$(PYTHON) is Python %d.%d; name one of 3.11 to 3.13: make PYTHON=python3.12" % v)'
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]' || { \
+	@echo "installing the packages that constraints.txt pins into $(VENV): two minutes and more, the first time only"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]' || { \
 	  echo "install failed: pip could not fetch a package named above. With the files at hand: $(RUN) -m pip install --no-index --find-links FOLDER -c constraints.txt -e '.[dev,bench]'"; exit 1; }
-	touch $@
+	@touch $@
 
 check: install
 	$(VENV)/bin/ruff format --check .

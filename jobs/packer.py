@@ -11,13 +11,12 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from jobs import fetch, store
 from jobs.config import Assignment
 from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
-from jobs.trainer import Collective, Trainer
+from jobs.trainer import run_job
 from jobs.worker import NoteDeaths, Posts, reason, use_own_gpu
 
 LOOK_SECONDS = 0.5
@@ -28,22 +27,9 @@ def run(assignment: Assignment, number: int) -> None:
 
     Whatever ends it early is told to the roster, and so to every trial that waits.
     """
-    train = assignment.trial.train
-    resources: dict[str, float] = {"CPU": assignment.cpus} | ({"GPU": assignment.gpus} if assignment.gpus else {})
     roster: Any = find_roster(assignment.sweep)
     try:
-        Trainer(
-            work,
-            train_loop_config={"assignment": assignment, "number": number},
-            backend_config=Collective("nccl" if assignment.gpus else "gloo"),
-            scaling_config=ScalingConfig(num_workers=train.num_workers, use_gpu=assignment.gpus > 0, resources_per_worker=resources),
-            run_config=RunConfig(
-                name=f"pack-{number}",
-                storage_path=assignment.storage,
-                callbacks=[NoteDeaths(assignment.sweep, place(number))],
-                failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=5),
-            ),
-        ).fit()
+        run_job(work, {"number": number}, assignment, name=f"pack-{number}", callbacks=[NoteDeaths(assignment.sweep, place(number))])
     except Exception as error:  # noqa: BLE001  # whatever it is, the trials must hear of it
         if not ray.is_initialized():
             return  # the sweep is over already

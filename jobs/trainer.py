@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from ray.train.backend import Backend, BackendConfig
+from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.backend import BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from jobs.config import Assignment
 
 
 class Trainer(DataParallelTrainer):
@@ -20,48 +23,27 @@ class Trainer(DataParallelTrainer):
         return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in self.SPARED]
 
 
-@dataclass
-class Collective(BackendConfig):
-    """Joins the workers of a job for torch.distributed where there are several, as Ray Train's TorchConfig does; one alone needs nobody.
+def run_job(work: Callable[[dict[str, Any]], Any], settings: dict[str, Any], assignment: Assignment, **run: Any) -> Result:
+    """Run `work(settings)` in the workers that an assignment asks for until it has ended; `run` are further fields of Ray's RunConfig.
 
-    So neither the command nor the controller of a single worker waits until torch is imported.
+    Raises what Ray Train raises when more workers have died than train.max_failures allows.
     """
-
-    backend: str = "gloo"
-    """gloo or nccl."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        return Joining
-
-
-class Joining(Backend):
-    """What the controller does with the workers for `Collective`."""
-
-    share_cuda_visible_devices = True
-
-    def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        """The workers are there."""
-        if len(worker_group) > 1:
-            theirs, config = torch_backend(backend_config)
-            theirs.on_start(worker_group, config)
-
-    def on_training_start(self, worker_group: Any, backend_config: Any) -> None:
-        """They begin."""
-        if len(worker_group) > 1:
-            theirs, config = torch_backend(backend_config)
-            theirs.on_training_start(worker_group, config)
-
-    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
-        """They go."""
-        if len(worker_group) > 1:
-            theirs, config = torch_backend(backend_config)
-            theirs.on_shutdown(worker_group, config)
+    train, with_gpu = assignment.trial.train, assignment.gpus > 0
+    resources: dict[str, float] = {"CPU": assignment.cpus} | ({"GPU": assignment.gpus} if with_gpu else {})
+    failures = FailureConfig(max_failures=train.max_failures, controller_failure_limit=5)
+    return Trainer(
+        work,
+        train_loop_config={"assignment": assignment, **settings},
+        backend_config=backend(train.num_workers, with_gpu),
+        scaling_config=ScalingConfig(num_workers=train.num_workers, use_gpu=with_gpu, resources_per_worker=resources),
+        run_config=RunConfig(storage_path=assignment.storage, failure_config=failures, **run),
+    ).fit()
 
 
-def torch_backend(given: Collective) -> tuple[Backend, BackendConfig]:
-    """Ray Train's own for torch."""
+def backend(num_workers: int, with_gpu: bool) -> BackendConfig:
+    """How the workers of a job find each other. One alone needs nobody, and nothing beside it has to wait until torch is imported."""
+    if num_workers == 1:
+        return BackendConfig()
     from ray.train.torch import TorchConfig
 
-    config = TorchConfig(backend=given.backend)
-    return config.backend_cls(), config
+    return TorchConfig(backend="nccl" if with_gpu else "gloo")

@@ -12,13 +12,13 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import Checkpoint, CheckpointConfig, UserCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from jobs import fetch, store
 from jobs.config import Assignment, BaseModel, Trial
 from jobs.roster import find_roster
-from jobs.trainer import Collective, Trainer
+from jobs.trainer import run_job
 from jobs.verdict import Judging, Verdict
 
 POST_SECONDS = 1.0
@@ -47,26 +47,18 @@ def train(assignment: Assignment) -> None:
     the trial failed for a reason that another attempt would not mend.
     """
     trial = assignment.trial
-    resources: dict[str, float] = {"CPU": assignment.cpus}
-    if assignment.gpus:
-        resources["GPU"] = assignment.gpus
-    result = Trainer(
+    result = run_job(
         work,
-        train_loop_config={"assignment": assignment},
-        backend_config=Collective("nccl" if assignment.gpus else "gloo"),
-        scaling_config=ScalingConfig(num_workers=trial.train.num_workers, use_gpu=assignment.gpus > 0, resources_per_worker=resources),
-        run_config=RunConfig(
-            name=f"trial-{trial.index:03d}",
-            storage_path=assignment.storage,
-            callbacks=[TuneReportCallback(), NoteDeaths(assignment.sweep, trial.index)],
-            failure_config=FailureConfig(max_failures=trial.train.max_failures, controller_failure_limit=5),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=1,
-                checkpoint_score_attribute=assignment.metric,
-                checkpoint_score_order="max" if assignment.maximise else "min",
-            ),
+        {},
+        assignment,
+        name=f"trial-{trial.index:03d}",
+        callbacks=[TuneReportCallback(), NoteDeaths(assignment.sweep, trial.index)],
+        checkpoint_config=CheckpointConfig(
+            num_to_keep=1,
+            checkpoint_score_attribute=assignment.metric,
+            checkpoint_score_order="max" if assignment.maximise else "min",
         ),
-    ).fit()
+    )
     failure = (result.return_value or {}).get("failure")
     if failure:
         raise RuntimeError(failure)

@@ -185,6 +185,6 @@ def recall(kept: Any) -> Verdict | None:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Verdict).validate_python(kept, strict=False)
+        return TypeAdapter(Verdict).validate_python(kept)
     except ValidationError:
         return None
