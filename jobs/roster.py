@@ -41,6 +41,7 @@ class Roster:
         self._shrunk: dict[int, int] = {}
         self._failures: dict[int, str] = {}
         self._seats = Seats(num_packs, capacity, total, clock)
+        self._numbers: dict[str, int] = {}
         # Each waits at its own bell: with one for all, every change would wake thousands of trials and packs to look at what is not theirs.
         self._trial_bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._pack_bells = [asyncio.Event() for _ in range(num_packs)]
@@ -81,6 +82,12 @@ class Roster:
     async def leave(self, trial: int) -> str | None:
         """Forget the placement group and return it."""
         return self._groups.pop(trial, None)
+
+    async def number(self, tune_id: str, index: int) -> int:
+        """Under which number a trial of Tune's sits: the first that it named. Population based training hands it another trial's
+        settings later, that one's number among them.
+        """
+        return self._numbers.setdefault(tune_id, index)
 
     async def take_seat(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
         """A trial sits down in a pack, or does so again; returns its ticket."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -15,6 +16,7 @@ from jobs.config import Assignment, with_point
 from jobs.roster import find_roster
 
 POINTER = "pointer.json"
+GOODBYE_SECONDS = 10.0
 
 
 def attempt(config: dict[str, Any]) -> None:
@@ -27,8 +29,9 @@ def attempt(config: dict[str, Any]) -> None:
     from ray import tune
 
     assignment: Assignment = config["assignment"]
-    trial = with_point(assignment.trial, config.get("point", {}))
     recorded, roster = config.get("recorded", []), find_roster(assignment.sweep)
+    index: Any = ray.get(roster.number.remote(tune.get_context().get_trial_id(), config["index"]))
+    trial = with_point(assignment.trial, config.get("point", {}) | {"index": index})
     pointer = read_pointer(tune.get_checkpoint())
     if pointer is None:
         for report in recorded:
@@ -38,17 +41,18 @@ def attempt(config: dict[str, Any]) -> None:
     known = max((report["step"] for report in recorded), default=0)
     checkpoint, step = (pointer["path"], pointer["step"]) if pointer else (existing(config.get("checkpoint")), known)
     step = step if checkpoint else 0
-    ticket: Any = ray.get(roster.take_seat.remote(config["index"], trial, checkpoint, step))
+    ticket: Any = ray.get(roster.take_seat.remote(index, trial, checkpoint, step))
     try:
         while step < trial.train.steps:
-            answer: Any = ray.get(roster.train.remote(config["index"], ticket))
+            answer: Any = ray.get(roster.train.remote(index, ticket))
             if "metrics" not in answer:
-                give_up(roster, config["index"], answer)
+                give_up(roster, index, answer)
             step = answer["metrics"]["step"]
             if pointer is not None or step > known:  # else the journal has it already: its checkpoint alone was missing
                 report_with_pointer(answer)
     finally:
-        roster.stand_up.remote(config["index"], ticket)
+        with contextlib.suppress(ray.exceptions.RayError):  # Tune ends this process at once: what it sends without waiting may be lost
+            ray.get(roster.stand_up.remote(index, ticket), timeout=GOODBYE_SECONDS)
 
 
 def give_up(roster: Any, index: int, answer: dict[str, Any]) -> None:

@@ -143,7 +143,7 @@ class Seats:
             if not self.holds(index, ticket):
                 continue
             seat = self.seats[index]
-            seat.since = self.clock()
+            seat.since = self.clock() if seat.credit else seat.since  # who owed an answer before this boundary owes it still
             if index in boundary.snapshots:
                 seat.checkpoint, seat.step = boundary.snapshots[index]
             if index in boundary.failures:

@@ -149,6 +149,9 @@ def test_population_based_training_copies_the_better_trials(running: Running, tm
     assert [result.metrics["step"] for result in grid] == [30] * 4
     copies = next(tmp_path.glob("**/pbt_global.txt")).read_text().splitlines()
     assert copies, "no trial was copied"
+    homes = [Path(result.metrics["checkpoint_path"]).parent.name for result in grid]
+    assert homes == ["trial-011", "trial-012", "trial-013", "trial-014"], "a copy keeps its own seat and folder"
+    assert_empty(running)
 
 
 def test_optuna_searches_over_a_pack(running: Running, tmp_path: Path) -> None:

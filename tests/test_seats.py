@@ -120,6 +120,9 @@ def test_a_trial_whose_process_was_killed_holds_nobody_up_for_long() -> None:
     assert not seats.ready(0)
     seats.seats[1].since -= UNDECIDED_SECONDS + 1
     assert seats.ready(0)
+    seats.hand_in(Boundary({}, {2: {"step": 20}}, {}), tickets)
+    seats.credit(2)
+    assert seats.ready(0), "it is waited for once, not at every rung"
 
 
 def test_without_a_driver_that_counts_nobody_is_waited_for() -> None:

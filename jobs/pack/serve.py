@@ -138,7 +138,7 @@ def seat(pack: Pack, company: list[Seat], seated: dict[int, int]) -> dict[int, s
         if place.index not in seated:
             try:
                 pack.join(place.index, place.trial, Path(store.get(place.checkpoint)) if place.checkpoint else None)
-            except ValueError as error:
+            except (ValueError, FileNotFoundError) as error:
                 failures[place.index] = str(error)
             seated[place.index] = place.ticket
     return failures
