@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from jobs import store
 from jobs.config import Assignment, with_point
@@ -51,7 +52,7 @@ def attempt(config: dict[str, Any]) -> None:
             if pointer is not None or step > known:  # else the journal has it already: its checkpoint alone was missing
                 report_with_pointer(answer)
     finally:
-        with contextlib.suppress(ray.exceptions.RayError):  # Tune ends this process at once: what it sends without waiting may be lost
+        with contextlib.suppress(RayError):  # Tune ends this process at once: what it sends without waiting may be lost
             ray.get(roster.stand_up.remote(index, ticket), timeout=GOODBYE_SECONDS)
 
 
