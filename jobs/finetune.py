@@ -19,6 +19,7 @@ from jobs.config import BaseModel, Optim, Trial
 from jobs.course import Course
 from jobs.data import Example, Template, load_corpus, shared_prefix
 from jobs.evaluate import Tally, answer_only, out_of_memory, portions, tally
+from jobs.masks import Drop, Dropper, seed_dropout
 from jobs.model import answer_logits, attach, can_share_prefix, load, pick_device, pick_dtype, precision, restore, save
 
 
@@ -65,6 +66,8 @@ class Training:
         self.num_bad = 0
         """Steps in a row whose loss or gradient was not finite; they change no weight."""
         self.model = self.build(base, checkpoint)
+        self.dropper = Dropper()
+        seed_dropout(self.model, self.dropper)
         self.sharing = can_share_prefix(self.model, self.valid, self.template.eos_id)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = adamw(self.weights, trial.optim)
@@ -137,13 +140,14 @@ class Training:
 
     def backward(self, part: int, group: list[Example], supervised: int) -> float:
         """Forward and backward of one micro-batch, number `part` of its step."""
-        torch.manual_seed(hash((self.trial.seed, self.step, self.world.rank, part)) & 0x7FFFFFFF)
+        torch.manual_seed(hash((self.trial.seed, self.step, self.world.rank, part)) & 0x7FFFFFFF)  # for what the base itself drops
+        share = self.trial.adapter.dropout
+        self.dropper.drop = Drop(self.trial.seed, self.step, share) if share > 0 else None
         everything = self.trial.train.on == "all"
         keep = max(len(e.ids) - 1 if everything else len(e.ids) - e.prompt_length for e in group)
         with precision(self.dtype, self.device, self.full):
-            logits, targets = answer_logits(
-                self.model, group, keep, self.template.eos_id, shared_prefix(group) if self.sharing and not everything else 0
-            )
+            prefix = shared_prefix(group) if self.sharing and not everything else 0
+            logits, targets = answer_logits(self.model, group, keep, self.template.eos_id, prefix, self.dropper)
         if not everything:
             targets = answer_only(targets, group, keep)
         else:

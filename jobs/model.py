@@ -17,6 +17,7 @@ import torch
 
 from jobs.config import Adapter, BaseModel
 from jobs.data import Example, shared_prefix
+from jobs.masks import Dropper
 
 
 def pick_device() -> torch.device:
@@ -110,13 +111,16 @@ def precision(dtype: torch.dtype, device: torch.device, full: bool) -> Iterator[
         yield
 
 
-def answer_logits(model: Any, examples: list[Example], keep: int, pad_id: int, prefix: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_logits(
+    model: Any, examples: list[Example], keep: int, pad_id: int, prefix: int = 0, dropper: Dropper | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits for the last `keep` tokens of each example, and those tokens: float32 (N, keep, vocabulary), int64 (N, keep).
 
     Rows are padded on the left, so that the ends of all examples line up and the head runs on the last `keep` positions only. A row
     shorter than `keep` has token -100 in front. The first `prefix` tokens, the same in all examples, go through the model once and the
     rows attend to their keys and values; under causal attention that equals repeating them, gradients included. Examples longer than a
     sliding attention window are run whole: the padding between prefix and row would push the prefix out of a short row's sight.
+    `dropper` draws what the adapter drops, if anything.
     """
     device = next(model.parameters()).device
     if prefix and max(len(example.ids) for example in examples) > attention_window(model):
@@ -134,9 +138,13 @@ def answer_logits(model: Any, examples: list[Example], keep: int, pad_id: int, p
         "attention_mask": torch.nn.functional.pad(mask, (prefix, 0), value=1),
         "position_ids": (mask.cumsum(1) - 1).clamp(min=0) + prefix,
     }
-    known = accepted(model)
+    known, dropper = accepted(model), dropper or Dropper()
     inputs = {name: value.to(device) for name, value in inputs.items() if name in known}
-    cache = prefix_cache(model, examples[0].ids[:prefix], len(owns)) if prefix else None
+    common = examples[0].ids[:prefix]
+    if prefix:
+        dropper.see([common], [])
+    cache = prefix_cache(model, common, len(owns)) if prefix else None
+    dropper.see(owns, common)
     last = {"logits_to_keep": keep + 1} if "logits_to_keep" in known else {}
     logits = model(**inputs, past_key_values=cache, use_cache=cache is not None, **last).logits
     return logits[:, -keep - 1 : -1].float(), targets.to(device)

@@ -10,7 +10,6 @@ Executor = Literal["pack", "plain"]
 SHARED = (
     "adapter.kind",
     "adapter.targets",
-    "adapter.dropout",
     "train.dtype",
     "train.num_workers",
     "train.cpus_per_worker",
@@ -23,8 +22,6 @@ def why_plain(config: Config) -> str | None:
     """Why this sweep cannot be packed, as far as the configuration tells; the model itself is tried when the pack starts."""
     if config.adapter.kind == "full":
         return "adapter.kind=full trains every weight, so no base is shared"
-    if config.adapter.dropout > 0:
-        return f"adapter.dropout={config.adapter.dropout:g}: a pack trains without dropout"
     searched = [knob.path for knob in config.sweep.space.values() if knob.path in SHARED]
     return f"the search changes {', '.join(searched)}, which the trials of a pack share" if searched else None
 

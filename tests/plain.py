@@ -14,6 +14,7 @@ import torch
 from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
 from jobs.data import Example, Template, encode_rows, load_corpus
 from jobs.finetune import World
+from jobs.masks import Drop, Dropper, seed_dropout
 from jobs.mix import Mix
 from jobs.model import attach, load
 
@@ -40,13 +41,16 @@ def reference(trial: Trial, base: BaseModel) -> tuple[list[float], Any]:
     mix = Mix({"train": len(examples)}, {"train": 1.0}, trial.seed)
     model = attach(load(base.path, torch.float32, CPU), trial.adapter, trial.seed).train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optim = trial.optim
+    optim, dropper = trial.optim, Dropper()
+    seed_dropout(model, dropper)
     optimizer = torch.optim.AdamW(trained, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
     losses = []
     for step in range(trial.train.steps):
         batch = [examples[row] for _, row in mix.batch(step, trial.train.batch_size)]
         for group in optimizer.param_groups:
             group["lr"] = optim.lr * min(1.0, (step + 1) / optim.warmup_steps)
+        if trial.adapter.dropout:
+            dropper.drop, dropper.chosen = drawn(trial, step, batch)
         loss = labelled_loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, optim.max_norm)
@@ -54,6 +58,14 @@ def reference(trial: Trial, base: BaseModel) -> tuple[list[float], Any]:
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     return losses, model
+
+
+def drawn(trial: Trial, step: int, batch: list[Example]) -> tuple[Drop, torch.Tensor]:
+    """What a step drops, and the mask of each token of the batch, padded on the right."""
+    drop = Drop(trial.seed, step, trial.adapter.dropout)
+    chosen = [drop.choose(example.ids, drop.start)[0] for example in batch]
+    width = max(map(len, chosen))
+    return drop, torch.tensor([each + [0] * (width - len(each)) for each in chosen])
 
 
 def labelled_loss(model: Any, batch: list[Example]) -> torch.Tensor:

@@ -32,10 +32,13 @@ def reports(storage: Path) -> dict[tuple[int, int], dict[str, float]]:
 
 def test_lora_trials_are_packed_and_others_are_not_for_a_reason() -> None:
     assert choose(config()) == ("pack", None)
+    assert choose(config("adapter.dropout=0.1", "+sweep.space.drop={path: adapter.dropout, type: uniform, low: 0, high: 0.2}")) == (
+        "pack",
+        None,
+    )
     assert choose(config("executor=plain")) == ("plain", None)
     for override in (
         "adapter=full",
-        "adapter.dropout=0.1",
         "sweep.space={t: {path: adapter.targets, type: choice, values: [q_proj, v_proj]}}",
     ):
         executor, reason = choose(config(override))
@@ -61,7 +64,7 @@ def test_a_pack_that_cannot_be_is_refused_before_anything_starts(command: Any, t
 
 
 def test_trials_score_alike_in_a_pack_and_by_themselves(command: Any, tmp_path: Path) -> None:
-    arguments = (SPACE, "train.steps=20", "train.eval_every=10", "train.dtype=float32")
+    arguments = (SPACE, "adapter.dropout=0.1", "train.steps=20", "train.eval_every=10", "train.dtype=float32")
     found = {}
     for executor in ("pack", "plain"):
         done = command(*arguments, f"executor={executor}", f"storage={tmp_path / executor}")

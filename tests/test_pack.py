@@ -77,6 +77,29 @@ def test_every_slot_ends_as_plain_peft_and_torch_end_it(kind: str, base: BaseMod
         assert_ends_alike(pack, number, losses[number], model)
 
 
+def dropping(rows: Path) -> dict[int, Trial]:
+    """The varied trials, of which two drop values before their adapters and two stand in one stack."""
+    trials = varied(rows)
+    for number, dropout in ((1, 0.1), (5, 0.3)):
+        trials[number] = dataclasses.replace(trials[number], adapter=dataclasses.replace(trials[number].adapter, dropout=dropout))
+    return trials
+
+
+@pytest.mark.parametrize("kind", ["tiny", "Phi3", "GPT2", "Gemma3Text"])
+@pytest.mark.parametrize("budget", [10**6, 200])
+def test_slots_with_dropout_draw_the_masks_that_they_would_draw_alone(
+    kind: str, budget: int, base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    pack = open_pack(model, dropping(rows))
+    pack.budget = budget
+    losses = run(pack, 20)
+    for number in pack.slots:
+        assert_ends_alike(pack, number, losses[number], model)
+    quiet = open_pack(model, varied(rows))
+    assert abs(run(quiet, 20)[1][-1] - losses[1][-1]) > 1e-3, "something was dropped"
+
+
 def test_a_block_whose_other_tokens_are_read_later_computes_them_all(base: BaseModel, rows: Path) -> None:
     trial = make(rows)
     pack = Pack(base, trial)

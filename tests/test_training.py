@@ -21,6 +21,7 @@ from jobs.data import Template, encode_rows, load_corpus, shared_prefix
 from jobs.evaluate import answer, interval, judge, tally
 from jobs.export import export
 from jobs.finetune import Hooks, World, finetune
+from jobs.masks import Drop
 from jobs.model import attach, can_share_prefix, load, restore
 from jobs.predict import predict
 from jobs.verdict import Judging
@@ -50,9 +51,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Phi3", "Mistral", "GPT2", "SmolLM3"])
-def test_a_trial_ends_as_plain_peft_and_torch_end_it(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_trial_ends_as_plain_peft_and_torch_end_it(kind: str, dropout: float, base: BaseModel, rows: Path, tmp_path: Path) -> None:
     model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
-    trial = make(rows)
+    trial = make(rows, dropout=dropout)
     expected, plain = reference(trial, model)
     losses, _ = train(trial, model, tmp_path)
     assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
@@ -89,9 +91,10 @@ def test_a_shared_beginning_stays_in_sight_of_short_rows_under_a_sliding_window(
     assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
 
 
-def test_smaller_portions_give_the_same_trial(base: BaseModel, rows: Path, tmp_path: Path) -> None:
-    large, _ = train(make(rows, steps=8), base, tmp_path / "a")
-    small, _ = train(make(rows, steps=8, tokens_per_step=64), base, tmp_path / "b")
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_smaller_portions_give_the_same_trial(dropout: float, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    large, _ = train(make(rows, steps=8, dropout=dropout), base, tmp_path / "a")
+    small, _ = train(make(rows, steps=8, dropout=dropout, tokens_per_step=64), base, tmp_path / "b")
     assert max(abs(a - b) for a, b in zip(large, small, strict=True)) < 1e-5
 
 
@@ -110,7 +113,7 @@ def work(rank: int, size: int, trial: Trial, base: BaseModel, folder: Path) -> N
 
 
 def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
-    trial = make(rows, steps=10)
+    trial = make(rows, steps=10, dropout=0.1)
     train(trial, base, tmp_path / "one")
     (tmp_path / "two").mkdir()
     processes.spawn(work, (2, trial, base, tmp_path / "two"), nprocs=2)  # type: ignore[attr-defined]
@@ -145,6 +148,21 @@ def test_out_of_memory_is_answered_by_smaller_portions_of_the_same_batch(base: B
     )
     assert not quiet
     assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
+
+
+def test_masks_drop_the_share_that_is_asked_for_and_differ_by_seed_step_layer_and_context() -> None:
+    drop = Drop(seed=3, step=5, share=0.1)
+    table = drop.table(2, 256, torch.float32, CPU)
+    assert abs(float((table == 0).float().mean()) - 0.1) < 2e-3
+    assert abs(float(table.mean()) - 1) < 3e-3, "what is kept makes up for what is dropped"
+    others = [Drop(4, 5, 0.1).table(2, 256, torch.float32, CPU), Drop(3, 6, 0.1).table(2, 256, torch.float32, CPU)]
+    for other in [*others, drop.table(3, 256, torch.float32, CPU)]:
+        assert abs(float(((table == 0) & (other == 0)).float().mean()) - 0.01) < 1e-3, "independent of each other"
+    ids = [7, 8, 9] * 300
+    chosen, _ = drop.choose(ids, drop.start)
+    assert len(set(chosen)) > 500, "the same token elsewhere takes another mask"
+    start, state = drop.choose(ids[:10], drop.start)
+    assert start + drop.choose(ids[10:], state)[0] == chosen
 
 
 def test_a_loss_that_is_not_finite_names_step_and_rate(base: BaseModel, rows: Path, tmp_path: Path) -> None:

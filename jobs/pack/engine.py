@@ -19,9 +19,11 @@ from jobs.course import Course
 from jobs.data import Corpus, Example, Template, load_corpus
 from jobs.evaluate import Tally, out_of_memory
 from jobs.finetune import NON_FINITE_LIMIT, World, learning_rate, not_finite
+from jobs.masks import Drop
 from jobs.model import load, pick_device, pick_dtype
 from jobs.pack.adapter import Adapter
 from jobs.pack.attention import NAME, register
+from jobs.pack.dropout import draw
 from jobs.pack.head import Losses, hits
 from jobs.pack.initial import Initial
 from jobs.pack.layout import Layout, Portion, build, divide, portion
@@ -107,9 +109,11 @@ class Pack:
             self.corpora[key] = corpus, {}, Course(trial, self.template, corpus).valid()
         return self.corpora[key]
 
-    def run(self, parts: list[Portion]) -> tuple[Layout, torch.Tensor]:
+    def run(self, parts: list[Portion], drops: dict[int, Drop] | None = None) -> tuple[Layout, torch.Tensor]:
         """One forward pass: its layout, and logits (S, V) at the supervised tokens. The slots must have been arranged."""
         self.layout = layout = build(parts, self.device, lambda number: self.active.adapters[number].family)
+        if drops:
+            layout.groups = draw(layout.groups, parts, drops)
         self.active.groups = layout.groups
         self.tail.begin(layout)
         try:
@@ -202,16 +206,25 @@ class Pack:
 
     def backward(self, parts: list[Portion], numbers: list[int]) -> torch.Tensor:
         """Forward and backward of all passes; float32 losses in the order of `numbers`."""
-        place = {number: index for index, number in enumerate(numbers)}
+        place, drops = {number: index for index, number in enumerate(numbers)}, self.drops(numbers)
         totals = torch.zeros(len(numbers), device=self.device)
         for group in divide(parts, self.budget):
-            layout, logits = self.run(group)
+            layout, logits = self.run(group, drops)
             total, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
             total.backward()
             self.active.collect(layout.slots)
             owners = torch.tensor([place[slot] for slot in layout.slots], device=self.device)[layout.owners]
             totals.index_add_(0, owners, losses * layout.weights)
         return totals
+
+    def drops(self, numbers: list[int]) -> dict[int, Drop]:
+        """What these slots drop in their present step, where they do."""
+        trials = {number: self.slots[number].trial for number in numbers}
+        return {
+            number: Drop(trial.seed, self.slots[number].step, trial.adapter.dropout)
+            for number, trial in trials.items()
+            if trial.adapter.dropout > 0
+        }
 
     def shrink(self, parts: list[Portion], error: Exception) -> None:
         """Halve the token budget after running out of memory; raises when one example alone does not fit, or on any other error."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from jobs.data import PREFIX_MIN, Example, shared_prefix
+from jobs.masks import Drop
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Group:
     start: int
     length: int
     """Tokens of each slot. Behind those that it needs stands padding, which nothing attends to and nothing is predicted from."""
+    drops: tuple[Drop | None, ...] = ()
+    """What each slot drops; empty when none drops anything."""
+    chosen: torch.Tensor | None = None
+    """int64 (S * length,): the mask that each token takes of its slot's."""
 
     @property
     def stop(self) -> int:

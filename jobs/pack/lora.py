@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from jobs.pack.adapter import Adapter, Joints, Shape, Stack
+from jobs.pack.dropout import masks
 from jobs.pack.layout import Group
 
 
@@ -150,7 +151,7 @@ class Product(torch.autograd.Function):
         outs = [torch.nn.functional.linear(rows, layer.matrix, layer.bias) for layer in layers]
         blocks, hidden = active.blocks(), []
         for group, stack, part in blocks:
-            low = torch.bmm(group.of(rows), stack.a[layers[0].joint][part].transpose(1, 2))
+            low = inward(group, group.of(rows), stack.a[layers[0].joint][part], layers)
             for layer, out, own in zip(layers, outs, low.split(stack.rank, 2), strict=True):
                 group.of(out).baddbmm_(own, stack.b[layer.number][part])
             hidden.append(low)
@@ -169,6 +170,14 @@ class Product(torch.autograd.Function):
         return back, None, None, None
 
 
+def inward(group: Group, rows: torch.Tensor, a: torch.Tensor, layers: list[PackedLoRALinear]) -> torch.Tensor:
+    """Rows (S, n, in) times the A of the layers (S, layers * R, in): (S, n, layers * R). Each layer drops by its own masks."""
+    if group.chosen is None:
+        return torch.bmm(rows, a.transpose(1, 2))
+    own = zip(layers, a.chunk(len(layers), 1), strict=True)
+    return torch.cat([torch.bmm(rows * masks(group, layer.number, rows), each.transpose(1, 2)) for layer, each in own], 2)
+
+
 def add_gradients(layers: Any, block: Any, low: torch.Tensor, rows: torch.Tensor, gradients: Any, back: torch.Tensor | None) -> None:
     """One group's part of the backward of layers that read the same rows: its gradients, and what its adapters add to those of the rows."""
     group, stack, part = block
@@ -177,10 +186,23 @@ def add_gradients(layers: Any, block: Any, low: torch.Tensor, rows: torch.Tensor
         gradient = group.of(whole)
         inners.append(torch.bmm(gradient, stack.b[layer.number][part].transpose(1, 2)))
         torch.bmm(own.transpose(1, 2), gradient, out=stack.gradient_b[layer.number][part])
+    a, room, own_back = stack.a[joint][part], stack.gradient_a[joint][part], None if back is None else group.of(back)
+    if group.chosen is not None:
+        masked_gradients(group, layers, inners, group.of(rows), a, room, own_back)
+        return
     inner = inners[0] if len(inners) == 1 else torch.cat(inners, 2)
-    torch.bmm(inner.transpose(1, 2), group.of(rows), out=stack.gradient_a[joint][part])
-    if back is not None:
-        group.of(back).baddbmm_(inner, stack.a[joint][part])
+    torch.bmm(inner.transpose(1, 2), group.of(rows), out=room)
+    if own_back is not None:
+        own_back.baddbmm_(inner, a)
+
+
+def masked_gradients(group: Group, layers: Any, inners: Any, rows: torch.Tensor, a: torch.Tensor, room: torch.Tensor, back: Any) -> None:
+    """What `add_gradients` does with A, where each layer has its own masks."""
+    for layer, inner, own, given in zip(layers, inners, a.chunk(len(layers), 1), room.chunk(len(layers), 1), strict=True):
+        mask = masks(group, layer.number, rows)
+        given.copy_(torch.bmm(inner.transpose(1, 2), rows * mask))
+        if back is not None:
+            back.add_(torch.bmm(inner, own).mul_(mask))
 
 
 def inject(model: Any, names: list[str], active: Active) -> list[Shape]:

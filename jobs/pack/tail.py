@@ -42,10 +42,12 @@ def row_of(layout: Layout) -> Row | None:
     groups = []
     for group in layout.groups:
         members, own = own[: len(group.slots)], own[len(group.slots) :]
-        groups.append(Group(group.slots, len(places), max(map(len, members))))
+        start, length = len(places), max(map(len, members))
         for member in members:
             real += range(len(places), len(places) + len(member))
-            places += member + member[-1:] * (groups[-1].length - len(member))
+            places += member + member[-1:] * (length - len(member))
+        chosen = None if group.chosen is None else group.chosen[torch.tensor(places[start:]) - group.start]
+        groups.append(Group(group.slots, start, length, group.drops, chosen))
     if 2 * len(places) > layout.ids.shape[1]:
         return None
     device = layout.ids.device

@@ -1,0 +1,46 @@
+"""Dropout in a pack: each slot's masks over its own stretch of the flat row, the ones that it would draw alone (jobs/masks.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from jobs.masks import Drop
+from jobs.pack.layout import Group, Portion
+
+
+def draw(groups: list[Group], parts: list[Portion], drops: dict[int, Drop]) -> list[Group]:
+    """The groups of a pass with the masks that their tokens take; slots that are not in `drops` drop nothing."""
+    chosen: dict[int, list[int]] = {}
+    for part in parts:
+        if part.slot in drops:
+            chosen.setdefault(part.slot, []).extend(choose(part, drops[part.slot]))
+    drawn = []
+    for group in groups:
+        own = [chosen.get(slot, []) for slot in group.slots]
+        flat = torch.tensor([index for each in own for index in each + [0] * (group.length - len(each))])
+        some = any(slot in drops for slot in group.slots)
+        drawn.append(replace(group, drops=tuple(map(drops.get, group.slots)), chosen=flat) if some else group)
+    return drawn
+
+
+def choose(part: Portion, drop: Drop) -> list[int]:
+    """The mask of each of a portion's tokens, in the order of the flat row."""
+    chosen, state = drop.choose(part.examples[0].ids[: part.prefix], drop.start)
+    for example in part.examples:
+        chosen += drop.choose(example.ids[part.prefix : -1], state)[0]
+    return chosen
+
+
+def masks(group: Group, layer: int, like: torch.Tensor) -> torch.Tensor:
+    """What the group's inputs (S, length, in) of a layer are multiplied by."""
+    out = torch.ones_like(like)
+    tables: dict[Drop, torch.Tensor] = {}
+    assert group.chosen is not None
+    for drop, chosen, own in zip(group.drops, group.chosen.to(like.device).split(group.length), out, strict=True):
+        if drop is not None:
+            if drop not in tables:
+                tables[drop] = drop.table(layer, like.shape[-1], like.dtype, like.device)
+            torch.index_select(tables[drop], 0, chosen, out=own)
+    return out
