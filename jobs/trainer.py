@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.backend import BackendConfig
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from jobs.config import Assignment
 
+FIXED_SIZE = "ORCHESTRATOR_FIXED_SIZE"
+"""The environment variable that says, where it is set, that this cluster cannot grow."""
+
+
+class Unannounced(FixedScalingPolicy):
+    """As many workers as asked for, of which nobody is told: the coordinator that Ray would start for it has nothing to let grow."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Announces nothing."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Announces nothing."""
+
 
 class Trainer(DataParallelTrainer):
-    """Without two processes that each job would start beside its workers: one hands out Ray datasets, of which there are none here; one
-    takes the workers' places back when the controller has died, which the sweep does itself (jobs.roster.free).
+    """Without processes that each job would start beside its workers: one hands out Ray datasets, of which there are none here; one takes
+    the workers' places back when the controller has died, which the sweep does itself (jobs.roster.free); one asks for more machines.
     """
 
     SPARED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+
+    def _initialize_and_run_controller(self, **settings: Any) -> Result:
+        if os.environ.get(FIXED_SIZE):
+            settings["scaling_policy"] = Unannounced(self.scaling_config)
+        return super()._initialize_and_run_controller(**settings)
 
     def _create_default_callbacks(self) -> list[Any]:
         return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in self.SPARED]

@@ -54,6 +54,8 @@ LOCAL = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # It is one machine and stays one.
+    "ORCHESTRATOR_FIXED_SIZE": "1",
     # Seconds for its daemons to come up: a machine that already trains something takes longer than the usual 60.
     "RAY_raylet_start_wait_time_s": "180",
     # What cannot be placed within this is retried five times before the trial fails.

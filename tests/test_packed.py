@@ -18,6 +18,7 @@ import ray
 import torch
 from plain import make
 from ray import tune
+from ray._private.state import state
 
 from jobs import fetch, packer
 from jobs.config import Assignment, BaseModel, Model, with_point
@@ -223,7 +224,9 @@ def test_a_worker_that_dies_is_replaced_and_every_adapter_ends_bitwise_the_same(
     assert all(torch.equal(one, other) for one, other in zip(calm, killed, strict=True))
 
 
-def test_a_trials_process_is_small(session: None, rows: Path, base: BaseModel, tmp_path: Path) -> None:
+def test_trials_processes_are_small_and_nothing_stands_beside_the_workers(
+    session: None, rows: Path, base: BaseModel, tmp_path: Path
+) -> None:
     sizes: list[int] = []
     running = start("small", rows, base, tmp_path, total=2)
 
@@ -238,3 +241,5 @@ def test_a_trials_process_is_small(session: None, rows: Path, base: BaseModel, t
     finish(running)
     assert sizes and max(sizes) < 250e6, sizes
     assert find_roster("small") is not None
+    kinds = {actor["ActorClassName"] for actor in state.actor_table(None, None).values()}
+    assert kinds == {"Roster", "TrainController", "RayTrainWorker", "SynchronizationActor", "ImplicitFunc"}
