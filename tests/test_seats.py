@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from plain import make
 
 from jobs.config import Assignment, BaseModel, Train, with_point
 from jobs.pack.serve import next_rung
+from jobs.roster import Roster
 from jobs.seats import UNDECIDED_SECONDS, Boundary, Seats
 
 TRIAL = make(Path("rows.jsonl"))
@@ -123,6 +125,14 @@ def test_a_trial_whose_process_was_killed_holds_nobody_up_for_long() -> None:
     seats.hand_in(Boundary({}, {2: {"step": 20}}, {}), tickets)
     seats.credit(2)
     assert seats.ready(0), "it is waited for once, not at every rung"
+
+
+def test_a_trial_keeps_the_number_under_which_it_came_whatever_settings_it_is_handed_later() -> None:
+    async def come() -> list[int]:
+        roster = Roster()
+        return [await roster.number(*who) for who in (("a", 1), ("b", 2), ("a", 2), ("b", 2))]
+
+    assert asyncio.run(come()) == [1, 2, 1, 2]
 
 
 def test_without_a_driver_that_counts_nobody_is_waited_for() -> None:
