@@ -44,8 +44,12 @@ class Drop:
         """All masks of a layer (NUM_MASKS, width): 0, or what makes up for the dropped share. The same numbers on every device."""
         words = np.random.SFC64([self.seed & WORD, self.step, layer]).random_raw((NUM_MASKS * width + 3) // 4)
         dropped = min(round(self.share * LEVELS), LEVELS - 1)
-        kept = torch.from_numpy(words.view(np.uint16)[: NUM_MASKS * width] >= dropped).view(NUM_MASKS, width)
-        return kept.to(device).to(dtype).mul_(LEVELS / (LEVELS - dropped))
+        kept = words.view(np.uint16)[: NUM_MASKS * width] >= dropped
+        # Written as the bits of the one number that is no zero: many times quicker than torch's conversion from bool.
+        one = torch.tensor(LEVELS / (LEVELS - dropped), dtype=dtype)
+        whole = {2: np.int16, 4: np.int32, 8: np.int64}[one.element_size()]
+        bits = kept.astype(whole) * one.view(torch.from_numpy(np.zeros(1, whole)).dtype).numpy()
+        return torch.from_numpy(bits).view(dtype).view(NUM_MASKS, width).to(device)
 
 
 def advance(state: int, value: int) -> int:
