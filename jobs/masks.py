@@ -85,14 +85,14 @@ class SeededDropout(torch.nn.Module):
         self.number, self.share, self.dropper = number, share, dropper
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(B, L, in) -> (B, L, in). Where a layer sees other tokens than the pass's, as experts do, torch's own stream draws."""
+        """(..., in) -> (..., in) for the tokens of the pass. Where a layer sees others, as experts do, torch's own stream draws."""
         drop, chosen = self.dropper.drop, self.dropper.chosen
         if not self.training or drop is None or chosen is None:
             return inputs
-        if inputs.shape[:-1] != chosen.shape:
+        if inputs.shape[:-1].numel() != chosen.numel():
             return torch.nn.functional.dropout(inputs, self.share)
         table = drop.table(self.number, inputs.shape[-1], inputs.dtype, inputs.device)
-        return inputs * table[chosen.to(inputs.device)]
+        return inputs * table[chosen.flatten().to(inputs.device)].view_as(inputs)
 
 
 def seed_dropout(model: Any, dropper: Dropper) -> None:
