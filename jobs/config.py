@@ -133,7 +133,7 @@ class Adapter:
     alpha: float = 32.0
     """Scale numerator: the update is multiplied by alpha / rank, which keeps the best learning rate steady across ranks."""
     dropout: float = 0.0
-    """Probability of dropping an input of the low-rank update."""
+    """Probability of dropping an input of the low-rank update. Must be 0 when kind is "full"."""
     targets: str = "all-linear"
     """Which layers: "all-linear" (every linear layer but the head), or comma-separated names such as "q_proj,v_proj"."""
 

@@ -80,7 +80,7 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
     """Make `model` trainable: a LoRA (Hu et al., 2021) beside its frozen weights, or all weights in float32.
 
     The same seed gives the same initial weights as peft's `get_peft_model` after `torch.manual_seed(seed)`. Raises ValueError when the
-    targets name no layer.
+    targets name no layer, and for dropout before layers that PEFT cannot give any.
     """
     if adapter.kind == "full":
         return model.float().requires_grad_(True)
@@ -98,7 +98,11 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
     try:
         return get_peft_model(model, settings)
     except ValueError as error:
-        raise ValueError(f"adapter.targets={adapter.targets}: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:200]
+        if "lora_dropout" in reason:
+            remedy = "adapter.dropout=0, or adapter.targets that name none of its experts, helps"
+            raise ValueError(f"adapter.dropout={adapter.dropout:g}: this model does not take it: {reason} {remedy}") from error
+        raise ValueError(f"adapter.targets={adapter.targets}: {reason}") from error
 
 
 @contextlib.contextmanager

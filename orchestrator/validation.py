@@ -198,6 +198,8 @@ def space_problems(config: Config) -> list[tuple[str, str]]:
             found.append((f"{where}.path", f'"{knob.path}" is no setting{suggestion(knob.path, known)}'))
         elif not searchable(knob.path):
             found.append((f"{where}.path", f"{knob.path} cannot be searched; what can: {', '.join(known)}"))
+        elif config.adapter.kind == "full" and knob.path.startswith("adapter."):
+            found.append((f"{where}.path", f"adapter.kind=full trains every weight: {knob.path} changes nothing"))
         else:
             found += value_problems(config, where, knob)
         if config.sweep.search == "grid" and knob.type not in ("choice", "grid", "linked"):
@@ -234,6 +236,10 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
     reason = why_plain(config) if config.executor == "pack" else None
     if reason:
         found.append(("executor", f"pack is not possible: {reason}; executor=plain trains each trial by itself"))
+    if config.adapter.kind == "full" and config.adapter.dropout > 0:
+        found.append(
+            ("adapter.dropout", f"{config.adapter.dropout:g} drops nothing with adapter.kind=full, which has no adapter; leave it out")
+        )
     if config.job.kind == "predict":
         found += [(name, "must be set for job=predict") for name in ("model_uri", "prompt") if not (getattr(config, name) or "").strip()]
         if config.model_uri and re.match(r"\w+:", config.model_uri) and not re.fullmatch(VERSION, config.model_uri):

@@ -126,6 +126,8 @@ def test_cfg_prints_yaml_that_can_be_used_again(capsys: pytest.CaptureFixture[st
         (["sweep.space={a: {path: adapter.rank, type: uniform, low: 1, high: 4}}"], "must be a whole number, got 2.146"),
         (["data.sources.terms.weight=0", "data.sources.titles.weight=0"], "every weight is 0"),
         (["cluster.num_gpus=99"], "99 is more than the"),
+        (["adapter=full", "+adapter.dropout=0.1"], "adapter.dropout   0.1 drops nothing"),
+        (["adapter=full", "sweep.space={d: {path: adapter.dropout, type: uniform, low: 0, high: 0.2}}"], "adapter.dropout changes nothing"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

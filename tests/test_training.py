@@ -175,6 +175,12 @@ def test_targets_that_name_no_layer_are_refused(base: BaseModel, rows: Path, tmp
         train(make(rows, targets="nosuch"), base, tmp_path)
 
 
+def test_experts_that_take_no_dropout_are_refused_with_the_setting(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    model = architecture("Mixtral", tmp_path / "base", base, num_local_experts=4)
+    with pytest.raises(ValueError, match=r"adapter\.dropout=0\.1: .*adapter\.dropout=0, or adapter\.targets"):
+        train(make(rows, dropout=0.1), model, tmp_path)
+
+
 def test_exact_match_by_one_pass_equals_generation(base: BaseModel, rows: Path, tmp_path: Path) -> None:
     trial = make(rows, steps=30, eval_every=30)
     train(trial, base, tmp_path)
