@@ -47,8 +47,8 @@ class Drop:
         kept = words.view(np.uint16)[: NUM_MASKS * width] >= dropped
         # Written as the bits of the one number that is no zero: many times quicker than torch's conversion from bool.
         one = torch.tensor(LEVELS / (LEVELS - dropped), dtype=dtype)
-        whole = {2: np.int16, 4: np.int32, 8: np.int64}[one.element_size()]
-        bits = kept.astype(whole) * one.view(torch.from_numpy(np.zeros(1, whole)).dtype).numpy()
+        whole = f"int{8 * one.element_size()}"
+        bits = kept.astype(whole) * one.view(getattr(torch, whole)).numpy()
         return torch.from_numpy(bits).view(dtype).view(NUM_MASKS, width).to(device)
 
 

@@ -198,7 +198,7 @@ def space_problems(config: Config) -> list[tuple[str, str]]:
             found.append((f"{where}.path", f'"{knob.path}" is no setting{suggestion(knob.path, known)}'))
         elif not searchable(knob.path):
             found.append((f"{where}.path", f"{knob.path} cannot be searched; what can: {', '.join(known)}"))
-        elif config.adapter.kind == "full" and knob.path.startswith("adapter."):
+        elif config.adapter.kind == "full" and knob.path.startswith("adapter.") and knob.path != "adapter.kind":
             found.append((f"{where}.path", f"adapter.kind=full trains every weight: {knob.path} changes nothing"))
         else:
             found += value_problems(config, where, knob)

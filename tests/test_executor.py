@@ -37,6 +37,8 @@ def test_lora_trials_are_packed_and_others_are_not_for_a_reason() -> None:
         None,
     )
     assert choose(config("executor=plain")) == ("plain", None)
+    either = "sweep.space={kind: {path: adapter.kind, type: choice, values: [lora, full]}}"
+    assert choose(config("adapter=full", either))[0] == "plain", "which of the two is a question that a sweep may ask"
     for override in (
         "adapter=full",
         "sweep.space={t: {path: adapter.targets, type: choice, values: [q_proj, v_proj]}}",

@@ -10,19 +10,20 @@ from jobs.masks import Drop
 from jobs.pack.layout import Group, Portion
 
 
-def draw(groups: list[Group], parts: list[Portion], drops: dict[int, Drop]) -> list[Group]:
+def draw(groups: list[Group], parts: list[Portion], drops: dict[int, Drop], device: torch.device) -> list[Group]:
     """The groups of a pass with the masks that their tokens take; slots that are not in `drops` drop nothing."""
     chosen: dict[int, list[int]] = {}
     for part in parts:
         if part.slot in drops:
             chosen.setdefault(part.slot, []).extend(choose(part, drops[part.slot]))
-    drawn = []
-    for group in groups:
-        own = [chosen.get(slot, []) for slot in group.slots]
-        flat = torch.tensor([index for each in own for index in each + [0] * (group.length - len(each))])
-        some = any(slot in drops for slot in group.slots)
-        drawn.append(replace(group, drops=tuple(map(drops.get, group.slots)), chosen=flat) if some else group)
-    return drawn
+    return [with_masks(group, chosen, drops, device) if drops.keys() & set(group.slots) else group for group in groups]
+
+
+def with_masks(group: Group, chosen: dict[int, list[int]], drops: dict[int, Drop], device: torch.device) -> Group:
+    """A group of which some slots drop something."""
+    own = [chosen.get(slot, []) for slot in group.slots]
+    flat = [index for each in own for index in each + [0] * (group.length - len(each))]
+    return replace(group, drops=tuple(map(drops.get, group.slots)), chosen=torch.tensor(flat, device=device))
 
 
 def choose(part: Portion, drop: Drop) -> list[int]:
@@ -38,7 +39,7 @@ def masks(group: Group, layer: int, like: torch.Tensor) -> torch.Tensor:
     out = torch.ones_like(like)
     tables: dict[Drop, torch.Tensor] = {}
     assert group.chosen is not None
-    for drop, chosen, own in zip(group.drops, group.chosen.to(like.device).split(group.length), out, strict=True):
+    for drop, chosen, own in zip(group.drops, group.chosen.split(group.length), out, strict=True):
         if drop is not None:
             if drop not in tables:
                 tables[drop] = drop.table(layer, like.shape[-1], like.dtype, like.device)

@@ -113,7 +113,7 @@ class Pack:
         """One forward pass: its layout, and logits (S, V) at the supervised tokens. The slots must have been arranged."""
         self.layout = layout = build(parts, self.device, lambda number: self.active.adapters[number].family)
         if drops:
-            layout.groups = draw(layout.groups, parts, drops)
+            layout.groups = draw(layout.groups, parts, drops, self.device)
         self.active.groups = layout.groups
         self.tail.begin(layout)
         try:
