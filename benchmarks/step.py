@@ -7,13 +7,15 @@ to the longest, logits at every position, clip, AdamW), `plain` (this project's 
 4, 8, 16, 32, 4, ...), `pack` (the one of 8) and `pack_8_no_prefix` (the same with every example's beginning computed anew).
 
 The share of the peak is the time that the unavoidable products would take alone (forward and backward of every frozen layer over the
-pack's tokens, the head over its supervised ones, measured in this run at these sizes and in this format) over the time of the step.
+pack's tokens, the head over its supervised ones) over the time of the step. On a CPU they are measured in this run at these sizes and in
+this format; on a GPU they are counted, at the rate of a product of 8,192 x 8,192 matrices.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -34,13 +36,14 @@ from jobs.finetune import Hooks, Training, World, adamw
 from jobs.model import attach, load, pick_device
 from jobs.pack.check import why_not
 from jobs.pack.engine import Pack
-from jobs.pack.layout import build as build_layout
-from jobs.pack.layout import divide
+from jobs.pack.portions import divide
 from orchestrator.cli import compose
 from orchestrator.validation import build, trial_of
 
 RANKS = (4, 8, 16, 32)
 NO_PREFIX = "pack_8_no_prefix"
+WARM_UP = {"cpu": 1, "cuda": 10}
+"""Steps that are not counted: the first allocates, and on a GPU some more are recorded."""
 
 
 def padded(model: Any, batch: list[Example], pad_id: int, device: torch.device) -> torch.Tensor:
@@ -106,20 +109,34 @@ def open_pack(base: BaseModel, trial: Trial, num_slots: int) -> Pack:
     return pack
 
 
-def ideal_seconds(pack: Pack, numbers: list[int]) -> float:
-    """How long the unavoidable products of the next step would take by themselves."""
+def ideal_seconds(pack: Pack, numbers: list[int], peak: float | None) -> float:
+    """How long the unavoidable products of the next step would take by themselves: at `peak`, or as measured one by one."""
     pack.sharing = True
     parts = [part for number in numbers for part in pack.share(number, pack.slots[number].course.batch(pack.slots[number].step))]
-    head = pack.model.get_output_embeddings().weight
+    vocabulary, width = pack.model.get_output_embeddings().weight.shape
     shapes = [(shape.width_in, shape.width_out) for shape in pack.shapes]
-    kinds = {shape: shapes.count(shape) for shape in shapes}
     total = 0.0
     for group in divide(parts, pack.budget):
-        layout = build_layout(group, pack.device)
-        rows = layout.ids.shape[1] - layout.num_padded
-        total += sum(count * product_seconds(rows, *shape, pack.dtype, pack.device) for shape, count in kinds.items())
-        total += product_seconds(len(layout.targets), head.shape[1], head.shape[0], pack.dtype, pack.device)
+        rows, supervised = sum(part.num_tokens for part in group), sum(part.num_supervised for part in group)
+        products = {(rows, *shape): shapes.count(shape) for shape in shapes} | {(supervised, width, vocabulary): 1}
+        for size, count in products.items():
+            total += count * (product_seconds(*size, pack.dtype, pack.device) if peak is None else 4 * math.prod(size) / peak)
     return total
+
+
+def peak_rate(dtype: torch.dtype, device: torch.device) -> float | None:
+    """FLOP per second of a large product on a GPU; None on a CPU, which reaches its rate at the sizes of a step."""
+    if device.type == "cpu":
+        return None
+    one, other = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
+    times = []
+    for _ in range(6):
+        synchronize(device)
+        began = time.perf_counter()
+        torch.mm(one, other)
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return 2 * 8192**3 / min(times)
 
 
 def product_seconds(rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device) -> float:
@@ -127,11 +144,9 @@ def product_seconds(rows: int, width_in: int, width_out: int, dtype: torch.dtype
     x, weight = torch.randn(rows, width_in, device=device, dtype=dtype), torch.randn(width_out, width_in, device=device, dtype=dtype)
     out, times = x @ weight.t(), []
     for _ in range(3):
-        synchronize(device)
         began = time.perf_counter()
         torch.nn.functional.linear(x, weight)
         torch.mm(out, weight)
-        synchronize(device)
         times.append(time.perf_counter() - began)
     return min(times)
 
@@ -152,19 +167,18 @@ def measure(options: argparse.Namespace, base: BaseModel, trial: Trial) -> tuple
         steps = {"trainer": trainer(base, own, getattr(torch, name)), "plain": plain(base, own)}
         steps |= {f"pack_{count}": packed(pack, list(range(count))) for count in options.slots}
         steps[NO_PREFIX] = packed(pack, list(range(min(8, max(options.slots)))), sharing=False)
-        for repeat in range(options.repeats + 1):
+        peak = peak_rate(pack.dtype, pack.device)
+        for repeat in range(options.repeats + WARM_UP[pack.device.type]):
             for contender, step in steps.items():
-                ideal = ideal_seconds(pack, list(range(int(contender[5:])))) if contender[5:].isdigit() else None
+                ideal = ideal_seconds(pack, list(range(int(contender[5:]))), peak) if contender[5:].isdigit() else None
                 synchronize(pack.device)
                 began = time.perf_counter()
                 examples = step()
                 synchronize(pack.device)
                 seconds = time.perf_counter() - began
-                print(
-                    f"{name} {repeat}/{options.repeats} {contender:<17} {examples / seconds:7.2f} examples/s", file=sys.stderr, flush=True
-                )
-                if repeat == 0:
-                    continue  # the first step also allocates
+                print(f"{name} {repeat} {contender:<17} {examples / seconds:7.2f} examples/s", file=sys.stderr, flush=True)
+                if repeat < WARM_UP[pack.device.type]:
+                    continue
                 rates.setdefault(contender, {}).setdefault(name, []).append(examples / seconds)
                 if ideal is not None:
                     shares.setdefault(contender, {}).setdefault(name, []).append(ideal / seconds)

@@ -183,8 +183,8 @@ class Train:
     """Examples per optimizer step, over all workers together."""
     eval_every: int = 40
     """Steps between two evaluations on the validation split. Each is a rung where a trial may be stopped, and leaves a checkpoint."""
-    tokens_per_step: int = 4096
-    """Upper bound on the tokens, padding included, that one forward pass holds; larger batches accumulate gradients."""
+    tokens_per_step: int | None = None
+    """Most tokens, padding included, of one forward pass; larger batches accumulate gradients. None: 4,096; 32,768 in a GPU's pack."""
     max_length: int = 512
     """Longest example in tokens. A longer prompt loses its beginning; an answer that does not fit is an error."""
     on: Literal["answer", "all"] = "answer"
@@ -201,7 +201,8 @@ class Train:
     """How often a trial whose worker died goes on from its last checkpoint."""
 
     def __post_init__(self) -> None:
-        counts = {"steps": 1, "batch_size": 1, "eval_every": 1, "num_workers": 1, "tokens_per_step": 16, "max_length": 8}
+        counts = {"steps": 1, "batch_size": 1, "eval_every": 1, "num_workers": 1, "max_length": 8}
+        counts |= {"tokens_per_step": 16} if self.tokens_per_step is not None else {}
         cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
         require(
             *(
@@ -217,6 +218,10 @@ class Train:
                 f"train.num_workers must be at most train.batch_size ({self.batch_size}), got {self.num_workers}",
             ),
         )
+
+    def pass_tokens(self, packed_on_gpu: bool = False) -> int:
+        """How many tokens one forward pass may hold."""
+        return self.tokens_per_step or (32_768 if packed_on_gpu else 4_096)
 
 
 @config

@@ -60,7 +60,7 @@ class Training:
         self.template = Template(base.path)
         self.course = Course(trial, self.template, load_corpus(trial.data))
         self.valid = self.course.valid()
-        self.budget = trial.train.tokens_per_step
+        self.budget = trial.train.pass_tokens()
         self.evaluation_budget = 4 * self.budget  # no gradients to keep
         self.step = 0
         self.num_bad = 0

@@ -89,7 +89,7 @@ def open_pack(assignment: Assignment, number: int, world: Any, roster: Any) -> A
     group: Any = ray.util.get_current_placement_group()
     times_shrunk: Any = ray.get(roster.sit.remote(place(number), group.id.hex()))
     trial = assignment.trial
-    budget = max(trial.train.tokens_per_step >> times_shrunk, 16)
+    budget = max(trial.train.pass_tokens(assignment.gpus > 0) >> times_shrunk, 16)
     trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
 
     def say(text: str) -> None:

@@ -77,7 +77,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     roster = find_roster(assignment.sweep)
     seat: Any = ray.util.get_current_placement_group()
     times_shrunk: int = ray.get(roster.sit.remote(trial.index, seat.id.hex()))  # type: ignore[assignment]
-    budget = max(trial.train.tokens_per_step >> times_shrunk, 16)
+    budget = max(trial.train.pass_tokens() >> times_shrunk, 16)
     trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
     posts = Posts(roster, trial.index)
     if times_shrunk and context.get_world_rank() == 0:

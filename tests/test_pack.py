@@ -18,10 +18,14 @@ from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import tally
 from jobs.finetune import World
 from jobs.model import restore
+from jobs.pack import attention
+from jobs.pack.builder import build
 from jobs.pack.check import why_not
 from jobs.pack.engine import NotPackable, Pack
-from jobs.pack.layout import build, divide, portion
+from jobs.pack.frames import Frame, Frames
+from jobs.pack.layout import Room
 from jobs.pack.norm import equivalent
+from jobs.pack.portions import divide, portion
 
 KINDS = ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Gemma2", "Phi3", "Phi", "Mistral", "GPT2", "GPTNeoX", "SmolLM3", "Granite", "Olmo2"]
 
@@ -34,10 +38,14 @@ def varied(rows: Path) -> dict[int, Trial]:
     return {1: first, 2: second, 5: third}
 
 
-def open_pack(base: BaseModel, trials: dict[int, Trial], sharing: bool = True, world: World | None = None) -> Pack:
-    """A checked pack with all trials in it."""
+def open_pack(
+    base: BaseModel, trials: dict[int, Trial], sharing: bool = True, world: World | None = None, frames: bool | None = None
+) -> Pack:
+    """A checked pack with all trials in it. `frames`: whether rows are filled up as on a GPU."""
     pack = Pack(base, next(iter(trials.values())), world)
     pack.sharing = sharing
+    if frames is not None:
+        pack.frames = Frames(pack.device, pack.say) if frames else None
     assert why_not(pack, next(iter(trials.values()))) is None
     for number, trial in trials.items():
         pack.join(number, trial)
@@ -68,13 +76,56 @@ def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseMo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_slot_ends_as_plain_peft_and_torch_end_it(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["as on a CPU", "as on a GPU"])
+def test_every_slot_ends_as_plain_peft_and_torch_end_it(
+    kind: str, way: str, base: BaseModel, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like_gpu = way == "as on a GPU"
+    monkeypatch.setattr(attention, "fuses", lambda query, cap: like_gpu and cap is None)
     model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
-    pack = open_pack(model, varied(rows))
+    pack = open_pack(model, varied(rows), frames=like_gpu)
     assert pack.tail.handles
     losses = run(pack, 20)
     for number in pack.slots:
         assert_ends_alike(pack, number, losses[number], model)
+
+
+def test_passes_of_any_composition_soon_fit_a_few_frames(base: BaseModel, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    lines = [
+        {"prompt": f"{'alpha' if i % 5 else 'a longer beginning'} {'x' * (i * i % 23)}{i}", "completion": "A" * (1 + i % 3)}
+        for i in range(200)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    pack = open_pack(base, {n: dataclasses.replace(make(file, batch_size=8, steps=100), seed=n) for n in range(4)}, frames=True)
+    used = []
+    assert pack.frames is not None
+    find = pack.frames.find
+    pack.frames.find = lambda *given: used.append(find(*given)) or used[-1]  # type: ignore[method-assign]
+    run(pack, 60)
+    late = used[-30:]
+    assert sum(frame.uses > 2 for frame in late) >= 27, "most passes could be replayed"
+    for frame in used:
+        assert frame.room.num_tokens <= 1.25 * 1.25 * min(other.room.num_tokens for other in used)
+
+
+def test_what_fills_a_row_up_takes_no_part(base: BaseModel, rows: Path) -> None:
+    gradients = []
+    for spare in (0, 40):
+        pack = open_pack(base, varied(rows), frames=True)
+        assert pack.frames is not None
+        find = pack.frames.find
+
+        def roomier(needed: Room, key: Any, find: Any = find, spare: int = spare) -> Frame:
+            frame = find(needed, key)
+            frame.room = needed.of([size + spare * (size > 1) for size in needed.sizes])
+            return frame
+
+        pack.frames.find = roomier  # type: ignore[method-assign]
+        pack.gradients({number: slot.course.batch(0) for number, slot in pack.slots.items()})
+        gradients.append({number: slot.adapter.gradient for number, slot in pack.slots.items()})
+    for number, gradient in gradients[0].items():
+        assert torch.linalg.norm(gradient - gradients[1][number]) <= 1e-5 * torch.linalg.norm(gradient)
 
 
 def dropping(rows: Path) -> dict[int, Trial]:
@@ -112,7 +163,7 @@ def test_a_block_whose_other_tokens_are_read_later_computes_them_all(base: BaseM
 
 
 def test_the_last_block_computes_supervised_tokens_only(base: BaseModel, rows: Path) -> None:
-    pack = open_pack(base, varied(rows))
+    pack = open_pack(base, varied(rows), frames=False)
     widths: list[int] = []
     pack.tail.block.down_proj.register_forward_pre_hook(lambda module, inputs: widths.append(inputs[0].shape[1]))
     batches = {number: slot.course.batch(0) for number, slot in pack.slots.items()}
@@ -213,7 +264,7 @@ def test_a_pass_keeps_to_its_budget_and_loses_no_example(base: BaseModel, rows: 
         assert seen == [(1, row) for row in range(20)] + [(2, row) for row in range(20)]
         assert all(sum(p.num_tokens for p in group) <= budget or sum(len(p.rows) for p in group) == 1 for group in passes)
         for group in passes:
-            layout = build(group, CPU)
+            layout = build(group)
             assert layout.ids.shape[1] - layout.num_padded == sum(part.num_tokens for part in group)
             assert layout.groups[-1].stop == layout.ids.shape[1] and layout.num_padded <= layout.ids.shape[1] / 16
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import _foreach_add_, _foreach_copy_, _foreach_mul, _foreach_mul_, _foreach_zero_  # pyright: ignore[reportPrivateImportUsage]
 
 LEAST_FAMILY = 16
 """Ranks up to this go together: matrix units take nearly as long for a rank of 4 as for one of 16, and twice as long for one of 32."""
@@ -79,7 +78,7 @@ class Stack:
     """The weights of several slots side by side: A (S, layers * R, in) of each joint and scale * B (S, R, out) of each layer in the format
     of the products, ranks padded with zeros to R, which stay zero; and the gradients that one pass gives likewise.
 
-    A slot's weights are laid in before a step, its gradient is taken out after each pass; in between, all is as batched products want it.
+    A slot's weights are laid in before a step, its gradient is taken out after each pass: few large copies, for a GPU as for a CPU.
     """
 
     def __init__(self, members: list[Adapter], joints: Joints) -> None:
@@ -87,18 +86,21 @@ class Stack:
         shapes, like = members[0].shapes, members[0]
         sizes = [(len(joint) * self.rank, shapes[joint[0]].width_in) for joint in joints]
         sizes += [(self.rank, shape.width_out) for shape in shapes]
-        total = self.num_rows * sum(height * width for height, width in sizes)
+        self.weights, self.gradient = (
+            torch.zeros(self.num_rows, sum(height * width for height, width in sizes), dtype=like.dtype, device=like.weights.device)
+            for _ in range(2)
+        )
 
-        def room() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-            flat = torch.zeros(total, dtype=like.dtype, device=like.weights.device)
-            parts = flat.split([self.num_rows * height * width for height, width in sizes])
-            matrices = [part.view(self.num_rows, *size) for part, size in zip(parts, sizes, strict=True)]
-            return matrices[: len(joints)], matrices[len(joints) :]
+        def matrices(rows: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+            parts = rows.split([height * width for height, width in sizes], 1)
+            views = [part.view(self.num_rows, *size) for part, size in zip(parts, sizes, strict=True)]
+            return views[: len(joints)], views[len(joints) :]
 
-        self.a, self.b = room()
-        self.gradient_a, self.gradient_b = room()
+        self.a, self.b = matrices(self.weights)
+        self.gradient_a, self.gradient_b = matrices(self.gradient)
         self.filled = [0] * self.num_rows
         """Up to which rank a row is in use."""
+        self.known_places: dict[int, torch.Tensor] = {}
 
     def fits(self, members: list[Adapter], joints: Joints) -> bool:
         """Whether it was made for such slots."""
@@ -106,28 +108,34 @@ class Stack:
 
     def take(self, row: int, adapter: Adapter) -> None:
         """Lay a slot's weights into a row."""
-        if self.filled[row] > adapter.rank:
-            _foreach_zero_([matrix[row] for matrix in self.a + self.b])
+        scaled = adapter.weights.data.clone()
+        scaled[adapter.starts[-1] :] *= adapter.scale
+        if adapter.rank == self.rank:
+            self.weights[row].copy_(scaled)
+        else:
+            if self.filled[row] > adapter.rank:
+                self.weights[row].zero_()
+            self.weights[row].index_copy_(0, self.places(adapter), scaled.to(self.weights.dtype))
         self.filled[row] = adapter.rank
-        a, b = self._own(self.a, self.b, row, adapter.rank)
-        _foreach_copy_(a, adapter.a(adapter.weights.data, self.joints))
-        _foreach_copy_(b, _foreach_mul(adapter.b(adapter.weights.data), adapter.scale))
 
     def give(self, row: int, adapter: Adapter, first: bool) -> None:
         """Hand a slot the gradient of a pass, the `first` of a step or one to be added."""
-        a, b = self._own(self.gradient_a, self.gradient_b, row, adapter.rank)
-        own_a, own_b = adapter.a(adapter.gradient, self.joints), adapter.b(adapter.gradient)
+        own = self.gradient[row] if adapter.rank == self.rank else self.gradient[row].index_select(0, self.places(adapter))
+        own = own.to(adapter.gradient.dtype, copy=True)
+        own[adapter.starts[-1] :] *= adapter.scale
         if first:
-            _foreach_copy_(own_a + own_b, a + b)
-            _foreach_mul_(own_b, adapter.scale)
+            adapter.gradient.copy_(own)
         else:
-            _foreach_add_(own_a, a)
-            _foreach_add_(own_b, b, alpha=adapter.scale)
+            adapter.gradient += own
 
-    def _own(self, a: list[torch.Tensor], b: list[torch.Tensor], row: int, rank: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The part of a row that a slot of this rank uses: A of each joint (layers, rank, in) and B of each layer."""
-        parts = [matrix[row].view(-1, self.rank, matrix.shape[2])[:, :rank] for matrix in a]
-        return parts, [matrix[row, :rank] for matrix in b]
+    def places(self, adapter: Adapter) -> torch.Tensor:
+        """int64: where in a row the weights of a slot of a smaller rank stand, in their order."""
+        if adapter.rank not in self.known_places:
+            widths = [shape.width_in for shape in adapter.shapes] + [shape.width_out for shape in adapter.shapes]
+            starts = itertools.accumulate((self.rank * width for width in widths), initial=0)
+            each = [torch.arange(start, start + adapter.rank * width) for start, width in zip(starts, widths, strict=False)]
+            self.known_places[adapter.rank] = torch.cat(each).to(self.weights.device)
+        return self.known_places[adapter.rank]
 
 
 def peft_name(layer: str, which: str) -> str:

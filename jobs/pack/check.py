@@ -11,7 +11,8 @@ from jobs.data import Example
 from jobs.pack.adapter import Adapter
 from jobs.pack.engine import Pack
 from jobs.pack.head import Losses
-from jobs.pack.layout import Group, portion
+from jobs.pack.layout import Group
+from jobs.pack.portions import portion
 
 LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Largest difference of a mean loss, relative to 1 + the loss."""

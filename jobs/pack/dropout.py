@@ -7,23 +7,24 @@ from dataclasses import replace
 import torch
 
 from jobs.masks import Drop
-from jobs.pack.layout import Group, Portion
+from jobs.pack.layout import Group
+from jobs.pack.portions import Portion
 
 
-def draw(groups: list[Group], parts: list[Portion], drops: dict[int, Drop], device: torch.device) -> list[Group]:
+def draw(groups: list[Group], parts: list[Portion], drops: dict[int, Drop]) -> list[Group]:
     """The groups of a pass with the masks that their tokens take; slots that are not in `drops` drop nothing."""
     chosen: dict[int, list[int]] = {}
     for part in parts:
         if part.slot in drops:
             chosen.setdefault(part.slot, []).extend(choose(part, drops[part.slot]))
-    return [with_masks(group, chosen, drops, device) if drops.keys() & set(group.slots) else group for group in groups]
+    return [with_masks(group, chosen, drops) if drops.keys() & set(group.slots) else group for group in groups]
 
 
-def with_masks(group: Group, chosen: dict[int, list[int]], drops: dict[int, Drop], device: torch.device) -> Group:
+def with_masks(group: Group, chosen: dict[int, list[int]], drops: dict[int, Drop]) -> Group:
     """A group of which some slots drop something."""
     own = [chosen.get(slot, []) for slot in group.slots]
     flat = [index for each in own for index in each + [0] * (group.length - len(each))]
-    return replace(group, drops=tuple(map(drops.get, group.slots)), chosen=torch.tensor(flat, device=device))
+    return replace(group, drops=tuple(map(drops.get, group.slots)), chosen=torch.tensor(flat))
 
 
 def choose(part: Portion, drop: Drop) -> list[int]:

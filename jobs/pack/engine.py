@@ -23,14 +23,18 @@ from jobs.masks import Drop
 from jobs.model import load, pick_device, pick_dtype
 from jobs.pack.adapter import Adapter
 from jobs.pack.attention import NAME, register
+from jobs.pack.builder import build, room_for
 from jobs.pack.dropout import draw
-from jobs.pack.head import Losses, hits
+from jobs.pack.frames import Frames, moved
+from jobs.pack.head import Losses
 from jobs.pack.initial import Initial
-from jobs.pack.layout import Layout, Portion, build, divide, portion
+from jobs.pack.layout import Layout, Room
 from jobs.pack.lora import Active, inject
 from jobs.pack.norm import replace_norms
+from jobs.pack.portions import Portion, divide, level, portion
 from jobs.pack.slot import Slot
-from jobs.pack.tail import Tail
+from jobs.pack.tail import Tail, row_of
+from jobs.pack.validate import validate
 
 PASS_TOKENS_ON_CPU = 3072
 """Eight slots of short examples in one pass. Smaller passes cost more calls where matrix units are quick, larger ones gain nothing."""
@@ -55,9 +59,12 @@ class Pack:
         self.corpora: dict[str, tuple[Corpus, dict[tuple[str, int], Example], list[Example]]] = {}
         self.sharing = True
         """Whether a common beginning is computed once. Off, it stands before every example: as a reference, for tests and benchmarks."""
-        self.budget = first.train.tokens_per_step
+        self.budget = first.train.pass_tokens(self.device.type == "cuda")
         if self.device.type == "cpu":
             self.budget = min(self.budget, PASS_TOKENS_ON_CPU)
+        self.frames = Frames(self.device, self.say) if self.device.type == "cuda" else None
+        self.beginnings: dict[tuple[int, ...], int] = {}
+        """How long the beginning is that the examples of a template share."""
         self.model: Any = load(base.path, self.dtype, self.device).requires_grad_(False)
         self.names = self._names(first)
         head = self.model.get_output_embeddings()
@@ -94,11 +101,18 @@ class Pack:
             slot.restore(checkpoint)
         self.slots[number] = slot
         self.active.adapters[number] = adapter
+        self.forget_frames()
 
     def leave(self, number: int) -> None:
         """Free a slot."""
         del self.slots[number]
         self.active.leave(number)
+        self.forget_frames()
+
+    def forget_frames(self) -> None:
+        """What was recorded reads weights that have another place now."""
+        if self.frames is not None:
+            self.frames.clear()
 
     def corpus(self, trial: Trial) -> tuple[Corpus, dict[tuple[str, int], Example], list[Example]]:
         """Rows, tokenised rows and the tokenised validation split; trials on the same files share them."""
@@ -109,18 +123,33 @@ class Pack:
             self.corpora[key] = corpus, {}, Course(trial, self.template, corpus).valid()
         return self.corpora[key]
 
-    def run(self, parts: list[Portion], drops: dict[int, Drop] | None = None) -> tuple[Layout, torch.Tensor]:
-        """One forward pass: its layout, and logits (S, V) at the supervised tokens. The slots must have been arranged."""
-        self.layout = layout = build(parts, self.device, lambda number: self.active.adapters[number].family)
+    def lay(self, parts: list[Portion], drops: dict[int, Drop] | None = None, room: Room | None = None) -> Layout:
+        """The layout of a pass, on the CPU. The slots must have been arranged."""
+        layout = build(parts, self.family, room)
         if drops:
-            layout.groups = draw(layout.groups, parts, drops, self.device)
-        self.active.groups = layout.groups
+            layout.groups = draw(layout.groups, parts, drops)
+        layout.row = row_of(layout) if self.tail.handles else None
+        return layout
+
+    def family(self, number: int) -> int:
+        """Which slots may be grouped."""
+        return self.active.adapters[number].family
+
+    def run(self, parts: list[Portion]) -> tuple[Layout, torch.Tensor]:
+        """One forward pass: its layout, and logits (S, V) at the supervised tokens."""
+        layout = moved(self.lay(parts), self.device)
+        return layout, self.forward(layout)
+
+    def forward(self, layout: Layout) -> torch.Tensor:
+        """Logits (S, V) at the supervised tokens of a layout on the device."""
+        self.layout, self.active.groups = layout, layout.groups
         self.tail.begin(layout)
         try:
             inputs = {"input_ids": layout.ids, "position_ids": layout.positions, "use_cache": False, "pack": layout}
-            return layout, self.model(**inputs).logits.squeeze(0)  # whose gradient, unlike that of [0], is no copy
+            return self.model(**inputs).logits.squeeze(0)  # whose gradient, unlike that of [0], is no copy
         finally:
-            self.layout, self.active.groups, self.active.ready, self.tail.row = None, [], {}, None
+            self.layout, self.active.groups, self.active.ready = None, [], {}
+            self.tail.begin(None)
 
     def step(self, numbers: list[int]) -> dict[int, dict[str, float]]:
         """One optimizer step of each of these slots; returns their metrics.
@@ -202,20 +231,34 @@ class Pack:
         slot = self.slots[number]
         weight = 1 / sum(slot.course.supervised(example) for example in batch)
         own = batch[self.world.rank :: self.world.size]
-        return portion(number, own, weight, slot.trial.train.on == "all", self.sharing)
+        parts = portion(number, own, weight, slot.trial.train.on == "all", self.sharing)
+        return parts if self.frames is None else level(parts, self.beginnings)
 
     def backward(self, parts: list[Portion], numbers: list[int]) -> torch.Tensor:
         """Forward and backward of all passes; float32 losses in the order of `numbers`."""
         place, drops = {number: index for index, number in enumerate(numbers)}, self.drops(numbers)
         totals = torch.zeros(len(numbers), device=self.device)
         for group in divide(parts, self.budget):
-            layout, logits = self.run(group, drops)
-            total, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
-            total.backward()
-            self.active.collect(layout.slots)
-            owners = torch.tensor([place[slot] for slot in layout.slots], device=self.device)[layout.owners]
-            totals.index_add_(0, owners, losses * layout.weights)
+            slots, sums = self.one_pass(group, drops)
+            self.active.collect(slots)
+            totals.index_add_(0, torch.tensor([place[slot] for slot in slots], device=self.device), sums)
         return totals
+
+    def one_pass(self, parts: list[Portion], drops: dict[int, Drop]) -> tuple[list[int], torch.Tensor]:
+        """Forward and backward of one pass: whose they were, and their losses."""
+        if self.frames is None or drops or sum(part.num_tokens for part in parts) >= self.frames.enough:
+            layout = self.lay(parts, drops)
+            return layout.slots, self.both_ways(moved(layout, self.device))
+        needed = room_for(parts, self.family)
+        frame = self.frames.find(needed, self.active.stands(parts))
+        layout = self.lay(parts, room=frame.room)
+        return layout.slots, self.frames.run(frame, layout, self.both_ways)
+
+    def both_ways(self, layout: Layout) -> torch.Tensor:
+        """Forward and backward of a layout on the device; float32 losses in the order of its slots."""
+        total, losses = Losses.apply(self.forward(layout), layout.targets, layout.weights)  # type: ignore[misc]
+        total.backward()
+        return torch.zeros(len(layout.slots), device=self.device).index_add_(0, layout.owners, losses * layout.weights)
 
     def drops(self, numbers: list[int]) -> dict[int, Drop]:
         """What these slots drop in their present step, where they do."""
@@ -234,6 +277,7 @@ class Pack:
         if self.budget <= longest:
             text = f"out of memory on one example of {longest} tokens; a smaller train.max_length or a smaller model helps"
             raise MemoryError(text) from None
+        self.forget_frames()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.budget = max(min(self.budget, sum(part.num_tokens for part in parts)) // 2, longest)
@@ -242,33 +286,7 @@ class Pack:
     @torch.no_grad()
     def evaluate(self, numbers: list[int]) -> dict[int, Tally]:
         """Loss and exact match of each slot on its validation split, shared between the workers; see jobs/evaluate.tally."""
-        return {number: self.tally(number) for number in sorted(numbers)}
-
-    def tally(self, number: int) -> Tally:
-        """One slot's validation."""
-        _, _, valid = self.corpus(self.slots[number].trial)
-        parts = portion(number, valid[self.world.rank :: self.world.size], share=self.sharing)
-        self.active.arrange([number])
-        while True:
-            try:
-                sums = torch.zeros(4, dtype=torch.float64, device=self.device)
-                for group in divide(parts, self.budget if self.device.type == "cpu" else 4 * self.budget):  # no gradients to keep
-                    sums += self.tally_pass(group)
-                break
-            except (MemoryError, RuntimeError) as error:
-                self.shrink(parts, error)
-        loss, tokens, exact, rows = self.world.add(sums).tolist()
-        return Tally(loss, int(tokens), int(exact), int(rows))
-
-    def tally_pass(self, group: list[Portion]) -> torch.Tensor:
-        """Sums over one pass: loss, tokens, examples answered exactly, examples; float64 (4,)."""
-        layout, logits = self.run(group)
-        _, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
-        missed = torch.zeros(len(layout.examples), device=self.device).index_add_(
-            0, layout.answers, (~hits(logits, layout.targets)).float()
-        )
-        sums = (losses.double().sum(), len(losses), (missed == 0).sum(), len(missed))
-        return torch.tensor([float(value) for value in sums], dtype=torch.float64, device=self.device)
+        return {number: validate(self, number) for number in sorted(numbers)}
 
     def save(self, number: int, folder: Path) -> None:
         """Write one slot's checkpoint into an empty folder."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-CHUNK_ELEMENTS = 1 << 20
-"""Logits that are in float32 at once on a CPU: 4 MB, which stay in its caches."""
+CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
+"""Logits that are in float32 at once: 4 MB, which stay in a CPU's caches, and what a GPU can spare."""
 
 
 class Losses(torch.autograd.Function):
@@ -41,7 +41,7 @@ class Losses(torch.autograd.Function):
 
 def chunks(logits: torch.Tensor) -> list[slice]:
     """Stretches of rows of at most CHUNK_ELEMENTS logits."""
-    size = max(1, CHUNK_ELEMENTS // logits.shape[1])
+    size = max(1, CHUNK_ELEMENTS.get(logits.device.type, 1 << 20) // logits.shape[1])
     return [slice(start, start + size) for start in range(0, len(logits), size)]
 
 

@@ -14,6 +14,7 @@ import torch
 from jobs.pack.adapter import Adapter, Joints, Shape, Stack
 from jobs.pack.dropout import masks
 from jobs.pack.layout import Group
+from jobs.pack.portions import Portion
 
 
 class Active:
@@ -52,6 +53,10 @@ class Active:
         for joint, numbers in enumerate(self.joints):
             for number in numbers:
                 self.layers[number].joint = joint
+
+    def stands(self, parts: list[Portion]) -> tuple[tuple[Stack, int], ...]:
+        """Whose weights the kernels of a pass read: stack and row of each of its slots, in order."""
+        return tuple(self.places[number] for number in dict.fromkeys(part.slot for part in parts))
 
     def arrange(self, order: list[int]) -> None:
         """Lay the weights of these slots, as they now are, side by side in this order; slots of one family must follow each other.

@@ -6,43 +6,31 @@ which the head never sees. At the usual four of twenty tokens that is a fiftieth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from jobs.pack.layout import Group, Layout
+from jobs.pack.layout import Group, Layout, Row
 from jobs.pack.lora import Active
 
 BLOCK = "mlp"
 """What transformers' decoders call the feed-forward block of a layer."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """The supervised tokens of a flat row as a row of their own, slot by slot, with as many for each slot of a group."""
-
-    places: torch.Tensor
-    """int64 (R,): where they stand in the flat row; a slot with fewer than others has its last one repeated."""
-    real: torch.Tensor
-    """int64 (S,): which of the R are no such repetitions, in the order of `layout.places`."""
-    groups: list[Group]
-    layout: Layout
-
-
 def row_of(layout: Layout) -> Row | None:
     """The supervised tokens of a layout; None where that saves little."""
     own: list[list[int]] = [[] for _ in layout.slots]
-    for place, owner in zip(layout.places.tolist(), layout.owners.tolist(), strict=True):
+    num_real = len(layout.places) - layout.num_filled
+    for place, owner in zip(layout.places[:num_real].tolist(), layout.owners[:num_real].tolist(), strict=True):
         own[owner].append(place)
     if not all(own):
         return None
     places: list[int] = []
     real: list[int] = []
     groups = []
-    for group in layout.groups:
+    for number, group in enumerate(layout.groups):
         members, own = own[: len(group.slots)], own[len(group.slots) :]
-        start, length = len(places), max(map(len, members))
+        start, length = len(places), max(map(len, members)) if layout.room is None else layout.room.tails[number]
         for member in members:
             real += range(len(places), len(places) + len(member))
             places += member + member[-1:] * (length - len(member))
@@ -50,8 +38,10 @@ def row_of(layout: Layout) -> Row | None:
         groups.append(Group(group.slots, start, length, group.drops, chosen))
     if 2 * len(places) > layout.ids.shape[1]:
         return None
-    device = layout.ids.device
-    return Row(torch.tensor(places, device=device), torch.tensor(real, device=device), groups, layout)
+    real += real[-1:] * layout.num_filled
+    back = layout.places.clone()
+    back[num_real:] = layout.ids.shape[1]
+    return Row(torch.tensor(places), torch.tensor(real), back, groups)
 
 
 class Tail:
@@ -59,8 +49,8 @@ class Tail:
 
     def __init__(self, model: Any, active: Active) -> None:
         self.active = active
-        self.row: Row | None = None
-        """Of the forward pass under way."""
+        self.layout: Layout | None = None
+        """Of the forward pass under way, if the block sees only a part of it."""
         self.handles: list[Any] = []
         stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) > 0]
         self.block: Any = getattr(max(stacks, key=len)[-1], BLOCK, None) if stacks else None
@@ -77,22 +67,23 @@ class Tail:
             self.handles.pop().remove()
         return attached
 
-    def begin(self, layout: Layout) -> None:
-        """A forward pass begins."""
-        self.row = row_of(layout) if self.handles else None
+    def begin(self, layout: Layout | None) -> None:
+        """A forward pass begins, or has ended."""
+        self.layout = layout if layout is not None and layout.row is not None else None
 
     def narrow(self, module: Any, inputs: Any) -> Any:
         """All tokens (1, T, H) -> the supervised ones (1, R, H)."""
-        if self.row is None:
+        if self.layout is None or self.layout.row is None:
             return None
-        self.active.groups = self.row.groups
-        return (inputs[0].index_select(1, self.row.places), *inputs[1:])
+        self.active.groups = self.layout.row.groups
+        return (inputs[0].index_select(1, self.layout.row.places), *inputs[1:])
 
     def widen(self, module: Any, inputs: Any, output: torch.Tensor) -> Any:
         """(1, R, H) -> (1, T, H)."""
-        if self.row is None:
+        layout = self.layout
+        if layout is None or layout.row is None:
             return None
-        layout = self.row.layout
         self.active.groups = layout.groups
-        whole = output.new_zeros(1, layout.ids.shape[1], output.shape[-1])
-        return whole.index_copy(1, layout.places, output.index_select(1, self.row.real))
+        num_tokens = layout.ids.shape[1]
+        whole = output.new_zeros(1, num_tokens + (layout.room is not None), output.shape[-1])
+        return whole.index_copy(1, layout.row.back, output.index_select(1, layout.row.real))[:, :num_tokens]

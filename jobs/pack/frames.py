@@ -1,0 +1,179 @@
+"""On a GPU a small model's step is thousands of kernels, each quicker done than started. Passes of one shape are therefore recorded once
+(CUDA graphs) and started again as a whole, over other tokens and other weights in the same memory.
+
+Rows are filled up so that few shapes are enough. Where the GPU is the one that others wait for, nothing is recorded. Imports no model.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+
+from jobs.pack.layout import Layout, Room
+
+MOST_FRAMES = 16
+MOST_SPARE = 1.25
+"""A frame may hold so many times the tokens of a pass, and twice the rest."""
+MOST_MEMORY = 1 / 3
+"""Passes that take more of a GPU's memory are not recorded: a recording keeps what it needs."""
+
+
+def mapped(value: Any, move: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A copy of nested dataclasses, lists and dictionaries in which `move` has been applied to every tensor, always in the same order."""
+    if isinstance(value, torch.Tensor):
+        return move(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: mapped(getattr(value, field.name), move) for field in fields(value)})
+    if isinstance(value, list):
+        return [mapped(each, move) for each in value]
+    if isinstance(value, dict):
+        return {key: mapped(each, move) for key, each in value.items()}
+    return value
+
+
+def pooled(layout: Layout) -> dict[torch.dtype, torch.Tensor]:
+    """All tensors of a layout as one of each format, so that they travel together."""
+    found: dict[torch.dtype, list[torch.Tensor]] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        found.setdefault(tensor.dtype, []).append(tensor.flatten())
+        return tensor
+
+    mapped(layout, note)
+    return {dtype: torch.cat(parts) for dtype, parts in found.items()}
+
+
+def placed(layout: Layout, pools: dict[torch.dtype, torch.Tensor]) -> Layout:
+    """A layout whose tensors are those of `pools`, laid out by `pooled` for one of the same shapes."""
+    used = dict.fromkeys(pools, 0)
+
+    def take(tensor: torch.Tensor) -> torch.Tensor:
+        start = used[tensor.dtype]
+        used[tensor.dtype] += tensor.numel()
+        return pools[tensor.dtype][start : start + tensor.numel()].view(tensor.shape)
+
+    return mapped(layout, take)
+
+
+def moved(layout: Layout, device: torch.device) -> Layout:
+    """A layout on a device."""
+    if device.type == "cpu":
+        return layout
+    return placed(layout, {dtype: pool.to(device) for dtype, pool in pooled(layout).items()})
+
+
+def roomy(room: Room) -> Room:
+    """The room that is made for passes of this size."""
+    return room.of([size if size == 1 else up(size) for size in room.sizes])
+
+
+def up(size: int) -> int:
+    """`size` rounded up by at most an eighth, or to a multiple of 8."""
+    grain = max(8, 1 << max(size.bit_length() - 4, 0))
+    return -(-size // grain) * grain
+
+
+def holds(room: Room, needed: Room) -> bool:
+    """Whether a pass of the same kind fits, and does not leave too much of the room empty."""
+    if room.num_tokens > MOST_SPARE * needed.num_tokens + 64:
+        return False
+    return all(need <= size <= 2 * need + 8 for size, need in zip(room.sizes, needed.sizes, strict=True))
+
+
+def joint(needed: Room, other: Room, most: float = math.inf) -> Room:
+    """Room for both, but at most so many times what is needed."""
+    return needed.of([max(need, int(min(size, most * need))) for need, size in zip(needed.sizes, other.sizes, strict=True)])
+
+
+class Frame:
+    """Memory for passes of one shape, and the recorded kernels once it is clear that they are worth recording."""
+
+    def __init__(self, room: Room, kind: Any) -> None:
+        self.room, self.kind = room, kind
+        self.pools: dict[torch.dtype, torch.Tensor] = {}
+        self.uses = 0
+        self.graph: Any = None
+        self.sums: torch.Tensor | None = None
+        """What a pass gives: the loss of each of its slots."""
+
+    def fill(self, layout: Layout, device: torch.device) -> Layout:
+        """Lay a pass into the frame's memory."""
+        self.uses += 1
+        pools = pooled(layout)
+        if not self.pools:
+            self.pools = {dtype: pool.to(device, copy=True) for dtype, pool in pools.items()}
+        else:
+            for dtype, pool in pools.items():
+                self.pools[dtype].copy_(pool)
+        return placed(layout, self.pools)
+
+
+class Frames:
+    """The frames of a pack, the latest used last."""
+
+    def __init__(self, device: torch.device, say: Callable[[str], None]) -> None:
+        self.device, self.say = device, say
+        self.frames: list[Frame] = []
+        self.largest: dict[Any, Room] = {}
+        """By kind of pass, the most that any has needed."""
+        self.recording = device.type == "cuda"
+        self.enough = math.inf
+        """Passes of so many tokens keep the GPU busy by themselves: they are neither filled up nor recorded."""
+        self.memory: Any = None
+
+    def find(self, needed: Room, key: Any) -> Frame:
+        """The smallest frame for a pass, or a new one. `key` tells passes apart whose kernels read other weights."""
+        kind = key, needed.kind
+        fitting = [frame for frame in self.frames if frame.kind == kind and holds(frame.room, needed)]
+        self.largest[kind] = joint(needed, self.largest.get(kind, needed))
+        if fitting:
+            frame = min(fitting, key=lambda frame: frame.room.num_tokens)
+        else:
+            frame = Frame(roomy(joint(needed, self.largest[kind], 1.1)), kind)
+        self.frames = [*(other for other in self.frames if other is not frame), frame][-MOST_FRAMES:]
+        return frame
+
+    def clear(self) -> None:
+        """Forget all frames and free their memory."""
+        self.frames, self.largest, self.memory = [], {}, None
+
+    def run(self, frame: Frame, layout: Layout, work: Callable[[Layout], torch.Tensor]) -> torch.Tensor:
+        """`work` on a layout that was built for the frame's room: at first as it is, then recorded if that helps, then replayed."""
+        there = frame.fill(layout, self.device)
+        if frame.graph is None and self.recording and frame.uses > 2:
+            self.record(frame, there, work)
+        if frame.graph is None or frame.sums is None:
+            return self.watched(frame, there, work)
+        frame.graph.replay()
+        return frame.sums
+
+    def watched(self, frame: Frame, layout: Layout, work: Callable[[Layout], torch.Tensor]) -> torch.Tensor:
+        """Run without a recording; the second time, see whether the GPU had to wait for its next kernel."""
+        began = time.perf_counter()
+        sums = work(layout)
+        if self.recording and frame.uses == 2:
+            issued = time.perf_counter()
+            torch.cuda.synchronize()
+            waited = time.perf_counter() - issued
+            free = torch.cuda.max_memory_reserved() < MOST_MEMORY * torch.cuda.get_device_properties(self.device).total_memory
+            if waited > (issued - began) / 2 or not free:
+                self.enough = min(self.enough, frame.room.num_tokens)
+        return sums
+
+    def record(self, frame: Frame, layout: Layout, work: Callable[[Layout], torch.Tensor]) -> None:
+        """Record the kernels of a pass; one that cannot be recorded ends the attempts."""
+        try:
+            graph = torch.cuda.CUDAGraph()
+            self.memory = self.memory or torch.cuda.graph_pool_handle()
+            with torch.cuda.graph(graph, pool=self.memory, capture_error_mode="thread_local"):
+                frame.sums = work(layout)
+            frame.graph = graph
+        except Exception as error:  # noqa: BLE001  # whatever a model does that cannot be recorded, it can be done without
+            self.recording = False
+            self.clear()
+            self.say(f"its passes are not recorded as CUDA graphs: {' '.join(str(error).split())[:200]}")

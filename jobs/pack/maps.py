@@ -1,0 +1,136 @@
+"""Which rows of the flat tensors the rectangles of an attention take, in the order of its products, and what its tokens may not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jobs.pack.layout import Layout, Rectangle
+
+
+@dataclass
+class Map:
+    """Which rows of the flattened queries (T * H, D) and keys (T * Hkv, D) a rectangle takes, in the order of its products."""
+
+    query: torch.Tensor
+    """int64 (Hkv * B * N * G * L,)."""
+    key: torch.Tensor
+    """int64 (Hkv * B * N * L,); with `joined`, (Hkv * B * N * (P + L),): the keys of the prefix before those of each row."""
+    prefix: torch.Tensor | None
+    """int64 (Hkv * B * P,)."""
+    padded: torch.Tensor | None
+    """Which of the query's entries stand behind the end of their row: int64 indices, None for none, or bool for every entry."""
+    shape: tuple[int, int, int, int, int, int]
+    """Hkv, B, N, G, L, P."""
+
+
+@dataclass
+class Maps:
+    """The maps of all rectangles, and the way back: for each row of the flat tensors, its entry among the rectangles' outputs in turn."""
+
+    each: list[Map]
+    query_back: torch.Tensor
+    key_back: torch.Tensor
+    padded: bool
+    """Whether some rows stand in no rectangle."""
+    known_masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+
+
+def maps_of(layout: Layout, heads: int, kv_heads: int, joined: bool) -> Maps:
+    """The index tensors of a layout for one shape of attention; made once, used by every layer of that shape."""
+    kind = heads, kv_heads, joined
+    if kind not in layout.known_maps:
+        layout.known_maps[kind] = make_maps(layout, *kind)
+    return layout.known_maps[kind]
+
+
+def make_maps(layout: Layout, heads: int, kv_heads: int, joined: bool) -> Maps:
+    """The maps of all rectangles, and the way back to the flat rows; padding stands in none and points behind them all.
+
+    With a room nothing here waits for a number from the GPU.
+    """
+    num_tokens, device = layout.ids.shape[1], layout.ids.device
+    query_back, key_back = (torch.zeros(num_tokens + 1, count, dtype=torch.long, device=device) for count in (heads, kv_heads))
+    each, num_queries, num_keys = [], 0, 0
+    for rectangle in layout.rectangles:
+        made = make_map(rectangle, heads, kv_heads, joined, layout.room is not None)
+        query, key = entries(made.shape, joined, device)
+        tokens = torch.where(inside(rectangle), rectangle.rows, num_tokens).flatten()
+        query_back[tokens] = query + num_queries
+        key_back[tokens] = key + num_keys
+        each.append(made)
+        num_queries, num_keys = num_queries + len(made.query), num_keys + len(made.key)
+    padded = layout.num_padded > 0 or layout.room is not None
+    if padded:
+        stands = torch.zeros(num_tokens + 1, 1, dtype=torch.bool, device=device)
+        for rectangle in layout.rectangles:
+            stands[rectangle.rows.flatten()] = True
+        query_back, key_back = torch.where(stands, query_back, num_queries), torch.where(stands, key_back, num_keys)
+    return Maps(each, query_back[:-1].flatten(), key_back[:-1].flatten(), padded)
+
+
+def inside(rectangle: Rectangle) -> torch.Tensor:
+    """Which places of a rectangle hold a token of its row; bool (B, N, L)."""
+    return torch.arange(rectangle.rows.shape[2], device=rectangle.rows.device) < rectangle.lengths[..., None]
+
+
+def entries(shape: tuple[int, ...], joined: bool, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the queries and the own keys of a rectangle's tokens stand in its products: (B * N * L, H) and (B * N * L, Hkv)."""
+    kv, blocks, rows, group, length, prefix = shape
+    row, token = torch.arange(blocks * rows, device=device).view(-1, 1, 1, 1), torch.arange(length, device=device).view(-1, 1, 1)
+    head, member = torch.arange(kv, device=device).view(-1, 1), torch.arange(group, device=device)
+    query = ((head * blocks * rows + row) * group + member) * length + token
+    before = prefix if joined else 0
+    key = (head * blocks * rows + row) * (before + length) + before + token
+    return query.reshape(-1, kv * group), key.reshape(-1, kv)
+
+
+def whole(parts: list[torch.Tensor], way: torch.Tensor, padded: bool) -> torch.Tensor:
+    """What the rectangles give, brought back to the flat rows; zeros for padding, which no other slot's numbers can reach."""
+    parts = [*parts, parts[0].new_zeros(1, parts[0].shape[1])] if padded else parts
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).index_select(0, way)
+
+
+def make_map(rectangle: Rectangle, heads: int, kv_heads: int, joined: bool, fixed: bool) -> Map:
+    """The map of one rectangle. `fixed`: no shape depends on how much of it is real."""
+    (blocks, rows, length), device = rectangle.rows.shape, rectangle.rows.device
+    group = heads // kv_heads
+    kv = torch.arange(kv_heads, device=device)
+    head = (kv[:, None] * group + torch.arange(group, device=device)).view(kv_heads, 1, 1, group, 1)
+    query = rectangle.rows[None, :, :, None, :] * heads + head
+    key = rectangle.rows[None] * kv_heads + kv.view(-1, 1, 1, 1)
+    behind = ~inside(rectangle)[None, :, :, None].expand(query.shape).flatten()
+    padded = behind if fixed else behind.nonzero().flatten() if bool(behind.any()) else None
+    prefix, size = None, 0
+    if rectangle.prefix is not None:
+        prefix, size = rectangle.prefix[None] * kv_heads + kv.view(-1, 1, 1), rectangle.prefix.shape[1]
+        key = torch.cat([prefix[:, :, None].expand(-1, -1, rows, -1), key], 3) if joined else key
+        prefix = prefix.flatten()
+    return Map(query.flatten(), key.flatten(), prefix, padded, (kv_heads, blocks, rows, group, length, size))
+
+
+def gradient_of(made: Map, gradient: torch.Tensor) -> torch.Tensor:
+    """The part (Hkv * B * N * G * L, D) of a gradient of all outputs that a rectangle gets; what stands behind a row's end gets none."""
+    own = gradient.index_select(0, made.query)
+    if made.padded is not None and made.padded.dtype == torch.bool:
+        own.masked_fill_(made.padded.unsqueeze(1), 0)
+    elif made.padded is not None:
+        own.index_fill_(0, made.padded, 0)
+    return own
+
+
+def masks(shape: tuple[int, ...], window: int | None, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What is added to the scores: (G * L, L) within a row, and (G * L, P) towards the prefix where a sliding window hides some of it."""
+    group, length, prefix = shape[3:]
+    place = torch.arange(length, device=like.device)
+    distance = place[:, None] - place[None, :]
+    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    own = torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))
+    if window is None or prefix == 0 or prefix + length <= window:
+        return own.repeat(group, 1), None
+    far = place[:, None] + prefix - torch.arange(prefix, device=like.device)[None, :] >= window
+    return own.repeat(group, 1), torch.zeros(far.shape, dtype=like.dtype, device=like.device).masked_fill_(far, float("-inf")).repeat(
+        group, 1
+    )
