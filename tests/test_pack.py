@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.multiprocessing as processes
 from plain import CPU, architecture, joined, make, reference
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.config import BaseModel, Data, Source, Trial
 from jobs.data import Template, encode_rows, load_corpus
@@ -126,6 +127,43 @@ def test_what_fills_a_row_up_takes_no_part(base: BaseModel, rows: Path) -> None:
         gradients.append({number: slot.adapter.gradient for number, slot in pack.slots.items()})
     for number, gradient in gradients[0].items():
         assert torch.linalg.norm(gradient - gradients[1][number]) <= 1e-5 * torch.linalg.norm(gradient)
+
+
+class Asked(TorchDispatchMode):
+    """Notes which operations run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        given = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        if len(given) > 1 and any(arg.dim() == 0 for arg in given) and any(arg.dim() > 0 for arg in given):
+            self.names.add(f"{func} with a number in a tensor")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["tiny", "Gemma3Text", "Gemma2", "Phi3", "GPT2"])
+def test_a_pass_that_may_be_recorded_asks_the_device_for_no_number(
+    kind: str, base: BaseModel, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "fuses", lambda query, cap: cap is None)
+    pack = open_pack(base if kind == "tiny" else architecture(kind, tmp_path / "base", base), varied(rows), frames=True)
+    assert pack.frames is not None
+    asked = Asked()
+
+    def watched(frame: Frame, layout: Any, work: Any) -> torch.Tensor:
+        there = frame.fill(layout, pack.device)
+        with asked:
+            return work(there)
+
+    monkeypatch.setattr(pack.frames, "run", watched)
+    run(pack, 2)
+    assert "aten.mm.default" in asked.names
+    bad = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "scalar_tensor", "unique", "_to_copy.device")
+    assert not [name for name in asked.names if any(part in name for part in bad)]
+    assert not [name for name in asked.names if name.endswith("a number in a tensor") and "mul" not in name]
 
 
 def dropping(rows: Path) -> dict[int, Trial]:

@@ -57,17 +57,18 @@ def make_maps(layout: Layout, heads: int, kv_heads: int, joined: bool) -> Maps:
     for rectangle in layout.rectangles:
         made = make_map(rectangle, heads, kv_heads, joined, layout.room is not None)
         query, key = entries(made.shape, joined, device)
-        tokens = torch.where(inside(rectangle), rectangle.rows, num_tokens).flatten()
+        tokens = rectangle.rows.masked_fill(~inside(rectangle), num_tokens).flatten()
         query_back[tokens] = query + num_queries
         key_back[tokens] = key + num_keys
         each.append(made)
         num_queries, num_keys = num_queries + len(made.query), num_keys + len(made.key)
     padded = layout.num_padded > 0 or layout.room is not None
     if padded:
-        stands = torch.zeros(num_tokens + 1, 1, dtype=torch.bool, device=device)
+        nowhere = torch.ones(num_tokens + 1, 1, dtype=torch.bool, device=device)
         for rectangle in layout.rectangles:
-            stands[rectangle.rows.flatten()] = True
-        query_back, key_back = torch.where(stands, query_back, num_queries), torch.where(stands, key_back, num_keys)
+            nowhere.index_fill_(0, rectangle.rows.flatten(), False)
+        query_back.masked_fill_(nowhere, num_queries)
+        key_back.masked_fill_(nowhere, num_keys)
     return Maps(each, query_back[:-1].flatten(), key_back[:-1].flatten(), padded)
 
 
