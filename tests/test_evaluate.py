@@ -100,6 +100,7 @@ def starve(trial: Trial, base: BaseModel, report: Any) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to measure its own memory")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="limits the memory of a CPU")
 def test_judging_with_too_little_memory_gives_the_verdict_of_a_larger_machine(base: BaseModel, tmp_path: Path) -> None:
     trial = trial_on(tmp_path)
     context = processes.get_context("spawn")

@@ -307,6 +307,7 @@ def test_a_pass_keeps_to_its_budget_and_loses_no_example(base: BaseModel, rows: 
             assert layout.groups[-1].stop == layout.ids.shape[1] and layout.num_padded <= layout.ids.shape[1] / 16
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels of a GPU add up in an order of their own each time")
 def test_a_pack_that_is_taken_up_again_ends_bitwise_as_an_undisturbed_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
     trials = varied(rows)
     whole = open_pack(base, trials)

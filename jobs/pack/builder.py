@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from jobs.pack.layout import Group, Layout, Rectangle, Room
@@ -165,15 +167,15 @@ def build(parts: list[Portion], family: Callable[[int], int] = lambda slot: 0, r
     blocks = [builder.blocks[key] for key in (sorted(builder.blocks) if even else builder.blocks)]
     sizes = [(0, 0)] * len(blocks) if room is None else [size[1:3] for size in room.rectangles]
     return Layout(
-        ids=torch.tensor([builder.ids]),
-        positions=torch.tensor([builder.positions]),
+        ids=whole_numbers([builder.ids]),
+        positions=whole_numbers([builder.positions]),
         groups=groups,
         rectangles=[rectangle(own, *size) for own, size in zip(blocks, sizes, strict=True)],
-        places=torch.tensor(builder.places),
-        targets=torch.tensor(builder.targets),
+        places=whole_numbers(builder.places),
+        targets=whole_numbers(builder.targets),
         weights=torch.tensor(builder.weights, dtype=torch.float32),
-        owners=torch.tensor(builder.owners),
-        answers=torch.tensor(builder.answers),
+        owners=whole_numbers(builder.owners),
+        answers=whole_numbers(builder.answers),
         examples=builder.examples,
         num_padded=len(builder.ids) - sum(share.num_tokens for share in shares),
         num_filled=num_filled,
@@ -181,12 +183,17 @@ def build(parts: list[Portion], family: Callable[[int], int] = lambda slot: 0, r
     )
 
 
+def whole_numbers(values: list[Any]) -> torch.Tensor:
+    """int64, by way of numpy, which reads long lists several times as fast."""
+    return torch.from_numpy(np.array(values, dtype=np.int64))
+
+
 def rectangle(blocks: list[Block], num_rows: int, num_tokens: int) -> Rectangle:
     """Blocks of equal prefix length as one rectangle, of at least so many rows in each and tokens in a row."""
     most = max(num_rows, max(len(block.rows) for block in blocks))
     longest = max(num_tokens, max(len(row) for block in blocks for row in block.rows or [range(1)]))
-    starts = torch.tensor([[row.start for row in block.rows] + [block.spare] * (most - len(block.rows)) for block in blocks])
-    lengths = torch.tensor([[len(row) for row in block.rows] + [0] * (most - len(block.rows)) for block in blocks])
+    starts = whole_numbers([[row.start for row in block.rows] + [block.spare] * (most - len(block.rows)) for block in blocks])
+    lengths = whole_numbers([[len(row) for row in block.rows] + [0] * (most - len(block.rows)) for block in blocks])
     places = starts[..., None] + torch.minimum(torch.arange(longest), (lengths - 1).clamp(min=0)[..., None])
     prefix = torch.tensor([block.shared.start for block in blocks])[:, None] + torch.arange(len(blocks[0].shared))
     return Rectangle(places, lengths, prefix if prefix.numel() else None)
