@@ -108,25 +108,27 @@ class Stack:
 
     def take(self, row: int, adapter: Adapter) -> None:
         """Lay a slot's weights into a row."""
-        scaled = adapter.weights.data.clone()
-        scaled[adapter.starts[-1] :] *= adapter.scale
+        weights, own, start = adapter.weights.data, self.weights[row], adapter.starts[-1]
+        scaled = weights[start:] * adapter.scale
         if adapter.rank == self.rank:
-            self.weights[row].copy_(scaled)
+            own[:start].copy_(weights[:start])
+            own[start:].copy_(scaled)
         else:
             if self.filled[row] > adapter.rank:
-                self.weights[row].zero_()
-            self.weights[row].index_copy_(0, self.places(adapter), scaled.to(self.weights.dtype))
+                own.zero_()
+            own.index_copy_(0, self.places(adapter), torch.cat([weights[:start], scaled]).to(own.dtype))
         self.filled[row] = adapter.rank
 
     def give(self, row: int, adapter: Adapter, first: bool) -> None:
         """Hand a slot the gradient of a pass, the `first` of a step or one to be added."""
+        start, total = adapter.starts[-1], adapter.gradient
         own = self.gradient[row] if adapter.rank == self.rank else self.gradient[row].index_select(0, self.places(adapter))
-        own = own.to(adapter.gradient.dtype, copy=True)
-        own[adapter.starts[-1] :] *= adapter.scale
         if first:
-            adapter.gradient.copy_(own)
+            total.copy_(own)
+            total[start:] *= adapter.scale
         else:
-            adapter.gradient += own
+            total[:start] += own[:start]
+            total[start:].add_(own[start:], alpha=adapter.scale)
 
     def places(self, adapter: Adapter) -> torch.Tensor:
         """int64: where in a row the weights of a slot of a smaller rank stand, in their order."""

@@ -21,12 +21,11 @@ class Losses(torch.autograd.Function):
         losses = torch.empty(len(targets), device=logits.device)
         gradient = torch.empty_like(logits) if logits.requires_grad else None
         for rows in chunks(logits):
-            scores = logits[rows].float()
-            largest = torch.logsumexp(scores, 1)
+            logs = torch.log_softmax(logits[rows], 1, dtype=torch.float32)
             chosen = targets[rows].unsqueeze(1)
-            losses[rows] = largest - scores.gather(1, chosen).squeeze(1)
+            losses[rows] = -logs.gather(1, chosen).squeeze(1)
             if gradient is not None:
-                share = scores.sub_(largest.unsqueeze(1)).exp_()
+                share = logs.exp_()
                 share.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=torch.float32))
                 gradient[rows] = share.mul_(weights[rows].unsqueeze(1))
         ctx.save_for_backward(gradient)

@@ -22,21 +22,19 @@ def probabilities(
     kv, blocks, rows, group, length, prefix = shape
     own_mask, far_mask = masks(shape, window, q)
     own_q = q.view(kv * blocks * rows, group * length, -1)
+    scores = q.new_empty(*own_q.shape[:2], prefix + length)
+    alpha = scaling if cap is None else 1.0
+    if kp is not None:
+        far = torch.bmm(q.view(kv * blocks, -1, q.shape[-1]), kp.transpose(1, 2)).view(len(own_q), -1, prefix)
+        torch.mul(far, alpha, out=scores[..., :prefix])
     if cap is None:
-        own = torch.baddbmm(own_mask, own_q, k.transpose(1, 2), alpha=scaling)
-        far = (
-            None
-            if kp is None
-            else torch.bmm(q.view(kv * blocks, -1, q.shape[-1]), kp.transpose(1, 2)).mul_(scaling).view(len(own_q), -1, prefix)
-        )
-        if far is not None and far_mask is not None:
-            far += far_mask
-        return torch.softmax(own if far is None else torch.cat([far, own], -1), -1), None
-    own = torch.bmm(own_q, k.transpose(1, 2))
-    far = None if kp is None else torch.bmm(q.view(kv * blocks, -1, q.shape[-1]), kp.transpose(1, 2)).view(len(own_q), -1, prefix)
-    capped = torch.tanh((own if far is None else torch.cat([far, own], -1)) * (scaling / cap))
-    scores = capped * cap
-    scores[..., prefix:] += own_mask
+        scores[..., prefix:] = torch.baddbmm(own_mask, own_q, k.transpose(1, 2), alpha=scaling)
+        capped = None
+    else:
+        scores[..., prefix:] = torch.bmm(own_q, k.transpose(1, 2))
+        capped = torch.tanh(scores * (scaling / cap))
+        scores = capped * cap
+        scores[..., prefix:] += own_mask
     if far_mask is not None:
         scores[..., :prefix] += far_mask
     return torch.softmax(scores, -1), capped
@@ -120,10 +118,11 @@ def backward_one(gradient: torch.Tensor, inputs: Any, made: Map, rule: Any, kept
     kp, vp = take_prefix(made, inputs[1]), take_prefix(made, inputs[2])
     weights, capped = (kept, None) if kept.numel() else probabilities(q, k, kp, made.shape, rule)
     out = gradient_of(made, gradient).view_as(q)
-    own = torch.bmm(out, v.transpose(1, 2))
     wide = out.view(kv * blocks, -1, out.shape[-1])
+    own = torch.empty_like(weights)
+    own[..., prefix:] = torch.bmm(out, v.transpose(1, 2))
     if vp is not None:
-        own = torch.cat([torch.bmm(wide, vp.transpose(1, 2)).view(len(own), -1, prefix), own], -1)
+        own[..., :prefix] = torch.bmm(wide, vp.transpose(1, 2)).view(len(own), -1, prefix)
     scores = torch.ops.aten._softmax_backward_data(own, weights, -1, weights.dtype)
     if capped is not None:
         scores = scores * (1 - capped * capped)
