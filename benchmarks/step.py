@@ -38,6 +38,7 @@ from jobs.pack.check import why_not
 from jobs.pack.engine import Pack
 from jobs.pack.portions import divide
 from orchestrator.cli import compose
+from orchestrator.launch import COMMON
 from orchestrator.validation import build, trial_of
 
 RANKS = (4, 8, 16, 32)
@@ -200,8 +201,16 @@ def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, f
     return {contender: {name: statistics.median(values) for name, values in formats.items()} for contender, formats in figures.items()}
 
 
+def as_in_a_worker() -> None:
+    """Start this command again with what the workers' environment says about threads and memory, for all contenders alike."""
+    wanted = {name: value for name, value in COMMON.items() if name.startswith(("GOMP_", "MALLOC_"))}
+    if not wanted.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.step", *sys.argv[1:]], {**wanted, **os.environ})
+
+
 def main() -> None:
     """Measure, print a table, and write the JSON if asked."""
+    as_in_a_worker()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
