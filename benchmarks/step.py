@@ -43,7 +43,7 @@ from orchestrator.validation import build, trial_of
 
 RANKS = (4, 8, 16, 32)
 NO_PREFIX = "pack_8_no_prefix"
-WARM_UP = {"cpu": 1, "cuda": 10}
+WARM_UP = {"cpu": 1, "cuda": 20}
 """Steps that are not counted: the first allocates, and on a GPU some more are recorded."""
 
 

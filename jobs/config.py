@@ -203,7 +203,7 @@ class Train:
     def __post_init__(self) -> None:
         counts = {"steps": 1, "batch_size": 1, "eval_every": 1, "num_workers": 1, "max_length": 8}
         counts |= {"tokens_per_step": 16} if self.tokens_per_step is not None else {}
-        cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
+        cpus, gpus, workers = self.cpus_per_worker, self.gpus_per_worker, self.num_workers
         require(
             *(
                 (getattr(self, name) >= low, f"train.{name} must be at least {low}, got {getattr(self, name)}")
@@ -213,10 +213,7 @@ class Train:
             (self.max_failures >= 0, f"train.max_failures must be at least 0, got {self.max_failures}"),
             (cpus is None or cpus >= 1, f"train.cpus_per_worker must be at least 1, got {cpus}"),
             (gpus is None or gpus >= 0, f"train.gpus_per_worker must be at least 0, got {gpus}"),
-            (
-                self.num_workers <= max(self.batch_size, 1),
-                f"train.num_workers must be at most train.batch_size ({self.batch_size}), got {self.num_workers}",
-            ),
+            (workers <= max(self.batch_size, 1), f"train.num_workers must be at most train.batch_size ({self.batch_size}), got {workers}"),
         )
 
     def pass_tokens(self, packed_on_gpu: bool = False) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +90,8 @@ def halves(rows: list[range], even: bool = False) -> list[list[range]]:
     return [by_length[:middle], by_length[middle:]]
 
 
-MOST_PADDING = 1 / 32
-"""Slots whose numbers of tokens differ by less than this share are filled up to the same: batched products want equal parts."""
+MOST_PADDING = {"cpu": 1 / 32, "cuda": 1 / 8}
+"""Slots are filled up to equally many tokens where that adds no more than this share: batched products want equal parts."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,13 @@ def shares_of(parts: list[Portion]) -> list[Share]:
     return [Share(slot, own, sum(part.num_tokens for part in own)) for slot, own in sorted_out]
 
 
-def alike(shares: list[Share], family: Callable[[int], int], even: bool) -> Iterator[list[Share]]:
-    """Neighbours whose slots are of one family, as long as they can be filled up to equally many tokens at little cost, or at any."""
+def alike(shares: list[Share], family: Callable[[int], int], padding: float) -> Iterator[list[Share]]:
+    """Neighbours whose slots are of one family, as long as they can be filled up to equally many tokens with no more than this share."""
     together: list[Share] = []
     for share in shares:
         whole = [*together, share]
         most = len(whole) * max(each.num_tokens for each in whole)
-        fits = even or most <= (1 + MOST_PADDING) * sum(each.num_tokens for each in whole)
+        fits = most <= (1 + padding) * sum(each.num_tokens for each in whole)
         if together and not (fits and family(together[0].slot) == family(share.slot)):
             yield together
             together = []
@@ -125,7 +126,7 @@ def alike(shares: list[Share], family: Callable[[int], int], even: bool) -> Iter
 
 def room_for(parts: list[Portion], family: Callable[[int], int]) -> Room:
     """What an even layout of these portions needs."""
-    groups = list(alike(shares_of(parts), family, True))
+    groups = list(alike(shares_of(parts), family, math.inf))
     supervised = [[sum(part.num_supervised for part in share.parts) for share in group] for group in groups]
     sizes: dict[tuple[int, int], list[int]] = {}
     for part in parts:
@@ -147,15 +148,20 @@ def enlarge(size: list[int], rows: list[range]) -> None:
     size[:] = size[0] + 1, max(size[1], len(rows)), max(size[2], *map(len, rows)) if rows else size[2]
 
 
-def build(parts: list[Portion], family: Callable[[int], int] = lambda slot: 0, room: Room | None = None) -> Layout:
-    """The flat row of one pass; portions of one slot must follow each other. Slots of one `family` may be grouped.
+def build(
+    parts: list[Portion],
+    family: Callable[[int], int] = lambda slot: 0,
+    room: Room | None = None,
+    padding: float = MOST_PADDING["cpu"],
+) -> Layout:
+    """The flat row of one pass; portions of one slot must follow each other. Slots of one `family` may be grouped: see alike.
 
     `room`, at least room_for(parts, family), makes few products of it, whose sizes depend on the room alone.
     """
     even = room is not None
     builder, groups, num_shares = Builder(even), [], 0
     shares = shares_of(parts)
-    for number, together in enumerate(alike(shares, family, even)):
+    for number, together in enumerate(alike(shares, family, math.inf if even else padding)):
         length = max(share.num_tokens for share in together) if room is None else room.lengths[number]
         groups.append(Group(tuple(share.slot for share in together), len(builder.ids), length))
         for share in together:

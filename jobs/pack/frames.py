@@ -145,7 +145,7 @@ class Frames:
     def run(self, frame: Frame, layout: Layout, work: Callable[[Layout], torch.Tensor]) -> torch.Tensor:
         """`work` on a layout that was built for the frame's room: at first as it is, then recorded if that helps, then replayed."""
         there = frame.fill(layout, self.device)
-        if frame.graph is None and self.recording and frame.uses > 2:
+        if frame.graph is None and self.recording and frame.uses > 2 and frame.room.num_tokens < self.enough:
             self.record(frame, there, work)
         if frame.graph is None or frame.sums is None:
             return self.watched(frame, there, work)
@@ -153,7 +153,7 @@ class Frames:
         return frame.sums
 
     def watched(self, frame: Frame, layout: Layout, work: Callable[[Layout], torch.Tensor]) -> torch.Tensor:
-        """Run without a recording; the second time, see whether the GPU had to wait for its next kernel."""
+        """Run without a recording; the second time, see whether the GPU takes more than twice as long as its kernels take to start."""
         began = time.perf_counter()
         sums = work(layout)
         if self.recording and frame.uses == 2:
@@ -161,8 +161,8 @@ class Frames:
             torch.cuda.synchronize()
             waited = time.perf_counter() - issued
             free = torch.cuda.max_memory_reserved() < MOST_MEMORY * torch.cuda.get_device_properties(self.device).total_memory
-            if waited > (issued - began) / 2 or not free:
-                self.enough = min(self.enough, frame.room.num_tokens)
+            if waited > issued - began or not free:
+                self.enough = min(self.enough, layout.ids.shape[1] - layout.num_padded)
         return sums
 
     def record(self, frame: Frame, layout: Layout, work: Callable[[Layout], torch.Tensor]) -> None:
