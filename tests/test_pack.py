@@ -11,55 +11,21 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as processes
+from packs import open_pack, run, varied
 from plain import CPU, architecture, joined, make, reference
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.config import BaseModel, Data, Source, Trial
 from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import tally
-from jobs.finetune import World
 from jobs.model import restore
 from jobs.pack import attention
 from jobs.pack.builder import build
 from jobs.pack.check import why_not
 from jobs.pack.engine import NotPackable, Pack
-from jobs.pack.frames import Frame, Frames
-from jobs.pack.layout import Room
 from jobs.pack.norm import equivalent
 from jobs.pack.portions import divide, portion
 
 KINDS = ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Gemma2", "Phi3", "Phi", "Mistral", "GPT2", "GPTNeoX", "SmolLM3", "Granite", "Olmo2"]
-
-
-def varied(rows: Path) -> dict[int, Trial]:
-    """Three trials that differ in all that may differ within a pack."""
-    first = make(rows)
-    second = make(rows, rank=8, alpha=8.0, lr=1e-3, batch_size=9, max_norm=10.0, weight_decay=0.1)
-    third = dataclasses.replace(make(rows, rank=2, lr=3e-3, batch_size=3, max_norm=0.01, beta2=0.95), seed=7)
-    return {1: first, 2: second, 5: third}
-
-
-def open_pack(
-    base: BaseModel, trials: dict[int, Trial], sharing: bool = True, world: World | None = None, frames: bool | None = None
-) -> Pack:
-    """A checked pack with all trials in it. `frames`: whether rows are filled up as on a GPU."""
-    pack = Pack(base, next(iter(trials.values())), world)
-    pack.sharing = sharing
-    if frames is not None:
-        pack.frames = Frames(pack.device, pack.say) if frames else None
-    assert why_not(pack, next(iter(trials.values()))) is None
-    for number, trial in trials.items():
-        pack.join(number, trial)
-    return pack
-
-
-def run(pack: Pack, steps: int) -> dict[int, list[float]]:
-    """Losses of each slot over some steps."""
-    losses: dict[int, list[float]] = {number: [] for number in pack.slots}
-    for _ in range(steps):
-        for number, metrics in pack.step(list(pack.slots)).items():
-            losses[number].append(metrics["train/loss"])
-    return losses
 
 
 def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseModel) -> None:
@@ -89,81 +55,6 @@ def test_every_slot_ends_as_plain_peft_and_torch_end_it(
     losses = run(pack, 20)
     for number in pack.slots:
         assert_ends_alike(pack, number, losses[number], model)
-
-
-def test_passes_of_any_composition_soon_fit_a_few_frames(base: BaseModel, tmp_path: Path) -> None:
-    file = tmp_path / "train.jsonl"
-    lines = [
-        {"prompt": f"{'alpha' if i % 5 else 'a longer beginning'} {'x' * (i * i % 23)}{i}", "completion": "A" * (1 + i % 3)}
-        for i in range(200)
-    ]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    pack = open_pack(base, {n: dataclasses.replace(make(file, batch_size=8, steps=100), seed=n) for n in range(4)}, frames=True)
-    used = []
-    assert pack.frames is not None
-    find = pack.frames.find
-    pack.frames.find = lambda *given: used.append(find(*given)) or used[-1]  # type: ignore[method-assign]
-    run(pack, 60)
-    late = used[-30:]
-    assert sum(frame.uses > 2 for frame in late) >= 27, "most passes could be replayed"
-    for frame in used:
-        assert frame.room.num_tokens <= 1.25 * 1.25 * min(other.room.num_tokens for other in used)
-
-
-def test_what_fills_a_row_up_takes_no_part(base: BaseModel, rows: Path) -> None:
-    gradients = []
-    for spare in (0, 40):
-        pack = open_pack(base, varied(rows), frames=True)
-        assert pack.frames is not None
-        find = pack.frames.find
-
-        def roomier(needed: Room, key: Any, find: Any = find, spare: int = spare) -> Frame:
-            frame = find(needed, key)
-            frame.room = needed.of([size + spare * (size > 1) for size in needed.sizes])
-            return frame
-
-        pack.frames.find = roomier  # type: ignore[method-assign]
-        pack.gradients({number: slot.course.batch(0) for number, slot in pack.slots.items()})
-        gradients.append({number: slot.adapter.gradient for number, slot in pack.slots.items()})
-    for number, gradient in gradients[0].items():
-        assert torch.linalg.norm(gradient - gradients[1][number]) <= 1e-5 * torch.linalg.norm(gradient)
-
-
-class Asked(TorchDispatchMode):
-    """Notes which operations run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(str(func))
-        given = [arg for arg in args if isinstance(arg, torch.Tensor)]
-        if len(given) > 1 and any(arg.dim() == 0 for arg in given) and any(arg.dim() > 0 for arg in given):
-            self.names.add(f"{func} with a number in a tensor")
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("kind", ["tiny", "Gemma3Text", "Gemma2", "Phi3", "GPT2"])
-def test_a_pass_that_may_be_recorded_asks_the_device_for_no_number(
-    kind: str, base: BaseModel, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "fuses", lambda query, cap: cap is None)
-    pack = open_pack(base if kind == "tiny" else architecture(kind, tmp_path / "base", base), varied(rows), frames=True)
-    assert pack.frames is not None
-    asked = Asked()
-
-    def watched(frame: Frame, layout: Any, work: Any) -> torch.Tensor:
-        there = frame.fill(layout, pack.device)
-        with asked:
-            return work(there)
-
-    monkeypatch.setattr(pack.frames, "run", watched)
-    run(pack, 2)
-    assert "aten.mm.default" in asked.names
-    bad = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "scalar_tensor", "unique", "_to_copy.device")
-    assert not [name for name in asked.names if any(part in name for part in bad)]
-    assert not [name for name in asked.names if name.endswith("a number in a tensor") and "mul" not in name]
 
 
 def dropping(rows: Path) -> dict[int, Trial]:

@@ -36,6 +36,7 @@ class Maps:
     padded: bool
     """Whether some rows stand in no rectangle."""
     known_masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+    """What fused.py adds to scores, by shape, window and format."""
 
 
 def maps_of(layout: Layout, heads: int, kv_heads: int, joined: bool) -> Maps:
