@@ -14,7 +14,7 @@ from plain import architecture, make
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.config import BaseModel
-from jobs.pack import attention
+from jobs.pack import spread
 from jobs.pack.frames import Frame
 from jobs.pack.layout import Room
 
@@ -76,7 +76,7 @@ class Asked(TorchDispatchMode):
 def test_a_pass_that_may_be_recorded_asks_the_device_for_no_number(
     kind: str, base: BaseModel, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "fuses", lambda query, cap: cap is None)
+    monkeypatch.setattr(spread, "fuses", lambda query, cap: cap is None)
     pack = open_pack(base if kind == "tiny" else architecture(kind, tmp_path / "base", base), varied(rows), frames=True)
     assert pack.frames is not None
     asked = Asked()

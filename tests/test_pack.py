@@ -18,7 +18,7 @@ from jobs.config import BaseModel, Data, Source, Trial
 from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import tally
 from jobs.model import restore
-from jobs.pack import attention
+from jobs.pack import spread
 from jobs.pack.builder import build
 from jobs.pack.check import why_not
 from jobs.pack.engine import NotPackable, Pack
@@ -48,7 +48,7 @@ def test_every_slot_ends_as_plain_peft_and_torch_end_it(
     kind: str, way: str, base: BaseModel, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     like_gpu = way == "as on a GPU"
-    monkeypatch.setattr(attention, "fuses", lambda query, cap: like_gpu and cap is None)
+    monkeypatch.setattr(spread, "fuses", lambda query, cap: like_gpu and cap is None)
     model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
     pack = open_pack(model, varied(rows), frames=like_gpu)
     assert pack.tail.handles

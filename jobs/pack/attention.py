@@ -1,7 +1,6 @@
 """Attention over the flat row: every example sees its slot's common beginning and itself, as if it stood alone.
 
-Registered with transformers as the attention implementation "pack", so that decoders run unmodified. products.py computes it on a CPU,
-fused.py on a GPU.
+Registered with transformers as the attention implementation "pack", so that decoders run unmodified. spread.py computes it.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from typing import Any
 
 import torch
 
-from jobs.pack.fused import fused_attention, fuses
 from jobs.pack.layout import Layout
 from jobs.pack.maps import maps_of
-from jobs.pack.products import Attention
+from jobs.pack.spread import spread_attention
 
 NAME = "pack"
 UNDERSTOOD = {"pack", "scaling", "sliding_window", "softcap", "dropout", "is_causal", "position_ids", "use_cache", "cache_position"}
@@ -54,8 +52,6 @@ def attend(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = options.get("sliding_window")
     rows = [tensor[0].transpose(0, 1).reshape(-1, tensor.shape[-1]) for tensor in (query, key, value)]
-    joined = fuses(query, options.get("softcap"))
-    maps = maps_of(layout, query.shape[1], key.shape[1], joined)
-    rule = scaling, window, options.get("softcap")
-    out: torch.Tensor = fused_attention(*rows, maps, *rule[:2]) if joined else Attention.apply(*rows, maps, *rule)  # type: ignore[assignment]
+    maps = maps_of(layout, query.shape[1], key.shape[1])
+    out = spread_attention(*rows, maps, scaling, window, options.get("softcap"))
     return out.view(1, -1, query.shape[1], query.shape[-1]), None

@@ -6,30 +6,18 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
 from jobs.pack.layout import Group, Layout, Rectangle, Room
 from jobs.pack.portions import Portion
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows with one common beginning."""
-
-    rows: list[range]
-    shared: range
-    spare: int
-    """A token of the same slot, which stands for rows that there are not."""
+from jobs.pack.rectangles import PER_RECTANGLE, Block, by_width, halved, rectangle, whole_numbers
 
 
 class Builder:
-    """Collects the flat row of one pass. `even`: which rectangles there are does not depend on how many rows a slot has."""
+    """Collects the flat row of one pass."""
 
-    def __init__(self, even: bool) -> None:
-        self.even = even
+    def __init__(self) -> None:
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.places: list[int] = []
@@ -38,7 +26,8 @@ class Builder:
         self.owners: list[int] = []
         self.answers: list[int] = []
         self.examples: list[tuple[int, int]] = []
-        self.blocks: dict[tuple[int, int, int], list[Block]] = {}
+        self.beginnings: list[Block] = []
+        self.blocks: list[Block] = []
 
     def put(self, ids: list[int], position: int) -> range:
         """Append tokens; returns their places."""
@@ -63,10 +52,16 @@ class Builder:
             self.answers += [len(self.examples)] * count
             self.examples.append((part.slot, row))
         if shared:
-            self.blocks.setdefault((-1, 0, 0), []).append(Block([shared], range(0), shared.stop - 1))
-        for number, half in enumerate(halves(rows, self.even)):
-            kind = part.prefix, 0 if self.even else len(half), number
-            self.blocks.setdefault(kind, []).append(Block(half, shared, rows[-1].stop - 1))
+            self.beginnings.append(Block([shared], range(0), shared.stop - 1))
+        self.blocks.append(Block(sorted(rows, key=len), shared, rows[-1].stop - 1))
+
+    def rectangles(self, room: Room | None, per_rectangle: int) -> list[Rectangle]:
+        """As few and as narrow as pays; with a room those that it has, whatever rows there are."""
+        first, found = [self.beginnings] if self.beginnings else [], by_kind(self.blocks, room is None)
+        if room is None:
+            return [rectangle(blocks) for blocks in first + [part for blocks in found for part in by_width(blocks, per_rectangle)]]
+        every = first + [half for blocks in found for half in halved(blocks)]
+        return [rectangle(blocks, *size[1:3]) for blocks, size in zip(every, room.rectangles, strict=True)]
 
     def fill_up(self, supervised: int) -> int:
         """Repeat the last supervised token, without weight, until there are so many; returns how often."""
@@ -75,19 +70,6 @@ class Builder:
             values += values[-1:] * more
         self.weights += [0.0] * more
         return more
-
-
-HALVED_FROM = 8
-"""So many rows or more are laid into two rectangles, the shorter and the longer half: a rectangle is as wide as its longest row."""
-
-
-def halves(rows: list[range], even: bool = False) -> list[list[range]]:
-    """Rows as one block, or as two where lengths differ much; `even`: always as two, of which the second may be empty."""
-    by_length = sorted(rows, key=len)
-    middle = (len(rows) + even) // 2
-    if not even and (len(rows) < HALVED_FROM or 3 * len(by_length[-1]) < 4 * len(by_length[middle - 1])):
-        return [rows]
-    return [by_length[:middle], by_length[middle:]]
 
 
 MOST_PADDING = {"cpu": 1 / 32, "cuda": 1 / 8}
@@ -132,8 +114,9 @@ def room_for(parts: list[Portion], family: Callable[[int], int]) -> Room:
     for part in parts:
         if part.prefix:
             enlarge(sizes.setdefault((-1, 0), [0, 1, 1]), [range(part.prefix)])
-        for number, half in enumerate(halves([range(len(example.ids) - 1 - part.prefix) for example in part.examples], True)):
-            enlarge(sizes.setdefault((part.prefix, number), [0, 1, 1]), half)
+        rows = sorted((range(len(example.ids) - 1 - part.prefix) for example in part.examples), key=len)
+        for number, (half,) in enumerate(halved([Block(rows, range(part.prefix), 0)])):
+            enlarge(sizes.setdefault((part.prefix, number), [0, 1, 1]), half.rows)
     return Room(
         slots=tuple(map(len, groups)),
         lengths=tuple(max(share.num_tokens for share in group) for group in groups),
@@ -148,20 +131,27 @@ def enlarge(size: list[int], rows: list[range]) -> None:
     size[:] = size[0] + 1, max(size[1], len(rows)), max(size[2], *map(len, rows)) if rows else size[2]
 
 
+def by_kind(blocks: list[Block], by_rows: bool) -> list[list[Block]]:
+    """Blocks whose common beginnings are equally long, the shortest first; `by_rows`: and that have equally many rows."""
+    found: dict[tuple[int, int], list[Block]] = {}
+    for block in blocks:
+        found.setdefault((len(block.shared), len(block.rows) if by_rows else 0), []).append(block)
+    return [found[kind] for kind in sorted(found)]
+
+
 def build(
     parts: list[Portion],
     family: Callable[[int], int] = lambda slot: 0,
     room: Room | None = None,
-    padding: float = MOST_PADDING["cpu"],
+    device: str = "cpu",
 ) -> Layout:
     """The flat row of one pass; portions of one slot must follow each other. Slots of one `family` may be grouped: see alike.
 
     `room`, at least room_for(parts, family), makes few products of it, whose sizes depend on the room alone.
     """
-    even = room is not None
-    builder, groups, num_shares = Builder(even), [], 0
+    builder, groups, num_shares = Builder(), [], 0
     shares = shares_of(parts)
-    for number, together in enumerate(alike(shares, family, math.inf if even else padding)):
+    for number, together in enumerate(alike(shares, family, MOST_PADDING[device] if room is None else math.inf)):
         length = max(share.num_tokens for share in together) if room is None else room.lengths[number]
         groups.append(Group(tuple(share.slot for share in together), len(builder.ids), length))
         for share in together:
@@ -170,13 +160,11 @@ def build(
             builder.put([builder.ids[-1]] * (length - share.num_tokens), 0)
             num_shares += 1
     num_filled = builder.fill_up(0 if room is None else room.supervised)
-    blocks = [builder.blocks[key] for key in (sorted(builder.blocks) if even else builder.blocks)]
-    sizes = [(0, 0)] * len(blocks) if room is None else [size[1:3] for size in room.rectangles]
     return Layout(
         ids=whole_numbers([builder.ids]),
         positions=whole_numbers([builder.positions]),
         groups=groups,
-        rectangles=[rectangle(own, *size) for own, size in zip(blocks, sizes, strict=True)],
+        rectangles=builder.rectangles(room, PER_RECTANGLE[device]),
         places=whole_numbers(builder.places),
         targets=whole_numbers(builder.targets),
         weights=torch.tensor(builder.weights, dtype=torch.float32),
@@ -187,19 +175,3 @@ def build(
         num_filled=num_filled,
         room=room,
     )
-
-
-def whole_numbers(values: list[Any]) -> torch.Tensor:
-    """int64, by way of numpy, which reads long lists several times as fast."""
-    return torch.from_numpy(np.array(values, dtype=np.int64))
-
-
-def rectangle(blocks: list[Block], num_rows: int, num_tokens: int) -> Rectangle:
-    """Blocks of equal prefix length as one rectangle, of at least so many rows in each and tokens in a row."""
-    most = max(num_rows, max(len(block.rows) for block in blocks))
-    longest = max(num_tokens, max(len(row) for block in blocks for row in block.rows or [range(1)]))
-    starts = whole_numbers([[row.start for row in block.rows] + [block.spare] * (most - len(block.rows)) for block in blocks])
-    lengths = whole_numbers([[len(row) for row in block.rows] + [0] * (most - len(block.rows)) for block in blocks])
-    places = starts[..., None] + torch.minimum(torch.arange(longest), (lengths - 1).clamp(min=0)[..., None])
-    prefix = torch.tensor([block.shared.start for block in blocks])[:, None] + torch.arange(len(blocks[0].shared))
-    return Rectangle(places, lengths, prefix if prefix.numel() else None)

@@ -23,7 +23,7 @@ from jobs.masks import Drop
 from jobs.model import load, pick_device, pick_dtype
 from jobs.pack.adapter import Adapter
 from jobs.pack.attention import NAME, register
-from jobs.pack.builder import MOST_PADDING, build, room_for
+from jobs.pack.builder import build, room_for
 from jobs.pack.dropout import draw
 from jobs.pack.frames import Frames, moved
 from jobs.pack.head import Losses
@@ -125,7 +125,7 @@ class Pack:
 
     def lay(self, parts: list[Portion], drops: dict[int, Drop] | None = None, room: Room | None = None) -> Layout:
         """The layout of a pass, on the CPU. The slots must have been arranged."""
-        layout = build(parts, self.family, room, MOST_PADDING[self.device.type])
+        layout = build(parts, self.family, room, self.device.type)
         if drops:
             layout.groups = draw(layout.groups, parts, drops)
         layout.row = row_of(layout) if self.tail.handles else None

@@ -130,7 +130,7 @@ class Layout:
     """What it was filled up to."""
     row: Row | None = None
     """What the last feed-forward block sees of it, where that is less than all."""
-    known_maps: dict[tuple[int, int, bool], Any] = field(default_factory=dict)
+    known_maps: dict[tuple[int, int], Any] = field(default_factory=dict)
     """What maps.py has derived from `rectangles`, by numbers of heads."""
 
     @property

@@ -17,7 +17,7 @@ class Map:
     query: torch.Tensor
     """int64 (Hkv * B * N * G * L,)."""
     key: torch.Tensor
-    """int64 (Hkv * B * N * L,); with `joined`, (Hkv * B * N * (P + L),): the keys of the prefix before those of each row."""
+    """int64 (Hkv * B * N * (P + L),): the keys of the prefix before those of each row."""
     prefix: torch.Tensor | None
     """int64 (Hkv * B * P,)."""
     padded: torch.Tensor | None
@@ -36,18 +36,18 @@ class Maps:
     padded: bool
     """Whether some rows stand in no rectangle."""
     known_masks: dict[Any, torch.Tensor] = field(default_factory=dict)
-    """What fused.py adds to scores, by shape, window and format."""
+    """What is added to scores, by shape, window and format."""
 
 
-def maps_of(layout: Layout, heads: int, kv_heads: int, joined: bool) -> Maps:
+def maps_of(layout: Layout, heads: int, kv_heads: int) -> Maps:
     """The index tensors of a layout for one shape of attention; made once, used by every layer of that shape."""
-    kind = heads, kv_heads, joined
+    kind = heads, kv_heads
     if kind not in layout.known_maps:
         layout.known_maps[kind] = make_maps(layout, *kind)
     return layout.known_maps[kind]
 
 
-def make_maps(layout: Layout, heads: int, kv_heads: int, joined: bool) -> Maps:
+def make_maps(layout: Layout, heads: int, kv_heads: int) -> Maps:
     """The maps of all rectangles, and the way back to the flat rows; padding stands in none and points behind them all.
 
     With a room nothing here waits for a number from the GPU.
@@ -56,8 +56,8 @@ def make_maps(layout: Layout, heads: int, kv_heads: int, joined: bool) -> Maps:
     query_back, key_back = (torch.zeros(num_tokens + 1, count, dtype=torch.long, device=device) for count in (heads, kv_heads))
     each, num_queries, num_keys = [], 0, 0
     for rectangle in layout.rectangles:
-        made = make_map(rectangle, heads, kv_heads, joined, layout.room is not None)
-        query, key = entries(made.shape, joined, device)
+        made = make_map(rectangle, heads, kv_heads, layout.room is not None)
+        query, key = entries(made.shape, device)
         tokens = rectangle.rows.masked_fill(~inside(rectangle), num_tokens).flatten()
         query_back[tokens] = query + num_queries
         key_back[tokens] = key + num_keys
@@ -78,14 +78,13 @@ def inside(rectangle: Rectangle) -> torch.Tensor:
     return torch.arange(rectangle.rows.shape[2], device=rectangle.rows.device) < rectangle.lengths[..., None]
 
 
-def entries(shape: tuple[int, ...], joined: bool, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def entries(shape: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Where the queries and the own keys of a rectangle's tokens stand in its products: (B * N * L, H) and (B * N * L, Hkv)."""
     kv, blocks, rows, group, length, prefix = shape
     row, token = torch.arange(blocks * rows, device=device).view(-1, 1, 1, 1), torch.arange(length, device=device).view(-1, 1, 1)
     head, member = torch.arange(kv, device=device).view(-1, 1), torch.arange(group, device=device)
     query = ((head * blocks * rows + row) * group + member) * length + token
-    before = prefix if joined else 0
-    key = (head * blocks * rows + row) * (before + length) + before + token
+    key = (head * blocks * rows + row) * (prefix + length) + prefix + token
     return query.reshape(-1, kv * group), key.reshape(-1, kv)
 
 
@@ -95,7 +94,7 @@ def whole(parts: list[torch.Tensor], way: torch.Tensor, padded: bool) -> torch.T
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).index_select(0, way)
 
 
-def make_map(rectangle: Rectangle, heads: int, kv_heads: int, joined: bool, fixed: bool) -> Map:
+def make_map(rectangle: Rectangle, heads: int, kv_heads: int, fixed: bool) -> Map:
     """The map of one rectangle. `fixed`: no shape depends on how much of it is real."""
     (blocks, rows, length), device = rectangle.rows.shape, rectangle.rows.device
     group = heads // kv_heads
@@ -108,7 +107,7 @@ def make_map(rectangle: Rectangle, heads: int, kv_heads: int, joined: bool, fixe
     prefix, size = None, 0
     if rectangle.prefix is not None:
         prefix, size = rectangle.prefix[None] * kv_heads + kv.view(-1, 1, 1), rectangle.prefix.shape[1]
-        key = torch.cat([prefix[:, :, None].expand(-1, -1, rows, -1), key], 3) if joined else key
+        key = torch.cat([prefix[:, :, None].expand(-1, -1, rows, -1), key], 3)
         prefix = prefix.flatten()
     return Map(query.flatten(), key.flatten(), prefix, padded, (kv_heads, blocks, rows, group, length, size))
 
@@ -123,16 +122,18 @@ def gradient_of(made: Map, gradient: torch.Tensor) -> torch.Tensor:
     return own
 
 
-def masks(shape: tuple[int, ...], window: int | None, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What is added to the scores: (G * L, L) within a row, and (G * L, P) towards the prefix where a sliding window hides some of it."""
-    group, length, prefix = shape[3:]
-    place = torch.arange(length, device=like.device)
-    distance = place[:, None] - place[None, :]
-    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
-    own = torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))
-    if window is None or prefix == 0 or prefix + length <= window:
-        return own.repeat(group, 1), None
-    far = place[:, None] + prefix - torch.arange(prefix, device=like.device)[None, :] >= window
-    return own.repeat(group, 1), torch.zeros(far.shape, dtype=like.dtype, device=like.device).masked_fill_(far, float("-inf")).repeat(
-        group, 1
-    )
+ALIGNED = 8
+"""Fused kernels want the rows of a mask to begin at multiples of so many entries."""
+
+
+def mask_of(maps: Maps, made: Map, window: int | None, like: torch.Tensor) -> torch.Tensor:
+    """What is added to the scores of a rectangle (G * L, P + L): each token sees what stands up to it, at most `window` tokens."""
+    kind = made.shape[3:], window, like.dtype
+    if kind not in maps.known_masks:
+        group, length, prefix = made.shape[3:]
+        token, seen = torch.arange(length, device=like.device), torch.arange(prefix + length, device=like.device)
+        distance = token[:, None] + prefix - seen
+        hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+        room = like.new_zeros(group * length, -(-len(seen) // ALIGNED) * ALIGNED)[:, : len(seen)]
+        maps.known_masks[kind] = room.masked_fill_(hidden.repeat(group, 1), float("-inf"))
+    return maps.known_masks[kind]

@@ -1,0 +1,68 @@
+"""Which rows attention takes together: a rectangle is as wide as its longest row, and each costs a few dozen calls of its own."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from jobs.pack.layout import Rectangle
+
+PER_RECTANGLE = {"cpu": 1 << 13, "cuda": 1 << 19}
+"""What a rectangle costs by itself, in scores (one query, one key, one head) that would take as long; measured with 9 heads of 64."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows with one common beginning."""
+
+    rows: list[range]
+    """Their places in the flat row, the shortest first."""
+    shared: range
+    spare: int
+    """A token of the same slot, which stands for rows that there are not."""
+
+    def part(self, start: int, stop: int) -> Block:
+        """Some of the rows."""
+        return Block(self.rows[start:stop], self.shared, self.spare)
+
+
+def halved(blocks: list[Block]) -> list[list[Block]]:
+    """The shorter half of each block's rows, and the longer one, which may be empty."""
+    middles = [(len(block.rows) + 1) // 2 for block in blocks]
+    return [
+        [block.part(0, middle) for block, middle in zip(blocks, middles, strict=True)],
+        [block.part(middle, len(block.rows)) for block, middle in zip(blocks, middles, strict=True)],
+    ]
+
+
+def by_width(blocks: list[Block], per_rectangle: int) -> list[list[Block]]:
+    """The same stretches of all blocks' rows, cut where that costs least in all; blocks of equally many rows."""
+    widths = np.array([[len(row) for row in block.rows] for block in blocks]).max(0)
+    prefix, best, cuts = len(blocks[0].shared), np.zeros(len(widths) + 1), np.zeros(len(widths) + 1, dtype=np.int64)
+    for stop, width in enumerate(widths.tolist(), 1):
+        costs = best[:stop] + np.arange(stop, 0, -1) * (len(blocks) * width * (prefix + width)) + per_rectangle
+        cuts[stop] = costs.argmin()
+        best[stop] = costs[cuts[stop]]
+    ends = [len(widths)]
+    while ends[0]:
+        ends.insert(0, int(cuts[ends[0]]))
+    return [[block.part(start, stop) for block in blocks] for start, stop in itertools.pairwise(ends)]
+
+
+def rectangle(blocks: list[Block], num_rows: int = 0, num_tokens: int = 0) -> Rectangle:
+    """Blocks of equal prefix length as one rectangle, of at least so many rows in each and tokens in a row."""
+    most = max(num_rows, max(len(block.rows) for block in blocks))
+    longest = max(num_tokens, max(len(row) for block in blocks for row in block.rows or [range(1)]))
+    starts = whole_numbers([[row.start for row in block.rows] + [block.spare] * (most - len(block.rows)) for block in blocks])
+    lengths = whole_numbers([[len(row) for row in block.rows] + [0] * (most - len(block.rows)) for block in blocks])
+    places = starts[..., None] + torch.minimum(torch.arange(longest), (lengths - 1).clamp(min=0)[..., None])
+    prefix = torch.tensor([block.shared.start for block in blocks])[:, None] + torch.arange(len(blocks[0].shared))
+    return Rectangle(places, lengths, prefix if prefix.numel() else None)
+
+
+def whole_numbers(values: list[object]) -> torch.Tensor:
+    """int64, by way of numpy, which reads long lists several times as fast."""
+    return torch.from_numpy(np.array(values, dtype=np.int64))
