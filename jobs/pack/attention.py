@@ -51,7 +51,7 @@ def attend(
     scaling = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = options.get("sliding_window")
-    rows = [tensor[0].transpose(0, 1).reshape(-1, tensor.shape[-1]) for tensor in (query, key, value)]
+    queries, keys, values = (tensor[0].transpose(0, 1).reshape(-1, tensor.shape[-1]) for tensor in (query, key, value))
     maps = maps_of(layout, query.shape[1], key.shape[1])
-    out = spread_attention(*rows, maps, scaling, window, options.get("softcap"))
+    out = spread_attention(queries, keys, values, maps, scaling, window, options.get("softcap"))
     return out.view(1, -1, query.shape[1], query.shape[-1]), None

@@ -12,10 +12,10 @@ from jobs.pack.layout import Layout, Rectangle
 
 @dataclass
 class Map:
-    """Which rows of the flattened queries (T * H, D) and keys (T * Hkv, D) a rectangle takes, in the order of its products."""
+    """Which rows of the flattened queries (T * Hkv, G * D) and keys (T * Hkv, D) a rectangle takes, in the order of its products."""
 
     query: torch.Tensor
-    """int64 (Hkv * B * N * G * L,)."""
+    """int64 (Hkv * B * N * L,)."""
     key: torch.Tensor
     """int64 (Hkv * B * N * (P + L),): the keys of the prefix before those of each row."""
     prefix: torch.Tensor | None
@@ -53,7 +53,7 @@ def make_maps(layout: Layout, heads: int, kv_heads: int) -> Maps:
     With a room nothing here waits for a number from the GPU.
     """
     num_tokens, device = layout.ids.shape[1], layout.ids.device
-    query_back, key_back = (torch.zeros(num_tokens + 1, count, dtype=torch.long, device=device) for count in (heads, kv_heads))
+    query_back, key_back = (torch.zeros(num_tokens + 1, kv_heads, dtype=torch.long, device=device) for _ in range(2))
     each, num_queries, num_keys = [], 0, 0
     for rectangle in layout.rectangles:
         made = make_map(rectangle, heads, kv_heads, layout.room is not None)
@@ -79,13 +79,11 @@ def inside(rectangle: Rectangle) -> torch.Tensor:
 
 
 def entries(shape: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the queries and the own keys of a rectangle's tokens stand in its products: (B * N * L, H) and (B * N * L, Hkv)."""
-    kv, blocks, rows, group, length, prefix = shape
-    row, token = torch.arange(blocks * rows, device=device).view(-1, 1, 1, 1), torch.arange(length, device=device).view(-1, 1, 1)
-    head, member = torch.arange(kv, device=device).view(-1, 1), torch.arange(group, device=device)
-    query = ((head * blocks * rows + row) * group + member) * length + token
-    key = (head * blocks * rows + row) * (prefix + length) + prefix + token
-    return query.reshape(-1, kv * group), key.reshape(-1, kv)
+    """Where the queries and the own keys of a rectangle's tokens stand in its products, each (B * N * L, Hkv)."""
+    kv, blocks, rows, _, length, prefix = shape
+    row, token = torch.arange(blocks * rows, device=device).view(-1, 1, 1), torch.arange(length, device=device).view(-1, 1)
+    row = torch.arange(kv, device=device) * blocks * rows + row
+    return (row * length + token).view(-1, kv), (row * (prefix + length) + prefix + token).view(-1, kv)
 
 
 def whole(parts: list[torch.Tensor], way: torch.Tensor, padded: bool) -> torch.Tensor:
@@ -97,23 +95,20 @@ def whole(parts: list[torch.Tensor], way: torch.Tensor, padded: bool) -> torch.T
 def make_map(rectangle: Rectangle, heads: int, kv_heads: int, fixed: bool) -> Map:
     """The map of one rectangle. `fixed`: no shape depends on how much of it is real."""
     (blocks, rows, length), device = rectangle.rows.shape, rectangle.rows.device
-    group = heads // kv_heads
     kv = torch.arange(kv_heads, device=device)
-    head = (kv[:, None] * group + torch.arange(group, device=device)).view(kv_heads, 1, 1, group, 1)
-    query = rectangle.rows[None, :, :, None, :] * heads + head
-    key = rectangle.rows[None] * kv_heads + kv.view(-1, 1, 1, 1)
-    behind = ~inside(rectangle)[None, :, :, None].expand(query.shape).flatten()
+    query = key = rectangle.rows[None] * kv_heads + kv.view(-1, 1, 1, 1)
+    behind = ~inside(rectangle)[None].expand(query.shape).flatten()
     padded = behind if fixed else behind.nonzero().flatten() if bool(behind.any()) else None
     prefix, size = None, 0
     if rectangle.prefix is not None:
         prefix, size = rectangle.prefix[None] * kv_heads + kv.view(-1, 1, 1), rectangle.prefix.shape[1]
         key = torch.cat([prefix[:, :, None].expand(-1, -1, rows, -1), key], 3)
         prefix = prefix.flatten()
-    return Map(query.flatten(), key.flatten(), prefix, padded, (kv_heads, blocks, rows, group, length, size))
+    return Map(query.flatten(), key.flatten(), prefix, padded, (kv_heads, blocks, rows, heads // kv_heads, length, size))
 
 
 def gradient_of(made: Map, gradient: torch.Tensor) -> torch.Tensor:
-    """The part (Hkv * B * N * G * L, D) of a gradient of all outputs that a rectangle gets; what stands behind a row's end gets none."""
+    """The part (Hkv * B * N * L, G * D) of a gradient of all outputs that a rectangle gets; what stands behind a row's end gets none."""
     own = gradient.index_select(0, made.query)
     if made.padded is not None and made.padded.dtype == torch.bool:
         own.masked_fill_(made.padded.unsqueeze(1), 0)
@@ -127,13 +122,13 @@ ALIGNED = 8
 
 
 def mask_of(maps: Maps, made: Map, window: int | None, like: torch.Tensor) -> torch.Tensor:
-    """What is added to the scores of a rectangle (G * L, P + L): each token sees what stands up to it, at most `window` tokens."""
+    """What is added to the scores of a rectangle (L * G, P + L): each token sees what stands up to it, at most `window` tokens."""
     kind = made.shape[3:], window, like.dtype
     if kind not in maps.known_masks:
         group, length, prefix = made.shape[3:]
         token, seen = torch.arange(length, device=like.device), torch.arange(prefix + length, device=like.device)
         distance = token[:, None] + prefix - seen
         hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
-        room = like.new_zeros(group * length, -(-len(seen) // ALIGNED) * ALIGNED)[:, : len(seen)]
-        maps.known_masks[kind] = room.masked_fill_(hidden.repeat(group, 1), float("-inf"))
+        room = like.new_zeros(length * group, -(-len(seen) // ALIGNED) * ALIGNED)[:, : len(seen)]
+        maps.known_masks[kind] = room.masked_fill_(hidden.repeat_interleave(group, 0), float("-inf"))
     return maps.known_masks[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,6 @@ def rectangle(blocks: list[Block], num_rows: int = 0, num_tokens: int = 0) -> Re
     return Rectangle(places, lengths, prefix if prefix.numel() else None)
 
 
-def whole_numbers(values: list[object]) -> torch.Tensor:
+def whole_numbers(values: Sequence[object]) -> torch.Tensor:
     """int64, by way of numpy, which reads long lists several times as fast."""
     return torch.from_numpy(np.array(values, dtype=np.int64))

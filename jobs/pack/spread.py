@@ -46,19 +46,28 @@ class Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: torch.Tensor, maps: Maps, queries: bool) -> tuple[torch.Tensor, ...]:
         ctx.maps, ctx.queries = maps, queries
-        return tuple(flat.index_select(0, made.query if queries else made.key) for made in maps.each)
+        if not queries:
+            return tuple(flat.index_select(0, made.key) for made in maps.each)
+        wide = flat.view(len(maps.query_back), -1)
+        return tuple(wide.index_select(0, made.query).view(-1, flat.shape[1]) for made in maps.each)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         maps: Maps = ctx.maps
         if ctx.queries:
-            return whole(list(gradients), maps.query_back, maps.padded), None, None
+            return home(gradients, maps), None, None
         joined = whole(list(gradients), maps.key_back, maps.padded)
         for made, gradient in zip(maps.each, gradients, strict=True):
             if made.prefix is not None:
                 shared = shared_sum(made, gradient)
                 joined.index_copy_(0, made.prefix, shared.add_(joined.index_select(0, made.prefix)))  # a row stands in it once
         return joined, None, None
+
+
+def home(parts: tuple[torch.Tensor, ...], maps: Maps) -> torch.Tensor:
+    """What the rectangles have for their queries (..., D), brought back to the flat rows (T * H, D)."""
+    wide = [part.reshape(len(made.query), -1) for made, part in zip(maps.each, parts, strict=True)]
+    return whole(wide, maps.query_back, maps.padded).view(-1, parts[0].shape[-1])
 
 
 def shared_sum(made: Map, gradient: torch.Tensor) -> torch.Tensor:
@@ -73,9 +82,9 @@ class Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Maps, *outs: torch.Tensor) -> torch.Tensor:
         ctx.maps, ctx.shapes = maps, [out.shape for out in outs]
-        return whole([out.reshape(-1, out.shape[-1]) for out in outs], maps.query_back, maps.padded)
+        return home(outs, maps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        gradient = gradients[0].contiguous()
+        gradient = gradients[0].reshape(len(ctx.maps.query_back), -1)
         return None, *(gradient_of(made, gradient).view(shape) for made, shape in zip(ctx.maps.each, ctx.shapes, strict=True))
