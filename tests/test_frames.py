@@ -91,4 +91,5 @@ def test_a_pass_that_may_be_recorded_asks_the_device_for_no_number(
     assert "aten.mm.default" in asked.names
     bad = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "scalar_tensor", "unique", "_to_copy.device")
     assert not [name for name in asked.names if any(part in name for part in bad)]
-    assert not [name for name in asked.names if name.endswith("a number in a tensor") and "mul" not in name]
+    numbers = [name for name in asked.names if name.endswith("a number in a tensor")]
+    assert not [name for name in numbers if "mul" not in name and "attention" not in name]  # a fused attention keeps its seed there

@@ -191,13 +191,8 @@ class Pack:
         return rate
 
     def unreadable(self, number: int) -> str | None:
-        """Why the slot's next batch cannot be trained on, if so. Reading it here costs nothing: rows are tokenised once."""
-        slot = self.slots[number]
-        try:
-            slot.course.batch(slot.step)
-        except ValueError as error:
-            return str(error)
-        return None
+        """Why the slot's next batch cannot be trained on, if so."""
+        return self.slots[number].unreadable()
 
     def failure(self, number: int) -> str | None:
         """Why a slot should not go on, if so."""
@@ -224,6 +219,8 @@ class Pack:
                 self.shrink(parts, error)
         for number in batches if self.world.size > 1 else ():
             self.world.add(self.slots[number].adapter.gradient)
+        for number in batches if self.device.type == "cuda" else ():  # which is still busy
+            self.slots[number].read_ahead()
         return dict(zip(batches, self.world.add(totals).tolist(), strict=True))
 
     def share(self, number: int, batch: list[Example]) -> list[Portion]:

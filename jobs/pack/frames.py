@@ -20,7 +20,7 @@ MOST_FRAMES = 16
 MOST_SPARE = 1.25
 """A frame may hold so many times the tokens of a pass, and twice the rest."""
 MOST_MEMORY = 1 / 3
-"""Passes that take more of a GPU's memory are not recorded: a recording keeps what it needs."""
+"""Passes that need more of a GPU's memory are not recorded: a recording keeps what it needs."""
 
 
 def mapped(value: Any, move: Callable[[torch.Tensor], torch.Tensor]) -> Any:
@@ -154,15 +154,17 @@ class Frames:
 
     def watched(self, frame: Frame, layout: Layout, work: Callable[[Layout], torch.Tensor]) -> torch.Tensor:
         """Run without a recording; the second time, see whether the GPU takes more than twice as long as its kernels take to start."""
-        began = time.perf_counter()
+        if not self.recording or frame.uses != 2:
+            return work(layout)
+        torch.cuda.synchronize(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        held, began = torch.cuda.memory_allocated(self.device), time.perf_counter()
         sums = work(layout)
-        if self.recording and frame.uses == 2:
-            issued = time.perf_counter()
-            torch.cuda.synchronize()
-            waited = time.perf_counter() - issued
-            free = torch.cuda.max_memory_reserved() < MOST_MEMORY * torch.cuda.get_device_properties(self.device).total_memory
-            if waited > issued - began or not free:
-                self.enough = min(self.enough, layout.ids.shape[1] - layout.num_padded)
+        issued = time.perf_counter()
+        torch.cuda.synchronize(self.device)
+        waited, needed = time.perf_counter() - issued, torch.cuda.max_memory_allocated(self.device) - held
+        if waited > issued - began or needed > MOST_MEMORY * torch.cuda.get_device_properties(self.device).total_memory:
+            self.enough = min(self.enough, layout.ids.shape[1] - layout.num_padded)
         return sums
 
     def record(self, frame: Frame, layout: Layout, work: Callable[[Layout], torch.Tensor]) -> None:

@@ -28,6 +28,19 @@ class Slot:
         adapter.weights.grad = adapter.gradient
         self.optimizer = adamw([adapter.weights], trial.optim, fused=True)
 
+    def unreadable(self, ahead: int = 0) -> str | None:
+        """Why the next batch, or one further on, cannot be trained on, if so. Reading it here costs nothing: rows are tokenised once."""
+        try:
+            self.course.batch(self.step + ahead)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def read_ahead(self) -> None:
+        """Tokenise the batch after the next one, where there is one; if it cannot be read, that is told when its turn comes."""
+        if self.step + 1 < self.trial.train.steps:
+            self.unreadable(1)
+
     def save(self, folder: Path) -> None:
         """Write a checkpoint: model/ as an ordinary PEFT adapter, and state.pt to go on from."""
         from safetensors.torch import save_file
