@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,19 @@ def test_the_adapter_of_a_slot_is_an_ordinary_peft_adapter_and_scores_alike(base
     plain = tally(model, valid, pack.template.eos_id, 2048)
     assert (own.tokens, own.exact, own.rows) == (plain.tokens, plain.exact, plain.rows)
     assert abs(own.loss - plain.loss) < 1e-3
+
+
+def test_slots_are_scored_together_as_each_by_itself_also_beside_one_that_diverged(base: BaseModel, rows: Path) -> None:
+    pack = open_pack(base, varied(rows))
+    run(pack, 4)
+    pack.budget = 300  # passes that end within a slot's rows and hold two slots' rows
+    pack.slots[1].adapter.weights.data[:] = math.nan
+    together = pack.evaluate(list(pack.slots))
+    for number in pack.slots:
+        alone = pack.evaluate([number])[number]
+        assert (together[number].tokens, together[number].exact, together[number].rows) == (alone.tokens, alone.exact, alone.rows)
+        assert together[number].loss == pytest.approx(alone.loss, rel=1e-5, nan_ok=True)
+        assert math.isnan(alone.loss) == (number == 1)
 
 
 def worker(rank: int, size: int, trials: dict[int, Trial], base: BaseModel, folder: Path) -> None:

@@ -283,7 +283,7 @@ class Pack:
     @torch.no_grad()
     def evaluate(self, numbers: list[int]) -> dict[int, Tally]:
         """Loss and exact match of each slot on its validation split, shared between the workers; see jobs/evaluate.tally."""
-        return {number: validate(self, number) for number in sorted(numbers)}
+        return validate(self, sorted(numbers))
 
     def save(self, number: int, folder: Path) -> None:
         """Write one slot's checkpoint into an empty folder."""

@@ -1,4 +1,4 @@
-"""A slot's score on its validation split: loss, and exact match without generating, as jobs/evaluate.tally counts them."""
+"""The slots' scores on their validation splits: loss, and exact match without generating, as jobs/evaluate.tally counts them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,34 @@ if TYPE_CHECKING:
     from jobs.pack.engine import Pack
 
 
-def validate(pack: Pack, number: int) -> Tally:
-    """One slot's validation, shared between the workers."""
-    _, _, valid = pack.corpus(pack.slots[number].trial)
-    parts = portion(number, valid[pack.world.rank :: pack.world.size], share=pack.sharing)
-    pack.active.arrange([number])
+def validate(pack: Pack, numbers: list[int]) -> dict[int, Tally]:
+    """Each slot's validation, in common passes and shared between the workers."""
+    order = sorted(numbers, key=lambda number: (pack.family(number), number))
+    place, parts = {number: index for index, number in enumerate(order)}, []
+    for number in order:
+        _, _, valid = pack.corpus(pack.slots[number].trial)
+        parts += portion(number, valid[pack.world.rank :: pack.world.size], share=pack.sharing)
+    pack.active.arrange(order)
     while True:
         try:
-            sums = torch.zeros(4, dtype=torch.float64, device=pack.device)
-            for group in divide(parts, pack.budget if pack.device.type == "cpu" else 4 * pack.budget):  # no gradients to keep
-                sums += one_pass(pack, group)
+            sums = torch.zeros(len(order), 4, dtype=torch.float64, device=pack.device)
+            for group in divide(parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget):  # no gradients to keep
+                add_pass(pack, group, place, sums)
             break
         except (MemoryError, RuntimeError) as error:
             pack.shrink(parts, error)
-    loss, tokens, exact, rows = pack.world.add(sums).tolist()
-    return Tally(loss, int(tokens), int(exact), int(rows))
+    found = zip(order, pack.world.add(sums).tolist(), strict=True)
+    return {number: Tally(loss, int(tokens), int(exact), int(rows)) for number, (loss, tokens, exact, rows) in found}
 
 
-def one_pass(pack: Pack, group: list[Portion]) -> torch.Tensor:
-    """Sums over one pass: loss, tokens, examples answered exactly, examples; float64 (4,)."""
+def add_pass(pack: Pack, group: list[Portion], place: dict[int, int], sums: torch.Tensor) -> None:
+    """Add what one pass shows to each slot's sums (slots, 4): loss, tokens, examples answered exactly, examples."""
     layout, logits = pack.run(group)
     _, losses = Losses.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
     missed = torch.zeros(len(layout.examples), device=pack.device).index_add_(0, layout.answers, (~hits(logits, layout.targets)).float())
-    sums = (losses.double().sum(), len(losses), (missed == 0).sum(), len(missed))
-    return torch.tensor([float(value) for value in sums], dtype=torch.float64, device=pack.device)
+    by_token = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], 1)
+    by_example = torch.stack([(missed == 0).double(), torch.ones_like(missed, dtype=torch.float64)], 1)
+    whose = torch.tensor([place[slot] for slot in layout.slots], device=pack.device)
+    examples = torch.tensor([place[slot] for slot, _ in layout.examples], device=pack.device)
+    sums[:, :2].index_add_(0, whose[layout.owners], by_token)
+    sums[:, 2:].index_add_(0, examples, by_example)
