@@ -1,0 +1,66 @@
+"""What a pack takes and what it does not: models, checkpoints, norms."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from packs import open_pack, varied
+from plain import architecture, make
+
+from jobs.config import BaseModel
+from jobs.pack.check import why_not
+from jobs.pack.engine import NotPackable, Pack
+from jobs.pack.norm import equivalent
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("StableLm", "keyword arguments"), ("Bloom", "losses differ"), ("Lfm2", "differ"), ("GPT2", "dropout 0.1")]
+)
+def test_a_model_that_does_not_fit_is_told_apart_with_the_reason(
+    kind: str, reason: str, base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    changes: dict[str, dict[str, Any]] = {"GPT2": {"resid_pdrop": 0.1}, "Lfm2": {"layer_types": ["conv", "full_attention"]}}
+    changed = changes.get(kind, {})
+    model = architecture(kind, tmp_path / "base", base, **changed)
+    trial = make(rows)
+    try:
+        said = why_not(Pack(model, trial), trial)
+    except NotPackable as error:
+        said = str(error)
+    assert said and reason in said
+
+
+def test_a_checkpoint_of_another_rank_is_refused(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    pack = open_pack(base, varied(rows))
+    pack.save(1, tmp_path / "kept")
+    shutil.copytree(tmp_path / "kept", tmp_path / "copy")
+    with pytest.raises(ValueError, match="another rank"):
+        pack.join(2, varied(rows)[2], tmp_path / "copy")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_the_fast_norm_gives_the_modules_own_output_and_gradient(dtype: torch.dtype, offset: float) -> None:
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    module = Gemma3RMSNorm(48, 1e-6) if offset else LlamaRMSNorm(48, 1e-6)
+    torch.nn.init.normal_(module.weight, 1 - offset, 0.2)
+    module = module.to(dtype).requires_grad_(False)
+    fast = equivalent(module)
+    assert fast is not None
+    rows, given = torch.randn(2, 1, 7000, 48).to(dtype)
+    outcomes = []
+    for own in (module, fast):
+        before = rows.clone().requires_grad_(True)
+        out = own(before)
+        out.backward(given)
+        assert torch.equal(before, rows)
+        outcomes.append((out.detach().float(), before.grad.float()))  # type: ignore[union-attr]
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    assert all(torch.allclose(one, other, rtol=tolerance, atol=tolerance) for one, other in zip(*outcomes, strict=True))
+    assert equivalent(torch.nn.LayerNorm(48)) is None
