@@ -16,6 +16,7 @@ from plain import CPU, architecture, joined, make, reference
 from jobs.config import BaseModel, Data, Source, Trial
 from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import tally
+from jobs.finetune import World
 from jobs.model import restore
 from jobs.pack import spread
 from jobs.pack.builder import build
@@ -248,6 +249,26 @@ def test_slots_are_scored_together_as_each_by_itself_also_beside_one_that_diverg
         assert (together[number].tokens, together[number].exact, together[number].rows) == (alone.tokens, alone.exact, alone.rows)
         assert together[number].loss == pytest.approx(alone.loss, rel=1e-5, nan_ok=True)
         assert math.isnan(alone.loss) == (number == 1)
+
+
+def test_a_slot_without_a_validation_row_on_this_worker_moves_no_other(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text(rows.read_text().splitlines(True)[0])
+    trials = {number: dataclasses.replace(make(rows), seed=number) for number in (1, 2, 3)}
+    trials[2] = dataclasses.replace(trials[2], data=dataclasses.replace(trials[2].data, valid=str(tmp_path / "one.jsonl")))
+    pack = open_pack(base, trials)
+    run(pack, 4)
+    pack.world = SecondOfTwo(1, 2)
+    together = pack.evaluate([1, 2, 3])
+    assert (together[2].rows, together[2].loss) == (0, 0.0)
+    for number in (1, 3):
+        assert together[number].loss == pytest.approx(pack.evaluate([number])[number].loss, rel=1e-5)
+
+
+class SecondOfTwo(World):
+    """A worker that is given no other's sums."""
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        return values
 
 
 def worker(rank: int, size: int, trials: dict[int, Trial], base: BaseModel, folder: Path) -> None:

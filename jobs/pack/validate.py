@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 def validate(pack: Pack, numbers: list[int]) -> dict[int, Tally]:
     """Each slot's validation, in common passes and shared between the workers."""
-    order = sorted(numbers, key=lambda number: (pack.family(number), number))
-    place, parts = {number: index for index, number in enumerate(order)}, []
-    for number in order:
+    place = {number: index for index, number in enumerate(numbers)}
+    parts: list[Portion] = []
+    for number in sorted(numbers, key=lambda number: (pack.family(number), number)):
         _, _, valid = pack.corpus(pack.slots[number].trial)
         parts += portion(number, valid[pack.world.rank :: pack.world.size], share=pack.sharing)
-    pack.active.arrange(order)
+    pack.active.arrange(list(dict.fromkeys(part.slot for part in parts)))  # without those that have no row on this worker
     while True:
         try:
-            sums = torch.zeros(len(order), 4, dtype=torch.float64, device=pack.device)
+            sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
             for group in divide(parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget):  # no gradients to keep
                 add_pass(pack, group, place, sums)
             break
         except (MemoryError, RuntimeError) as error:
             pack.shrink(parts, error)
-    found = zip(order, pack.world.add(sums).tolist(), strict=True)
+    found = zip(numbers, pack.world.add(sums).tolist(), strict=True)
     return {number: Tally(loss, int(tokens), int(exact), int(rows)) for number, (loss, tokens, exact, rows) in found}
 
 
