@@ -78,7 +78,10 @@ def labelled_loss(model: Any, batch: list[Example]) -> torch.Tensor:
 
 
 def architecture(kind: str, folder: Path, base: BaseModel, **changed: Any) -> BaseModel:
-    """A tiny random model of another architecture, with the tiny model's tokenizer."""
+    """A tiny random model of another architecture, with the tiny model's tokenizer.
+
+    LongRope is Phi-3 with a rotary embedding that is another one beyond `original` tokens.
+    """
     import transformers
 
     shape = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -87,6 +90,13 @@ def architecture(kind: str, folder: Path, base: BaseModel, **changed: Any) -> Ba
     if kind == "GPT2":
         shape = {"vocab_size": 264, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.2}
         extra = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+    if kind == "OPT":
+        extra = {"ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.0}
+    if kind == "LongRope":
+        original = changed.pop("original")
+        rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+        rope["original_max_position_embeddings"] = original
+        kind, extra = "Phi3", {"rope_parameters": rope, "original_max_position_embeddings": original}
     config = getattr(transformers, f"{kind}Config")(**shape, **{**extra, **changed})
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.config import BaseModel
 from jobs.pack import spread
+from jobs.pack.builder import room_for
 from jobs.pack.frames import Frame
 from jobs.pack.layout import Room
 
@@ -55,6 +56,23 @@ def test_what_fills_a_row_up_takes_no_part(base: BaseModel, rows: Path) -> None:
         gradients.append({number: slot.adapter.gradient for number, slot in pack.slots.items()})
     for number, gradient in gradients[0].items():
         assert torch.linalg.norm(gradient - gradients[1][number]) <= 1e-5 * torch.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("kind", ["GPT2", "LongRope"])
+def test_what_fills_a_row_up_stands_at_no_place_that_a_model_does_not_know(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    model = architecture(kind, tmp_path / "base", base, **({"original": 128} if kind == "LongRope" else {}))
+    trials = {1: make(rows, batch_size=1), 2: make(rows, batch_size=40)}
+    gradients = []
+    for frames in (True, False):
+        pack = open_pack(model, trials, frames=frames)
+        parts = [part for number, slot in pack.slots.items() for part in pack.share(number, slot.course.batch(0))]
+        pack.active.arrange(list(pack.slots))
+        needed = room_for(parts, pack.family)
+        assert not frames or pack.lay(parts, room=needed).num_padded > 256
+        pack.gradients({number: slot.course.batch(0) for number, slot in pack.slots.items()})
+        gradients.append([slot.adapter.gradient for slot in pack.slots.values()])
+    for filled, ragged in zip(*gradients, strict=True):
+        assert torch.linalg.norm(filled - ragged) <= 1e-5 * torch.linalg.norm(ragged)
 
 
 class Asked(TorchDispatchMode):

@@ -24,7 +24,22 @@ from jobs.pack.check import why_not
 from jobs.pack.engine import Pack
 from jobs.pack.portions import divide, portion
 
-KINDS = ["tiny", "Qwen2", "Qwen3", "Gemma3Text", "Gemma2", "Phi3", "Phi", "Mistral", "GPT2", "GPTNeoX", "SmolLM3", "Granite", "Olmo2"]
+KINDS = [
+    "tiny",
+    "Qwen2",
+    "Qwen3",
+    "Gemma3Text",
+    "Gemma2",
+    "Phi3",
+    "Phi",
+    "Mistral",
+    "GPT2",
+    "GPTNeoX",
+    "SmolLM3",
+    "Granite",
+    "Olmo2",
+    "OPT",
+]
 
 
 def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseModel) -> None:
@@ -50,7 +65,7 @@ def test_every_slot_ends_as_plain_peft_and_torch_end_it(
     monkeypatch.setattr(spread, "fuses", lambda query, cap: like_gpu and cap is None)
     model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
     pack = open_pack(model, varied(rows), frames=like_gpu)
-    assert pack.tail.handles
+    assert pack.tail.handles or kind == "OPT", "whose layers have no block of their own for the feed-forward part"
     losses = run(pack, 20)
     for number in pack.slots:
         assert_ends_alike(pack, number, losses[number], model)

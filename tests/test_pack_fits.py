@@ -34,6 +34,24 @@ def test_a_model_that_does_not_fit_is_told_apart_with_the_reason(
     assert said and reason in said
 
 
+def test_a_rotary_embedding_that_looks_at_the_longest_row_packs_up_to_where_it_does_not(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    model = architecture("LongRope", tmp_path / "base", base, original=100)
+    for length, packs in ((128, False), (100, True)):
+        trial = make(rows, max_length=length)
+        problem = why_not(Pack(model, trial), trial)
+        assert problem is None if packs else "train.max_length=100 would pack" in str(problem), problem
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen3Moe"])
+def test_experts_that_peft_wraps_are_told_apart_with_the_reason(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    few = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    model = architecture(kind, tmp_path / "base", base, **few)
+    with pytest.raises(NotPackable, match="PEFT cannot attach to its structure alone"):
+        Pack(model, make(rows))
+
+
 def test_a_checkpoint_of_another_rank_is_refused(base: BaseModel, rows: Path, tmp_path: Path) -> None:
     pack = open_pack(base, varied(rows))
     pack.save(1, tmp_path / "kept")

@@ -36,6 +36,11 @@ class Builder:
         self.positions += range(position, position + len(ids))
         return range(start, len(self.ids))
 
+    def pad(self, count: int) -> None:
+        """Append tokens that only fill up. All stand at place 0: some models look at the largest, some know no place beyond their own."""
+        self.ids += self.ids[-1:] * count
+        self.positions += [0] * count
+
     def add(self, part: Portion, segment: int) -> None:
         """Append one portion: its common beginning, then every example's own tokens."""
         shared = self.put(part.examples[0].ids[: part.prefix], 0)
@@ -157,7 +162,7 @@ def build(
         for share in together:
             for part in share.parts:
                 builder.add(part, num_shares)
-            builder.put([builder.ids[-1]] * (length - share.num_tokens), 0)
+            builder.pad(length - share.num_tokens)
             num_shares += 1
     num_filled = builder.fill_up(0 if room is None else room.supervised)
     return Layout(

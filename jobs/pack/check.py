@@ -24,6 +24,8 @@ REFUSALS = (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeE
 
 def why_not(pack: Pack, trial: Trial) -> str | None:
     """Why this pack's model must take the plain executor; None when packed and plain agree. Leaves the pack ready to train."""
+    if (limit := rope_limit(pack.model)) is not None and trial.train.max_length > limit:
+        return f"beyond {limit} tokens its rotary embedding depends on the longest row beside one; train.max_length={limit} would pack"
     dropped = next((m.p for m in pack.model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0), 0.0)
     dropped = dropped or getattr(pack.model.config, "attention_dropout", 0.0) or 0.0
     if dropped:
@@ -42,6 +44,18 @@ def why_not(pack: Pack, trial: Trial) -> str | None:
     finally:
         for number in slots:
             pack.active.leave(number)
+
+
+def rope_limit(model: Any) -> int | None:
+    """Up to how many tokens the rotary embedding of a place is the same whatever stands beside it; None for always."""
+    limits = []
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        if {"dynamic", "longrope"} & set(kinds.values() if isinstance(kinds, dict) else [kinds]):
+            rope = getattr(module.config, "rope_parameters", None) or {}
+            each = [rope, *(part for part in rope.values() if isinstance(part, dict))]
+            limits += [part.get("original_max_position_embeddings") for part in each] + [getattr(module, "original_max_seq_len", None)]
+    return min((limit for limit in limits if isinstance(limit, int)), default=None)
 
 
 def attempt(pack: Pack, few: list[Example], numbers: list[int], plain: dict[int, Outcome]) -> str | None:

@@ -81,7 +81,8 @@ class Pack:
     def _names(self, trial: Trial) -> list[str]:
         """The layers that carry an adapter. Raises ValueError for targets that PEFT refuses anywhere."""
         try:
-            return self.initial.names(trial.adapter)
+            names = self.initial.names(trial.adapter)
+            return [name for name in names if self.model.get_submodule(name)]  # which PEFT may have put there itself
         except (AttributeError, TypeError, NotImplementedError, RuntimeError) as error:
             raise NotPackable(f"PEFT cannot attach to its structure alone: {' '.join(str(error).split())[:150]}") from error
 

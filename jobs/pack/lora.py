@@ -50,9 +50,11 @@ class Active:
         seen, self.seen = self.seen or {}, None
         together = itertools.groupby(self.layers, lambda layer: id(seen.get(layer.number, layer)))
         self.joints = [[layer.number for layer in group] for _, group in together]
+        called = {number: index for index, number in enumerate(seen)}
         for joint, numbers in enumerate(self.joints):
+            leader = min(numbers, key=lambda number: called.get(number, -1))
             for number in numbers:
-                self.layers[number].joint = joint
+                self.layers[number].joint, self.layers[number].leads = joint, number == leader
 
     def stands(self, parts: list[Portion]) -> tuple[tuple[Stack, int], ...]:
         """Whose weights the kernels of a pass read: stack and row of each of its slots, in order."""
@@ -104,6 +106,8 @@ class PackedLoRALinear(torch.nn.Module):
         self.base, self.number, self.active = base, number, active
         self.joint = number
         """Number of its group of layers."""
+        self.leads = True
+        """Whether it is the first of its group that a forward pass calls."""
         self.flipped = type(base).__name__ == "Conv1D"  # GPT-2's layers keep their weight as (in, out)
 
     @property
@@ -135,12 +139,12 @@ class PackedLoRALinear(torch.nn.Module):
         if len(rows) != active.groups[-1].stop:
             raise ValueError("a layer with an adapter sees other tokens than the row's")
         layers = [active.layers[number] for number in active.joints[self.joint]]
-        if layers[0] is not self:
+        if not self.leads:
             raise ValueError("layers that read the same rows at first do so no longer")
         outs: tuple[torch.Tensor, ...] = Product.apply(rows, active.anchor, active, layers)  # type: ignore[assignment]
-        first, *others = (out.view(*inputs.shape[:-1], -1) for out in outs)
-        active.ready = {layer.number: (inputs, out) for layer, out in zip(layers[1:], others, strict=True)}
-        return first
+        shaped = ((inputs, out.view(*inputs.shape[:-1], -1)) for out in outs)
+        active.ready = dict(zip((layer.number for layer in layers), shaped, strict=True))
+        return active.ready.pop(self.number)[1]
 
 
 class Product(torch.autograd.Function):

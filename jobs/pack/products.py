@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from jobs.pack.maps import Map
+
 KEPT_ELEMENTS = 1 << 22
 """Attention probabilities of larger rectangles are computed again in the backward pass instead of being kept."""
 
@@ -27,21 +29,24 @@ def probabilities(
 
 
 class Products(torch.autograd.Function):
-    """Queries (M, Q, D), keys and values (M, K, D), mask (Q, K) added to the scores -> (M, Q, D)."""
+    """Queries (M, Q, D), keys and values (M, K, D), mask (Q, K) added to the scores -> (M, Q, D).
+
+    `flat` is what keys and values were taken from: kept in their place, it holds a common beginning once and not for every row.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scaling: float, cap: float | None
-    ) -> torch.Tensor:
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, rule: Any, made: Map, flat: Any) -> Any:
+        scaling, cap = rule
         weights, _ = probabilities(q, k, mask, scaling, cap)
         small = cap is None and weights.numel() <= KEPT_ELEMENTS
-        ctx.rule = scaling, cap
-        ctx.save_for_backward(q, k, v, mask, weights if small else None)
+        ctx.rule, ctx.made, ctx.shape = rule, made, k.shape
+        ctx.save_for_backward(q, *flat, mask, weights if small else None)
         return torch.bmm(weights, v)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        q, k, v, mask, weights = ctx.saved_tensors
+        q, keys, values, mask, weights = ctx.saved_tensors
+        k, v = (flat.index_select(0, ctx.made.key).view(ctx.shape) for flat in (keys, values))
         scaling, cap = ctx.rule
         capped = None
         if weights is None:
@@ -52,4 +57,4 @@ class Products(torch.autograd.Function):
             scores = scores * (1 - capped * capped)
         dv = torch.bmm(weights.transpose(1, 2), out)
         dq, dk = torch.bmm(scores, k), torch.bmm(scores.transpose(1, 2), q)
-        return dq.mul_(scaling), dk.mul_(scaling), dv, None, None, None
+        return dq.mul_(scaling), dk.mul_(scaling), dv, None, None, None, None

@@ -42,14 +42,17 @@ def halved(blocks: list[Block]) -> list[list[Block]]:
 def by_width(blocks: list[Block], per_rectangle: int) -> list[list[Block]]:
     """The same stretches of all blocks' rows, cut where that costs least in all; blocks of equally many rows."""
     widths = np.array([[len(row) for row in block.rows] for block in blocks]).max(0)
-    prefix, best, cuts = len(blocks[0].shared), np.zeros(len(widths) + 1), np.zeros(len(widths) + 1, dtype=np.int64)
-    for stop, width in enumerate(widths.tolist(), 1):
-        costs = best[:stop] + np.arange(stop, 0, -1) * (len(blocks) * width * (prefix + width)) + per_rectangle
-        cuts[stop] = costs.argmin()
-        best[stop] = costs[cuts[stop]]
-    ends = [len(widths)]
-    while ends[0]:
-        ends.insert(0, int(cuts[ends[0]]))
+    prefix, stops = len(blocks[0].shared), np.append(0, np.append(np.flatnonzero(np.diff(widths)) + 1, len(widths)))
+    best, cuts = np.zeros(len(stops)), np.zeros(len(stops), dtype=np.int64)
+    for number in range(1, len(stops)):  # between rows of one width no cut pays
+        width = int(widths[stops[number] - 1])
+        costs = best[:number] + (stops[number] - stops[:number]) * (len(blocks) * width * (prefix + width)) + per_rectangle
+        cuts[number] = costs.argmin()
+        best[number] = costs[cuts[number]]
+    chosen = [len(stops) - 1]
+    while chosen[0]:
+        chosen.insert(0, int(cuts[chosen[0]]))
+    ends = stops[chosen].tolist()
     return [[block.part(start, stop) for block in blocks] for start, stop in itertools.pairwise(ends)]
 
 

@@ -36,7 +36,7 @@ def spread_attention(
         if fused:
             outs.append(torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling))
         else:
-            outs.append(Products.apply(q, k, v, mask, scaling, cap))
+            outs.append(Products.apply(q, k, v, mask, (scaling, cap), made, (key.detach(), value.detach())))
     return Join.apply(maps, *outs)  # type: ignore[return-value]
 
 
