@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from plain import make
+import torch
+from plain import make, reference
 
 from jobs.config import BaseModel, Trial
 from jobs.finetune import World
@@ -43,3 +44,17 @@ def run(pack: Pack, steps: int) -> dict[int, list[float]]:
         for number, metrics in pack.step(list(pack.slots)).items():
             losses[number].append(metrics["train/loss"])
     return losses
+
+
+def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseModel) -> None:
+    """A slot's losses and what it has learned against the tutorial's."""
+    trial = pack.slots[number].trial
+    expected, plain = reference(trial, base)
+    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-5
+    start, _ = pack.initial.draw(trial.adapter, trial.seed)
+    ended = pack.slots[number].adapter.written()
+    trained = {name.replace(".default.", "."): weight for name, weight in plain.named_parameters() if weight.requires_grad}
+    assert trained.keys() == ended.keys()
+    for name, weight in trained.items():
+        update = torch.linalg.norm(weight.detach() - start[name])
+        assert torch.linalg.norm(ended[name] - weight.detach()) <= 1e-4 * update, name

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as processes
-from packs import open_pack, run, varied
-from plain import CPU, architecture, joined, make, reference
+from packs import assert_ends_alike, open_pack, run, varied
+from plain import CPU, architecture, joined, make
 
 from jobs.config import BaseModel, Data, Source, Trial
 from jobs.data import Template, encode_rows, load_corpus
@@ -40,20 +40,6 @@ KINDS = [
     "Olmo2",
     "OPT",
 ]
-
-
-def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseModel) -> None:
-    """A slot's losses and what it has learned against the tutorial's."""
-    trial = pack.slots[number].trial
-    expected, plain = reference(trial, base)
-    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-5
-    start, _ = pack.initial.draw(trial.adapter, trial.seed)
-    ended = pack.slots[number].adapter.written()
-    trained = {name.replace(".default.", "."): weight for name, weight in plain.named_parameters() if weight.requires_grad}
-    assert trained.keys() == ended.keys()
-    for name, weight in trained.items():
-        update = torch.linalg.norm(weight.detach() - start[name])
-        assert torch.linalg.norm(ended[name] - weight.detach()) <= 1e-4 * update, name
 
 
 @pytest.mark.parametrize("kind", KINDS)

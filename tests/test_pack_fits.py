@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from packs import open_pack, varied
+from packs import assert_ends_alike, open_pack, run, varied
 from plain import architecture, make
 
 from jobs.config import BaseModel
@@ -44,10 +45,22 @@ def test_a_rotary_embedding_that_looks_at_the_longest_row_packs_up_to_where_it_d
         assert problem is None if packs else "train.max_length=100 would pack" in str(problem), problem
 
 
+FEW_EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen3Moe"])
+def test_beside_experts_attention_is_packed(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    model = architecture(kind, tmp_path / "base", base, **FEW_EXPERTS)
+    trials = {number: dataclasses.replace(make(rows, targets="q_proj,v_proj", rank=rank), seed=number) for number, rank in ((1, 4), (2, 8))}
+    pack = open_pack(model, trials)
+    losses = run(pack, 20)
+    for number in trials:
+        assert_ends_alike(pack, number, losses[number], model)
+
+
 @pytest.mark.parametrize("kind", ["Mixtral", "Qwen3Moe"])
 def test_experts_that_peft_wraps_are_told_apart_with_the_reason(kind: str, base: BaseModel, rows: Path, tmp_path: Path) -> None:
-    few = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-    model = architecture(kind, tmp_path / "base", base, **few)
+    model = architecture(kind, tmp_path / "base", base, **FEW_EXPERTS)
     with pytest.raises(NotPackable, match="PEFT cannot attach to its structure alone"):
         Pack(model, make(rows))
 

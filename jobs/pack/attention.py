@@ -41,7 +41,8 @@ def attend(
     Raises ValueError for what the pack does not do, so that the check at start turns to the plain executor.
     """
     layout = options.get("pack")
-    unknown = sorted(name for name, given in options.items() if given is not None and name not in UNDERSTOOD | HARMLESS)
+    asked = (name for name, given in options.items() if given is not None and given is not False)
+    unknown = sorted(name for name in asked if name not in UNDERSTOOD | HARMLESS)
     if not isinstance(layout, Layout):
         raise ValueError("this architecture does not hand keyword arguments on to its attention")
     if unknown or mask is not None or options.get("dropout"):
