@@ -82,7 +82,9 @@ class Pack:
         """The layers that carry an adapter. Raises ValueError for targets that PEFT refuses anywhere."""
         try:
             names = self.initial.names(trial.adapter)
-            return [name for name in names if self.model.get_submodule(name)]  # which PEFT may have put there itself
+            for name in names:
+                self.model.get_submodule(name)  # PEFT names layers that it makes itself, too
+            return names
         except (AttributeError, TypeError, NotImplementedError, RuntimeError) as error:
             raise NotPackable(f"PEFT cannot attach to its structure alone: {' '.join(str(error).split())[:150]}") from error
 
