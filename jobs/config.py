@@ -136,12 +136,15 @@ class Adapter:
     """Probability of dropping an input of the low-rank update. Must be 0 when kind is "full"."""
     targets: str = "all-linear"
     """Which layers: "all-linear" (every linear layer but the head), or comma-separated names such as "q_proj,v_proj"."""
+    layers: float = 1.0
+    """Share of the decoder's layers, the last ones, that carry adapters; the rest runs once for all trials. Ignored when kind is "full"."""
 
     def __post_init__(self) -> None:
         require(
             (1 <= self.rank <= 1024, f"adapter.rank must be between 1 and 1024, got {self.rank}"),
             (0 < self.alpha < float("inf"), f"adapter.alpha must be above 0, got {self.alpha}"),
             (0 <= self.dropout < 1, f"adapter.dropout must be at least 0 and below 1, got {self.dropout}"),
+            (0 < self.layers <= 1, f"adapter.layers must be above 0 and at most 1, got {self.layers}"),
             (bool(self.targets.strip()), 'adapter.targets must name layers, or be "all-linear"'),
         )
 
@@ -205,10 +208,7 @@ class Train:
         counts |= {"tokens_per_step": 16} if self.tokens_per_step is not None else {}
         cpus, gpus, workers = self.cpus_per_worker, self.gpus_per_worker, self.num_workers
         require(
-            *(
-                (getattr(self, name) >= low, f"train.{name} must be at least {low}, got {getattr(self, name)}")
-                for name, low in counts.items()
-            ),
+            *((getattr(self, n) >= low, f"train.{n} must be at least {low}, got {getattr(self, n)}") for n, low in counts.items()),
             *((getattr(self, name) < LARGEST, f"train.{name} must be below 2**31, got {getattr(self, name)}") for name in counts),
             (self.max_failures >= 0, f"train.max_failures must be at least 0, got {self.max_failures}"),
             (cpus is None or cpus >= 1, f"train.cpus_per_worker must be at least 1, got {cpus}"),

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+
 from jobs.config import Trial
 from jobs.data import Corpus, Example, Template, encode_rows
 from jobs.mix import Mix
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Examples that what is done once for all trials is done for together, under a name that tells them."""
+
+    name: Hashable
+    read: Callable[[], list[Example]]
 
 
 class Course:
@@ -28,10 +41,29 @@ class Course:
             if (name, row) not in self.known:
                 missing.setdefault(name, []).append(row)
         for name, rows in missing.items():
-            chosen = [self.corpus.sources[name][row] for row in rows]
-            encoded = encode_rows(chosen, self.template, self.trial.train.max_length, f"data.sources.{name}")
-            self.known |= {(name, row): example for row, example in zip(rows, encoded, strict=True)}
+            self.read(name, rows)
         return [self.known[pick] for pick in picks]
+
+    def read(self, name: str, rows: list[int]) -> None:
+        """Tokenise some rows of a source. Raises ValueError for one that cannot be used."""
+        chosen = [self.corpus.sources[name][row] for row in rows]
+        encoded = encode_rows(chosen, self.template, self.trial.train.max_length, f"data.sources.{name}")
+        self.known |= {(name, row): example for row, example in zip(rows, encoded, strict=True)}
+
+    def stretches(self, step: int) -> list[Stretch]:
+        """The stretch that each example of a batch belongs to."""
+        found = self.mix.stretches(step, self.trial.train.batch_size)
+        return [Stretch((id(self.known), self.trial.seed, *place), partial(self.readable, *place)) for place in found]
+
+    def readable(self, name: str, stretch: int) -> list[Example]:
+        """The examples of a stretch, without those that cannot be used: they fail the trial when their turn comes."""
+        rows = self.mix.rows(name, stretch)
+        missing = [row for row in rows if (name, row) not in self.known]
+        for some in (missing, *([row] for row in missing)):
+            if not all((name, row) in self.known for row in some):
+                with contextlib.suppress(ValueError):
+                    self.read(name, some)
+        return [self.known[name, row] for row in rows if (name, row) in self.known]
 
     def valid(self) -> list[Example]:
         """The validation split, tokenised."""

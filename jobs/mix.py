@@ -10,6 +10,8 @@ import hashlib
 
 import numpy as np
 
+STRETCH = 64
+"""Rows that follow each other in the walk through a source, as what is done once for all trials is done for them together."""
 ORDER, WALK = 0, 1  # two streams per seed: the order of the sources within an epoch, and the order of the rows within a source
 
 
@@ -31,33 +33,56 @@ class Mix:
         self.quotas = share_out(self.epoch_size, [weights[name] for name in self.names])
         # By name, not by place in the list: a source keeps its order when another one joins.
         self._keys = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in self.names]
-        self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._epoch: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def batch(self, step: int, size: int) -> list[tuple[str, int]]:
         """(source, row index) of the `size` examples of optimizer step `step`, counted from 0."""
         drawn = []
         for position in range(step * size, (step + 1) * size):
             epoch, place = divmod(position, self.epoch_size)
-            sources, rows = self._open(epoch)
+            sources, rows, _ = self._open(epoch)
             drawn.append((self.names[sources[place]], int(rows[place])))
         return drawn
+
+    def stretches(self, step: int, size: int) -> list[tuple[str, int]]:
+        """(source, number of the stretch of its walk) of the same examples; see `rows`."""
+        found = []
+        for position in range(step * size, (step + 1) * size):
+            epoch, place = divmod(position, self.epoch_size)
+            sources, _, walked = self._open(epoch)
+            number, index = divmod(int(walked[place]), self.sizes[sources[place]])
+            found.append((self.names[sources[place]], number * self._num_stretches(sources[place]) + index // STRETCH))
+        return found
+
+    def rows(self, name: str, stretch: int) -> list[int]:
+        """Row indices of a stretch of a source's walk. They depend on its seed, name and size alone: trials of other weights share them."""
+        source = self.names.index(name)
+        number, part = divmod(stretch, self._num_stretches(source))
+        walk = permutation(self.sizes[source], self.seed, WALK, self._keys[source], number)
+        return walk[part * STRETCH : (part + 1) * STRETCH].tolist()
+
+    def _num_stretches(self, source: int) -> int:
+        """In how many stretches a walk through a source is cut."""
+        return -(-self.sizes[source] // STRETCH)
 
     def drawn(self, steps: int, size: int) -> dict[str, int]:
         """How many examples each source has given after `steps` steps of `size` examples."""
         epochs, rest = divmod(steps * size, self.epoch_size)
         counts = np.array(self.quotas) * epochs
         if rest:
-            sources, _ = self._open(epochs)
+            sources, *_ = self._open(epochs)
             counts = counts + np.bincount(sources[:rest], minlength=len(self.names))
         return {name: int(count) for name, count in zip(self.names, counts, strict=True)}
 
-    def _open(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Source numbers and row indices of one epoch. The last one asked for is kept: steps come in order."""
+    def _open(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Source numbers, row indices and places in the sources' walks of one epoch. The last one asked for is kept."""
         if self._epoch is None or self._epoch[0] != epoch:
-            labels = np.repeat(np.arange(len(self.names)), self.quotas)
-            rows = np.concatenate([self._walk(source, epoch) for source in range(len(self.names))])
-            order = permutation(self.epoch_size, self.seed, ORDER, epoch)
-            self._epoch = epoch, labels[order], rows[order]
+            labels = np.repeat(np.arange(len(self.names)), self.quotas)[permutation(self.epoch_size, self.seed, ORDER, epoch)]
+            rows, walked = np.empty_like(labels), np.empty_like(labels)
+            for source, quota in enumerate(self.quotas):
+                own = labels == source
+                rows[own], walked[own] = self._walk(source, epoch), np.arange(epoch * quota, (epoch + 1) * quota)
+            self._epoch = epoch, labels, rows, walked
         return self._epoch[1:]
 
     def _walk(self, source: int, epoch: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import math
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,12 +88,11 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
         return model.float().requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
-    targets = adapter.targets if adapter.targets == "all-linear" else [name.strip() for name in adapter.targets.split(",")]
     settings = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=adapter.dropout,
-        target_modules=targets,
+        target_modules=targets_of(model, adapter),
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
@@ -103,6 +104,23 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
             remedy = "adapter.dropout=0, or adapter.targets that name none of its experts, helps"
             raise ValueError(f"adapter.dropout={adapter.dropout:g}: this model does not take it: {reason} {remedy}") from error
         raise ValueError(f"adapter.targets={adapter.targets}: {reason}") from error
+
+
+def targets_of(model: Any, adapter: Adapter) -> str | list[str]:
+    """What PEFT is to put an adapter on: the settings' own words for all layers, or the full names of what they mean in the last ones."""
+    wanted = adapter.targets if adapter.targets == "all-linear" else [name.strip() for name in adapter.targets.split(",")]
+    if adapter.layers >= 1:
+        return wanted
+    number = model.config.get_text_config().num_hidden_layers
+    first, found = number - math.ceil(round(adapter.layers * number, 6)), []
+    for name, module in model.named_modules():
+        layer = re.match(r".*?\.(\d+)\.", name)  # the first number: those that follow count experts
+        meant = (
+            type(module).__name__ in ("Linear", "Conv1D") if wanted == "all-linear" else f".{name}".endswith(tuple(f".{w}" for w in wanted))
+        )
+        if meant and layer and int(layer[1]) >= first:
+            found.append(name)
+    return found or wanted
 
 
 @contextlib.contextmanager

@@ -52,15 +52,20 @@ def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: fl
     groups = resources.packs or resources.concurrent
     cores = resources.cpus * resources.workers * groups
     speed = ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers * groups if resources.gpus else ASSUMED_FLOPS_PER_CORE * cores
-    per_example = max(weights, 1) * max(tokens, 1) * 4
+    per_example = max(weights, 1) * max(tokens, 1) * 2 * (1 + adapted(config))  # backward only through layers that learn
     return speed / per_example, f"an assumed {speed / 1e9:,.0f} GFLOP/s; the first sweep measures it"
+
+
+def adapted(config: Config) -> float:
+    """The share of the base's layers that learn."""
+    return 1.0 if config.adapter.kind == "full" else config.adapter.layers
 
 
 def rate_key(config: Config, resources: Resources) -> str:
     """What a remembered training rate depends on."""
-    return f"{config.model.name} {config.data.name} {config.adapter.kind} {resources.workers}x{resources.cpus}cpu {resources.gpus:g}gpu" + (
-        f" {resources.packs} packs" if resources.packs else ""
-    )
+    kind = config.adapter.kind + (f" of {adapted(config):g}" if adapted(config) < 1 else "")
+    packs = f" {resources.packs} packs" if resources.packs else ""
+    return f"{config.model.name} {config.data.name} {kind} {resources.workers}x{resources.cpus}cpu {resources.gpus:g}gpu{packs}"
 
 
 def read_rates(storage: str) -> dict[str, Any]:
@@ -77,5 +82,5 @@ def is_rate(value: Any) -> bool:
 def disk_bytes(config: Config, base: BaseModel, num_trials: int) -> int:
     """Room for the checkpoints of a sweep: the best and the newest of every trial that can still win, and the exported version."""
     weights = sum(file.stat().st_size for file in Path(base.path).glob("*.safetensors"))
-    share = 3.0 if config.adapter.kind == "full" else LORA_SHARE * config.adapter.rank
+    share = 3.0 if config.adapter.kind == "full" else LORA_SHARE * config.adapter.rank * adapted(config)
     return int(weights * share * (2 * num_trials + 1))

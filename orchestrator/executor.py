@@ -10,6 +10,7 @@ Executor = Literal["pack", "plain"]
 SHARED = (
     "adapter.kind",
     "adapter.targets",
+    "adapter.layers",
     "train.dtype",
     "train.num_workers",
     "train.cpus_per_worker",

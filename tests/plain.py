@@ -97,7 +97,7 @@ def architecture(kind: str, folder: Path, base: BaseModel, **changed: Any) -> Ba
         rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
         rope["original_max_position_embeddings"] = original
         kind, extra = "Phi3", {"rope_parameters": rope, "original_max_position_embeddings": original}
-    config = getattr(transformers, f"{kind}Config")(**shape, **{**extra, **changed})
+    config = getattr(transformers, f"{kind}Config")(**{**shape, **extra, **changed})
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):

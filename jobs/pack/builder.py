@@ -25,6 +25,7 @@ class Builder:
         self.weights: list[float] = []
         self.owners: list[int] = []
         self.answers: list[int] = []
+        self.members: list[int] = []
         self.examples: list[tuple[int, int]] = []
         self.beginnings: list[Block] = []
         self.blocks: list[Block] = []
@@ -34,12 +35,14 @@ class Builder:
         start = len(self.ids)
         self.ids += ids
         self.positions += range(position, position + len(ids))
+        self.members += [len(self.examples)] * len(ids)
         return range(start, len(self.ids))
 
     def pad(self, count: int) -> None:
         """Append tokens that only fill up. All stand at place 0: some models look at the largest, some know no place beyond their own."""
         self.ids += self.ids[-1:] * count
         self.positions += [0] * count
+        self.members += self.members[-1:] * count
 
     def add(self, part: Portion, segment: int) -> None:
         """Append one portion: its common beginning, then every example's own tokens."""
@@ -175,6 +178,7 @@ def build(
         weights=torch.tensor(builder.weights, dtype=torch.float32),
         owners=whole_numbers(builder.owners),
         answers=whole_numbers(builder.answers),
+        members=whole_numbers(builder.members),
         examples=builder.examples,
         num_padded=len(builder.ids) - sum(share.num_tokens for share in shares),
         num_filled=num_filled,

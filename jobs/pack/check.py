@@ -38,8 +38,9 @@ def why_not(pack: Pack, trial: Trial) -> str | None:
     plain: dict[int, Outcome] = {}
     try:
         problem = attempt(pack, few, list(slots), plain)
-        if problem is not None and pack.tail.detach():
-            problem = attempt(pack, few, list(slots), plain)
+        for shortcut in (pack.trunk, pack.tail):
+            if problem is not None and shortcut.detach():
+                problem = attempt(pack, few, list(slots), plain)
         return problem
     finally:
         for number in slots:

@@ -6,7 +6,6 @@ own token count, its gradient clipped by its own norm, and nothing is averaged a
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from jobs.config import BaseModel, Trial
 from jobs.course import Course
 from jobs.data import Corpus, Example, Template, load_corpus
 from jobs.evaluate import Tally, out_of_memory
-from jobs.finetune import NON_FINITE_LIMIT, World, learning_rate, not_finite
+from jobs.finetune import NON_FINITE_LIMIT, World, not_finite
 from jobs.masks import Drop
 from jobs.model import load, pick_device, pick_dtype
 from jobs.pack.adapter import Adapter
@@ -34,6 +33,7 @@ from jobs.pack.norm import replace_norms
 from jobs.pack.portions import Portion, divide, level, portion
 from jobs.pack.slot import Slot
 from jobs.pack.tail import Tail, row_of
+from jobs.pack.trunk import Trunk
 from jobs.pack.validate import validate
 
 PASS_TOKENS_ON_CPU = 3072
@@ -74,7 +74,7 @@ class Pack:
             self.shapes = inject(self.model, self.names, self.active)
         except ValueError as error:
             raise NotPackable(str(error)) from error
-        self.tail = Tail(self.model, self.active)
+        self.tail, self.trunk = Tail(self.model, self.active), Trunk(self.model, self.active, self.device)
         register()
         head.register_forward_pre_hook(self._supervised_only)
 
@@ -132,6 +132,7 @@ class Pack:
         if drops:
             layout.groups = draw(layout.groups, parts, drops)
         layout.row = row_of(layout) if self.tail.handles else None
+        layout.members = layout.members if self.trunk.attached and room is None else None
         return layout
 
     def family(self, number: int) -> int:
@@ -140,7 +141,7 @@ class Pack:
 
     def run(self, parts: list[Portion]) -> tuple[Layout, torch.Tensor]:
         """One forward pass: its layout, and logits (S, V) at the supervised tokens."""
-        layout = moved(self.lay(parts), self.device)
+        layout = self.trunk.fill(moved(self.lay(parts), self.device), parts, self.budget)
         return layout, self.forward(layout)
 
     def forward(self, layout: Layout) -> torch.Tensor:
@@ -148,8 +149,8 @@ class Pack:
         self.layout, self.active.groups = layout, layout.groups
         self.tail.begin(layout)
         try:
-            inputs = {"input_ids": layout.ids, "position_ids": layout.positions, "use_cache": False, "pack": layout}
-            return self.model(**inputs).logits.squeeze(0)  # whose gradient, unlike that of [0], is no copy
+            with self.trunk.behind(layout):
+                return self.model(**layout.inputs).logits.squeeze(0)  # whose gradient, unlike that of [0], is no copy
         finally:
             self.layout, self.active.groups, self.active.ready = None, [], {}
             self.tail.begin(None)
@@ -162,9 +163,11 @@ class Pack:
         began = time.perf_counter()
         chosen = {number: self.slots[number] for number in sorted(numbers)}
         batches = {number: slot.course.batch(slot.step) for number, slot in chosen.items()}
-        losses = self.gradients(batches)
+        alone = self.world.size == 1  # several workers see different rows: each runs its own, whole
+        with self.trunk.expecting({number: slot.course.stretches(slot.step) for number, slot in chosen.items()} if alone else {}):
+            losses = self.gradients(batches)
         norms = torch.stack([torch.linalg.vector_norm(slot.adapter.gradient) for slot in chosen.values()]).tolist()
-        rates = {number: self.update(number, losses[number], norm) for number, norm in zip(chosen, norms, strict=True)}
+        rates = {number: slot.update(losses[number], norm) for (number, slot), norm in zip(chosen.items(), norms, strict=True)}
         seconds = time.perf_counter() - began
         return {
             number: {
@@ -176,22 +179,6 @@ class Pack:
             }
             for number, norm in zip(chosen, norms, strict=True)
         }
-
-    def update(self, number: int, loss: float, norm: float) -> float:
-        """One slot's own optimizer step; returns its learning rate. What is not finite changes nothing."""
-        slot = self.slots[number]
-        optim = slot.trial.optim
-        rate = learning_rate(optim, slot.step, slot.trial.train.steps)
-        slot.step += 1
-        slot.num_bad = 0 if math.isfinite(loss) and math.isfinite(norm) else slot.num_bad + 1
-        if slot.num_bad == 0:
-            shrink = optim.max_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_
-            if shrink < 1:
-                slot.adapter.gradient.mul_(shrink)
-            for group in slot.optimizer.param_groups:
-                group["lr"] = rate
-            slot.optimizer.step()
-        return rate
 
     def unreadable(self, number: int) -> str | None:
         """Why the slot's next batch cannot be trained on, if so."""
@@ -248,7 +235,7 @@ class Pack:
         """Forward and backward of one pass: whose they were, and their losses."""
         if self.frames is None or drops or sum(part.num_tokens for part in parts) >= self.frames.enough:
             layout = self.lay(parts, drops)
-            return layout.slots, self.both_ways(moved(layout, self.device))
+            return layout.slots, self.both_ways(self.trunk.fill(moved(layout, self.device), parts, self.budget))
         needed = room_for(parts, self.family)
         frame = self.frames.find(needed, self.active.stands(parts))
         layout = self.lay(parts, room=frame.room)
@@ -298,3 +285,4 @@ class Pack:
         replace_norms(self.model)
         self.active.join_layers()
         self.tail.attach()
+        self.trunk.attach()

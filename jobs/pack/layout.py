@@ -120,6 +120,8 @@ class Layout:
     """int64 (S,): which of `slots` it belongs to."""
     answers: torch.Tensor
     """int64 (S,): number of the example within this layout."""
+    members: torch.Tensor | None
+    """int64 (T,): number of an example within this layout that a token belongs to, of several the first."""
     examples: list[tuple[int, int]]
     """(slot, row of its batch) of each example, in order."""
     num_padded: int = 0
@@ -130,8 +132,15 @@ class Layout:
     """What it was filled up to."""
     row: Row | None = None
     """What the last feed-forward block sees of it, where that is less than all."""
+    below: torch.Tensor | None = None
+    """(1, T, H): what enters the first layer with an adapter, where that is known; see trunk.py."""
     known_maps: dict[tuple[int, int], Any] = field(default_factory=dict)
     """What maps.py has derived from `rectangles`, by numbers of heads."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a model is given."""
+        return {"input_ids": self.ids, "position_ids": self.positions, "use_cache": False, "pack": self}
 
     @property
     def slots(self) -> list[int]:

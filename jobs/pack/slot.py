@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from jobs.config import Trial
 from jobs.course import Course
-from jobs.finetune import adamw
+from jobs.finetune import adamw, learning_rate
 from jobs.model import sort_targets
 from jobs.pack.adapter import Adapter
 
@@ -40,6 +41,21 @@ class Slot:
         """Tokenise the batch after the next one, where there is one; if it cannot be read, that is told when its turn comes."""
         if self.step + 1 < self.trial.train.steps:
             self.unreadable(1)
+
+    def update(self, loss: float, norm: float) -> float:
+        """One optimizer step with the gradient of this norm; returns its learning rate. What is not finite changes nothing."""
+        optim = self.trial.optim
+        rate = learning_rate(optim, self.step, self.trial.train.steps)
+        self.step += 1
+        self.num_bad = 0 if math.isfinite(loss) and math.isfinite(norm) else self.num_bad + 1
+        if self.num_bad == 0:
+            shrink = optim.max_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_
+            if shrink < 1:
+                self.adapter.gradient.mul_(shrink)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        return rate
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint: model/ as an ordinary PEFT adapter, and state.pt to go on from."""

@@ -12,6 +12,7 @@ import torch
 
 from jobs.pack.layout import Group, Layout, Row
 from jobs.pack.lora import Active
+from jobs.pack.trunk import layers_of
 
 BLOCK = "mlp"
 """What transformers' decoders call the feed-forward block of a layer."""
@@ -52,8 +53,7 @@ class Tail:
         self.layout: Layout | None = None
         """Of the forward pass under way, if the block sees only a part of it."""
         self.handles: list[Any] = []
-        stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) > 0]
-        self.block: Any = getattr(max(stacks, key=len)[-1], BLOCK, None) if stacks else None
+        self.block: Any = next((getattr(layer, BLOCK, None) for layer in reversed(layers_of(model))), None)
 
     def attach(self) -> None:
         """Begin. A model without such a block stays as it is."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from jobs.course import Stretch
+from jobs.data import Example
 from jobs.evaluate import Tally
+from jobs.mix import STRETCH
 from jobs.pack.head import Losses, hits
 from jobs.pack.portions import Portion, divide, portion
 
@@ -18,20 +22,29 @@ def validate(pack: Pack, numbers: list[int]) -> dict[int, Tally]:
     """Each slot's validation, in common passes and shared between the workers."""
     place = {number: index for index, number in enumerate(numbers)}
     parts: list[Portion] = []
+    stretches: dict[int, list[Stretch]] = {}
     for number in sorted(numbers, key=lambda number: (pack.family(number), number)):
         _, _, valid = pack.corpus(pack.slots[number].trial)
-        parts += portion(number, valid[pack.world.rank :: pack.world.size], share=pack.sharing)
+        own = valid[pack.world.rank :: pack.world.size]
+        parts += portion(number, own, share=pack.sharing)
+        stretches[number] = [Stretch((id(valid), row // STRETCH), partial(stretch, own, row // STRETCH)) for row in range(len(own))]
     pack.active.arrange(list(dict.fromkeys(part.slot for part in parts)))  # without those that have no row on this worker
     while True:
         try:
             sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
-            for group in divide(parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget):  # no gradients to keep
-                add_pass(pack, group, place, sums)
+            with pack.trunk.expecting(stretches):
+                for group in divide(parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget):  # no gradients to keep
+                    add_pass(pack, group, place, sums)
             break
         except (MemoryError, RuntimeError) as error:
             pack.shrink(parts, error)
     found = zip(numbers, pack.world.add(sums).tolist(), strict=True)
     return {number: Tally(loss, int(tokens), int(exact), int(rows)) for number, (loss, tokens, exact, rows) in found}
+
+
+def stretch(examples: list[Example], number: int) -> list[Example]:
+    """Examples that go through the layers below the adapters together."""
+    return examples[number * STRETCH : (number + 1) * STRETCH]
 
 
 def add_pass(pack: Pack, group: list[Portion], place: dict[int, int], sums: torch.Tensor) -> None:

@@ -1,0 +1,195 @@
+"""The layers below the lowest adapter: frozen, so the same for every trial and every step. Each stretch of rows goes through them once.
+
+A stretch is always computed by itself, whoever asks for it first, so that what comes of it does not depend on who stands beside it. The
+layers are found by their place in the model; check.py tries whether hidden states are all that passes between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from jobs.course import Stretch
+from jobs.data import Example
+from jobs.pack.builder import build
+from jobs.pack.frames import moved
+from jobs.pack.layout import Layout
+from jobs.pack.lora import Active, PackedLoRALinear
+from jobs.pack.portions import Portion, divide, portion
+
+MOST_BYTES = 1 << 30
+"""Hidden states beyond these are forgotten, those first that nobody asked for the longest."""
+
+
+@dataclass
+class Hidden:
+    """What the frozen layers make of a stretch."""
+
+    states: torch.Tensor
+    """(P, H)."""
+    places: dict[int, torch.Tensor]
+    """By id of an example: int64 (its tokens but the last,), where they stand in `states`."""
+    examples: list[Example]
+    """Kept alive, so that no other one gets their ids."""
+
+
+class Reached(Exception):
+    """The first layer with an adapter is about to begin."""
+
+
+def layers_of(model: Any) -> list[Any]:
+    """The layers of a decoder: the longest list of modules that stands in no other one, as that of a layer's experts does."""
+    stacks: list[tuple[str, torch.nn.ModuleList]] = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer, _ in stacks):
+            stacks.append((name, module))
+    return list(max((stack for _, stack in stacks), key=len, default=[]))
+
+
+class Trunk:
+    """The frozen layers at the beginning of a model, and what they have made of the stretches that were asked for."""
+
+    def __init__(self, model: Any, active: Active, device: torch.device) -> None:
+        self.model, self.device = model, device
+        layers = layers_of(model)
+        carriers = {id(layer) for layer in active.layers}
+        carrying = [number for number, layer in enumerate(layers) if carriers & set(map(id, layer.modules()))]
+        inside = sum(isinstance(module, PackedLoRALinear) for layer in layers for module in layer.modules())
+        first = carrying[0] if carrying and inside == len(active.layers) else 0
+        self.below, self.entry = layers[:first], layers[first] if first else None
+        self.attached = False
+        self.known: OrderedDict[Hashable, Hidden] = OrderedDict()
+        self.given: torch.Tensor | None = None
+        """What enters the first layer with an adapter in the pass under way, (1, T, H)."""
+        self.reached: list[torch.Tensor] | None = None
+        self.handle: Any = None
+        self.stretches: dict[tuple[int, int], Stretch] = {}
+        """Of the examples that are trained on, by slot and row of its batch; what is not there is computed for one pass."""
+
+    def attach(self) -> None:
+        """Begin. A model whose first layer carries an adapter stays as it is."""
+        if self.entry is None:
+            return
+        for layer in self.below:
+            layer.forward = self.skippable(layer.forward)
+        self.handle = self.entry.register_forward_pre_hook(self.enter, with_kwargs=True)
+        self.attached = True
+
+    def detach(self) -> bool:
+        """Leave the model as it was; whether that changes anything."""
+        attached, self.attached = self.attached, False
+        if attached:
+            self.handle.remove()
+            self.known.clear()
+            for layer in self.below:
+                del layer.forward
+        return attached
+
+    def skippable(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The forward of a layer, which hands its input on where the hidden states behind it are known."""
+        others = 0
+
+        def skip(*args: Any, **options: Any) -> Any:
+            nonlocal others
+            if self.given is not None:
+                hidden = args[0] if args else options["hidden_states"]
+                return (hidden, *[None] * (others - 1)) if others else hidden
+            out = forward(*args, **options)
+            others = len(out) if isinstance(out, tuple) else 0
+            return out
+
+        return skip
+
+    def enter(self, module: Any, args: Any, options: Any) -> Any:
+        """Take what the layers below have made, or hand in what is known of it."""
+        hidden = args[0] if args else options["hidden_states"]
+        if self.reached is not None:
+            self.reached.append(hidden)
+            raise Reached
+        if self.given is None:
+            return None
+        return ((self.given, *args[1:]), options) if args else (args, options | {"hidden_states": self.given})
+
+    @contextlib.contextmanager
+    def expecting(self, stretches: dict[int, list[Stretch]]) -> Iterator[None]:
+        """The passes that follow are over examples of these stretches, slot by slot in the order of its rows."""
+        self.stretches = {(number, row): stretch for number, own in stretches.items() for row, stretch in enumerate(own)}
+        try:
+            yield
+        finally:
+            self.stretches = {}
+
+    @contextlib.contextmanager
+    def behind(self, layout: Layout) -> Iterator[None]:
+        """A forward pass in which the layers below are skipped, if the layout says what comes of them."""
+        self.given = layout.below
+        try:
+            yield
+        finally:
+            self.given = None
+
+    @torch.no_grad()
+    def run(self, layout: Layout) -> torch.Tensor:
+        """The hidden states (T, H) that the layers below make of a layout on the device."""
+        self.reached = []
+        try:
+            self.model(**layout.inputs)
+        except Reached:
+            pass
+        finally:
+            reached, self.reached = self.reached, None
+        return reached[0].squeeze(0)
+
+    def fill(self, layout: Layout, parts: list[Portion], budget: int) -> Layout:
+        """Say what enters the first layer with an adapter, for the portions of a layout on the device."""
+        if not self.attached or layout.members is None:
+            return layout
+        pairs = [((part.slot, row), example) for part in parts for row, example in zip(part.rows, part.examples, strict=True)]
+        found = [self.find(place, example, budget) for place, example in pairs]
+        others = {id(example): example for (_, example), hidden in zip(pairs, found, strict=True) if hidden is None}
+        other = self.make(list(others.values()), budget) if others else None
+        layout.below = gathered([(example, hidden or other) for (_, example), hidden in zip(pairs, found, strict=True)], layout)
+        return layout
+
+    def find(self, place: tuple[int, int], example: Example, budget: int) -> Hidden | None:
+        """What is known of the stretch of an example, after computing it if need be; None where it belongs to none."""
+        stretch = self.stretches.get(place)
+        if stretch is None:
+            return None
+        if stretch.name not in self.known:
+            self.known[stretch.name] = self.make(stretch.read(), budget)
+            while len(self.known) > 1 and sum(hidden.states.nbytes for hidden in self.known.values()) > MOST_BYTES:
+                self.known.popitem(last=False)
+        self.known.move_to_end(stretch.name)
+        return self.known[stretch.name] if id(example) in self.known[stretch.name].places else None
+
+    def make(self, examples: list[Example], budget: int) -> Hidden:
+        """Run examples through the layers below, their common beginnings once."""
+        states, places, end = [], {}, 0
+        for group in divide(portion(0, examples), budget):
+            layout = moved(build(group, device=self.device.type), self.device)
+            states.append(self.run(layout))
+            for part in group:
+                beginning, end = torch.arange(end, end + part.prefix), end + part.prefix
+                for example in part.examples:
+                    length = len(example.ids) - 1 - part.prefix
+                    places[id(example)], end = torch.cat([beginning, torch.arange(end, end + length)]), end + length
+        return Hidden(torch.cat(states), places, examples)
+
+
+def gathered(pairs: list[tuple[Example, Any]], layout: Layout) -> torch.Tensor:
+    """The hidden states (1, T, H) of a layout's tokens, from those of its examples in order."""
+    hiddens = {id(hidden): hidden for _, hidden in pairs}
+    sizes = [len(hidden.states) for hidden in hiddens.values()]
+    starts = dict(zip(hiddens, itertools.accumulate(sizes, initial=0), strict=False))
+    places = [hidden.places[id(example)] + starts[id(hidden)] for example, hidden in pairs]
+    firsts = torch.tensor([0, *itertools.accumulate(map(len, places))][:-1])
+    table, firsts = (tensor.to(layout.ids.device) for tensor in (torch.cat(places), firsts))
+    pool = torch.cat([hidden.states for hidden in hiddens.values()])
+    return pool.index_select(0, table[firsts[layout.members] + layout.positions[0]]).unsqueeze(0)
