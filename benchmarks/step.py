@@ -3,12 +3,14 @@
     python -m benchmarks.step [--repeats 3] [--batch 16] [--slots 1,2,4,8,16] [--threads N] [--json FILE] [SETTING=VALUE ...]
 
 Contenders, interleaved so that a noisy machine slows all alike: `trainer` (what transformers.Trainer + PEFT computes in a step: rows padded
-to the longest, logits at every position, clip, AdamW), `plain` (this project's executor of one trial), `pack_N` (a pack of N slots of rank
-4, 8, 16, 32, 4, ...), `pack` (the one of 8) and `pack_8_no_prefix` (the same with every example's beginning computed anew).
+to the longest, logits at every position, clip, AdamW), `plain` (this project's executor of one trial), `pack_N` (a pack of the first N
+trials of the default sweep, differing in rank, rate and mix), `pack` (the one of 8) and `pack_8_no_prefix` (the same with every example's
+beginning computed anew). A pack's figure is over some steps: what it computes once for all trials, it computes for several steps.
 
-The share of the peak is the time that the unavoidable products would take alone (forward and backward of every frozen layer over the
-pack's tokens, the head over its supervised ones) over the time of the step. On a CPU they are measured in this run at these sizes and in
-this format; on a GPU they are counted, at the rate of a product of 8,192 x 8,192 matrices.
+The share of the peak is the time that the unavoidable products would take alone (forward and backward of every frozen layer that carries
+adapters over the pack's tokens, the head over its supervised ones, forward of the layers below over the rows that are new) over the time of
+the steps. On a CPU they are measured in this run at these sizes and in this format; on a GPU they are counted, at the rate of a product
+of 8,192 x 8,192 matrices.
 """
 
 from __future__ import annotations
@@ -39,12 +41,14 @@ from jobs.pack.engine import Pack
 from jobs.pack.portions import divide
 from orchestrator.cli import compose
 from orchestrator.launch import COMMON
-from orchestrator.validation import build, trial_of
+from orchestrator.plan import known_trials
+from orchestrator.validation import build
 
-RANKS = (4, 8, 16, 32)
+TURN = 4
+"""Steps of a pack in each turn."""
 NO_PREFIX = "pack_8_no_prefix"
 WARM_UP = {"cpu": 1, "cuda": 20}
-"""Steps that are not counted: the first allocates, and on a GPU some more are recorded."""
+"""Turns that are not counted: the first allocates, and on a GPU some more are recorded."""
 
 
 def padded(model: Any, batch: list[Example], pad_id: int, device: torch.device) -> torch.Tensor:
@@ -89,25 +93,43 @@ def plain(base: BaseModel, trial: Trial) -> Callable[[], int]:
 
 
 def packed(pack: Pack, numbers: list[int], sharing: bool = True) -> Callable[[], int]:
-    """A step of the first slots of a pack."""
+    """A turn of some slots of a pack."""
 
     def step() -> int:
         pack.sharing = sharing
-        pack.step(numbers)
-        return sum(pack.slots[number].trial.train.batch_size for number in numbers)
+        for _ in range(TURN):
+            pack.step(numbers)
+        return TURN * sum(pack.slots[number].trial.train.batch_size for number in numbers)
 
     return step
 
 
-def open_pack(base: BaseModel, trial: Trial, num_slots: int) -> Pack:
-    """A pack of trials that differ in rank and order of their examples."""
-    pack = Pack(base, trial)
-    problem = why_not(pack, trial)
+def open_pack(base: BaseModel, trials: list[Trial], counts: list[int]) -> tuple[Pack, dict[str, list[int]]]:
+    """One pack with a contender's own slots for each count, and for the one without common beginnings.
+
+    Contenders differ in their seed: none finds rows at hand that another one has met.
+    """
+    pack = Pack(base, trials[0])
+    problem = why_not(pack, trials[0])
     assert problem is None, problem
-    for number in range(num_slots):
-        own = replace(trial, adapter=replace(trial.adapter, rank=RANKS[number % len(RANKS)]), seed=number)
-        pack.join(number, own)
-    return pack
+    sizes = {f"pack_{count}": count for count in counts} | {NO_PREFIX: min(8, max(counts))}
+    found: dict[str, list[int]] = {}
+    for seed, (contender, count) in enumerate(sizes.items()):
+        found[contender] = list(range(len(pack.slots), len(pack.slots) + count))
+        for number, trial in zip(found[contender], trials, strict=False):
+            pack.join(number, replace(trial, seed=seed))
+    return pack, found
+
+
+def ideal_below(pack: Pack, rows: int, peak: float | None) -> float:
+    """How long the products of the frozen layers below the adapters would take for so many tokens, forward only."""
+    found: dict[tuple[int, int], int] = {}
+    for layer in (module for below in pack.trunk.below for module in below.modules() if isinstance(module, torch.nn.Linear)):
+        found[layer.in_features, layer.out_features] = found.get((layer.in_features, layer.out_features), 0) + 1
+    if peak is not None:
+        return sum(2 * rows * math.prod(shape) * count for shape, count in found.items()) / peak
+    some = min(rows, 1024)
+    return sum(product_seconds(some, *shape, pack.dtype, pack.device)[0] * count for shape, count in found.items()) * rows / max(some, 1)
 
 
 def ideal_seconds(pack: Pack, numbers: list[int], peak: float | None) -> float:
@@ -121,7 +143,7 @@ def ideal_seconds(pack: Pack, numbers: list[int], peak: float | None) -> float:
         rows, supervised = sum(part.num_tokens for part in group), sum(part.num_supervised for part in group)
         products = {(rows, *shape): shapes.count(shape) for shape in shapes} | {(supervised, width, vocabulary): 1}
         for size, count in products.items():
-            total += count * (product_seconds(*size, pack.dtype, pack.device) if peak is None else 4 * math.prod(size) / peak)
+            total += count * (sum(product_seconds(*size, pack.dtype, pack.device)) if peak is None else 4 * math.prod(size) / peak)
     return total
 
 
@@ -140,16 +162,17 @@ def peak_rate(dtype: torch.dtype, device: torch.device) -> float | None:
     return 2 * 8192**3 / min(times)
 
 
-def product_seconds(rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Seconds of one layer's forward product and of the backward one towards its input; the best of three."""
+def product_seconds(rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
+    """Seconds of one layer's forward product and of the backward one towards its input; the best of three each."""
     x, weight = torch.randn(rows, width_in, device=device, dtype=dtype), torch.randn(width_out, width_in, device=device, dtype=dtype)
     out, times = x @ weight.t(), []
     for _ in range(3):
         began = time.perf_counter()
         torch.nn.functional.linear(x, weight)
+        middle = time.perf_counter()
         torch.mm(out, weight)
-        times.append(time.perf_counter() - began)
-    return min(times)
+        times.append((middle - began, time.perf_counter() - middle))
+    return min(first for first, _ in times), min(second for _, second in times)
 
 
 def synchronize(device: torch.device) -> None:
@@ -158,20 +181,25 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def measure(options: argparse.Namespace, base: BaseModel, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+def known_rows(pack: Pack) -> int:
+    """How many tokens the layers below the adapters have seen."""
+    return sum(len(hidden.states) for hidden in pack.trunk.known.values())
+
+
+def measure(options: argparse.Namespace, base: BaseModel, trials: list[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rates by contender and format, and shares of the peak by pack and format, one figure per repeat."""
     rates: dict[str, dict[str, list[float]]] = {}
     shares: dict[str, dict[str, list[float]]] = {}
     for name in ("float32", "bfloat16"):
-        own = replace(trial, train=replace(trial.train, dtype=name))
-        pack = open_pack(base, own, max(options.slots))
-        steps = {"trainer": trainer(base, own, getattr(torch, name)), "plain": plain(base, own)}
-        steps |= {f"pack_{count}": packed(pack, list(range(count))) for count in options.slots}
-        steps[NO_PREFIX] = packed(pack, list(range(min(8, max(options.slots)))), sharing=False)
+        own = [replace(trial, train=replace(trial.train, dtype=name)) for trial in trials]
+        pack, slots = open_pack(base, own, options.slots)
+        steps = {"trainer": trainer(base, own[0], getattr(torch, name)), "plain": plain(base, own[0])}
+        steps |= {contender: packed(pack, numbers, contender != NO_PREFIX) for contender, numbers in slots.items()}
         peak = peak_rate(pack.dtype, pack.device)
         for repeat in range(options.repeats + WARM_UP[pack.device.type]):
             for contender, step in steps.items():
-                ideal = ideal_seconds(pack, list(range(int(contender[5:]))), peak) if contender[5:].isdigit() else None
+                ideal = TURN * ideal_seconds(pack, slots[contender], peak) if contender[5:].isdigit() else None
+                known = known_rows(pack)
                 synchronize(pack.device)
                 began = time.perf_counter()
                 examples = step()
@@ -182,6 +210,7 @@ def measure(options: argparse.Namespace, base: BaseModel, trial: Trial) -> tuple
                     continue
                 rates.setdefault(contender, {}).setdefault(name, []).append(examples / seconds)
                 if ideal is not None:
+                    ideal += ideal_below(pack, known_rows(pack) - known, peak)
                     shares.setdefault(contender, {}).setdefault(name, []).append(ideal / seconds)
     return rates, shares
 
@@ -220,8 +249,8 @@ def main() -> None:
     parser.add_argument("settings", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = build(compose([*options.settings, f"train.batch_size={options.batch}"], None))
-    rates, shares = measure(options, fetch.prepare(config.model), trial_of(config, 1, {}))
+    config = build(compose(["+sweep=lora", *options.settings, f"train.batch_size={options.batch}"], None))
+    rates, shares = measure(options, fetch.prepare(config.model), known_trials(config, max(*options.slots, 8)))
     count = max(count for count in options.slots if count <= 8)
     rates["pack"], shares["pack"] = rates[f"pack_{count}"], shares[f"pack_{count}"]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{options.threads} threads"

@@ -107,20 +107,31 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
 
 
 def targets_of(model: Any, adapter: Adapter) -> str | list[str]:
-    """What PEFT is to put an adapter on: the settings' own words for all layers, or the full names of what they mean in the last ones."""
+    """What PEFT is to put an adapter on: the settings' own words for all layers, or the full names of what they mean in the last ones.
+
+    Raises ValueError when the last ones have none of it.
+    """
     wanted = adapter.targets if adapter.targets == "all-linear" else [name.strip() for name in adapter.targets.split(",")]
     if adapter.layers >= 1:
         return wanted
-    number = model.config.get_text_config().num_hidden_layers
-    first, found = number - math.ceil(round(adapter.layers * number, 6)), []
-    for name, module in model.named_modules():
-        layer = re.match(r".*?\.(\d+)\.", name)  # the first number: those that follow count experts
-        meant = (
-            type(module).__name__ in ("Linear", "Conv1D") if wanted == "all-linear" else f".{name}".endswith(tuple(f".{w}" for w in wanted))
-        )
-        if meant and layer and int(layer[1]) >= first:
-            found.append(name)
-    return found or wanted
+    numbered = re.compile(r".*?\.(\d+)\.")  # the first number: those that follow count experts
+    layers = {name: int(found[1]) for name, _ in model.named_modules() if (found := numbered.match(name))}
+    number = max(layers.values(), default=-1) + 1
+    first = number - math.ceil(round(adapter.layers * number, 6))
+    meant = [name for name in layers if means(wanted, name, model.get_submodule(name))]
+    upper = [name for name in meant if layers[name] >= first]
+    if meant and not upper:
+        have = f"the last {number - first} of {number} layers have no {adapter.targets}"
+        text = f"adapter.layers={adapter.layers:g}: {have}; adapter.layers=1 helps"
+        raise ValueError(text)
+    return upper or wanted
+
+
+def means(wanted: str | list[str], name: str, module: torch.nn.Module) -> bool:
+    """Whether PEFT would take a module of this name for a target."""
+    if wanted == "all-linear":
+        return type(module).__name__ in ("Linear", "Conv1D")
+    return name.endswith(tuple(f".{target}" for target in wanted)) or name in wanted
 
 
 @contextlib.contextmanager

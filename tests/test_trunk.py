@@ -191,6 +191,15 @@ def test_the_last_layers_of_a_model_are_adapted(targets: str, share: float, expe
     }
 
 
+def test_targets_that_the_last_layers_have_not_are_named(base: BaseModel, tmp_path: Path) -> None:
+    model = restore(architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4), None, torch.float32, CPU)
+    model.model.layers[3].mlp.down_proj = torch.nn.Identity()
+    with pytest.raises(ValueError, match=r"adapter.layers=0.25: the last 1 of 4 layers have no down_proj; adapter.layers=1 helps"):
+        targets_of(model, Adapter(targets="down_proj", layers=0.25))
+    with pytest.raises(ValueError, match="adapter.targets=nowhere"):
+        attach(model, Adapter(targets="nowhere", layers=0.25), 0)
+
+
 def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() -> None:
     sizes = {"terms": 70, "titles": 200, "notes": 31}
     mixes = [Mix(sizes, weights, 5) for weights in ({"terms": 2, "titles": 5, "notes": 1}, {"terms": 9, "titles": 1, "notes": 4})]

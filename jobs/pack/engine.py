@@ -132,7 +132,6 @@ class Pack:
         if drops:
             layout.groups = draw(layout.groups, parts, drops)
         layout.row = row_of(layout) if self.tail.handles else None
-        layout.members = layout.members if self.trunk.attached and room is None else None
         return layout
 
     def family(self, number: int) -> int:
@@ -141,7 +140,7 @@ class Pack:
 
     def run(self, parts: list[Portion]) -> tuple[Layout, torch.Tensor]:
         """One forward pass: its layout, and logits (S, V) at the supervised tokens."""
-        layout = self.trunk.fill(moved(self.lay(parts), self.device), parts, self.budget)
+        layout = moved(self.trunk.fill(self.lay(parts), parts, self.budget), self.device)
         return layout, self.forward(layout)
 
     def forward(self, layout: Layout) -> torch.Tensor:
@@ -235,10 +234,10 @@ class Pack:
         """Forward and backward of one pass: whose they were, and their losses."""
         if self.frames is None or drops or sum(part.num_tokens for part in parts) >= self.frames.enough:
             layout = self.lay(parts, drops)
-            return layout.slots, self.both_ways(self.trunk.fill(moved(layout, self.device), parts, self.budget))
+            return layout.slots, self.both_ways(moved(self.trunk.fill(layout, parts, self.budget), self.device))
         needed = room_for(parts, self.family)
         frame = self.frames.find(needed, self.active.stands(parts))
-        layout = self.lay(parts, room=frame.room)
+        layout = self.trunk.fill(self.lay(parts, room=frame.room), parts, self.budget)
         return layout.slots, self.frames.run(frame, layout, self.both_ways)
 
     def both_ways(self, layout: Layout) -> torch.Tensor:
@@ -265,6 +264,7 @@ class Pack:
             text = f"out of memory on one example of {longest} tokens; a smaller train.max_length or a smaller model helps"
             raise MemoryError(text) from None
         self.forget_frames()
+        self.trunk.known.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.budget = max(min(self.budget, sum(part.num_tokens for part in parts)) // 2, longest)

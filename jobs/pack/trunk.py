@@ -147,14 +147,16 @@ class Trunk:
         return reached[0].squeeze(0)
 
     def fill(self, layout: Layout, parts: list[Portion], budget: int) -> Layout:
-        """Say what enters the first layer with an adapter, for the portions of a layout on the device."""
-        if not self.attached or layout.members is None:
+        """Say what enters the first layer with an adapter, for the portions of a layout on the CPU. Its `members` are then done with."""
+        members, layout.members = layout.members, None
+        if not self.attached or members is None:
             return layout
         pairs = [((part.slot, row), example) for part in parts for row, example in zip(part.rows, part.examples, strict=True)]
         found = [self.find(place, example, budget) for place, example in pairs]
         others = {id(example): example for (_, example), hidden in zip(pairs, found, strict=True) if hidden is None}
         other = self.make(list(others.values()), budget) if others else None
-        layout.below = gathered([(example, hidden or other) for (_, example), hidden in zip(pairs, found, strict=True)], layout)
+        given = [(example, hidden or other) for (_, example), hidden in zip(pairs, found, strict=True)]
+        layout.below = gathered(given, members, layout.positions[0])
         return layout
 
     def find(self, place: tuple[int, int], example: Example, budget: int) -> Hidden | None:
@@ -183,13 +185,12 @@ class Trunk:
         return Hidden(torch.cat(states), places, examples)
 
 
-def gathered(pairs: list[tuple[Example, Any]], layout: Layout) -> torch.Tensor:
-    """The hidden states (1, T, H) of a layout's tokens, from those of its examples in order."""
+def gathered(pairs: list[tuple[Example, Any]], members: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """The hidden states (1, T, H) of tokens: of which of the examples each is one, and its place therein."""
     hiddens = {id(hidden): hidden for _, hidden in pairs}
     sizes = [len(hidden.states) for hidden in hiddens.values()]
     starts = dict(zip(hiddens, itertools.accumulate(sizes, initial=0), strict=False))
     places = [hidden.places[id(example)] + starts[id(hidden)] for example, hidden in pairs]
     firsts = torch.tensor([0, *itertools.accumulate(map(len, places))][:-1])
-    table, firsts = (tensor.to(layout.ids.device) for tensor in (torch.cat(places), firsts))
     pool = torch.cat([hidden.states for hidden in hiddens.values()])
-    return pool.index_select(0, table[firsts[layout.members] + layout.positions[0]]).unsqueeze(0)
+    return pool.index_select(0, torch.cat(places)[firsts[members] + positions].to(pool.device)).unsqueeze(0)
