@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from jobs.config import BaseModel
 from jobs.pack import spread
 from jobs.pack.builder import room_for
-from jobs.pack.frames import Frame
+from jobs.pack.frames import Frame, placed, pooled
 from jobs.pack.layout import Room
 
 
@@ -111,3 +111,15 @@ def test_a_pass_that_may_be_recorded_asks_the_device_for_no_number(
     assert not [name for name in asked.names if any(part in name for part in bad)]
     numbers = [name for name in asked.names if name.endswith("a number in a tensor")]
     assert not [name for name in numbers if "mul" not in name and "attention" not in name]  # a fused attention keeps its seed there
+
+
+def test_what_is_on_the_gpu_already_does_not_travel_with_the_rest(base: BaseModel, rows: Path) -> None:
+    pack = open_pack(base, varied(rows), frames=False)
+    parts = [part for number, slot in pack.slots.items() for part in pack.share(number, slot.course.batch(0))]
+    layout = pack.lay(parts)
+    layout.below = torch.empty(1, layout.ids.shape[1], 64, device="meta")  # of the same format as the weights of the tokens
+    pools = pooled(layout)
+    assert {kind for kind in pools if kind[0] == torch.float32} == {(torch.float32, "cpu"), (torch.float32, "meta")}
+    there = placed(layout, {kind: pool.clone() for kind, pool in pools.items()})
+    assert torch.equal(there.weights, layout.weights) and torch.equal(there.ids, layout.ids)
+    assert there.below is not None and there.below.shape == layout.below.shape and there.below.device.type == "meta"

@@ -36,26 +36,36 @@ def mapped(value: Any, move: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     return value
 
 
-def pooled(layout: Layout) -> dict[torch.dtype, torch.Tensor]:
-    """All tensors of a layout as one of each format, so that they travel together."""
-    found: dict[torch.dtype, list[torch.Tensor]] = {}
+Kind = tuple[torch.dtype, str]
+"""Format of a tensor, and the kind of device that it comes from: what is known of lower layers is on the GPU already."""
+
+
+def kind_of(tensor: torch.Tensor) -> Kind:
+    """With which others it travels."""
+    return tensor.dtype, tensor.device.type
+
+
+def pooled(layout: Layout) -> dict[Kind, torch.Tensor]:
+    """All tensors of a layout as one of each kind, so that they travel together."""
+    found: dict[Kind, list[torch.Tensor]] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        found.setdefault(tensor.dtype, []).append(tensor.flatten())
+        found.setdefault(kind_of(tensor), []).append(tensor.flatten())
         return tensor
 
     mapped(layout, note)
-    return {dtype: torch.cat(parts) for dtype, parts in found.items()}
+    return {kind: torch.cat(parts) for kind, parts in found.items()}
 
 
-def placed(layout: Layout, pools: dict[torch.dtype, torch.Tensor]) -> Layout:
+def placed(layout: Layout, pools: dict[Kind, torch.Tensor]) -> Layout:
     """A layout whose tensors are those of `pools`, laid out by `pooled` for one of the same shapes."""
     used = dict.fromkeys(pools, 0)
 
     def take(tensor: torch.Tensor) -> torch.Tensor:
-        start = used[tensor.dtype]
-        used[tensor.dtype] += tensor.numel()
-        return pools[tensor.dtype][start : start + tensor.numel()].view(tensor.shape)
+        kind = kind_of(tensor)
+        start = used[kind]
+        used[kind] += tensor.numel()
+        return pools[kind][start : start + tensor.numel()].view(tensor.shape)
 
     return mapped(layout, take)
 
@@ -64,7 +74,7 @@ def moved(layout: Layout, device: torch.device) -> Layout:
     """A layout on a device."""
     if device.type == "cpu":
         return layout
-    return placed(layout, {dtype: pool.to(device) for dtype, pool in pooled(layout).items()})
+    return placed(layout, {kind: pool.to(device) for kind, pool in pooled(layout).items()})
 
 
 def roomy(room: Room) -> Room:
@@ -95,7 +105,7 @@ class Frame:
 
     def __init__(self, room: Room, kind: Any) -> None:
         self.room, self.kind = room, kind
-        self.pools: dict[torch.dtype, torch.Tensor] = {}
+        self.pools: dict[Kind, torch.Tensor] = {}
         self.uses = 0
         self.graph: Any = None
         self.sums: torch.Tensor | None = None
@@ -106,10 +116,10 @@ class Frame:
         self.uses += 1
         pools = pooled(layout)
         if not self.pools:
-            self.pools = {dtype: pool.to(device, copy=True) for dtype, pool in pools.items()}
+            self.pools = {kind: pool.to(device, copy=True) for kind, pool in pools.items()}
         else:
-            for dtype, pool in pools.items():
-                self.pools[dtype].copy_(pool)
+            for kind, pool in pools.items():
+                self.pools[kind].copy_(pool)
         return placed(layout, self.pools)
 
 
