@@ -163,7 +163,8 @@ class Pack:
         chosen = {number: self.slots[number] for number in sorted(numbers)}
         batches = {number: slot.course.batch(slot.step) for number, slot in chosen.items()}
         alone = self.world.size == 1  # several workers see different rows: each runs its own, whole
-        with self.trunk.expecting({number: slot.course.stretches(slot.step) for number, slot in chosen.items()} if alone else {}):
+        stretches = {number: slot.course.stretches(slot.step) for number, slot in chosen.items()} if alone else {}
+        with self.trunk.expecting(stretches, [example for batch in batches.values() for example in batch]):
             losses = self.gradients(batches)
         norms = torch.stack([torch.linalg.vector_norm(slot.adapter.gradient) for slot in chosen.values()]).tolist()
         rates = {number: slot.update(losses[number], norm) for (number, slot), norm in zip(chosen.items(), norms, strict=True)}

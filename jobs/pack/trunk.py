@@ -17,6 +17,7 @@ import torch
 
 from jobs.course import Stretch
 from jobs.data import Example
+from jobs.mix import STRETCH
 from jobs.pack.builder import build
 from jobs.pack.frames import moved
 from jobs.pack.layout import Layout
@@ -117,13 +118,24 @@ class Trunk:
         return ((self.given, *args[1:]), options) if args else (args, options | {"hidden_states": self.given})
 
     @contextlib.contextmanager
-    def expecting(self, stretches: dict[int, list[Stretch]]) -> Iterator[None]:
-        """The passes that follow are over examples of these stretches, slot by slot in the order of its rows."""
-        self.stretches = {(number, row): stretch for number, own in stretches.items() for row, stretch in enumerate(own)}
+    def expecting(self, stretches: dict[int, list[Stretch]], examples: list[Example]) -> Iterator[None]:
+        """The passes that follow are over these examples of these stretches, slot by slot in the order of its rows.
+
+        Where what they need together would not be kept long enough to be of use again, each pass computes its own.
+        """
+        names = {stretch.name for own in stretches.values() for stretch in own}
+        tokens = STRETCH * sum(len(example.ids) for example in examples) / max(len(examples), 1)
+        if len(names) * tokens * self.token_bytes() <= MOST_BYTES / 2:
+            self.stretches = {(number, row): stretch for number, own in stretches.items() for row, stretch in enumerate(own)}
         try:
             yield
         finally:
             self.stretches = {}
+
+    def token_bytes(self) -> int:
+        """What the hidden state of a token takes."""
+        weight = self.model.get_input_embeddings().weight
+        return weight.shape[1] * weight.element_size()
 
     @contextlib.contextmanager
     def behind(self, layout: Layout) -> Iterator[None]:

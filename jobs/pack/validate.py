@@ -32,7 +32,7 @@ def validate(pack: Pack, numbers: list[int]) -> dict[int, Tally]:
     while True:
         try:
             sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
-            with pack.trunk.expecting(stretches):
+            with pack.trunk.expecting(stretches, []):
                 for group in divide(parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget):  # no gradients to keep
                     add_pass(pack, group, place, sums)
             break
