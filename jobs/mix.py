@@ -7,6 +7,7 @@ or trained beside others sees the same examples.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -37,21 +38,14 @@ class Mix:
 
     def batch(self, step: int, size: int) -> list[tuple[str, int]]:
         """(source, row index) of the `size` examples of optimizer step `step`, counted from 0."""
-        drawn = []
-        for position in range(step * size, (step + 1) * size):
-            epoch, place = divmod(position, self.epoch_size)
-            sources, rows, _ = self._open(epoch)
-            drawn.append((self.names[sources[place]], int(rows[place])))
-        return drawn
+        return [(self.names[source], row) for source, row, _ in self._drawn(step, size)]
 
     def stretches(self, step: int, size: int) -> list[tuple[str, int]]:
         """(source, number of the stretch of its walk) of the same examples; see `rows`."""
         found = []
-        for position in range(step * size, (step + 1) * size):
-            epoch, place = divmod(position, self.epoch_size)
-            sources, _, walked = self._open(epoch)
-            number, index = divmod(int(walked[place]), self.sizes[sources[place]])
-            found.append((self.names[sources[place]], number * self._num_stretches(sources[place]) + index // STRETCH))
+        for source, _, walked in self._drawn(step, size):
+            number, index = divmod(walked, self.sizes[source])
+            found.append((self.names[source], number * self._num_stretches(source) + index // STRETCH))
         return found
 
     def rows(self, name: str, stretch: int) -> list[int]:
@@ -60,6 +54,13 @@ class Mix:
         number, part = divmod(stretch, self._num_stretches(source))
         walk = permutation(self.sizes[source], self.seed, WALK, self._keys[source], number)
         return walk[part * STRETCH : (part + 1) * STRETCH].tolist()
+
+    def _drawn(self, step: int, size: int) -> Iterator[tuple[int, int, int]]:
+        """Source number, row index and place in the source's walk of each example of a step."""
+        for position in range(step * size, (step + 1) * size):
+            epoch, place = divmod(position, self.epoch_size)
+            sources, rows, walked = self._open(epoch)
+            yield int(sources[place]), int(rows[place]), int(walked[place])
 
     def _num_stretches(self, source: int) -> int:
         """In how many stretches a walk through a source is cut."""

@@ -199,8 +199,11 @@ def test_a_pass_keeps_to_its_budget_and_loses_no_example(base: BaseModel, rows: 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels of a GPU add up in an order of their own each time")
-def test_a_pack_that_is_taken_up_again_ends_bitwise_as_an_undisturbed_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
-    trials = varied(rows)
+@pytest.mark.parametrize("layers", [1.0, 0.5])
+def test_a_pack_that_is_taken_up_again_ends_bitwise_as_an_undisturbed_one(
+    layers: float, base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    trials = {n: dataclasses.replace(t, adapter=dataclasses.replace(t.adapter, layers=layers)) for n, t in varied(rows).items()}
     whole = open_pack(base, trials)
     run(whole, 10)
     for number in trials:

@@ -104,22 +104,6 @@ def test_small_passes_and_little_room_give_the_same_step(budget: int, base: Base
     assert max(abs(a - b) for number in losses for a, b in zip(expected[number], losses[number], strict=True)) < 1e-5
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels of a GPU add up in an order of their own each time")
-def test_a_pack_that_is_taken_up_again_ends_bitwise_as_an_undisturbed_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
-    trials = halved(varied(rows))
-    whole = open_pack(base, trials)
-    run(whole, 10)
-    for number in trials:
-        whole.save(number, tmp_path / str(number))
-    run(whole, 10)
-    again = Pack(base, trials[1])
-    assert why_not(again, trials[1]) is None
-    for number, trial in trials.items():
-        again.join(number, trial, tmp_path / str(number))
-    run(again, 10)
-    assert all(torch.equal(whole.slots[number].adapter.weights, again.slots[number].adapter.weights) for number in trials)
-
-
 def test_the_saved_adapter_is_an_ordinary_peft_adapter_and_scores_alike(base: BaseModel, rows: Path, tmp_path: Path) -> None:
     pack = open_pack(base, halved(varied(rows)))
     run(pack, 20)

@@ -162,7 +162,7 @@ class Pack:
         began = time.perf_counter()
         chosen = {number: self.slots[number] for number in sorted(numbers)}
         batches = {number: slot.course.batch(slot.step) for number, slot in chosen.items()}
-        alone = self.world.size == 1  # several workers see different rows: each runs its own, whole
+        alone = self.trunk.attached and self.world.size == 1  # several workers see different rows: each runs its own, whole
         stretches = {number: slot.course.stretches(slot.step) for number, slot in chosen.items()} if alone else {}
         with self.trunk.expecting(stretches, [example for batch in batches.values() for example in batch]):
             losses = self.gradients(batches)
