@@ -86,6 +86,7 @@ def answer(model: Any, prompts: list[list[int]], template: Template, max_new_tok
     prefix = common_prefix(model, prompts, template.eos_id)
     at_once = ROWS_AT_ONCE
     for length, rows in sorted(by_length.items()):
+        at_once = min(at_once, max(1, TOKENS_AT_ONCE[device.type] // (length + max_new_tokens)))
         while rows:
             chunk = rows[:at_once]
             try:
@@ -101,8 +102,10 @@ def answer(model: Any, prompts: list[list[int]], template: Template, max_new_tok
     return answers
 
 
-ROWS_AT_ONCE = 32
-"""Rows that are answered together while memory lasts."""
+ROWS_AT_ONCE = 256
+"""Rows that are answered together while memory lasts: with each token of their answers all weights are read once for all of them."""
+TOKENS_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 16}
+"""Tokens of these rows, answers included."""
 
 
 def fewer(rows: int, length: int, error: Exception) -> int:

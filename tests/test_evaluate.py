@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing as processes
 
-from jobs import fetch
+from jobs import evaluate, fetch
 from jobs.config import Adapter, BaseModel, Data, Model, Optim, Train, Trial
 from jobs.data import Template
 from jobs.evaluate import answer, judge
@@ -58,6 +58,18 @@ def test_out_of_memory_while_answering_goes_on_with_fewer_rows_and_the_same_answ
     assert max(ticks) <= 5
 
 
+def test_long_prompts_are_answered_in_smaller_numbers(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    template, model = Template(base.path), load(base.path, torch.float32, CPU)
+    prompts = [template.encode(chr(97 + i % 26) * length) for length in (5, 40, 500) for i in range(10)]
+    expected = answer(model, prompts, template, 4, lambda rows: None)
+    monkeypatch.setitem(evaluate.TOKENS_AT_ONCE, "cpu", 200)
+    ticks: list[int] = []
+    assert answer(model, prompts, template, 4, ticks.append) == expected
+    short, middle = (200 // (len(prompts[row]) + 4) for row in (0, 10))
+    assert 1 < middle < short
+    assert ticks == [10] + [middle] * (10 // middle) + ([10 % middle] if 10 % middle else []) + [1] * 10
+
+
 def test_one_prompt_that_does_not_fit_says_how_long_it_is_and_what_helps(base: BaseModel) -> None:
     template = Template(base.path)
     model = with_memory_for(load(base.path, torch.float32, CPU), 0, torch.OutOfMemoryError("CUDA out of memory"))
@@ -83,7 +95,8 @@ def trial_on(folder: Path) -> Trial:
 
 
 def judged(trial: Trial, base: BaseModel) -> tuple[list[int], list[str]]:
-    """How many rows were answered after each portion, and the answers."""
+    """How many rows were answered after each portion, and the answers; all at once as long as memory lasts."""
+    evaluate.TOKENS_AT_ONCE["cpu"] = 1 << 20
     done: list[int] = []
     verdict = judge(trial, base, None, RULE, lambda rows, total: done.append(rows))
     return done, [row["prediction"] for row in verdict.predictions]
@@ -101,7 +114,10 @@ def starve(trial: Trial, base: BaseModel, report: Any) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to measure its own memory")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="limits the memory of a CPU")
-def test_judging_with_too_little_memory_gives_the_verdict_of_a_larger_machine(base: BaseModel, tmp_path: Path) -> None:
+def test_judging_with_too_little_memory_gives_the_verdict_of_a_larger_machine(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "TOKENS_AT_ONCE", {})
     trial = trial_on(tmp_path)
     context = processes.get_context("spawn")
     report = context.Queue()
