@@ -21,10 +21,7 @@ def config(cls: type) -> Any:
 
 
 def require(*checks: tuple[bool, str]) -> None:
-    """Raise one ValueError with the message of every check that does not hold, a line each.
-
-    A message starts with the dotted path of the setting it is about.
-    """
+    """Raise one ValueError with the message of every check that does not hold, a line each; it starts with its setting's dotted path."""
     failed = [message for holds, message in checks if not holds]
     if failed:
         raise ValueError("\n".join(failed))
@@ -162,8 +159,10 @@ class Optim:
     """Gradients are scaled down to this global norm."""
     warmup_steps: int = 10
     """Steps over which the learning rate rises linearly from 0."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After the warm-up. Anything but constant ties a trial's result to train.steps, so trials stopped early are not comparable."""
+    schedule: Literal["constant", "linear", "cosine", "warmup_stable_decay"] = "constant"
+    """After the warm-up. Anything but constant ties a trial's result to train.steps; while its rate falls it is no match for others."""
+    decay_share: float = 0.2
+    """The last share of train.steps, in which warmup_stable_decay (Hu et al., 2024) lets the rate fall linearly to 0."""
 
     def __post_init__(self) -> None:
         require(
@@ -172,6 +171,7 @@ class Optim:
             (0 <= self.beta1 < 1, f"optim.beta1 must be at least 0 and below 1, got {self.beta1}"),
             (0 <= self.beta2 < 1, f"optim.beta2 must be at least 0 and below 1, got {self.beta2}"),
             (self.max_norm > 0, f"optim.max_norm must be above 0, got {self.max_norm}"),
+            (0 < self.decay_share <= 1, f"optim.decay_share must be above 0 and at most 1, got {self.decay_share}"),
             (self.warmup_steps >= 0, f"optim.warmup_steps must be at least 0, got {self.warmup_steps}"),
         )
 

@@ -216,6 +216,8 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
         return optim.lr * (step + 1) / optim.warmup_steps
     if optim.schedule == "constant":
         return optim.lr
+    if optim.schedule == "warmup_stable_decay":
+        return optim.lr * min(1.0, (steps - step) / max(steps * optim.decay_share, 1))
     done = (step - optim.warmup_steps) / max(steps - optim.warmup_steps, 1)
     return optim.lr * (1 - done if optim.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
 

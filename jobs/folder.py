@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import struct
@@ -109,13 +110,19 @@ def _safetensors_problem(path: Path) -> str | None:
     return None
 
 
-def tensor_owners(folder: Path) -> set[str]:
-    """Names of the modules that the weights in a usable folder belong to."""
-    names: set[str] = set()
+def tensor_shapes(folder: Path) -> dict[str, list[int]]:
+    """The shapes of the weights in a usable folder, by name, from the headers of its files."""
+    shapes: dict[str, list[int]] = {}
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
-            names |= json.loads(file.read(struct.unpack("<Q", file.read(8))[0])).keys()
-    return {name.rpartition(".")[0] for name in names - {"__metadata__"}}
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        shapes |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    return shapes
+
+
+def num_weights(folder: Path) -> int:
+    """How many numbers the weights in a usable folder are, in whichever format it keeps them."""
+    return sum(math.prod(shape) for shape in tensor_shapes(folder).values())
 
 
 def _tokenizer_problems(folder: Path) -> list[str]:

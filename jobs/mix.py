@@ -34,6 +34,7 @@ class Mix:
         self.quotas = share_out(self.epoch_size, [weights[name] for name in self.names])
         # By name, not by place in the list: a source keeps its order when another one joins.
         self._keys = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in self.names]
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
         self._epoch: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def batch(self, step: int, size: int) -> list[tuple[str, int]]:
@@ -52,7 +53,7 @@ class Mix:
         """Row indices of a stretch of a source's walk. They depend on its seed, name and size alone: trials of other weights share them."""
         source = self.names.index(name)
         number, part = divmod(stretch, self._num_stretches(source))
-        walk = permutation(self.sizes[source], self.seed, WALK, self._keys[source], number)
+        walk = self._permuted(source, number)
         return walk[part * STRETCH : (part + 1) * STRETCH].tolist()
 
     def _drawn(self, step: int, size: int) -> Iterator[tuple[int, int, int]]:
@@ -91,9 +92,15 @@ class Mix:
         size, quota = self.sizes[source], self.quotas[source]
         start, stop = epoch * quota, (epoch + 1) * quota
         rounds = range(start // size, -(-stop // size))
-        walks = [permutation(size, self.seed, WALK, self._keys[source], number) for number in rounds]
+        walks = [self._permuted(source, number) for number in rounds]
         skip = start - rounds.start * size
         return np.concatenate(walks)[skip : skip + quota] if walks else np.empty(0, dtype=np.intp)
+
+    def _permuted(self, source: int, number: int) -> np.ndarray:
+        """The order of walk `number` through a source. Each source's last one is kept."""
+        if self._orders.get(source, (None, None))[0] != number:
+            self._orders[source] = number, permutation(self.sizes[source], self.seed, WALK, self._keys[source], number)
+        return self._orders[source][1]
 
 
 def check(sizes: dict[str, int], weights: dict[str, float], seed: int) -> None:

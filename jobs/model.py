@@ -95,42 +95,63 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
         target_modules=targets_of(model, adapter),
         task_type="CAUSAL_LM",
     )
+    first = first_adapted(model, adapter)[0] if adapter.layers < 1 else 0
     torch.manual_seed(seed)
     try:
-        return get_peft_model(model, settings)
+        made = get_peft_model(model, settings)
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         if "lora_dropout" in reason:
             remedy = "adapter.dropout=0, or adapter.targets that name none of its experts, helps"
             raise ValueError(f"adapter.dropout={adapter.dropout:g}: this model does not take it: {reason} {remedy}") from error
         raise ValueError(f"adapter.targets={adapter.targets}: {reason}") from error
+    check_place(made, adapter, first)
+    return made
 
 
 def targets_of(model: Any, adapter: Adapter) -> str | list[str]:
-    """What PEFT is to put an adapter on: the settings' own words for all layers, or the full names of what they mean in the last ones.
-
-    Raises ValueError when the last ones have none of it.
+    """What PEFT is to put an adapter on: the settings' own words for all layers, or the full names of what they mean in the last ones and,
+    where they name it, outside of layers. Raises ValueError when the last ones have none of it.
     """
     wanted = adapter.targets if adapter.targets == "all-linear" else [name.strip() for name in adapter.targets.split(",")]
     if adapter.layers >= 1:
         return wanted
-    numbered = re.compile(r".*?\.(\d+)\.")  # the first number: those that follow count experts
-    layers = {name: int(found[1]) for name, _ in model.named_modules() if (found := numbered.match(name))}
-    number = max(layers.values(), default=-1) + 1
-    first = number - math.ceil(round(adapter.layers * number, 6))
-    meant = [name for name in layers if means(wanted, name, model.get_submodule(name))]
-    upper = [name for name in meant if layers[name] >= first]
-    if meant and not upper:
+    meant = [name for name, module in model.named_modules() if means(wanted, name, module)]
+    first, number = first_adapted(model, adapter)
+    layers = {name: layer for name in meant if (layer := layer_of(name)) is not None}
+    upper = [name for name, layer in layers.items() if layer >= first]
+    outside = [name for name in meant if name not in layers and wanted != "all-linear"]
+    if not upper and (layers or wanted == "all-linear"):
         have = f"the last {number - first} of {number} layers have no {adapter.targets}"
-        text = f"adapter.layers={adapter.layers:g}: {have}; adapter.layers=1 helps"
-        raise ValueError(text)
-    return upper or wanted
+        raise ValueError(f"adapter.layers={adapter.layers:g}: {have}; adapter.layers=1 helps")
+    return [*upper, *outside] or wanted
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a module or weight belongs to, by the first number in its name: those that follow count experts."""
+    found = re.match(r".*?\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def first_adapted(model: Any, adapter: Adapter) -> tuple[int, int]:
+    """The first of the layers that `adapter.layers` asks for, and how many layers the model has."""
+    number = max((layer for name, _ in model.named_modules() if (layer := layer_of(name)) is not None), default=-1) + 1
+    return number - min(max(math.ceil(round(adapter.layers * number, 6)), 1), number), number
+
+
+def check_place(model: Any, adapter: Adapter, first: int) -> None:
+    """Raise ValueError for an adapter below the layers that were asked for, where PEFT puts it on all experts of a name."""
+    for name, _ in model.named_parameters():
+        if "lora_" in name and (layer := layer_of(name)) is not None and layer < first:
+            place = name.partition(".lora_")[0].removeprefix("base_model.model.")
+            text = f"adapter.layers={adapter.layers:g}: PEFT puts adapters on {place}, too, below layer {first}"
+            raise ValueError(f"{text}; adapter.layers=1, or adapter.targets that name no experts, helps")
 
 
 def means(wanted: str | list[str], name: str, module: torch.nn.Module) -> bool:
     """Whether PEFT would take a module of this name for a target."""
     if wanted == "all-linear":
-        return type(module).__name__ in ("Linear", "Conv1D")
+        return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
     return name.endswith(tuple(f".{target}" for target in wanted)) or name in wanted
 
 

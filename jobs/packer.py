@@ -99,6 +99,7 @@ def open_pack(assignment: Assignment, number: int, world: Any, roster: Any) -> A
         say(f"out of memory: the pack goes on with train.tokens_per_step={budget}, same effective batch")
     try:
         pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
+        pack.trunk.shrink(times_shrunk)
         problem = why_not(pack, trial)
     except NotPackable as error:
         pack, problem = None, str(error)

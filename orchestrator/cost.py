@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import BaseModel
+from jobs.folder import num_weights
 from orchestrator.config import Config
 from orchestrator.halving import rung_steps, survivors
 from orchestrator.journal import read_object, storage_folder
@@ -17,7 +18,7 @@ ASSUMED_FLOPS_PER_GPU = 30e12
 SECONDS_PER_START = 25
 """A Ray Train job from its start to the first step, imports included, on two busy cores."""
 LORA_SHARE = 0.005
-"""Bytes of a LoRA checkpoint per unit of rank, optimizer state included, as a share of the base's bytes: 0.4 % for SmolLM2-135M."""
+"""Bytes of a LoRA checkpoint per unit of rank, optimizer state included, as a share of the base's in float32: 0.4 % for SmolLM2-135M."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: fl
     if remembered:
         at_once = 1 if resources.packs else resources.concurrent
         return remembered["examples_per_second"] * at_once, f"the rate of {remembered.get('sweep')} on this machine"
-    weights = sum(file.stat().st_size for file in Path(base.path).glob("*.safetensors")) / 4
     groups = resources.packs or resources.concurrent
     cores = resources.cpus * resources.workers * groups
     speed = ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers * groups if resources.gpus else ASSUMED_FLOPS_PER_CORE * cores
-    per_example = max(weights, 1) * max(tokens, 1) * 2 * (1 + adapted(config))  # backward only through layers that learn
+    forward = 2 * max(num_weights(Path(base.path)), 1) * max(tokens, 1)
+    per_example = forward * (1 + adapted(config))  # backward only through layers that learn
     return speed / per_example, f"an assumed {speed / 1e9:,.0f} GFLOP/s; the first sweep measures it"
 
 
@@ -81,6 +82,6 @@ def is_rate(value: Any) -> bool:
 
 def disk_bytes(config: Config, base: BaseModel, num_trials: int) -> int:
     """Room for the checkpoints of a sweep: the best and the newest of every trial that can still win, and the exported version."""
-    weights = sum(file.stat().st_size for file in Path(base.path).glob("*.safetensors"))
+    trained = 4 * num_weights(Path(base.path))  # in float32, whatever the base is kept in
     share = 3.0 if config.adapter.kind == "full" else LORA_SHARE * config.adapter.rank * adapted(config)
-    return int(weights * share * (2 * num_trials + 1))
+    return int(trained * share * (2 * num_trials + 1))

@@ -15,7 +15,7 @@ from typing import Any
 from jobs import fetch
 from jobs.config import BaseModel, Trial
 from jobs.data import Example, Template, load_corpus
-from jobs.folder import tensor_owners
+from jobs.folder import tensor_shapes
 from orchestrator import sharing
 from orchestrator.advice import advice, shaped_by_steps
 from orchestrator.config import MOST_TRIALS, Config
@@ -153,7 +153,8 @@ def check_weights(trials: list[Trial]) -> None:
 def check_targets(trials: list[Trial], base: BaseModel | None) -> None:
     """Raise ConfigError for names in adapter.targets of which the base model has no layer."""
     asked = {trial.adapter.targets for trial in trials if trial.adapter.kind == "lora"} - {"all-linear"}
-    layers = tensor_owners(Path(base.path)) if asked and base is not None else set()
+    names = tensor_shapes(Path(base.path)) if asked and base is not None else {}
+    layers = {name.rpartition(".")[0] for name in names}
     for target in sorted({name.strip() for targets in asked for name in targets.split(",")}):
         if layers and not any(layer == target or layer.endswith(f".{target}") for layer in layers):
             ends = sorted({layer.rsplit(".", 1)[-1] for layer in layers if ".0." in layer})

@@ -96,7 +96,7 @@ def base_line(plan: Plan) -> str:
     model = plan.config.model
     revision = f", revision {plan.base.revision[:12]}" if plan.base else ", not on this machine yet"
     adapter = plan.config.adapter
-    where = f" in the last {adapter.layers:.0%} of the layers" if adapter.layers < 1 else ""
+    where = f" in the last {100 * adapter.layers:.3g}% of the layers" if adapter.layers < 1 else ""
     kind = f"LoRA rank {adapter.rank}{where}" if adapter.kind == "lora" else "all weights"
     return f"{model.name} ({origin(model)}{revision}) · {kind} on {plan.config.data.name} · seed {plan.config.seed}"
 

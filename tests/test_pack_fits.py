@@ -35,6 +35,13 @@ def test_a_model_that_does_not_fit_is_told_apart_with_the_reason(
     assert said and reason in said
 
 
+def test_a_model_that_computes_otherwise_while_it_trains_takes_the_plain_executor(base: BaseModel, rows: Path) -> None:
+    pack = Pack(base, make(rows))
+    pack.model.model.norm.register_forward_hook(lambda module, inputs, output: output * 1.5 if module.training else output)
+    assert "losses differ" in str(why_not(pack, make(rows)))
+    assert not pack.model.training
+
+
 def test_a_rotary_embedding_that_looks_at_the_longest_row_packs_up_to_where_it_does_not(
     base: BaseModel, rows: Path, tmp_path: Path
 ) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from jobs import fetch
 from jobs.config import Model
+from jobs.folder import num_weights
 from orchestrator import plan as planning
 from orchestrator.cli import compose
-from orchestrator.cost import rate_key
+from orchestrator.cost import disk_bytes, rate_key
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import Plan
 from orchestrator.report import plan_text
@@ -162,6 +163,21 @@ def test_the_estimate_says_that_it_is_assumed_until_a_sweep_has_measured(plan: A
     assert "an assumed" in plan("adapter=full").estimate.origin, "another way to train has another rate"
 
 
+def test_a_base_that_is_kept_in_sixteen_bits_costs_as_much_as_in_thirty_two(plan: Any, tmp_path: Path) -> None:
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folders = [Path(shutil.copytree(plan().base.path, tmp_path / kept / "model")) for kept in ("whole", "half")]
+    weights = load_file(folders[1] / "model.safetensors")
+    save_file({name: weight.to(torch.bfloat16) for name, weight in weights.items()}, folders[1] / "model.safetensors", {"format": "pt"})
+    assert num_weights(folders[0]) == num_weights(folders[1]) == sum(weight.numel() for weight in weights.values())
+    whole, half = (plan("model=path", f"model.path={folder}") for folder in folders)
+    assert whole.estimate == half.estimate
+    assert disk_bytes(whole.config, whole.base, 3) == disk_bytes(half.config, half.base, 3) > 0
+
+
 def test_halving_costs_less_than_training_all_trials_to_the_end(plan: Any, tmp_path: Path) -> None:
     (tmp_path / "outputs").mkdir()
     rates: dict[str, Any] = {}
@@ -189,9 +205,13 @@ def test_more_trials_than_combinations_are_refused_with_both_numbers(plan: Any) 
 def test_advice_is_given_on_what_is_legal_but_unwise(plan: Any) -> None:
     notes = "\n".join(plan("+sweep=lora", "optim.schedule=cosine").notes)
     assert "a rung compares unfinished schedules" in notes
+    late = ("optim.schedule=warmup_stable_decay", "train.eval_every=30")
+    notes = "\n".join(plan("+sweep=lora", "train.steps=100", *late).notes)
+    assert "optim.decay_share=0.2 lets the rate fall from step 80 on, before the rung at 90 under sweep.scheduler=halving" in notes
     notes = "\n".join(plan("train.steps=5", "train.eval_every=10").notes)
     assert "one evaluation, at the end" in notes
-    assert not any("rung" in note or "evaluation" in note for note in plan("+sweep=lora").notes)
+    for fair in ((), ("train.steps=120", *late), ("train.steps=100", *late, "sweep.scheduler=none")):
+        assert not any("rung" in note or "evaluation" in note for note in plan("+sweep=lora", *fair).notes), fair
 
 
 def test_a_knob_that_is_left_out_is_named_with_the_reason(plan: Any) -> None:

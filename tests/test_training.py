@@ -16,11 +16,11 @@ import torch
 import torch.multiprocessing as processes
 from plain import CPU, architecture, joined, make, reference
 
-from jobs.config import BaseModel, Data, Trial
+from jobs.config import BaseModel, Data, Optim, Trial
 from jobs.data import Template, encode_rows, load_corpus, shared_prefix
 from jobs.evaluate import answer, interval, judge, tally
 from jobs.export import export
-from jobs.finetune import Hooks, World, finetune
+from jobs.finetune import Hooks, World, finetune, learning_rate
 from jobs.masks import Drop
 from jobs.model import attach, can_share_prefix, load, restore
 from jobs.predict import predict
@@ -194,6 +194,20 @@ def test_exact_match_by_one_pass_equals_generation(base: BaseModel, rows: Path, 
     assert counted.exact == hits
     assert 0 < hits < len(examples), "a score that can be wrong"
     assert answer(model, prompts[::-1], template, 4, lambda rows: None) == given[::-1]
+
+
+def test_learning_rates_rise_stay_and_fall_as_their_schedule_says() -> None:
+    def rates(schedule: Any, **given: Any) -> list[float]:
+        return [learning_rate(Optim(lr=2.0, warmup_steps=10, schedule=schedule, **given), step, 100) for step in range(100)]
+
+    assert all(rates(name)[:10] == pytest.approx([0.2 * step for step in range(1, 11)]) for name in ("constant", "cosine", "linear"))
+    assert rates("constant")[10:] == [2.0] * 90
+    stable = rates("warmup_stable_decay", decay_share=0.25)
+    assert stable[:76] == rates("constant")[:76], "what is compared before it falls is what a constant rate gives"
+    assert stable[75:] == pytest.approx([0.08 * step for step in range(25, 0, -1)])
+    assert rates("warmup_stable_decay", decay_share=1.0)[10:] == pytest.approx([0.02 * step for step in range(90, 0, -1)])
+    assert rates("linear")[55] == rates("cosine")[55] == pytest.approx(1.0)
+    assert rates("cosine")[20] > rates("linear")[20]
 
 
 def test_the_interval_covers_and_is_the_same_each_time() -> None:

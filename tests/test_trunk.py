@@ -17,7 +17,7 @@ from jobs.config import Adapter, BaseModel, Data, Source, Trial
 from jobs.evaluate import tally
 from jobs.mix import STRETCH, Mix
 from jobs.model import attach, restore, targets_of
-from jobs.pack import trunk
+from jobs.pack import trunk, validate
 from jobs.pack.check import why_not
 from jobs.pack.engine import Pack
 
@@ -100,8 +100,31 @@ def test_small_passes_and_little_room_give_the_same_step(budget: int, base: Base
     losses = run(pack, 5)
     assert not pack.trunk.known and len(seen) >= 5, "each pass computes its own rows, not whole stretches that nobody could keep"
     pack.evaluate(list(trials))
-    assert len(pack.trunk.known) == 1
+    assert not pack.trunk.known
     assert max(abs(a - b) for number in losses for a, b in zip(expected[number], losses[number], strict=True)) < 1e-5
+
+
+def test_validation_that_is_larger_than_what_is_kept_goes_through_the_layers_below_once(
+    base: BaseModel, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = halved(varied(rows))
+    pack = open_pack(base, trials)
+    calm = pack.evaluate(list(trials))
+    monkeypatch.setattr(trunk, "STRETCH", 2)
+    monkeypatch.setattr(validate, "STRETCH", 2)
+    pack = open_pack(base, trials)
+    pack.budget = 100  # several passes for each slot
+    _, _, valid = pack.corpus(trials[1])
+    pack.trunk.most_bytes = 4 * max(len(example.ids) for example in valid) * pack.trunk.token_bytes()
+    stretches: list[int] = []
+    make_one = pack.trunk.make
+    pack.trunk.make = lambda examples, budget: stretches.append(len(examples)) or make_one(examples, budget)  # type: ignore[method-assign,func-returns-value]
+    found = pack.evaluate(list(trials))
+    assert sum(stretches) == len(valid) and max(stretches) == 2
+    assert sum(hidden.states.nbytes for hidden in pack.trunk.known.values()) <= pack.trunk.most_bytes
+    for number, own in found.items():
+        assert (own.tokens, own.exact, own.rows) == (calm[number].tokens, calm[number].exact, calm[number].rows)
+        assert abs(own.loss - calm[number].loss) < 1e-3
 
 
 def test_the_saved_adapter_is_an_ordinary_peft_adapter_and_scores_alike(base: BaseModel, rows: Path, tmp_path: Path) -> None:
@@ -166,7 +189,7 @@ def test_experts_are_not_taken_for_the_layers_of_a_decoder() -> None:
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj,down_proj"])
-@pytest.mark.parametrize(("share", "expected"), [(0.5, {2, 3}), (0.01, {3}), (0.26, {2, 3}), (0.25, {3}), (0.75, {1, 2, 3})])
+@pytest.mark.parametrize(("share", "expected"), [(0.5, {2, 3}), (0.01, {3}), (1e-8, {3}), (0.26, {2, 3}), (0.25, {3}), (0.75, {1, 2, 3})])
 def test_the_last_layers_of_a_model_are_adapted(targets: str, share: float, expected: set[int], base: BaseModel, tmp_path: Path) -> None:
     model = restore(architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4), None, torch.float32, CPU)
     named = targets_of(model, Adapter(targets=targets, layers=share))
@@ -185,6 +208,39 @@ def test_targets_that_the_last_layers_have_not_are_named(base: BaseModel, tmp_pa
         targets_of(model, Adapter(targets="down_proj", layers=0.25))
     with pytest.raises(ValueError, match="adapter.targets=nowhere"):
         attach(model, Adapter(targets="nowhere", layers=0.25), 0)
+
+
+def test_targets_outside_of_layers_are_adapted_too_where_they_are_named(base: BaseModel, tmp_path: Path) -> None:
+    model = restore(architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4), None, torch.float32, CPU)
+    assert targets_of(model, Adapter(targets="q_proj,lm_head", layers=0.25)) == ["model.layers.3.self_attn.q_proj", "lm_head"]
+    assert targets_of(model, Adapter(targets="lm_head", layers=0.25)) == ["lm_head"]
+
+
+def test_layers_of_a_kind_of_their_own_are_linear_ones_too(base: BaseModel, tmp_path: Path) -> None:
+    own = {"new_decoder_architecture": True, "num_kv_heads": 2, "num_hidden_layers": 8}
+    model = restore(architecture("Falcon", tmp_path / "base", base, **own), None, torch.float32, CPU)
+    assert type(model.transformer.h[7].mlp.dense_h_to_4h).__name__ != "Linear"
+    assert {int(name.split(".")[2]) for name in targets_of(model, Adapter(layers=0.25))} == {6, 7}
+
+
+@pytest.mark.parametrize(("kind", "targets"), [("Qwen3Moe", "gate_proj,up_proj,down_proj"), ("Mixtral", "w1,w2,w3")])
+def test_experts_that_get_adapters_in_all_layers_are_refused_with_the_remedy(
+    kind: str, targets: str, base: BaseModel, tmp_path: Path
+) -> None:
+    few = {"num_experts": 4} if kind == "Qwen3Moe" else {"num_local_experts": 4}
+    model = restore(architecture(kind, tmp_path / "base", base, num_hidden_layers=4, **few), None, torch.float32, CPU)
+    with pytest.raises(
+        ValueError, match=r"adapter\.layers=0\.25: PEFT puts adapters on model\.layers\.0\..*experts.* below layer 3; adapter\.layers=1"
+    ):
+        attach(model, Adapter(targets=targets, layers=0.25), 0)
+
+
+def test_what_is_kept_halves_when_memory_runs_out(base: BaseModel, rows: Path) -> None:
+    pack = open_pack(base, halved(varied(rows)))
+    run(pack, 1)
+    assert pack.trunk.known
+    pack.trunk.shrink(2)
+    assert not pack.trunk.known and pack.trunk.most_bytes == trunk.MOST_BYTES / 4
 
 
 def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() -> None:

@@ -83,10 +83,11 @@ Outcome = tuple[float, torch.Tensor]
 
 
 def run_plain(pack: Pack, numbers: list[int], examples: list[Example]) -> dict[int, Outcome]:
-    """One example at a time, a row for each slot, through the model as it was loaded."""
+    """One example at a time, a row for each slot, through the model as it was loaded and as it trains: some draw their experts then."""
     pack.active.arrange(numbers)
     sums, count = torch.zeros(len(numbers), device=pack.device), sum(len(example.ids) - example.prompt_length for example in examples)
     for example in examples:
+        pack.model.train()
         ids = torch.tensor([example.ids] * len(numbers), device=pack.device)
         pack.active.groups = [Group(tuple(numbers), 0, len(example.ids))]
         try:
@@ -98,6 +99,7 @@ def run_plain(pack: Pack, numbers: list[int], examples: list[Example]) -> dict[i
             pack.active.collect(numbers)
         finally:
             pack.active.groups = []
+            pack.model.eval()
         sums += (losses * weights).view(len(numbers), -1).sum(1)
     return {number: (loss, pack.active.adapters[number].gradient.clone()) for number, loss in zip(numbers, sums.tolist(), strict=True)}
 

@@ -265,7 +265,7 @@ class Pack:
             text = f"out of memory on one example of {longest} tokens; a smaller train.max_length or a smaller model helps"
             raise MemoryError(text) from None
         self.forget_frames()
-        self.trunk.known.clear()
+        self.trunk.shrink()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.budget = max(min(self.budget, sum(part.num_tokens for part in parts)) // 2, longest)

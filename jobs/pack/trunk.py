@@ -25,7 +25,7 @@ from jobs.pack.lora import Active, PackedLoRALinear
 from jobs.pack.portions import Portion, divide, portion
 
 MOST_BYTES = 1 << 30
-"""Hidden states beyond these are forgotten, those first that nobody asked for the longest."""
+"""Hidden states beyond these are forgotten, those first that nobody asked for the longest; fewer after memory has run out."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Trunk:
         inside = sum(isinstance(module, PackedLoRALinear) for layer in layers for module in layer.modules())
         first = carrying[0] if carrying and inside == len(active.layers) else 0
         self.below, self.entry = layers[:first], layers[first] if first else None
-        self.attached = False
+        self.attached, self.most_bytes = False, MOST_BYTES
         self.known: OrderedDict[Hashable, Hidden] = OrderedDict()
         self.given: torch.Tensor | None = None
         """What enters the first layer with an adapter in the pass under way, (1, T, H)."""
@@ -125,12 +125,17 @@ class Trunk:
         """
         names = {stretch.name for own in stretches.values() for stretch in own}
         tokens = STRETCH * sum(len(example.ids) for example in examples) / max(len(examples), 1)
-        if len(names) * tokens * self.token_bytes() <= MOST_BYTES / 2:
+        if len(names) * tokens * self.token_bytes() <= self.most_bytes / 2:
             self.stretches = {(number, row): stretch for number, own in stretches.items() for row, stretch in enumerate(own)}
         try:
             yield
         finally:
             self.stretches = {}
+
+    def shrink(self, times: int = 1) -> None:
+        """Memory has run out so often: forget all, and keep half as much each time."""
+        self.known.clear()
+        self.most_bytes >>= times
 
     def token_bytes(self) -> int:
         """What the hidden state of a token takes."""
@@ -178,7 +183,7 @@ class Trunk:
             return None
         if stretch.name not in self.known:
             self.known[stretch.name] = self.make(stretch.read(), budget)
-            while len(self.known) > 1 and sum(hidden.states.nbytes for hidden in self.known.values()) > MOST_BYTES:
+            while len(self.known) > 1 and sum(hidden.states.nbytes for hidden in self.known.values()) > self.most_bytes:
                 self.known.popitem(last=False)
         self.known.move_to_end(stretch.name)
         return self.known[stretch.name] if id(example) in self.known[stretch.name].places else None

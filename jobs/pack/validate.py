@@ -20,26 +20,45 @@ if TYPE_CHECKING:
 
 def validate(pack: Pack, numbers: list[int]) -> dict[int, Tally]:
     """Each slot's validation, in common passes and shared between the workers."""
+    order = sorted(numbers, key=lambda number: (pack.family(number), number))
+    splits = {number: pack.corpus(pack.slots[number].trial)[2] for number in order}
+    sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
+    longest, at_once = max(map(len, splits.values())), rows_at_once(pack, list(splits.values()))
+    for start in range(0, -(-longest // pack.world.size), at_once):
+        sums += block(pack, splits, range(start, start + at_once), numbers)
+    found = zip(numbers, pack.world.add(sums).tolist(), strict=True)
+    return {number: Tally(loss, int(tokens), int(exact), int(rows)) for number, (loss, tokens, exact, rows) in found}
+
+
+def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
+    """How many rows of each split all slots go through before the next ones: what the layers below make of them must be kept until then."""
+    different = {id(split): split for split in splits}.values()
+    tokens = sum(sum(len(example.ids) for example in split) / max(len(split), 1) for split in different)
+    most = int(pack.trunk.most_bytes / 2 / max(tokens * pack.trunk.token_bytes(), 1)) if pack.trunk.attached else sum(map(len, different))
+    return max(most // STRETCH, 1) * STRETCH
+
+
+def block(pack: Pack, splits: dict[int, list[Example]], rows: range, numbers: list[int]) -> torch.Tensor:
+    """What some of this worker's rows of each split give: sums (slots, 4) in the order of `numbers`, see add_pass."""
     place = {number: index for index, number in enumerate(numbers)}
     parts: list[Portion] = []
     stretches: dict[int, list[Stretch]] = {}
-    for number in sorted(numbers, key=lambda number: (pack.family(number), number)):
-        _, _, valid = pack.corpus(pack.slots[number].trial)
-        own = valid[pack.world.rank :: pack.world.size]
-        parts += portion(number, own, share=pack.sharing)
-        stretches[number] = [Stretch((id(valid), row // STRETCH), partial(stretch, own, row // STRETCH)) for row in range(len(own))]
+    for number, split in splits.items():
+        own = split[pack.world.rank :: pack.world.size]
+        parts += portion(number, own[rows.start : rows.stop], share=pack.sharing)
+        there = range(rows.start, min(rows.stop, len(own)))
+        stretches[number] = [Stretch((id(split), row // STRETCH), partial(stretch, own, row // STRETCH)) for row in there]
+    examples = [example for part in parts for example in part.examples]
     pack.active.arrange(list(dict.fromkeys(part.slot for part in parts)))  # without those that have no row on this worker
     while True:
         try:
             sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
-            with pack.trunk.expecting(stretches, []):
+            with pack.trunk.expecting(stretches, examples):
                 for group in divide(parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget):  # no gradients to keep
                     add_pass(pack, group, place, sums)
-            break
+            return sums
         except (MemoryError, RuntimeError) as error:
             pack.shrink(parts, error)
-    found = zip(numbers, pack.world.add(sums).tolist(), strict=True)
-    return {number: Tally(loss, int(tokens), int(exact), int(rows)) for number, (loss, tokens, exact, rows) in found}
 
 
 def stretch(examples: list[Example], number: int) -> list[Example]:
