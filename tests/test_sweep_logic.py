@@ -135,8 +135,8 @@ def name_of(cache: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> st
 
 
 def test_a_sweep_is_named_by_what_decides_its_result(cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def name(*arguments: str) -> str:
-        return name_of(cache, monkeypatch, "+sweep=lora", "data=files", *arguments)
+    def name(*arguments: str, schedule: str = "constant") -> str:
+        return name_of(cache, monkeypatch, "+sweep=lora", "data=files", f"optim.schedule={schedule}", *arguments)
 
     same, rows = name(f"data.folder={toy}"), (toy / "train.jsonl").read_text()
     for neutral in (
@@ -161,8 +161,9 @@ def test_a_sweep_is_named_by_what_decides_its_result(cache: Path, toy: Path, tmp
         "sweep.space.lr.low=0.001",
     ):
         assert name(f"data.folder={toy}", decisive) != same, decisive
-    tied = [name(f"data.folder={toy}", "optim.schedule=cosine", f"train.steps={steps}") for steps in (50, 60)]
-    assert tied[0] != tied[1], "a schedule that depends on the length makes it decisive"
+    for schedule in ("cosine", "warmup_stable_decay"):
+        tied = [name(f"data.folder={toy}", f"train.steps={steps}", schedule=schedule) for steps in (50, 60)]
+        assert tied[0] != tied[1], "a schedule that depends on the length makes it decisive"
 
 
 def test_the_machine_is_shared_between_trials() -> None:
