@@ -119,6 +119,7 @@ def test_validation_that_is_larger_than_what_is_kept_goes_through_the_layers_bel
     stretches: list[int] = []
     make_one = pack.trunk.make
     pack.trunk.make = lambda examples, budget: stretches.append(len(examples)) or make_one(examples, budget)  # type: ignore[method-assign,func-returns-value]
+    assert pack.evaluate([]) == {}, "a slot that fails between two rungs makes a boundary at which nobody is due"
     found = pack.evaluate(list(trials))
     assert sum(stretches) == len(valid) and max(stretches) == 2
     assert sum(hidden.states.nbytes for hidden in pack.trunk.known.values()) <= pack.trunk.most_bytes

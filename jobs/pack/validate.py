@@ -23,7 +23,7 @@ def validate(pack: Pack, numbers: list[int]) -> dict[int, Tally]:
     order = sorted(numbers, key=lambda number: (pack.family(number), number))
     splits = {number: pack.corpus(pack.slots[number].trial)[2] for number in order}
     sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
-    longest, at_once = max(map(len, splits.values())), rows_at_once(pack, list(splits.values()))
+    longest, at_once = max(map(len, splits.values()), default=0), rows_at_once(pack, list(splits.values()))
     for start in range(0, -(-longest // pack.world.size), at_once):
         sums += block(pack, splits, range(start, start + at_once), numbers)
     found = zip(numbers, pack.world.add(sums).tolist(), strict=True)
