@@ -163,6 +163,7 @@ def test_layers_that_pass_on_more_than_hidden_states_all_run_every_time(base: Ba
 
     second.mlp.register_forward_pre_hook(lambda module, inputs: (inputs[0] + kept.pop(), *inputs[1:]))
     assert why_not(pack, trial) is None
+    assert pack.evaluate([]) == {}
     assert not pack.trunk.attached
     pack.join(1, trial)
     assert all(loss > 0 for loss in run(pack, 3)[1])

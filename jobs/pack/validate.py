@@ -32,9 +32,11 @@ def validate(pack: Pack, numbers: list[int]) -> dict[int, Tally]:
 
 def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
     """How many rows of each split all slots go through before the next ones: what the layers below make of them must be kept until then."""
+    if not pack.trunk.attached:
+        return max([1, *map(len, splits)])
     different = {id(split): split for split in splits}.values()
     tokens = sum(sum(len(example.ids) for example in split) / max(len(split), 1) for split in different)
-    most = int(pack.trunk.most_bytes / 2 / max(tokens * pack.trunk.token_bytes(), 1)) if pack.trunk.attached else sum(map(len, different))
+    most = int(pack.trunk.most_bytes / 2 / max(tokens * pack.trunk.token_bytes(), 1))
     return max(most // STRETCH, 1) * STRETCH
 
 
