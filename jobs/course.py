@@ -18,6 +18,12 @@ class Stretch:
 
     name: Hashable
     read: Callable[[], list[Example]]
+    first: Stretch | None = None
+    """Where a source is gone through again: the stretch in which an example of it was met the first time."""
+    source: Hashable = None
+    """Tells the source and the order in which it is gone through."""
+    num_rows: int = 0
+    """Of the source."""
 
 
 class Course:
@@ -52,8 +58,13 @@ class Course:
 
     def stretches(self, step: int) -> list[Stretch]:
         """The stretch that each example of a batch belongs to."""
-        found = self.mix.stretches(step, self.trial.train.batch_size)
-        return [Stretch((id(self.known), self.trial.seed, *place), partial(self.readable, *place)) for place in found]
+        return [self.stretch(*place) for place in self.mix.stretches(step, self.trial.train.batch_size)]
+
+    def stretch(self, name: str, number: int, first: int) -> Stretch:
+        """A stretch of a source's walks; `first` is where in the first walk one of its rows stood."""
+        source = id(self.known), self.trial.seed, name
+        earlier = None if first == number else self.stretch(name, first, first)
+        return Stretch((*source, number), partial(self.readable, name, number), earlier, source, len(self.corpus.sources[name]))
 
     def readable(self, name: str, stretch: int) -> list[Example]:
         """The examples of a stretch, without those that cannot be used: they fail the trial when their turn comes."""

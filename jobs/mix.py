@@ -35,18 +35,20 @@ class Mix:
         # By name, not by place in the list: a source keeps its order when another one joins.
         self._keys = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in self.names]
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
+        self._firsts: dict[int, np.ndarray] = {}
         self._epoch: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def batch(self, step: int, size: int) -> list[tuple[str, int]]:
         """(source, row index) of the `size` examples of optimizer step `step`, counted from 0."""
         return [(self.names[source], row) for source, row, _ in self._drawn(step, size)]
 
-    def stretches(self, step: int, size: int) -> list[tuple[str, int]]:
-        """(source, number of the stretch of its walk) of the same examples; see `rows`."""
+    def stretches(self, step: int, size: int) -> list[tuple[str, int, int]]:
+        """(source, number of the stretch of its walks, number of the row's stretch in its first walk) of the same examples; see `rows`."""
         found = []
-        for source, _, walked in self._drawn(step, size):
+        for source, row, walked in self._drawn(step, size):
             number, index = divmod(walked, self.sizes[source])
-            found.append((self.names[source], number * self._num_stretches(source) + index // STRETCH))
+            first = index if number == 0 else int(self._first_places(source)[row])
+            found.append((self.names[source], number * self._num_stretches(source) + index // STRETCH, first // STRETCH))
         return found
 
     def rows(self, name: str, stretch: int) -> list[int]:
@@ -62,6 +64,12 @@ class Mix:
             epoch, place = divmod(position, self.epoch_size)
             sources, rows, walked = self._open(epoch)
             yield int(sources[place]), int(rows[place]), int(walked[place])
+
+    def _first_places(self, source: int) -> np.ndarray:
+        """Where each row of a source stands in the first walk through it."""
+        if source not in self._firsts:
+            self._firsts[source] = np.argsort(permutation(self.sizes[source], self.seed, WALK, self._keys[source], 0))
+        return self._firsts[source]
 
     def _num_stretches(self, source: int) -> int:
         """In how many stretches a walk through a source is cut."""

@@ -61,7 +61,9 @@ def dropping(rows: Path) -> dict[int, Trial]:
     """The varied trials, of which two drop values before their adapters and two stand in one stack."""
     trials = varied(rows)
     for number, dropout in ((1, 0.1), (5, 0.3)):
-        trials[number] = dataclasses.replace(trials[number], adapter=dataclasses.replace(trials[number].adapter, dropout=dropout))
+        trial = trials[number]
+        optim = dataclasses.replace(trial.optim, max_norm=max(trial.optim.max_norm, 1.0))  # see halved in test_trunk.py
+        trials[number] = dataclasses.replace(trial, adapter=dataclasses.replace(trial.adapter, dropout=dropout), optim=optim)
     return trials
 
 

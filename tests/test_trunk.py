@@ -82,6 +82,23 @@ def test_a_row_goes_through_the_layers_below_once_whoever_trains_on_it(base: Bas
     assert len(seen) == first
 
 
+@pytest.mark.parametrize("room", [trunk.MOST_BYTES, 40_000])
+def test_a_source_that_is_gone_through_again_is_known_where_it_fits(room: int, base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[:90]), encoding="utf-8")
+    trials = halved({number: make(few, rank=number, batch_size=6 + number, steps=40, eval_every=40) for number in (1, 2)})
+    pack = open_pack(base, trials)
+    pack.trunk.most_bytes = room
+    seen = counted(pack)
+    losses = run(pack, 40)
+    if room == trunk.MOST_BYTES:
+        assert len(seen) == 2, "the stretches of the first walk, and in the next two nothing new"
+    else:
+        assert not any(pack.trunk.sources.values()) and len(seen) > 4, "too large to be kept whole: each walk by itself"
+    for number in trials:
+        assert_ends_alike(pack, number, losses[number], base)
+
+
 def test_trials_of_other_seeds_walk_apart(base: BaseModel, rows: Path) -> None:
     pack = open_pack(base, halved(varied(rows)))
     seen = counted(pack)
@@ -250,8 +267,10 @@ def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() 
     mixes = [Mix(sizes, weights, 5) for weights in ({"terms": 2, "titles": 5, "notes": 1}, {"terms": 9, "titles": 1, "notes": 4})]
     for mix in mixes:
         for step in range(60):
-            for (name, row), (source, number) in zip(mix.batch(step, 9), mix.stretches(step, 9), strict=True):
+            for (name, row), (source, number, first) in zip(mix.batch(step, 9), mix.stretches(step, 9), strict=True):
                 assert name == source and row in mix.rows(name, number) and len(mix.rows(name, number)) <= STRETCH
+                assert row in mix.rows(name, first) and first * STRETCH < sizes[name] and first <= number
     assert all(mixes[0].rows(name, 3) == mixes[1].rows(name, 3) for name in sizes)
     opened = [place for step in range(10) for place in mixes[0].stretches(step, 9)]
-    assert [number for name, number in opened if name == "titles"] == sorted(number for name, number in opened if name == "titles")
+    titles = [number for name, number, _ in opened if name == "titles"]
+    assert titles == sorted(titles)

@@ -13,6 +13,9 @@ from jobs.pack.layout import Group, Layout, Rectangle, Room
 from jobs.pack.portions import Portion
 from jobs.pack.rectangles import PER_RECTANGLE, Block, by_width, halved, rectangle, whole_numbers
 
+LEAST_EVEN = 128
+"""Tokens of a slot from which they are filled up to one of few numbers; a hundredth or two more."""
+
 
 class Builder:
     """Collects the flat row of one pass."""
@@ -99,6 +102,14 @@ def shares_of(parts: list[Portion]) -> list[Share]:
     return [Share(slot, own, sum(part.num_tokens for part in own)) for slot, own in sorted_out]
 
 
+def even(num_tokens: int, device: str) -> int:
+    """How many tokens a slot gets, at least so many: on a CPU one of few numbers, because kernels are compiled for each that is new."""
+    if device != "cpu" or num_tokens < LEAST_EVEN:
+        return num_tokens
+    step = max(8, 1 << (num_tokens >> 6).bit_length() - 1)
+    return -(-num_tokens // step) * step
+
+
 def alike(shares: list[Share], family: Callable[[int], int], padding: float) -> Iterator[list[Share]]:
     """Neighbours whose slots are of one family, as long as they can be filled up to equally many tokens with no more than this share."""
     together: list[Share] = []
@@ -160,7 +171,7 @@ def build(
     builder, groups, num_shares = Builder(), [], 0
     shares = shares_of(parts)
     for number, together in enumerate(alike(shares, family, MOST_PADDING[device] if room is None else math.inf)):
-        length = max(share.num_tokens for share in together) if room is None else room.lengths[number]
+        length = even(max(share.num_tokens for share in together), device) if room is None else room.lengths[number]
         groups.append(Group(tuple(share.slot for share in together), len(builder.ids), length))
         for share in together:
             for part in share.parts:

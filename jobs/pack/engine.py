@@ -18,6 +18,7 @@ from jobs.course import Course
 from jobs.data import Corpus, Example, Template, load_corpus
 from jobs.evaluate import Tally, out_of_memory
 from jobs.finetune import NON_FINITE_LIMIT, World, not_finite
+from jobs.frozen import freeze
 from jobs.masks import Drop
 from jobs.model import load, pick_device, pick_dtype
 from jobs.pack.adapter import Adapter
@@ -284,6 +285,7 @@ class Pack:
         """Turn the model that was loaded, which runs examples one by one, into the one that runs the flat row."""
         self.model.set_attn_implementation(NAME)
         replace_norms(self.model)
+        freeze(self.model, [layer.frozen for layer in self.active.layers])
         self.active.join_layers()
         self.tail.attach()
         self.trunk.attach()

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from jobs import frozen
+from jobs.frozen import Frozen
 from jobs.pack.adapter import Adapter, Joints, Shape, Stack
 from jobs.pack.dropout import masks
 from jobs.pack.layout import Group
@@ -104,21 +106,16 @@ class PackedLoRALinear(torch.nn.Module):
     def __init__(self, base: torch.nn.Module, number: int, active: Active) -> None:
         super().__init__()
         self.base, self.number, self.active = base, number, active
+        self.frozen = Frozen(base)
         self.joint = number
         """Number of its group of layers."""
         self.leads = True
         """Whether it is the first of its group that a forward pass calls."""
-        self.flipped = type(base).__name__ == "Conv1D"  # GPT-2's layers keep their weight as (in, out)
 
     @property
     def weight(self) -> torch.Tensor:
         """The frozen weight, as the layer keeps it; some models look at its number format."""
         return self.base.weight  # type: ignore[return-value]
-
-    @property
-    def matrix(self) -> torch.Tensor:
-        """The frozen weight (out, in)."""
-        return self.weight.t() if self.flipped else self.weight
 
     @property
     def bias(self) -> Any:
@@ -131,7 +128,7 @@ class PackedLoRALinear(torch.nn.Module):
         if active.seen is not None:
             active.seen.setdefault(self.number, inputs)
         if not active.groups:
-            return torch.nn.functional.linear(inputs, self.matrix, self.bias)
+            return frozen.times(inputs, self.frozen)
         given, ready = active.ready.pop(self.number, (None, None))
         if ready is not None and given is inputs:
             return ready
@@ -157,7 +154,7 @@ class Product(torch.autograd.Function):
     def forward(
         ctx: Any, rows: torch.Tensor, anchor: torch.Tensor, active: Active, layers: list[PackedLoRALinear]
     ) -> tuple[torch.Tensor, ...]:
-        outs = [torch.nn.functional.linear(rows, layer.matrix, layer.bias) for layer in layers]
+        outs = [layer.frozen.forth(rows) for layer in layers]
         blocks, hidden = active.blocks(), []
         for group, stack, part in blocks:
             low = inward(group, group.of(rows), stack.a[layers[0].joint][part], layers)
@@ -173,7 +170,7 @@ class Product(torch.autograd.Function):
         rows, *hidden = ctx.saved_tensors
         back = None
         for layer, gradient in zip(ctx.layers, gradients, strict=True) if ctx.needs_input_grad[0] else ():
-            back = torch.mm(gradient, layer.matrix) if back is None else back.addmm_(gradient, layer.matrix)
+            back = layer.frozen.back(gradient, back)
         for block, low in zip(ctx.blocks, hidden, strict=True):
             add_gradients(ctx.layers, block, low, rows, gradients, back)
         return back, None, None, None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from jobs.course import Stretch
-from jobs.data import Example
+from jobs.data import Example, shared_prefix
 from jobs.mix import STRETCH
 from jobs.pack.builder import build
 from jobs.pack.frames import moved
@@ -70,6 +70,8 @@ class Trunk:
         """What enters the first layer with an adapter in the pass under way, (1, T, H)."""
         self.reached: list[torch.Tensor] | None = None
         self.handle: Any = None
+        self.sources: dict[Hashable, float] = {}
+        """Bytes that sources take which are gone through again; 0 for one that is not kept whole."""
         self.stretches: dict[tuple[int, int], Stretch] = {}
         """Of the examples that are trained on, by slot and row of its batch; what is not there is computed for one pass."""
 
@@ -123,18 +125,28 @@ class Trunk:
 
         Where what they need together would not be kept long enough to be of use again, each pass computes its own.
         """
-        names = {stretch.name for own in stretches.values() for stretch in own}
-        tokens = STRETCH * sum(len(example.ids) for example in examples) / max(len(examples), 1)
-        if len(names) * tokens * self.token_bytes() <= self.most_bytes / 2:
-            self.stretches = {(number, row): stretch for number, own in stretches.items() for row, stretch in enumerate(own)}
+        row_bytes, room = self.token_bytes() * tokens_of_a_row(examples), self.most_bytes / 2
+        kept = {number: [self.known_again(stretch, row_bytes) for stretch in own] for number, own in stretches.items()}
+        if len({stretch.name for own in kept.values() for stretch in own}) * STRETCH * row_bytes <= room:
+            self.stretches = {(number, row): stretch for number, own in kept.items() for row, stretch in enumerate(own)}
         try:
             yield
         finally:
             self.stretches = {}
 
+    def known_again(self, stretch: Stretch, row_bytes: float) -> Stretch:
+        """The stretch in which an example was met first, if all of its source may be kept until it is gone through again."""
+        if stretch.first is None:
+            return stretch
+        if stretch.source not in self.sources:
+            size = stretch.num_rows * row_bytes
+            self.sources[stretch.source] = size if sum(self.sources.values()) + size <= self.most_bytes / 2 else 0.0
+        return stretch.first if self.sources[stretch.source] else stretch
+
     def shrink(self, times: int = 1) -> None:
         """Memory has run out so often: forget all, and keep half as much each time."""
         self.known.clear()
+        self.sources.clear()
         self.most_bytes >>= times
 
     def token_bytes(self) -> int:
@@ -193,7 +205,7 @@ class Trunk:
         states, places, end = [], {}, 0
         for group in divide(portion(0, examples), budget):
             layout = moved(build(group, device=self.device.type), self.device)
-            states.append(self.run(layout))
+            states.append(self.run(layout)[: sum(part.num_tokens for part in group)])
             for part in group:
                 beginning, end = torch.arange(end, end + part.prefix), end + part.prefix
                 for example in part.examples:
@@ -202,12 +214,21 @@ class Trunk:
         return Hidden(torch.cat(states), places, examples)
 
 
+def tokens_of_a_row(examples: list[Example]) -> float:
+    """What an example adds to a stretch of such ones, a common beginning counted once in each."""
+    prefix = shared_prefix(examples)
+    return sum(len(example.ids) - 1 - prefix for example in examples) / max(len(examples), 1) + prefix / STRETCH
+
+
 def gathered(pairs: list[tuple[Example, Any]], members: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """The hidden states (1, T, H) of tokens: of which of the examples each is one, and its place therein."""
     hiddens = {id(hidden): hidden for _, hidden in pairs}
-    sizes = [len(hidden.states) for hidden in hiddens.values()]
-    starts = dict(zip(hiddens, itertools.accumulate(sizes, initial=0), strict=False))
-    places = [hidden.places[id(example)] + starts[id(hidden)] for example, hidden in pairs]
+    numbers = {each: number for number, each in enumerate(hiddens)}
+    places = [hidden.places[id(example)] for example, hidden in pairs]
     firsts = torch.tensor([0, *itertools.accumulate(map(len, places))][:-1])
-    pool = torch.cat([hidden.states for hidden in hiddens.values()])
-    return pool.index_select(0, torch.cat(places)[firsts[members] + positions].to(pool.device)).unsqueeze(0)
+    whose = torch.tensor([numbers[id(hidden)] for _, hidden in pairs])[members]
+    order = torch.argsort(whose, stable=True)
+    device = pairs[0][1].states.device
+    chosen = torch.cat(places)[firsts[members] + positions][order].to(device).split(whose.bincount(minlength=len(hiddens)).tolist())
+    parts = [hidden.states.index_select(0, own) for hidden, own in zip(hiddens.values(), chosen, strict=True)]
+    return torch.cat(parts).index_select(0, order.argsort().to(device)).unsqueeze(0)
