@@ -35,6 +35,7 @@ from jobs.config import BaseModel, Trial
 from jobs.course import Course
 from jobs.data import Example, Template, load_corpus
 from jobs.finetune import Hooks, Training, World, adamw
+from jobs.frozen import Frozen, has_kernels
 from jobs.model import attach, load, pick_device
 from jobs.pack.check import why_not
 from jobs.pack.engine import Pack
@@ -163,15 +164,21 @@ def peak_rate(dtype: torch.dtype, device: torch.device) -> float | None:
 
 
 def product_seconds(rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
-    """Seconds of one layer's forward product and of the backward one towards its input; the best of three each."""
-    x, weight = torch.randn(rows, width_in, device=device, dtype=dtype), torch.randn(width_out, width_in, device=device, dtype=dtype)
-    out, times = x @ weight.t(), []
-    for _ in range(3):
-        began = time.perf_counter()
-        torch.nn.functional.linear(x, weight)
-        middle = time.perf_counter()
-        torch.mm(out, weight)
-        times.append((middle - began, time.perf_counter() - middle))
+    """Seconds of one layer's forward product and of the backward one towards its input; the best of three each, with the weight as
+    torch keeps it and, where this machine has kernels for it, laid out as those read it.
+    """
+    layer = torch.nn.Linear(width_in, width_out, bias=False, device=device, dtype=dtype).requires_grad_(False)
+    x, out, times = torch.randn(rows, width_in, device=device, dtype=dtype), torch.randn(rows, width_out, device=device, dtype=dtype), []
+    for fast in [False, *[True] * has_kernels(layer.weight)]:
+        weight = Frozen(layer)
+        weight.fast = fast
+        weight.forth(x), weight.back(out)
+        for _ in range(3):
+            began = time.perf_counter()
+            weight.forth(x)
+            middle = time.perf_counter()
+            weight.back(out)
+            times.append((middle - began, time.perf_counter() - middle))
     return min(first for first, _ in times), min(second for _, second in times)
 
 

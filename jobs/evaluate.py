@@ -12,6 +12,7 @@ import torch
 
 from jobs.config import BaseModel, Trial
 from jobs.data import Example, Template, encode_rows, load_corpus, shared_prefix
+from jobs.frozen import freeze
 from jobs.model import answer_logits, can_share_prefix, pick_device, prefix_cache, restore
 from jobs.verdict import Judging, Verdict, greedy_settings
 
@@ -163,7 +164,8 @@ def judge(
     template = Template(base.path)
     examples = encode_rows(load_corpus(trial.data).test, template, trial.train.max_length, "test")
     longest = max(len(example.ids) - example.prompt_length for example in examples)
-    model = restore(base, None if folder is None else Path(folder), torch.float32, pick_device())
+    model = restore(base, None if folder is None else Path(folder), torch.float32, pick_device()).requires_grad_(False)
+    freeze(model, [])
     done = 0
 
     def count(rows: int) -> None:

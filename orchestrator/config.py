@@ -34,7 +34,7 @@ class Sweep:
     mode: Literal["max", "min"] | None = None
     """None: min for a metric that ends in "loss", else max."""
     max_concurrent: int | None = None
-    """Trials that train at once. None: as many as the resources hold, at most 8 on a machine without a GPU; in a pack 8, or 16 per GPU."""
+    """Trials that train at once. None: as many as the resources hold, at most 12 on a machine without a GPU, in a pack 16 per GPU."""
     give_up_after: int = 3
     """The sweep stops when its first so many trials have all failed for the same reason."""
 

@@ -36,24 +36,31 @@ def estimate(config: Config, base: BaseModel | None, resources: Resources, num_t
     rungs = rung_steps(config)
     halving = config.sweep.scheduler == "halving"
     counts = survivors(num_trials, rungs, config.sweep.reduction) if halving else [num_trials] * len(rungs)
-    steps = sum(count * (rung - before) for count, rung, before in zip(counts, rungs, [0, *rungs], strict=False))
-    rate, origin = known_rate(config, base, resources, tokens)
-    training = steps * config.train.batch_size / rate
+    lengths = [rung - before for rung, before in zip(rungs, [0, *rungs], strict=False)]
+    rates = [known_rate(config, base, resources, tokens, at_once(resources, count)) for count in counts]
+    examples = [count * length * config.train.batch_size for count, length in zip(counts, lengths, strict=True)]
+    training, origin = sum(each / rate for each, (rate, _) in zip(examples, rates, strict=True)), rates[0][1]
     starts = resources.concurrent if resources.packs else sum(counts) if halving else num_trials
     return Estimate(training + starts * SECONDS_PER_START / resources.concurrent + 60, origin)
 
 
-def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: float) -> tuple[float, str]:
-    """Examples per second of all concurrent trials together, and where the figure comes from."""
+def at_once(resources: Resources, num_trials: int) -> int:
+    """How many trials one row serves that goes through the layers below their adapters: those of a pack, where it has one worker."""
+    return max(1, min(num_trials, resources.concurrent) // resources.packs) if resources.packs and resources.workers == 1 else 1
+
+
+def known_rate(config: Config, base: BaseModel, resources: Resources, tokens: float, together: int = 1) -> tuple[float, str]:
+    """Examples per second of all concurrent trials, `together` of them in a pack, and where the figure comes from."""
     remembered = read_rates(config.storage).get(rate_key(config, resources))
     if remembered:
-        at_once = 1 if resources.packs else resources.concurrent
-        return remembered["examples_per_second"] * at_once, f"the rate of {remembered.get('sweep')} on this machine"
+        groups = 1 if resources.packs else resources.concurrent
+        return remembered["examples_per_second"] * groups, f"the rate of {remembered.get('sweep')} on this machine"
     groups = resources.packs or resources.concurrent
     cores = resources.cpus * resources.workers * groups
     speed = ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers * groups if resources.gpus else ASSUMED_FLOPS_PER_CORE * cores
     forward = 2 * max(num_weights(Path(base.path)), 1) * max(tokens, 1)
-    per_example = forward * (1 + adapted(config))  # backward only through layers that learn
+    upper = adapted(config)  # backward only through layers that learn
+    per_example = forward * (2 * upper + (1 - upper) / together)
     return speed / per_example, f"an assumed {speed / 1e9:,.0f} GFLOP/s; the first sweep measures it"
 
 

@@ -11,7 +11,7 @@ from orchestrator.config import Config
 from orchestrator.errors import ConfigError
 from orchestrator.executor import Executor
 
-MAX_CONCURRENT_ON_CPU = 8
+MAX_CONCURRENT_ON_CPU = 12
 MAX_SLOTS_PER_GPU = 16
 TRIAL_BYTES = 220 * 10**6
 """Memory on the head of each trial that is under way, for its own small process (benchmarks.overhead: 208 MB)."""

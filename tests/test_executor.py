@@ -49,7 +49,7 @@ def test_lora_trials_are_packed_and_others_are_not_for_a_reason() -> None:
 
 def test_slots_packs_and_cores_are_shared_out() -> None:
     one = divide(config("sweep.num_trials=20"), 20, (Node(6, 0),), "pack")
-    assert (one.packs, one.concurrent, one.workers, one.cpus, one.gpus) == (1, 8, 1, 6, 0)
+    assert (one.packs, one.concurrent, one.workers, one.cpus, one.gpus) == (1, 12, 1, 6, 0)
     gpus = divide(config("sweep.num_trials=20"), 20, (Node(16, 4),), "pack")
     assert (gpus.packs, gpus.concurrent, gpus.cpus, gpus.gpus) == (4, 20, 4, 1)
     pairs = divide(config("sweep.num_trials=3", "train.num_workers=2"), 3, (Node(16, 4),), "pack")

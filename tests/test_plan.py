@@ -14,7 +14,7 @@ from jobs.config import Model
 from jobs.folder import num_weights
 from orchestrator import plan as planning
 from orchestrator.cli import compose
-from orchestrator.cost import disk_bytes, rate_key
+from orchestrator.cost import at_once, disk_bytes, known_rate, rate_key
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import Plan
 from orchestrator.report import plan_text
@@ -161,6 +161,17 @@ def test_the_estimate_says_that_it_is_assumed_until_a_sweep_has_measured(plan: A
     longer = plan("train.steps=200", "train.batch_size=16")
     assert longer.estimate.seconds - measured.estimate.seconds == pytest.approx(100 * 16 / 2.0 / made.resources.concurrent)
     assert "an assumed" in plan("adapter=full").estimate.origin, "another way to train has another rate"
+
+
+def test_the_estimate_counts_what_a_pack_computes_once_for_all_trials(plan: Any) -> None:
+    def rates(*settings: str) -> list[float]:
+        made = plan("+sweep=lora", "sweep.num_trials=6", *settings)
+        return [known_rate(made.config, made.base, made.resources, 20.0, at_once(made.resources, count))[0] for count in (6, 1)]
+
+    together, alone = rates("adapter.layers=0.25")
+    assert together / alone == pytest.approx((2 * 0.25 + 0.75) / (2 * 0.25 + 0.75 / 6))
+    assert len(set(rates("adapter.layers=1"))) == 1, "nothing lies below the adapters"
+    assert len(set(rates("executor=plain"))) == 1, "each trial runs all of its rows"
 
 
 def test_a_base_that_is_kept_in_sixteen_bits_costs_as_much_as_in_thirty_two(plan: Any, tmp_path: Path) -> None:
