@@ -20,8 +20,8 @@ class Stretch:
     read: Callable[[], list[Example]]
     first: Stretch | None = None
     """Where a source is gone through again: the stretch in which an example of it was met the first time."""
-    source: Hashable = None
-    """Tells the source and the order in which it is gone through."""
+    source: tuple[Hashable, ...] = ()
+    """Tells the walk, the order in which a course's sources are gone through, and the source."""
     num_rows: int = 0
     """Of the source."""
 
@@ -38,6 +38,11 @@ class Course:
         weights = {name: source.weight for name, source in trial.data.sources.items()}
         sizes = {name: len(rows) for name, rows in corpus.sources.items()}
         self.mix = Mix(sizes, {name: weights.get(name, 1.0) for name in sizes}, trial.seed)
+
+    @property
+    def walk(self) -> Hashable:
+        """Tells the rows and the order in which they are gone through: courses with the same one meet the same stretches."""
+        return id(self.known), self.trial.seed
 
     def batch(self, step: int) -> list[Example]:
         """The whole batch of optimizer step `step`, counted from 0, over all workers."""
@@ -62,7 +67,7 @@ class Course:
 
     def stretch(self, name: str, number: int, first: int) -> Stretch:
         """A stretch of a source's walks; `first` is where in the first walk one of its rows stood."""
-        source = id(self.known), self.trial.seed, name
+        source = self.walk, name
         earlier = None if first == number else self.stretch(name, first, first)
         return Stretch((*source, number), partial(self.readable, name, number), earlier, source, len(self.corpus.sources[name]))
 

@@ -99,11 +99,28 @@ def test_a_source_that_is_gone_through_again_is_known_where_it_fits(room: int, b
         assert_ends_alike(pack, number, losses[number], base)
 
 
+def test_a_slot_that_leaves_makes_room_for_what_others_go_through_again(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[:90]), encoding="utf-8")
+    trials = {number: dataclasses.replace(trial, seed=number) for number, trial in halved({1: make(few), 2: make(few)}).items()}
+    pack = open_pack(base, trials)
+    run(pack, 16)  # 96 of 90 rows: the second walk has begun
+    first = next(size for size in pack.trunk.sources.values() if size)
+    pack.trunk.sources.clear()
+    pack.trunk.most_bytes = int(3 * first)  # half of it holds one source
+    run(pack, 1)
+    assert sorted(map(bool, pack.trunk.sources.values())) == [False, True]
+    pack.leave(1)
+    assert not pack.trunk.sources
+    run(pack, 1)
+    assert [source[0][1] for source, size in pack.trunk.sources.items() if size] == [2]
+
+
 def test_trials_of_other_seeds_walk_apart(base: BaseModel, rows: Path) -> None:
     pack = open_pack(base, halved(varied(rows)))
     seen = counted(pack)
     run(pack, 1)
-    assert {name[1] for name in pack.trunk.known} == {3, 7} and len(seen) == len(pack.trunk.known)
+    assert {name[0][1] for name in pack.trunk.known} == {3, 7} and len(seen) == len(pack.trunk.known)
 
 
 @pytest.mark.parametrize("budget", [10**6, 150, 16])

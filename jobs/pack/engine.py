@@ -111,6 +111,7 @@ class Pack:
         """Free a slot."""
         del self.slots[number]
         self.active.leave(number)
+        self.trunk.keep({slot.course.walk for slot in self.slots.values()})
         self.forget_frames()
 
     def forget_frames(self) -> None:

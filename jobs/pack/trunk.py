@@ -70,7 +70,7 @@ class Trunk:
         """What enters the first layer with an adapter in the pass under way, (1, T, H)."""
         self.reached: list[torch.Tensor] | None = None
         self.handle: Any = None
-        self.sources: dict[Hashable, float] = {}
+        self.sources: dict[tuple[Hashable, ...], float] = {}
         """Bytes that sources take which are gone through again; 0 for one that is not kept whole."""
         self.stretches: dict[tuple[int, int], Stretch] = {}
         """Of the examples that are trained on, by slot and row of its batch; what is not there is computed for one pass."""
@@ -142,6 +142,10 @@ class Trunk:
             size = stretch.num_rows * row_bytes
             self.sources[stretch.source] = size if sum(self.sources.values()) + size <= self.most_bytes / 2 else 0.0
         return stretch.first if self.sources[stretch.source] else stretch
+
+    def keep(self, walks: set[Hashable]) -> None:
+        """Slots have left: what only they went through makes room for sources that had none. `walks` are those of the slots that remain."""
+        self.sources = {source: size for source, size in self.sources.items() if size and source[0] in walks}
 
     def shrink(self, times: int = 1) -> None:
         """Memory has run out so often: forget all, and keep half as much each time."""
