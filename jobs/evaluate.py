@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch
 
 from jobs.config import BaseModel, Trial
 from jobs.data import Example, Template, encode_rows, load_corpus, shared_prefix
-from jobs.frozen import freeze
+from jobs.frozen import freeze, thaw
 from jobs.model import answer_logits, can_share_prefix, pick_device, prefix_cache, restore
 from jobs.verdict import Judging, Verdict, greedy_settings
+
+OUT_OF_MEMORY = re.compile("can't allocate memory|could not create a (memory|primitive)(?! descriptor)")
+"""How torch and oneDNN say on a CPU that there is no memory, for numbers or kernels; descriptors are missing where there is no kernel."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def answer(model: Any, prompts: list[list[int]], template: Template, max_new_tok
                 inputs = torch.tensor([prompts[row] for row in chunk], device=device)
                 produced = greedy(model, inputs, template.eos_ids, max_new_tokens, prefix)
             except (MemoryError, RuntimeError) as error:
-                at_once = fewer(len(chunk), length, error)
+                at_once = len(chunk) if out_of_memory(error) and thaw(model) else fewer(len(chunk), length, error)
                 continue
             for row, ids in zip(chunk, produced, strict=True):
                 answers[row] = template.decode(ids).strip()
@@ -123,7 +127,7 @@ def fewer(rows: int, length: int, error: Exception) -> int:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error means that memory ran out, on a GPU or on a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def common_prefix(model: Any, prompts: list[list[int]], pad_id: int) -> int:

@@ -16,6 +16,8 @@ FORMATS = (torch.bfloat16, torch.float32)
 """Number formats whose kernels gain by it."""
 MOST_OF_MEMORY = 0.25
 """The copies may take so much of what memory is available; each is as large as its weight."""
+MARK = "laid_out"
+"""Under this name a layer of a model keeps its Frozen while that has copies."""
 NUM_ROWS = 1024
 """Rows that the layout is made for; with others it costs no more."""
 
@@ -94,8 +96,17 @@ def freeze(model: Any, known: list[Frozen]) -> bool:
         return False
     for weight in weights:
         weight.fast = True
+        setattr(weight.layer, MARK, weight)
         if id(weight.layer) not in own:
             weight.layer.forward = lambda rows, weight=weight: times(rows, weight)
+    return bool(weights)
+
+
+def thaw(model: Any) -> bool:
+    """Memory has run out: give back what the copies take, and compute as ever from now on; whether there were any."""
+    weights = [vars(layer).pop(MARK) for layer in model.modules() if MARK in vars(layer)]
+    for weight in weights:
+        weight.fast, weight.ahead, weight.behind = False, None, None
     return bool(weights)
 
 

@@ -41,11 +41,12 @@ def with_memory_for(model: Any, rows: int, error: Exception) -> Any:
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory"),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("could not create a primitive"),
     MemoryError(),
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: str(error)[:28] or type(error).__name__)
 def test_out_of_memory_while_answering_goes_on_with_fewer_rows_and_the_same_answers(base: BaseModel, error: Exception) -> None:
     template = Template(base.path)
     prompts = [template.encode("a question that all share " + "?" * (i % 3) + chr(97 + i % 26)) for i in range(100)]
@@ -92,6 +93,10 @@ def trial_on(folder: Path) -> Trial:
     data = Data(name="toy", folder=str(folder))
     model = Model(name="tiny", source="tiny")
     return Trial(index=1, seed=0, model=model, data=data, adapter=Adapter(), optim=Optim(), train=Train(max_length=1700))
+
+
+def test_a_product_that_no_kernel_computes_is_no_lack_of_memory() -> None:
+    assert not evaluate.out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul primitive"))
 
 
 def judged(trial: Trial, base: BaseModel) -> tuple[list[int], list[str]]:

@@ -7,7 +7,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from jobs import frozen
-from jobs.frozen import Frozen, freeze, has_kernels, times
+from jobs.frozen import Frozen, freeze, has_kernels, thaw, times
 
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
@@ -77,6 +77,20 @@ def test_copies_that_memory_does_not_allow_are_not_made(monkeypatch: pytest.Monk
     for factor, made in ((7.9, False), (8.1, True)):
         monkeypatch.setattr(frozen, "available_bytes", lambda factor=factor: int(factor * 16 * 16 * 4))
         assert freeze(model, []) is made
+
+
+def test_when_memory_has_run_out_the_copies_are_given_back_and_the_products_stay() -> None:
+    model = torch.nn.ModuleList([layer(16, 24, torch.float32), torch.nn.Linear(4, 4)])
+    known = Frozen(layer(24, 8, torch.float32))
+    model.append(torch.nn.ModuleList([known.layer]))
+    rows = torch.randn(5, 16)
+    expected = model[0](rows), torch.nn.functional.linear(model[0](rows), known.layer.weight, known.layer.bias)
+    made = freeze(model, [known])
+    known.forth(model[0](rows))
+    assert (known.ahead is not None) == made == has_kernels(known.layer.weight)
+    assert thaw(model) is made and not thaw(model)
+    assert known.ahead is None and known.behind is None and not known.fast
+    assert torch.equal(model[0](rows), expected[0]) and torch.equal(known.forth(model[0](rows)), expected[1])
 
 
 def test_memory_is_what_the_machine_and_the_control_group_leave(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,6 +277,8 @@ def test_what_is_kept_halves_when_memory_runs_out(base: BaseModel, rows: Path) -
     assert pack.trunk.known
     pack.trunk.shrink(2)
     assert not pack.trunk.known and pack.trunk.most_bytes == trunk.MOST_BYTES / 4
+    pack.shrink(pack.share(1, pack.slots[1].course.batch(0)), MemoryError())
+    assert pack.trunk.most_bytes == trunk.MOST_BYTES / 8 and not any(layer.frozen.fast for layer in pack.active.layers)
 
 
 def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() -> None:

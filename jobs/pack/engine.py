@@ -18,7 +18,7 @@ from jobs.course import Course
 from jobs.data import Corpus, Example, Template, load_corpus
 from jobs.evaluate import Tally, out_of_memory
 from jobs.finetune import NON_FINITE_LIMIT, World, not_finite
-from jobs.frozen import freeze
+from jobs.frozen import freeze, thaw
 from jobs.masks import Drop
 from jobs.model import load, pick_device, pick_dtype
 from jobs.pack.adapter import Adapter
@@ -268,6 +268,7 @@ class Pack:
             raise MemoryError(text) from None
         self.forget_frames()
         self.trunk.shrink()
+        thaw(self.model)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.budget = max(min(self.budget, sum(part.num_tokens for part in parts)) // 2, longest)
