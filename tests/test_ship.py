@@ -149,8 +149,8 @@ def nodes(*sizes: tuple[int, int]) -> tuple[Node, ...]:
 SPREAD: list[tuple[tuple[Node, ...], list[str], str, tuple[int, int, int, float]]] = [
     # nodes, settings, executor -> packs, at once, cores and GPUs per worker
     (nodes((4, 0), (4, 0), (4, 0)), [], "pack", (3, 20, 4, 0)),
-    (nodes((4, 0), (16, 0)), [], "pack", (2, 16, 8, 0)),
-    (nodes((1, 0), (1, 0), (1, 0)), ["train.num_workers=3"], "pack", (1, 8, 1, 0)),
+    (nodes((4, 0), (16, 0)), [], "pack", (2, 20, 8, 0)),
+    (nodes((1, 0), (1, 0), (1, 0)), ["train.num_workers=3"], "pack", (1, 12, 1, 0)),
     (nodes((4, 0), (4, 0), (4, 0)), ["train.num_workers=2"], "pack", (3, 20, 2, 0)),
     (nodes((16, 4), (16, 4), (32, 0)), [], "pack", (8, 20, 4, 1)),
     (nodes((8, 1), (8, 1), (8, 1)), ["train.num_workers=3"], "plain", (0, 1, 8, 1)),

@@ -176,7 +176,7 @@ def test_the_machine_is_shared_between_trials() -> None:
 
     assert shares(6, 2, 0) == (2, 1, 0)
     assert shares(1, 16, 0) == (1, 16, 0)
-    assert shares(20, 64, 0) == (8, 8, 0)
+    assert shares(20, 64, 0) == (12, 5, 0)
     assert shares(6, 16, 1) == (1, 16, 1)
     assert shares(6, 16, 4) == (4, 4, 1)
     assert shares(6, 16, 1, gpus_per_worker=0.5) == (2, 8, 0.5)
