@@ -16,8 +16,8 @@ Decision = Literal["go on", "wait", "stop"]
 class Halving:
     """The state of one bracket of `num_trials` trials (by index, from 1) that are compared at `rungs` (steps; the last one is the end).
 
-    `rows` is given when scores are shares of so many rows: then scores that differ by less than two standard errors of the best one count
-    as equal, and the loss decides. At the first rungs most shares are near 0, and one lucky row must not outweigh everything else.
+    `rows` is given when scores are shares of so many rows: then scores within two standard errors of the best one count as equal, and
+    the loss decides. At the first rungs most shares are near 0, and one lucky row must not outweigh everything else.
     """
 
     def __init__(self, num_trials: int, rungs: list[int], reduction: int, maximise: bool, rows: int | None = None) -> None:
@@ -53,19 +53,32 @@ class Halving:
         while self.level < len(self._rungs) and self._alive and self._alive <= self._scores[self.level].keys():
             scores = {trial: self._scores[self.level][trial] for trial in self._alive}
             kept = max(1, math.ceil(len(scores) / self._reduction))
-            width = self._resolution(min(score for score, _ in scores.values()))
-            ranked = sorted(scores, key=lambda trial: (coarse(scores[trial][0], width), scores[trial][1], trial))
+            ranked = [trial for group in self._equals(scores) for trial in group]
             self._stopped |= set(ranked[kept:])
             self._alive = set(ranked[:kept])
             self.level += 1
 
-    def _resolution(self, best: float) -> float:
-        """Two standard errors of the best score, a share of the rows; 0 for scores that are no shares. One hit and one miss are added, so
-        that a share of 0 has an error too (Laplace's rule)."""
-        if self._rows is None or not 0 <= abs(best) <= 1:
+    def _equals(self, scores: dict[int, tuple[float, float]]) -> list[list[int]]:
+        """The trials in groups of equal scores, the best group first; within a group by loss.
+
+        Each group holds whoever lies within two standard errors of its best. So the groups follow one another by score, no fixed edge
+        runs between two neighbours, and the order is one in which who is before another stays before it.
+        """
+        groups: list[list[int]] = []
+        nearest, reach = math.nan, 0.0
+        for trial in sorted(scores, key=lambda trial: scores[trial][0]):
+            score = scores[trial][0]
+            if not groups or not (score == nearest or score - nearest <= reach):
+                groups.append([])
+                nearest, reach = score, self._two_errors(score)
+            groups[-1].append(trial)
+        return [sorted(group, key=lambda trial: (scores[trial][1], trial)) for group in groups]
+
+    def _two_errors(self, score: float) -> float:
+        """Two standard errors of a score that is a share of the rows; 0 for one that is no share."""
+        if self._rows is None or not 0 <= abs(score) <= 1:
             return 0.0
-        share = (abs(best) * self._rows + 1) / (self._rows + 2)
-        return 2 * math.sqrt(share * (1 - share) / self._rows)
+        return two_standard_errors(abs(score), self._rows)
 
     def _rank(self, score: float) -> float:
         """Sorts better scores first and what is not a number last."""
@@ -74,9 +87,12 @@ class Halving:
         return -score if self._maximise else score
 
 
-def coarse(score: float, width: float) -> float:
-    """A score to the nearest multiple of `width`; itself when that is 0 or the score is not finite."""
-    return round(score / width) * width if width and math.isfinite(score) else score
+def two_standard_errors(share: float, rows: int) -> float:
+    """Half the width of Wilson's interval (1927) at two standard errors around a share of so many rows.
+
+    Unlike the textbook's sqrt(p (1 - p) / n) it is right at no hit and at all hits, where it is not 0.
+    """
+    return 2 * math.sqrt(share * (1 - share) / rows + 1 / rows**2) / (1 + 4 / rows)
 
 
 def rung_steps(config: Config) -> list[int]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import pytest
 
 from orchestrator.cli import compose
-from orchestrator.halving import Halving, rung_steps, survivors
+from orchestrator.halving import Halving, rung_steps, survivors, two_standard_errors
 from orchestrator.validation import build
 
 NAN = float("nan")
@@ -43,6 +44,54 @@ def test_a_clear_difference_decides_whatever_the_loss() -> None:
     for trial, (score, loss) in enumerate([(0.20, 2.4), (0.10, 1.9), (float("nan"), 1.0)], start=1):
         halving.report(trial, 10, score, loss)
     assert [halving.decide(trial) for trial in (1, 2, 3)] == ["go on", "stop", "stop"]
+
+
+def kept(hits: list[int], losses: list[float], rows: int, reduction: int) -> list[int]:
+    """Who goes on after one rung on so many rows, by index from 1."""
+    halving = Halving(len(hits), [10, 20], reduction, maximise=True, rows=rows)
+    for trial, (count, loss) in enumerate(zip(hits, losses, strict=True), start=1):
+        halving.report(trial, 10, count / rows, loss)
+    return [trial for trial in range(1, len(hits) + 1) if halving.decide(trial) == "go on"]
+
+
+@pytest.mark.parametrize("rows", [50, 400, 1000])
+@pytest.mark.parametrize("from_the_end", [False, True], ids=["near no hit", "near all hits"])
+def test_neighbouring_counts_are_equal_wherever_they_lie(rows: int, from_the_end: bool) -> None:
+    for fewer in range(rows):
+        counts = [fewer, fewer + 1]
+        if from_the_end:
+            counts = [rows - fewer - 1, rows - fewer]
+        assert kept(counts, [1.0, 2.0], rows, 2) == [1], f"{counts} of {rows}: the far better loss decides"
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_who_is_kept_is_never_clearly_worse_nor_equal_with_a_higher_loss_than_who_is_stopped(seed: int) -> None:
+    stream = random.Random(seed)
+    rows, count, reduction = stream.choice([20, 400, 5000]), stream.randint(2, 16), stream.randint(2, 4)
+    middle = stream.randint(0, rows)
+    hits = [min(rows, max(0, round(stream.gauss(middle, stream.choice([1, 5, rows / 5]))))) for _ in range(count)]
+    losses = [stream.choice([1.0, 1.5, stream.random()]) for _ in range(count)]
+    going = kept(hits, losses, rows, reduction)
+    assert len(going) == math.ceil(count / reduction)
+    for winner, loser in itertools.product(going, set(range(1, count + 1)) - set(going)):
+        better, worse = hits[winner - 1] / rows, hits[loser - 1] / rows
+        error = max(two_standard_errors(share, rows) for share in (better, worse))
+        assert worse - better <= error + 1e-12, "clearly worse, and kept"
+        if better <= worse:
+            assert losses[winner - 1] <= losses[loser - 1], "no better by either measure, and kept"
+    best = max(hits) / rows
+    equal = [trial for trial in range(1, count + 1) if best - hits[trial - 1] / rows <= two_standard_errors(best, rows)]
+    first = sorted(equal, key=lambda trial: (losses[trial - 1], trial))[: len(going)]
+    assert set(first) <= set(going), "of those that equal the best the lower losses come first"
+    renamed = stream.sample(range(count), count)
+    if len(set(losses)) == count:
+        again = kept([hits[place] for place in renamed], [losses[place] for place in renamed], rows, reduction)
+        assert {renamed[trial - 1] + 1 for trial in again} == set(going), "whatever the trials' order"
+
+
+def test_an_error_is_never_nothing_and_that_of_the_textbook_in_the_middle() -> None:
+    assert two_standard_errors(0.0, 400) == two_standard_errors(1.0, 400) == pytest.approx(2 / 404)
+    assert two_standard_errors(0.5, 400) == pytest.approx(2 * math.sqrt(0.25 / 400), rel=0.01)
 
 
 def test_better_means_higher_or_lower_as_the_metric_says() -> None:
