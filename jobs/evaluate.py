@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
-import numpy
 import torch
 
 from jobs.config import BaseModel, Trial
@@ -148,13 +149,18 @@ def greedy(model: Any, inputs: torch.Tensor, eos_ids: list[int], max_new_tokens:
     return [row[: next((i for i, token in enumerate(row) if token in eos_ids), len(row))] for row in produced]
 
 
-def interval(hits: list[bool], confidence: float, resamples: int, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval (Efron, 1979) of a mean of 0/1 outcomes: low and high."""
-    # The mean of n draws with replacement from 0/1 outcomes is a binomial count, which is drawn directly.
-    counts = numpy.random.default_rng(seed).binomial(len(hits), sum(hits) / len(hits), size=resamples)
-    tail = (1 - confidence) / 2
-    low, high = numpy.quantile(counts / len(hits), [tail, 1 - tail])
-    return float(low), float(high)
+def interval(hits: list[bool], confidence: float) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share: low and high.
+
+    Exact arithmetic, no resampling: the bootstrap of a share has width 0 at no hit and at all hits, as if nothing else were possible.
+    """
+    rows, share = len(hits), sum(hits) / len(hits)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = share + z * z / (2 * rows)
+    reach = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    low, high = ((middle + side * reach) / (1 + z * z / rows) for side in (-1, 1))
+    # At the ends the formula gives 0 and 1 but for rounding; the share itself always lies within.
+    return min(max(low, 0.0), share), max(min(high, 1.0), share)
 
 
 def judge(
@@ -181,7 +187,7 @@ def judge(
     limit = rule.max_new_tokens or longest
     answers = answer(model, prompts, template, limit, count)
     hits = [given == example.reference.strip() for given, example in zip(answers, examples, strict=True)]
-    low, high = interval(hits, rule.confidence, rule.resamples)
+    low, high = interval(hits, rule.confidence)
     rows = [
         {"text": example.text, "reference": example.reference, "prediction": given}
         for example, given in zip(examples, answers, strict=True)

@@ -11,7 +11,6 @@ class Judging:
     """How a model is judged; the same for the base, the candidate and the champion."""
 
     confidence: float
-    resamples: int
     max_new_tokens: int | None
     num_threads: int
 

@@ -93,16 +93,13 @@ class Job:
     kind: Literal["train", "predict", "setup"] = "train"
     """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model."""
     confidence: float = 0.95
-    """Coverage of the bootstrap interval around a test score."""
-    resamples: int = 2000
-    """Bootstrap resamples (Efron, 1979)."""
+    """Coverage of the interval around a test score (Wilson, 1927)."""
     max_new_tokens: int | None = None
     """Longest answer to generate. None: the longest reference answer of the test split, in tokens."""
 
     def __post_init__(self) -> None:
         require(
             (0 < self.confidence < 1, f"job.confidence must be between 0 and 1, got {self.confidence}"),
-            (100 <= self.resamples <= 10**6, f"job.resamples must be between 100 and {10**6}, got {self.resamples}"),
             (
                 self.max_new_tokens is None or 1 <= self.max_new_tokens < LARGEST,
                 f"job.max_new_tokens must be at least 1 and below 2**31, got {self.max_new_tokens}",

@@ -105,7 +105,7 @@ class Judgement:
     def rule(self, threads: int) -> Judging:
         """How every model is judged."""
         job = self.config.job
-        return Judging(job.confidence, job.resamples, job.max_new_tokens, threads)
+        return Judging(job.confidence, job.max_new_tokens, threads)
 
     def register(self, outcome: Result, candidate: Verdict, base: Verdict, folder: Path, trial: Any) -> None:
         """Upload the version's folder, register it, and move the champion's alias if it is deserved."""

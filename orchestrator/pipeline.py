@@ -99,7 +99,7 @@ class Command:
         if not result.is_whole(kept) or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
             return None
         if kept.get("judging") != self.judging():
-            report_line("the winner is judged again: another job.confidence, job.resamples or job.max_new_tokens than before")
+            report_line("the winner is judged again: another job.confidence or job.max_new_tokens than before")
             return None
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0
@@ -110,7 +110,7 @@ class Command:
     def judging(self) -> dict[str, Any]:
         """The settings that decide what the test split says of a model."""
         job = self.config.job
-        return {"confidence": job.confidence, "resamples": job.resamples, "max_new_tokens": job.max_new_tokens}
+        return {"confidence": job.confidence, "max_new_tokens": job.max_new_tokens}
 
     def show_again(self, kept: result.Result) -> result.Result:
         """The earlier result, after one more attempt to bring the tracking store up to date."""

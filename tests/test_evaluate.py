@@ -19,7 +19,7 @@ from jobs.model import load
 from jobs.verdict import Judging
 
 CPU = torch.device("cpu")
-RULE = Judging(confidence=0.95, resamples=500, max_new_tokens=3, num_threads=1)
+RULE = Judging(confidence=0.95, max_new_tokens=3, num_threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ SETTINGS = [
     (["cluster=kuberay", "cluster.worker_memory=99999999999999999999Ti"], ["cluster.worker_memory", "must be like 16Gi"]),
     (["cluster=attached", "cluster.address=http://h:8265", "tracking.uri=mlruns"], ["must be a server that all can reach", "got mlruns"]),
     (["train.steps=1e400"], ["train.steps", "finite number, got inf"]),
-    (["job.resamples=99999999999"], ["job.resamples", "between 100 and 1000000"]),
+    (["job.resamples=2000"], ["job.resamples", "no such setting"]),
     (["optim..lr=3"], ["optim..lr", "single dots"]),
     (["+data.sources.größe.path=x.jsonl"], ["data.sources.größe.path", "ASCII"]),
     (["optim@other=adamw"], ["optim@other", "did you mean optim?"]),

@@ -65,7 +65,7 @@ def test_another_model_is_another_sweep(plan: Any, ready: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "arguments", [["cluster.num_cpus=1"], ["train.tokens_per_step=64"], ["sweep.max_concurrent=1"], ["job.resamples=100"], ["output=json"]]
+    "arguments", [["cluster.num_cpus=1"], ["train.tokens_per_step=64"], ["sweep.max_concurrent=1"], ["job.confidence=0.5"], ["output=json"]]
 )
 def test_what_changes_only_speed_or_words_leaves_the_name(plan: Any, arguments: list[str]) -> None:
     assert plan(*arguments).name == plan().name

@@ -42,7 +42,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 def version(trial: Trial, base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version that holds the untouched weights."""
     folder = tmp_path_factory.mktemp("versions") / "version"
-    export(trial, base, Path(base.path), judge(trial, base, None, Judging(0.95, 500, 2, 1)), folder)
+    export(trial, base, Path(base.path), judge(trial, base, None, Judging(0.95, 2, 1)), folder)
     return folder
 
 
@@ -68,7 +68,7 @@ def test_the_predictions_of_a_base_in_bfloat16_are_reproduced_in_the_format_that
     AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16).save_pretrained(half.path)
     # As of models whose generation settings penalise repetition, or name no token that ends a turn.
     (Path(half.path) / "generation_config.json").write_text('{"repetition_penalty": 3.0, "no_repeat_ngram_size": 1}', encoding="utf-8")
-    export(trial, half, Path(half.path), judge(trial, half, None, Judging(0.95, 500, 12, 1)), tmp_path / "version")
+    export(trial, half, Path(half.path), judge(trial, half, None, Judging(0.95, 12, 1)), tmp_path / "version")
     task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "version" / "model", dtype=task["dtype"])
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "version" / "tokenizer")

@@ -210,11 +210,16 @@ def test_learning_rates_rise_stay_and_fall_as_their_schedule_says() -> None:
     assert rates("cosine")[20] > rates("linear")[20]
 
 
-def test_the_interval_covers_and_is_the_same_each_time() -> None:
-    assert interval([True] * 30 + [False] * 70, 0.95, 2000) == interval([True] * 30 + [False] * 70, 0.95, 2000)
-    low, high = interval([True] * 30 + [False] * 70, 0.95, 2000)
-    assert math.isclose(high - low, 2 * 1.96 * math.sqrt(0.3 * 0.7 / 100), rel_tol=0.15)
-    assert interval([False] * 5, 0.95, 500) == (0.0, 0.0)
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize("rows", [1, 7, 40, 850])
+def test_the_interval_is_wilsons_and_never_without_width(rows: int, confidence: float) -> None:
+    from scipy.stats import binomtest
+
+    for count in {0, 1, rows // 3, rows - 1, rows}:
+        low, high = interval([True] * count + [False] * (rows - count), confidence)
+        known = binomtest(count, rows).proportion_ci(confidence, method="wilson")
+        assert (low, high) == pytest.approx((known.low, known.high), abs=1e-12)
+        assert 0 <= low <= count / rows <= high <= 1 and low < high
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -224,7 +229,7 @@ def test_an_exported_version_answers_the_same_without_this_project(kind: str, ba
 
     trial = make(rows, kind=kind, steps=15, eval_every=15, dtype="auto")
     train(trial, base, tmp_path)
-    verdict = judge(trial, base, str(tmp_path / "15" / "model"), Judging(0.95, 500, None, 1))
+    verdict = judge(trial, base, str(tmp_path / "15" / "model"), Judging(0.95, None, 1))
     folder = tmp_path / "version"
     export(trial, base, tmp_path / "15" / "model", verdict, folder)
     plain = AutoModelForCausalLM.from_pretrained(base.path if kind == "lora" else folder / "model")
