@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from jobs import store
@@ -47,9 +48,16 @@ class Board:
         return {}
 
     def best(self) -> Record | None:
-        """The best trial so far by the sweep's metric; of two equals the one with the lower validation loss, then the earlier one."""
-        ranked = [(rank, record) for record in self.records.values() if (rank := self.rank(record)) is not None]
+        """The best trial so far by the sweep's metric; of two equals the one with the lower validation loss, then the earlier one.
+
+        An earlier run may have had more trials than are asked for now: those are not of this sweep.
+        """
+        ranked = [(rank, record) for record in self.asked_for() if (rank := self.rank(record)) is not None]
         return max(ranked, key=lambda item: item[0])[1] if ranked else None
+
+    def asked_for(self) -> Iterator[Record]:
+        """What is known of the trials that the sweep has now."""
+        return (record for index, record in self.records.items() if index <= self.plan.num_trials)
 
     def rank(self, record: Record) -> tuple[float, float, int] | None:
         """What trials are compared by, higher being better; None for one that has failed or has no score."""
@@ -65,11 +73,15 @@ class Board:
         return len(self.seats) >= self.plan.resources.concurrent
 
     def trial(self, index: int) -> Trial:
-        """The trial's settings; its point is written down the first time."""
+        """A trial's settings, for it to start with; its point is written down the first time."""
         point = self.search.next_point(index)
         trial = trial_of(self.config, index, point)
         self.records.setdefault(index, Record(index)).point = point
         return trial
+
+    def trained(self, index: int) -> Trial:
+        """The settings that a trial has been trained with, as the journal has them. Asked again, a search may propose others."""
+        return trial_of(self.config, index, self.records[index].point)
 
     def place(self, *names: str) -> str:
         """A place of this sweep in the storage: a folder, or a URI."""

@@ -38,7 +38,7 @@ class Judgement:
     def complete(self, outcome: Result) -> None:
         """Fill in what the test split says and what was registered."""
         best = outcome["best"]
-        trial = self.board.trial(best["trial"])
+        trial = self.board.trained(best["trial"])
         trained = self.checkpoint(best["trial"], best["step"])
         verdicts = self.judge({"base": None, f"trial {best['trial']}": trained}, trial)
         base, candidate = verdicts["base"], verdicts[f"trial {best['trial']}"]

@@ -213,7 +213,7 @@ class Command:
 
     def outcome(self, board: Any, setup: float, train: float) -> result.Result:
         """The result as far as the sweep alone decides it."""
-        records = [board.records[index] for index in sorted(board.records) if index <= self.plan.num_trials]
+        records = sorted(board.asked_for(), key=lambda record: record.index)
         best = board.best()
         state = "interrupted" if board.interrupted else "finished" if best is not None and board.fatal is None else "failed"
         error = board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
@@ -246,7 +246,7 @@ class Command:
     def describe(self, board: Any, best: Any) -> dict[str, Any]:
         """The best trial, with its metrics at its best step."""
         step, _ = best.best(board.metric, board.maximise)
-        params = planning.flat_params(self.config, board.trial(best.index))
+        params = planning.flat_params(self.config, board.trained(best.index))
         return {"trial": best.index, "run_id": None, "step": step, "params": params, "metrics": dict(best.reports[step])}
 
 

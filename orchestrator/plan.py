@@ -25,8 +25,9 @@ from orchestrator.executor import choose
 from orchestrator.halving import rung_steps
 from orchestrator.measure import Share, measure, supervised
 from orchestrator.nested import leaves
+from orchestrator.points import Points, size
 from orchestrator.resources import Node, Resources, divide, this_machine
-from orchestrator.space import grid_size, point
+from orchestrator.space import grid_size
 from orchestrator.validation import trial_of
 
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
@@ -86,7 +87,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         num_valid=len(corpus.valid),
         num_test=len(corpus.test),
         digests=corpus.digests,
-        notes=[*corpus.notes, *measured.notes, *advice(config, reason), *sharing.notes(config, base)],
+        notes=[*corpus.notes, *measured.notes, *exhausted(config, num_trials), *advice(config, reason), *sharing.notes(config, base)],
         example=measured.example,
         supervised_text=supervised(config, measured.example, template),
         estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
@@ -100,7 +101,8 @@ def unpacked(plan: Plan) -> Plan:
 
 
 def count_trials(config: Config) -> int:
-    """How many trials the sweep has. Raises ConfigError when grid search is asked for more than there are."""
+    """How many trials the sweep has: no more than the search space holds different ones. Raises ConfigError when grid search is asked for
+    more than there are."""
     combinations = grid_size(as_grid(config).sweep.space)
     wanted = config.sweep.num_trials
     only_grid = all(knob.type in ("grid", "linked") for knob in as_grid(config).sweep.space.values())
@@ -114,16 +116,21 @@ def count_trials(config: Config) -> int:
     if wanted is None and combinations > MOST_TRIALS:
         text = f"must be set: the search space has {combinations:,} combinations, and a sweep at most {MOST_TRIALS:,} trials"
         raise ConfigError([("sweep.num_trials", text)])
-    return wanted or combinations
+    return int(min(wanted or combinations, size(as_grid(config).sweep.space)))
+
+
+def exhausted(config: Config, num_trials: int) -> list[str]:
+    """A note where fewer trials are run than asked for, because others would repeat them."""
+    wanted = config.sweep.num_trials
+    if wanted is None or wanted <= num_trials:
+        return []
+    runs = "1 is" if num_trials == 1 else f"{num_trials:,} are"
+    return [f"sweep.num_trials={wanted}, but the search space holds no more than {num_trials:,} different trials: {runs} run"]
 
 
 def has(config: Config, num_trials: int) -> bool:
-    """Whether the search space holds so many trials."""
-    try:
-        count_trials(dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, num_trials=num_trials)))
-    except ConfigError:
-        return False
-    return True
+    """Whether the search space holds so many different trials, and a sweep may have so many."""
+    return num_trials <= min(size(as_grid(config).sweep.space), MOST_TRIALS)
 
 
 def as_grid(config: Config) -> Config:
@@ -139,7 +146,8 @@ def known_trials(config: Config, num_trials: int) -> list[Trial]:
     if config.sweep.search == "optuna" and config.sweep.space:
         return []
     space = as_grid(config).sweep.space
-    return [trial_of(config, index, point(space, config.seed, index)) for index in range(1, num_trials + 1)]
+    points = Points(space, config.seed)
+    return [trial_of(config, index, points[index]) for index in range(1, num_trials + 1)]
 
 
 def check_weights(trials: list[Trial]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from orchestrator.config import Config
 from orchestrator.cost import rate_key, read_rates
 from orchestrator.journal import Journal, storage_folder, write_json
+from orchestrator.pace import training_rate
 from orchestrator.plan import Plan
 
 LIBRARIES = ("torch", "transformers", "peft", "ray", "mlflow", "hydra-core", "tokenizers")
@@ -44,13 +44,8 @@ def code_version() -> str:
 
 def remember_rate(config: Config, plan: Plan, journal: Journal) -> None:
     """Keep this sweep's training rate for the next plan's estimate of time: a trial's median, or that of all packs together."""
-    steps = [event for event in journal.events() if event["kind"] == "metrics" and "train/examples_per_second" in event["metrics"]]
-    if len(steps) > 1:
-        rate = statistics.median(event["metrics"]["train/examples_per_second"] for event in steps)
-        if plan.resources.packs:
-            # A pack's slots share one rate, so all their steps are counted over the time that they took together.
-            span = (max(event["t"] for event in steps) - min(event["t"] for event in steps)) / 1000
-            rate = len(steps) * config.train.batch_size / max(span, 1e-3)
+    rate = training_rate(list(journal.events()), config.train.batch_size, packed=plan.resources.packs > 0)
+    if rate is not None:
         kept = read_rates(config.storage)
         kept[rate_key(config, plan.resources)] = {"examples_per_second": rate, "sweep": plan.name}
         write_json(storage_folder(config.storage) / "rates.json", kept)

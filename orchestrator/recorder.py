@@ -147,9 +147,9 @@ class Recorder(Callback):
 
 def hopeless(board: Board) -> str | None:
     """Why the sweep should not go on: its first trials have all failed alike and none has scored."""
-    if any(record.reports for record in board.records.values()):  # the first trial has, mostly: so this comes before the long lists
+    if any(record.reports for record in board.asked_for()):  # the first trial has, mostly: so this comes before the long lists
         return None
-    failed = [record for record in board.records.values() if record.state == "failed"]
+    failed = [record for record in board.asked_for() if record.state == "failed"]
     if len(failed) < min(board.config.sweep.give_up_after, board.plan.num_trials):
         return None
     reasons = {(record.error or "").split("(")[0][:60] for record in failed}

@@ -7,25 +7,29 @@ from typing import Any
 from orchestrator.config import Config
 from orchestrator.journal import Record
 from orchestrator.plan import as_grid
-from orchestrator.space import Knob, Point, link, point
+from orchestrator.points import MOST_DRAWS, Key, Points, every_point, key
+from orchestrator.space import Knob, Point, link
 
 ENDED = ("finished", "stopped")
 """States of a trial that has its result: another one goes on, or fails again."""
 
 
 class Search:
-    """Hands out points by trial index and learns from ended trials. Random and grid points depend on (seed, index) only."""
+    """Hands out points by trial index, no two alike, and learns from ended trials. Random and grid points depend on (seed, index) only."""
 
     def __init__(self, config: Config, num_trials: int, known: dict[int, Record]) -> None:
         self._space = as_grid(config).sweep.space
-        self._seed = config.seed
+        self._points = Points(self._space, config.seed)
         self._known = known
+        self._handed: dict[int, Point] = {}
+        """What Optuna has proposed."""
         self._optuna = None
         if config.sweep.search == "optuna" and self._space:
             # Another seed than last time: a sampler that began again would propose its first points again.
             started = max((index for index, record in known.items() if record.point), default=0)
             self._optuna = Optuna(self._space, config.seed + 1000 * started, config.sweep.maximise, num_trials)
             for record in known.values():
+                self._optuna.seen |= {key(record.point)} if record.point else set()
                 best = record.best(config.sweep.metric, config.sweep.maximise)
                 if record.state in ENDED and best is not None:
                     self._optuna.learn(record.point, best[1])
@@ -38,8 +42,12 @@ class Search:
                 self._optuna.resume(index, known.point)
             return known.point
         if self._optuna is None:
-            return point(self._space, self._seed, index)
-        return self._optuna.ask(index)
+            return self._points[index]
+        if index in self._handed:  # the packs have stepped aside, and the sweep begins again
+            self._optuna.resume(index, self._handed[index])
+        else:
+            self._handed[index] = self._optuna.ask(index)
+        return self._handed[index]
 
     def ended(self, index: int, score: float | None) -> None:
         """Trial `index` has ended, with its best score or without any."""
@@ -60,16 +68,37 @@ class Optuna:
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(3, num_trials // 3)), constant_liar=True)
         self._study = optuna.create_study(direction="maximize" if maximise else "minimize", sampler=sampler)
         self._asked: dict[int, Any] = {}
+        self.seen: set[Key] = set()
+        """The points that were handed out, now or in an earlier run."""
 
     def ask(self, index: int) -> Point:
-        """A new point for trial `index`."""
-        self._asked[index] = self._study.ask(self._distributions)
-        return link(self._space, dict(self._asked[index].params))
+        """A new point for trial `index`. Raises ValueError where the space holds no more."""
+        for _ in range(MOST_DRAWS):
+            asked = self._study.ask(self._distributions)
+            point = link(self._space, dict(asked.params))
+            if key(point) not in self.seen:
+                break
+            self._drop(asked)
+        else:
+            point = next((left for left in every_point(self._space, {}) if key(left) not in self.seen), None)
+            if point is None:
+                raise ValueError(f"the search space holds {len(self.seen)} different points, and no other one for trial {index}")
+            self._study.enqueue_trial(self.params(point) or {})
+            asked = self._study.ask(self._distributions)
+        self._asked[index] = asked
+        self.seen.add(key(point))
+        return point
+
+    def _drop(self, asked: Any) -> None:
+        """Forget a proposal that repeats a point."""
+        import optuna
+
+        self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
 
     def resume(self, index: int, point: Point) -> None:
-        """Trial `index` goes on with the point that it had in an earlier run."""
+        """Trial `index` goes on with the point that it had before."""
         params = self.params(point)
-        if params is not None:
+        if params is not None and index not in self._asked:
             self._study.enqueue_trial(params)
             self._asked[index] = self._study.ask(self._distributions)
 

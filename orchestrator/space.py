@@ -114,17 +114,21 @@ def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
     return found
 
 
-def point(space: dict[str, Knob], seed: int, index: int) -> Point:
-    """The point of trial `index` (from 1): grid knobs walk their combinations, the others are drawn from (seed, index, knob name)."""
+def point(space: dict[str, Knob], seed: int, index: int, draw_number: int = 0) -> Point:
+    """A point for trial `index` (from 1): grid knobs walk their combinations, the others are drawn from (seed, index, knob name).
+
+    Another `draw_number` gives another draw.
+    """
     chosen: Point = {}
     rest = index - 1
     for knob in reversed([knob for knob in space.values() if knob.type == "grid"]):  # the last one changes fastest
         values = knob.values or []
         rest, place = divmod(rest, len(values))
         chosen[knob.path] = values[place]
+    again = f"/{draw_number}" if draw_number else ""
     for name, knob in space.items():
         if knob.type not in ("grid", "linked"):
-            chosen[knob.path] = draw(knob, random.Random(f"{seed}/{index}/{name}"))
+            chosen[knob.path] = draw(knob, random.Random(f"{seed}/{index}/{name}{again}"))
     return link(space, chosen)
 
 
@@ -173,8 +177,13 @@ def draw(knob: Knob, random_stream: random.Random) -> Value:
         return random_stream.randint(int(low), int(high))
     if knob.step is None:
         return rounded(random_stream.uniform(low, high), low, high)
-    stepped = low + knob.step * random_stream.randint(0, int((high - low) / knob.step + 1e-9))
-    return round(stepped) if knob.type == "randint" else round(stepped, 12)
+    return stepped(knob, random_stream.randint(0, int((high - low) / knob.step + 1e-9)))
+
+
+def stepped(knob: Knob, number: int) -> Value:
+    """Value `number` (from 0) of a knob with finitely many between its ends."""
+    value = (knob.low or 0.0) + (knob.step or 1) * number
+    return round(value) if knob.type == "randint" else round(value, 12)
 
 
 def rounded(value: float, low: float, high: float) -> float:
