@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.config import BaseModel
 from orchestrator import plan as planning
 from orchestrator.board import Board
 from orchestrator.cli import compose
@@ -73,7 +74,7 @@ def knobs(**found: Knob) -> str:
 
 
 @pytest.fixture
-def plan(cache: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def plan(base: BaseModel, cache: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
     data = ["model=tiny", "data=files", f"data.folder={toy}"]
     return lambda *arguments: planning.make(build(compose([*data, *arguments], None)))
