@@ -79,9 +79,10 @@ def run(arguments: list[str]) -> int:
 
         return setup.run(config)
     if config.dry_run and config.cluster.kind == "local":
+        from orchestrator import glance
         from orchestrator import plan as planning
 
-        plan = planning.make(config)
+        plan = glance.noted(planning.make(config))
         print(report.plan_json(plan) if config.output == "json" else report.plan_text(plan))
         return 0
     from orchestrator import pipeline

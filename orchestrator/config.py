@@ -69,6 +69,9 @@ class Tracking:
     experiment: str = "orchestrator"
     model: str | None = None
     """Name of the registered model. None: DATA-MODEL."""
+    same_task: bool = False
+    """Judge the champion anew on these test rows where it was chosen by others, and let the better one have the alias. Without it a
+    champion of another task keeps its alias."""
     patience_seconds: float = 30.0
     """How long the end of a run waits for a server that does not answer."""
 

@@ -22,6 +22,7 @@ from orchestrator.models import Version
 from orchestrator.predict import check_version
 from orchestrator.registry import Decision, Scores, decide
 from orchestrator.result import Result
+from orchestrator.task import REMEDY
 
 POLL_SECONDS = 0.5
 
@@ -137,20 +138,23 @@ class Judgement:
     def tags(self, outcome: Result, candidate: Verdict) -> dict[str, str]:
         """What a later sweep needs to compare with this version without running it."""
         scores = {key: repr(value) for key, value in candidate.metrics().items()}
-        return scores | {"test.digest": self.digest, "test.rows": str(len(candidate.predictions)), "sweep": outcome["sweep"]}
+        return scores | self.plan.task.tags | {"test.rows": str(len(candidate.predictions)), "sweep": outcome["sweep"]}
 
     def decide(self, version: Version, champion: Version | None, candidate: Verdict, base: Verdict, trial: Any) -> Decision:
-        """Compare with the champion, judged anew if it was judged on other rows, or with the base when there is none."""
+        """Compare with the champion, or with the base when there is none. A champion of another task keeps its alias, unless the user says
+        that it is the same one: then it is judged anew on these rows."""
         if champion is not None and champion.version == version.version:
             return Decision(False, "it is the champion already")
         scores = self.scores(candidate)
         if champion is None:
             return decide(scores, None, floor=base.exact_match)
-        tags = champion.tags
-        if tags.get("test.digest") == self.digest and "test/exact_match" in tags:
-            value, low, high = (float(tags[f"test/exact_match{end}"]) for end in ("", "_low", "_high"))
-            return decide(scores, Scores(value, low, high, int(tags["test.rows"]), self.digest))
-        self.screen.note(f"the champion {champion.uri} was chosen by other test rows than these, and may be made for other data")
+        tags, same = champion.tags, self.config.tracking.same_task
+        stranger = self.plan.task.stranger(champion.uri, tags)
+        if stranger is not None and not same:
+            return Decision(False, stranger)
+        if (known := told_scores(tags, self.digest)) is not None:
+            return decide(scores, known)
+        self.screen.note(f"the champion {champion.uri} was not chosen by these test rows: it is judged on them")
         try:
             folder, made_on = self.fetch_champion(champion)
         except TrackingError:
@@ -160,7 +164,10 @@ class Judgement:
             return Decision(False, f"the champion {champion.uri} cannot be judged on these rows ({error}); {remedy}")
         trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
         judged = self.judge({"champion": str(trained)}, trial, made_on)["champion"]
-        return decide(scores, self.scores(judged), own_rows=False)
+        decision = decide(scores, self.scores(judged), own_rows=False)
+        if decision.promote and not same:  # its tags were taken away, or it is of before they were written
+            return Decision(False, f"{decision.reason}; but nothing tells for what task that was made, so it keeps its alias. {REMEDY}")
+        return decision
 
     def fetch_champion(self, champion: Version) -> tuple[Path, BaseModel]:
         """The present champion's folder, and its base model. Raises InputError or ValueError for one that is not ours, or whose files or
@@ -178,6 +185,15 @@ class Judgement:
     def scores(self, verdict: Verdict) -> Scores:
         """A verdict in the registry's terms."""
         return Scores(verdict.exact_match, verdict.low, verdict.high, len(verdict.predictions), self.digest)
+
+
+def told_scores(tags: dict[str, str], digest: str) -> Scores | None:
+    """What a version's tags say of it on the test rows with this digest; None where they do not, or were edited to what is no score."""
+    try:
+        value, low, high = (float(tags[f"test/exact_match{end}"]) for end in ("", "_low", "_high"))
+        return Scores(value, low, high, int(tags["test.rows"]), digest) if tags.get("test.digest") == digest else None
+    except (KeyError, ValueError):
+        return None
 
 
 def recall(kept: Any) -> Verdict | None:

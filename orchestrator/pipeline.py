@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs import fetch, store
 from jobs.config import BaseModel
-from orchestrator import launch, mirror, provenance, report, result, sharing, tracking
+from orchestrator import glance, launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
 from orchestrator.address import database_file
 from orchestrator.config import Config
@@ -37,7 +37,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     with contextlib.ExitStack() as held:
         nodes = held.enter_context(launch.joined(config)) if config.cluster.kind == "attached" else None
         if config.dry_run:
-            show_plan(planning.make(config, nodes))
+            show_plan(glance.noted(planning.make(config, nodes)))
             return 0
         shared = nodes is not None or store.is_uri(config.storage)
         if not shared:
@@ -86,7 +86,7 @@ class Command:
         self.base: BaseModel = plan.base
         self.began = began
         self.journal = Journal(folder)
-        self.uri = config.tracking.uri or f"sqlite:///{storage_folder(config.storage) / 'mlflow.db'}"
+        self.uri = glance.store_address(config)
         self.model_name = config.registered_name
 
     def connect(self) -> tracking.Store:
@@ -99,7 +99,7 @@ class Command:
         if not result.is_whole(kept) or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
             return None
         if kept.get("judging") != self.judging():
-            report_line("the winner is judged again: another job.confidence or job.max_new_tokens than before")
+            report_line("the winner is judged again: another job.confidence, job.max_new_tokens or tracking.same_task than before")
             return None
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0
@@ -108,9 +108,9 @@ class Command:
         return None if wider or again or elsewhere or gone else kept
 
     def judging(self) -> dict[str, Any]:
-        """The settings that decide what the test split says of a model."""
-        job = self.config.job
-        return {"confidence": job.confidence, "max_new_tokens": job.max_new_tokens}
+        """The settings that decide what the test split says of a model, and what of its champion."""
+        job, same = self.config.job, self.config.tracking.same_task
+        return {"confidence": job.confidence, "max_new_tokens": job.max_new_tokens, "same_task": same}
 
     def show_again(self, kept: result.Result) -> result.Result:
         """The earlier result, after one more attempt to bring the tracking store up to date."""
@@ -134,6 +134,9 @@ class Command:
         """Everything from the first connection to the written result."""
         self.check_disk()
         store = self.connect()
+        champion = store.champion(self.model_name)
+        if champion is not None and not self.config.tracking.same_task:
+            self.plan = glance.with_stranger(self.plan, champion.uri, champion.tags)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
         report_line(report.plan_text(self.plan))

@@ -28,6 +28,7 @@ from orchestrator.nested import leaves
 from orchestrator.points import Points, size
 from orchestrator.resources import Node, Resources, divide, this_machine
 from orchestrator.space import grid_size
+from orchestrator.task import Task
 from orchestrator.validation import trial_of
 
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
@@ -57,6 +58,15 @@ class Plan:
     supervised_text: str
     """The part of the example that carries loss."""
     estimate: Estimate | None
+
+    @property
+    def task(self) -> Task:
+        """What the winner is registered for."""
+        return Task(self.digests["test"], self.config.data.instruction, self.config.sweep.metric)
+
+    def with_notes(self, *notes: str) -> Plan:
+        """The same plan with more to say."""
+        return dataclasses.replace(self, notes=[*self.notes, *notes])
 
 
 def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:

@@ -232,15 +232,28 @@ def test_another_confidence_judges_the_winner_again_and_trains_nothing(command: 
     assert "its result, of 3 trials, not the 2 asked for now" in fewer.err
 
 
-def test_a_champion_that_other_rows_have_chosen_is_judged_on_these(command: Any, swept: Any, storage: Path, tmp_path: Path) -> None:
+def test_another_task_of_the_same_name_leaves_the_alias_and_says_so_before_it_trains(
+    command: Any, swept: Any, storage: Path, tmp_path: Path
+) -> None:
     rows = [{"prompt": f"{'beta' if i % 2 else 'alpha'} {i}", "completion": "BA"[i % 2 == 0]} for i in range(300, 400)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     name, version = swept.result["model"]["name"], swept.result["model"]["version"]
-    done = command("train.steps=1", f"storage={storage}", f"data.folder={tmp_path}", f"tracking.model={name}")
+    other = ("train.steps=1", f"storage={storage}", f"data.folder={tmp_path}", f"tracking.model={name}")
+    told = f"{name}: another task than that of the champion models:/{name}/{version}: the champion was chosen by other test rows; it keeps"
+    planned = command(*other, "dry_run=true")
+    assert told in planned.result["plan"]["notes"][-1] + planned.err, planned.out
+    done = command(*other)
     assert done.code == 0, done.err
+    assert f"note    {told}" in done.err.partition("trial 1/1")[0], "said before it trains"
     assert done.result["model"] == {"name": name, "version": version + 1, "alias": None, "uri": f"models:/{name}/{version + 1}"}
-    assert "the champion was chosen by other test rows" in "\n".join(decided(storage))
+    assert "tracking.same_task=true compares them all the same" in decided(storage)[-1]
+    same = command(*other, "tracking.same_task=true")
+    assert "note    " + told not in same.err and "the winner is judged again" in same.err
+    assert "the champion was chosen by other test rows" in decided(storage)[-1] and "does not beat" in decided(storage)[-1]
     assert champion(storage, name) == version
+    with sqlite3.connect(storage / "mlflow.db") as database:
+        marked = database.execute("select count(distinct value) from model_version_tags where key = 'task' and name = ?", (name,)).fetchone()
+    assert marked == (2,), "each version carries its task's fingerprint"
 
 
 @pytest.mark.slow
