@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import importlib.util
 import os
 import re
 import shutil
@@ -158,6 +159,12 @@ def _reserved_postgres(uri: str) -> Iterator[None]:
 
 MOVE_AWAY = "move it away: the same command writes its sweep anew, from its journal"
 
+NEWER = r"Can't locate revision|newer MLflow"
+ELSEWHERE = (
+    "choose another one, tracking.uri=sqlite:///FILE; or let that MLflow serve it, mlflow server --backend-store-uri ..., and name "
+    "its server: tracking.uri=http://HOST:5000"
+)
+
 # Text in an error, what it means, what to do. The first that matches counts, so the specific ones come first.
 MEANINGS = (
     ("Invalid Host header", "the server refuses this host name", "start it with --allowed-hosts {host}"),
@@ -176,20 +183,33 @@ MEANINGS = (
     ('database ".*" does not exist', "there is no such database", "create it (createdb) or correct tracking.uri=..."),
     (r"(table|index) \S+ already exists|duplicate column name", "its tables were left half made", MOVE_AWAY),
     ("disk image is malformed|file is not a database", "the file is damaged", MOVE_AWAY),
-    ("out-of-date database schema", "the database was made by another MLflow version", "run: mlflow db upgrade {uri}"),
-    ("Can't locate revision", "the database was made by a newer MLflow version", "upgrade mlflow here"),
+    (NEWER, "the database was made by a newer MLflow than the one here", ELSEWHERE),
+    ("out-of-date database schema", "the database was made by an older MLflow version", "run: {upgrade}"),
     ("No space left|disk is full", "the disk is full", "free some space"),
 )
 
 
 def explain(uri: str, text: str) -> str:
     """One line that says what an error's `text` means for the address and what to do."""
+    from orchestrator import commands
+
     host = urlsplit(uri).netloc.rpartition("@")[2]
+    text = "newer MLflow" if is_of_the_future(text) else text
     for pattern, meaning, remedy in MEANINGS:
         if re.search(pattern, text):
-            return f"tracking.uri={mask(uri)}: {meaning}; {remedy.format(host=host, uri=mask(uri))}"
+            upgrade = commands.mlflow_on_database(uri, "db", "upgrade")
+            return f"tracking.uri={mask(uri)}: {meaning}; {remedy.format(host=host, upgrade=upgrade)}"
     first = mask(text).strip().splitlines()[0] if text.strip() else "failed without a reason"
     return f"tracking.uri={mask(uri)}: {first[:300]}"
+
+
+def is_of_the_future(text: str) -> bool:
+    """Whether MLflow complains of a database whose schema it has never heard of: upgrading it here is not possible."""
+    found = re.search(r"out-of-date database schema \(found version (\w+)", text)
+    spec = importlib.util.find_spec("mlflow")
+    if found is None or spec is None or spec.origin is None:
+        return False
+    return not any(Path(spec.origin).parent.glob(f"store/db_migrations/versions/{found[1]}_*.py"))
 
 
 def judge_answer(uri: str, status: int, body: str) -> str | None:

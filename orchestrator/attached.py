@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator import sharing, ship
+from orchestrator import commands, sharing, ship
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
@@ -109,8 +109,8 @@ def post(head: Head, name: str, command: str, environment: dict[str, Any], submi
 
 def come_back(head: Head, name: str) -> str:
     """How to see and to stop what goes on there."""
-    tool = "python -m orchestrator.runs"
-    return f"next    {tool} watch {name} --address {head.address}\n        {tool} stop {name} --address {head.address}"
+    where = {"address": head.address, "token_file": head.token_file}
+    return f"next    {commands.runs('watch', name, **where)}\n        {commands.runs('stop', name, **where)}"
 
 
 def follow(head: Head, name: str) -> int:

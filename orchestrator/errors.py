@@ -35,6 +35,10 @@ class TrackingError(InputError):
     """The MLflow server or store does not answer, or answers that it will not."""
 
 
+class ExperimentDeleted(TrackingError):
+    """Someone has deleted the experiment: it can be brought back, and until then nothing in it is as it was told."""
+
+
 class Interrupted(OrchestratorError):
     """The user pressed Ctrl-C; what was done is kept."""
 

@@ -26,7 +26,7 @@ Found = tuple[str, dict[str, str]]
 
 
 def champion(uri: str, name: str) -> Found | None:
-    """The version of model `name` that holds the champion's alias. None where there is none. Raises TrackingError when that is not known."""
+    """The version of model `name` that holds the champion's alias, None where there is none. Raises TrackingError when it is not known."""
     try:
         resolved = address.resolve(uri)
         if resolved.startswith("http"):

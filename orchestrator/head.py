@@ -23,7 +23,7 @@ class Head:
 
     def __init__(self, cluster: Cluster) -> None:
         assert cluster.address is not None
-        self.address = cluster.address.rstrip("/")
+        self.address, self.token_file = cluster.address.rstrip("/"), cluster.token_file
         sign_in(cluster)
         self.version = self.greet()
         import ray

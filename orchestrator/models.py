@@ -75,6 +75,16 @@ class Models:
                     return _version(known)
             return _version(self._client.create_model_version(name, source, run_id, tags=tags, description=description))
 
+    def version(self, name: str, number: int) -> Version | None:
+        """A version of model `name`, None when there is none."""
+        with explained(self._address):
+            try:
+                return _version(self._client.get_model_version(name, str(number)))
+            except Exception as error:
+                if code_of(error) in (ABSENT, INVALID):
+                    return None
+                raise
+
     def champion(self, name: str) -> Version | None:
         """The version that carries the champion's alias, None when there is none."""
         with explained(self._address):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import statistics
 from typing import Any
 
@@ -66,7 +67,7 @@ def evaluating(busy: list[Span], events: list[dict[str, Any]]) -> float:
     """Seconds between steps in which trials were evaluated: those that end with a report, and in which the command did not start anew."""
     reports = sorted(event["t"] / 1000 for event in events if event["kind"] == "report" and is_rung(event))
     starts = sorted(event["t"] / 1000 for event in events if event["kind"] == "sweep")
-    gaps = [(end, begin) for (_, end), (begin, _) in zip(busy, busy[1:], strict=False)]
+    gaps = [(end, begin) for (_, end), (begin, _) in itertools.pairwise(busy)]
     lengths = [after - before for before, after in gaps if holds(reports, before, after) and not holds(starts, before, after)]
     longest = LONGEST_EVALUATION * statistics.median_low(lengths) if lengths else 0.0
     return sum(min(length, longest) for length in lengths)

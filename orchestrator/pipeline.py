@@ -16,12 +16,12 @@ from typing import Any
 
 from jobs import fetch, store
 from jobs.config import BaseModel
-from orchestrator import glance, launch, mirror, provenance, report, result, sharing, tracking
+from orchestrator import commands, glance, launch, mirror, provenance, report, result, sharing, standing, tracking
 from orchestrator import plan as planning
 from orchestrator.address import database_file
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
-from orchestrator.errors import InputError
+from orchestrator.errors import ExperimentDeleted, InputError, TrackingError
 from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, write_json
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
@@ -53,9 +53,9 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             mirror.forget(config.storage, plan.name, folder)
         command = Command(config, composed, overrides, plan, folder, began)
         kept = command.kept_result()
-        outcome = command.show_again(kept) if kept else command.work()
+        outcome = (command.show_again(kept) if kept else None) or command.work()
     mark_answer()
-    print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome, result.programs_here()), flush=True)
+    print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome, commands.programs_here()), flush=True)
     return {"finished": 0, "interrupted": 130}.get(outcome["state"], 1)
 
 
@@ -75,6 +75,10 @@ def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
     return planning.make(config, nodes)
+
+
+ONCE = ("fresh=", "output=", "retry=", "dry_run=")
+"""Settings of one run of a sweep, which the next one need not repeat."""
 
 
 class Command:
@@ -103,32 +107,54 @@ class Command:
             return None
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0
-        elsewhere = kept["target"] != [self.uri, self.config.tracking.experiment, self.model_name]
+        elsewhere = kept["target"] != self.target()
         gone = self.uri.startswith("sqlite:") and not database_file(self.uri).exists()
         return None if wider or again or elsewhere or gone else kept
+
+    def target(self) -> list[str]:
+        """Where the winner is registered, as the result keeps it."""
+        return [commands.bare(self.uri), self.config.tracking.experiment, self.model_name]
 
     def judging(self) -> dict[str, Any]:
         """The settings that decide what the test split says of a model, and what of its champion."""
         job, same = self.config.job, self.config.tracking.same_task
         return {"confidence": job.confidence, "max_new_tokens": job.max_new_tokens, "same_task": same}
 
-    def show_again(self, kept: result.Result) -> result.Result:
-        """The earlier result, after one more attempt to bring the tracking store up to date."""
+    def show_again(self, kept: result.Result) -> result.Result | None:
+        """The earlier result, as far as the tracking store still has it so; None where its end has to be done again."""
         asked = {"steps": (kept["steps"], self.config.train.steps), "trials": (kept["trials"]["total"], self.plan.num_trials)}
         more = [f"{had} {what}, not the {wanted} asked for now" for what, (had, wanted) in asked.items() if had != wanted]
         what = f"its result, of {' and '.join(more)}" if more else "its result"
-        report_line(f"sweep {self.plan.name} is finished; this is {what} (fresh=true starts anew)")
+        shown = f"sweep {self.plan.name} is finished; this is {what} (fresh=true starts anew)"
+        try:
+            store = self.connect()
+            gone = standing.missing(store, kept)
+            if gone is not None:
+                report_line(f"sweep {self.plan.name} is finished, but {gone}: its winner is judged and registered again")
+                (self.folder / "tracking.json").unlink(missing_ok=True)  # what MLflow lacks is told again; what it has is found again
+                return None
+            changed = standing.renew(store, kept)
+        except ExperimentDeleted:
+            raise
+        except TrackingError as error:
+            standing.unchecked(kept, str(error))
+            report_line(shown)
+            return kept
+        report_line(shown)
         if kept.get("missing"):
-            writer = Writer(self.connect, self.folder)
+            writer = Writer(lambda: store, self.folder)
             writer.start()
             kept["missing"] = self.missing(writer)
+            changed = True
+        if changed:
             write_json(self.folder / "result.json", kept)
         return kept
 
     def missing(self, writer: Writer) -> str | None:
         """What the tracking store lacks after it was given time, in words."""
         left = writer.close(self.config.tracking.patience_seconds)
-        return result.unfinished(left, writer.error, writer.num_refused, writer.aside)
+        where = f"{writer.aside} on the cluster" if commands.away() else writer.aside
+        return result.unfinished(left, writer.error, writer.num_refused, where)
 
     def work(self) -> result.Result:
         """Everything from the first connection to the written result."""
@@ -220,9 +246,8 @@ class Command:
         best = board.best()
         state = "interrupted" if board.interrupted else "finished" if best is not None and board.fatal is None else "failed"
         error = board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
-        sent = os.environ.get(TYPED)
-        typed = [o for o in (self.overrides if sent is None else shlex.split(sent)) if not o.startswith(("fresh=", "output=", "retry="))]
-        wider, more = [o for o in typed if not o.startswith("sweep.num_trials=")], 2 * self.plan.num_trials
+        typed, more = self.typed(), 2 * self.plan.num_trials
+        wider = [o for o in typed if not o.lstrip("+").startswith("sweep.num_trials=")]
         return {
             "sweep": self.plan.name,
             "state": state,
@@ -231,20 +256,33 @@ class Command:
             "base": None,
             "model": None,
             "seconds": {"setup": round(setup, 1), "train": round(train, 1), "total": round(time.monotonic() - self.began, 1)},
-            "tracking_uri": self.uri if self.config.tracking.uri is None else store_name(self.uri),
+            "tracking_uri": commands.bare(self.uri),
             "steps": self.config.train.steps,
-            "target": [self.uri, self.config.tracking.experiment, self.model_name],
+            "target": self.target(),
             "error": error,
             "failures": result.failures(records),
             "searched": [knob.path for knob in self.config.sweep.space.values()],
             "confidence": self.config.job.confidence,
             "judging": self.judging(),
-            "command": f"python -m orchestrator {shlex.join(typed)}".rstrip(),
-            "wider": f"python -m orchestrator {shlex.join([*wider, f'sweep.num_trials={more}'])}"
-            if planning.has(self.config, more)
-            else None,
-            "settings": [o for o in typed if o.startswith(("storage=", "tracking"))],
+            "command": commands.orchestrator(typed, ""),
+            "wider": commands.orchestrator([*wider, f"sweep.num_trials={more}"], "") if planning.has(self.config, more) else None,
+            "settings": self.store_settings(),
+            "needs": commands.needs(self.uri),
         }
+
+    def typed(self) -> list[str]:
+        """The settings as they were typed, here or where the command was sent from, but those that are for one run only, and no secret."""
+        sent = os.environ.get(TYPED)
+        typed = self.overrides if sent is None else shlex.split(sent)
+        return commands.without_secrets([o for o in typed if not o.lstrip("+").startswith(ONCE)])
+
+    def store_settings(self) -> list[str]:
+        """What tells another command where the model is registered, and on a cluster, whose disk is not here, what its base model is."""
+        if self.config.tracking.uri is None:
+            return [commands.setting("storage", self.config.storage)]
+        here, _ = commands.reachable(self.uri)
+        base = [o for o in self.typed() if o.lstrip("+").startswith(("model=", "model."))] if commands.away() else []
+        return [*base, commands.setting("tracking.uri", here)]
 
     def describe(self, board: Any, best: Any) -> dict[str, Any]:
         """The best trial, with its metrics at its best step."""
@@ -269,13 +307,6 @@ def interruptible(board: Any) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def store_name(uri: str) -> str:
-    """A tracking address without its password."""
-    from orchestrator import address
-
-    return address.mask(uri)
 
 
 def report_line(text: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import store
+from orchestrator import commands
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import Journal, Record, held_by, read_text, storage_folder
@@ -128,7 +129,7 @@ class InStorage:
         """See runs.Place."""
         folder = self.sweep(name)
         if self.record(folder)["state"] == "running":
-            raise InputError(f"{name} runs; stop it first: python -m orchestrator.runs stop {name} --storage {self.storage}")
+            raise InputError(f"{name} runs; stop it first: {commands.runs('stop', name, storage=self.storage)}")
         try:
             shutil.rmtree(folder)
         except OSError as error:
@@ -219,9 +220,8 @@ class OnCluster:
         """See runs.Place."""
         job = self.head.find(name)
         if not job.status.is_terminal():
-            raise InputError(
-                f"{job.submission_id} runs; stop it first: python -m orchestrator.runs stop {name} --address {self.head.address}"
-            )
+            stop = commands.runs("stop", name, address=self.head.address, token_file=self.head.token_file)
+            raise InputError(f"{job.submission_id} runs; stop it first: {stop}")
         self.head.ask(self.head.client.delete_job, job.submission_id)
         return f"{job.submission_id} is deleted from {self.head.address}; its storage and what MLflow holds of it stay"
 
@@ -272,7 +272,7 @@ class OnKubernetes:
 
         found = submit.show(self.cluster, name)
         if found["state"] in LIVE:
-            stop = f"python -m orchestrator.runs stop {name} --namespace {self.cluster.namespace}"
+            stop = commands.runs("stop", name, namespace=self.cluster.namespace, context=self.cluster.context)
             raise InputError(f"{found['name']} is {found['state']}; stop it first: {stop}")
         return submit.delete(self.cluster, found["name"])
 

@@ -28,7 +28,8 @@ def run(config: Config, overrides: list[str], config_dir: str | None) -> int:
         from orchestrator import attached
 
         arguments = remote_arguments(overrides, config.dry_run)
-        return attached.run(config, submission(config, arguments, overrides, known_plan(config, UNKNOWN)), config_dir)
+        typed = overrides if config_dir is None else ["--config-dir", config_dir, *overrides]
+        return attached.run(config, submission(config, arguments, typed, known_plan(config, UNKNOWN)), config_dir)
     return run_on_kubernetes(config, overrides, config_dir)
 
 

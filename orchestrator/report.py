@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 from jobs.config import Model
+from orchestrator import commands
 from orchestrator.halving import survivors
 from orchestrator.nested import leaves
 from orchestrator.plan import Plan
@@ -166,8 +167,24 @@ def missing_lines(plan: Plan) -> list[tuple[str, str]]:
 
 def setup(plan: Plan) -> str:
     """What puts the base model where this plan is made: here, or on the cluster that it is attached to."""
-    texts = {"local": "make setup (or job=setup)", "kuberay": "job=setup with cluster=local"}
-    return texts.get(plan.config.cluster.kind, "the same command with job=setup")
+    named = model_settings(plan.config.model)
+    if plan.config.cluster.kind == "attached" or named is None:
+        return "the same command with job=setup"
+    return commands.setup(named)
+
+
+def model_settings(model: Model) -> list[str] | None:
+    """What names a base model on the command line; None for one of someone's own configuration folder."""
+    from orchestrator.cli import choices
+
+    if model.source == "path":
+        return ["model=path", commands.setting("model.path", model.path or "")]
+    if model.name in choices()["model"]:
+        return [f"model={model.name}"]
+    if model.source == "hub":
+        revision = [] if model.revision is None else [f"model.revision={model.revision}"]
+        return ["model=hub", f"model.id={model.id}", f"model.name={model.name}", *revision]
+    return None
 
 
 def point_text(plan: Plan, index: int) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.relay import TYPED
+from orchestrator import commands
 from orchestrator.report import duration, plural, short
 
 Result = dict[str, Any]
@@ -53,6 +49,8 @@ def text(result: Result, programs: str = "") -> str:
         lines.append(("error", result["error"]))
     if result.get("missing"):
         lines.append(("missing", result["missing"]))
+    if result.get("unchecked"):
+        lines.append(("note", result["unchecked"]))
     seconds = result["seconds"]
     lines.append(
         ("time", f"{duration(seconds['total'])} ({duration(seconds['setup'])} to start, {duration(seconds['train'])} of training)")
@@ -77,29 +75,21 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
     return lines
 
 
-def programs_here() -> str:
-    """The folder of this environment's programs, as typed from here; nothing where typing python starts this one anyway."""
-    folder, found = os.path.dirname(sys.executable), shutil.which("python")
-    if os.environ.get(TYPED) is not None or (found is not None and os.path.dirname(os.path.abspath(found)) == folder):
-        return ""
-    near = os.path.relpath(folder)
-    return shlex.quote(folder if near.startswith("..") else near) + "/"
-
-
 def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
     """Commands to paste."""
     lines = []
     if result["state"] == "interrupted":
         lines.append(("go on", f"{programs}{result['command']}"))
-    uri = result["tracking_uri"]
-    lines.append(("open", uri if uri.startswith("http") else f"{programs}mlflow ui --backend-store-uri {shlex.quote(uri)}"))
+    lines.append(("open", commands.ui(result["tracking_uri"], programs)))
     if result["state"] == "finished" and result["trials"]["total"] > 1 and result["wider"]:
         lines.append(("more", f"{programs}{result['wider']}"))
     if result["model"]:
-        address = f"models:/{result['model']['name']}@{result['model']['alias']}" if result["model"]["alias"] else result["model"]["uri"]
-        where = "".join(f" {setting}" for setting in result.get("settings", []))
-        prompt = shlex.quote(result["prompt"])
-        lines.append(("try", f"{programs}python -m orchestrator job=predict model_uri={address} prompt={prompt}{where}"))
+        model = result["model"]
+        address = f"models:/{model['name']}@{model['alias']}" if model["alias"] else model["uri"]
+        asked = ["job=predict", f"model_uri={address}", f"prompt={result['prompt']}", *result.get("settings", [])]
+        lines.append(("try", commands.orchestrator(asked, programs)))
+    if result.get("needs"):
+        lines.append(("needs", result["needs"]))
     return lines
 
 
@@ -113,7 +103,7 @@ def failures(records: Any) -> list[str]:
     return [f"trial {record.index}: {record.error}" for record in records if record.state == "failed"]
 
 
-def unfinished(count: int, error: str | None, refused: int = 0, aside: Path | None = None) -> str | None:
+def unfinished(count: int, error: str | None, refused: int = 0, aside: Path | str | None = None) -> str | None:
     """What the tracking store has not received: not yet, and never."""
     late = f"{plural(count, 'event')} not yet in MLflow ({error or 'it is slow to answer'}); the same command again writes them"
     never = f"{plural(refused, 'event')} refused by MLflow, kept with the reasons in {aside}"

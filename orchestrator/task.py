@@ -46,7 +46,8 @@ class Task:
         found = self.differences(tags)
         if not found:
             return None
-        return f"another task than that of the champion {uri}: the champion was chosen by {' and by '.join(found)}; it keeps its alias. {REMEDY}"
+        chosen = " and by ".join(found)
+        return f"another task than that of the champion {uri}: the champion was chosen by {chosen}; it keeps its alias. {REMEDY}"
 
 
 REMEDY = "tracking.model=NAME gives this task a name of its own; tracking.same_task=true compares them all the same, on these test rows"

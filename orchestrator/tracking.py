@@ -10,15 +10,14 @@ import getpass
 import json
 import logging
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import address
-from orchestrator.errors import InputError, TrackingError
+from orchestrator import address, commands
+from orchestrator.errors import ExperimentDeleted, InputError, TrackingError
 from orchestrator.models import ABSENT, EXISTS, INVALID, Models, code_of, explained
 from orchestrator.update import Refused, Update
 
@@ -99,8 +98,8 @@ def _experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: Pat
             if code_of(error) != EXISTS or found is None:
                 raise
     if found.lifecycle_stage != "active":
-        remedy = f"mlflow experiments restore -x {found.experiment_id}"
-        raise TrackingError(f"tracking.experiment={name} was deleted; choose another name, or run: {remedy}")
+        remedy = commands.mlflow(uri, "experiments", "restore", "-x", found.experiment_id)
+        raise ExperimentDeleted(f"tracking.experiment={name} was deleted; choose another name, or run: {remedy}")
     return found.experiment_id
 
 
@@ -127,7 +126,7 @@ class Store(Models):
         self._experiment_id = experiment_id
         self.uri = address.mask(uri)
         """For printing: without its password."""
-        self.target = f"{self.uri} {experiment}"
+        self.target = f"{commands.bare(uri)} {experiment}"
         self._opened: dict[str, dict[str, str]] = {}
         """Of each journal: run ids by trial. Found in one search, because MLflow's search takes longer the more runs there are."""
         self._empty: set[str] = set()
@@ -137,7 +136,7 @@ class Store(Models):
         """Where a person looks at a run: its page on a server, the command that serves a database."""
         if self._address.startswith("http"):
             return f"{self.uri}/#/experiments/{self._experiment_id}/runs/{run_id}"
-        return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+        return commands.ui(self._address)
 
     def answers(self) -> bool:
         """Whether the store works and the experiment takes runs."""
@@ -250,6 +249,11 @@ class Store(Models):
                 remedy = "a storage that was moved answers by the version's folder: model_uri=STORAGE/sweeps/NAME/export"
                 raise InputError(f"{model_uri}: there are no files at {address.mask(source)}; {remedy}")
             return Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self._address, registry_uri=self._address))
+
+    def holds(self, model_uri: str) -> bool:
+        """Whether the files of models:/NAME/VERSION are there."""
+        with explained(self._address):
+            return self._exists(self._source(model_uri))
 
     def _exists(self, source: str) -> bool:
         from mlflow.artifacts import list_artifacts

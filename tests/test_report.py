@@ -17,6 +17,7 @@ from jobs.config import Model
 from orchestrator import plan as planning
 from orchestrator import relay, report, result
 from orchestrator.cli import compose
+from orchestrator.commands import programs_here
 from orchestrator.errors import ConfigError
 from orchestrator.journal import Record
 from orchestrator.screen import Screen
@@ -69,9 +70,10 @@ def test_the_plan_without_its_base_model_says_which_numbers_are_missing(
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "empty"))
     text = report.plan_text(planning.make(build(compose(arguments, None))))
     assert "tiny (random weights, not on this machine yet)" in text
-    assert "source  train: 30 rows, supervised tokens: run make setup (or job=setup) first, 100% of what is drawn" in text
-    assert "time    unknown before the base model is here: run make setup (or job=setup) first" in text
-    assert text.endswith("missing supervised tokens, the example and the time need tiny: run make setup (or job=setup) first")
+    run = f"run {programs_here()}python -m orchestrator job=setup model=tiny first"
+    assert f"source  train: 30 rows, supervised tokens: {run}, 100% of what is drawn" in text
+    assert f"time    unknown before the base model is here: {run}" in text
+    assert text.endswith(f"missing supervised tokens, the example and the time need tiny: {run}")
     assert "»" not in text
 
 
@@ -285,16 +287,16 @@ def test_commands_to_paste_start_this_environments_programs(monkeypatch: pytest.
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.chdir(tmp_path)
-    assert result.programs_here() == ".venv/bin/"
+    assert programs_here() == ".venv/bin/"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert result.programs_here() == f"{tmp_path}/.venv/bin/"
+    assert programs_here() == f"{tmp_path}/.venv/bin/"
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").symlink_to(shutil.which("sh") or "/bin/sh")
     monkeypatch.setenv("PATH", str(tmp_path / ".venv" / "bin"))
-    assert result.programs_here() == "", "the environment is active"
+    assert programs_here() == "", "the environment is active"
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.setenv("ORCHESTRATOR_TYPED", "+sweep=lora")
-    assert result.programs_here() == "", "read on the machine that sent the command"
+    assert programs_here() == "", "read on the machine that sent the command"
     lines = dict(result.next_lines(outcome(), ".venv/bin/"))
     assert lines["more"].startswith(".venv/bin/python -m ") and lines["open"].startswith(".venv/bin/mlflow ui ")

@@ -141,5 +141,5 @@ def test_a_dry_run_without_the_base_model_says_what_needs_setup(tmp_path: Path) 
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", "dry_run=true"], capture_output=True, text=True, env=environment, check=True
     )
-    assert "make setup" in done.stdout
+    assert "python -m orchestrator job=setup model=smollm2-135m first" in done.stdout
     assert not (tmp_path / "empty").exists()

@@ -61,7 +61,9 @@ def test_another_instruction_or_metric_is_another_task_and_named(plan: Any, tmp_
     assert "another data.instruction" in plan(folder, "data.instruction=Spell").task.differences(one.task.tags)
     by_loss = plan(folder, "sweep.metric=valid/loss").task
     assert by_loss.differences(one.task.tags) == ["another sweep.metric (valid/exact_match)"]
-    assert "chosen by another sweep.metric (valid/exact_match); it keeps its alias" in (by_loss.stranger("models:/x/1", one.task.tags) or "")
+    assert "chosen by another sweep.metric (valid/exact_match); it keeps its alias" in (
+        by_loss.stranger("models:/x/1", one.task.tags) or ""
+    )
 
 
 def test_what_a_version_of_before_there_were_tasks_tells_is_believed() -> None:
@@ -97,7 +99,9 @@ def test_a_dry_run_asks_the_store_that_is_there_and_makes_none(plan: Any, tmp_pa
     register(store, tmp_path / "sweep", one.task.tags)
     assert glance.noted(one) == one
     said = glance.noted(other).notes[-1]
-    assert said.startswith("tiny-tiny: another task than that of the champion models:/tiny-tiny/1: the champion was chosen by other test rows")
+    assert said.startswith(
+        "tiny-tiny: another task than that of the champion models:/tiny-tiny/1: the champion was chosen by other test rows"
+    )
 
 
 def test_a_server_is_asked_too(plan: Any, tmp_path: Path, server: Server, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +111,9 @@ def test_a_server_is_asked_too(plan: Any, tmp_path: Path, server: Server, quick:
     assert "the champion was chosen by other test rows" in glance.noted(made).notes[-1]
     assert glance.champion(server.uri, "tiny-tiny") == ("models:/tiny-tiny/1", {TEST: "other"})
     nobody = plan(tmp_path / "tiny", "tracking.uri=http://127.0.0.1:9")
-    assert "whether tiny-tiny is the name of another task is told when the sweep starts: tracking.uri=http://127.0.0.1:9" in (
-        glance.noted(nobody).notes[-1]
+    assert (
+        "whether tiny-tiny is the name of another task is told when the sweep starts: tracking.uri=http://127.0.0.1:9"
+        in (glance.noted(nobody).notes[-1])
     )
 
 
