@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -172,7 +173,9 @@ class Judgement:
     def fetch_champion(self, champion: Version) -> tuple[Path, BaseModel]:
         """The present champion's folder, and its base model. Raises InputError or ValueError for one that is not ours, or whose files or
         base model are gone: another program may have registered it under the same name."""
-        folder = self.store.download(champion.uri, self.command.folder / "champion")
+        place = self.command.folder / "champion"
+        shutil.rmtree(place, ignore_errors=True)  # what an earlier champion has left would be judged in this one's place
+        folder = self.store.download(champion.uri, place)
         check_version(champion.uri, folder)
         described = json.loads((folder / "base.json").read_text(encoding="utf-8"))
         base = BaseModel(**{key: described[key] for key in ("name", "source", "id", "revision", "path")})

@@ -103,7 +103,7 @@ class Command:
         if not result.is_whole(kept) or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
             return None
         if kept.get("judging") != self.judging():
-            report_line("the winner is judged again: another job.confidence, job.max_new_tokens or tracking.same_task than before")
+            report_line("the winner is judged again: before it was by other rules (job.confidence, job.max_new_tokens, tracking.same_task)")
             return None
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0

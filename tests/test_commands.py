@@ -11,7 +11,27 @@ from orchestrator import commands
 from orchestrator.cli import compose
 from orchestrator.commands import bare, needs, quoted, reachable, setting
 
-AWKWARD = ["a b", "it's", 'say "x"', "$HOME", "a;b", "a,b", "{a: 1}", "[1]", "my%20runs", "a=b", "", "'q'", '"q"', "ä", "a\nb", "#x", "~x", "\\", "null"]
+AWKWARD = [
+    "a b",
+    "it's",
+    'say "x"',
+    "$HOME",
+    "a;b",
+    "a,b",
+    "{a: 1}",
+    "[1]",
+    "my%20runs",
+    "a=b",
+    "",
+    "'q'",
+    '"q"',
+    "ä",
+    "a\nb",
+    "#x",
+    "~x",
+    "\\",
+    "null",
+]
 
 
 @pytest.mark.parametrize("text", AWKWARD)
@@ -31,7 +51,8 @@ def test_a_storage_comes_back_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", ["+sweep=lora", "'x", "~data.sources.terms", "+data.sources.mine={path: more.jsonl, weight: 0.5}", "--config-dir", "my conf"]
+    "argument",
+    ["+sweep=lora", "'x", "~data.sources.terms", "+data.sources.mine={path: more.jsonl, weight: 0.5}", "--config-dir", "my conf"],
 )
 def test_settings_of_every_form_come_back(argument: str) -> None:
     assert shlex.split(commands.orchestrator([argument], "")) == ["python", "-m", "orchestrator", argument]

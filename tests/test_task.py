@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from orchestrator import glance
 from orchestrator import plan as planning
 from orchestrator.cli import compose
 from orchestrator.errors import TrackingError
-from orchestrator.judgement import told_scores
+from orchestrator.judgement import Judgement, told_scores
 from orchestrator.task import FINGERPRINT, TEST, Task
 from orchestrator.tracking import Store, connect
 from orchestrator.validation import build
@@ -79,6 +80,27 @@ def test_scores_that_someone_has_edited_are_no_scores() -> None:
     assert known is not None and known.value == 0.5
     assert told_scores(tags, "other") is None
     assert told_scores(tags | {"test.rows": "many"}, "d") is told_scores({TEST: "d"}, "d") is None
+
+
+def test_a_champion_is_judged_by_its_own_files_whatever_an_earlier_one_has_left(
+    store: Store, tmp_path: Path, base: BaseModel, quick: None
+) -> None:
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    append(sweep, SWEEP, trial(1), trial(2))
+    writer = carry(sweep, store)
+    described = {"name": "tiny", "source": "tiny", "id": "tiny", "revision": base.revision, "path": base.path}
+    judgement: Any = SimpleNamespace(store=store, command=SimpleNamespace(folder=sweep), base=base)
+    for number, kind in ((1, "adapter"), (2, "model")):
+        files = tmp_path / f"files-{number}"
+        (files / kind).mkdir(parents=True)
+        (files / kind / "config.json").write_text("{}")
+        (files / "base.json").write_text(json.dumps(described))
+        (files / "task.json").write_text(json.dumps({"instruction": "", "max_new_tokens": 1, "max_length": 8}))
+        store.log_artifacts(run_of(writer, number), files, "model/step-000010")
+        version = store.register("x", run_of(writer, number), "model/step-000010", {}, "")
+        folder, _ = Judgement.fetch_champion(judgement, version)
+        assert {file.name for file in folder.iterdir() if file.is_dir()} == {kind}
 
 
 def register(store: Store, folder: Path, tags: dict[str, str]) -> None:
