@@ -34,6 +34,9 @@ from orchestrator.validation import trial_of
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
 """Settings of `train` that change how fast a trial runs, not what it computes."""
 
+MOST_COMPARED = 2_000
+"""Trials that are compared with one another for the plan."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -97,7 +100,14 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         num_valid=len(corpus.valid),
         num_test=len(corpus.test),
         digests=corpus.digests,
-        notes=[*corpus.notes, *measured.notes, *exhausted(config, num_trials), *advice(config, reason), *sharing.notes(config, base)],
+        notes=[
+            *corpus.notes,
+            *measured.notes,
+            *exhausted(config, num_trials),
+            *alike(trials),
+            *advice(config, reason),
+            *sharing.notes(config, base),
+        ],
         example=measured.example,
         supervised_text=supervised(config, measured.example, template),
         estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
@@ -136,6 +146,28 @@ def exhausted(config: Config, num_trials: int) -> list[str]:
         return []
     runs = "1 is" if num_trials == 1 else f"{num_trials:,} are"
     return [f"sweep.num_trials={wanted}, but the search space holds no more than {num_trials:,} different trials: {runs} run"]
+
+
+def alike(trials: list[Trial]) -> list[str]:
+    """A note where trials of different settings compute the same, because what they differ in has no effect."""
+    found: dict[str, list[int]] = {}
+    for trial in trials[:MOST_COMPARED]:
+        found.setdefault(repr(effective(trial)), []).append(trial.index)
+    groups = [", ".join(map(str, indices)) for indices in found.values() if len(indices) > 1]
+    text = f"trials {groups[0]} compute the same: they differ in settings that have no effect together" if groups else ""
+    return [text + (f"; so do {len(groups) - 1} other groups" if len(groups) > 1 else "")] if groups else []
+
+
+def effective(trial: Trial) -> list[Any]:
+    """What of a trial's settings decides its result."""
+    adapter, optim, data = dataclasses.asdict(trial.adapter), dataclasses.asdict(trial.optim), trial.data
+    total = sum(source.weight for source in data.sources.values()) or 1.0
+    weights = {name: round(source.weight / total, 12) for name, source in data.sources.items()}
+    if trial.adapter.kind == "full":
+        adapter = {"kind": "full"}
+    if trial.optim.schedule != "warmup_stable_decay":
+        del optim["decay_share"]
+    return [trial.seed, adapter, optim, trial.train.batch_size, weights, data.instruction]
 
 
 def has(config: Config, num_trials: int) -> bool:

@@ -91,6 +91,19 @@ def test_more_trials_than_the_space_holds_are_not_run_and_the_plan_says_so(plan:
         assert {trial.adapter.rank for trial in made.trials} == {4, 8}
 
 
+def test_trials_that_differ_in_what_has_no_effect_are_named(plan: Any) -> None:
+    kinds = knobs(
+        a=Knob(path="adapter.kind", type="grid", values=["lora", "full"]), b=Knob(path="adapter.rank", type="grid", values=[4, 8])
+    )
+    said = "trials 3, 4 compute the same: they differ in settings that have no effect together"
+    assert [note for note in plan(kinds).notes if "compute the same" in note] == [said]
+    weights = knobs(a=Knob(path="data.sources.train.weight", type="grid", values=[0.5, 1, 2]))
+    assert any(note.startswith("trials 1, 2, 3 compute the same") for note in plan(weights).notes), "there is one source"
+    shares = Knob(path="optim.decay_share", type="grid", values=[0.1, 0.2])
+    assert any("compute the same" in note for note in plan(knobs(a=shares)).notes)
+    assert not any("compute the same" in note for note in plan(knobs(a=shares), "optim.schedule=warmup_stable_decay").notes)
+
+
 def config_of(count: int, *found: str) -> Any:
     return build(compose(["model=tiny", "sweep.search=optuna", f"sweep.num_trials={count}", *found], None))
 
