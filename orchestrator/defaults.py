@@ -11,7 +11,8 @@ import re
 from typing import Any
 
 from jobs.config import Source, with_paths
-from jobs.rows import EXTENSIONS
+from jobs.records import form_of
+from jobs.sources import entries, split_of
 from orchestrator.config import Config
 from orchestrator.nested import lookup
 
@@ -50,8 +51,11 @@ def with_folder_source(config: Config) -> Config:
 
 
 def has_training_file(folder: str) -> bool:
-    """Whether a folder holds train.* in a form that is read."""
-    return any(os.path.lexists(os.path.join(folder, f"train{extension}")) for extension in EXTENSIONS)
+    """Whether a folder holds rows to train on in a form that is read. Problems with them are told when they are read."""
+    try:
+        return any(form_of(path) is not None and (split_of(path) or " ")[0] == "train" for path in entries(folder))
+    except OSError:
+        return False
 
 
 def without_absent(config: Config) -> Config:
