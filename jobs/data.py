@@ -40,6 +40,8 @@ class Corpus:
     """What was cut and what was dropped, and why, in words."""
     chats: list[str] = field(default_factory=list)
     """Files whose rows hold messages, by their use: the instruction is not put before those."""
+    uses: list[str] = field(default_factory=list)
+    """All files, likewise: "valid", "test" and "sources.NAME"."""
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -94,6 +96,7 @@ def load_corpus(data: Data) -> Corpus:
     read = {use: table.rows for use, table in tables.items()}
     held_out = {split: read.pop(split) for split in ("valid", "test") if split in read}
     corpus = Corpus({use.removeprefix("sources."): read[use] for use in sorted(read)}, held_out.get("valid", []), held_out.get("test", []))
+    corpus.uses = list(tables)
     corpus.chats = [use for use, table in tables.items() if table.shape == CHAT]
     corpus.notes += files.notes + column_notes(tables)
     groups = groups_of([corpus.test, corpus.valid, *corpus.sources.values()])

@@ -330,5 +330,5 @@ def test_storage_that_is_a_file_is_named(refuse: Callable[..., str], tmp_path: P
 
 def test_digits_are_text_where_text_is_due(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
-    assert main(["model=tiny", "tracking.experiment=2024", "model.revision=1234567", "dry_run=true"]) == 0
+    assert main(["model=tiny", "tracking.experiment=2024", "tracking.model=1234567", "dry_run=true"]) == 0
     assert "plan    run-" in capsys.readouterr().out
