@@ -17,7 +17,8 @@ from typing import Any
 
 from jobs import store
 from jobs.config import Data, with_paths
-from jobs.rows import Row, read_rows
+from jobs.groups import groups_of
+from jobs.rows import CHAT, Row, Table, read_table
 from jobs.sources import find_files
 from jobs.template import Template
 
@@ -37,6 +38,10 @@ class Corpus:
     test: list[Row]
     notes: list[str] = field(default_factory=list)
     """What was cut and what was dropped, and why, in words."""
+    chats: list[str] = field(default_factory=list)
+    """Files whose rows hold messages, by their use: the instruction is not put before those."""
+    uses: list[str] = field(default_factory=list)
+    """All files, likewise: "valid", "test" and "sources.NAME"."""
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -81,17 +86,23 @@ def load_corpus(data: Data) -> Corpus:
         files = find_files(data, problems)
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise ValueError(f"data.folder: {data.folder} cannot be read: {error.strerror}") from None
-    weights = [data.sources[use[8:]].weight if use[8:] in data.sources else 1.0 for use in files if use.startswith("sources.")]
+    uses = [use for use in files.paths if use.startswith("sources.")]
+    weights = [data.sources[use[8:]].weight if use[8:] in data.sources else 1.0 for use in uses]
     if weights and not any(weights):
         problems.insert(0, "data.sources: every weight is 0, so there is nothing to train on; give one source a weight above 0")
-    read = {use: rows for use, path in files.items() if (rows := try_read(use, path, data.instruction, problems))}
+    tables = {use: try_read(use, paths, data.instruction, problems) for use, paths in files.paths.items()}
     if problems:
         raise ValueError("\n".join(problems))
+    read = {use: table.rows for use, table in tables.items()}
     held_out = {split: read.pop(split) for split in ("valid", "test") if split in read}
     corpus = Corpus({use.removeprefix("sources."): read[use] for use in sorted(read)}, held_out.get("valid", []), held_out.get("test", []))
-    separate(corpus)
+    corpus.uses = list(tables)
+    corpus.chats = [use for use, table in tables.items() if table.shape == CHAT]
+    corpus.notes += files.notes + column_notes(tables)
+    groups = groups_of([corpus.test, corpus.valid, *corpus.sources.values()])
+    separate(corpus, groups)
     check_left(corpus, held_out)
-    cut(corpus, [split for split in ("valid", "test") if split not in held_out])
+    cut(corpus, groups, [split for split in ("valid", "test") if split not in held_out])
     check_left(corpus, held_out)
     return corpus
 
@@ -104,60 +115,85 @@ def check_left(corpus: Corpus, held_out: Container[str]) -> None:
         raise ValueError("\n".join(f"{name} has no rows left: {'; '.join(corpus.notes)}" for name in empty))
 
 
-def try_read(use: str, path: str, instruction: str, problems: list[str]) -> list[Row]:
-    """The rows of a file; what is wrong with it goes to `problems`, so that all files are read before anyone is told."""
-    try:
-        return read_rows(path, instruction)
-    except ValueError as error:
-        problems.append(f"data.{use}: {error}")
-        return []
+def try_read(use: str, paths: list[str], instruction: str, problems: list[str]) -> Table:
+    """The rows of one or more files; what is wrong with them goes to `problems`, so that all are read before anyone is told."""
+    whole = Table([])
+    for path in paths:
+        try:
+            table = read_table(path, instruction)
+        except ValueError as error:
+            problems.append(f"data.{use}: {error}")
+            continue
+        if whole.shape not in ("", table.shape):
+            problems.append(f"data.{use}: {path} holds {table.shape}, the files before it {whole.shape}; give each its own source")
+        whole = Table(whole.rows + table.rows, table.shape, whole.unused + table.unused)
+    return whole
 
 
-def separate(corpus: Corpus) -> None:
-    """Drop validation rows that stand in test, and training rows that stand in either: a score must be about unseen prompts."""
-    test = {row.key for row in corpus.test}
-    corpus.valid, dropped = without(corpus.valid, test)
-    if dropped:
-        corpus.notes.append(f"valid: {dropped:,} of {dropped + len(corpus.valid):,} rows dropped, their prompt stands in test")
-    held_out = test | {row.key for row in corpus.valid}
+def column_notes(tables: dict[str, Table]) -> list[str]:
+    """Which columns nothing is made of."""
+    notes = []
+    for use, table in tables.items():
+        named = [f'"{name}" ({count:,})' for name, count in sorted(table.unused.items())]
+        listed = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
+        notes += [f"{use.removeprefix('sources.')}: columns not used, with the number of their rows: {listed}"] if named else []
+    return notes
+
+
+def separate(corpus: Corpus, groups: dict[str, str]) -> None:
+    """Drop validation rows that stand in test, and training rows that stand in either: a score must be about unseen prompts, and about
+    conversations of which no part was seen."""
+    corpus.valid = drop(corpus, "valid", corpus.valid, corpus.test, "test", groups)
+    held_out = [*corpus.test, *corpus.valid]
     for name, rows in corpus.sources.items():
-        corpus.sources[name], dropped = without(rows, held_out)
-        if dropped:
-            corpus.notes.append(f"{name}: {dropped:,} of {len(rows):,} rows dropped, their prompt stands in valid or test")
+        corpus.sources[name] = drop(corpus, name, rows, held_out, "valid or test", groups)
 
 
-def without(rows: list[Row], keys: set[str]) -> tuple[list[Row], int]:
-    """The rows with another key than `keys`, and how many had one of them."""
-    kept = [row for row in rows if row.key not in keys]
+def drop(corpus: Corpus, name: str, rows: list[Row], others: list[Row], where: str, groups: dict[str, str]) -> list[Row]:
+    """`rows` without those whose prompt, or part of whose conversation, stands in `others`; how many is said in the corpus's notes."""
+    kept, num_same = without(rows, {row.key for row in others})
+    kept, num_related = without(kept, {groups.get(row.key, row.key) for row in others}, groups)
+    for count, reason in ((num_same, "their prompt stands"), (num_related, "their conversation stands")):
+        corpus.notes += [f"{name}: {count:,} of {len(rows):,} rows dropped, {reason} in {where}"] if count else []
+    return kept
+
+
+def without(rows: list[Row], keys: Container[str], groups: dict[str, str] | None = None) -> tuple[list[Row], int]:
+    """The rows with another key than `keys`, or whose group has another, and how many had one of them."""
+    known = groups or {}
+    kept = [row for row in rows if known.get(row.key, row.key) not in keys]
     return kept, len(rows) - len(kept)
 
 
-def cut(corpus: Corpus, missing: list[str]) -> None:
-    """Take about a tenth of the training rows for each missing split; all rows of one prompt go to the same side."""
+def cut(corpus: Corpus, groups: dict[str, str], missing: list[str]) -> None:
+    """Take about a tenth of the training rows for each missing split; all rows of one prompt, and of one conversation, go to one side."""
     if not missing:
         return
     rows = [row for source in corpus.sources.values() for row in source]
-    counts = Counter(row.key for row in rows)
+    counts = Counter(groups.get(row.key, row.key) for row in rows)
     if len(counts) < len(missing) + 1:
+        kind = "different prompts" if not groups else "different conversations"
         raise ValueError(
-            f"data: {len(counts)} different prompts are too few to cut {' and '.join(missing)} from; "
+            f"data: {len(counts)} {kind} are too few to cut {' and '.join(missing)} from; "
             f"add rows, or name files in {' and '.join(f'data.{split}' for split in missing)}"
         )
     order = sorted(counts, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
+    together = ", conversations kept whole" if groups else ""
     for split in missing:
         chosen = choose(order, counts, min(MOST_CUT[split], max(1, round(CUT_SHARE * len(rows)))))
         order = [key for key in order if key not in chosen]
-        setattr(corpus, split, [row for row in rows if row.key in chosen])
+        setattr(corpus, split, [row for row in rows if groups.get(row.key, row.key) in chosen])
         origin = []
         for name, source in corpus.sources.items():
-            corpus.sources[name], taken = without(source, chosen)
+            corpus.sources[name], taken = without(source, chosen, groups)
             origin += [f"{name} {taken:,}"] if taken else []
         size = len(getattr(corpus, split))
-        corpus.notes.append(f"{split}: {size:,} rows cut from the training rows by a hash of the prompt ({', '.join(origin)})")
+        by = f"by a hash of the prompt{together} ({', '.join(origin)})"
+        corpus.notes.append(f"{split}: {size:,} rows cut from the training rows {by}")
 
 
 def choose(order: list[str], counts: Counter[str], target: int) -> set[str]:
-    """Keys in `order` whose rows together come to at most `target`; the rarest key alone if every key has more rows than that."""
+    """Groups in `order` whose rows together come to at most `target`; the smallest alone if every one has more rows than that."""
     chosen, size = set(), 0
     for key in order:
         if size + counts[key] <= target:

@@ -1,24 +1,26 @@
-"""Rows: what a line of a data file means, and what is wrong with it when it means nothing.
+"""Rows: what a record of a data file means, and what is wrong with it when it means nothing.
 
-Owns reading .jsonl, .csv and .parquet files into `Row`. Which rows train and which are held out is decided in data.py.
+Owns what makes a `Row`, and when two prompts are equal. The forms of files are left to records.py; which rows train and which are held
+out is decided in data.py.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-EXTENSIONS = (".jsonl", ".csv", ".parquet")
+from jobs.convert import remedy_for
+from jobs.records import COLUMNS, READ, check_file, quote, read_records
+
 ROLES = ("system", "user", "assistant", "tool")
 """Templates know these, and some know others."""
-COLUMNS = '"prompt" and "completion", or "messages"'
 NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null", str: "text"}
 
 
@@ -28,7 +30,8 @@ class Row:
 
     messages: tuple[dict[str, Any], ...]
     key: str
-    """The prompt in the form in which two prompts are compared: case folded, white space collapsed, without the instruction."""
+    """The prompt in the form in which two prompts are compared: all that the model sees but the instruction, which is every row's; case
+    folded, white space collapsed."""
     place: str
     """File and line, or for parquet file and row, counted from 1; for messages."""
 
@@ -47,8 +50,24 @@ class Malformed(ValueError):
     """What is wrong with one row; the reader adds the file and the line. Never leaves this module."""
 
 
+@dataclass
+class Table:
+    """The rows of one file, in order."""
+
+    rows: list[Row]
+    shape: str = ""
+    """Which of the two formats they have, as the names of its columns."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Columns that nothing is made of, with the number of rows in which they hold something."""
+
+
 def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
-    """All rows of a .jsonl, .csv or .parquet file, in order.
+    """All rows of a file, in order; see `read_table`."""
+    return read_table(path, instruction).rows
+
+
+def read_table(path: str | Path, instruction: str = "") -> Table:
+    """All rows of a file, in order, and what of it is not used.
 
     A row is either `prompt` and `completion`, which become a user message (after `instruction` and a line break, when there is one) and an
     assistant message, or `messages` in the chat format; a file holds one of the two. Raises ValueError with the file, the line and the
@@ -59,150 +78,51 @@ def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
         check_file(path)
     except OSError as error:  # a folder on the way that may not be entered, a name that is too long
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    unit = "row" if path.suffix.lower() == ".parquet" else "line"
-    rows: list[Row] = []
-    first: tuple[int, str] | None = None
-    for number, record in read_records(path):
+    table, first = Table([]), ""
+    for place, record in read_records(path, table.unused):
         try:
-            shape = find_shape(record)
-            first = first or (number, shape)
-            if shape != first[1]:
-                raise Malformed(f"a mix of formats: {unit} {first[0]} holds {first[1]}, this one {shape}; put them into two files")
-            place = f"{path}, {unit} {number}"
-            rows.append(read_messages(record, place) if shape == '"messages"' else read_pair(record, place, instruction))
+            shape = find_shape(record, path)
+            table.shape, first = table.shape or shape, first or place
+            if shape != table.shape:
+                raise Malformed(f"a mix of formats: {first} holds {table.shape}, this one {shape}; put them into two files")
+            where = f"{path}, {place}"
+            table.rows.append(read_messages(record, where) if shape == CHAT else read_pair(record, where, instruction))
+            if len(record) > NUM_COLUMNS[shape]:
+                table.unused.update(name for name, value in record.items() if name not in READ and value is not None)
         except Malformed as error:
-            raise ValueError(f"{path}, {unit} {number}: {error}") from None
-    if not rows:
+            raise ValueError(f"{path}, {place}: {error}") from None
+    if not table.rows:
         raise ValueError(f"{path} is empty, it has no rows; a row needs {COLUMNS}")
-    return rows
+    return table
 
 
-def check_file(path: Path) -> None:
-    """Raise ValueError unless `path` is a file that can be read, naming the most similar file there is."""
-    if path.suffix.lower() not in EXTENSIONS:
-        raise ValueError(f"{path}: cannot read {path.suffix or 'a file without extension'}; use one of {', '.join(EXTENSIONS)}")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a file")
-    if path.is_symlink() and not path.exists():
-        raise ValueError(f"{path} is a link to {path.readlink()}, where there is no file; mend the link or name the file itself")
-    if not path.exists():
-        raise ValueError(f"{path} does not exist; {describe_neighbours(path)}")
+CHAT, PAIR = '"messages"', '"prompt" and "completion"'
+NUM_COLUMNS = {CHAT: 1, PAIR: 2}
 
 
-def describe_neighbours(path: Path) -> str:
-    """Half a sentence with what stands where `path` was looked for."""
-    if not path.parent.is_dir():
-        return f"neither does its folder (looked in {Path.cwd()})" if not path.is_absolute() else "neither does its folder"
-    names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in EXTENSIONS)
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.4)
-    if close:
-        return f"did you mean {path.parent / close[0]}?"
-    return f"{path.parent} holds {', '.join(names[:8])}" if names else f"{path.parent} holds no {', '.join(EXTENSIONS)} file"
-
-
-def read_records(path: Path) -> Iterator[tuple[int, Any]]:
-    """(number, what stands there) for each record of a file, blank lines left out."""
-    return {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}[path.suffix.lower()](path)
-
-
-def read_text(path: Path) -> str:
-    """The file as text, without a byte order mark."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        guess = " (it looks like UTF-16)" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise ValueError(f"{path}, line {line}: not UTF-8{guess}; save the file as UTF-8") from None
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    # Not splitlines(): JSON strings may hold U+2028 and other characters that Python counts as line ends.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, json.JSONDecodeError):
-                reason = f"{error.msg} (character {error.pos + 1})"
-            else:
-                reason = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
-            whole = "the file is one JSON array, " if number == 1 and line.lstrip().startswith("[") else ""
-            raise ValueError(f"{path}, line {number}: broken JSON: {reason}; {whole}write one object per line") from None
-
-
-def read_csv(path: Path) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(2**31 - 1)  # the module's own limit, 131,072 characters, is for nobody's sake
-    text = read_text(path)
-    blank = len(text) - len(text.lstrip("\r\n"))
-    skipped = len(text[:blank].splitlines())
-    reader = csv.DictReader(io.StringIO(text[blank:], newline=""), strict=True)
-    line = skipped + 1
-    try:
-        check_columns(path, reader.fieldnames or [])
-        for record in reader:
-            line = skipped + reader.line_num
-            if None in record:
-                raise ValueError(f"{path}, line {line}: more fields than columns; put texts that hold a comma in double quotes")
-            if record["prompt"] is None or record["completion"] is None:
-                lacks = "has no answer" if record["completion"] is None else "has no prompt"
-                raise ValueError(f"{path}, line {line}: {lacks}: fewer fields than columns; add it after a comma")
-            yield line, {name: record[name] for name in ("prompt", "completion")}
-    except csv.Error as error:
-        raise ValueError(f"{path}, after line {line}: broken CSV: {error}; check the quotes, or use .jsonl") from None
-
-
-def check_columns(path: Path, names: Sequence[str]) -> None:
-    """Raise ValueError when the first line of a .csv file, if it has one, names other columns than those that are read."""
-    check_twice(path, names)
-    if names and not {"prompt", "completion"} <= set(names):
-        remedy = "separate them with commas" if len(names) == 1 else "rename them in the first line"
-        remedy = "conversations go into a .jsonl or .parquet file" if "messages" in names else remedy
-        raise ValueError(f'{path} needs the columns "prompt" and "completion", found {quote(names)}; {remedy}')
-
-
-def check_twice(path: Path, names: Iterable[str]) -> None:
-    """Raise ValueError when a column that is read stands in a table twice: neither can be preferred."""
-    names = list(names)
-    twice = [name for name in ("prompt", "completion", "messages") if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{path} has {quote(twice)} as the name of {names.count(twice[0])} columns; rename or remove the others")
-
-
-def read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow  # 0.3 s, and needed for this format only
-    import pyarrow.parquet
-
-    try:
-        check_twice(path, pyarrow.parquet.read_schema(path).names)
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
-    wanted = [name for name in ("prompt", "completion", "messages") if name in table.column_names]
-    if "messages" not in wanted and len(wanted) < 2:
-        raise ValueError(f"{path} needs the columns {COLUMNS}; found {quote(table.column_names)}")
-    try:
-        yield from enumerate(table.select(wanted).to_pylist(), start=1)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} holds a text that is not UTF-8 ({error.object[:20]!r}); write it as UTF-8") from None
-
-
-def find_shape(record: Any) -> str:
-    """Which of the two formats a record has, as the names of its columns."""
+def find_shape(record: Any, path: Path) -> str:
+    """Which of the two formats a record has, as the names of its columns. A column that is null is none, where the others are a row."""
     if not isinstance(record, dict):
         remedy = "; write one object per line" if isinstance(record, list) else ""
         raise Malformed(f"a row must be an object with {COLUMNS}, got {describe(record)}{remedy}")
-    if "messages" in record:
-        return '"messages"'
-    if "prompt" not in record:
-        raise Malformed(f"needs {COLUMNS}; found {quote(record)}")
-    if "completion" not in record:
-        raise Malformed(f'has no answer: "completion" is missing; found {quote(record)}')
-    return '"prompt" and "completion"'
+    given = [name for name in READ if record.get(name) is not None]
+    if "messages" in given:
+        if len(given) > 1:
+            raise Malformed(f'has "messages" and {quote(given[:-1])}; leave one out, or set it to null')
+        first = record["messages"][0] if isinstance(record["messages"], list) and record["messages"] else None
+        if isinstance(first, dict) and "role" not in first and (remedy := remedy_for(path, record)):
+            raise Malformed(f'message 1 has no "role"; found {quote(first)}; {remedy}')
+        return CHAT
+    if "messages" in record and not given:
+        return CHAT  # and null, which read_messages says
+    for column in ("prompt", "completion"):
+        if column not in record:
+            remedy = remedy_for(path, record)
+            missing = 'has no answer: "completion" is missing' if column == "completion" else f"needs {COLUMNS}"
+            raise Malformed(f"{missing}; found {quote(record)}" + (f"; {remedy}" if remedy else ""))
+    if isinstance(record["prompt"], list) and (remedy := remedy_for(path, record)):
+        raise Malformed(f'"prompt" must be text, got a list; {remedy}')
+    return PAIR
 
 
 def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
@@ -234,11 +154,38 @@ def read_messages(record: dict[str, Any], place: str) -> Row:
     check_answer(checked[-1]["content"], "the last message")
     if len(checked) == 1:
         raise Malformed("has no prompt: a message from the user must come before the answer")
-    # A system message is the same in many rows, as an instruction is: two prompts are equal when the rest is.
+    # A system message alone is the same in many rows, as an instruction is: something must be asked beside it.
     asked = [message["content"] for message in checked[:-1] if message["role"] != "system"]
     if not any(text.strip() for text in asked):
         raise Malformed("has no prompt: all that comes before the answer is empty or from the system; add a message from the user")
-    return Row(messages=checked, key=normalise("\n".join(asked)), place=place)
+    return Row(messages=checked, key=context_key(checked[:-1], record.get("tools")), place=place)
+
+
+def context_key(messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
+    """All that the model sees before an answer, in the form in which two prompts are compared: who says what, which functions there are.
+
+    A single message from the user is the same prompt as its bare text.
+    """
+    if len(messages) == 1 and not tools and messages[0].keys() == {"role", "content"} and messages[0]["role"] == "user":
+        return normalise(messages[0]["content"])
+    said = [turn_key(message) for message in messages]
+    return json.dumps([*said, normalised(tools)] if tools else said, ensure_ascii=False, sort_keys=True)
+
+
+def turn_key(message: dict[str, Any]) -> Any:
+    """What one message says, in that form; calls of functions and other fields are part of it."""
+    rest = {name: value for name, value in message.items() if name not in ("role", "content") and value}
+    text = normalise_again(message["content"]) if message["role"] == "system" else normalise(message.get("content") or "")
+    return [message["role"], text, normalised(rest)] if rest else [message["role"], text]
+
+
+def normalised(value: Any) -> Any:
+    """A nested value with each text in it normalised, and without what is null: Parquet fills up with nulls."""
+    if isinstance(value, dict):
+        return {name: normalised(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [normalised(inner) for inner in value]
+    return normalise(value) if isinstance(value, str) else value
 
 
 def check_message(message: Any, number: int) -> dict[str, Any]:
@@ -284,12 +231,13 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+@lru_cache(maxsize=64)
+def normalise_again(text: str) -> str:
+    """`normalise` of a text that many rows have in common."""
+    return normalise(text)
+
+
 def describe(value: Any) -> str:
     """The kind of a value and, where short, the value itself, in words for people who do not write Python."""
     kind = NAMES.get(type(value), type(value).__name__)
     return kind if value is None or isinstance(value, (list, dict)) else f"{kind} ({str(value)[:40]})"
-
-
-def quote(names: Any) -> str:
-    """Column names for a message."""
-    return ", ".join(f'"{name}"' for name in list(names)[:12]) or "none"

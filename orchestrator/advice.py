@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator import effect
 from orchestrator.config import Config
 from orchestrator.halving import rung_steps
 
@@ -28,6 +29,7 @@ def advice(config: Config, why_plain: str | None) -> list[str]:
     """What a user should know about a legal but unwise configuration, and why its trials are not packed."""
     notes = [f"each trial trains by itself: {why_plain}"] if why_plain else []
     notes += [f"sweep.space.{name} is not searched: {reason}" for name, reason in config.skipped.items()]
+    notes += effect.notes(config)
     if (unfair := unfinished(config)) is not None:
         notes.append(f"{unfair} under sweep.scheduler={config.sweep.scheduler}: a rung compares unfinished schedules")
     if config.train.eval_every > config.train.steps:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator import report, sharing
+from orchestrator import effect, report, sharing
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError, InputError, OrchestratorError
 from orchestrator.validation import SECTIONS, build, check, suggestion
@@ -63,7 +63,10 @@ def run(arguments: list[str]) -> int:
     if "--cfg" in flags:
         print(as_yaml(raw), end="")
         return 0
-    config = build(raw)
+    config = build(raw, typed_settings(overrides))
+    if config.job.kind != "train":
+        for note in effect.notes(config):
+            report.note(note)
     if not sharing.inside(config):
         from orchestrator import remote
 
@@ -89,6 +92,12 @@ def run(arguments: list[str]) -> int:
 
     typed = ["--config-dir", flags["--config-dir"], *overrides] if "--config-dir" in flags else overrides
     return pipeline.run(config, as_yaml(raw), typed)
+
+
+def typed_settings(overrides: list[str]) -> list[str]:
+    """The names of the settings that were typed, without the choices of groups."""
+    names = [text.lstrip("+").partition("=")[0] for text in overrides if not text.startswith("~")]
+    return [name for name in names if "." in name or name not in (*SECTIONS, *ADDED)]
 
 
 def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -125,13 +125,17 @@ class Cluster:
             ),
         )
 
-    def misplaced(self) -> list[tuple[str, str]]:
-        """Settings that were given and belong to another kind of cluster, as (dotted path, message) pairs: the work would run elsewhere."""
+    def own(self) -> set[str]:
+        """Settings that have a meaning for this kind of cluster."""
         own = set(KINDS.get(self.kind, ()))
         if self.kind == "kuberay":
             own = {entry.name for entry in fields(self)} - {*KINDS["local"], "address"} | {"detach", "wait_seconds"}
             own -= set() if self.ray_cluster is not None else {"token_file", "code"}
-        found = []
+        return own
+
+    def misplaced(self) -> list[tuple[str, str]]:
+        """Settings that were given and belong to another kind of cluster, as (dotted path, message) pairs: the work would run elsewhere."""
+        own, found = self.own(), []
         for entry in fields(self):
             default = entry.default if entry.default is not MISSING else entry.default_factory()  # type: ignore[misc]
             if entry.name != "kind" and entry.name not in own and getattr(self, entry.name) != default:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_name, require
 from orchestrator.cluster import DAY_SECONDS, Cluster
@@ -142,6 +143,8 @@ class Config:
     """predict: what to answer."""
     skipped: dict[str, str] = field(default_factory=dict, init=False)
     """Optional knobs that are left out of the search, by name, with the reason. No setting: found while the configuration is checked."""
+    unused: dict[str, str] = field(default_factory=dict, init=False)
+    """Settings that were given and change nothing, as NAME=VALUE, with the reason. Found likewise."""
 
     @property
     def registered_name(self) -> str:
@@ -153,3 +156,11 @@ class Config:
             (0 <= self.seed < 2**31, f"seed must be at least 0 and below 2**31, got {self.seed}"),
             (bool(self.storage.strip()), "storage must be a folder or a file:// URI"),
         )
+
+
+def changed(config: Config, **changes: Any) -> Config:
+    """`config` with other values, and with what was found while it was checked."""
+    new = dataclasses.replace(config, **changes)
+    for name in ("skipped", "unused"):
+        object.__setattr__(new, name, getattr(config, name))  # no argument, so that nobody can give it on the command line
+    return new

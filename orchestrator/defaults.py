@@ -11,7 +11,9 @@ import re
 from typing import Any
 
 from jobs.config import Source, with_paths
-from jobs.rows import EXTENSIONS
+from jobs.records import form_of
+from jobs.sources import entries, split_of
+from orchestrator import effect
 from orchestrator.config import Config
 from orchestrator.nested import lookup
 
@@ -50,26 +52,24 @@ def with_folder_source(config: Config) -> Config:
 
 
 def has_training_file(folder: str) -> bool:
-    """Whether a folder holds train.* in a form that is read."""
-    return any(os.path.lexists(os.path.join(folder, f"train{extension}")) for extension in EXTENSIONS)
+    """Whether a folder holds rows to train on in a form that is read. Problems with them are told when they are read."""
+    try:
+        return any(form_of(path) is not None and (split_of(path) or " ")[0] == "train" for path in entries(folder))
+    except OSError:
+        return False
 
 
 def without_absent(config: Config) -> Config:
-    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist; `skipped` says which and why.
-
-    Full fine-tuning has no adapter, so nothing of one can be searched.
-    """
-    raw = dataclasses.asdict(config)
-    space, full = config.sweep.space, config.adapter.kind == "full"
-    unused = {knob.path for knob in space.values() if knob.optional and full and knob.path.startswith("adapter.")}
-    absent = unused | {knob.path for knob in space.values() if knob.optional and not lookup(raw, knob.path)}
-    skipped = {
-        name: "adapter.kind=full trains every weight"
-        if knob.path in unused
-        else f"the configuration has no setting {knob.path if knob.path in absent else knob.to}"
-        for name, knob in space.items()
-        if knob.optional and (knob.path in absent or knob.to in absent)
-    }
+    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist or changes nothing; `skipped` says which
+    and why."""
+    raw, space = dataclasses.asdict(config), config.sweep.space
+    reasons = {knob.path: f"the configuration has no setting {knob.path}" for knob in space.values() if not lookup(raw, knob.path)}
+    reasons |= {knob.path: why for knob in space.values() if knob.path not in reasons and (why := effect.idle_knob(config, knob.path))}
+    skipped = {}
+    for name, knob in space.items():
+        absent = next((path for path in (knob.path, knob.to) if path in reasons), None)
+        if knob.optional and absent is not None:
+            skipped[name] = reasons[absent]
     kept = {name: knob for name, knob in space.items() if name not in skipped}
     config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
     object.__setattr__(config, "skipped", skipped)  # no argument, so that nobody can give it on the command line

@@ -16,7 +16,7 @@ from jobs import fetch
 from jobs.config import BaseModel, Trial
 from jobs.data import Example, Template, load_corpus
 from jobs.folder import tensor_shapes
-from orchestrator import sharing
+from orchestrator import effect, sharing
 from orchestrator.advice import advice, shaped_by_steps
 from orchestrator.config import MOST_TRIALS, Config
 from orchestrator.cost import Estimate, estimate
@@ -87,6 +87,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     trials = known_trials(config, num_trials)
     check_weights(trials)
     check_targets(trials or [trial_of(config, 1, {})], base)
+    asked = effect.check_instruction(config, corpus)
     measured = measure(config, corpus, template)
     return Plan(
         name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
@@ -102,6 +103,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         digests=corpus.digests,
         notes=[
             *corpus.notes,
+            *asked,
             *measured.notes,
             *exhausted(config, num_trials),
             *alike(trials),
@@ -214,16 +216,25 @@ def check_targets(trials: list[Trial], base: BaseModel | None) -> None:
 def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     """Hash of everything that decides the sweep's result but how far it goes, so that a wider or longer one continues it."""
     raw = dataclasses.asdict(config)
-    train = {key: value for key, value in raw["train"].items() if key not in NEUTRAL}
+    groups = {group: effect.without_idle(config, group, raw[group]) for group in ("adapter", "optim", "train", "sweep", "data")}
+    train = {key: value for key, value in groups["train"].items() if key not in NEUTRAL}
     if not shaped_by_steps(config):
         del train["steps"]
-    sweep = {key: value for key, value in raw["sweep"].items() if key not in ("name", "num_trials", "max_concurrent", "give_up_after")}
-    if config.sweep.scheduler == "none":
-        del sweep["reduction"]
-    weights = {name: source["weight"] for name, source in raw["data"]["sources"].items()}
+    sweep = {key: value for key, value in groups["sweep"].items() if key not in ("name", "num_trials", "max_concurrent", "give_up_after")}
+    sweep["mode"] = config.sweep.maximise
     model = base.revision if base else (fetch.known_revision(config.model) or config.model.id or config.model.path)
-    decisive = [model, fingerprint, weights, raw["data"]["instruction"], raw["adapter"], raw["optim"], train, sweep, config.seed]
+    instruction = groups["data"].get("instruction")
+    decisive = [model, fingerprint, decisive_weights(config), instruction, groups["adapter"], groups["optim"], train, sweep, config.seed]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def decisive_weights(config: Config) -> dict[str, float]:
+    """The weights of the sources as far as they decide something: shares, where none of them is searched."""
+    paths = {name: f"data.sources.{name}.weight" for name in config.data.sources}
+    acting = {name: config.data.sources[name].weight for name, path in paths.items() if effect.why_idle(config, path) is None}
+    total = sum(acting.values())
+    searched = any(knob.path in paths.values() for knob in config.sweep.space.values())
+    return acting if searched or not total else {name: round(weight / total, 12) for name, weight in acting.items()}
 
 
 def flat_params(config: Config, trial: Trial) -> dict[str, Any]:

@@ -22,6 +22,11 @@ def error(text: str) -> None:
     print(shown + (f"\n{rest}" if rest else ""), file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """One remark on stderr."""
+    print(f"note    {text}", file=sys.stderr, flush=True)
+
+
 def usage(groups: dict[str, list[str]]) -> str:
     """The --help text."""
     listed = "\n".join(f"  {group:<10} {', '.join(names)}" for group, names in groups.items())

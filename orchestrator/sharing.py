@@ -15,7 +15,7 @@ from pathlib import Path
 from jobs import store
 from jobs.config import BaseModel, data_paths, with_paths
 from orchestrator import address, ship
-from orchestrator.config import Config
+from orchestrator.config import Config, changed
 from orchestrator.errors import InputError
 from orchestrator.journal import storage_folder
 
@@ -136,10 +136,10 @@ def publish(config: Config) -> Config:
         return there
 
     try:
-        config = dataclasses.replace(config, data=with_paths(config.data, moved))
+        config = changed(config, data=with_paths(config.data, moved))
         if not came_along(config) or store.is_uri(config.storage):
             return config
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, path=moved(str(config.model.path))))
+        return changed(config, model=dataclasses.replace(config.model, path=moved(str(config.model.path))))
     except OSError as error:
         raise InputError(f"the data cannot be copied into storage {config.storage}: {error}") from error
 

@@ -9,10 +9,11 @@ import dataclasses
 import difflib
 import functools
 import re
+from collections.abc import Collection
 from typing import Any
 
 from jobs.config import Adapter, Data, Model, Optim, Source, Train, Trial
-from orchestrator import address, sharing
+from orchestrator import address, effect, sharing
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, Job, Sweep, Tracking
 from orchestrator.defaults import with_absolute_paths, with_folder_source, with_names, without_absent
@@ -38,8 +39,9 @@ METRICS = ("valid/exact_match", "valid/loss", "train/loss")
 """What a trial reports at every rung and a sweep can be decided by."""
 
 
-def build(raw: dict[str, Any]) -> Config:
-    """Read a composed dictionary; raises ConfigError with every problem in it."""
+def build(raw: dict[str, Any], typed: Collection[str] = ()) -> Config:
+    """Read a composed dictionary; raises ConfigError with every problem in it. `typed` names the settings of the command line: of those,
+    and of others than the defaults, it is said when they change nothing."""
     found: list[tuple[str, str]] = []
     raw = with_names(raw)
     kept = collect(Config, raw, found)
@@ -49,6 +51,10 @@ def build(raw: dict[str, Any]) -> Config:
         found += problems(kept.sweep.space) + space_problems(kept)
         known = {path for path, _ in found}
         found += [(path, text) for path, text in job_problems(kept) if path not in known]
+        known = {path for path, _ in found}
+        refused, named = effect.find_idle(kept, raw, typed)
+        found += [(path, text) for path, text in refused if path not in known]
+        object.__setattr__(kept, "unused", named)  # no argument, so that nobody can give it on the command line
     if found:
         raise ConfigError(list(dict.fromkeys(found)))
     return kept
@@ -198,8 +204,6 @@ def space_problems(config: Config) -> list[tuple[str, str]]:
             found.append((f"{where}.path", f'"{knob.path}" is no setting{suggestion(knob.path, known)}'))
         elif not searchable(knob.path):
             found.append((f"{where}.path", f"{knob.path} cannot be searched; what can: {', '.join(known)}"))
-        elif config.adapter.kind == "full" and knob.path.startswith("adapter.") and knob.path != "adapter.kind":
-            found.append((f"{where}.path", f"adapter.kind=full trains every weight: {knob.path} changes nothing"))
         else:
             found += value_problems(config, where, knob)
         if config.sweep.search == "grid" and knob.type not in ("choice", "grid", "linked"):

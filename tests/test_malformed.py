@@ -157,10 +157,21 @@ def test_a_bad_setting_is_named_with_its_remedy(refuse: Callable[..., str], argu
 FILES: list[tuple[str, dict[str, str], list[str]]] = [
     (
         "other name",
-        {"train.jsonl": lines(ROW), "validation.jsonl": lines(ROW)},
-        ["validation.jsonl is not read; rename it to valid.jsonl, or"],
+        {"train.jsonl": lines(ROW), "my_validation.jsonl": lines(ROW)},
+        ["my_validation.jsonl is not read; rename it to valid.jsonl, or name it: data.valid="],
     ),
-    ("upper case", {"Train.JSONL": lines(ROW)}, ["Train.JSONL is not read; rename it to train.jsonl"]),
+    (
+        "two names",
+        {"train.jsonl": lines(ROW), "dev.jsonl": lines(ROW), "valid.json": "[]"},
+        ["dev.jsonl", "valid.json both hold valid rows"],
+    ),
+    ("other ending", {"train.jsonl": lines(ROW), "test.xlsx": "x"}, ["test.xlsx is not read; write it as test.jsonl"]),
+    ("packed otherwise", {"train.jsonl": lines(ROW), "valid.jsonl.zst": "x"}, ["valid.jsonl.zst is not read; write it as valid.jsonl"]),
+    ("two files and a number", {"train.jsonl": lines(ROW), "test.csv": "", "test_2.csv": ""}, ["both hold test rows", "test-1, test-2"]),
+    ("part missing", {"train-00000-of-00003.jsonl": "", "train-00002-of-00003.jsonl": ""}, ["2 of 3 parts; fetch the others"]),
+    ("no training file", {"train_data.jsonl": lines(ROW)}, ["train_data.jsonl is not read; rename it to train.jsonl"]),
+    ("twice", {"train.jsonl": '{"prompt": "a", "prompt": "b", "completion": "c"}'}, ["line 1", '"prompt" stands in one object twice']),
+    ("two in one", {"train.jsonl": lines({**ROW, "messages": [{"role": "user", "content": "x"}]})}, ["line 1", "leave one out"]),
     (
         "mistyped role",
         {"train.jsonl": lines({"messages": [{"role": r, "content": "x"} for r in ("user", "asistant", "user", "assistant")]})},
@@ -319,5 +330,5 @@ def test_storage_that_is_a_file_is_named(refuse: Callable[..., str], tmp_path: P
 
 def test_digits_are_text_where_text_is_due(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
-    assert main(["model=tiny", "tracking.experiment=2024", "model.revision=1234567", "dry_run=true"]) == 0
+    assert main(["model=tiny", "tracking.experiment=2024", "tracking.model=1234567", "dry_run=true"]) == 0
     assert "plan    run-" in capsys.readouterr().out

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.rows import normalise, read_rows
+from jobs.rows import normalise, read_rows, read_table
 
 GOOD = '{"prompt": "Flu", "completion": "J11"}\n'
 CHAT = {
@@ -48,7 +52,7 @@ def test_the_instruction_stands_above_the_prompt_but_not_in_messages(tmp_path: P
     (row,) = read_rows(write(tmp_path, GOOD), instruction="Which code?")
     assert row.context[0]["content"] == "Which code?\nFlu" and row.key == "flu"
     (chat,) = read_rows(write(tmp_path, json.dumps(CHAT)), instruction="Which code?")
-    assert list(chat.messages) == CHAT["messages"] and chat.key == "hi"
+    assert list(chat.messages) == CHAT["messages"] and chat.key == '[["system", "be brief."], ["user", "hi"]]'
 
 
 def test_the_three_formats_give_the_same_rows(tmp_path: Path) -> None:
@@ -88,7 +92,7 @@ def test_a_missing_file_names_its_nearest_neighbour(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_data_file_is_refused(tmp_path: Path) -> None:
-    assert "cannot read .json; use one of .jsonl, .csv, .parquet" in complaint(write(tmp_path, GOOD, "train.json"))
+    assert "cannot read .txt; use one of .jsonl, .ndjson, .json, .csv" in complaint(write(tmp_path, GOOD, "train.txt"))
     assert "without extension" in complaint(tmp_path / "train")
     (tmp_path / "x.jsonl").mkdir()
     assert complaint(tmp_path / "x.jsonl").endswith("is a folder, not a file")
@@ -142,13 +146,86 @@ def test_a_malformed_conversation_is_named_with_what_is_wrong(tmp_path: Path, me
     assert message in complaint(write(tmp_path, json.dumps(CHAT) + "\n" + json.dumps({"messages": messages})))
 
 
-def test_a_json_array_is_told_apart_from_broken_lines(tmp_path: Path) -> None:
-    assert "the file is one JSON array, write one object per line" in complaint(write(tmp_path, '[\n{"prompt": "Flu"}\n]'))
+def test_a_json_array_is_read_whatever_the_file_is_called_and_told_apart_from_broken_lines(tmp_path: Path) -> None:
+    lines = read_rows(write(tmp_path, GOOD * 3))
+    array = "[\n" + ",".join([GOOD] * 3) + "]"
+    for name in ("a.json", "b.jsonl", "c.ndjson"):
+        rows = read_rows(write(tmp_path, array, name))
+        assert [row.messages for row in rows] == [row.messages for row in lines]
+        assert rows[2].place == f"{tmp_path}/{name}, row 3"
+    assert len(read_rows(write(tmp_path, GOOD * 3, "lines.json"))) == 3
+    assert 'row 1: has no answer: "completion" is missing' in complaint(write(tmp_path, '[\n{"prompt": "Flu"}\n]'))
+    assert "line 2: broken JSON" in (found := complaint(write(tmp_path, '[\n{"prompt": }\n]'))) and "one JSON array" in found
+    assert 'the file is one JSON object, whose rows may be in "data"' in complaint(
+        write(tmp_path, '{\n"data": [\n{"prompt": "a"}]}', "x.json")
+    )
+
+
+def test_an_entry_that_stands_in_one_object_twice_is_refused(tmp_path: Path) -> None:
+    twice = '{"prompt": "Flu", "completion": "J11", "completion": "J12"}\n'
+    assert 'line 2: broken JSON: "completion" stands in one object twice' in complaint(write(tmp_path, GOOD + twice))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_file_is_read_whatever_it_is_called(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    (row,) = read_rows(write(tmp_path, GOOD))
+    for name in ("train.jsonl", "train.JSONL.GZ", "x.jsonl.xz"):
+        assert read_rows(write(tmp_path, pack(GOOD.encode()), name))[0].messages == row.messages
+    assert "cannot be unpacked" in complaint(write(tmp_path, pack(GOOD.encode() * 99)[:-12]))
+    assert read_rows(write(tmp_path, GOOD, "plain.jsonl.gz"))[0].messages == row.messages
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PAR1....", "is a Parquet file; give it a name that ends in .parquet"),
+        (b"\x28\xb5\x2f\xfd...", "unpack it with: zstd -d"),
+        (b"PK\x03\x04...", "a ZIP archive or a workbook"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "run: git lfs pull"),
+        (GOOD.encode("utf-16-le"), "line 1: holds a NUL byte; it looks like UTF-16"),
+        (GOOD.encode() + b'{"prompt": "a\0b", "completion": "c"}\n', "line 2: holds a NUL byte; the file is damaged"),
+        (b"\xff\xfea", "begins as UTF-16 does, and is none"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named_with_what_it_is(tmp_path: Path, content: bytes, message: str) -> None:
+    for name in ("train.jsonl", "train.csv"):
+        assert message in complaint(write(tmp_path, content, name))
+
+
+def test_tables_with_tabs_are_read_like_those_with_commas(tmp_path: Path) -> None:
+    rows = read_rows(write(tmp_path, 'id\tprompt\tcompletion\n1\tFlu, mild\tJ11\n2\t"a\tb"\tJ12\n', "train.tsv"))
+    assert [(row.key, row.answer) for row in rows] == [("flu, mild", "J11"), ("a b", "J12")]
+    assert "separate them with tabs" in complaint(write(tmp_path, "prompt,completion\nFlu,J11\n", "train.tsv"))
+
+
+def test_columns_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": "b", "id": 1}, {"prompt": "c", "completion": "d", "id": 2, "source": "x"}]
+    lines = read_table(write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows)))
+    comma = read_table(write(tmp_path, "prompt,completion,id,source\na,b,1,\nc,d,2,x\n", "a.csv"))
+    table = {"prompt": ["a", "c"], "completion": ["b", "d"], "id": [1, 2], "source": [None, "x"], "empty": [None, None]}
+    assert lines.unused == comma.unused == +read_table(write_parquet(tmp_path, table)).unused == {"id": 2, "source": 1}
+
+
+def test_null_beside_the_columns_of_a_row_is_nothing_and_two_rows_in_one_are_refused(tmp_path: Path) -> None:
+    pair = {"prompt": "a", "completion": "b"}
+    (row,) = read_rows(write(tmp_path, json.dumps({"messages": None, **pair})))
+    assert row.answer == "b"
+    (chat,) = read_rows(write(tmp_path, json.dumps({"prompt": None, "completion": None, **CHAT})))
+    assert chat.answer == "Yes?"
+    both = write_parquet(tmp_path, {"prompt": ["a", None], "completion": ["b", None], "messages": [None, CHAT["messages"]]})
+    assert "a mix of formats: row 1 holds" in complaint(both)
+    for extra in (pair, {"completion": "b"}):
+        message = complaint(write(tmp_path, json.dumps({**extra, **CHAT})))
+        assert 'has "messages" and' in message and "leave one out, or set it to null" in message
+    assert '"messages" must be a list, got null' in complaint(write(tmp_path, '{"messages": null}'))
 
 
 def test_text_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
-    assert "line 2: not UTF-8; save the file as UTF-8" in complaint(write(tmp_path, GOOD.encode() + b'{"prompt": "M\xe9ni\xe8re"}\n'))
-    assert "looks like UTF-16" in complaint(write(tmp_path, GOOD.encode("utf-16")))
+    assert "line 2: not UTF-8; save the file as UTF-8 (iconv -f WINDOWS-1252" in complaint(
+        write(tmp_path, GOOD.encode() + b'{"prompt": "M\xe9ni\xe8re"}\n')
+    )
+    for encoding in ("utf-16", "utf-32", "utf-8-sig"):  # these say themselves what they are
+        assert read_rows(write(tmp_path, GOOD.encode(encoding)))[0].answer == "J11"
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,10 @@ def test_an_optional_knob_and_what_follows_it_are_skipped_where_their_setting_is
 
 
 def test_only_the_knob_whose_setting_is_missing_is_skipped() -> None:
-    config = build(compose(["+sweep=lora", "~data.sources.terms"], None))
+    config = build(compose(["+sweep=lora", "~data.sources.terms", "+data.sources.mine={path: x.jsonl}"], None))
     assert set(config.sweep.space) == {"lr", "rank", "titles"}
+    config = build(compose(["+sweep=lora", "~data.sources.terms"], None))
+    assert config.skipped["titles"] == "it is the only source", "whatever its weight, all rows are drawn from it"
     config = build(compose(["+sweep=lora", "~data.sources.titles"], None))
     assert set(config.sweep.space) == {"lr", "rank"}, "terms has nobody to follow"
 
