@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator import sharing, ship
+from orchestrator import commands, sharing, ship
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
@@ -109,8 +109,8 @@ def post(head: Head, name: str, command: str, environment: dict[str, Any], submi
 
 def come_back(head: Head, name: str) -> str:
     """How to see and to stop what goes on there."""
-    tool = "python -m orchestrator.runs"
-    return f"next    {tool} watch {name} --address {head.address}\n        {tool} stop {name} --address {head.address}"
+    watch, stop = (commands.on_cluster(verb, name, head.cluster) for verb in ("watch", "stop"))
+    return f"next    {watch}\n        {stop}"
 
 
 def follow(head: Head, name: str) -> int:
