@@ -32,7 +32,7 @@ def for_workers(asked: str, limit_seconds: float, look: Callable[[], tuple[int, 
     time is over; raises OrchestratorError when there are none.
     """
     few, _, most = asked.partition("-")
-    began = said = time.monotonic()
+    began, said = time.monotonic(), None
     while True:
         here, grows = look()
         waited = time.monotonic() - began
@@ -41,7 +41,7 @@ def for_workers(asked: str, limit_seconds: float, look: Callable[[], tuple[int, 
         have = f"{here} of {few} workers are here"
         if waited > limit_seconds:
             break
-        if waited == 0 or time.monotonic() - said > SAY_AGAIN_SECONDS:
+        if said is None or time.monotonic() - said > SAY_AGAIN_SECONDS:
             said = time.monotonic()
             say(f"waiting  for workers: {have}, for {waited:.0f} s of at most {limit_seconds:.0f} s")
         time.sleep(WORKER_SECONDS)
