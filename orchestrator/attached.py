@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator import commands, sharing, ship
+from orchestrator import run_commands, sharing, ship
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
@@ -109,8 +109,8 @@ def post(head: Head, name: str, command: str, environment: dict[str, Any], submi
 
 def come_back(head: Head, name: str) -> str:
     """How to see and to stop what goes on there."""
-    where = {"address": head.address, "token_file": head.token_file}
-    return f"next    {commands.runs('watch', name, **where)}\n        {commands.runs('stop', name, **where)}"
+    watch, stop = (run_commands.on_cluster(verb, name, head.cluster) for verb in ("watch", "stop"))
+    return f"next    {watch}\n        {stop}"
 
 
 def follow(head: Head, name: str) -> int:

@@ -41,12 +41,6 @@ def orchestrator(arguments: Sequence[str], programs: str | None = None) -> str:
     return " ".join([f"{programs_here() if programs is None else programs}python -m orchestrator", *map(quoted, arguments)])
 
 
-def runs(verb: str, name: str | None = None, **flags: str | None) -> str:
-    """The program that looks after sweeps, with these flags: storage, address, token_file, namespace or context."""
-    given = [f"--{flag.replace('_', '-')} {shlex.quote(value)}" for flag, value in flags.items() if value is not None]
-    return " ".join([f"{programs_here()}python -m orchestrator.runs", verb, *([] if name is None else [shlex.quote(name)]), *given])
-
-
 def mlflow(uri: str, *arguments: str) -> str:
     """MLflow's own program, acting on the store at `uri` and no other."""
     there, forward = reachable(uri)

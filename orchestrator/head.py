@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.relay import REFUSED
 
 ANSWER_SECONDS = 10.0
+STOP_SECONDS = 30.0
+"""How long a job that stops itself waits for its end."""
 
 
 class NoAnswer(InputError):
@@ -23,7 +29,7 @@ class Head:
 
     def __init__(self, cluster: Cluster) -> None:
         assert cluster.address is not None
-        self.address, self.token_file = cluster.address.rstrip("/"), cluster.token_file
+        self.cluster, self.address = cluster, cluster.address.rstrip("/")
         sign_in(cluster)
         self.version = self.greet()
         import ray
@@ -108,6 +114,25 @@ class Head:
             known = ", ".join(sorted({str((job.metadata or {}).get("sweep")) for job in jobs})) or "none"
             raise InputError(f"{self.where}: no sweep {name}; what it has: {known}")
         return next((job for job in found if not job.status.is_terminal()), found[0])
+
+
+def stop_own_job() -> None:
+    """Called on a RayJob's head by a command that has met bad input: stop the job that it is. A job that fails is started anew on another
+    cluster, where the same input would be as bad; one that was stopped is not. Returns where it cannot be stopped.
+    """
+    told = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {}).get("job_submission_id")
+    if told is None:
+        return
+    from ray.dashboard.utils import ray_address_to_api_server_url
+
+    print(REFUSED, flush=True)
+    try:
+        head = Head(Cluster(kind="attached", address=ray_address_to_api_server_url(os.environ.get("RAY_ADDRESS"))))
+        head.call(head.client.stop_job, told)
+    except (OrchestratorError, OSError, RuntimeError) as error:
+        print(f"note     the job could not be stopped ({error}), so that it may be started anew", file=sys.stderr, flush=True)
+        return
+    time.sleep(STOP_SECONDS)  # the signal comes before
 
 
 def unreachable(error: Exception) -> str:

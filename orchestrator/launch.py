@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import re
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from orchestrator import sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
-from orchestrator.relay import EXPECTED
+from orchestrator.relay import EXPECTED, WORKERS
 from orchestrator.resources import Node, Resources, head_problem
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,6 +125,7 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         raise InputError(f"cluster.address=auto: RAY_ADDRESS={cluster}: {str(error).strip().splitlines()[0]}") from error
     try:
         silence()
+        await_workers(config.cluster.wait_seconds)
         check_nodes(config)
         yield nodes()
     finally:
@@ -155,15 +157,33 @@ def check_versions() -> None:
         raise InputError(f"the cluster has the code of this project {code}, {sender}")
 
 
-def nodes() -> tuple[Node, ...]:
-    """The nodes that can hold work; of a cluster that grows, as many as there may be. Raises InputError when there are none."""
+def await_workers(limit_seconds: float) -> None:
+    """Wait for the workers that the RayJob of this command has asked for. Elsewhere the cluster is taken as it is."""
+    if WORKERS not in os.environ:
+        return
+    from orchestrator import waiting
+
+    def look() -> tuple[int, bool]:
+        alive, possible = resources_of_nodes()
+        return sum(node.get("CPU", 0) >= 1 for node in alive), bool(possible)
+
+    waiting.for_workers(os.environ[WORKERS], limit_seconds, look, lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def resources_of_nodes() -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """What the nodes that are there have, and those that an autoscaler may have at most; without an autoscaler the latter are none."""
     import ray
     from ray._private.state import state
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     config: Any = state.get_cluster_config()
     groups = [(dict(group.resources), group.max_count) for group in config.node_group_configs] if config is not None else []
-    possible = [resources for resources, most in groups for _ in range(min(most if most >= 0 else MOST_NODES, MOST_NODES))]
+    return alive, [resources for resources, most in groups for _ in range(min(most if most >= 0 else MOST_NODES, MOST_NODES))]
+
+
+def nodes() -> tuple[Node, ...]:
+    """The nodes that can hold work; of a cluster that grows, as many as there may be. Raises InputError when there are none."""
+    alive, possible = resources_of_nodes()
     found = [Node(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in (possible if len(possible) > len(alive) else alive)]
     found = [node for node in found if node.cpus > 0]
     if not found:
@@ -208,18 +228,25 @@ def check_nodes(config: Config) -> None:
 def ask_nodes(places: list[str]) -> dict[str, tuple[list[bool], str]]:
     """Which of the places each node sees, and its version of Python, by the node's address. Raises InputError when one cannot be asked."""
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from jobs.node import look
 
-    try:
-        probe, alive = ray.remote(look), {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    def there() -> dict[str, str]:
+        return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+    probe = ray.remote(look)
+    while True:
+        alive = there()
         placed = {id: probe.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)) for id in alive}
-        seen = ray.get([task.remote(places) for task in placed.values()], timeout=PROBE_SECONDS)
-    except RayError as error:
-        raise InputError(f"a node of the cluster cannot run this project's code: {str(error).strip().splitlines()[-1]}") from error
-    return dict(zip(alive.values(), seen, strict=True))
+        try:
+            seen = ray.get([task.remote(places) for task in placed.values()], timeout=PROBE_SECONDS)
+        except RayError as error:
+            if alive.keys() - there().keys() and not isinstance(error, RayTaskError):
+                continue  # one has died meanwhile, which says nothing about the others
+            raise InputError(f"a node of the cluster cannot run this project's code: {str(error).strip().splitlines()[-1]}") from error
+        return dict(zip(alive.values(), seen, strict=True))
 
 
 def leave(marker: str) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs import store
-from orchestrator import commands
+from orchestrator import run_commands
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import Journal, Record, held_by, read_text, storage_folder
-from orchestrator.relay import told
+from orchestrator.relay import refused, sweep_told, told
 
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.5
@@ -129,7 +129,7 @@ class InStorage:
         """See runs.Place."""
         folder = self.sweep(name)
         if self.record(folder)["state"] == "running":
-            raise InputError(f"{name} runs; stop it first: {commands.runs('stop', name, storage=self.storage)}")
+            raise InputError(f"{name} runs; stop it first: {run_commands.in_storage('stop', name, self.storage)}")
         try:
             shutil.rmtree(folder)
         except OSError as error:
@@ -220,7 +220,7 @@ class OnCluster:
         """See runs.Place."""
         job = self.head.find(name)
         if not job.status.is_terminal():
-            stop = commands.runs("stop", name, address=self.head.address, token_file=self.head.token_file)
+            stop = run_commands.on_cluster("stop", job.submission_id, self.head.cluster)
             raise InputError(f"{job.submission_id} runs; stop it first: {stop}")
         self.head.ask(self.head.client.delete_job, job.submission_id)
         return f"{job.submission_id} is deleted from {self.head.address}; its storage and what MLflow holds of it stay"
@@ -242,9 +242,9 @@ class OnKubernetes:
 
     def record(self, entry: Any, log: str) -> dict[str, Any]:
         """A RayJob in the terms of runs.COLUMNS."""
-        known = {key: getattr(entry, key) for key in ("name", "state", "where", "sweep")}
+        known = {key: getattr(entry, key) for key in ("name", "state", "where")}
         times = {"started": moment(entry.started), "ended": moment(entry.ended)}
-        return known | told(log) | times | {"command": None, "error": entry.reason}
+        return known | of_log(known["state"], entry.sweep, log) | times | {"command": None, "error": entry.reason}
 
     def show(self, name: str) -> dict[str, Any]:
         """See runs.Place."""
@@ -252,7 +252,7 @@ class OnKubernetes:
 
         found = submit.show(self.cluster, name)
         log = submit.logs(self.cluster, [found["name"]]).get(found["name"], "")
-        return found | told(log) | {"log": log.splitlines()[-NUM_LOG_LINES:]}
+        return found | of_log(found["state"], found["sweep"], log) | {"log": log.splitlines()[-NUM_LOG_LINES:]}
 
     def watch(self, name: str) -> int:
         """See runs.Place."""
@@ -272,9 +272,16 @@ class OnKubernetes:
 
         found = submit.show(self.cluster, name)
         if found["state"] in LIVE:
-            stop = commands.runs("stop", name, namespace=self.cluster.namespace, context=self.cluster.context)
+            stop = run_commands.on_cluster("stop", found["name"], self.cluster)
             raise InputError(f"{found['name']} is {found['state']}; stop it first: {stop}")
         return submit.delete(self.cluster, found["name"])
+
+
+def of_log(state: str, sweep: str, log: str) -> dict[str, Any]:
+    """What the driver's log tells of a RayJob beyond its status: the sweep's own name, how far it is, and whether it was bad input that
+    had it stop itself."""
+    state = "refused" if state == "stopped" and refused(log) else state
+    return {"state": state, "sweep": sweep_told(log) or sweep, **told(log)}
 
 
 def moment(text: str | None) -> float | None:

@@ -13,15 +13,18 @@ from orchestrator.cost import rate_key, read_rates
 from orchestrator.journal import Journal, storage_folder, write_json
 from orchestrator.pace import training_rate
 from orchestrator.plan import Plan
+from orchestrator.relay import JOB, SUBMISSION
 
 LIBRARIES = ("torch", "transformers", "peft", "ray", "mlflow", "hydra-core", "tokenizers")
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def tags(config: Config) -> dict[str, str]:
-    """Code version, library versions and machine, as tags of a run."""
+    """Code version, library versions, machine, and on a cluster the job that it was, as tags of a run."""
     found = {f"library.{name}": version(name) for name in LIBRARIES}
     found |= {"library.python": platform.python_version(), "machine": f"{platform.machine()} {os.cpu_count()} cores"}
+    if job := os.environ.get(JOB) or os.environ.get(SUBMISSION):
+        found["cluster.job"] = job
     return found | {"code.version": code_version(), "data": config.data.name, "model": config.model.name}
 
 

@@ -19,9 +19,19 @@ EXPECTED = "ORCHESTRATOR_EXPECTS"
 """Environment variable with the versions that the command on the cluster must have."""
 TYPED = "ORCHESTRATOR_TYPED"
 """Environment variable with the settings as they were typed where the command was sent from."""
-NOISE = re.compile(r" INFO job_manager\.py:\d+ -- |^Running entrypoint for job ")
-"""What Ray adds to the log of every job."""
+JOB = "ORCHESTRATOR_JOB"
+"""Environment variable with the name of the RayJob that the command belongs to."""
+WORKERS = "ORCHESTRATOR_WORKERS"
+"""Environment variable with the number of workers that a RayJob has asked for, and after a dash, where they may become more, how many."""
+RETRIED = "ORCHESTRATOR_RETRIED"
+"""Environment variable that is set where a command that fails is started anew on another cluster, whatever its exit code."""
+NOISE = re.compile(r"\sINFO job_(manager|supervisor)\.py:\d+ -- |^Running entrypoint for job ")
+"""What Ray adds to the log of every job. Between time and level it writes a tab."""
 MARK = "==== answer ===="
+REFUSED = "==== refused ===="
+"""Line of a command that has met bad input and stops its own job, so that it is not started anew."""
+PLANNED = re.compile(r"^plan +(\S+) · |^sweep (\S+) is finished; this is its result")
+"""The lines that name the sweep; see report.plan_text and pipeline.Command.show_again."""
 ENDED = re.compile(r"^trial +(\d+)/(\d+) .*  (?:finished|stopped|failed)\b")
 """A trial's last line; see screen.Screen.end."""
 COUNTED = re.compile(r"^trials +(\d+) finished, (\d+) stopped early, (\d+) failed of (\d+)$")
@@ -52,6 +62,17 @@ def answered(result: dict[str, Any]) -> dict[str, str | None]:
     return {"trials": trials, "best": None if score is None else f"test/exact_match {score:.3f}"}
 
 
+def sweep_told(log: str) -> str | None:
+    """The name of the sweep that a log is of, once it has been told."""
+    found = next(filter(None, map(PLANNED.match, log.splitlines())), None)
+    return found and (found[1] or found[2])
+
+
+def refused(log: str) -> bool:
+    """Whether a log is of a command that has met bad input and stopped its job."""
+    return REFUSED in log.splitlines()
+
+
 def mark_answer() -> None:
     """Called before the answer is printed."""
     if os.environ.get(SUBMISSION):
@@ -63,7 +84,8 @@ class Relay:
     """Prints a log as it comes. A log that is told again from its beginning, after a lost connection, is not printed again."""
 
     def __init__(self) -> None:
-        self.answering = False
+        self.answering = self.refused = False
+        """Whether what comes is the answer; whether the command has met bad input and stops its job."""
         self.printed = 0
         """Characters of the log that were taken."""
         self._seen = 0
@@ -87,8 +109,9 @@ class Relay:
         """Take one whole line."""
         if line.strip() == MARK:
             self.answering = True
-            return
-        if not NOISE.search(line):
+        elif line.strip() == REFUSED:
+            self.refused = True
+        elif not NOISE.search(line):
             print(line, file=sys.stdout if self.answering else sys.stderr, flush=True)
 
     def close(self) -> None:

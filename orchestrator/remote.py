@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import plan as planning
-from orchestrator import sharing, ship
+from orchestrator import run_commands, sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError
 from orchestrator.head import NoAnswer
@@ -44,7 +44,7 @@ def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | No
             return run(dataclasses.replace(config, cluster=found), overrides, config_dir)
         except NoAnswer as error:  # a Service is known and reached in its cluster only
             service = (found.address or "").removeprefix("http://").split(".")[0]
-            forward = f"kubectl -n {found.namespace} port-forward service/{service} 8265"
+            forward = run_commands.kubectl(found, "port-forward", f"service/{service}", "8265")
             raise NoAnswer(f"{error}\n  from outside: {forward}, then cluster=attached cluster.address=http://localhost:8265") from error
     arguments, typed = in_image(config, remote_arguments(overrides, dry_run=False)), shlex.join(overrides)
     problems = check.argument_problems(config.cluster, arguments)

@@ -16,6 +16,7 @@ from orchestrator import report
 from orchestrator.address import mask
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.run_commands import as_flags, flag
 
 COLUMNS = ("name", "state", "trials", "best", "started", "where")
 
@@ -72,16 +73,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def as_flags(text: str) -> str:
-    """A message that names settings, with the flags that this program has for them."""
-    return re.sub(r"\bcluster\.(address|token_file|context|namespace)(=?)", lambda found: flag(found[1]) + " " * bool(found[2]), text)
-
-
-def flag(name: str) -> str:
-    """The flag for a setting."""
-    return f"--{name.replace('_', '-')}"
-
-
 def watch_as_json(place: Place, name: str) -> int:
     """Follow one, with all that it prints on stderr, and print its record at the end; returns its exit code."""
     with contextlib.redirect_stdout(sys.stderr):
@@ -105,14 +96,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--token-file", help="file with the token of that cluster")
     parser.add_argument("--namespace", help="of RayJobs on Kubernetes")
     parser.add_argument("--context", help="context of the kubeconfig")
+    parser.add_argument("--kubeconfig", help="the kubeconfig itself (default: KUBECONFIG, or ~/.kube/config)")
     asked = parser.parse_intermixed_args(arguments)
-    empty = [flag for flag in ("storage", "address", "namespace", "token_file", "context") if getattr(asked, flag) == ""]
+    empty = [flag for flag in ("storage", "address", "namespace", "token_file", "context", "kubeconfig") if getattr(asked, flag) == ""]
     if empty:
         parser.error(f"{flag(empty[0])} is empty")
     if asked.token_file is not None and asked.address is None:
         parser.error("--token-file is for a running Ray cluster: give its --address too")
-    if asked.context is not None and asked.namespace is None:
-        parser.error("--context is for Kubernetes: give the --namespace too")
+    for name in ("context", "kubeconfig"):
+        if getattr(asked, name) is not None and asked.namespace is None:
+            parser.error(f"{flag(name)} is for Kubernetes: give the --namespace too")
     if (asked.command == "list") != (asked.name is None):
         parser.error(f"{asked.command} takes {'no name' if asked.command == 'list' else 'the name of a sweep: see list'}")
     if asked.address and asked.namespace:
@@ -139,6 +132,8 @@ def find_place(asked: argparse.Namespace) -> Place:
     if asked.namespace:
         from orchestrator.places import OnKubernetes
 
+        if asked.kubeconfig is not None:
+            os.environ["KUBECONFIG"] = asked.kubeconfig
         return OnKubernetes(Cluster(kind="kuberay", namespace=asked.namespace, context=asked.context))
     from orchestrator.places import InStorage
 
@@ -146,11 +141,13 @@ def find_place(asked: argparse.Namespace) -> Place:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Records as aligned columns."""
+    """Records as aligned columns. Where a job of a cluster and its sweep have two names both are shown: every command takes either."""
     if not records:
         return "no sweeps here"
-    rows = [COLUMNS, *([shown(record.get(column)) for column in COLUMNS] for record in records)]
-    widths = [max(len(row[number]) for row in rows) for number in range(len(COLUMNS))]
+    differs = any(record.get("sweep") not in (None, record["name"]) for record in records)
+    columns = (COLUMNS[0], "sweep", *COLUMNS[1:]) if differs else COLUMNS
+    rows = [columns, *([shown(record.get(column)) for column in columns] for record in records)]
+    widths = [max(len(row[number]) for row in rows) for number in range(len(columns))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 

@@ -1,12 +1,15 @@
-"""What a sweep on a cluster waits for: says so while packs or trials have no place yet, and gives up after cluster.wait_seconds."""
+"""What a sweep on a cluster waits for: the workers that were asked for, then room for packs or trials. Says so, and gives up after
+cluster.wait_seconds."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from orchestrator.errors import OrchestratorError
 from orchestrator.resources import describe
 
 if TYPE_CHECKING:
@@ -16,6 +19,36 @@ PATIENT_SECONDS = 20.0
 """Placing and starting a worker takes some seconds even where there is room."""
 SAY_AGAIN_SECONDS = 60.0
 LOOK_SECONDS = 5.0
+WORKER_SECONDS = 1.0
+"""Between two looks at which workers are there."""
+AUTOSCALER_SECONDS = 60.0
+"""How long the autoscaler of a new head may take to tell how many workers there may be."""
+
+
+def for_workers(asked: str, limit_seconds: float, look: Callable[[], tuple[int, bool]], say: Callable[[str], None]) -> None:
+    """Wait for the workers of a RayJob, as relay.WORKERS tells them: after a lost head the command begins before they are back.
+
+    `look` says how many nodes can hold work, and whether an autoscaler has told how many there may be. Goes on with fewer when the
+    time is over; raises OrchestratorError when there are none.
+    """
+    few, _, most = asked.partition("-")
+    began, said = time.monotonic(), None
+    while True:
+        here, grows = look()
+        waited = time.monotonic() - began
+        if here >= int(few) and (grows or not most or waited > min(AUTOSCALER_SECONDS, limit_seconds)):
+            return
+        have = f"{here} of {few} workers are here"
+        if waited > limit_seconds:
+            break
+        if said is None or time.monotonic() - said > SAY_AGAIN_SECONDS:
+            said = time.monotonic()
+            say(f"waiting  for workers: {have}, for {waited:.0f} s of at most {limit_seconds:.0f} s")
+        time.sleep(WORKER_SECONDS)
+    if not here and not grows:
+        late = f"after cluster.wait_seconds={limit_seconds:.0f}"
+        raise OrchestratorError(f"{have} {late}; what is done is kept, and the same command continues")
+    say(f"note     {have} after {waited:.0f} s; going on with them")
 
 
 class Waiting:

@@ -73,7 +73,7 @@ def unknown_fields(value: Any, schema: dict[str, Any], path: str = "") -> list[s
 
 
 QUICK = Pace(
-    patience_seconds=1.5, lost_seconds=3.0, unseen_seconds=1.5, unsubmitted_seconds=1.0, settle_seconds=0.3, drain_seconds=3.0
+    patience_seconds=1.5, lost_seconds=3.0, doubt_seconds=2.0, unseen_seconds=1.5, unsubmitted_seconds=1.0, settle_seconds=0.3, drain_seconds=3.0
 )  # fmt: skip
 Serve = Callable[..., ApiServer]
 

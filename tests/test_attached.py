@@ -24,6 +24,9 @@ from conftest import ROOT, Finished, environment
 from servers import TOKEN, Wire, free_port, mlflow_server, ray_head
 
 from jobs.config import BaseModel
+from orchestrator.cluster import Cluster
+from orchestrator.head import Head
+from orchestrator.relay import RETRIED, refused
 
 SMALL = ("train.steps=6", "train.eval_every=3", "train.batch_size=4")
 
@@ -343,3 +346,21 @@ def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_delet
     gone, unknown = (finished(process) for process in after)
     assert gone.code == 2 and f"no sweep {name[1]}" in gone.err
     assert unknown.code == 1 and "does not know it any more; was the cluster restarted? The same command continues" in unknown.err
+
+
+@pytest.mark.parametrize(("retried", "status", "told"), [("true", "STOPPED", True), ("", "FAILED", False)])
+def test_bad_input_in_a_rayjob_stops_its_own_job_since_one_that_fails_is_tried_again(
+    outside: Any, head: str, retried: str, status: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    client = Head(Cluster(kind="attached", address=head)).client
+    variables = {"PYTHONPATH": str(ROOT), **({RETRIED: retried} if retried else {})}
+    name = client.submit_job(entrypoint=f"{sys.executable} -m orchestrator optim.lrr=1", runtime_env={"env_vars": variables})
+    deadline = time.monotonic() + 120
+    while not (job := client.get_job_info(name)).status.is_terminal():
+        assert time.monotonic() < deadline, client.get_job_logs(name)
+        time.sleep(0.2)
+    log = client.get_job_logs(name)
+    assert job.status == status, log
+    assert "no such setting; did you mean optim.lr?" in log
+    assert refused(log) == told

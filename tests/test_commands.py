@@ -107,10 +107,3 @@ def test_what_only_its_cluster_reaches_is_named_with_the_way_to_it(tmp_path: Pat
     assert reachable("http://10.1.2.3:5000")[1] is None and reachable("http://localhost:5000")[1] is None
     restore = commands.mlflow("http://mlflow.tracking:5000", "experiments", "restore", "-x", "3")
     assert restore.startswith("MLFLOW_TRACKING_URI=http://localhost:5000 mlflow experiments restore -x 3 (while this runs: kubectl ")
-
-
-def test_sweeps_are_named_with_the_place_where_they_are() -> None:
-    place = {"address": "http://h:8265", "token_file": "my token"}
-    words = shlex.split(commands.runs("stop", "lora-1", **place).partition("python ")[2])
-    assert words == ["-m", "orchestrator.runs", "stop", "lora-1", "--address", "http://h:8265", "--token-file", "my token"]
-    assert commands.runs("list", namespace="a", context=None).endswith("orchestrator.runs list --namespace a")

@@ -63,7 +63,7 @@ def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(ser
 
 def test_rights_that_are_lost_on_the_way_are_told_as_that(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     api = serve("01", speed=5.0)
-    api.faults = [Fault("rayjobs.*watch=1", "answer", "bad-token", 9)]
+    api.faults = [Fault("rayjobs.*watch=1", "answer", "bad-token", 10**6)]
     assert submit.run(settings(), ARGUMENTS, None) == 1
     assert "does not know this identity (401)" in capsys.readouterr().err
 

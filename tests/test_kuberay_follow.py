@@ -30,7 +30,7 @@ SCENARIOS = {
     "06a": (2, ["refused: the KubeRay operator", "shutdownAfterJobFinishes set to false is not allowed to be suspended", "runs delete lora-"], ["waiting"]),
     "06b": (2, ["refused: the KubeRay operator", "mutually exclusive"], ["waiting"]),
     "06c": (2, ["refused: the KubeRay operator", "no more than 47 characters"], ["waiting"]),
-    "06d": (1, ["lost: the operator says Running", "has submitted nothing to the head", "8265", "runs delete lora-"], ["finished"]),
+    "06d": (1, ["lost: the operator says Running", "has submitted nothing to the head", "8265", "runs watch lora-", "runs stop lora-"], ["finished", "runs delete"]),
     "07": (1, ["stopping the cluster", "stopped: RayJob", "was suspended", AGAIN], ["running  "]),
     "07b": (1, ["running  ", "stopping the cluster", "stopped: RayJob", "was suspended", AGAIN], []),
     "08": (1, ["running  ", "deleted: someone deleted RayJob", "while it was Running RUNNING", AGAIN], ["failed"]),

@@ -21,6 +21,7 @@ from servers import BIN, end_all, mlflow_server
 
 from orchestrator import launch
 from orchestrator.errors import InputError
+from orchestrator.relay import WORKERS
 from orchestrator.resources import Node, Resources
 
 FAST = {
@@ -144,6 +145,23 @@ def test_what_waits_for_room_says_for_what_and_gives_up_in_time(inside: Any, clu
         assert "Traceback" not in done.err
     finally:
         ray.shutdown()
+
+
+def test_a_command_that_begins_before_its_workers_are_back_waits_for_them(
+    inside: Any, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a lost head: the job is submitted again as soon as the new one answers."""
+    monkeypatch.setenv(WORKERS, "4")
+    process = inside(tmp_path, *SMALL, GRID, "dry_run=true", "output=text")
+    line = process.stderr.readline()
+    assert line == "waiting  for workers: 3 of 4 workers are here, for 0 s of at most 1800 s\n"
+    added = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+    try:
+        done = finished(process)
+    finally:
+        cluster.remove_node(added)
+    assert done.code == 0, done.err
+    assert "1 node of 2 CPU cores, 3 nodes of 1 CPU core" in done.out or "3 trials" in done.out, done.out
 
 
 def test_a_cluster_that_grows_is_planned_as_large_as_it_may_be(cluster: Any) -> None:

@@ -16,7 +16,7 @@ POLICY = "; a policy of the cluster says so: change what it names, or ask who ke
 LONGEST_TEXT = 2000
 """Characters of a message: those about a manifest name all fields that are wrong."""
 WRONG = " (404); is the address in the kubeconfig right?"
-AGAIN = (408, 429, 500, 502, 503, 504)
+AGAIN = (408, 410, 429, 500, 502, 503, 504)
 """Answers after which the same request may succeed."""
 
 
@@ -38,6 +38,14 @@ class Refusal(Problem):
         # Conflict: another change of the object was faster. An object that is there already is another reason of the same status.
         self.passes = (status in AGAIN and TOO_LARGE not in text) or reason == "Conflict"
         self.exit_code = 1 if self.passes else 2
+        # A server that starts knows neither all rights nor all kinds at once, and a token that was replaced may come here a little later.
+        # To someone whom it has answered before it says then, for a moment, what it would say to a stranger.
+        self.doubtful = status == 401 or (status == 403 and not final(text)) or (status == 404 and reason != "NotFound")
+
+
+def final(text: str) -> bool:
+    """Whether a 403 is no question of who asks: a policy, a quota, a namespace that is on its way out."""
+    return any(word in text for word in ("admission webhook", "AdmissionPolicy", "quota", "terminated"))
 
 
 class Unreachable(Problem):
@@ -86,8 +94,8 @@ def remedy(where: str, status: int, text: str) -> str:
             return f"{where} refuses: {text}{POLICY}"
         if "system:anonymous" in text:
             return f"{where} was not told who asks ({text}); the kubeconfig's user has no token and no certificate: sign in again"
-        ours = "quota" in text or "terminated" in text
-        return f"{where} refuses: {text}" + ("" if ours else "; ask for the submitter role in k8s/, or set cluster.context")
+        role = "; ask for the submitter role in k8s/, or sign in as someone else: cluster.context=NAME"
+        return f"{where} refuses: {text}" + ("" if final(text) else role)
     if TOO_LARGE in text:
         return texts[413]
     return texts.get(status, f"{where} answers {status}: {text or 'nothing'}")
@@ -105,6 +113,8 @@ def unreachable(where: str, error: Exception) -> Unreachable:
     what, passes = "broke off the connection", True
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "Name or service not known" in text:
         what = "has a name that cannot be resolved; is the address in the kubeconfig right?"
+    elif re.search("UNEXPECTED_EOF|EOF occurred", text):
+        pass  # a server, or a load balancer before it, that goes down in the middle of a greeting
     elif isinstance(error, urllib3.exceptions.SSLError) or "SSL" in text or "X509" in text:
         what, passes = untrusted(text), False
     elif "refused" in text:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -28,6 +31,8 @@ WATCH_SECONDS = 50
 """The server ends a watch after this; with READ_SECONDS more of silence the connection counts as lost. Bookmarks are too rare for that."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
+DOUBT_SECONDS, START_SECONDS = 60.0, 5.0
+"""See Client.doubt_seconds; and how long a server takes until it knows all rights and kinds."""
 RAYJOBS, RAYCLUSTERS = "/apis/ray.io/v1/namespaces/{}/rayjobs", "/apis/ray.io/v1/namespaces/{}/rayclusters"
 PODS, EVENTS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/events"
 
@@ -39,8 +44,16 @@ class Client:
         if cluster.namespace is None:
             raise InputError("cluster.namespace must be set for Kubernetes")
         self.cluster, self.patience_seconds, self.say = cluster, patience_seconds, say
+        self.doubt_seconds = DOUBT_SECONDS
+        """How long a refusal of what was allowed before passes for a server that starts, or for a token on its way here."""
         self.namespace = cluster.namespace
         self.api = sign_in(cluster)
+        self.granted: set[tuple[str, str]] = set()
+        """What the server has answered: method, and kind of object."""
+        self.reads_logs = False
+        """Whether the server has said that this identity may read logs."""
+        self.skew_seconds: float | None = None
+        """How much the server's clock is before ours, as it last said; whole seconds."""
         self._streams: set[urllib3.BaseHTTPResponse] = set()
         self._lock = threading.Lock()
 
@@ -83,34 +96,60 @@ class Client:
         A repeated create may meet its own first attempt: 409 AlreadyExists, for the caller to judge.
         """
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
-        deadline, pause, renewed = time.monotonic() + patience, FIRST_PAUSE_SECONDS, False
+        what, began, pause, renewed = (method, kind_of(path)), time.monotonic(), FIRST_PAUSE_SECONDS, False
+        doubted: float | None = None
         while True:
+            limit = began + patience
             try:
-                return self.ask_once(method, path, query or {}, body, kind)
+                answer = self.ask_once(method, path, query or {}, body, kind)
+                self.granted.add(what)
+                return answer
             except Refusal as error:
-                problem = error
+                problem, passes = error, error.passes and not (error.status == 410 and "continue" in (query or {}))
                 if error.status == 401 and not renewed:
                     self.api, renewed = sign_in(self.cluster), True  # the kubeconfig or the pod's token may be a new one
                     continue
+                renewed = False
+                if error.doubtful:
+                    doubted = time.monotonic() if doubted is None else doubted
+                    passes, limit = bool(self.granted), min(limit, doubted + self.doubt_of(what))
             except Unreachable as error:
-                problem = error
+                problem, passes = error, error.passes
             wait = max(pause, problem.wait_seconds)
-            if not problem.passes or time.monotonic() + wait > deadline:
+            if not passes or time.monotonic() + wait > limit:
                 raise problem
             if pause == FIRST_PAUSE_SECONDS:
-                self.say(f"note     {problem}; trying again for up to {patience:.0f} s")
+                self.say(f"note     {problem}; trying again for up to {limit - began:.0f} s")
             time.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def doubt_of(self, what: tuple[str, str]) -> float:
+        """How long a refusal may pass: of what was never allowed, only as long as a server takes to start."""
+        return self.doubt_seconds if what in self.granted else min(self.doubt_seconds, START_SECONDS)
 
     def ask_once(self, method: str, path: str, query: dict[str, Any], body: Any, kind: str) -> dict[str, Any]:
         """The answer to a request that is sent once."""
         try:
             answer = self.send(method, path, query, body, kind, stream=False)
+            self.take_time(answer.headers.get("Date", ""))
             if answer.status < 400:
                 return answer_of(answer.status, answer.data)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
             raise unreachable(self.where, error) from error
         raise refusal(self.where, answer.status, answer.data, answer.headers.get("Retry-After", ""))
+
+    def take_time(self, date: str) -> None:
+        """Compare the server's clock with ours."""
+        with contextlib.suppress(ValueError, TypeError):
+            self.skew_seconds = parsedate_to_datetime(date).timestamp() - time.time()
+
+    def since(self, moment: str) -> float | None:
+        """Seconds since a moment that the server has written down, by its own clock; None where that cannot be told."""
+        if self.skew_seconds is None or not moment:
+            return None
+        with contextlib.suppress(ValueError):
+            return time.time() + self.skew_seconds - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+        return None
 
     def items(
         self, path: str, query: dict[str, Any] | None = None, patience_seconds: float | None = None
@@ -132,12 +171,12 @@ class Client:
                 return found, metadata.get("resourceVersion", "")
             part = {"continue": metadata["continue"]}
 
-    def find(self, path: str, name: str) -> dict[str, Any] | None:
+    def find(self, path: str, name: str, patience_seconds: float | None = None) -> dict[str, Any] | None:
         """One object, or None where there is none."""
         try:
-            return self.ask("GET", f"{path}/{name}")
+            return self.ask("GET", f"{path}/{name}", patience_seconds=patience_seconds)
         except Refusal as error:
-            if error.status == 404:
+            if error.reason == "NotFound":
                 return None
             raise
 
@@ -145,17 +184,17 @@ class Client:
         """Create an object; unknown fields are an error, not dropped."""
         return self.ask("POST", path, {"fieldValidation": "Strict", "fieldManager": "slm-orchestrator"}, body)
 
-    def patch(self, path: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    def patch(self, path: str, name: str, body: dict[str, Any], patience_seconds: float | None = None) -> dict[str, Any]:
         """Merge `body` into an object."""
         query = {"fieldValidation": "Strict", "fieldManager": "slm-orchestrator"}
-        return self.ask("PATCH", f"{path}/{name}", query, body, "application/merge-patch+json")
+        return self.ask("PATCH", f"{path}/{name}", query, body, "application/merge-patch+json", patience_seconds)
 
     def delete(self, path: str, name: str) -> None:
         """Ask for an object to be deleted; with finalizers it stays for a while. That it is gone, as after a lost answer, is no error."""
         try:
             self.ask("DELETE", f"{path}/{name}", {"propagationPolicy": "Background"})
         except Refusal as error:
-            if error.status != 404:
+            if error.reason != "NotFound":
                 raise
 
     def allowed(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
@@ -225,6 +264,12 @@ class Client:
                 with self._lock:
                     self._streams.discard(answer)
                 answer.close()
+
+
+def kind_of(path: str) -> str:
+    """The kind of object that a path is about; the path itself where it is about none."""
+    found = re.search(r"/namespaces/\{\}/([a-z]+)", path)
+    return found[1] if found else path
 
 
 def lines(answer: urllib3.BaseHTTPResponse) -> Iterator[str]:

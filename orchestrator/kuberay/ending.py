@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.kuberay.story import COLOUR, Story, clean
+from orchestrator import run_commands
+from orchestrator.kuberay.placement import placement_remedy
+from orchestrator.kuberay.reasons import COLOUR, clean
+from orchestrator.kuberay.story import Story
 
 LAST_LINES = 6
 """Of a failed command's log that are shown again."""
@@ -35,14 +38,24 @@ def ending(job: dict[str, Any], story: Story) -> Ending | None:
     deployment, state = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
     if deployment == "Complete":
         if state == "SUCCEEDED":
-            return Ending(0, "finished", f"finished RayJob {story.name}")
-        return Ending(1, "stopped", f"stopped: someone stopped the job on its Ray cluster ({state or 'no state'}); {AGAIN}")
+            return Ending(0, "finished", f"finished RayJob {story.name}{held(story)}")
+        text = f"stopped: the job was stopped on its Ray cluster ({state or 'no state'}), by someone or, after bad input, by itself"
+        return Ending(1, "stopped", f"{text}\n  {AGAIN}{held(story)}")
     if deployment == "ValidationFailed":
         text = f"refused: the KubeRay operator does not take the manifest: {clean(status.get('message', ''))}"
         return Ending(2, "refused", f"{text}\n  remove it with: {command('delete', story)}")
     if deployment == "Failed":
-        return failure(status, story)
+        end = failure(status, story)
+        return Ending(end.code, end.state, end.text + held(story))
     return None
+
+
+def held(story: Story) -> str:
+    """That the operator leaves an ended job's cluster for a while, for its logs to be read, and how to have its room back at once."""
+    seconds = story.cluster.ttl_seconds
+    if seconds <= 0:
+        return ""
+    return f"\n  its pods and their share of the quota stay for cluster.ttl_seconds={seconds}; free them now: {command('delete', story)}"
 
 
 AGAIN = "the same command again continues what is finished"
@@ -62,7 +75,7 @@ def failure(status: dict[str, Any], story: Story) -> Ending:
     if reason == "PreRunningDeadlineExceeded":
         why = story.waits_for or "nothing that was seen says why"
         text = f"unplaced: the cluster did not start within cluster.wait_seconds={cluster.wait_seconds}: {why}"
-        return Ending(1, "unplaced", f"{text}\n  {placement_remedy(why)}")
+        return Ending(1, "unplaced", f"{text}\n  {placement_remedy(why, story.reasons.who, cluster)}")
     if reason == "SubmissionFailed":
         return Ending(1, "failed", f"failed: the operator could not submit the command to the head{attempts}: {message}\n  {AGAIN}")
     if reason in ("JobStatusCheckTimeoutExceeded", "JobDeploymentStatusTransitionGracePeriodExceeded"):
@@ -74,49 +87,38 @@ def failure(status: dict[str, Any], story: Story) -> Ending:
 def command_failed(status: dict[str, Any], attempts: str) -> Ending:
     """The command itself ended with an error: its exit code, and its last lines."""
     message = re.sub(COLOUR, "", status.get("message", ""))
-    code = re.search(r"failed with exit code (\d+)", message)
-    lines = [line for line in message.split("\n")[1:] if line.strip() and not re.match(CHATTER, line)][-LAST_LINES:]
+    code, lines = re.search(r"failed with exit code (\d+)", message), last_lines(message.split("\n")[1:])
     number = int(code[1]) if code else None
     what = f"with exit code {number}" if code else clean(message.split("\n")[0])
     text = f"failed: the command on the cluster ended {what}{attempts}"
-    shown = "".join(f"\n    {line[:300]}" for line in lines)
-    remedy = "correct what it says and submit again" if number == 2 else AGAIN
-    return Ending(2 if number == 2 else 1, "failed", f"{text}{':' if lines else ''}{shown}\n  {remedy}")
+    advice = CORRECT if number == 2 else AGAIN
+    return Ending(2 if number == 2 else 1, "failed", f"{text}{':' if lines else ''}{indented(lines)}\n  {advice}")
 
 
-def placement_remedy(why: str) -> str:
-    """What to do about work that found no place."""
-    return next((remedy for pattern, remedy in PLACEMENT if re.search(pattern, why)), ELSE)
+CORRECT = "correct what it says and submit again"
 
 
-LESS = "ask for less (cluster.worker_cpus, worker_memory, worker_gpus, workers), or wait longer: cluster.wait_seconds"
-PLACEMENT = (
-    (
-        "ErrImagePull|ImagePullBackOff|pull image|InvalidImageName",
-        "check cluster.image, and that the namespace's service account may pull it",
-    ),
-    ("PodSecurity", "the namespace's Pod Security refuses the pod: the text names what; cluster policies may have changed the manifest"),
-    ("(?i)persistentvolumeclaim", "check cluster.claim: kubectl get pvc -n NAMESPACE; it must be there, ReadWriteMany, and Bound"),
-    ("(?i)service ?account", "check cluster.service_account; k8s/base/accounts.yaml makes one"),
-    (
-        r"(?i)secret \S+ not found|references non-existent secret key",
-        "make the Secret, or check cluster.token_secret and cluster.environment_secrets",
-    ),
-    ("AdmissionPolicy|admission webhook", "a policy of the cluster refuses the pod: change what it names, or ask who keeps the policy"),
-    ("Insufficient", LESS),
-    (
-        "affinity/selector",
-        "no node has these labels: check cluster.worker_selector and spot_selector against kubectl get nodes --show-labels",
-    ),
-    (
-        "untolerated taint",
-        "the nodes are kept for others by a taint: use nodes without it, or a group that tolerates it (cluster.spot_selector)",
-    ),
-    ("nodes are available", LESS),
-    ("quota|^queue", "ask for less, free some of the quota, or wait longer: cluster.wait_seconds"),
-)
-"""Words of the reason that a pod waits for, and what to do; the first that is found counts."""
-ELSE = "see: kubectl describe rayjob,raycluster,pod -n NAMESPACE; wait longer with cluster.wait_seconds"
+def last_lines(lines: list[str]) -> list[str]:
+    """The end of a command's log, without what Ray writes around it."""
+    return [line for line in lines if line.strip() and not re.match(CHATTER, line)][-LAST_LINES:]
+
+
+def indented(lines: list[str]) -> str:
+    """Lines below a sentence."""
+    return "".join(f"\n    {line[:300]}" for line in lines)
+
+
+def refused_input(story: Story) -> Ending:
+    """The command has met bad input and stopped its own job. What is wrong stands in its log."""
+    return Ending(2, "refused", f"refused: the command on the cluster does not take its input, see above; {CORRECT}{held(story)}")
+
+
+def not_again(story: Story, done: str) -> Ending:
+    """An attempt has ended over bad input, and the operator, which knows no exit codes, was about to make
+    another. `done` says what was done about that."""
+    lines = last_lines(re.sub(COLOUR, "", story.bad_input).split("\n")[1:])
+    text = f"refused: the command on the cluster ended with exit code 2{':' if lines else ''}{indented(lines)}"
+    return Ending(2, "refused", f"{text}\n  {CORRECT}; a second attempt would end like this one, so {done}")
 
 
 def deleted(story: Story) -> Ending:
@@ -133,29 +135,33 @@ def suspended(story: Story) -> Ending:
 def unsubmitted(story: Story, seconds: float) -> Ending:
     """Running, says the operator, and yet there is no job on the Ray cluster."""
     text = f"lost: the operator says Running for {seconds:.0f} s but has submitted nothing to the head"
-    remedy = "can the operator reach the head's port 8265 (network policies), and does it know submissionMode HTTPMode?"
-    return Ending(1, "lost", f"{text}\n  {remedy} The job is left as it is; remove it with: {command('delete', story)}")
+    cause = "can the operator reach the head's port 8265 (network policies), and does it know submissionMode HTTPMode?"
+    return Ending(1, "lost", f"{text}\n  {cause}\n  {left_as_it_is(story)}")
 
 
 def unseen(story: Story, seconds: float) -> Ending:
     """No operator has looked at the job."""
     text = f"lost: no KubeRay operator has looked at RayJob {story.name} for {seconds:.0f} s"
-    remedy = f"is one running that watches namespace {story.cluster.namespace}? The job is left as it is; remove it with:"
-    return Ending(1, "lost", f"{text}\n  {remedy} {command('delete', story)}")
+    cause = f"is one running that watches namespace {story.cluster.namespace}?"
+    return Ending(1, "lost", f"{text}\n  {cause}\n  {left_as_it_is(story)}")
 
 
 def operator_gone(story: Story, deadline: str, seconds: float) -> Ending:
     """A deadline has passed, and nobody has ended the job."""
     text = f"lost: RayJob {story.name} is {phase(story)} after {seconds:.0f} s, although {deadline} has passed: no operator keeps it"
-    remedy = f"does the KubeRay operator still run? The job is left as it is; come back with: {command('watch', story)}"
-    return Ending(1, "lost", f"{text}\n  {remedy}\n  or remove it with: {command('delete', story)}")
+    return Ending(1, "lost", f"{text}\n  does the KubeRay operator still run?\n  {left_as_it_is(story)}")
+
+
+def left_as_it_is(story: Story) -> str:
+    """What can be done about a job that may go on. One that has not ended is stopped; `runs delete` is for those that have."""
+    return f"the job is left as it is; come back with: {command('watch', story)}\n  or stop it: {command('stop', story)}"
 
 
 def queued_too_long(story: Story) -> Ending:
     """Kueue found no room in time."""
     text = f"unplaced: still queued after cluster.wait_seconds={story.cluster.wait_seconds}: {story.waits_for or 'Kueue gives no reason'}"
-    remedy = f"the job stays in the queue; come back with: {command('watch', story)}\n  take it out with: {command('delete', story)}"
-    return Ending(1, "unplaced", f"{text}\n  {remedy}")
+    advice = f"the job stays in the queue; come back with: {command('watch', story)}\n  take it out with: {command('stop', story)}"
+    return Ending(1, "unplaced", f"{text}\n  {advice}")
 
 
 def lost(story: Story, why: str) -> Ending:
@@ -171,5 +177,4 @@ def phase(story: Story) -> str:
 
 def command(verb: str, story: Story) -> str:
     """The command that looks after a submitted job."""
-    context = f" --context {story.cluster.context}" if story.cluster.context else ""
-    return f"python -m orchestrator.runs {verb} {story.name} --namespace {story.cluster.namespace}{context}"
+    return run_commands.on_cluster(verb, story.name, story.cluster)

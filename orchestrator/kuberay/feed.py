@@ -20,6 +20,8 @@ from orchestrator.kuberay.client import Client
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
 SHORTEST_PAUSE_SECONDS = 0.05
+ANEW_SECONDS = 60.0
+"""Between two attempts to see what this identity may not see, or not any more; it only tells more."""
 LONGEST_LOG_PAUSE_SECONDS = 4.0
 """The end of the log is waited for when the job has ended."""
 
@@ -37,6 +39,7 @@ class Change:
 
 
 Changes = queue.Queue[Change]
+LOST = "connection lost, trying again while the job goes on"
 
 
 class Feed(threading.Thread):
@@ -48,9 +51,12 @@ class Feed(threading.Thread):
         self.must = source == "rayjob"
         """Without the job's own changes there is nothing to follow; the others only tell more."""
         self.known: dict[str, dict[str, Any]] = {}
+        self.granted = self.must
+        """Whether this was allowed before. Nobody follows a job whom the server has not shown it."""
         self.lost_since: float | None = None
-        self.away = False
-        """Whether the loss was told."""
+        self.refused_since: float | None = None
+        self.away = self.said_refused = False
+        """Whether the loss, or the want of a right, was told."""
         self.pause = FIRST_PAUSE_SECONDS
         self.breath = SHORTEST_PAUSE_SECONDS
 
@@ -84,7 +90,7 @@ class Feed(threading.Thread):
                 if not self.may_go_on(refusal):
                     return
             except Unreachable as error:
-                if not self.wait(str(error)):
+                if not self.wait(f"{LOST}: {error}"):
                     return
 
     def breathe(self, lasted_seconds: float) -> None:
@@ -95,12 +101,15 @@ class Feed(threading.Thread):
     def list_again(self) -> str:
         """Tell what differs from what is known, and return the version to watch from."""
         items, version = self.client.items(self.path, self.query, patience_seconds=0)
+        self.granted = True
         seen = {item["metadata"]["uid"]: item for item in items}
         for uid, item in seen.items():
             if uid not in self.known or self.known[uid]["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
                 self.take("MODIFIED", item)
-        self.known = seen
-        if self.must and not seen:
+        before, self.known = self.known, seen
+        for uid in before.keys() - seen.keys():
+            self.out.put(Change(self.source, "gone", before[uid]))
+        if self.must and not seen and not before:
             self.out.put(Change(self.source, "gone"))
         return version
 
@@ -116,14 +125,22 @@ class Feed(threading.Thread):
         self.out.put(Change(self.source, "gone" if kind == "DELETED" else "changed", thing))
 
     def may_go_on(self, refusal: Refusal) -> bool:
-        """What a refusal means: a pause, an end of everything, or an end of what only tells more."""
-        if refusal.passes or refusal.status == 410:  # 410: a list that took too long to read
-            return self.wait(str(refusal), refusal.wait_seconds)
+        """What a refusal means: a pause, an end of everything, or hardly an attempt now and then at what only tells more."""
+        if refusal.passes:
+            return self.wait(f"{LOST}: {refusal}", refusal.wait_seconds)
+        if refusal.doubtful and self.granted:
+            now = time.monotonic()
+            self.refused_since = now if self.refused_since is None else self.refused_since
+            if now - self.refused_since <= min(self.client.doubt_seconds, self.client.patience_seconds):
+                return self.wait(f"refused for the moment, trying again while the job goes on: {refusal}")
         if self.must:
             self.out.put(Change("lost", text=str(refusal)))
-        elif refusal.status == 403:
-            self.out.put(Change("note", text=f"not shown: {self.source}s, for want of the right to watch them"))
-        return False
+            return False
+        if refusal.status == 403 and not self.said_refused:
+            self.said_refused = True
+            unseen = f"not shown: {self.source}s, for want of the right to watch them"
+            self.out.put(Change("note", thing={"unseen": self.source}, text=unseen))
+        return not self.over.wait(ANEW_SECONDS)
 
     def wait(self, why: str, at_least_seconds: float = 0.0) -> bool:
         """Pause, longer each time; False when it has lasted too long. That a stream breaks is not worth a word, that it stays away is."""
@@ -134,7 +151,7 @@ class Feed(threading.Thread):
             self.away = True
             self.out.put(Change("away", text=why))
         if self.must and now - self.lost_since > self.client.patience_seconds:
-            self.out.put(Change("lost", text=f"{why}; no answer for {self.client.patience_seconds:.0f} s"))
+            self.out.put(Change("lost", text=f"{why.removeprefix(f'{LOST}: ')}; no answer for {self.client.patience_seconds:.0f} s"))
             return False
         self.over.wait(max(self.pause, at_least_seconds))
         self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
@@ -144,7 +161,7 @@ class Feed(threading.Thread):
         """The connection is there."""
         if self.must and self.lost_since is not None:
             self.out.put(Change("back", text="connection is back" if self.away else ""))
-        self.lost_since, self.away, self.pause = None, False, FIRST_PAUSE_SECONDS
+        self.lost_since, self.refused_since, self.away, self.pause = None, None, False, FIRST_PAUSE_SECONDS
 
 
 class Log(threading.Thread):
@@ -159,6 +176,9 @@ class Log(threading.Thread):
         """Lines taken with that very time."""
         self.open = True
         """Whether the log is heard at present, or has ended."""
+        self.granted = client.reads_logs
+        """As in Feed."""
+        self.refused_since: float | None = None
 
     def run(self) -> None:
         """See Feed.run."""
@@ -177,6 +197,11 @@ class Log(threading.Thread):
                 pause = FIRST_PAUSE_SECONDS if self.read() else min(2 * pause, LONGEST_LOG_PAUSE_SECONDS)
             except Refusal as refusal:
                 asked_seconds = refusal.wait_seconds
+                if self.may_pass(refusal):
+                    self.open = False
+                    pause = min(2 * pause, LONGEST_LOG_PAUSE_SECONDS)
+                    self.over.wait(pause)
+                    continue
                 if refusal.status in (401, 403):
                     self.out.put(Change("note", text=f"not shown: the driver's log ({refusal})"))
                 if refusal.status in (401, 403, 404):
@@ -186,12 +211,21 @@ class Log(threading.Thread):
                 self.open = False
             self.over.wait(max(pause, asked_seconds))
 
+    def may_pass(self, refusal: Refusal) -> bool:
+        """Whether a refusal of what was allowed before is worth another attempt."""
+        if not (refusal.doubtful and self.granted):
+            return False
+        now = time.monotonic()
+        self.refused_since = now if self.refused_since is None else self.refused_since
+        return now - self.refused_since <= min(self.client.doubt_seconds, self.client.patience_seconds)
+
     def read(self) -> int:
         """One stream; returns the number of new lines. The server takes whole seconds, so the first lines may be known; later ones are new
         whatever their time says, since a node's clock may be set back."""
         skip, taken = self.count, 0
         for line in self.client.log(self.pod, self.container, f"{self.last[0]}Z" if self.last[0] else None):
-            self.open = True
+            self.open = self.granted = True
+            self.refused_since = None
             if not line:
                 continue
             stamp, _, text = line.partition(" ")

@@ -20,9 +20,10 @@ from orchestrator.kuberay.answers import Expired
 from orchestrator.kuberay.client import EVENTS, PODS, RAYJOBS, Client
 from orchestrator.kuberay.ending import Ending
 from orchestrator.kuberay.feed import Change, Changes, Feed, Log
-from orchestrator.kuberay.names import JOB, LOG_CONTAINER
+from orchestrator.kuberay.names import JOB, LOG_CONTAINER, SWEEP_NAME
+from orchestrator.kuberay.rayjobs import sweep_name_of
 from orchestrator.kuberay.story import Story, driver_pod
-from orchestrator.relay import MARK, Relay
+from orchestrator.relay import Relay, sweep_told
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Pace:
 
     patience_seconds: float = 60.0
     """A request before anything was started."""
+    doubt_seconds: float = 60.0
+    """A refusal of what was allowed before: see client.Client."""
     lost_seconds: float = 600.0
     """Without the API server, once there is a job."""
     unseen_seconds: float = 120.0
@@ -53,6 +56,7 @@ class Follower:
     def __init__(self, client: Client, name: str, cluster: Cluster, as_json: bool, pace: Pace, say: Callable[[str], None]) -> None:
         self.client, self.name, self.cluster, self.pace, self.say = client, name, cluster, pace, say
         self.story = Story(name, cluster)
+        self.story.holds = True
         self.as_json = as_json
         self.answer: str | None = None
         """The line after the mark that output=json answers with."""
@@ -65,7 +69,11 @@ class Follower:
         """When the present phase began."""
         self.attempt, self.attempt_since = "", self.since
         """startTime of the present attempt, and when it was first seen here: the clocks of two machines are not compared."""
-        self.reminded = self.since
+        self.reminded = self.waiting_since = self.since
+        self.waiting_attempt = ""
+        """startTime of the attempt that waits."""
+        self.sweep = ""
+        """The sweep's own name, as far as it is known."""
         self.away = False
         """Whether the connection is lost at present."""
         self.last_log = 0.0
@@ -81,6 +89,8 @@ class Follower:
                 self.watch_queue()
             end = self.until_end()
             self.drain(end)
+            if end.state == "stopped" and self.relay.refused:
+                end = endings.refused_input(self.story)
             return end
         finally:
             self.over.set()
@@ -89,7 +99,7 @@ class Follower:
     def watch_queue(self) -> None:
         """Follow Kueue's Workloads, where Kueue is installed and may be asked."""
         try:
-            group = self.client.ask("GET", "/apis/kueue.x-k8s.io", patience_seconds=0)
+            group = self.client.ask("GET", "/apis/kueue.x-k8s.io", patience_seconds=self.pace.patience_seconds)
             version = group["preferredVersion"]["groupVersion"]
         except (OrchestratorError, KeyError):
             self.say("note     Kueue does not answer here, so its reasons for waiting are not shown")
@@ -122,15 +132,18 @@ class Follower:
             return self.take_job(change)
         elif change.kind == "changed":
             self.tell_of(change)
+        elif change.source == "pod" and change.thing:
+            self.story.pod_gone(change.thing)
         return None
 
     def take_note(self, change: Change) -> None:
-        """A word about the connection. What was not seen is not silent: the time counts anew."""
+        """A word about the connection. What was not seen is not silent: the silence counts anew, the waiting does not."""
         self.since = time.monotonic()
         self.away = change.source == "away" or (self.away and change.source != "back")
         if change.text:
-            away = "connection lost, trying again while the job goes on: " if change.source == "away" else ""
-            self.say(f"note     {away}{change.text}")
+            self.say(f"note     {change.text}")
+        if change.thing.get("unseen") == "pod":
+            self.tell(self.story.all_seen())
 
     def take_job(self, change: Change) -> Ending | None:
         """A change of the job itself."""
@@ -140,16 +153,52 @@ class Follower:
         if self.attempt != (attempt := (change.thing.get("status") or {}).get("startTime") or ""):
             self.attempt, self.attempt_since = attempt, time.monotonic()
         before = self.story.phase
-        for line in self.story.rayjob(change.thing):
-            self.say(line)
+        self.tell(self.story.rayjob(change.thing))
         if self.story.phase != before:
             self.since = time.monotonic()
+        self.count_waiting(before)
+        self.sweep = self.sweep or sweep_name_of(change.thing)
         by_hand = self.cluster.queue is None and (change.thing.get("spec") or {}).get("suspend")
         if self.story.phase[0] == "Suspended" and by_hand:
             return endings.suspended(self.story)
         if self.story.unplaced and not self.story.waits_for:
             self.look_back()
+        if self.story.bad_input and self.story.phase[0] not in ("Failed", "Complete"):
+            return endings.not_again(self.story, self.call_off())
         return endings.ending(change.thing, self.story)
+
+    def call_off(self) -> str:
+        """Keep the operator from another attempt at bad input; returns what was done. Kueue would start a suspended job again."""
+        try:
+            if self.cluster.queue is not None:
+                self.client.delete(RAYJOBS, self.name)
+                return "the job was deleted"
+            self.client.patch(RAYJOBS, self.name, {"spec": {"suspend": True}})
+        except OrchestratorError as error:
+            return f"stop it: {endings.command('stop', self.story)} (this command could not: {error})"
+        return "the job was suspended"
+
+    def count_waiting(self, before: tuple[str, str]) -> None:
+        """Begin to count what a job waits, which goes on while the connection is lost, and since before someone came to follow it.
+
+        A moment that the server has written down is believed as long as the job could still wait by it.
+        """
+        phase, limit = self.story.phase[0], self.cluster.wait_seconds + self.pace.grace_seconds
+        if phase in ("Initializing", "Suspended") and (phase != before[0] or self.story.began != self.waiting_attempt):
+            self.waiting_attempt = self.story.began
+            waited = self.client.since(self.story.began) if phase == "Initializing" else None
+            self.waiting_since = time.monotonic() - (waited if waited is not None and 0 < waited < limit else 0.0)
+
+    def queued_since(self) -> None:
+        """The same for a job in a queue, by Kueue's own word."""
+        waited = self.client.since(self.story.queued_since)
+        if self.story.phase[0] == "Suspended" and waited is not None and 0 < waited < self.cluster.wait_seconds + self.pace.grace_seconds:
+            self.waiting_since = min(self.waiting_since, time.monotonic() - waited)
+
+    def tell(self, lines: list[str]) -> None:
+        """Say some lines."""
+        for line in lines:
+            self.say(line)
 
     def look_back(self) -> None:
         """Why a job found no place that had given up before its pods and events were seen here."""
@@ -169,8 +218,9 @@ class Follower:
             lines = self.story.workload(thing) if any(owner.get("uid") == self.uid for owner in owners) else []
         else:
             lines = self.story.pod(thing) if change.source == "pod" else self.story.event(thing)
-        for line in lines:
-            self.say(line)
+        self.tell(lines)
+        if change.source == "workload" and lines:
+            self.queued_since()
         if change.source == "pod":
             self.read_log(driver_pod(thing))
 
@@ -191,7 +241,7 @@ class Follower:
             return endings.unseen(self.story, silence)
         if deployment == "Running" and not state and silence > self.pace.unsubmitted_seconds:
             return endings.unsubmitted(self.story, silence)
-        if deployment == "Suspended" and self.cluster.queue is not None and silence > self.cluster.wait_seconds:
+        if deployment == "Suspended" and self.cluster.queue is not None and self.waited() > self.cluster.wait_seconds:
             return endings.queued_too_long(self.story)
         return self.deadline_passed(silence)
 
@@ -211,19 +261,30 @@ class Follower:
         if self.story.phase[0] in ("Initializing", "Suspended") and not self.away and now - self.reminded > self.pace.remind_seconds:
             self.reminded = now
             why = self.story.waits_for or "the cluster starts up"
-            self.say(f"waiting  for {now - self.since:.0f} s of at most {self.cluster.wait_seconds} s: {why}")
+            self.say(f"waiting  for {self.waited():.0f} s of at most {self.cluster.wait_seconds} s: {why}")
+
+    def waited(self) -> float:
+        """Seconds for which the job has waited for its place."""
+        return time.monotonic() - self.waiting_since
 
     def print_log(self, line: str) -> None:
         """One line of the driver's log: stderr, but for the answer."""
         self.last_log = time.monotonic()
-        if not self.as_json:
-            self.relay.line(line)
-        elif line.strip() == MARK:
-            self.relay.answering = True
-        elif self.relay.answering and self.answer is None and line.startswith("{"):
+        if (name := sweep_told(line)) is not None and name != self.sweep:
+            self.learn(name)
+        if self.as_json and self.relay.answering and self.answer is None and line.startswith("{"):
             self.answer = line
+        elif not self.as_json:
+            self.relay.line(line)
         else:
-            print(line, file=sys.stderr, flush=True)
+            with contextlib.redirect_stdout(sys.stderr):  # what is not the answer
+                self.relay.line(line)
+
+    def learn(self, name: str) -> None:
+        """The sweep's own name, which the RayJob keeps, so that either leads to the other when the log is gone."""
+        self.sweep = name
+        with contextlib.suppress(OrchestratorError):
+            self.client.patch(RAYJOBS, self.name, {"metadata": {"annotations": {SWEEP_NAME: name}}}, patience_seconds=0)
 
     def drain(self, end: Ending) -> None:
         """Wait for the rest of the log: the operator may learn of the end before its last lines are here. Then give the answer."""

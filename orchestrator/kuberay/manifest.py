@@ -15,7 +15,7 @@ import yaml
 from orchestrator import relay
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
-from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, MANAGED, QUEUE, SUBMISSION, SWEEP, sweep_of
+from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, MANAGED, QUEUE, SUBMISSION, SWEEP, SWEEP_NAME, sweep_of
 
 LOGS = "/tmp/ray"
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
@@ -50,13 +50,14 @@ def entrypoint(cluster: Cluster, arguments: list[str]) -> str:
     return shlex.join(["env", f"--chdir={cluster.folder}", "python", "-m", "orchestrator", *arguments])
 
 
-def make(config: Config, name: str, arguments: list[str], submission: str, typed: str = "") -> dict[str, Any]:
+def make(config: Config, name: str, arguments: list[str], submission: str, typed: str = "", sweep: str = "") -> dict[str, Any]:
     """The RayJob `name` that runs `python -m orchestrator` with `arguments` on a cluster of its own.
 
     `submission` tells this submission from others of the same sweep; it stays the same over the operator's retries. `typed` are the
-    settings as the user typed them, for the commands that the result suggests.
+    settings as the user typed them, for the commands that the result suggests. `sweep` is the sweep's own name, where it is known.
     """
     cluster = config.cluster
+    command = f"python -m orchestrator {typed}" if typed else shlex.join(["python", "-m", "orchestrator", *arguments])
     job: dict[str, Any] = {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
@@ -64,7 +65,7 @@ def make(config: Config, name: str, arguments: list[str], submission: str, typed
             "name": name,
             "namespace": cluster.namespace,
             "labels": job_labels(cluster, name),
-            "annotations": {COMMAND: shlex.join(["python", "-m", "orchestrator", *arguments]), SUBMISSION: submission},
+            "annotations": {COMMAND: command, SUBMISSION: submission, **({SWEEP_NAME: sweep} if sweep else {})},
         },
         "spec": {
             # No second pod that follows the log and fails the job when it loses it, and no shell between operator and head.
@@ -78,10 +79,25 @@ def make(config: Config, name: str, arguments: list[str], submission: str, typed
             "rayClusterSpec": ray_cluster(cluster, name, submission),
         },
     }
-    if typed:
-        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-        head["env"].append({"name": relay.TYPED, "value": typed.replace("$(", "$$(")})  # $(NAME) is Kubernetes' own
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    head["env"] += [{"name": key, "value": value} for key, value in told_to_head(cluster, name, typed).items()]
     return job
+
+
+def told_to_head(cluster: Cluster, name: str, typed: str) -> dict[str, str]:
+    """What the command on the cluster cannot know of its RayJob otherwise."""
+    told = {relay.JOB: name, relay.WORKERS: asked_workers(cluster)}
+    if cluster.retries:
+        told[relay.RETRIED] = "true"
+    if typed:
+        told[relay.TYPED] = typed.replace("$(", "$$(")  # $(NAME) is Kubernetes' own
+    return told
+
+
+def asked_workers(cluster: Cluster) -> str:
+    """How many workers come by themselves and, where the autoscaler may add some, how many there may be: 3, or 2-8."""
+    spot, most = cluster.spot_workers, most_workers(cluster)
+    return f"{cluster.workers}-{most + spot}" if scales(cluster) else str(cluster.workers + spot)
 
 
 def job_labels(cluster: Cluster, name: str) -> dict[str, str]:

@@ -13,6 +13,9 @@ PREFIX = "slm-orchestrator"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
 SWEEP, JOB, COMMAND, SUBMISSION = (f"{PREFIX}/{word}" for word in ("sweep", "job", "command", "submission"))
 """Labels: the sweep of a RayJob, the RayJob of a pod. Annotations: the command, the submission."""
+SWEEP_NAME = f"{PREFIX}/sweep-name"
+"""Annotation: the sweep's own name, in the storage and in the tracking store. Where the data is not on the
+machine that submits, it is known only once the command on the cluster has told it."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 """Label by which Kueue knows its jobs."""
 LOG_CONTAINER = "log"

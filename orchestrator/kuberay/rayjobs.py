@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import run_commands
 from orchestrator.cluster import NAMESPACE, Cluster
 from orchestrator.errors import InputError
 from orchestrator.kuberay.client import RAYJOBS, Client
 from orchestrator.kuberay.ending import ending
-from orchestrator.kuberay.names import MANAGED, PREFIX, QUEUE, SWEEP
-from orchestrator.kuberay.story import Story, clean
+from orchestrator.kuberay.names import MANAGED, PREFIX, QUEUE, SWEEP, SWEEP_NAME
+from orchestrator.kuberay.reasons import clean
+from orchestrator.kuberay.story import Story
 
 Job = dict[str, Any]
 
@@ -63,17 +65,22 @@ def entry(job: Job, cluster: Cluster) -> Entry:
     status, metadata = job.get("status") or {}, job["metadata"]
     state, reason = state_of(job)
     where = f"{metadata['namespace']}" + (f" ({cluster.context})" if cluster.context else "")
-    sweep = metadata.get("labels", {}).get(SWEEP, "")
-    return Entry(metadata["name"], sweep, state, reason, status.get("startTime"), status.get("endTime"), where)
+    return Entry(metadata["name"], sweep_name_of(job), state, reason, status.get("startTime"), status.get("endTime"), where)
+
+
+def sweep_name_of(job: Job) -> str:
+    """The name of a RayJob's sweep: its own, where it is known, and otherwise the one that the RayJob was named by."""
+    metadata = job["metadata"]
+    return (metadata.get("annotations") or {}).get(SWEEP_NAME) or (metadata.get("labels") or {}).get(SWEEP, "")
 
 
 def named(client: Client, name: str) -> Job:
     """The RayJob `name`, or the newest of the sweep `name`. Raises InputError where there is none."""
-    job = None
-    if re.fullmatch(NAMESPACE, name):  # all else would be no name in a path or a selector
-        job = client.find(RAYJOBS, name) or next(iter(jobs(client, name)), None)
-    if job is None or job["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != PREFIX:
-        raise InputError(
-            f"{name}: no RayJob or sweep of this program there; see: python -m orchestrator.runs list --namespace {client.namespace}"
-        )
+    job = client.find(RAYJOBS, name) if re.fullmatch(NAMESPACE, name) else None  # all else would be no name in a path
+    if job is None:
+        known = jobs(client)
+        job = next((job for job in known if name in (sweep_name_of(job), job["metadata"]["labels"].get(SWEEP))), None)
+    if job is None or (job["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != PREFIX:
+        listed = run_commands.on_cluster("list", None, client.cluster)
+        raise InputError(f"{name}: no RayJob or sweep of this program there; see: {listed}")
     return job

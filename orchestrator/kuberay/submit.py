@@ -15,17 +15,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from orchestrator import run_commands
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.kuberay import manifest
-from orchestrator.kuberay.answers import Refusal, Unreachable
-from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client
+from orchestrator.kuberay import manifest, rayjobs
+from orchestrator.kuberay.answers import Expired, Refusal, Unreachable
+from orchestrator.kuberay.client import EVENTS, PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.follow import Follower, Pace
 from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, QUEUE, SUBMISSION, SWEEP, job_name, sweep_name
-from orchestrator.kuberay.rayjobs import Entry, Job, entry, has_ended, jobs, named, state_of
-from orchestrator.kuberay.story import Story, clean, driver_pod
+from orchestrator.kuberay.rayjobs import Entry, Job, entry, has_ended, jobs, state_of
+from orchestrator.kuberay.reasons import clean
+from orchestrator.kuberay.story import Story, driver_pod
 from orchestrator.plan import Plan
+from orchestrator.relay import sweep_told
 
 PACE = Pace()
 MOST_TRIES = 20
@@ -38,6 +41,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def say_with_flags(text: str) -> None:
+    """The same to someone who gives flags, not settings."""
+    say(run_commands.as_flags(text))
+
+
 def run(config: Config, arguments: list[str], plan: Plan | None, typed: str = "") -> int:
     """Run `python -m orchestrator` with `arguments` as a RayJob and follow it. Returns the exit code; raises OrchestratorError.
 
@@ -46,10 +54,10 @@ def run(config: Config, arguments: list[str], plan: Plan | None, typed: str = ""
     cluster = config.cluster
     client = connect(cluster, follows=not cluster.detach)
     try:
-        job, new = accepted(client, config, arguments, sweep_name(config, arguments, plan), typed)
+        job = accepted(client, config, arguments, plan, typed)
         name = job["metadata"]["name"]
         if cluster.detach:
-            say(f"{'accepted' if new else 'running'} RayJob {client.namespace}/{name}\n{ways_back(cluster, name)}")
+            say(ways_back(cluster, name))
             return 0
         return follow(client, as_submitted(cluster, job), name, config.output == "json")
     except KeyboardInterrupt:
@@ -57,33 +65,36 @@ def run(config: Config, arguments: list[str], plan: Plan | None, typed: str = ""
         return 130
 
 
-def connect(cluster: Cluster, follows: bool = False) -> Client:
+def connect(cluster: Cluster, follows: bool = False, tell: Callable[[str], None] = say) -> Client:
     """A client that has reached its API server. Raises InputError where there is no way to it."""
-    client = Client(cluster, PACE.patience_seconds, say)
+    client = Client(cluster, PACE.patience_seconds, tell)
+    client.doubt_seconds = PACE.doubt_seconds
     try:
-        if not client.allowed("get", "pods", subresource="log") and follows:
+        client.reads_logs = client.allowed("get", "pods", subresource="log")
+        if not client.reads_logs and follows:
             say("note     the driver's log will not be shown: this identity may not read pods/log")
     except Unreachable as error:
         raise InputError(str(error)) from error
     return client
 
 
-def accepted(client: Client, config: Config, arguments: list[str], sweep: str, typed: str) -> tuple[Job, bool]:
-    """The sweep's RayJob on the cluster, and whether it was made just now."""
-    key = os.urandom(6).hex()
+def accepted(client: Client, config: Config, arguments: list[str], plan: Plan | None, typed: str) -> Job:
+    """The sweep's RayJob on the cluster: one that runs, or one that was made just now."""
+    key, sweep, own_name = os.urandom(6).hex(), sweep_name(config, arguments, plan), plan.name if plan else ""
     for _ in range(MOST_TRIES):
         known = {job["metadata"]["name"]: job for job in jobs(client, sweep)}
         for job in known.values():
             if not has_ended(job):
-                return running_already(job, config), False
+                return running_already(job, config)
         number = next(number for number in range(1, len(known) + 2) if job_name(sweep, number) not in known)
-        job = create(client, manifest.make(config, job_name(sweep, number), arguments, key, typed), sweep)
+        job = create(client, manifest.make(config, job_name(sweep, number), arguments, key, typed, own_name), sweep)
         if job is not None:
-            say(f"accepted RayJob {client.namespace}/{job['metadata']['name']} · {asked_for(config.cluster)}")
-            return job, True
+            of_sweep = "" if own_name in ("", job["metadata"]["name"]) else f" of sweep {own_name}"
+            say(f"accepted RayJob {client.namespace}/{job['metadata']['name']}{of_sweep} · {asked_for(config.cluster)}")
+            return job
     raise OrchestratorError(
         f"RayJobs of sweep {sweep} come and go on the cluster, or one is being deleted: try again shortly; see: "
-        f"python -m orchestrator.runs list --namespace {client.namespace}"
+        f"{run_commands.on_cluster('list', None, config.cluster)}"
     )
 
 
@@ -109,7 +120,8 @@ def running_already(job: Job, config: Config) -> Job:
     name = job["metadata"]["name"]
     if config.fresh:
         raise InputError(f"fresh=true, and RayJob {name} of the same sweep runs; stop it first:\n{ways_back(config.cluster, name)}")
-    say(f"running  RayJob {config.cluster.namespace}/{name} of the same sweep already; following it, nothing new is started")
+    what = "nothing new is started" if config.cluster.detach else "following it, nothing new is started"
+    say(f"running  RayJob {config.cluster.namespace}/{name} of the same sweep already; {what}")
     return job
 
 
@@ -131,6 +143,7 @@ def as_submitted(cluster: Cluster, job: Job) -> Cluster:
         retries=spec.get("backoffLimit", 0),
         wait_seconds=spec.get("preRunningDeadlineSeconds") or cluster.wait_seconds,
         active_deadline_seconds=spec.get("activeDeadlineSeconds") or cluster.active_deadline_seconds,
+        ttl_seconds=spec.get("ttlSecondsAfterFinished", cluster.ttl_seconds),
     )
 
 
@@ -138,23 +151,24 @@ def follow(client: Client, cluster: Cluster, name: str, as_json: bool) -> int:
     """Follow a RayJob and say how it ended; Ctrl-C leaves it running."""
     client.patience_seconds = PACE.lost_seconds
     try:
-        end = Follower(client, name, cluster, as_json, PACE, say).run()
+        end = Follower(client, name, cluster, as_json, PACE, client.say).run()
     except KeyboardInterrupt:
         say(f"detached RayJob {client.namespace}/{name} goes on\n{ways_back(cluster, name)}")
         return 130
-    say(end.text)
+    client.say(end.text)
     return end.code
 
 
 def ways_back(cluster: Cluster, name: str) -> str:
     """Commands for a job that goes on without us."""
-    rest = f"{name} --namespace {cluster.namespace}" + (f" --context {cluster.context}" if cluster.context else "")
-    return f"  follow it   python -m orchestrator.runs watch {rest}\n  stop it     python -m orchestrator.runs stop {rest}"
+    watch, stop = (run_commands.on_cluster(verb, name, cluster) for verb in ("watch", "stop"))
+    return f"  follow it   {watch}\n  stop it     {stop}"
 
 
 def preview(config: Config, arguments: list[str], plan: Plan | None, typed: str = "") -> dict[str, Any]:
     """The manifest that would be sent. Asks no API server."""
-    return manifest.make(config, job_name(sweep_name(config, arguments, plan), 1), arguments, "0" * 12, typed)
+    name = job_name(sweep_name(config, arguments, plan), 1)
+    return manifest.make(config, name, arguments, "0" * 12, typed, plan.name if plan else "")
 
 
 def address_of(cluster: Cluster) -> str:
@@ -184,19 +198,24 @@ def stands_out(condition: Job) -> bool:
 def listed(cluster: Cluster) -> list[Entry]:
     """Every RayJob of this program in the namespace, newest first. Raises InputError where there is no such namespace: it lists as an
     empty one does."""
-    client = connect(cluster)
+    client = connect(cluster, tell=say_with_flags)
     found = jobs(client)
     with contextlib.suppress(Refusal):  # not all may look at namespaces
-        if not found and client.find("/api/v1/namespaces", client.namespace) is None:
+        if not found and client.find("/api/v1/namespaces", client.namespace, patience_seconds=0) is None:
             raise InputError(f"{client.where} has no namespace {client.namespace}; is it the right one: --context NAME?")
     return [entry(job, cluster) for job in found]
 
 
 def logs(cluster: Cluster, names: list[str]) -> dict[str, str]:
     """What the drivers of these RayJobs have printed so far, by name; those whose pods are gone, or may not be read, are left out."""
-    client, found = connect(cluster), {}
+    return drivers_logs(connect(cluster, tell=say_with_flags), names)
+
+
+def drivers_logs(client: Client, names: list[str]) -> dict[str, str]:
+    """The same by a client that is there."""
+    found = {}
     with contextlib.suppress(Refusal, Unreachable):
-        pods, _ = client.items(PODS, {"labelSelector": JOB})
+        pods, _ = client.items(PODS, {"labelSelector": JOB}, patience_seconds=0)
         drivers = {pod["metadata"]["labels"][JOB]: driver for pod in pods if (driver := driver_pod(pod))}
         for name in drivers.keys() & set(names):
             with contextlib.suppress(Refusal, Unreachable):
@@ -204,18 +223,38 @@ def logs(cluster: Cluster, names: list[str]) -> dict[str, str]:
     return found
 
 
+def named(client: Client, name: str) -> Job:
+    """The RayJob `name`, or the newest of the sweep `name`, by what its driver has told where nobody was there to write it down.
+
+    Raises InputError where there is none.
+    """
+    try:
+        return rayjobs.named(client, name)
+    except InputError:
+        known = {job["metadata"]["name"]: job for job in jobs(client)}
+        told = {job for job, log in drivers_logs(client, [*known]).items() if sweep_told(log) == name}
+        if not told:
+            raise
+        return next(job for key, job in known.items() if key in told)
+
+
 def show(cluster: Cluster, name: str) -> dict[str, Any]:
     """Everything known of a RayJob: its Entry, the command, the attempts, the cluster with its pods, and what it waits for."""
-    client = connect(cluster)
+    client = connect(cluster, tell=say_with_flags)
     job = named(client, name)
     status, metadata = job.get("status") or {}, job["metadata"]
     story = Story(metadata["name"], as_submitted(cluster, job))
     pods, _ = client.items(PODS, {"labelSelector": f"{JOB}={metadata['name']}"})
+    story.holds = True
     story.rayjob(job)
     for pod in pods:
         story.pod(pod)
+    with contextlib.suppress(Refusal, Unreachable, Expired):
+        for event in client.items(EVENTS, patience_seconds=0)[0]:
+            story.event(event)
     ray_cluster = status.get("rayClusterName")
     gone = ray_cluster is not None and client.find(RAYCLUSTERS, ray_cluster) is None
+    held = bool(pods) and not gone and has_ended(job)
     return {
         **dataclasses.asdict(entry(job, cluster)),
         "command": metadata.get("annotations", {}).get(COMMAND),
@@ -223,19 +262,20 @@ def show(cluster: Cluster, name: str) -> dict[str, Any]:
         "ray_cluster": f"{ray_cluster} (gone)" if gone else ray_cluster,
         "pods": {pod["metadata"]["name"]: (pod.get("status") or {}).get("phase") for pod in pods},
         "waits_for": story.waits_for or None,
+        "free_the_pods": run_commands.on_cluster("delete", metadata["name"], cluster) if held else None,
     }
 
 
 def watch(cluster: Cluster, name: str, output: str = "text") -> int:
-    """Come back to a RayJob and follow it; the exit code is that of `run`."""
-    client = connect(cluster, follows=True)
+    """Come back to a RayJob and follow it; the exit code is that of `run`. What is told names flags, since `runs` takes no settings."""
+    client = connect(cluster, True, say_with_flags)
     job = named(client, name)
     return follow(client, as_submitted(cluster, job), job["metadata"]["name"], output == "json")
 
 
 def stop(cluster: Cluster, name: str) -> str:
     """Take the cluster down and keep the RayJob, suspended; says what was done. Under Kueue, which would start it again, delete it."""
-    client = connect(cluster)
+    client = connect(cluster, tell=say_with_flags)
     job = named(client, name)
     name = job["metadata"]["name"]
     if has_ended(job):
@@ -243,12 +283,12 @@ def stop(cluster: Cluster, name: str) -> str:
     if QUEUE in job["metadata"].get("labels", {}):
         return f"Kueue would start a suspended job again, so it is deleted\n{remove(client, name)}"
     client.patch(RAYJOBS, name, {"spec": {"suspend": True}})
-    return f"stopped {name}; its pods end now. What is finished stays in the storage: the same command again continues it"
+    return f"stopped {name}; the operator ends its pods now. What is finished stays in the storage: the same command again continues it"
 
 
 def delete(cluster: Cluster, name: str) -> str:
     """Delete a RayJob with its cluster and wait until it is gone. Raises OrchestratorError when it stays."""
-    client = connect(cluster)
+    client = connect(cluster, tell=say_with_flags)
     return remove(client, named(client, name)["metadata"]["name"])
 
 
