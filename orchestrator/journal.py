@@ -144,6 +144,8 @@ def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
 
     folder = lock_folder(storage_folder(storage), sweep)
     try:
+        if sweep is None or store.is_uri(storage):  # this machine's alone; a folder that a cluster shares belongs to a group
+            create_private(storage_folder(storage))
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
@@ -159,6 +161,13 @@ def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
     finally:
         (folder / ".owner").unlink(missing_ok=True)
         lock.release()
+
+
+def create_private(folder: Path) -> None:
+    """Make a folder that only this user can open, unless it is there: then it may be shared, and its rights are its owner's business."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def lock_folder(folder: Path, sweep: str | None) -> Path:
