@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import socket
 from typing import Any
 
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
-from torch.distributed import TCPStore, rendezvous
+from torch.distributed import TCPStore
 
 
 class LoopbackTorchBackend(_TorchBackend):
@@ -31,7 +32,8 @@ class LoopbackTorchConfig(TorchConfig):
 
 def stay_on_loopback() -> None:
     """Have the store of this process's rendezvous listen on loopback where that is its address. torch lets it listen on all addresses."""
-    rendezvous.TCPStore = open_store
+    # torch.distributed.rendezvous is a function by the same name.
+    importlib.import_module("torch.distributed.rendezvous").TCPStore = open_store  # type: ignore[attr-defined]
 
 
 def open_store(host_name: str, port: int, *arguments: Any, is_master: bool = False, **settings: Any) -> TCPStore:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from jobs import fetch, store
+from orchestrator import credentials
 from orchestrator.errors import InputError
 from orchestrator.space import Point
 
@@ -67,6 +68,8 @@ class Journal:
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event; `t`, milliseconds since the epoch, may be given for something that happened earlier."""
+        if isinstance(fields.get("error"), str):
+            fields["error"] = credentials.mask(fields["error"])  # another program's words, which may repeat an address
         event = {"t": fields.pop("t", int(time.time() * 1000)), "kind": kind, **fields}
         with self._lock, self.file.open("a+b") as stream:
             if stream.tell() > 0 and not self._ends_line(stream):

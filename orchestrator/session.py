@@ -99,6 +99,7 @@ def on_loopback() -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
         (ray_constants, "ENABLE_RAY_CLUSTER", False),  # was read when Ray was imported, perhaps before the variable was set
         (utils, "get_dashboard_dependency_error", lambda: ImportError("no dashboard in a private Ray")),
+        (utils, "get_entrypoint_name", lambda: "python -m orchestrator"),  # else the command as typed, in Ray's logs and table of jobs
         (parameter, "RayParams", functools.partial(parameter.RayParams, dashboard_agent_listen_port=0)),
     ]
     before = [(place, name, getattr(place, name)) for place, name, _ in changes]

@@ -14,11 +14,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from servers import free_port
 
 from orchestrator import session
 from orchestrator.errors import InputError
@@ -226,6 +228,26 @@ def test_a_temporary_folder_with_a_long_path_is_passed_over_or_named(tmp_path: P
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
+def test_workers_meet_where_nobody_else_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own store listens on all addresses, whatever address it is given."""
+    from torch.distributed import TCPStore
+
+    from jobs import rendezvous
+
+    rendezvous.stay_on_loopback()
+    create = sys.modules["torch.distributed.rendezvous"]._create_c10d_store  # type: ignore[attr-defined]
+    for opens, addresses in ((create, {"127.0.0.1"}), (None, {"::"})):
+        port = free_port()
+        if opens is not None:
+            store = opens("127.0.0.1", port, 0, 1, timedelta(seconds=20), True)
+        else:
+            store = TCPStore("127.0.0.1", port, is_master=True)
+        store.set("a", "b")
+        assert {place for place, at, _ in listening(psutil.Process()) if at == port} == addresses
+        del store
+
+
+@pytest.mark.slow
 def test_a_sweep_listens_on_loopback_alone_from_start_to_end(command: Any, tmp_path: Path) -> None:
     """Two workers, so that torch's own sockets are among them: its meeting place and the connections between workers have no token."""
     sizes = ("train.steps=4", "train.eval_every=2", "train.batch_size=4", "train.num_workers=2", "cluster.num_cpus=4")
