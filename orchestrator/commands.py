@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from orchestrator import address
+from orchestrator import address, credentials
 from orchestrator.relay import TYPED
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -87,12 +87,8 @@ def setting(name: str, value: str) -> str:
 
 
 def without_secrets(arguments: Sequence[str]) -> list[str]:
-    """Arguments as they may be shown: a tracking store's password stays out, since it is read from the environment too."""
-    shown = []
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        shown.append(f"{name}={bare(value)}" if name.lstrip("+") == "tracking.uri" and "://" in value else argument)
-    return shown
+    """Arguments as they may be shown: in a secret's place stands the variable that it is read from."""
+    return [credentials.printable(argument) for argument in arguments]
 
 
 def bare(uri: str) -> str:

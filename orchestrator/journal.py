@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from jobs import fetch, store
+from orchestrator import credentials
 from orchestrator.errors import InputError
 from orchestrator.space import Point
 
@@ -67,6 +68,8 @@ class Journal:
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event; `t`, milliseconds since the epoch, may be given for something that happened earlier."""
+        if isinstance(fields.get("error"), str):
+            fields["error"] = credentials.mask(fields["error"])  # another program's words, which may repeat an address
         event = {"t": fields.pop("t", int(time.time() * 1000)), "kind": kind, **fields}
         with self._lock, self.file.open("a+b") as stream:
             if stream.tell() > 0 and not self._ends_line(stream):
@@ -144,6 +147,8 @@ def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
 
     folder = lock_folder(storage_folder(storage), sweep)
     try:
+        if sweep is None or store.is_uri(storage):  # this machine's alone; a folder that a cluster shares belongs to a group
+            create_private(storage_folder(storage))
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
@@ -159,6 +164,13 @@ def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
     finally:
         (folder / ".owner").unlink(missing_ok=True)
         lock.release()
+
+
+def create_private(folder: Path) -> None:
+    """Make a folder that only this user can open, unless it is there: then it may be shared, and its rights are its owner's business."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def lock_folder(folder: Path, sweep: str | None) -> Path:

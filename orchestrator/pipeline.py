@@ -16,7 +16,19 @@ from typing import Any
 
 from jobs import fetch, store
 from jobs.config import BaseModel
-from orchestrator import commands, glance, launch, mirror, provenance, report, result, sharing, standing, tracking
+from orchestrator import (
+    commands,
+    credentials,
+    glance,
+    launch,
+    mirror,
+    provenance,
+    report,
+    result,
+    sharing,
+    standing,
+    tracking,
+)
 from orchestrator import plan as planning
 from orchestrator.address import database_file
 from orchestrator.config import Config
@@ -259,8 +271,8 @@ class Command:
             "tracking_uri": commands.bare(self.uri),
             "steps": self.config.train.steps,
             "target": self.target(),
-            "error": error,
-            "failures": result.failures(records),
+            "error": None if error is None else credentials.mask(error),
+            "failures": [credentials.mask(failure) for failure in result.failures(records)],
             "searched": [knob.path for knob in self.config.sweep.space.values()],
             "confidence": self.config.job.confidence,
             "judging": self.judging(),
