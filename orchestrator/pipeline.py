@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -16,6 +16,8 @@ from typing import Any
 
 from jobs import fetch, store
 from jobs.config import BaseModel
+from jobs.faults import free_bytes, size, told
+from jobs.manifest import Damaged
 from orchestrator import (
     commands,
     credentials,
@@ -33,7 +35,7 @@ from orchestrator import plan as planning
 from orchestrator.address import database_file
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
-from orchestrator.errors import ExperimentDeleted, InputError, TrackingError
+from orchestrator.errors import ExperimentDeleted, InputError, OrchestratorError, TrackingError
 from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, write_json
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
@@ -68,7 +70,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         outcome = (command.show_again(kept) if kept else None) or command.work()
     mark_answer()
     print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome, commands.programs_here()), flush=True)
-    return {"finished": 0, "interrupted": 130}.get(outcome["state"], 1)
+    return {"finished": 0, "interrupted": 1 if outcome["error"] else 130}.get(outcome["state"], 1)
 
 
 def show_plan(plan: Plan) -> None:
@@ -91,6 +93,8 @@ def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
 
 ONCE = ("fresh=", "output=", "retry=", "dry_run=")
 """Settings of one run of a sweep, which the next one need not repeat."""
+MOST_TIMES_BACK = 10
+"""How often a sweep goes back for the sake of a damaged checkpoint."""
 
 
 class Command:
@@ -187,14 +191,22 @@ class Command:
         try:
             outcome = self.train_and_judge(store, writer)
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            self.journal.append("sweep_end", state="interrupted" if interrupted else "failed", error=None if interrupted else str(error))
+            fault = told(error, self.config.storage) if isinstance(error, OSError) and error.errno is not None else None
+            interrupted = isinstance(error, KeyboardInterrupt) or fault is not None
+            said = fault or (None if interrupted else str(error))
+            with contextlib.suppress(OSError):
+                self.journal.append("sweep_end", state="interrupted" if interrupted else "failed", error=said)
             writer.close(1 if interrupted else self.config.tracking.patience_seconds)
-            raise
-        self.journal.append("sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={})
+            if fault is None:
+                raise
+            raise OrchestratorError(fault) from error
+        # On a storage that takes nothing any more, what the outcome says of that is all that is left to say.
+        with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
+            self.journal.append("sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={})
         outcome["missing"] = self.missing(writer)
         outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
-        write_json(self.folder / "result.json", outcome)
+        with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
+            write_json(self.folder / "result.json", outcome)
         return outcome
 
     def check_disk(self) -> None:
@@ -202,9 +214,11 @@ class Command:
         if store.is_uri(self.config.storage):
             return
         needed = disk_bytes(self.config, self.base, self.plan.num_trials)
-        free = shutil.disk_usage(storage_folder(self.config.storage)).free
-        if free < needed:
-            sizes = f"{free / 1e9:.1f} GB free, and {self.plan.num_trials} trials may leave {needed / 1e9:.1f} GB of checkpoints"
+        there = sum(file.stat().st_size for file in (self.folder / "train").rglob("*") if file.is_file())
+        free = free_bytes(str(storage_folder(self.config.storage)))
+        if free is not None and free + there < needed:
+            more = f" more, beside the {size(there)} that are there" if there else ""
+            sizes = f"{size(free)} free, and {self.plan.num_trials} trials may leave {size(needed - there)} of checkpoints{more}"
             raise InputError(f"storage {self.config.storage}: {sizes}; free some space, or choose another one: storage=FOLDER")
 
     def train_and_judge(self, store: tracking.Store, writer: Writer) -> result.Result:
@@ -212,25 +226,58 @@ class Command:
         report_line("ray     starting") if self.config.cluster.kind == "local" else None
         running = launch.local(self.plan.resources) if self.config.cluster.kind == "local" else contextlib.nullcontext()
         with running, Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
-            from jobs.roster import open_roster
             from orchestrator import sweep
-            from orchestrator.board import Board
             from orchestrator.judgement import Judgement
 
-            board = Board(self.plan, self.base, self.journal, screen, {"tags": provenance.tags(self.config), "config": self.composed})
-            board.roster = open_roster(self.plan.name, *self.seats())
+            back: dict[int, int] = {}
             started = time.monotonic()
-            with interruptible(board):
-                sweep.run(board)
-                if board.aside is not None:
-                    self.step_aside(board)
+            for _ in range(MOST_TIMES_BACK):
+                board = self.board(screen, back)
+                with interruptible(board):
                     sweep.run(board)
-            trained = time.monotonic()
-            outcome = self.outcome(board, started - self.began, trained - started)
-            if outcome["state"] == "finished":
-                provenance.remember_rate(self.config, self.plan, self.journal)
-                Judgement(self, board, store, writer, screen).complete(outcome)
-        return outcome
+                    if board.aside is not None and not board.interrupted:
+                        self.step_aside(board)
+                        sweep.run(board)
+                outcome = self.outcome(board, started - self.began, time.monotonic() - started)
+                if outcome["state"] != "finished":
+                    return outcome
+                if board.damaged is None:
+                    provenance.remember_rate(self.config, self.plan, self.journal)
+                    try:
+                        Judgement(self, board, store, writer, screen).complete(outcome)
+                        return outcome
+                    except Damaged as error:
+                        board.damaged = error.place, error.why
+                back = self.go_back(board)
+        raise OrchestratorError(f"storage {self.config.storage} damages what is written to it, again and again: look at its disk")
+
+    def board(self, screen: Screen, back: dict[int, int]) -> Any:
+        """The state of the sweep as the journal tells it, and a roster for those who train. `back` are the trials that go back."""
+        from jobs.roster import open_roster
+        from orchestrator.board import Board
+        from orchestrator.rewind import forget_unknown
+
+        common = {"tags": provenance.tags(self.config), "config": self.composed}
+        board = Board(self.plan, self.base, self.journal, screen, common, back)
+        forget_unknown(board)
+        board.roster = open_roster(self.plan.name, *self.seats())
+        return board
+
+    def go_back(self, board: Any) -> dict[int, int]:
+        """From a checkpoint that cannot be used to the one before it, or to the start; returns the step that each trial goes back to."""
+        from orchestrator.rewind import go_back
+
+        place, why = board.damaged
+        index, step = (int(number) for number in re.findall(r"(?:trial|step)-(\d+)", place)[-2:])
+        back = go_back(board, index, step)
+        where = f"step {back[index]}" if back[index] else "the start"
+        others = [str(number) for number in sorted(back) if number != index]
+        beside = f", and beside it trial{'s' * (len(others) > 1)} {', '.join(others)}, so that the result stays the same" if others else ""
+        text = f"{place} is damaged ({why}); trial {index} goes on from {where}{beside}"
+        board.screen.note(text)
+        self.journal.append("tags", trial=None, tags={"note": text})
+        del board.roster
+        return back
 
     def seats(self) -> tuple[int, int | None, int | None]:
         """Number of packs, how many trials one holds, and how many trials there are; the last two are None without packs."""
@@ -256,8 +303,10 @@ class Command:
         """The result as far as the sweep alone decides it."""
         records = sorted(board.asked_for(), key=lambda record: record.index)
         best = board.best()
-        state = "interrupted" if board.interrupted else "finished" if best is not None and board.fatal is None else "failed"
-        error = board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
+        stopped = board.interrupted or board.fault is not None
+        done = board.damaged is not None or (best is not None and board.fatal is None)
+        state = "interrupted" if stopped else "finished" if done else "failed"
+        error = board.fault or board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
         typed, more = self.typed(), 2 * self.plan.num_trials
         wider = [o for o in typed if not o.lstrip("+").startswith("sweep.num_trials=")]
         return {
