@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -181,9 +182,23 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "startup timed out" in str(error):
         return "its workers could not be placed: other work holds the CPU cores or GPUs"
-    if type(error).__name__.endswith(("ActorDiedError", "ActorError", "WorkerCrashedError", "NodeDiedError")):
-        return f"a worker process died {'; '.join(lines)[:300]}"
+    if type(error).__name__.endswith(("ActorDiedError", "ActorError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError")):
+        return death(str(error))
     return lines[-1]
+
+
+def death(told: str) -> str:
+    """One sentence from all that Ray tells of a process that has died: which, where and, as far as Ray knows, of what."""
+    pid, node = re.search(r"\bpid[:=] ?(\d+)", told), re.search(r"\bip[:=] ?([\w.:-]+[\w])", told)
+    facts = ", ".join([f"pid {pid[1]}"] * (pid is not None) + [f"on {node[1]}"] * (node is not None and not node[1].startswith("127.")))
+    who = f"a worker process ({facts})" if facts else "a worker process"
+    if re.search(r"out.of.memory|OutOfMemory|memory pressure|low on memory", told) and "potential root causes" not in told:
+        return f"{who} was ended by Ray for lack of memory on its machine"
+    if re.search(r"node (has )?died|node was terminated|node failure", told):
+        return f"{who} was lost with its machine"
+    if "INTENDED" in told or "exit code" in told.lower():
+        return f"{who} has ended by itself or was told to end"
+    return f"{who} was killed: by someone, by the system for lack of memory, or by a crash of its own"
 
 
 def judge(sweep: str, label: str, trial: Trial, base: BaseModel, folder: str | None, rule: Judging) -> Verdict:

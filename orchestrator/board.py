@@ -34,6 +34,8 @@ class Board:
         self.fatal: str | None = None
         self.aside: str | None = None
         """Why the packs have stepped aside, once they have: the sweep starts again with the plain executor."""
+        self.lost: str | None = None
+        """Which process of its own the sweep has lost, once it has: what is left is done by another run of it."""
         self.roster: Any = None
         self.recorder: Recorder
 

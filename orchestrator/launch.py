@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import store
-from orchestrator import sharing, ship
+from orchestrator import lifeline, sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
@@ -63,6 +64,7 @@ LOCAL = {
 }
 SPARED = ("start_api_server", "start_monitor", "start_log_monitor")
 """How Ray's own Node starts these."""
+DAEMONS = ("gcs_server", "raylet")
 OBJECT_STORE_BYTES = 256 * 2**20
 MOST_NODES = 10_000
 PROBE_SECONDS = 120.0
@@ -80,25 +82,26 @@ def local(resources: Resources) -> Iterator[None]:
     import ray
 
     quiet()
-    try:
-        with frugal():
-            ray.init(
-                address="local",
-                num_cpus=resources.num_cpus,
-                num_gpus=resources.num_gpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-            )
-    except Exception as error:
-        raise OrchestratorError(f"Ray did not start on this machine: {error}") from error
-    try:
-        silence()
-        yield
-    finally:
-        ray.shutdown()
+    with lifeline.temporary_files():
+        try:
+            with frugal(), apart():
+                ray.init(
+                    address="local",
+                    num_cpus=resources.num_cpus,
+                    num_gpus=resources.num_gpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                )
+        except Exception as error:
+            raise OrchestratorError(f"Ray did not start on this machine: {error}") from error
+        try:
+            silence()
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
@@ -257,6 +260,29 @@ def frugal() -> Iterator[None]:
     finally:
         for name, method in spared.items():
             setattr(Node, name, method)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let Ray's daemons that are started meanwhile have sessions of their own: what a terminal, `timeout` or slurm sends to the command's
+    group stops the command, which stops its trials at a checkpoint, rather than Ray under its feet. keeper.py sees to their end.
+    """
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, start_new_session=True)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
+
+
+def daemons() -> dict[str, Any]:
+    """The processes of this machine's private Ray that it cannot do without, by name."""
+    from ray._private import worker
+
+    node: Any = worker.global_worker.node
+    return {name: started[0].process for name, started in node.all_processes.items() if name in DAEMONS and started}
 
 
 def quiet() -> None:

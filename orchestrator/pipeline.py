@@ -7,28 +7,34 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jobs import fetch, store
 from jobs.config import BaseModel
-from orchestrator import launch, mirror, provenance, report, result, sharing, tracking
+from orchestrator import interruption, launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
 from orchestrator.address import database_file
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
-from orchestrator.errors import InputError
-from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, write_json
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, this_process, write_json
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
 from orchestrator.relay import SUBMISSION, TYPED, mark_answer
 from orchestrator.resources import Node
 from orchestrator.screen import Screen
 from orchestrator.validation import trial_of
+
+MOST_LOSSES = 5
+"""So many processes of trials may die, one after the other, before a sweep gives up."""
+SIGNAL_SECONDS = 1.0
+LAST_WORDS_SECONDS = 3.0
+"""How long the tracking store is given when Ray is lost; the next start writes the rest."""
 
 
 def run(config: Config, composed: str, overrides: list[str]) -> int:
@@ -52,6 +58,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             forget(folder, os.environ.get(SUBMISSION))
             mirror.forget(config.storage, plan.name, folder)
         command = Command(config, composed, overrides, plan, folder, began)
+        command.leave = held.close
         kept = command.kept_result()
         outcome = command.show_again(kept) if kept else command.work()
     mark_answer()
@@ -85,6 +92,9 @@ class Command:
         self.config, self.composed, self.overrides, self.plan, self.folder = config, composed, overrides, plan, folder
         self.base: BaseModel = plan.base
         self.began = began
+        self.leave: Callable[[], None] = lambda: None
+        """Gives back what the command holds: locks, and the processes and folders that it has made."""
+        self.ending = threading.Lock()
         self.journal = Journal(folder)
         self.uri = config.tracking.uri or f"sqlite:///{storage_folder(config.storage) / 'mlflow.db'}"
         self.model_name = config.registered_name
@@ -140,7 +150,8 @@ class Command:
         tags = provenance.tags(self.config)
         params = {"sweep.num_trials": self.plan.num_trials, "sweep.metric": self.config.sweep.metric}
         datasets = planning.used(self.plan, trial_of(self.config, 1, {}))
-        self.journal.append("sweep", name=self.plan.name, params=params, tags=tags, config=self.composed, datasets=datasets)
+        about = {"params": params, "tags": tags, "config": self.composed, "datasets": datasets}
+        self.journal.append("sweep", name=self.plan.name, by=this_process(), **about)
         writer = Writer(lambda: store, self.folder)
         writer.start()
         try:
@@ -170,26 +181,67 @@ class Command:
         """Start Ray, run the sweep, judge its winner and register it."""
         report_line("ray     starting") if self.config.cluster.kind == "local" else None
         running = launch.local(self.plan.resources) if self.config.cluster.kind == "local" else contextlib.nullcontext()
+        tune = self.folder / "tune"
+        shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
         with running, Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
-            from jobs.roster import open_roster
-            from orchestrator import sweep
-            from orchestrator.board import Board
             from orchestrator.judgement import Judgement
+            from orchestrator.watch import watched
 
+            daemons = launch.daemons() if self.config.cluster.kind == "local" else {}
+            with watched(daemons, lambda lost: self.end_at_once(lost, screen, writer)):
+                started = time.monotonic()
+                board = self.sweep(screen)
+                trained = time.monotonic()
+                outcome = self.outcome(board, started - self.began, trained - started)
+                if outcome["state"] == "finished":
+                    provenance.remember_rate(self.config, self.plan, self.journal)
+                    Judgement(self, board, store, writer, screen).complete(outcome)
+        shutil.rmtree(tune, ignore_errors=True)
+        return outcome
+
+    def sweep(self, screen: Screen) -> Any:
+        """Run the trials to their end and return the board. A sweep that loses a process of a trial goes on from what is done."""
+        from jobs.roster import open_roster
+        from orchestrator import sweep
+        from orchestrator.board import Board
+
+        for left in reversed(range(MOST_LOSSES)):
             board = Board(self.plan, self.base, self.journal, screen, {"tags": provenance.tags(self.config), "config": self.composed})
             board.roster = open_roster(self.plan.name, *self.seats())
-            started = time.monotonic()
-            with interruptible(board):
+            with interruption.gently(lambda: self.stop(board)):
                 sweep.run(board)
                 if board.aside is not None:
                     self.step_aside(board)
                     sweep.run(board)
-            trained = time.monotonic()
-            outcome = self.outcome(board, started - self.began, trained - started)
-            if outcome["state"] == "finished":
-                provenance.remember_rate(self.config, self.plan, self.journal)
-                Judgement(self, board, store, writer, screen).complete(outcome)
-        return outcome
+            if board.lost is None or board.interrupted or board.fatal is not None:
+                return board
+            if left:
+                screen.note(f"{board.lost}; the sweep goes on from what is done")
+                del board.roster  # its name is free once the actor is gone
+        raise OrchestratorError(f"{board.lost}, the last of {MOST_LOSSES} losses; what is done is kept, and the same command continues")
+
+    @staticmethod
+    def stop(board: Any) -> None:
+        """Let trials stop cleanly and keep what is done."""
+        board.interrupted = True
+        board.screen.note("stopping: what is done is kept; press Ctrl-C again to stop at once")
+
+    def end_at_once(self, lost: str, screen: Screen, writer: Writer) -> None:
+        """End this process, whose Ray is gone, telling why: what waits for Ray in it would wait for a minute, or for ever."""
+        self.ending.acquire()  # for good: whoever else sees the loss has nothing more to say
+        deadline = time.monotonic() + SIGNAL_SECONDS
+        while not interruption.wish.asked and time.monotonic() < deadline:
+            time.sleep(0.05)  # what has ended Ray may have been meant for all of us
+        asked = interruption.wish.asked
+        self.journal.append("sweep_end", state="interrupted" if asked else "failed", error=None if asked else lost)
+        with contextlib.suppress(Exception):
+            screen.__exit__()
+        report.error("interrupted; the same command continues" if asked else lost)
+        writer.close(LAST_WORDS_SECONDS)
+        shutil.rmtree(self.folder / "tune", ignore_errors=True)
+        with contextlib.suppress(Exception):
+            self.leave()
+        os._exit(130 if asked else 1)
 
     def seats(self) -> tuple[int, int | None, int | None]:
         """Number of packs, how many trials one holds, and how many trials there are; the last two are None without packs."""
@@ -248,24 +300,6 @@ class Command:
         step, _ = best.best(board.metric, board.maximise)
         params = planning.flat_params(self.config, board.trial(best.index))
         return {"trial": best.index, "run_id": None, "step": step, "params": params, "metrics": dict(best.reports[step])}
-
-
-@contextlib.contextmanager
-def interruptible(board: Any) -> Iterator[None]:
-    """Ctrl-C once lets trials stop cleanly and keeps what is done; twice stops at once."""
-
-    def handle(number: int, frame: Any) -> None:
-        if board.interrupted:
-            raise KeyboardInterrupt
-        board.interrupted = True
-        board.screen.note("stopping: what is done is kept; press Ctrl-C again to stop at once")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def store_name(uri: str) -> str:

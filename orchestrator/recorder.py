@@ -6,11 +6,13 @@ import time
 from typing import Any
 
 import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune import Callback
 
 from jobs import store
 from jobs.config import Assignment
 from jobs.roster import free
+from jobs.worker import reason
 from orchestrator.board import Board
 from orchestrator.plan import flat_params, used
 from orchestrator.waiting import Waiting
@@ -68,14 +70,19 @@ class Recorder(Callback):
         """A trial that reached its end or was stopped."""
         index = trial.config["index"]
         done = max(self.board.records[index].reports, default=0) >= self.board.config.train.steps
-        self.end(index, "finished" if done else "interrupted" if self.board.interrupted else "stopped", None)
+        unfinished = "interrupted" if self.board.interrupted or self.board.lost is not None else "stopped"
+        self.end(index, "finished" if done else unfinished, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that failed."""
-        index = trial.config["index"]
-        self.end(
-            index, "failed", ray.get(self.board.roster.failure.remote(index)) or "the trial's process died (see the memory of the machine)"
-        )
+        index, error = trial.config["index"], trial.get_pickled_error()
+        told: Any = ray.get(self.board.roster.failure.remote(index))
+        if told is None and isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError):
+            # The trial is not to blame: its process only waits, or hands on what others compute.
+            self.board.lost = self.board.lost or f"{reason(error)} (it spoke for trial {index})"
+            self.end(index, "interrupted", None)
+            return
+        self.end(index, "failed", told or trial.config.get("failed") or reason(error or RuntimeError("it has not said why")))
 
     def end(self, index: int, state: str, error: str | None) -> None:
         """Write down how a trial ended, once."""
@@ -93,7 +100,8 @@ class Recorder(Callback):
         board.journal.append("end", trial=index, state=state, error=error)
         board.screen.end(index, state, error)
         board.fatal = board.fatal or hopeless(board)
-        self.prune(index)
+        if state != "interrupted":  # it goes on later, from its checkpoint
+            self.prune(index)
 
     def prune(self, present: int) -> None:
         """Delete the checkpoints of ended trials that cannot win any more. The one that ends right now may still be closing its files."""
