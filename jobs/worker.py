@@ -190,8 +190,10 @@ def reason(error: BaseException) -> str:
 def death(told: str) -> str:
     """One sentence from all that Ray tells of a process that has died: which, where and, as far as Ray knows, of what."""
     pid, node = re.search(r"\bpid[:=] ?(\d+)", told), re.search(r"\bip[:=] ?([\w.:-]+[\w])", told)
-    facts = ", ".join([f"pid {pid[1]}"] * (pid is not None) + [f"on {node[1]}"] * (node is not None and not node[1].startswith("127.")))
-    who = f"a worker process ({facts})" if facts else "a worker process"
+    facts = [] if pid is None else [f"pid {pid[1]}"]
+    if node is not None and pid is not None and not node[1].startswith("127."):
+        facts.append(f"on {node[1]}")
+    who = f"a worker process ({', '.join(facts)})" if facts else "a worker process"
     if re.search(r"out.of.memory|OutOfMemory|memory pressure|low on memory", told) and "potential root causes" not in told:
         return f"{who} was ended by Ray for lack of memory on its machine"
     if re.search(r"node (has )?died|node was terminated|node failure", told):

@@ -152,7 +152,7 @@ def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         while not lock.acquire():
             owner = read_text(folder / ".owner")
-            if time.monotonic() > deadline or not is_gone(owner):
+            if time.monotonic() > deadline or (owner and not is_gone(owner)):  # without an owner someone is just coming or going
                 what = f"storage {storage}" if sweep is None else f"sweep {sweep} of storage {storage}"
                 held = f"{what} is in use by {owner or 'another process'}"
                 raise InputError(f"{held}; wait for it to end, or use another one: storage=FOLDER")

@@ -5,7 +5,7 @@ Run by its path, without the project and without site-packages, so that it is th
     python -I -S keeper.py COMMAND_PID MARK
 
 Its standard input is a pipe from the command, which says by lines of JSON what to remove: {"folder": PATH}, or {"file": PATH, "text": ITS
-CONTENT}. The command's processes are known by MARK in their environment. It holds what it inherits, such as the command's lock, to its end:
+CONTENT}; and {"end": true} when it has done its work and waits for the rest to go. The command's processes are known by MARK in their environment. It holds what it inherits, such as the command's lock, to its end:
 whoever gets the lock finds nobody at work. Owns no policy: lifeline.py says when, and what.
 """
 
@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+END = b'{"end": true}\n'
 KILL_SECONDS = 10.0
 POLL_SECONDS = 0.02
 
@@ -41,8 +42,8 @@ def main(arguments: list[str]) -> None:
 
 
 def wait(command: int) -> list[dict[str, Any]]:
-    """Until the command closes the pipe or is gone; returns what it has told. A process that it has forked may hold the pipe open longer."""
-    parts: list[bytes] = []
+    """Until the command says that it ends, or is gone; returns what it has told. A process that it has forked may hold the pipe open longer."""
+    told = b""
     poll = select.poll()
     poll.register(0, select.POLLIN)
     with contextlib.suppress(OSError, AttributeError):
@@ -51,13 +52,13 @@ def wait(command: int) -> list[dict[str, Any]]:
         ready = [descriptor for descriptor, _ in poll.poll()]
         if 0 in ready:
             part = os.read(0, 65536)
-            if not part:
+            told += part
+            if not part or told.endswith(END):
                 break
-            parts.append(part)
         else:
             break
     found = []
-    for line in b"".join(parts).splitlines():
+    for line in told.removesuffix(END).splitlines():
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     return found

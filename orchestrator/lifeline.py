@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MARK = "ORCHESTRATOR_COMMAND"
 """Environment variable that all processes of a command carry."""
@@ -41,7 +42,7 @@ class Lifeline:
         """Have a file removed at the end if it still holds `text`."""
         self._tell({"file": str(file), "text": text})
 
-    def _tell(self, entry: dict[str, str]) -> None:
+    def _tell(self, entry: dict[str, Any]) -> None:
         assert self.keeper.stdin is not None
         with contextlib.suppress(OSError):  # someone has killed the keeper; the next start cleans up
             self.keeper.stdin.write(json.dumps(entry).encode() + b"\n")
@@ -50,6 +51,7 @@ class Lifeline:
     def close(self) -> None:
         """Have everything ended and removed, and wait until it is."""
         assert self.keeper.stdin is not None
+        self._tell({"end": True})
         with contextlib.suppress(OSError):
             self.keeper.stdin.close()
         try:
