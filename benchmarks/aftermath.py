@@ -117,7 +117,7 @@ def processes(words: list[str]) -> dict[int, str]:
             around = Path("/proc", name, "environ").read_bytes().decode(errors="replace")
             state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
             if state not in "ZX" and int(name) != os.getpid() and any(word in line or word in around for word in words):
-                found[int(name)] = line.strip()[:60]
+                found[int(name)] = line.strip()
     return found
 
 
@@ -131,7 +131,7 @@ def leftovers(storage: Path, temporary: Path, mark: str, shared_before: set[str]
 
 def left_now(storage: Path, temporary: Path, mark: str, shared_before: set[str]) -> list[str]:
     """The same, at this moment."""
-    left = [f"process {pid} ({line})" for pid, line in processes([mark]).items()]
+    left = [f"process {pid} ({line[:80]})" for pid, line in processes([mark]).items()]
     left += [f"temporary {entry.name}" for entry in temporary.iterdir()]
     left += [f"owner {file.relative_to(storage)}" for file in storage.rglob(".owner")]
     left += [f"draft {file.relative_to(storage)}" for file in storage.rglob("*.draft")]

@@ -26,6 +26,7 @@ from jobs import fetch
 from jobs.config import Trial
 from jobs.evaluate import Tally
 from jobs.finetune import World
+from jobs.manifest import Snapshot
 from orchestrator import launch, sweep
 from orchestrator import plan as planning
 from orchestrator.cli import compose
@@ -48,6 +49,10 @@ class Idle:
     def __init__(self, trial: Trial) -> None:
         self.trial, self.step = trial, 0
         self.course = self
+
+    def snapshot(self) -> Snapshot:
+        """An empty model."""
+        return Snapshot(lambda folder: (folder / "model").mkdir(), 0)
 
     def drawn(self, steps: int) -> dict[str, float]:
         """No source gives anything."""
@@ -80,18 +85,15 @@ class IdlePack:
     def evaluate(self, numbers: list[int]) -> dict[int, Tally]:
         return {number: Tally(1.0, 1, number % 2, 1) for number in numbers}
 
-    def save(self, number: int, folder: Path) -> None:
-        (folder / "model").mkdir(parents=True)
-        (folder / "state.pt").write_bytes(b"")
-
 
 def start_idle(board: Any) -> list[threading.Thread]:
     """One pack in a thread of this process."""
-    from jobs.pack.serve import Shelf, serve
+    from jobs.pack.serve import serve
     from jobs.packer import RosterDesk
+    from jobs.shelf import Shelf
 
     pack: Any = IdlePack()
-    shelf = Shelf(board.journal.folder / "train", board.metric, board.maximise)
+    shelf = Shelf(str(board.journal.folder / "train"), board.metric, board.maximise)
     thread = threading.Thread(target=serve, args=(pack, RosterDesk(board.roster, 0, World()), shelf), daemon=True)
     thread.start()
     return [thread]

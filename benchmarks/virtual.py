@@ -151,7 +151,7 @@ class VirtualPack:
             step = self.steps[index]
             folder = self.shelf / f"trial-{index:03d}" / f"step-{step:06d}"
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "state.pt").touch()
+            (folder / "state.json").touch()
             loss = loss_of(index, step)
             scores = {"valid/loss": loss, "valid/exact_match": 1 / loss, "data/drawn_train": float(step)}
             snapshots[index] = (str(folder), step)

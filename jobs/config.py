@@ -264,6 +264,8 @@ class Assignment:
     """CPU cores per worker."""
     gpus: float
     """GPUs per worker."""
+    num_trials: int = 1
+    """How many trials keep checkpoints in the storage."""
 
 
 def data_paths(data: Data) -> dict[str, str]:

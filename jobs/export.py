@@ -12,6 +12,7 @@ import json
 import shutil
 from pathlib import Path
 
+from jobs import manifest
 from jobs.config import BaseModel, Trial
 from jobs.data import Template
 from jobs.verdict import Verdict, greedy_settings
@@ -41,6 +42,7 @@ def export(trial: Trial, base: BaseModel, trained: Path, verdict: Verdict, folde
     write(draft / "task.json", task)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdict.predictions)
     (draft / "predictions.jsonl").write_text(lines, encoding="utf-8")
+    manifest.seal(draft)
     draft.rename(folder)
 
 

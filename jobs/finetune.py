@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 
+from jobs import state
 from jobs.config import BaseModel, Optim, Trial
 from jobs.course import Course
 from jobs.data import Example, Template, load_corpus, shared_prefix
 from jobs.evaluate import Tally, answer_only, out_of_memory, portions, tally
+from jobs.manifest import Snapshot
 from jobs.masks import Drop, Dropper, seed_dropout
 from jobs.model import answer_logits, attach, can_share_prefix, load, pick_device, pick_dtype, precision, restore, save
 
@@ -41,12 +43,16 @@ class World:
 class Hooks:
     """What the training loop tells its surroundings."""
 
-    on_rung: Callable[[dict[str, float], Callable[[Path], None]], None]
-    """Called by every worker after each evaluation, with the metrics and a function that writes a checkpoint into a folder."""
+    on_rung: Callable[[dict[str, float], Snapshot], None]
+    """Called by every worker after each evaluation, with the metrics and what writes a checkpoint into a folder."""
     on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, metrics: None)
     """Called by worker 0 after each optimizer step."""
     say: Callable[[str], None] = field(default=lambda text: None)
     """Called with what the user should know, such as a smaller micro-batch."""
+    resting: Callable[[], bool] = field(default=lambda: False)
+    """Called by every worker before each step: whether the sweep pauses here. All hear the same."""
+    on_rest: Callable[[int, Snapshot], None] = field(default=lambda step, save: None)
+    """Called by every worker where it does, with the step and what writes a checkpoint; then the loop ends."""
 
 
 class Training:
@@ -72,9 +78,9 @@ class Training:
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = adamw(self.weights, trial.optim)
         if checkpoint is not None:
-            state = torch.load(checkpoint / "state.pt", map_location=self.device, weights_only=True)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.num_bad = state["step"], state["num_bad"]
+            optimizer, facts, _ = state.read(checkpoint, self.device)
+            self.optimizer.load_state_dict(optimizer)
+            self.step, self.num_bad = facts["step"], facts["num_bad"]
 
     def build(self, base: BaseModel, checkpoint: Path | None) -> Any:
         """The model at the start, or as a checkpoint left it."""
@@ -189,9 +195,13 @@ class Training:
         return Tally(loss, int(tokens), int(exact), int(count)).metrics()
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint: model/ as it would be registered, and state.pt to go on from."""
+        """Write a checkpoint: model/ as it would be registered, and the state to go on from."""
         save(self.model, folder / "model")
-        torch.save({"optimizer": self.optimizer.state_dict(), "step": self.step, "num_bad": self.num_bad}, folder / "state.pt")
+        state.write(folder, self.optimizer, {"step": self.step, "num_bad": self.num_bad})
+
+    def snapshot(self) -> Snapshot:
+        """What writes a checkpoint: the weights that learn, and the optimizer's two moments."""
+        return Snapshot(self.save, sum(3 * weight.numel() * weight.element_size() for weight in self.weights))
 
 
 def finetune(trial: Trial, base: BaseModel, hooks: Hooks, world: World | None = None, checkpoint: Path | None = None) -> None:
@@ -201,13 +211,18 @@ def finetune(trial: Trial, base: BaseModel, hooks: Hooks, world: World | None = 
     example fits.
     """
     world = world or World()
-    state = Training(trial, base, world, hooks, checkpoint)
-    while state.step < trial.train.steps:
-        metrics = state.train_step()
+    training = Training(trial, base, world, hooks, checkpoint)
+    while training.step < trial.train.steps:
+        if hooks.resting():
+            hooks.on_rest(training.step, training.snapshot())
+            return
+        metrics = training.train_step()
+        step = training.step
         if world.rank == 0:
-            hooks.on_step(state.step, metrics)
-        if state.step % trial.train.eval_every == 0 or state.step == trial.train.steps:
-            hooks.on_rung({"step": state.step, **metrics, **state.evaluate(), **state.course.drawn(state.step)}, state.save)
+            hooks.on_step(step, metrics)
+        if step % trial.train.eval_every == 0 or step == trial.train.steps:
+            reached = {"step": step, **metrics, **training.evaluate(), **training.course.drawn(step)}
+            hooks.on_rung(reached, training.snapshot())
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:

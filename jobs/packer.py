@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 
-from jobs import fetch, store
+from jobs import fetch
 from jobs.config import Assignment
+from jobs.faults import told
+from jobs.manifest import Damaged
 from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
+from jobs.shelf import Shelf
 from jobs.trainer import run_job
 from jobs.worker import NoteDeaths, Posts, reason, use_own_gpu
 
@@ -55,30 +55,32 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     world = World(context.get_world_rank(), context.get_world_size())
     roster: Any = find_roster(assignment.sweep)
     try:
-        if ray.get(roster.is_closed.remote()):
+        if ray.get(roster.is_closed.remote()) or ray.get(roster.resting.remote()) or ray.get(roster.verdict.remote()):
             return {}
         pack = open_pack(assignment, number, world, roster)
         if pack is not None:
-            with shelf_of(assignment) as shelf:
-                serve(pack, RosterDesk(roster, number, world), shelf)
-    except (ValueError, MemoryError, OSError) as error:
+            serve(pack, RosterDesk(roster, number, world), shelf_of(assignment, pack.say))
+            ray.get(roster.rested.remote(place(number), {}))
+    except (ValueError, MemoryError, OSError, Damaged) as error:
+        if not (world.size > 1 and isinstance(error, MemoryError)):
+            ray.get(roster.give_up.remote(verdict_of(error, assignment.storage)))
         if world.size > 1 and not isinstance(error, ValueError):
             raise  # this worker alone has failed; returning would leave the others waiting for its gradients
-        ray.get(roster.give_up.remote({"failure": str(error) or "out of memory"}))
     return {}
 
 
-@contextlib.contextmanager
-def shelf_of(assignment: Assignment) -> Iterator[Any]:
-    """Where this worker keeps checkpoints: in the storage's folder, or in one of its own that is copied to the storage's URI."""
-    from jobs.pack.serve import RemoteShelf, Shelf
+def verdict_of(error: Exception, storage: str) -> dict[str, Any]:
+    """What the roster is told of what ends all training."""
+    if isinstance(error, Damaged):
+        return {"damaged": (error.place, error.why)}
+    if isinstance(error, OSError):
+        return {"fault": told(error, storage)}
+    return {"failure": str(error) or "out of memory"}
 
-    rule = assignment.metric, assignment.maximise
-    if not store.is_uri(assignment.storage):
-        yield Shelf(Path(assignment.storage), *rule)
-        return
-    with tempfile.TemporaryDirectory(prefix="shelf-") as folder:
-        yield RemoteShelf(Path(folder), assignment.storage, *rule)
+
+def shelf_of(assignment: Assignment, say: Callable[[str], None]) -> Shelf:
+    """Where checkpoints are kept."""
+    return Shelf(assignment.storage, assignment.metric, assignment.maximise, say, assignment.num_trials)
 
 
 def open_pack(assignment: Assignment, number: int, world: Any, roster: Any) -> Any:
@@ -122,6 +124,10 @@ class RosterDesk:
         self.asked = None
         return self.share(lambda: ray.get(self.roster.company.remote(self.number)))
 
+    def resting(self) -> bool:
+        """See serve.Desk."""
+        return bool(self.share(lambda: ray.get(self.roster.resting.remote())))
+
     def left(self, tickets: dict[int, int]) -> bool:
         """See serve.Desk. The roster's answer is looked at when it is there; no step waits for it."""
         return bool(self.share(lambda: self.look(tickets)))
@@ -142,7 +148,7 @@ class RosterDesk:
         """See serve.Desk."""
         if self.world.rank == 0:
             for posts in self.posts.values():
-                posts.flush()
+                posts.flush(now=True)
             ray.get(self.roster.hand_in.remote(boundary, tickets))
 
     def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:

@@ -21,6 +21,10 @@ from jobs.seats import Boundary, Seat, Seats
 NAMESPACE = "orchestrator"
 COMPANY_SECONDS = 120.0
 """How long a pack waits for trials that should come; then it goes on with those that are there."""
+MOST_POSTS = 20_000
+"""With so many messages that the driver has not taken yet, workers wait before they send more."""
+FREED_SECONDS = 20.0
+"""How long the name of a roster that was let go may be taken."""
 OTHER_CALLS = 1000
 """Calls that do not wait for anyone and may be under way at once."""
 
@@ -36,7 +40,8 @@ class Roster:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._posts: deque[dict[str, Any]] = deque(maxlen=100_000)
+        self._posts: deque[dict[str, Any]] = deque()
+        """Messages for the driver. None is ever dropped: a worker whose messages pile up waits at its next flush, see worker.Posts."""
         self._groups: dict[int, str] = {}
         self._shrunk: dict[int, int] = {}
         self._failures: dict[int, str] = {}
@@ -45,12 +50,21 @@ class Roster:
         # Each waits at its own bell: with one for all, every change would wake thousands of trials and packs to look at what is not theirs.
         self._trial_bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._pack_bells = [asyncio.Event() for _ in range(num_packs)]
+        self._resting = False
+        self._working: set[int] = set()
+        """Whose workers train now: trials by index, packs by minus one minus their number."""
+        self._left: dict[int, tuple[str, int]] = {}
         self._settled: set[int] = set()
         """Packs that lack nothing but trials that are still to come."""
 
-    async def post(self, trial: int, kind: str, fields: dict[str, Any]) -> None:
-        """Leave a message for the driver."""
+    async def post(self, trial: int, kind: str, fields: dict[str, Any]) -> bool:
+        """Leave a message for the driver; returns whether there is room for more."""
         self._posts.append({"t": int(time.time() * 1000), "kind": kind, "trial": trial, **fields})
+        return await self.has_room()
+
+    async def has_room(self) -> bool:
+        """Whether a worker may send more metrics. Nobody is held up when the sweep is over: the driver may not come any more."""
+        return self._seats.closed or len(self._posts) < MOST_POSTS
 
     async def drain(self) -> list[dict[str, Any]]:
         """All messages since the last call, oldest first."""
@@ -61,6 +75,7 @@ class Roster:
     async def sit(self, trial: int, group: str) -> int:
         """Record the placement group (as hexadecimal id) of workers; returns how often they have run out of memory."""
         self._groups[trial] = group
+        self._working.discard(trial)
         return self._shrunk.get(trial, 0)
 
     async def shrink(self, trial: int) -> None:
@@ -81,6 +96,7 @@ class Roster:
 
     async def leave(self, trial: int) -> str | None:
         """Forget the placement group and return it."""
+        self._working.discard(trial)
         return self._groups.pop(trial, None)
 
     async def number(self, tune_id: str, index: int) -> int:
@@ -120,33 +136,68 @@ class Roster:
 
     async def ended(self, index: int) -> None:
         """The driver knows that a trial has ended, however its process fared."""
+        self._working.discard(index)
         self._change([index], lambda seats: (seats.leave(index), seats.expect(index, False)))
         self._trial_bells.pop(index, None)
 
     async def company(self, pack: int) -> list[Seat] | None:
-        """Wait until a pack's company is complete and return it; None when the sweep is over."""
+        """Wait until a pack's company is complete and return it; None when the sweep is over, or pauses."""
         deadline, bell = self._clock() + COMPANY_SECONDS, self._pack_bells[pack]
-        while not self._seats.closed and not self._seats.ready(pack) and self._clock() < deadline:
+        while not self._over() and not self._seats.ready(pack) and self._clock() < deadline:
             bell.clear()
             with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
                 await asyncio.wait_for(bell.wait(), 1.0)
-        return None if self._seats.closed else self._seats.company(pack)
+        if self._over():
+            return None
+        self._working.add(-1 - pack)
+        return self._seats.company(pack)
+
+    def _over(self) -> bool:
+        """Whether packs train nothing more."""
+        return self._seats.closed or self._resting
 
     async def tickets(self, pack: int) -> dict[int, int]:
-        """Who sits in a pack now, by ticket."""
+        """Who sits in a pack now, by ticket; nobody when the sweep pauses, so that the pack looks up."""
+        if self._resting:
+            return {}
         return {seat.index: seat.ticket for seat in self._seats.company(pack)}
 
     async def hand_in(self, boundary: Boundary, tickets: dict[int, int]) -> None:
         """A pack's results at a step boundary."""
         self._change(list(tickets), lambda seats: seats.hand_in(boundary, tickets))
 
+    async def begin(self, key: int) -> None:
+        """A trial's own workers start to train."""
+        self._working.add(key)
+
+    async def rest(self) -> None:
+        """The sweep pauses: whoever trains keeps what it has learned so far, and ends."""
+        self._resting = True
+        self._ring_all()
+
+    async def resting(self) -> bool:
+        """Whether the sweep pauses."""
+        return self._resting
+
+    async def rested(self, key: int, snapshots: dict[int, tuple[str, int]]) -> None:
+        """Workers have ended, and this is what they leave, by trial: checkpoint and step."""
+        self._working.discard(key)
+        self._left |= snapshots
+
+    async def left(self) -> tuple[bool, dict[int, tuple[str, int]]]:
+        """Whether nobody trains any more, and where every trial's newest checkpoint lies."""
+        seated = {seat.index: (seat.checkpoint, seat.step) for seat in self._seats.seats.values() if seat.checkpoint}
+        return not self._working, seated | self._left
+
     async def give_up(self, verdict: dict[str, Any]) -> None:
-        """No pack will train: {"failure": reason}, or {"aside": reason} when the plain executor may."""
-        self._seats.verdict = verdict
+        """Nobody will train: {"failure": reason}; {"aside": reason} when the plain executor may; {"fault": reason} when it is the machine's
+        fault, and no trial's; {"damaged": (place, reason)} for a checkpoint that cannot be used. The first one counts.
+        """
+        self._seats.verdict = self._seats.verdict or verdict
         self._ring_all()
 
     async def verdict(self) -> dict[str, Any] | None:
-        """Why no pack trains, if so."""
+        """Why nobody trains, if so."""
         return self._seats.verdict
 
     async def is_closed(self) -> bool:
@@ -196,7 +247,14 @@ def open_roster(sweep: str, num_packs: int = 1, capacity: int | None = None, tot
     places = OTHER_CALLS + num_packs + (total or 0)
     settings: Any = {"name": name_of(sweep), "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": places}
     made = ray.remote(Roster).options(**settings, scheduling_strategy=here)
-    return made.remote(num_packs, capacity, total)
+    deadline = time.monotonic() + FREED_SECONDS
+    while True:
+        try:
+            return made.remote(num_packs, capacity, total)
+        except ValueError:  # one that has just been let go still has the name
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def find_roster(sweep: str) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 
-from jobs import store
 from jobs.config import Assignment, with_point
+from jobs.faults import told
 from jobs.roster import find_roster
 
 POINTER = "pointer.json"
@@ -20,9 +20,10 @@ POINTER = "pointer.json"
 def attempt(config: dict[str, Any]) -> None:
     """Say again what is already known of the trial, then have it trained by a pack, rung by rung.
 
-    `config` holds "index", "assignment" and, where there is any, "point" (other settings by dotted path), "recorded" (reports of an earlier
-    run), "checkpoint" (where that run left it) and "failed" (why it failed). Where Tune hands over a checkpoint, after a pause, a
-    restore or from another trial that this one copies, the trial goes on from there. Raises RuntimeError with the cause of a failure.
+    `config` holds "index", "assignment" and, where there is any, "point" (other settings by dotted path), "recorded" (reports of an
+    earlier run), "checkpoint" and "step" (where that run left it, and how far it was) and "failed" (why it failed). Where Tune hands over
+    a checkpoint, after a pause, a restore or from another trial that this one copies, the trial goes on from there. Raises RuntimeError
+    with the cause of a failure.
     """
     from ray import tune
 
@@ -35,9 +36,12 @@ def attempt(config: dict[str, Any]) -> None:
         for report in recorded:
             tune.report(dict(report))
         if config.get("failed") is not None:
+            ray.get(roster.fail.remote(index, config["failed"]))
             raise RuntimeError(config["failed"])
     known = max((report["step"] for report in recorded), default=0)
-    checkpoint, step = (pointer["path"], pointer["step"]) if pointer else (existing(config.get("checkpoint")), known)
+    if pointer is None and known >= trial.train.steps:
+        return
+    checkpoint, step = (pointer["path"], pointer["step"]) if pointer else (config.get("checkpoint"), config.get("step", known))
     step = step if checkpoint else 0
     ticket: Any = ray.get(roster.take_seat.remote(index, trial, checkpoint, step))
     try:
@@ -47,22 +51,22 @@ def attempt(config: dict[str, Any]) -> None:
                 give_up(roster, index, answer)
             step = answer["metrics"]["step"]
             if pointer is not None or step > known:  # else the journal has it already: its checkpoint alone was missing
-                report_with_pointer(answer)
+                try:
+                    report_with_pointer(answer)
+                except OSError as error:
+                    answer = {"fault": told(error, assignment.storage)}
+                    ray.get(roster.give_up.remote(answer))
+                    give_up(roster, index, answer)
     finally:
         roster.stand_up.remote(index, ticket)  # Tune ends this process at once, so it may be lost: the driver says it too
 
 
 def give_up(roster: Any, index: int, answer: dict[str, Any]) -> None:
-    """Fail with the pack's reason, or wait for the driver to end this Tuner when the trial is to be trained in another way."""
-    while "aside" in answer:
+    """Fail with the pack's reason, or wait for the driver to end this Tuner when that is no failure of the trial's."""
+    while "failure" not in answer:
         time.sleep(1)
     ray.get(roster.fail.remote(index, answer["failure"]))
     raise RuntimeError(answer["failure"])
-
-
-def existing(folder: str | None) -> str | None:
-    """A checkpoint's folder if it is still there."""
-    return folder if folder and store.exists(store.join(folder, "state.pt")) else None
 
 
 def report_with_pointer(answer: dict[str, Any]) -> None:
@@ -77,9 +81,8 @@ def report_with_pointer(answer: dict[str, Any]) -> None:
 
 
 def read_pointer(checkpoint: Any) -> dict[str, Any] | None:
-    """What `report_with_pointer` wrote, if the pack's checkpoint is still there."""
+    """What `report_with_pointer` wrote."""
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
-        pointer = json.loads((Path(folder) / POINTER).read_text(encoding="utf-8"))
-    return pointer if existing(pointer["path"]) else None
+        return json.loads((Path(folder) / POINTER).read_text(encoding="utf-8"))

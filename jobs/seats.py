@@ -67,7 +67,7 @@ class Seats:
         """Trials that have ended, or that wait for the others of their rung: nobody waits for them, even if they have not stood up yet."""
         self.closed = False
         self.verdict: dict[str, Any] | None = None
-        """Why no pack will train anything: {"failure": reason} or {"aside": reason}."""
+        """Why nobody will train anything; see Roster.give_up."""
         self._tickets = 0
         self._packs: list[dict[int, Seat]] = [{} for _ in range(num_packs)]
         self._present: list[set[int]] = [set() for _ in range(num_packs)]

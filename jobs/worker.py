@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,17 +11,22 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import Checkpoint, CheckpointConfig, UserCallback
+from ray.train import UserCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from jobs import fetch, store
+from jobs import fetch
 from jobs.config import Assignment, BaseModel, Trial
+from jobs.faults import told
+from jobs.manifest import Snapshot
 from jobs.roster import find_roster
+from jobs.shelf import Shelf, fetched, report_in, why_unreadable
 from jobs.trainer import run_job
 from jobs.verdict import Judging, Verdict
 
 POST_SECONDS = 1.0
-DISK_MARGIN = 3
+ROOM_SECONDS = 0.1
+MOST_WAITING = 10_000
+"""Steps that may wait in a worker before it waits for the driver."""
 
 
 class NoteDeaths(UserCallback):
@@ -41,11 +44,11 @@ class NoteDeaths(UserCallback):
             ray.get(roster.shrink.remote(self.trial))
 
 
-def train(assignment: Assignment) -> None:
-    """Run one trial as a Ray Train job and return when it has ended. Called inside a Tune trial, which receives its reports.
+def train(assignment: Assignment) -> dict[str, Any]:
+    """Run one trial as a Ray Train job and return when it has ended, with how. Called inside a Tune trial, which receives its reports.
 
-    The job's name is the trial's, so a second call goes on from the first one's last checkpoint. Raises RuntimeError with the cause when
-    the trial failed for a reason that another attempt would not mend.
+    A second call goes on from the first one's last whole checkpoint. Raises RuntimeError with the cause when the trial failed for a reason
+    that another attempt would not mend. What it returns is empty, or holds "rested" when the sweep pauses, "fault" when the machine failed.
     """
     trial = assignment.trial
     result = run_job(
@@ -54,15 +57,11 @@ def train(assignment: Assignment) -> None:
         assignment,
         name=f"trial-{trial.index:03d}",
         callbacks=[TuneReportCallback(), NoteDeaths(assignment.sweep, trial.index)],
-        checkpoint_config=CheckpointConfig(
-            num_to_keep=1,
-            checkpoint_score_attribute=assignment.metric,
-            checkpoint_score_order="max" if assignment.maximise else "min",
-        ),
     )
-    failure = (result.return_value or {}).get("failure")
-    if failure:
-        raise RuntimeError(failure)
+    ended = result.return_value or {}
+    if "failure" in ended:
+        raise RuntimeError(ended["failure"])
+    return ended
 
 
 def work(settings: dict[str, Any]) -> dict[str, Any]:
@@ -83,21 +82,41 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     posts = Posts(roster, trial.index)
     if times_shrunk and context.get_world_rank() == 0:
         posts.say(f"out of memory: goes on with train.tokens_per_step={budget}, same effective batch")
-    hooks = Hooks(on_rung=rung(context.get_world_rank(), posts), on_step=posts.step, say=posts.say)
     world = World(context.get_world_rank(), context.get_world_size())
+    shelf = Shelf(assignment.storage, assignment.metric, assignment.maximise, posts.say, assignment.num_trials)
+    hooks = Hooks(rung(world.rank, posts, shelf), posts.step, posts.say, resting(world, posts), rest(world.rank, posts, shelf))
     try:
         base = fetch.at_hand(assignment.base, trial.model)
-        found = ray.train.get_checkpoint()
-        if found is None:
-            finetune(trial, base, hooks, world)
-        else:
-            with found.as_directory() as folder:
-                finetune(trial, base, hooks, world, Path(folder))
+        ray.get(roster.begin.remote(trial.index))
+        finetune(trial, base, hooks, world, taken_up(world, posts, shelf))
     except (FloatingPointError, ValueError, MemoryError, OSError) as error:
-        if context.get_world_size() > 1 and isinstance(error, MemoryError | OSError):
+        if world.size > 1 and isinstance(error, OSError):
+            ray.get(roster.give_up.remote({"fault": told(error, assignment.storage)}))
+        if world.size > 1 and isinstance(error, MemoryError | OSError):
             raise  # this worker alone has failed; returning would leave the others waiting for its gradients
-        return {"failure": str(error)}
-    return {}
+        return {"fault": told(error, assignment.storage)} if isinstance(error, OSError) else {"failure": str(error)}
+    return {"rested": True} if ray.get(roster.resting.remote()) else {}
+
+
+def taken_up(world: Any, posts: Posts, shelf: Shelf) -> Path | None:
+    """The checkpoint to go on from, the same for all workers. What it says of its rung is reported again: the process that wrote it may
+    have died before anyone heard of it.
+    """
+    found = [shelf.newest(posts.trial) if world.rank == 0 else None]
+    if world.size > 1:
+        import torch
+
+        steps = [None if found[0] is None else found[0][0]]
+        torch.distributed.broadcast_object_list(steps, src=0)
+        if world.rank > 0 and steps[0] is not None:
+            found = [(steps[0], fetched(shelf.at(posts.trial, steps[0])))]
+    if found[0] is None:
+        return None
+    step, folder = found[0]
+    said = report_in(shelf.at(posts.trial, step))
+    if said is not None:
+        ray.train.report(said | {"checkpoint_path": shelf.at(posts.trial, step)})
+    return folder
 
 
 def use_own_gpu(assignment: Assignment) -> None:
@@ -110,48 +129,102 @@ def use_own_gpu(assignment: Assignment) -> None:
 
 
 class Posts:
-    """Step metrics for the driver, collected for a second at a time so that nothing waits for them."""
+    """Step metrics for the driver, collected for a second at a time so that nothing waits for them. None is dropped: where the driver does
+    not take them fast enough, they wait here, and at last the training waits.
+    """
 
     def __init__(self, roster: Any, trial: int) -> None:
         self.roster, self.trial = roster, trial
         self.waiting: list[tuple[int, int, dict[str, float]]] = []
         self.sent = time.monotonic()
+        self.room: Any = None
+        """The roster's answer whether it takes more."""
+        self.asked: Any = None
+        """The roster's answer whether the sweep pauses."""
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Note one optimizer step."""
         self.waiting.append((int(time.time() * 1000), step, metrics))
         if time.monotonic() - self.sent > POST_SECONDS:
-            self.flush()
+            self.flush(now=len(self.waiting) >= MOST_WAITING)
 
-    def flush(self) -> None:
-        """Send what waits."""
-        self.roster.post.remote(self.trial, "steps", {"steps": self.waiting})
-        self.waiting, self.sent = [], time.monotonic()
+    def flush(self, now: bool = False) -> None:
+        """Send what waits, if the roster has room for it; with `now` wait until it has."""
+        self.sent = time.monotonic()
+        if not self.waiting:
+            return
+        while self.room is not None:
+            if not now and not ray.wait([self.room], timeout=0)[0]:
+                return
+            if ray.get(self.room):
+                break
+            self.room = self.roster.has_room.remote()
+            if not now:
+                return
+            time.sleep(ROOM_SECONDS)
+        self.room = self.roster.post.remote(self.trial, "steps", {"steps": self.waiting})
+        self.waiting = []
 
     def say(self, text: str) -> None:
         """Send one line for the user."""
         self.roster.post.remote(self.trial, "say", {"text": text})
 
+    def resting(self) -> bool:
+        """Whether the roster's latest answer says that the sweep pauses; no step waits for it."""
+        if self.asked is None:
+            self.asked = self.roster.resting.remote()
+            return False
+        if not ray.wait([self.asked], timeout=0)[0]:
+            return False
+        answer: Any = ray.get(self.asked)
+        self.asked = None
+        return answer
 
-def rung(rank: int, posts: Posts) -> Callable[[dict[str, float], Callable[[Path], None]], None]:
-    """What happens after an evaluation: every worker reports, worker 0 with a checkpoint."""
-    size = 0
 
-    def report(metrics: dict[str, float], save: Callable[[Path], None]) -> None:
-        nonlocal size
+def rung(rank: int, posts: Posts, shelf: Shelf) -> Callable[[dict[str, float], Snapshot], None]:
+    """What happens after an evaluation: worker 0 keeps a checkpoint, and every worker reports."""
+
+    def report(metrics: dict[str, float], save: Snapshot) -> None:
         if rank > 0:
             ray.train.report(metrics)
             return
-        posts.flush()
-        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
-            free = shutil.disk_usage(folder).free
-            if free < DISK_MARGIN * size:
-                raise OSError(f"disk full: {free / 1e6:.0f} MB free in {folder}, a checkpoint needs {size / 1e6:.0f} MB; free some space")
-            save(Path(folder))
-            size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+        posts.flush(now=True)
+        place = shelf.put(posts.trial, int(metrics["step"]), save, metrics)
+        ray.train.report(metrics | {"checkpoint_path": place})
 
     return report
+
+
+def resting(world: Any, posts: Posts) -> Callable[[], bool]:
+    """Whether the sweep pauses before this step, which all workers must see alike."""
+
+    def ask() -> bool:
+        own = world.rank == 0 and posts.resting()
+        if world.size == 1:
+            return own
+        import torch
+
+        from jobs.model import pick_device
+
+        return bool(world.add(torch.tensor([float(own)], device=pick_device())) > 0)
+
+    return ask
+
+
+def rest(rank: int, posts: Posts, shelf: Shelf) -> Callable[[int, Snapshot], None]:
+    """What happens when the sweep pauses: worker 0 keeps what was learned since the last rung."""
+
+    def keep(step: int, save: Snapshot) -> None:
+        if rank > 0:
+            return
+        posts.flush(now=True)
+        left = {}
+        if step > 0:
+            there = step in shelf.steps(posts.trial) and why_unreadable(shelf.at(posts.trial, step)) is None
+            left[posts.trial] = (shelf.at(posts.trial, step) if there else shelf.put(posts.trial, step, save), step)
+        ray.get(posts.roster.rested.remote(posts.trial, left))
+
+    return keep
 
 
 def attempt(config: dict[str, Any]) -> None:
@@ -162,16 +235,22 @@ def attempt(config: dict[str, Any]) -> None:
     from ray import tune
 
     assignment: Assignment = config["assignment"]
+    roster: Any = find_roster(assignment.sweep)
     for report in config["recorded"]:
         tune.report(dict(report))
     if config["failed"] is not None:
+        ray.get(roster.fail.remote(config["index"], config["failed"]))
         raise RuntimeError(config["failed"])
     if max((report["step"] for report in config["recorded"]), default=0) < assignment.trial.train.steps:
         try:
-            train(assignment)
+            ended = train(assignment)
         except Exception as error:
-            ray.get(find_roster(assignment.sweep).fail.remote(config["index"], reason(error)))
+            ray.get(roster.fail.remote(config["index"], reason(error)))
             raise
+        if "fault" in ended:
+            ray.get(roster.give_up.remote(ended))
+        while ended:
+            time.sleep(1)  # until the driver ends this trial with all others
 
 
 def reason(error: BaseException) -> str:
@@ -203,8 +282,8 @@ def death(told: str) -> str:
     return f"{who} was killed: by someone, by the system for lack of memory, or by a crash of its own"
 
 
-def judge(sweep: str, label: str, trial: Trial, base: BaseModel, folder: str | None, rule: Judging) -> Verdict:
-    """`evaluate.judge` as a Ray task, telling the roster how far it is."""
+def judge(sweep: str, label: str, trial: Trial, base: BaseModel, folder: str | None, rule: Judging, sealed: bool = True) -> Verdict:
+    """`evaluate.judge` as a Ray task, telling the roster how far it is. A `sealed` folder is checked before."""
     from jobs import evaluate
 
     roster = find_roster(sweep)
@@ -212,5 +291,11 @@ def judge(sweep: str, label: str, trial: Trial, base: BaseModel, folder: str | N
     def tick(done: int, total: int) -> None:
         roster.post.remote(0, "judged", {"label": label, "done": done, "total": total})
 
-    trained = None if folder is None else store.get(folder)
+    trained = folder if folder is None or not sealed else str(checked(folder))
     return evaluate.judge(trial, fetch.at_hand(base, trial.model), trained, rule, tick)
+
+
+def checked(folder: str) -> Path:
+    """The local folder of an adapter or a model that lies in a sealed one. Raises Damaged when that is not what was sealed."""
+    home, _, name = folder.rstrip("/").rpartition("/")
+    return fetched(home) / name

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from jobs import store
 from jobs.config import Assignment, BaseModel, Trial
 from orchestrator.journal import Journal, Record
+from orchestrator.logged import Logged
 from orchestrator.plan import Plan
+from orchestrator.rewind import as_before
 from orchestrator.screen import Screen
 from orchestrator.search import Search
 from orchestrator.validation import trial_of
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 class Board:
     """Who holds a seat, what is recorded, and why the sweep should end."""
 
-    def __init__(self, plan: Plan, base: BaseModel, journal: Journal, screen: Screen, common: dict[str, Any]) -> None:
+    def __init__(
+        self, plan: Plan, base: BaseModel, journal: Journal, screen: Screen, common: dict[str, Any], back: dict[int, int] | None = None
+    ) -> None:
+        """`back` holds the trials that go back, and to which step; see rewind.py."""
         self.plan, self.base, self.journal, self.screen = plan, base, journal, screen
         self.config = plan.config
         self.common = common
@@ -29,6 +34,8 @@ class Board:
         self.records = journal.records()
         self.earlier = {index: record for index, record in self.records.items() if record.index <= plan.num_trials}
         self.search = Search(self.config, plan.num_trials, dict(self.earlier))
+        self.earlier |= {index: as_before(self.records[index], step) for index, step in (back or {}).items()}
+        self.logged = Logged(journal.events())
         self.seats: set[int] = set()
         self.interrupted = False
         self.fatal: str | None = None
@@ -36,6 +43,10 @@ class Board:
         """Why the packs have stepped aside, once they have: the sweep starts again with the plain executor."""
         self.lost: str | None = None
         """Which process of its own the sweep has lost, once it has: what is left is done by another run of it."""
+        self.fault: str | None = None
+        """What the machine has refused, once it has: the sweep is interrupted, and nobody is judged by it."""
+        self.damaged: tuple[str, str] | None = None
+        """Place of a checkpoint that cannot be used, and why: the sweep starts again from one before it."""
         self.roster: Any = None
         self.recorder: Recorder
 
@@ -43,6 +54,11 @@ class Board:
     def packed(self) -> bool:
         """Whether trials train in packs."""
         return self.plan.resources.packs > 0
+
+    @property
+    def halted(self) -> bool:
+        """Whether trials end for no reason of their own."""
+        return self.interrupted or any(why is not None for why in (self.fault, self.aside, self.damaged, self.lost))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it is given for a restore that we never do, since the journal is the state."""
@@ -91,4 +107,5 @@ class Board:
             maximise=self.maximise,
             cpus=resources.cpus,
             gpus=resources.gpus,
+            num_trials=self.plan.num_trials,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.config import BaseModel
 from jobs.folder import num_weights
+from jobs.shelf import KEPT
 from orchestrator.config import Config
 from orchestrator.halving import rung_steps, survivors
 from orchestrator.journal import read_object, storage_folder
@@ -88,7 +89,7 @@ def is_rate(value: Any) -> bool:
 
 
 def disk_bytes(config: Config, base: BaseModel, num_trials: int) -> int:
-    """Room for the checkpoints of a sweep: the best and the newest of every trial that can still win, and the exported version."""
+    """Room for the checkpoints of a sweep: what is kept of every trial that can still win, and the exported version."""
     trained = 4 * num_weights(Path(base.path))  # in float32, whatever the base is kept in
     share = 3.0 if config.adapter.kind == "full" else LORA_SHARE * config.adapter.rank * adapted(config)
-    return int(trained * share * (2 * num_trials + 1))
+    return int(trained * share * (KEPT * num_trials + 1))

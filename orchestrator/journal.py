@@ -54,6 +54,7 @@ NEEDED: dict[str, dict[str, type]] = {
     "sweep": {"params": dict},
     "trial": {"point": dict},
     "report": {"step": int, "metrics": dict},
+    "checkpoint": {"step": int, "checkpoint": str},
     "end": {"state": str},
     "sweep_end": {"state": str},
 }
@@ -100,7 +101,7 @@ class Journal:
         """The trials by index."""
         found: dict[int, Record] = {}
         for event in self.events():
-            if event["kind"] in ("trial", "report", "end") and event.get("trial") is not None:
+            if event["kind"] in ("trial", "report", "checkpoint", "end") and event.get("trial") is not None:
                 replay(found.setdefault(event["trial"], Record(event["trial"])), event)
         return found
 
@@ -123,6 +124,8 @@ def replay(record: Record, event: dict[str, Any]) -> None:
         record.reports.setdefault(event["step"], {}).update(event["metrics"])
         if event.get("checkpoint"):
             record.checkpoints[event["step"]] = event["checkpoint"]
+    elif event["kind"] == "checkpoint":
+        record.checkpoints[event["step"]] = event["checkpoint"]
     else:
         record.state, record.error = event["state"], event.get("error")
 

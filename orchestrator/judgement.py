@@ -11,11 +11,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from jobs import store
+from jobs import store as places
 from jobs.config import BaseModel
 from jobs.export import export
+from jobs.manifest import Damaged
 from jobs.verdict import Judging, Verdict
-from jobs.worker import judge
+from jobs.worker import checked, judge
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.journal import read_object, storage_folder, write_json
 from orchestrator.models import Version
@@ -46,7 +47,8 @@ class Judgement:
         best["metrics"] |= candidate.metrics()
         outcome["prompt"] = self.first_prompt(trial)
         folder = self.command.folder / "export"
-        export(trial, self.base, Path(store.get(trained)), candidate, folder)
+        export(trial, self.base, checked(trained), candidate, folder)
+        checked(trained)  # what was copied is what was judged
         self.command.journal.append("report", trial=best["trial"], step=best["step"], metrics=candidate.metrics())
         renamed = {key.replace("test/", "base/"): value for key, value in base.metrics().items()}
         self.command.journal.append("metrics", trial=None, metrics=renamed | candidate.metrics())
@@ -56,11 +58,11 @@ class Judgement:
             outcome["state"], outcome["error"] = "failed", f"not registered: {error}; the same command again registers it"
 
     def checkpoint(self, index: int, step: int) -> str:
-        """The folder or URI of what a trial had learned at a step. Raises OrchestratorError when it is gone."""
+        """The folder or URI of what a trial had learned at a step. Raises OrchestratorError when none was ever kept."""
         found = self.board.records[index].checkpoints.get(step)
-        if found is None or not store.exists(store.join(found, "model")):
+        if found is None:
             raise OrchestratorError(f"the checkpoint of trial {index} at step {step} is gone; fresh=true trains it again")
-        return store.join(found, "model")
+        return places.join(found, "model")
 
     def first_prompt(self, trial: Any) -> str:
         """A test prompt to try the model with."""
@@ -72,6 +74,7 @@ class Judgement:
 
     def judge(self, folders: dict[str, str | None], trial: Any, base: BaseModel | None = None) -> dict[str, Verdict]:
         """Score models on the test split, at the same time; the base's scores are remembered for other sweeps."""
+        sealed = base is None  # a checkpoint of this sweep; a champion's files were looked at when they were fetched
         base = base if base is not None else self.base
         memo = storage_folder(self.config.storage) / "base-scores.json"
         known = read_object(memo)
@@ -83,7 +86,8 @@ class Judgement:
         share, gpus = self.plan.resources.share(max(len(todo), 1))
         task = ray.remote(judge).options(num_cpus=share, num_gpus=gpus, max_retries=2)
         waiting = {
-            task.remote(self.plan.name, f"judging {name}", trial, base, folder, self.rule(share)): name for name, folder in todo.items()
+            task.remote(*[self.plan.name, f"judging {name}", trial, base, folder, self.rule(share), sealed]): name
+            for name, folder in todo.items()
         }
         while waiting:
             ready, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
@@ -96,10 +100,12 @@ class Judgement:
         return found
 
     def collect(self, reference: Any) -> Verdict:
-        """The answer of a judging task. Raises OrchestratorError with its cause."""
+        """The answer of a judging task. Raises Damaged for a checkpoint that cannot be used, else OrchestratorError with its cause."""
         try:
             return ray.get(reference)
         except RayError as error:
+            if isinstance(getattr(error, "cause", None), Damaged):
+                raise error.cause from error  # type: ignore[attr-defined]
             raise OrchestratorError(f"judging failed: {getattr(error, 'cause', None) or error}") from error
 
     def rule(self, threads: int) -> Judging:

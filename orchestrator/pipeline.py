@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 from jobs import fetch, store
 from jobs.config import BaseModel
+from jobs.faults import free_bytes, size, told
+from jobs.manifest import Damaged
 from orchestrator import interruption, launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
 from orchestrator.address import database_file
@@ -30,8 +33,7 @@ from orchestrator.resources import Node
 from orchestrator.screen import Screen
 from orchestrator.validation import trial_of
 
-MOST_LOSSES = 5
-"""So many processes of trials may die, one after the other, before a sweep gives up."""
+GOES_ON = "what is done is kept, and the same command continues"
 SIGNAL_SECONDS = 1.0
 LAST_WORDS_SECONDS = 3.0
 """How long the tracking store is given when Ray is lost; the next start writes the rest."""
@@ -63,7 +65,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         outcome = command.show_again(kept) if kept else command.work()
     mark_answer()
     print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome, result.programs_here()), flush=True)
-    return {"finished": 0, "interrupted": 130}.get(outcome["state"], 1)
+    return {"finished": 0, "interrupted": 1 if outcome["error"] else 130}.get(outcome["state"], 1)
 
 
 def show_plan(plan: Plan) -> None:
@@ -82,6 +84,10 @@ def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
     return planning.make(config, nodes)
+
+
+MOST_TIMES_BACK = 10
+"""How often a sweep goes on from a damaged checkpoint, or without a process that was killed."""
 
 
 class Command:
@@ -157,14 +163,22 @@ class Command:
         try:
             outcome = self.train_and_judge(store, writer)
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            self.journal.append("sweep_end", state="interrupted" if interrupted else "failed", error=None if interrupted else str(error))
+            fault = told(error, self.config.storage) if isinstance(error, OSError) and error.errno is not None else None
+            interrupted = isinstance(error, KeyboardInterrupt) or fault is not None
+            said = fault or (None if interrupted else str(error))
+            with contextlib.suppress(OSError):
+                self.journal.append("sweep_end", state="interrupted" if interrupted else "failed", error=said)
             writer.close(1 if interrupted else self.config.tracking.patience_seconds)
-            raise
-        self.journal.append("sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={})
+            if fault is None:
+                raise
+            raise OrchestratorError(fault) from error
+        # On a storage that takes nothing any more, what the outcome says of that is all that is left to say.
+        with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
+            self.journal.append("sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={})
         outcome["missing"] = self.missing(writer)
         outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
-        write_json(self.folder / "result.json", outcome)
+        with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
+            write_json(self.folder / "result.json", outcome)
         return outcome
 
     def check_disk(self) -> None:
@@ -172,9 +186,11 @@ class Command:
         if store.is_uri(self.config.storage):
             return
         needed = disk_bytes(self.config, self.base, self.plan.num_trials)
-        free = shutil.disk_usage(storage_folder(self.config.storage)).free
-        if free < needed:
-            sizes = f"{free / 1e9:.1f} GB free, and {self.plan.num_trials} trials may leave {needed / 1e9:.1f} GB of checkpoints"
+        there = sum(file.stat().st_size for file in (self.folder / "train").rglob("*") if file.is_file())
+        free = free_bytes(str(storage_folder(self.config.storage)))
+        if free is not None and free + there < needed:
+            more = f" more, beside the {size(there)} that are there" if there else ""
+            sizes = f"{size(free)} free, and {self.plan.num_trials} trials may leave {size(needed - there)} of checkpoints{more}"
             raise InputError(f"storage {self.config.storage}: {sizes}; free some space, or choose another one: storage=FOLDER")
 
     def train_and_judge(self, store: tracking.Store, writer: Writer) -> result.Result:
@@ -184,41 +200,46 @@ class Command:
         tune = self.folder / "tune"
         shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
         with running, Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
-            from orchestrator.judgement import Judgement
             from orchestrator.watch import watched
 
             daemons = launch.daemons() if self.config.cluster.kind == "local" else {}
             with watched(daemons, lambda lost: self.end_at_once(lost, screen, writer)):
-                started = time.monotonic()
-                board = self.sweep(screen)
-                trained = time.monotonic()
-                outcome = self.outcome(board, started - self.began, trained - started)
-                if outcome["state"] == "finished":
-                    provenance.remember_rate(self.config, self.plan, self.journal)
-                    Judgement(self, board, store, writer, screen).complete(outcome)
+                outcome = self.work_to_the_end(store, writer, screen)
         shutil.rmtree(tune, ignore_errors=True)
         return outcome
 
-    def sweep(self, screen: Screen) -> Any:
-        """Run the trials to their end and return the board. A sweep that loses a process of a trial goes on from what is done."""
-        from jobs.roster import open_roster
+    def work_to_the_end(self, store: tracking.Store, writer: Writer, screen: Screen) -> result.Result:
+        """Train and judge. Where a checkpoint is damaged, or a process of a trial was lost, go on from what is left, some times."""
         from orchestrator import sweep
-        from orchestrator.board import Board
+        from orchestrator.judgement import Judgement
 
-        for left in reversed(range(MOST_LOSSES)):
-            board = Board(self.plan, self.base, self.journal, screen, {"tags": provenance.tags(self.config), "config": self.composed})
-            board.roster = open_roster(self.plan.name, *self.seats())
+        back: dict[int, int] = {}
+        why, started = "", time.monotonic()
+        for _ in range(MOST_TIMES_BACK):
+            board = self.board(screen, back)
             with interruption.gently(lambda: self.stop(board)):
                 sweep.run(board)
-                if board.aside is not None:
+                if board.aside is not None and not board.interrupted:
                     self.step_aside(board)
                     sweep.run(board)
-            if board.lost is None or board.interrupted or board.fatal is not None:
-                return board
-            if left:
+            if board.lost is not None and not board.interrupted and board.fault is None and board.fatal is None:
+                why, back = f"{board.lost}, as others before; {GOES_ON}", {}
                 screen.note(f"{board.lost}; the sweep goes on from what is done")
                 del board.roster  # its name is free once the actor is gone
-        raise OrchestratorError(f"{board.lost}, the last of {MOST_LOSSES} losses; what is done is kept, and the same command continues")
+                continue
+            outcome = self.outcome(board, started - self.began, time.monotonic() - started)
+            if outcome["state"] != "finished":
+                return outcome
+            if board.damaged is None:
+                provenance.remember_rate(self.config, self.plan, self.journal)
+                try:
+                    Judgement(self, board, store, writer, screen).complete(outcome)
+                    return outcome
+                except Damaged as error:
+                    board.damaged = error.place, error.why
+            why = f"storage {self.config.storage} damages what is written to it, again and again: look at its disk"
+            back = self.go_back(board)
+        raise OrchestratorError(why)
 
     @staticmethod
     def stop(board: Any) -> None:
@@ -233,7 +254,8 @@ class Command:
         while not interruption.wish.asked and time.monotonic() < deadline:
             time.sleep(0.05)  # what has ended Ray may have been meant for all of us
         asked = interruption.wish.asked
-        self.journal.append("sweep_end", state="interrupted" if asked else "failed", error=None if asked else lost)
+        with contextlib.suppress(OSError):
+            self.journal.append("sweep_end", state="interrupted" if asked else "failed", error=None if asked else lost)
         with contextlib.suppress(Exception):
             screen.__exit__()
         report.error("interrupted; the same command continues" if asked else lost)
@@ -242,6 +264,34 @@ class Command:
         with contextlib.suppress(Exception):
             self.leave()
         os._exit(130 if asked else 1)
+
+    def board(self, screen: Screen, back: dict[int, int]) -> Any:
+        """The state of the sweep as the journal tells it, and a roster for those who train. `back` are the trials that go back."""
+        from jobs.roster import open_roster
+        from orchestrator.board import Board
+        from orchestrator.rewind import forget_unknown
+
+        common = {"tags": provenance.tags(self.config), "config": self.composed}
+        board = Board(self.plan, self.base, self.journal, screen, common, back)
+        forget_unknown(board)
+        board.roster = open_roster(self.plan.name, *self.seats())
+        return board
+
+    def go_back(self, board: Any) -> dict[int, int]:
+        """From a checkpoint that cannot be used to the one before it, or to the start; returns the step that each trial goes back to."""
+        from orchestrator.rewind import go_back
+
+        place, why = board.damaged
+        index, step = (int(number) for number in re.findall(r"(?:trial|step)-(\d+)", place)[-2:])
+        back = go_back(board, index, step)
+        where = f"step {back[index]}" if back[index] else "the start"
+        others = [str(number) for number in sorted(back) if number != index]
+        beside = f", and beside it trial{'s' * (len(others) > 1)} {', '.join(others)}, so that the result stays the same" if others else ""
+        text = f"{place} is damaged ({why}); trial {index} goes on from {where}{beside}"
+        board.screen.note(text)
+        self.journal.append("tags", trial=None, tags={"note": text})
+        del board.roster
+        return back
 
     def seats(self) -> tuple[int, int | None, int | None]:
         """Number of packs, how many trials one holds, and how many trials there are; the last two are None without packs."""
@@ -267,8 +317,10 @@ class Command:
         """The result as far as the sweep alone decides it."""
         records = [board.records[index] for index in sorted(board.records) if index <= self.plan.num_trials]
         best = board.best()
-        state = "interrupted" if board.interrupted else "finished" if best is not None and board.fatal is None else "failed"
-        error = board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
+        stopped = board.interrupted or board.fault is not None
+        done = board.damaged is not None or (best is not None and board.fatal is None)
+        state = "interrupted" if stopped else "finished" if done else "failed"
+        error = board.fault or board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
         sent = os.environ.get(TYPED)
         typed = [o for o in (self.overrides if sent is None else shlex.split(sent)) if not o.startswith(("fresh=", "output=", "retry="))]
         wider, more = [o for o in typed if not o.startswith("sweep.num_trials=")], 2 * self.plan.num_trials

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jobs import fetch
+from jobs import fetch, manifest
 from jobs.config import BaseModel, Model
 from orchestrator import tracking
 from orchestrator.address import mask
@@ -97,6 +97,11 @@ def check_version(uri: str, folder: Path) -> None:
             problem = f"{folder / name} has no usable {', '.join(lacks)}" if lacks else None
         if problem:
             raise InputError(f"model_uri {uri}: {problem}; it is not a version that this project registered")
+    if (folder / manifest.NAME).exists():  # versions of before have none
+        try:
+            manifest.check(folder)
+        except manifest.Damaged as error:
+            raise InputError(f"model_uri {uri}: {error}; fetch it again, or register it again") from error
 
 
 def find_base(config: Config, folder: Path) -> BaseModel:

@@ -11,14 +11,18 @@ from ray.tune import Callback
 
 from jobs import store
 from jobs.config import Assignment
+from jobs.faults import probe, told
 from jobs.roster import free
 from jobs.worker import reason
+from jobs.shelf import report_in
 from orchestrator.board import Board
 from orchestrator.plan import flat_params, used
 from orchestrator.waiting import Waiting
 
 FREE_AFTER_SECONDS = 3.0
 DRAIN_SECONDS = 0.5
+REST_SECONDS = 60.0
+"""How long those who train have to end their step and write a checkpoint, when the user asks for an end."""
 
 
 class Recorder(Callback):
@@ -32,6 +36,11 @@ class Recorder(Callback):
         """Ended trials whose checkpoints are still on disk: the best of them, and the last."""
         self.to_free: list[tuple[float, str]] = []
         self.drained = 0.0
+        self.waiting_events: list[dict[str, Any]] = []
+        """What the journal has not taken yet, since the storage refuses it."""
+        self.asked_to_rest: float | None = None
+        """When those who train were asked to keep what they have learned, since the sweep pauses."""
+        self.has_rested = False
         self.waiting = Waiting(board)
         board.recorder = self
 
@@ -43,46 +52,99 @@ class Recorder(Callback):
             assignment: Assignment = trial.config["assignment"]
             params = flat_params(self.board.config, assignment.trial)
             datasets = used(self.board.plan, assignment.trial)
-            self.board.journal.append(
-                "trial", trial=index, point=self.board.records[index].point, params=params, datasets=datasets, **self.board.common
-            )
+            self.write("trial", trial=index, point=self.board.records[index].point, params=params, datasets=datasets, **self.board.common)
         self.board.screen.start(index, self.board.records[index].point)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A trial's report at a rung."""
         index, step = trial.config["index"], int(result["step"])
         record = self.board.records[index]
+        self.drain()  # the steps up to here, before the rung that the trial may go on from
         if self.board.metric not in result:
             known = ", ".join(sorted(key for key in result if "/" in key and key.split("/")[0] in ("valid", "train")))
             self.board.fatal = f"trial {index} reports no {self.board.metric}; sweep.metric can be {known}"
         if step not in record.reports:
-            metrics = {key: float(value) for key, value in result.items() if "/" in key and isinstance(value, int | float)}
-            record.reports[step] = metrics
-            checkpoint = result.get("checkpoint_path")
-            if checkpoint and store.is_uri(self.board.config.storage) and not store.is_uri(checkpoint):
-                checkpoint = f"{self.board.config.storage.partition('://')[0]}://{checkpoint}"  # Ray Train leaves the scheme out
-            if checkpoint:
-                record.checkpoints[step] = checkpoint
-            self.board.journal.append("report", trial=index, step=step, metrics=metrics, checkpoint=checkpoint)
+            self.write_report(index, step, result, result.get("checkpoint_path"))
         self.board.screen.rung(index, step, record.reports[step])
+
+    def write_report(self, index: int, step: int, result: dict[str, Any], checkpoint: str | None) -> None:
+        """Take in what came out at a rung."""
+        record = self.board.records[index]
+        record.reports[step] = {key: float(value) for key, value in result.items() if "/" in key and isinstance(value, int | float)}
+        if checkpoint:
+            record.checkpoints[step] = checkpoint
+        self.write("report", trial=index, step=step, metrics=record.reports[step], checkpoint=checkpoint)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that reached its end or was stopped."""
         index = trial.config["index"]
         done = max(self.board.records[index].reports, default=0) >= self.board.config.train.steps
-        unfinished = "interrupted" if self.board.interrupted or self.board.lost is not None else "stopped"
-        self.end(index, "finished" if done else unfinished, None)
+        self.end(index, "finished" if done else "interrupted" if self.board.halted else "stopped", None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that failed."""
-        index, error = trial.config["index"], trial.get_pickled_error()
-        told: Any = ray.get(self.board.roster.failure.remote(index))
-        if told is None and isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError):
-            # The trial is not to blame: its process only waits, or hands on what others compute.
-            self.board.lost = self.board.lost or f"{reason(error)} (it spoke for trial {index})"
+        index, board = trial.config["index"], self.board
+        self.hear()
+        refused = None if board.halted or store.is_uri(board.config.storage) else probe(board.journal.folder)
+        if refused is not None:
+            board.fault = told(refused, board.config.storage)
+        if board.halted:
             self.end(index, "interrupted", None)
             return
-        self.end(index, "failed", told or trial.config.get("failed") or reason(error or RuntimeError("it has not said why")))
+        said: Any = ray.get(board.roster.failure.remote(index)) or trial.config.get("failed")
+        error = trial.get_pickled_error()
+        if said is None and isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError):
+            # The trial is not to blame: its process only waits, or hands on what others compute.
+            board.lost = board.lost or f"{reason(error)} (it spoke for trial {index})"
+            self.end(index, "interrupted", None)
+            return
+        self.end(index, "failed", said or reason(error or RuntimeError("it has not said why")))
+
+    def hear(self) -> None:
+        """What ends all training, if the roster knows of it."""
+        verdict: Any = ray.get(self.board.roster.verdict.remote()) or {}
+        self.board.aside = verdict.get("aside")
+        self.board.fault = self.board.fault or verdict.get("fault")
+        self.board.damaged = self.board.damaged or verdict.get("damaged")
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append to the journal. What the storage refuses waits here, in order, and the sweep ends."""
+        self.waiting_events.append({"t": int(time.time() * 1000), "kind": kind, **fields})
+        self.write_waiting()
+
+    def write_waiting(self) -> None:
+        """Append what waits, as far as the storage takes it."""
+        try:
+            while self.waiting_events:
+                self.board.journal.append(**self.waiting_events[0])
+                del self.waiting_events[0]
+        except OSError as error:
+            self.board.fault = self.board.fault or told(error, self.board.config.storage)
+
+    def rested(self) -> bool:
+        """Whether everyone who trains has kept what was learned, after the user has asked for an end. Asks them the first time."""
+        now = time.monotonic()
+        if self.asked_to_rest is None:
+            self.asked_to_rest = now
+            ray.get(self.board.roster.rest.remote())
+        if self.has_rested:
+            return True
+        over, left = ray.get(self.board.roster.left.remote())
+        if not over and now - self.asked_to_rest < REST_SECONDS and self.board.fault is None:
+            return False
+        self.has_rested = True
+        self.drain()
+        for index, (checkpoint, step) in sorted(left.items()):
+            record = self.board.records[index]
+            if index in self.ended or step <= max(record.checkpoints, default=0):
+                continue
+            reached = report_in(checkpoint)
+            if reached is not None:  # it is a rung's, whose report was still on its way
+                self.write_report(index, step, reached, checkpoint)
+            else:
+                record.checkpoints[step] = checkpoint
+                self.write("checkpoint", trial=index, step=step, checkpoint=checkpoint)
+        return True
 
     def end(self, index: int, state: str, error: str | None) -> None:
         """Write down how a trial ended, once."""
@@ -97,10 +159,10 @@ class Recorder(Callback):
         record.state, record.error = state, error
         best = record.best(board.metric, board.maximise)
         board.search.ended(index, best[1] if best and state != "failed" else None)
-        board.journal.append("end", trial=index, state=state, error=error)
+        self.write("end", trial=index, state=state, error=error)
         board.screen.end(index, state, error)
         board.fatal = board.fatal or hopeless(board)
-        if state != "interrupted":  # it goes on later, from its checkpoint
+        if state != "interrupted":
             self.prune(index)
 
     def prune(self, present: int) -> None:
@@ -128,9 +190,7 @@ class Recorder(Callback):
         if now - self.drained > DRAIN_SECONDS:
             self.drained = now
             self.drain()
-            if self.board.packed and self.board.aside is None:
-                verdict: Any = ray.get(self.board.roster.verdict.remote())
-                self.board.aside = (verdict or {}).get("aside")
+            self.hear()
         self.waiting.look(self.started - self.ended)
         self.board.screen.refresh()
 
@@ -138,18 +198,19 @@ class Recorder(Callback):
         """Take the workers' posts into the journal and onto the screen."""
         for post in ray.get(self.board.roster.drain.remote()):
             if post["kind"] == "say" and post["trial"] == 0:
-                self.board.journal.append("tags", t=post["t"], trial=None, tags={"note": post["text"]})
+                self.write("tags", t=post["t"], trial=None, tags={"note": post["text"]})
                 self.board.screen.note(post["text"])
                 continue
             if post["kind"] == "judged":
                 self.board.screen.progress(post["label"], post["done"], post["total"])
                 continue
             if post["kind"] == "say":
-                self.board.journal.append("tags", t=post["t"], trial=post["trial"], tags={"note": post["text"]})
+                self.write("tags", t=post["t"], trial=post["trial"], tags={"note": post["text"]})
                 self.board.screen.say(post["trial"], post["text"])
                 continue
             for moment, step, metrics in post["steps"]:
-                self.board.journal.append("metrics", t=moment, trial=post["trial"], step=step, metrics=metrics)
+                if self.board.logged.add(post["trial"], step):
+                    self.write("metrics", t=moment, trial=post["trial"], step=step, metrics=metrics)
                 self.board.screen.step(post["trial"], step, metrics)
 
 

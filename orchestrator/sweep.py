@@ -21,10 +21,12 @@ from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from jobs import packer, seat, worker
+from jobs import packer, seat, store, worker
+from jobs.faults import cause, told
 from jobs.roster import end_controllers, free
 from orchestrator.board import Board
 from orchestrator.halving import Halving
+from orchestrator.journal import Record
 from orchestrator.recorder import Recorder
 from orchestrator.validation import trial_of
 
@@ -44,7 +46,7 @@ class Points(Searcher):
         """The next trial's settings, None while it has to wait, FINISHED after the last."""
         if self.handed >= self.board.plan.num_trials:
             return Searcher.FINISHED
-        if self.board.full() or self.crowded():
+        if self.board.full() or self.crowded() or self.board.halted:
             return None
         self.handed += 1
         board, index = self.board, self.handed
@@ -55,9 +57,20 @@ class Points(Searcher):
         steps = trial.train.steps
         recorded = [] if earlier is None else [{"step": s, **m} for s, m in sorted(earlier.reports.items()) if s <= steps]
         failed = earlier.error if earlier is not None and earlier.state == "failed" and not again else None
-        checkpoint = earlier.checkpoints.get(recorded[-1]["step"]) if earlier is not None and recorded else None
-        fixed = {"index": index, "assignment": board.assignment(trial)}
+        step, checkpoint = self.left_at(earlier, recorded[-1]["step"] if recorded else 0, steps)
+        fixed = {"index": index, "assignment": board.assignment(trial), "step": step}
         return fixed | {"recorded": recorded, "failed": failed, "checkpoint": checkpoint}
+
+    @staticmethod
+    def left_at(earlier: Record | None, known: int, steps: int) -> tuple[int, str | None]:
+        """Step and place of the checkpoint that a trial goes on from: of its last report, or of a pause after that. One that has ended may
+        have none any more, and starts anew if it has to go on."""
+        found = {} if earlier is None else {step: place for step, place in earlier.checkpoints.items() if known <= step <= steps}
+        if earlier is None or not found:
+            return 0, None
+        step = max(found)
+        ended = earlier.state in ("finished", "stopped", "failed")
+        return (0, None) if ended and not store.exists(found[step]) else (step, found[step])
 
     def crowded(self) -> bool:
         """Whether enough of the first trials' processes are starting: all at once would keep the pack's own from its cores. Later trials
@@ -174,9 +187,9 @@ class Ending(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether all should stop."""
+        """Whether all should stop: where the user asks for it, once everyone has kept what was learned."""
         board = self.board
-        return board.interrupted or any(why is not None for why in (board.fatal, board.aside, board.lost))
+        return board.fatal is not None or (board.halted and (not board.interrupted or board.recorder.rested()))
 
 
 def scheduler(board: Board) -> Any:
@@ -196,8 +209,8 @@ def run(board: Board, start: Callable[[Board], list[threading.Thread]] | None = 
     """Run the sweep to its end; afterwards `board.records` and the journal hold what came out. `start` starts the packs.
 
     With `board.aside` set nothing has been trained: the packs do not fit this model, and the plain executor has to do the work. With
-    `board.lost` set a trial's process was killed: what is left to do is to be done by another run. Raises RayError when the cluster has lost
-    what the sweep itself runs on.
+    `board.damaged` set it has to start again from an earlier checkpoint, with `board.lost` set from where it is, since a trial's process was
+    killed; with `board.fault` set the machine has failed. Raises RayError when the cluster has lost what the sweep itself runs on.
     """
     search(board, start or start_packs)
 
@@ -222,6 +235,11 @@ def search(board: Board, start: Callable[[Board], list[threading.Thread]]) -> No
     packs = start(board)
     try:
         tuner.fit()
+    except Exception as error:
+        refused = cause(error)
+        if refused is None or isinstance(refused, ConnectionError):
+            raise
+        board.fault = board.fault or told(refused, board.config.storage)
     finally:
         try:
             recorder.drain()
@@ -231,6 +249,7 @@ def search(board: Board, start: Callable[[Board], list[threading.Thread]]) -> No
                 free(group)
         finally:
             stop_packs(board, packs)
+        recorder.write_waiting()
 
 
 def start_packs(board: Board) -> list[threading.Thread]:

@@ -19,6 +19,7 @@ import torch
 from plain import make
 from ray import tune
 from ray._private.state import state
+from safetensors.torch import load_file
 
 from jobs import fetch, packer
 from jobs.config import Assignment, BaseModel, Model, with_point
@@ -219,8 +220,8 @@ def trained(name: str, rows: Path, base: BaseModel, folder: Path, disturb: bool)
     while ray.available_resources().get("CPU", 0) < cores - 0.01 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert round(ray.available_resources()["CPU"]) == cores, "the pack's cores did not come back"
-    files = [folder / name / f"trial-{index:03d}" / "step-000030" / "state.pt" for index in (1, 2)]
-    return [torch.load(file, weights_only=True)["weights"] for file in files]
+    files = [folder / name / f"trial-{index:03d}" / "step-000030" / "state.safetensors" for index in (1, 2)]
+    return [load_file(file)["weights"] for file in files]
 
 
 def test_a_worker_that_dies_is_replaced_and_every_adapter_ends_bitwise_the_same(

@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from jobs.config import Trial
 from jobs.course import Course
 from jobs.finetune import adamw, learning_rate
+from jobs.manifest import Snapshot
 from jobs.model import sort_targets
 from jobs.pack.adapter import Adapter
+from jobs.state import read, write
 
 ORDER = "A, then B"
 """How a checkpoint's flat weights are laid out; see lora.Adapter."""
@@ -58,26 +58,30 @@ class Slot:
         return rate
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint: model/ as an ordinary PEFT adapter, and state.pt to go on from."""
+        """Write a checkpoint: model/ as an ordinary PEFT adapter, and the state to go on from."""
         from safetensors.torch import save_file
 
         (folder / "model").mkdir(parents=True)
         save_file(self.adapter.written(), str(folder / "model" / "adapter_model.safetensors"), metadata={"format": "pt"})
         self.settings.save_pretrained(str(folder / "model"))
         sort_targets(folder / "model" / "adapter_config.json")
-        state = {"weights": self.adapter.weights.data, "optimizer": self.optimizer.state_dict()}
-        torch.save(state | {"step": self.step, "num_bad": self.num_bad, "order": ORDER}, folder / "state.pt")
+        facts = {"step": self.step, "num_bad": self.num_bad, "order": ORDER}
+        write(folder, self.optimizer, facts, {"weights": self.adapter.weights.data})
+
+    def snapshot(self) -> Snapshot:
+        """What writes a checkpoint: the adapter, the weights as they lie, and the optimizer's two moments."""
+        return Snapshot(self.save, 4 * self.adapter.weights.numel() * self.adapter.weights.element_size())
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint of a trial with the same layers and rank; ValueError for another one."""
-        state = torch.load(folder / "state.pt", map_location=self.adapter.weights.device, weights_only=True)
-        if state.get("order") != ORDER:
+        optimizer, facts, tensors = read(folder, self.adapter.weights.device)
+        if facts.get("order") != ORDER:
             raise ValueError(f"the checkpoint {folder} was written by an earlier version; a new sweep.name starts afresh")
-        if state["weights"].shape != self.adapter.weights.shape:
+        if tensors["weights"].shape != self.adapter.weights.shape:
             raise ValueError(f"the checkpoint {folder} belongs to another rank than {self.trial.adapter.rank}")
-        self.adapter.weights.data.copy_(state["weights"])
+        self.adapter.weights.data.copy_(tensors["weights"])
         rate = {"lr": self.trial.optim.lr, "weight_decay": self.trial.optim.weight_decay}
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(optimizer)
         for group in self.optimizer.param_groups:
             group.update(rate)  # a trial that was copied from another one goes on with its own settings
-        self.step, self.num_bad = state["step"], state["num_bad"]
+        self.step, self.num_bad = facts["step"], facts["num_bad"]
