@@ -96,7 +96,10 @@ def series_differences(found: list[Any], wanted: list[Any], path: str) -> list[s
     steps, other = Counter(step for step, _ in found), Counter(step for step, _ in wanted)
     twice = sorted(step for step, count in (steps - other).items() if step in other and count)
     missing, extra = sorted(set(other) - set(steps)), sorted(set(steps) - set(other))
-    said = [f"{path}: {what} {short(list_)}" for what, list_ in (("twice at", twice), ("missing at", missing), ("too much at", extra)) if list_]
+    said = []
+    for what, where in (("twice at", twice), ("missing at", missing), ("too much at", extra)):
+        if where:
+            said.append(f"{path}: {what} {short(where)}")
     if not said and [value for _, value in found] != [value for _, value in wanted]:
         said.append(f"{path}: other values")
     return said

@@ -3,14 +3,14 @@
     python -m benchmarks.faults --rounds 50 --seed 0 [--kinds driver-kill,gcs-kill,...] [--executors pack,plain] [--results FOLDER]
 
 A round starts the sweep in a storage of its own, sends a signal to one of its processes (or to its whole group, as a terminal or `timeout`
-does, or to all of its processes, as systemd does) and, where the command has ended without its result, gives the same command again. Then
-trials and scores must be those of an undisturbed sweep, adapters the same to the bit, MLflow must hold each trial once, with every step
-once, and within seconds after each end nothing may be left of it: processes, locks, temporary files, shared memory. A command that ends must
-say so in one line, without a traceback, and `runs list` must know.
+does, or to all of its processes, as systemd does) and, where the command has ended without its result, gives the same command again.
+Then trials and scores must be those of an undisturbed sweep, adapters the same to the bit, MLflow must hold each trial once, with every
+step once, and within seconds after each end nothing may be left of it: processes, locks, temporary files, shared memory. A command that
+ends must say so in one line, without a traceback, and `runs list` must know.
 
 Rounds are kept in RESULTS/rounds.jsonl: the same command again goes on with those that are missing; --fresh begins anew. All kinds take
-their turn; a round is the same for the same seed, number, kinds and executors but for the machine's own timing. Exit code 1 when a round was not as it should be; its
-storage is kept for a look, and the command to repeat it alone (--only NUMBER) is printed.
+their turn; a round is the same for the same seed, number, kinds and executors but for the machine's own timing. Exit code 1 when a round
+was not as it should be; its storage is kept for a look, and the command to repeat it alone (--only NUMBER) is printed.
 """
 
 from __future__ import annotations
@@ -227,8 +227,10 @@ def kind_of(number: int, options: argparse.Namespace) -> str:
 
 
 def wait_for_phase(stage: Stage, process: subprocess.Popen[str], chance: random.Random, times: dict[str, float]) -> str:
-    """Wait for a random moment: while the sweep starts, after one of its reports, or while its winner is judged. Measured by what its journal
-    says, since a busy machine is several times slower than an idle one; returns the phase."""
+    """Wait for a random moment: while the sweep starts, after one of its reports, or while its winner is judged. Returns the phase.
+
+    It is found by what the journal says, since a busy machine is several times slower than an idle one.
+    """
     phase = chance.choice(("starting", "training", "training", "judging"))
     wanted = {"report": chance.randint(1, NUM_REPORTS) if phase == "training" else 0, "end": NUM_TRIALS if phase == "judging" else 0}
     span = {"starting": times["starting"], "training": 1.0, "judging": times["judging"]}[phase]

@@ -106,7 +106,7 @@ class Judgement:
         except RayError as error:
             if isinstance(getattr(error, "cause", None), Damaged):
                 raise error.cause from error  # type: ignore[attr-defined]
-            raise OrchestratorError(f"judging failed: {getattr(error, 'cause', None) or error}") from error
+            raise OrchestratorError(f"judging failed: {reason(error)}; what is trained is kept, and the same command continues") from error
 
     def rule(self, threads: int) -> Judging:
         """How every model is judged."""

@@ -4,9 +4,10 @@ Run by its path, without the project and without site-packages, so that it is th
 
     python -I -S keeper.py COMMAND_PID MARK
 
-Its standard input is a pipe from the command, which says by lines of JSON what to remove: {"folder": PATH}, or {"file": PATH, "text": ITS
-CONTENT}; and {"end": true} when it has done its work and waits for the rest to go. The command's processes are known by MARK in their environment. It holds what it inherits, such as the command's lock, to its end:
-whoever gets the lock finds nobody at work. Owns no policy: lifeline.py says when, and what.
+Its standard input is a pipe from the command, which says by lines of JSON what to remove: {"folder": PATH}, or {"file": PATH, "text":
+ITS CONTENT}; and {"end": true} when it has done its work and waits for the rest to go. The command's processes are known by MARK in
+their environment. The keeper holds what it inherits, such as the command's lock, to its own end: whoever gets the lock finds nobody at
+work. Owns no policy: lifeline.py says when, and what.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
 
 
 def wait(command: int) -> list[dict[str, Any]]:
-    """Until the command says that it ends, or is gone; returns what it has told. A process that it has forked may hold the pipe open longer."""
+    """Until the command says that it ends, or is gone, though a process that it has forked may hold the pipe; returns what it has told."""
     told = b""
     poll = select.poll()
     poll.register(0, select.POLLIN)

@@ -31,7 +31,7 @@ class Lifeline:
         self.mark = f"{MARK}={uuid.uuid4().hex}"
         line = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")), str(os.getpid()), self.mark]
         held = () if inherited is None else (inherited,)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.keeper = subprocess.Popen(line, stdin=subprocess.PIPE, pass_fds=held, start_new_session=True, cwd="/", **quiet)
 
     def remove_folder(self, folder: Path) -> None:

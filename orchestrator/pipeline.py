@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -217,7 +218,7 @@ class Command:
         why, started = "", time.monotonic()
         for _ in range(MOST_TIMES_BACK):
             board = self.board(screen, back)
-            with interruption.gently(lambda: self.stop(board)):
+            with interruption.gently(functools.partial(self.stop, board)):
                 sweep.run(board)
                 if board.aside is not None and not board.interrupted:
                     self.step_aside(board)

@@ -13,8 +13,8 @@ from jobs import store
 from jobs.config import Assignment
 from jobs.faults import probe, told
 from jobs.roster import free
-from jobs.worker import reason
 from jobs.shelf import report_in
+from jobs.worker import reason
 from orchestrator.board import Board
 from orchestrator.plan import flat_params, used
 from orchestrator.waiting import Waiting

@@ -209,8 +209,8 @@ def run(board: Board, start: Callable[[Board], list[threading.Thread]] | None = 
     """Run the sweep to its end; afterwards `board.records` and the journal hold what came out. `start` starts the packs.
 
     With `board.aside` set nothing has been trained: the packs do not fit this model, and the plain executor has to do the work. With
-    `board.damaged` set it has to start again from an earlier checkpoint, with `board.lost` set from where it is, since a trial's process was
-    killed; with `board.fault` set the machine has failed. Raises RayError when the cluster has lost what the sweep itself runs on.
+    `board.damaged` set it has to start again from an earlier checkpoint, with `board.lost` set from where it is, since a trial's process
+    was killed; with `board.fault` set the machine has failed. Raises RayError when the cluster has lost what the sweep itself runs on.
     """
     search(board, start or start_packs)
 

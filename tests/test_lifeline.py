@@ -87,7 +87,7 @@ def test_of_a_command_that_is_ended_from_outside_nothing_is_left(tmp_path: Path,
 
 def test_a_command_that_ends_by_itself_has_nothing_left_when_it_has_ended(tmp_path: Path) -> None:
     process, told = start(tmp_path, 0.2)
-    out, _ = process.communicate(timeout=60)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     assert not remains(tmp_path, told)
 

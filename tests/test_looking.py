@@ -33,7 +33,7 @@ def test_starts_beside_readers_in_a_loop_are_never_refused_and_no_reader_stumble
         while not over.is_set():
             try:
                 states.update(record["state"] for record in place.listed())
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 stumbled.append(error)
 
     readers = [threading.Thread(target=look) for _ in range(2)]

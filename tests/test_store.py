@@ -98,9 +98,7 @@ def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(bucket: str,
         assert (folder / "journal.jsonl").read_text() == "9\n", "begun anew elsewhere"
 
 
-def test_of_commands_that_claim_a_sweep_at_the_same_time_one_gets_it(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_commands_that_claim_a_sweep_at_the_same_time_one_gets_it(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
     storage, together = store.join(bucket, "race"), threading.Barrier(2)
     holding, most, got = set[int](), [0], list[int]()
