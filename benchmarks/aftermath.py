@@ -17,6 +17,8 @@ PACE = ("second", "tokens_per", "time", "memory", "utilization", "/tokens")
 GONE_SECONDS = 5.0
 """How soon after the end of a command nothing of it may be left."""
 SHARED_MEMORY = Path("/dev/shm")
+OURS = ("plasma", "torch", "psm_", "sem.", "ray", "orchestrator", "sweep")
+"""How what Ray, torch, Python and this project put there begins; others work on the machine, too."""
 
 
 def steady(metrics: dict[str, float]) -> dict[str, float]:
@@ -138,7 +140,7 @@ def left_now(storage: Path, temporary: Path, mark: str, shared_before: set[str])
     left += [f"temporary {entry.name}" for entry in temporary.iterdir()]
     left += [f"owner {file.relative_to(storage)}" for file in storage.rglob(".owner")]
     left += [f"draft {file.relative_to(storage)}" for file in storage.rglob("*.draft")]
-    new = {entry.name for entry in SHARED_MEMORY.iterdir()} - shared_before
+    new = {entry.name for entry in SHARED_MEMORY.iterdir() if entry.name.startswith(OURS)} - shared_before
     return left + [f"shared memory {name}" for name in sorted(new) if is_orphan(SHARED_MEMORY / name)]
 
 
