@@ -24,15 +24,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import uuid
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import aftermath
+from benchmarks.stage import RUN_SECONDS, Ended, Stage
 from orchestrator.cli import ROOT
 
 TARGETS = {
@@ -50,36 +49,10 @@ KINDS = (
     *("worker-kill", "worker-term", "trial-kill", "controller-kill", "coordinator-kill"),
     *("raylet-kill", "raylet-term", "gcs-kill", "gcs-term"),
 )
-SWEEP = (
-    *("model=tiny", "data=files", "train.max_length=128", "train.steps=60", "train.eval_every=10", "train.batch_size=8", "output=json"),
-    *("sweep.space={rate: {path: optim.lr, type: grid, values: [0.002, 0.006, 0.02]}}", "sweep.scheduler=none"),
-)
-NUM_TRIALS, NUM_REPORTS = 3, 18
-RUN_SECONDS = 600.0
-"""A command that takes longer hangs."""
+NUM_TRIALS, NUM_REPORTS = 2, 12
 SILENT_SECONDS = 20.0
 """How soon a command must have ended whose Ray is lost, or that was asked to stop."""
 MOST_TRIES = 4
-MARK = "ORCHESTRATOR_FAULT_ROUND"
-
-
-@dataclass
-class Ended:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-    seconds: float
-    after_fault: float | None = None
-    """Seconds from the fault to the end."""
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The result line; empty when there is none."""
-        with contextlib.suppress(ValueError, IndexError):
-            return json.loads(self.out.strip().splitlines()[-1])
-        return {}
 
 
 @dataclass
@@ -98,61 +71,6 @@ class Round:
     lost_seconds: float = 0.0
     end_seconds: float | None = None
     problems: list[str] = field(default_factory=list)
-
-
-class Stage:
-    """One storage with its own temporary folder, in which the sweep's command is given."""
-
-    def __init__(self, folder: Path, toy: Path, executor: str) -> None:
-        self.storage = folder / "storage"
-        # A short path: Ray's sockets lie below it.
-        self.temporary = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))
-        self.mark = uuid.uuid4().hex
-        settings = (f"data.folder={toy}", f"storage={self.storage}", f"executor={executor}")
-        self.line = [sys.executable, "-m", "orchestrator", *SWEEP, *settings]
-        own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), MARK: self.mark, "OMP_NUM_THREADS": "1"}
-        self.environment = {**os.environ, **own}
-        self.shared = {entry.name for entry in aftermath.SHARED_MEMORY.iterdir()}
-
-    def start(self) -> subprocess.Popen[str]:
-        """The command, as the first of a process group of its own."""
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(self.line, text=True, env=self.environment, cwd=ROOT, start_new_session=True, **pipes)
-
-    def finish(self, process: subprocess.Popen[str], began: float, hurt: float | None = None) -> Ended:
-        """Wait for its end; one that hangs is killed and has the code -999."""
-        try:
-            out, err = process.communicate(timeout=RUN_SECONDS)
-            code = process.returncode
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            code = -999
-        now = time.monotonic()
-        return Ended(code, out, err, now - began, None if hurt is None else now - hurt)
-
-    def run(self) -> Ended:
-        """The command from its start to its end."""
-        began = time.monotonic()
-        return self.finish(self.start(), began)
-
-    def runs(self, *arguments: str) -> Ended:
-        """`python -m orchestrator.runs` on the storage."""
-        line = [sys.executable, "-m", "orchestrator.runs", *arguments, "--storage", str(self.storage)]
-        done = subprocess.run(line, capture_output=True, text=True, env=self.environment, cwd=ROOT, timeout=60, check=False)
-        return Ended(done.returncode, done.stdout, done.stderr, 0.0)
-
-    def left(self) -> list[str]:
-        """What the command has left behind."""
-        return aftermath.leftovers(self.storage, self.temporary, self.mark, self.shared)
-
-    def close(self) -> None:
-        """End what is left and remove the temporary folder."""
-        for pid in aftermath.processes([self.mark]):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random.Random) -> bool:
@@ -177,6 +95,13 @@ def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
     return bool(victims)
+
+
+def give_along(known: Path, storage: Path) -> None:
+    """Let a sweep find what an earlier one in its store has found out about the base model: judging that takes a third of its time."""
+    storage.mkdir(parents=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy(known / "base-scores.json", storage)
 
 
 def check_end(stage: Stage, ended: Ended, kind: str) -> list[str]:
@@ -262,6 +187,7 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
     this, folder = Round(number, kind, executor, ""), options.results / f"round-{number:03d}"
     shutil.rmtree(folder, ignore_errors=True)
     stage = Stage(folder, toy, executor)
+    give_along(options.results / f"undisturbed-{executor}" / "storage", stage.storage)
     try:
         began = time.monotonic()
         process = stage.start()
@@ -278,7 +204,7 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
         this.codes, seconds = [ended.code], ended.seconds
         if this.hit:
             this.problems += check_end(stage, ended, kind)
-        this.problems += [f"left behind: {text}" for text in stage.left()] if stage.storage.exists() else []
+        this.problems += [f"left behind: {text}" for text in stage.left()]
         while ended.code != 0 and len(this.codes) < MOST_TRIES:
             ended = stage.run()
             seconds += ended.seconds
@@ -302,7 +228,7 @@ def undisturbed(options: argparse.Namespace, toy: Path) -> dict[str, Any]:
     """What the sweep comes to by itself, for each executor; kept for the next time."""
     file = options.results / "undisturbed.json"
     known = json.loads(file.read_text()) if file.exists() else {}
-    for executor in options.executors:
+    for executor in sorted({*options.executors}):
         if executor in known:
             continue
         folder = options.results / f"undisturbed-{executor}"
@@ -342,7 +268,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(KINDS), help="faults to choose from, TARGET-SIGNAL")
-    parser.add_argument("--executors", default="pack,plain")
+    parser.add_argument("--executors", default="pack,pack,plain", help="executors to choose from")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/.results/faults", help="folder that keeps rounds and storages")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="play this round alone, anew")
     parser.add_argument("--fresh", action="store_true", help="forget the rounds that are kept")
