@@ -245,9 +245,11 @@ def attempt(config: dict[str, Any]) -> None:
         try:
             ended = train(assignment)
         except Exception as error:
-            ray.get(roster.fail.remote(config["index"], reason(error)))
-            raise
-        if "fault" in ended:
+            if not is_loss(error):
+                ray.get(roster.fail.remote(config["index"], reason(error)))
+                raise
+            ended = {"lost": reason(error)}
+        if "fault" in ended or "lost" in ended:
             ray.get(roster.give_up.remote(ended))
         while ended:
             time.sleep(1)  # until the driver ends this trial with all others
@@ -261,9 +263,12 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "startup timed out" in str(error):
         return "its workers could not be placed: other work holds the CPU cores or GPUs"
-    if type(error).__name__.endswith(("ActorDiedError", "ActorError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError")):
-        return death(str(error))
-    return lines[-1]
+    return death(str(error)) if is_loss(error) else lines[-1]
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that a process has died, of the sweep's own; a job's workers, who have a limit of their own, come in another."""
+    return type(error).__name__.endswith(("ActorDiedError", "ActorError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"))
 
 
 def death(told: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -92,7 +93,7 @@ class Recorder(Callback):
             self.end(index, "interrupted", None)
             return
         said: Any = ray.get(board.roster.failure.remote(index)) or trial.config.get("failed")
-        error = trial.get_pickled_error()
+        error = why_failed(trial)
         if said is None and isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError):
             # The trial is not to blame: its process only waits, or hands on what others compute.
             board.lost = board.lost or f"{reason(error)} (it spoke for trial {index})"
@@ -106,6 +107,7 @@ class Recorder(Callback):
         self.board.aside = verdict.get("aside")
         self.board.fault = self.board.fault or verdict.get("fault")
         self.board.damaged = self.board.damaged or verdict.get("damaged")
+        self.board.lost = self.board.lost or verdict.get("lost")
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append to the journal. What the storage refuses waits here, in order, and the sweep ends."""
@@ -212,6 +214,13 @@ class Recorder(Callback):
                 if self.board.logged.add(post["trial"], step):
                     self.write("metrics", t=moment, trial=post["trial"], step=step, metrics=metrics)
                 self.board.screen.step(post["trial"], step, metrics)
+
+
+def why_failed(trial: Any) -> Exception | None:
+    """What Tune knows of why a trial has failed."""
+    with contextlib.suppress(OSError, AttributeError, EOFError):
+        return trial.get_pickled_error()
+    return None
 
 
 def hopeless(board: Board) -> str | None:
