@@ -267,7 +267,7 @@ def reason(error: BaseException) -> str:
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that a process has died, of the sweep's own; a job's workers, who have a limit of their own, come in another."""
+    """Whether an error says that a process of the sweep's own has died. Workers of a job come in another error; they have their own limit."""
     return type(error).__name__.endswith(("ActorDiedError", "ActorError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"))
 
 

@@ -16,7 +16,7 @@ from jobs.config import BaseModel
 from jobs.export import export
 from jobs.manifest import Damaged
 from jobs.verdict import Judging, Verdict
-from jobs.worker import checked, judge
+from jobs.worker import checked, judge, reason
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.journal import read_object, storage_folder, write_json
 from orchestrator.models import Version
