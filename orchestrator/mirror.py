@@ -31,7 +31,8 @@ STALE_SECONDS = 90.0
 """After so long without a sign of life its owner counts as dead."""
 CLAIM_TRIES = 6
 JOURNAL = "journal.jsonl"
-SMALL = (JOURNAL, "result.json", "tracking.json", "tracking-refused.jsonl", "config.yaml", ".submission", "rates.json", "base-scores.json")
+TRACKED = ("tracking.told", "tracking.json", "tracking-refused.jsonl")
+SMALL = (JOURNAL, "result.json", *TRACKED, "config.yaml", ".submission", "rates.json", "base-scores.json")
 
 
 @contextmanager

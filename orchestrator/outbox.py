@@ -1,7 +1,7 @@
 """From a sweep's journal to the tracking store, late if it must be, each event once.
 
 The driver appends to `journal.jsonl`; nothing it does waits for the store. A thread reads the journal from a cursor that outlives the
-process (`tracking.json`), folds events into one update per run and hands it to a `Sink`. Every update may be sent twice without harm,
+process (`tracking.json`; `tracking.told` says which lines that were), folds events into one update per run and hands it to a `Sink`. Every update may be sent twice without harm,
 so after any failure the cursor simply stays. Knows nothing of MLflow: `tracking.Store` is the sink.
 """
 
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.update import KINDS, Event, Refused, Sink, fold
+from orchestrator.told import Told, digest
+from orchestrator.update import KINDS, Event, Refused, Sink, Update, fold
 
 FLUSH_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -24,6 +25,7 @@ CHUNK_EVENTS = 20_000
 CHUNK_BYTES = 8 << 20
 PATIENCE = 5
 """Failures in a row after which a part that the store never takes is set aside, although the store did not clearly refuse it."""
+MEASURED = ("train/", "valid/", "data/")
 SWEEP = "sweep"
 """Key of the parent run among the run ids; children have their trial's index."""
 
@@ -48,15 +50,16 @@ class State:
     """Offsets of the events that were set aside."""
     doubtful: bool = False
     """A run may have been created although the answer never came."""
+    mended: bool = False
+    """The journal was cut or edited: the store may hold more than it, so it is asked before it is told a metric."""
 
     @classmethod
     def read(cls, file: Path, journal: str) -> State:
-        """The saved state, or a new one when there is none, it is torn, or it belongs to another journal."""
+        """The saved state, or a new one when there is none, or it is torn."""
         try:
-            state = cls(**json.loads(file.read_text()))
+            return cls(**json.loads(file.read_text()))
         except (OSError, ValueError, TypeError):
             return cls(journal=journal)
-        return state if state.journal == journal else cls(journal=journal)
 
     def save(self, file: Path) -> None:
         draft = file.with_name(file.name + ".draft")
@@ -75,10 +78,15 @@ class Journal:
         first = next(self._lines(0), None)
         return None if first is None else hashlib.sha256(first).hexdigest()[:16]
 
-    def read(self, offset: int) -> tuple[list[tuple[int, Event]], int]:
-        """The next events with their offsets, and the offset behind them. A torn line is no event: its writer died writing it."""
-        events, start = [], offset
+    def read(self, offset: int, skip: set[bytes] | None = None) -> tuple[list[tuple[int, Event]], int, list[bytes]]:
+        """The next events with their offsets, the offset behind them, and the digests of all lines. A torn line is no event: its writer
+        died writing it. Lines whose digest is in `skip` are left out."""
+        events, start, digests = [], offset, []
         for line in self._lines(offset):
+            digests.append(digest(line))
+            if skip and digests[-1] in skip:
+                offset += len(line)
+                continue
             try:
                 event = json.loads(line)
             except ValueError:
@@ -88,7 +96,29 @@ class Journal:
             offset += len(line)
             if len(events) >= CHUNK_EVENTS or offset - start > CHUNK_BYTES:
                 break
-        return events, offset
+        return events, offset, digests
+
+    def digests(self, end: int) -> list[bytes] | None:
+        """The digests of all lines before an offset; None when no line begins there."""
+        found, offset = [], 0
+        for line in self._lines(0):
+            if offset >= end:
+                break
+            found.append(digest(line))
+            offset += len(line)
+        return found if offset == end else None
+
+    def begins_line(self, offset: int) -> bool:
+        """Whether a line can begin at an offset."""
+        if offset == 0:
+            return True
+        with self.file.open("rb") as stream:
+            stream.seek(offset - 1)
+            return stream.read(1) == b"\n"
+
+    def holds(self, digests: set[bytes]) -> bool:
+        """Whether any of its lines is one of these."""
+        return any(digest(line) in digests for line in self._lines(0))
 
     def count(self, offset: int) -> int:
         """Complete lines from `offset` on."""
@@ -115,6 +145,14 @@ class Writer:
         self._connect = connect
         self._journal = Journal(folder / "journal.jsonl")
         self._file = folder / "tracking.json"
+        self._told = Told(folder / "tracking.told")
+        self._num_told = 0
+        self._skip: set[bytes] = set()
+        """Digests of the lines that the store was told before the journal was cut or edited."""
+        self._known: dict[str, dict[str, dict[int, list[str]]]] = {}
+        """What the store holds of a run's metrics, where it had to be asked: run -> name -> step -> values."""
+        self._seen: str | None = None
+        """The journal's identity when it was looked at last."""
         self.aside = folder / "tracking-refused.jsonl"
         """Where events lie that the store will never take, with the reasons."""
         self._sink: Sink
@@ -178,24 +216,42 @@ class Writer:
         identity = self._journal.identity()
         if identity is None:
             return False
-        if self._state is None or self._state.journal != identity:
+        if self._state is None or self._seen != identity or not self._journal.begins_line(self._state.offset):
             self._state = self._recall(self._sink, identity)
-        events, offset = self._journal.read(self._state.offset)
+            self._seen = identity
+        events, offset, digests = self._journal.read(self._state.offset, self._skip)
         if offset == self._state.offset:
             return False
         self._deliver(self._state, [(at, event) for at, event in events if at not in self._state.refused])
         if not self._abandoned.is_set():
+            self._told.add(self._num_told, digests)
+            self._num_told += len(digests)
             self._state.offset = offset
             self._state.save(self._file)
         return True
 
     def _recall(self, sink: Sink, identity: str) -> State:
-        state = State.read(self._file, identity)
+        """Where an earlier start has ended, if the journal still says up to there what the store was told."""
+        state, told = State.read(self._file, identity), self._told.read()
+        self._skip, self._known, self._num_told = set(), {}, 0
         parent = state.runs.get(SWEEP)
         # Another store, or a store that was wiped: the journal is the truth, so tell it everything from the start.
-        if state.target != sink.target or state.offset > self._journal.file.stat().st_size or parent is None or not sink.has_run(parent):
+        if state.target != sink.target or parent is None or not sink.has_run(parent):
+            self._told.keep([])
             return State(journal=identity, target=sink.target)
-        return state
+        now = self._journal.digests(state.offset)
+        if state.journal == identity and now is not None and told[: len(now)] == now:
+            self._told.keep(now)
+            self._num_told = len(now)
+            return state
+        if state.journal != identity and not self._journal.holds(set(told)):  # another journal altogether
+            self._told.keep([])
+            return State(journal=identity, target=sink.target)
+        # Cut or edited: every line that the store has not been told is new, wherever it stands.
+        self._skip = set(told)
+        self._told.keep([])
+        self.aside.unlink(missing_ok=True)
+        return State(journal=state.journal, target=state.target, name=state.name, runs=state.runs, doubtful=state.doubtful, mended=True)
 
     def _deliver(self, state: State, events: list[tuple[int, Event]]) -> None:
         by_run: dict[str, list[tuple[int, Event]]] = {SWEEP: []}
@@ -214,8 +270,10 @@ class Writer:
     def _write(self, state: State, key: str, events: list[tuple[int, Event]]) -> None:
         """Write one run's events. When they are refused, halve them until the guilty one stands alone, and set that aside."""
         try:
-            update = fold([event for _, event in events])
-            self._sink.write(self._run(state, key, int(events[0][1]["t"])), update)
+            update, run_id = fold([event for _, event in events]), self._run(state, key, int(events[0][1]["t"]))
+            if state.mended:
+                update.metrics = self._lacking(run_id, update)
+            self._sink.write(run_id, update)
         except Unopened:
             raise
         except Exception as error:
@@ -227,6 +285,21 @@ class Writer:
             middle = len(events) // 2
             self._write(state, key, events[:middle])
             self._write(state, key, events[middle:])
+
+    def _lacking(self, run_id: str, update: Update) -> list[tuple[str, float, int, int]]:
+        """The metrics of an update that the run does not hold. Of what is measured at a step it holds one value, whatever a second one
+        would be; of what is judged, such as a test score, another value is news."""
+        known = self._known.setdefault(run_id, {})
+        missing = {key for key, *_ in update.metrics} - known.keys()
+        if missing:
+            known |= dict.fromkeys(missing, {}) | self._sink.told(run_id, missing)
+        lacking = []
+        for key, value, moment, step in update.metrics:
+            values = known[key].get(step, [])
+            if (values and key.startswith(MEASURED)) or repr(value) in values:
+                continue
+            lacking.append((key, value, moment, step))
+        return lacking
 
     def _run(self, state: State, key: str, started: int) -> str:
         if key not in state.runs:

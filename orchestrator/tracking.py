@@ -214,6 +214,16 @@ class Store(Models):
             for name, text in update.files.items():
                 self._client.log_text(run_id, text, name)
 
+    def told(self, run_id: str, keys: set[str]) -> dict[str, dict[int, list[str]]]:
+        """What a run holds of these metrics: step -> its values, as Python writes them."""
+        found: dict[str, dict[int, list[str]]] = {}
+        with explained(self._address):
+            for key in keys:
+                steps = found.setdefault(key, {})
+                for point in self._client.get_metric_history(run_id, key):
+                    steps.setdefault(point.step, []).append(repr(point.value))
+        return found
+
     def _compared(self, run_id: str, params: dict[str, Any], tags: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
         """The params and tags that the run still lacks.
 

@@ -55,6 +55,10 @@ class Sink(Protocol):
 
     def write(self, run_id: str, update: Update) -> None: ...
 
+    def told(self, run_id: str, keys: set[str]) -> dict[str, dict[int, list[str]]]:
+        """What a run holds of these metrics: step -> its values, as Python writes them."""
+        ...
+
     def drop_strays(self, tags: dict[str, str], keep: set[str]) -> None:
         """Delete the runs with `tags` that are not in `keep`."""
         ...

@@ -65,6 +65,13 @@ class Memory:
             raise problem
         self.updates.setdefault(run_id, []).append(update)
 
+    def told(self, run_id: str, keys: set[str]) -> dict[str, dict[int, list[str]]]:
+        self._arrive()
+        found: dict[str, dict[int, list[str]]] = {}
+        for key, value, _, step in [row for update in self.updates.get(run_id, []) for row in update.metrics if row[0] in keys]:
+            found.setdefault(key, {}).setdefault(step, []).append(repr(value))
+        return found
+
     def drop_strays(self, tags: dict[str, str], keep: set[str]) -> None:
         for run_id in [key for key, (_, known) in self.runs.items() if tags.items() <= known.items() and key not in keep]:
             del self.runs[run_id]
