@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from jobs import fetch, store
-from orchestrator import lifeline
+from orchestrator import credentials, lifeline
 from orchestrator.errors import InputError
 from orchestrator.lock import Lock, is_held
 from orchestrator.space import Point
@@ -73,6 +73,8 @@ class Journal:
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event; `t`, milliseconds since the epoch, may be given for something that happened earlier."""
+        if isinstance(fields.get("error"), str):
+            fields["error"] = credentials.mask(fields["error"])  # another program's words, which may repeat an address
         event = {"t": fields.pop("t", int(time.time() * 1000)), "kind": kind, **fields}
         with self._lock, self.file.open("a+b") as stream:
             if stream.tell() > 0 and not self._ends_line(stream):
@@ -152,6 +154,8 @@ def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
     lock = Lock(folder / ".lock")
     deadline = time.monotonic() + CLEANING_SECONDS
     try:
+        if sweep is None or store.is_uri(storage):  # this machine's alone; a folder that a cluster shares belongs to a group
+            create_private(storage_folder(storage))
         folder.mkdir(parents=True, exist_ok=True)
         while not lock.acquire():
             owner = read_text(folder / ".owner")
@@ -190,6 +194,13 @@ def is_gone(owner: str) -> bool:
         return False
     status = read_text(Path("/proc") / found[1] / "stat")
     return status.rpartition(")")[2].split()[:1] == ["Z"]
+
+
+def create_private(folder: Path) -> None:
+    """Make a folder that only this user can open, unless it is there: then it may be shared, and its rights are its owner's business."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def lock_folder(folder: Path, sweep: str | None) -> Path:

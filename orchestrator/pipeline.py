@@ -20,7 +20,7 @@ from jobs import fetch, store
 from jobs.config import BaseModel
 from jobs.faults import free_bytes, size, told
 from jobs.manifest import Damaged
-from orchestrator import interruption, launch, mirror, provenance, report, result, sharing, tracking
+from orchestrator import credentials, interruption, launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
 from orchestrator.address import database_file
 from orchestrator.config import Config
@@ -120,7 +120,7 @@ class Command:
             return None
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0
-        elsewhere = kept["target"] != [self.uri, self.config.tracking.experiment, self.model_name]
+        elsewhere = kept["target"] != [store_name(self.uri), self.config.tracking.experiment, self.model_name]
         gone = self.uri.startswith("sqlite:") and not database_file(self.uri).exists()
         return None if wider or again or elsewhere or gone else kept
 
@@ -335,9 +335,9 @@ class Command:
             "seconds": {"setup": round(setup, 1), "train": round(train, 1), "total": round(time.monotonic() - self.began, 1)},
             "tracking_uri": self.uri if self.config.tracking.uri is None else store_name(self.uri),
             "steps": self.config.train.steps,
-            "target": [self.uri, self.config.tracking.experiment, self.model_name],
-            "error": error,
-            "failures": result.failures(records),
+            "target": [store_name(self.uri), self.config.tracking.experiment, self.model_name],
+            "error": None if error is None else credentials.mask(error),
+            "failures": [credentials.mask(failure) for failure in result.failures(records)],
             "searched": [knob.path for knob in self.config.sweep.space.values()],
             "confidence": self.config.job.confidence,
             "judging": self.judging(),
@@ -356,10 +356,8 @@ class Command:
 
 
 def store_name(uri: str) -> str:
-    """A tracking address without its password."""
-    from orchestrator import address
-
-    return address.mask(uri)
+    """A tracking address without its secrets."""
+    return credentials.mask(uri)
 
 
 def report_line(text: str) -> None:
