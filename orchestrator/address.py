@@ -140,8 +140,14 @@ def _check_file(uri: str, file: Path) -> None:
     if not file.exists():
         os.close(os.open(file, os.O_RDWR | os.O_CREAT))  # a folder that takes no file, such as /proc, may still look open
         file.unlink()
-    if file.exists() and file.stat().st_size and file.read_bytes()[:16] != b"SQLite format 3\0":
+    if file.exists() and file.stat().st_size and not starts_with(file, b"SQLite format 3\0"):
         raise TrackingError(f"tracking.uri={uri} is a file, but no SQLite database; choose another file")
+
+
+def starts_with(file: Path, mark: bytes) -> bool:
+    """Whether a file, of any size, begins with some bytes."""
+    with file.open("rb") as stream:
+        return stream.read(len(mark)) == mark
 
 
 @contextmanager

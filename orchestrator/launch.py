@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import store
-from orchestrator import session, sharing, ship
+from orchestrator import lifeline, session, sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
@@ -62,6 +63,7 @@ LOCAL = {
 }
 SPARED = ("start_api_server", "start_monitor", "start_log_monitor")
 """How Ray's own Node starts these."""
+DAEMONS = ("gcs_server", "raylet")
 OBJECT_STORE_BYTES = 256 * 2**20
 MOST_NODES = 10_000
 PROBE_SECONDS = 120.0
@@ -84,9 +86,9 @@ def local(resources: Resources) -> Iterator[None]:
 
     quiet()
     keep_keys()
-    with session.private() as folder:
+    with session.private() as folder, lifeline.temporary_files():
         try:
-            with frugal(), session.on_loopback():
+            with frugal(), apart(), session.on_loopback():
                 ray.init(
                     address="local",
                     num_cpus=resources.num_cpus,
@@ -290,6 +292,29 @@ def frugal() -> Iterator[None]:
     finally:
         for name, method in spared.items():
             setattr(Node, name, method)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let Ray's daemons that are started meanwhile have sessions of their own: what a terminal, `timeout` or slurm sends to the command's
+    group stops the command, which stops its trials at a checkpoint, rather than Ray under its feet. keeper.py sees to their end.
+    """
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, start_new_session=True)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
+
+
+def daemons() -> dict[str, Any]:
+    """The processes of this machine's private Ray that it cannot do without, by name."""
+    from ray._private import worker
+
+    node: Any = worker.global_worker.node
+    return {name: started[0].process for name, started in node.all_processes.items() if name in DAEMONS and started}
 
 
 def keep_keys() -> None:

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator import lifeline
 from orchestrator.errors import InputError
 
 PREFIX = "orchestrator-ray-"
@@ -45,6 +46,7 @@ def private() -> Iterator[Path]:
     for known in {place, *PLACES}:
         remove_stale(Path(known))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    lifeline.remove_at_end(folder)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     own = environment(folder / "token")
     before = {name: os.environ.get(name) for name in (*own, *MISLEADING)}

@@ -19,6 +19,8 @@ from orchestrator.config import Config, changed
 from orchestrator.errors import InputError
 from orchestrator.journal import storage_folder
 
+HASH_BYTES = 1 << 20
+
 
 def problems(config: Config) -> list[tuple[str, str]]:
     """Settings that cannot work where the work runs."""
@@ -149,7 +151,10 @@ def copied(path: Path, folder: Path) -> Path:
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
-            digest.update(f"{file.relative_to(path)}\0".encode() + file.read_bytes())
+            digest.update(f"{file.relative_to(path)}\0".encode())
+            with file.open("rb") as stream:
+                while part := stream.read(HASH_BYTES):  # a model's file may be larger than the memory
+                    digest.update(part)
     target = folder / digest.hexdigest()[:12] / path.name
     if not target.exists():
         draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
