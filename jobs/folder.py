@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import shlex
 import shutil
 import struct
 import sys
@@ -80,8 +81,8 @@ def _weight_problems(folder: Path) -> list[str]:
     if not missing:
         return [problem for name in shards if (problem := _safetensors_problem(folder / name))]
     if any(folder.glob("pytorch_model*.bin")):
-        load = f"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}').save_pretrained('{folder}')"
-        return [f'its weights are pytorch_model.bin, which this project does not load; convert them with: python -c "{load}"']
+        convert = saving("AutoModelForCausalLM", folder)
+        return [f"its weights are pytorch_model.bin, which this project does not load; convert them with: {convert}"]
     links = [name for name in missing if (folder / name).is_symlink()]
     if links:  # as in the hub's cache, from which the files have been cleaned away
         return [f"{links[0]} is a link to {(folder / links[0]).readlink()}, where there is no file; fetch it again"]
@@ -95,7 +96,7 @@ def _safetensors_problem(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(8)
         if start == b"version ":
-            return f"{path.name} is a Git LFS pointer, not the weights; run: git lfs pull"
+            return f"{path.name} is a Git LFS pointer, not the weights; run: git -C {shlex.quote(str(path.parent))} lfs pull"
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         header = file.read(length) if 0 < length <= MAX_HEADER_BYTES else b""
     try:
@@ -135,8 +136,16 @@ def _tokenizer_problems(folder: Path) -> list[str]:
         return [] if whole else ["tokenizer.json is not a whole JSON object; fetch it again"]
     if not has_slow_tokenizer(folder):
         return ["no tokenizer.json in it"]
-    save = f"from transformers import AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')"
-    return [f'no tokenizer.json in it; make it from the tokenizer that is there with: python -c "{save}"']
+    return [f"no tokenizer.json in it; make it from the tokenizer that is there with: {saving('AutoTokenizer', folder)}"]
+
+
+def saving(kind: str, folder: Path) -> str:
+    """A command to paste that saves what a folder holds as this environment's transformers writes it."""
+    found = shutil.which("python")
+    here = found is not None and os.path.dirname(os.path.abspath(found)) == os.path.dirname(sys.executable)
+    program = "python" if here else shlex.quote(sys.executable)
+    code = f"from transformers import {kind} as T; T.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    return f"{program} -c {shlex.quote(code)}"
 
 
 def has_slow_tokenizer(folder: Path) -> bool:

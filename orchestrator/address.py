@@ -11,7 +11,9 @@ import fcntl
 import importlib.util
 import os
 import re
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from orchestrator.errors import TrackingError
 SCHEMES = ("http", "https", "sqlite", "postgresql")
 ANSWER_SECONDS = 5
 CREATION_LOCK = 0x6D6C666C6F77  # "mlflow": the advisory lock under which one process at a time creates the tables
-DRIVER_MISSING = "the driver is missing: pip install 'psycopg[binary]'"
+DRIVER_MISSING = f"the driver is missing: {shlex.quote(sys.executable)} -m pip install 'psycopg[binary]'"
 
 
 def resolve(uri: str) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def main(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("orchestrator", "jobs"):
             raise
-        report.error(f"{sys.executable} has no module {error.name}; install this project there: pip install -c constraints.txt -e .")
+        install = shlex.join([sys.executable, "-m", "pip", "install", "-c", str(ROOT / "constraints.txt"), "-e", str(ROOT)])
+        report.error(f"{sys.executable} has no module {error.name}; install this project there: {install}")
         return 2
     except KeyboardInterrupt:
         report.error("interrupted; the same command continues")

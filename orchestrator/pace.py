@@ -11,6 +11,9 @@ MEASURE = "train/examples_per_second"
 LONGEST_STEP, LONGEST_EVALUATION = 10.0, 3.0
 """A step or an evaluation that took so many times the usual was interrupted: a stopped process, a machine asleep."""
 
+TOLD_WITHIN = 0.25
+"""So far apart are the moments, in seconds, at which a pack tells of its slots' common step."""
+
 Span = tuple[float, float]
 """Begin and end, in seconds."""
 
@@ -19,7 +22,7 @@ def training_rate(events: list[dict[str, Any]], batch_size: int, packed: bool) -
     """Examples per second: a trial's median, or what all packs did together. None where fewer than two steps were measured.
 
     A pack's slots share one rate, so all their examples are counted over the time that they took together: the steps' own, and that of
-    the evaluations between them. What lies between two starts of the command, or between two steps without an evaluation, is a pause.
+    the evaluations between them. What lies between two starts of the command is a pause, and so is long silence between two steps.
     `batch_size` is that of a trial whose journal does not name its own.
     """
     steps = [event for event in events if is_step(event)]
@@ -32,7 +35,7 @@ def training_rate(events: list[dict[str, Any]], batch_size: int, packed: bool) -
     longest = LONGEST_STEP * statistics.median(size / event["metrics"][MEASURE] for event, size in own)
     spans = [span(event, min(size / event["metrics"][MEASURE], longest)) for event, size in own]
     busy = united(spans)
-    seconds = sum(end - begin for begin, end in busy) + evaluating(busy, events)
+    seconds = sum(end - begin for begin, end in busy) + between(busy, events, longest)
     return sum(size for _, size in own) / max(seconds, 1e-3)
 
 
@@ -63,14 +66,17 @@ def united(spans: list[Span]) -> list[Span]:
     return found
 
 
-def evaluating(busy: list[Span], events: list[dict[str, Any]]) -> float:
-    """Seconds between steps in which trials were evaluated: those that end with a report, and in which the command did not start anew."""
-    reports = sorted(event["t"] / 1000 for event in events if event["kind"] == "report" and is_rung(event))
+def between(busy: list[Span], events: list[dict[str, Any]], longest_breath: float) -> float:
+    """Seconds between steps that belong to the work: evaluations, which follow a step with a report, and the short breath before a next
+    step. A gap in which the command started anew is none."""
+    reports = {(event.get("trial"), event["step"]) for event in events if event["kind"] == "report" and is_rung(event)}
+    due = sorted(event["t"] / 1000 for event in events if is_step(event) and (event.get("trial"), event.get("step")) in reports)
     starts = sorted(event["t"] / 1000 for event in events if event["kind"] == "sweep")
-    gaps = [(end, begin) for (_, end), (begin, _) in itertools.pairwise(busy)]
-    lengths = [after - before for before, after in gaps if holds(reports, before, after) and not holds(starts, before, after)]
-    longest = LONGEST_EVALUATION * statistics.median_low(lengths) if lengths else 0.0
-    return sum(min(length, longest) for length in lengths)
+    gaps = [(end, begin) for (_, end), (begin, _) in itertools.pairwise(busy) if not holds(starts, end, begin)]
+    evaluations = [after - end for end, after in gaps if holds(due, end - TOLD_WITHIN, end)]
+    longest = LONGEST_EVALUATION * statistics.median_low(evaluations) if evaluations else 0.0
+    breaths = [after - end for end, after in gaps if not holds(due, end - TOLD_WITHIN, end)]
+    return sum(min(length, longest) for length in evaluations) + sum(length for length in breaths if length <= longest_breath)
 
 
 def is_rung(event: dict[str, Any]) -> bool:

@@ -32,8 +32,9 @@ def renew(store: Any, kept: dict[str, Any]) -> bool:
     model = kept["model"]
     champion = store.champion(model["name"])
     held = champion is not None and champion.version == model["version"]
-    if held == (model["alias"] == CHAMPION):
+    if held == (model["alias"] == CHAMPION) and not kept.get("moved"):
         return False
+    before = model["alias"], kept["decision"]
     if held:
         kept["decision"] = f"it was given the alias {CHAMPION} since"
     elif champion is not None:
@@ -42,7 +43,8 @@ def renew(store: Any, kept: dict[str, Any]) -> bool:
         remedy = f"MLflow's page of {model['uri']} can give it back"
         kept["decision"] = f"the alias {CHAMPION} was taken away since, and no version has it; {remedy}"
     model["alias"] = CHAMPION if held else None
-    return True
+    kept["moved"] = True  # from now on what is told is where the alias is, not what was decided
+    return before != (model["alias"], kept["decision"])
 
 
 def unchecked(kept: dict[str, Any], reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,11 @@ def add_index(path: Path) -> None:
         (lambda p: cut(p / "model.safetensors"), "model.safetensors is broken: it has "),
         (lambda p: (p / "model.safetensors").write_bytes(b"nonsense!" * 9), "model.safetensors is broken: its first "),
         (lambda p: (p / "model.safetensors").write_bytes(b""), "model.safetensors is broken: its first 8 bytes"),
-        (lambda p: (p / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"), "run: git lfs pull"),
-        (only_pickle, "its weights are pytorch_model.bin, which this project does not load; convert them with: python -c "),
+        (lambda p: (p / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"), " lfs pull"),
+        (only_pickle, "its weights are pytorch_model.bin, which this project does not load; convert them with: "),
         (into_adapter, "it is a LoRA adapter for owner/base, not a whole model"),
         (lambda p: (p / "tokenizer.json").unlink(), "no tokenizer.json in it"),
-        (lambda p: (p / "tokenizer.json").rename(p / "tokenizer.model"), "make it from the tokenizer that is there with: python -c "),
+        (lambda p: (p / "tokenizer.json").rename(p / "tokenizer.model"), "make it from the tokenizer that is there with: "),
         (lambda p: cut(p / "tokenizer.json"), "tokenizer.json is not a whole JSON object"),
     ],
 )
@@ -100,6 +101,21 @@ def test_a_folder_that_cannot_be_loaded_says_why(local: Path, tmp_path: Path, da
         fetch.locate(local_model(local), tmp_path)
     assert str(caught.value).startswith(f"model.path {local}: ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_printed_command_converts_weights_whatever_the_folder_is_called(local: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    odd = local.rename(tmp_path / 'it\'s $HOME "here"')
+    torch.save(load_file(odd / "model.safetensors"), odd / "pytorch_model.bin")
+    (odd / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="convert them with: ") as told:
+        fetch.locate(local_model(odd), tmp_path)
+    line = str(told.value).partition("convert them with: ")[2].partition(". It must be")[0]
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    fetch.prepare(local_model(odd), tmp_path)
 
 
 def test_every_missing_file_is_named_at_once(tmp_path: Path):

@@ -19,7 +19,8 @@ def trained(begin: float, steps: int, slots: int = 1, seconds: float = 1.0, size
     """`steps` steps of a pack of `slots` slots, each of `seconds`, one after the other."""
     measured = {"train/examples_per_second": size / seconds}
     ends = [begin + seconds * (number + 1) for number in range(steps)]
-    return [event("metrics", end + 0.002 * slot, trial=slot + 1, step=1, metrics=measured) for end in ends for slot in range(slots)]
+    told = [(end, round(end), slot) for end in ends for slot in range(slots)]
+    return [event("metrics", end + 0.002 * slot, trial=slot + 1, step=step, metrics=measured) for end, step, slot in told]
 
 
 def rate(*parts: Any, packed: bool = True) -> float:
@@ -47,12 +48,12 @@ def test_evaluations_count_for_they_come_again_and_one_that_was_interrupted_coun
     scored = {"valid/loss": 1.0}
     parts: list[Any] = []
     for number in range(3):
-        parts += [trained(20 * number, 10), event("report", 20 * number + 19, trial=1, step=1, metrics=scored)]
+        parts += [trained(20 * number, 10), event("report", 20 * number + 21, trial=1, step=20 * number + 10, metrics=scored)]
     usual = rate(*parts, trained(60, 10))
     assert usual == pytest.approx(40 * SIZE / (40 + 30), rel=0.01), "ten steps of a second, then ten seconds of evaluation"
-    slept = rate(*parts, trained(60, 10), event("report", 9000, trial=1, step=1, metrics=scored), trained(90_000, 10))
+    slept = rate(*parts, trained(60, 10), event("report", 9000, trial=1, step=70, metrics=scored), trained(90_000, 10))
     assert slept == pytest.approx(50 * SIZE / (50 + 30 + 30), rel=0.01)
-    judged = event("report", 5000, trial=1, step=1, metrics={"test/exact_match": 0.5})
+    judged = event("report", 5000, trial=1, step=10, metrics={"test/exact_match": 0.5})
     assert rate(trained(0, 10), judged, event("sweep", 6000), trained(6010, 10)) == pytest.approx(SIZE)
 
 
