@@ -74,7 +74,7 @@ class Source:
     """One file of training rows and its share of the mix."""
 
     path: str | None = None
-    """A .jsonl, .csv or .parquet file. None for the source "train" of a data.folder: train.* in it."""
+    """A file of rows: .jsonl, .json, .csv, .tsv or .parquet. None for the source "train" of a data.folder: train.* in it."""
     weight: float = 1.0
     """Share of the examples drawn from this source, relative to the other sources' weights."""
 
@@ -89,7 +89,7 @@ class Data:
     name: str
     """Short name: part of the sweep's and the registered model's name."""
     folder: str | None = None
-    """Folder with train, valid and test as .jsonl, .csv or .parquet. train becomes the source "train", of weight 1 unless set."""
+    """Folder with train, valid and test as .jsonl, .json, .csv, .tsv or .parquet. train becomes the source "train", of weight 1 unless set."""
     sources: dict[str, Source] = field(default_factory=dict)
     """Training sources by name; they are mixed by weight."""
     valid: str | None = None
@@ -97,7 +97,7 @@ class Data:
     test: str | None = None
     """File of rows that judge the best trial. None: folder/test.*, else cut from the training rows."""
     instruction: str = ""
-    """Fixed text put before every prompt, on lines of its own. Ignored for rows that hold `messages`."""
+    """Fixed text put before every prompt, on lines of its own. Rows that hold `messages` bring their own."""
 
     def __post_init__(self) -> None:
         given = self.folder is not None or bool(self.sources)
@@ -126,7 +126,7 @@ class Adapter:
 
     kind: Literal["lora", "full"] = "lora"
     rank: int = 16
-    """Width of the low-rank update. Ignored when kind is "full"."""
+    """Width of the low-rank update. Refused, like the settings below, when kind is "full"."""
     alpha: float = 32.0
     """Scale numerator: the update is multiplied by alpha / rank, which keeps the best learning rate steady across ranks."""
     dropout: float = 0.0
@@ -134,7 +134,7 @@ class Adapter:
     targets: str = "all-linear"
     """Which layers: "all-linear" (every linear layer but the head), or comma-separated names such as "q_proj,v_proj"."""
     layers: float = 1.0
-    """Share of the decoder's layers, the last ones, that carry adapters; the rest runs once for all trials. Ignored when kind is "full"."""
+    """Share of the decoder's layers, the last ones, that carry adapters; the rest runs once for all trials."""
 
     def __post_init__(self) -> None:
         require(

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.credentials import escaped, mask
 from orchestrator.errors import TrackingError
@@ -43,7 +43,7 @@ def resolve(uri: str) -> str:
     if dialect in ("postgresql", "postgres"):
         return f"postgresql+psycopg://{rest}"
     if dialect == "sqlite":
-        return f"sqlite:///{database_file(uri)}"
+        return sqlite_uri(database_file(uri))
     if dialect not in SCHEMES:
         near = difflib.get_close_matches(dialect, SCHEMES, n=1)
         hint = f"did you mean tracking.uri={near[0]}://{mask(uri).partition('://')[2]}?" if near else f"use one of {', '.join(SCHEMES)}"
@@ -72,9 +72,14 @@ def _not_an_address(uri: str) -> str:
     return f"tracking.uri={uri}: MLflow no longer keeps runs as plain files; use a database, tracking.uri=sqlite:///{file}"
 
 
+def sqlite_uri(file: Path) -> str:
+    """The address of a SQLite file. What would mean something else in an address is escaped: a folder may be called my%20runs."""
+    return "sqlite:///" + re.sub(r"[%?#]", lambda match: f"%{ord(match[0]):02X}", str(file))
+
+
 def database_file(uri: str) -> Path:
-    """The absolute path of the file that a sqlite:/// address means."""
-    path = uri.partition(":///")[2].partition("?")[0]
+    """The absolute path of the file that a sqlite:/// address means; SQLAlchemy reads escapes in it as a browser does."""
+    path = unquote(uri.partition(":///")[2].partition("?")[0])
     if not path or path == ":memory:":
         raise TrackingError(f"tracking.uri={uri} names no file; write it as tracking.uri=sqlite:////absolute/path/mlflow.db")
     return Path(path).expanduser().absolute()
@@ -126,7 +131,7 @@ def create(uri: str, make: Callable[[str], object]) -> None:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
     with tempfile.TemporaryDirectory(prefix="mlflow-", dir=memory) as scratch:
         made, draft = Path(scratch) / file.name, file.with_name(f"{file.name}.draft")
-        make(f"sqlite:///{made}")
+        make(sqlite_uri(made))
         try:
             shutil.copyfile(made, draft)
             os.replace(draft, file)

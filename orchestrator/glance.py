@@ -109,4 +109,4 @@ def with_stranger(plan: Plan, uri: str, tags: dict[str, str]) -> Plan:
 
 def store_address(config: Config) -> str:
     """The tracking store's address: the one that is set, or SQLite under the storage."""
-    return config.tracking.uri or f"sqlite:///{storage_folder(config.storage) / 'mlflow.db'}"
+    return config.tracking.uri or address.sqlite_uri(storage_folder(config.storage) / "mlflow.db")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import fetch
+from jobs import fetch, twins
 from jobs.config import BaseModel, Trial
 from jobs.data import Example, Template, load_corpus
 from jobs.folder import tensor_shapes
-from orchestrator import effect, sharing
+from orchestrator import effect, keys, sharing
 from orchestrator.advice import advice, shaped_by_steps
 from orchestrator.config import MOST_TRIALS, Config
 from orchestrator.cost import Estimate, estimate
@@ -87,7 +87,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     trials = known_trials(config, num_trials)
     check_weights(trials)
     check_targets(trials or [trial_of(config, 1, {})], base)
-    asked = effect.check_instruction(config, corpus)
+    asked = [*effect.check_instruction(config, corpus), *keys.notes(corpus, template), *twins.notes(corpus)]
     measured = measure(config, corpus, template)
     return Plan(
         name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",

@@ -225,3 +225,15 @@ def test_variables_of_other_programs_are_named_unless_they_say_what_is_done(
 
 def test_other_jobs_name_what_they_do_not_look_at(planned: Callable[..., str]) -> None:
     assert "note    train.steps=5 has no effect: job=setup does not look at it" in planned(0, "job=setup", "train.steps=5")
+
+
+def test_fields_of_messages_that_no_template_writes_are_named(planned: Callable[..., str], tmp_path: Path) -> None:
+    def turns(number: int) -> list[dict[str, Any]]:
+        ask = {"role": "user", "content": f"Case {number}", "name": "Ann"}
+        return [ask, {"role": "assistant", "content": "A", "weight": 1}]
+
+    lines = [json.dumps({"messages": turns(number), "source": "x"}) for number in range(40)]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    said = planned(0, "data=files", f"data.folder={tmp_path}")
+    assert 'note    train: fields of messages not used, with the number of messages: "weight" (32), "name" (32)' in said
+    assert 'note    train: columns not used, with the number of their rows: "source" (40)' in said
