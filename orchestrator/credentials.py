@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-
 HIDDEN = "***"
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>[^\s\"<>`]+)")
-SECRET_NAME = r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|token|secret|signature|credential|api[_-]?key|access[_-]?key)[\w.-]*|pwd|pass|auth|sig|key)"
+SECRET_NAME = (
+    r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|token|secret|signature|credential|api[_-]?key|access[_-]?key)[\w.-]*|pwd|pass|auth|sig|key)"
+)
 """Names of settings whose value is a secret."""
 QUERY = re.compile(rf"(?i)(?P<before>[?&;])(?P<name>{SECRET_NAME})=(?!\*\*\*)(?P<value>[^&;#\s'\"]+)")
 LOOSE = re.compile(r"(?i)(\b(?:password|passwd|pwd|sslpassword)\s?=\s?)(?!\*\*\*)('[^']*'|[^\s'\"&;,]+)")
@@ -29,7 +30,11 @@ DUMMIES = ("", "x-oauth-basic", "x-token-auth")
 """Passwords that say that the name is the secret."""
 SHORTEST = 8
 """Characters of a secret that is looked for in texts; a shorter one would be found in any word."""
-VARIABLES = {("http", "name"): "MLFLOW_TRACKING_TOKEN", ("http", "password"): "MLFLOW_TRACKING_PASSWORD", ("postgresql", "password"): "PGPASSWORD"}
+VARIABLES = {
+    ("http", "name"): "MLFLOW_TRACKING_TOKEN",
+    ("http", "password"): "MLFLOW_TRACKING_PASSWORD",
+    ("postgresql", "password"): "PGPASSWORD",
+}
 
 known: set[str] = set()
 """Secrets of this command, as they were given: `mask` takes them out of any text."""
@@ -166,5 +171,3 @@ def without_secrets(raw: Any, free: tuple[str, ...] = (), path: str = "") -> Any
     if isinstance(raw, list):
         return [without_secrets(value, free, path) for value in raw]
     return printable(raw) if isinstance(raw, str) and path not in free else raw
-
-

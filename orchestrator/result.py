@@ -98,7 +98,7 @@ def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
         lines.append(("more", f"{programs}{result['wider']}"))
     if result["model"]:
         address = f"models:/{result['model']['name']}@{result['model']['alias']}" if result["model"]["alias"] else result["model"]["uri"]
-        where = "".join(f" {setting}" for setting in result.get("settings", []))
+        where = "".join(f" {shlex.quote(setting)}" for setting in result.get("settings", []))
         prompt = shlex.quote(result["prompt"])
         lines.append(("try", f"{programs}python -m orchestrator job=predict model_uri={address} prompt={prompt}{where}"))
     return lines

@@ -21,6 +21,7 @@ import pytest
 from conftest import environment
 from servers import mlflow_server
 
+from orchestrator.cli import main
 from orchestrator.session import PREFIX
 
 PASSWORD = "canary@pass/word"
@@ -94,14 +95,28 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.slow
 def test_no_secret_is_written_or_printed_and_the_printed_commands_run(cache: Path, toy: Path, tmp_path: Path, place: Path) -> None:
     canaries = {name: f"canary-{name.lower()}-0815" for name in ENVIRONMENT} | {"password": PASSWORD}
     (tmp_path / "server").mkdir()
     (tmp_path / "home").mkdir()
     with mlflow_server(tmp_path / "server", environment(cache)) as server, signed_in(server, "me", PASSWORD) as proxy:
         surroundings = environment(cache) | {name: canaries[name] for name in ENVIRONMENT}
-        surroundings |= {"TMPDIR": str(place), "HOME": str(tmp_path / "home"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        line = [sys.executable, "-m", "orchestrator", "+sweep=lora", "model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128"]
+        surroundings |= {
+            "TMPDIR": str(place),
+            "HOME": str(tmp_path / "home"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        line = [
+            sys.executable,
+            "-m",
+            "orchestrator",
+            "+sweep=lora",
+            "model=tiny",
+            "data=files",
+            f"data.folder={toy}",
+            "train.max_length=128",
+        ]
         line += [*SIZES, f"storage={tmp_path}/my%20runs", f"tracking.uri=http://me:{PASSWORD}@{proxy}"]
         process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings, cwd=tmp_path)
         during: set[tuple[str, str]] = set()
@@ -144,22 +159,38 @@ REFUSED: dict[str, Any] = {
     "a scheme that is none": ["tracking.uri=htp://{}@127.0.0.1:9"],
     "no scheme": ["tracking.uri=me:{}@127.0.0.1:9"],
     "a port that is none": ["tracking.uri=http://me:{}@127.0.0.1:9x"],
-    "a value that hydra cannot read": ["tracking.uri=\"http://me:{}@127.0.0.1:9"],
+    "a value that hydra cannot read": ['tracking.uri="http://me:{}@127.0.0.1:9'],
     "a setting that is none": ["tracking.urii=http://me:{}@127.0.0.1:9"],
     "a storage with keys": ["storage=s3://me:{}@bucket/x", "tracking.uri=http://127.0.0.1:9"],
     "a storage with keys in its query": ["storage=s3://bucket/x?secret_key={}", "tracking.uri=http://127.0.0.1:9"],
-    "a head's address": ["cluster=attached", "cluster.address=http://me:{}@127.0.0.1:9", "storage=/mnt/x", "tracking.uri=http://127.0.0.1:9"],
+    "a head's address": [
+        "cluster=attached",
+        "cluster.address=http://me:{}@127.0.0.1:9",
+        "storage=/mnt/x",
+        "tracking.uri=http://127.0.0.1:9",
+    ],
     "a cluster": ["cluster=attached", "cluster.address=http://127.0.0.1:9", "storage=/mnt/x", "tracking.uri=http://{}@127.0.0.1:9"],
-    "a manifest": ["cluster=kuberay", "cluster.namespace=x", "cluster.image=x@sha256:" + 64 * "0", "cluster.claim=x", "storage=/mnt/shared/x", "tracking.uri=http://{}@mlflow.x.svc", "dry_run=true"],  # fmt: skip
+    "a manifest": [
+        "cluster=kuberay",
+        "cluster.namespace=x",
+        "cluster.image=x@sha256:" + 64 * "0",
+        "cluster.claim=x",
+        "storage=/mnt/shared/x",
+        "tracking.uri=http://{}@mlflow.x.svc",
+        "dry_run=true",
+    ],
 }
 
 
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
-def test_a_refusal_repeats_no_secret(arguments: list[str], cache: Path, toy: Path, tmp_path: Path) -> None:
+def test_a_refusal_repeats_no_secret(
+    arguments: list[str], cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
     base = ["+sweep=lora", "model=tiny", "data=files", f"data.folder={toy}"]
     storage = [] if any(argument.startswith("storage=") for argument in arguments) else [f"storage={tmp_path}/store"]
-    line = [sys.executable, "-m", "orchestrator", *base, *storage, *(argument.replace("{}", "canary4711") for argument in arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment(cache), cwd=tmp_path)
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "canary4711" not in done.stdout + done.stderr
+    code = main([*base, *storage, *(argument.replace("{}", "canary4711") for argument in arguments)])
+    out, err = capfd.readouterr()
+    assert code == 2 and "canary4711" not in out + err, err
     assert leaks(tmp_path, {"it": "canary4711"}) == set()

@@ -14,7 +14,26 @@ import pytest
 from orchestrator import address, credentials
 from orchestrator.errors import ConfigError, TrackingError
 
-SECRETS = ("s3cret-0815", "p@ss", "@", "@@", "a/b", "a?b", "a#b", "a:b", "x@y/z", "x/y@z", "p@s?s@x", "100%", "p%40ss", "it's", "pa$$", "${x}", "ü-umlaut", "a&b=c")
+SECRETS = (
+    "s3cret-0815",
+    "p@ss",
+    "@",
+    "@@",
+    "a/b",
+    "a?b",
+    "a#b",
+    "a:b",
+    "x@y/z",
+    "x/y@z",
+    "p@s?s@x",
+    "100%",
+    "p%40ss",
+    "it's",
+    "pa$$",
+    "${x}",
+    "ü-umlaut",
+    "a&b=c",
+)
 """Passwords of every kind of character that an address gives a meaning to, as they are typed."""
 FORMS = (
     "http://me:{}@host:5000",
@@ -63,7 +82,9 @@ def test_a_password_is_masked_whatever_it_holds(form: str, secret: str) -> None:
         assert secret not in shown or secret == "@", shown
         assert "host" in shown or "[::1]" in shown
     kept = credentials.printable(f"tracking.uri={form.format(secret)}")
-    assert kept == f"tracking.uri={form}".replace("{}", "${secret:%s}" % ("PGPASSWORD" if "postgres" in form else "MLFLOW_TRACKING_PASSWORD"))
+    assert kept == f"tracking.uri={form}".replace(
+        "{}", "${secret:%s}" % ("PGPASSWORD" if "postgres" in form else "MLFLOW_TRACKING_PASSWORD")
+    )
 
 
 @pytest.mark.parametrize("form", TOKENS)
@@ -161,7 +182,9 @@ def test_the_command_for_a_database_names_the_variable_of_its_password() -> None
     uri = "postgresql://me:canary4711@127.0.0.1:5432/d?sslmode=prefer"
     command = address.ui_command(uri, "bin/")
     assert command == "PGPASSWORD=$PGPASSWORD bin/mlflow ui --backend-store-uri 'postgresql+psycopg://me@127.0.0.1:5432/d?sslmode=prefer'"
-    shown = subprocess.run(["sh", "-c", command.replace("bin/mlflow", "env; echo")], capture_output=True, text=True, env={**os.environ, "PGPASSWORD": "x@y"})
+    shown = subprocess.run(
+        ["sh", "-c", command.replace("bin/mlflow", "env; echo")], capture_output=True, text=True, env={**os.environ, "PGPASSWORD": "x@y"}
+    )
     assert "PGPASSWORD=x@y" in shown.stdout.splitlines()
     assert address.ui_command("sqlite:////tmp/a b.db") == "mlflow ui --backend-store-uri 'sqlite:////tmp/a b.db'"
     assert shlex.split(address.ui_command("postgresql://me@h/d"))[-1] == "postgresql+psycopg://me@h/d"

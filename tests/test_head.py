@@ -112,7 +112,9 @@ def test_when_no_answer_comes_to_a_submission_nobody_knows(stub: Stub, monkeypat
 BUSY = (500, "No available agent to submit job, please try again later.")
 
 
-def test_a_head_that_takes_no_job_yet_is_asked_again(stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_head_that_takes_no_job_yet_is_asked_again(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(attached.time, "sleep", pauses.append)
     stub.refusals = [BUSY, (503, "starting"), (200, json.dumps({"job_id": "run-1", "submission_id": "run-1"}))]
