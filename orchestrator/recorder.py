@@ -12,6 +12,7 @@ from jobs import store
 from jobs.config import Assignment
 from jobs.roster import free
 from orchestrator.board import Board
+from orchestrator.credentials import mask
 from orchestrator.plan import flat_params, used
 from orchestrator.waiting import Waiting
 
@@ -73,9 +74,8 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that failed."""
         index = trial.config["index"]
-        self.end(
-            index, "failed", ray.get(self.board.roster.failure.remote(index)) or "the trial's process died (see the memory of the machine)"
-        )
+        why: Any = ray.get(self.board.roster.failure.remote(index))
+        self.end(index, "failed", mask(why or "the trial's process died (see the memory of the machine)"))
 
     def end(self, index: int, state: str, error: str | None) -> None:
         """Write down how a trial ended, once."""
