@@ -42,7 +42,7 @@ def run(config: Config, submission: Submission, config_dir: str | None = None) -
     if head.is_open():
         remedy = "start its Ray with RAY_AUTH_MODE=token (https://docs.ray.io/en/latest/ray-security/token-auth.html), or close its network"
         say(f"note    {head.where} asks for no token: whoever reaches it runs commands there and reads this sweep; {remedy}")
-    running = [job for job in head.jobs() if (job.metadata or {}).get("key") == submission.key and not job.status.is_terminal()]
+    running = [job for job in listed(head) if (job.metadata or {}).get("key") == submission.key and not job.status.is_terminal()]
     if running:
         name = running[0].submission_id
         if config.fresh:
@@ -117,9 +117,27 @@ def post(head: Head, name: str, command: str, environment: dict[str, Any], submi
             if refused == MOST_REFUSALS:
                 remedy = "look at dashboard_agent.log on the head; the same command sends it again"
                 raise OrchestratorError(f"{head.where}: it still takes no job: {first_line(error)}; {remedy}") from error
-            say(f"wait    {head.address} takes no job yet ({first_line(error)}); asking again in {pause:g} s")
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = wait_for(head, error, pause)
+
+
+def listed(head: Head) -> list[Any]:
+    """The jobs that the head knows. One that is starting is asked again for a while. Raises OrchestratorError."""
+    pause = FIRST_PAUSE_SECONDS
+    for _ in range(MOST_REFUSALS - 1):
+        try:
+            return head.jobs()
+        except OrchestratorError as error:
+            if not isinstance(error.__cause__, RuntimeError) or not is_passing(error.__cause__):
+                raise
+            pause = wait_for(head, error.__cause__, pause)
+    return head.jobs()
+
+
+def wait_for(head: Head, error: Exception, pause: float) -> float:
+    """Say why the head is asked again, and wait; returns how long to wait the next time."""
+    say(f"wait    {head.address} is not ready ({first_line(error)}); asking again in {pause:g} s")
+    time.sleep(pause)
+    return min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def is_passing(error: Exception) -> bool:

@@ -66,7 +66,8 @@ class Tracking:
     """Where MLflow keeps runs and models."""
 
     uri: str | None = None
-    """sqlite:///FILE, http(s)://SERVER or postgresql://... None: SQLite under the storage folder."""
+    """sqlite:///FILE, http(s)://SERVER or postgresql://... None: SQLite under the storage folder. ${secret:NAME} in a password's place is
+    the environment variable NAME, or the content of a file where NAME has a slash."""
     experiment: str = "orchestrator"
     model: str | None = None
     """Name of the registered model. None: DATA-MODEL."""

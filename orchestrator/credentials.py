@@ -59,16 +59,22 @@ def replaced(found: re.Match[str], names: Mapping[tuple[str, str], str] | None) 
     kind = dialect(scheme)
 
     def hidden(part: str) -> str:
-        return HIDDEN if names is None else reference(names.get((kind, part), f"TRACKING_{part.upper()}"))
+        variable = re.sub(r"\W", "_", f"TRACKING_{part}".upper())
+        return HIDDEN if names is None else reference(names.get((kind, part), variable))
 
     if user is not None:
         name, colon, password = user.partition(":")
-        if password not in DUMMIES and len(name) <= LONGEST_NAME:
+        if password not in DUMMIES and not looks_secret(name, kind):
             user = f"{name}:{kept_or(password, hidden('password'))}"
         elif kind not in NAMELESS or password not in DUMMIES:
             user = kept_or(name, hidden("name")) + (f"{colon}{kept_or(password, hidden('password'))}" if password else "")
     place = QUERY.sub(lambda query: f"{query['before']}{query['name']}={kept_or(query['value'], hidden(query['name'].lower()))}", place)
     return f"{scheme}://{place}" if user is None else f"{scheme}://{user}@{place}"
+
+
+def looks_secret(name: str, kind: str) -> bool:
+    """Whether what stands in a name's place is a token: of servers only, and none is as short as a name or holds an @."""
+    return kind not in NAMELESS and len(name) > LONGEST_NAME and "@" not in name
 
 
 def kept_or(value: str, hidden: str) -> str:
@@ -138,7 +144,8 @@ def remember_address(uri: str) -> None:
     user, place = split_user(rest)
     name, _, password = (user or "").partition(":")
     secrets = [] if password in DUMMIES else [password]
-    if user is not None and (not secrets or len(name) > LONGEST_NAME) and dialect(scheme) not in NAMELESS:
+    kind = dialect(scheme)
+    if user is not None and kind not in NAMELESS and (not secrets or looks_secret(name, kind)):
         secrets.append(name)
     secrets += [query["value"] for query in QUERY.finditer(place)]
     remember(*secrets, *map(unquote, secrets))
@@ -156,7 +163,10 @@ def escaped(uri: str) -> str:
 
 def printable(text: str) -> str:
     """A setting as it was typed, with the variables to give its secrets in; it means the same where they are set."""
-    return ADDRESS.sub(lambda found: replaced(found, VARIABLES), text) if "://" in text else text
+    whole = re.fullmatch(r"(?s)(?P<before>(?:[\w.+~@/]+=)?)(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>.+)", text)
+    if whole is not None:  # all of it is the address, whatever its secret holds
+        return whole["before"] + replaced(whole, VARIABLES)
+    return ADDRESS.sub(lambda found: replaced(found, VARIABLES), text)
 
 
 def holds_secret(text: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator import credentials
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.relay import REFUSED
@@ -176,6 +177,7 @@ def sign_in(cluster: Cluster) -> None:
         if not token:
             raise InputError(f"cluster.token_file={path} is empty; it must hold the cluster's token")
         os.environ["RAY_AUTH_TOKEN"] = token
+        credentials.remember(token)
     default = Path("~/.ray/auth_token").expanduser()
     has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or default.exists()
     os.environ["RAY_AUTH_MODE"] = "token" if has_token else "disabled"

@@ -17,6 +17,7 @@ from jobs.roster import free
 from jobs.shelf import report_in
 from jobs.worker import reason
 from orchestrator.board import Board
+from orchestrator.credentials import mask
 from orchestrator.plan import flat_params, used
 from orchestrator.waiting import Waiting
 
@@ -99,7 +100,8 @@ class Recorder(Callback):
             board.lost = board.lost or f"{reason(error)} (it spoke for trial {index})"
             self.end(index, "interrupted", None)
             return
-        self.end(index, "failed", said or reason(error or RuntimeError("it has not said why")))
+        why = said or reason(error or RuntimeError("it has not said why"))
+        self.end(index, "failed", mask(why))
 
     def hear(self) -> None:
         """What ends all training, if the roster knows of it."""

@@ -65,7 +65,7 @@ def private() -> Iterator[Path]:
 def set_environment(values: dict[str, str | None]) -> None:
     """Set variables of this process, take away those that are None, and let Ray's library read its settings and the token anew: it keeps
     what it has once read."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
     for name, value in values.items():
         os.environ.pop(name, None)

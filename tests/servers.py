@@ -75,7 +75,11 @@ def ray_head(folder: Path, environment: dict[str, str], num_cpus: int = 2) -> It
     ports = ["--port", gcs, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent, "--ray-client-server-port", client]
     line = [BIN / "ray", "start", "--head", "--block", "--num-cpus", num_cpus, "--dashboard-host", "127.0.0.1", *ports]
     line += ["--temp-dir", folder, "--object-store-memory", 200_000_000, "--disable-usage-stats"]
-    signed = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PATH": f"{BIN}:{environment['PATH']}"}
+    other = folder / "bin" / "python"  # what a shell on the head takes for Python need not be the one that Ray runs in
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\necho this python has no ray; exit 3\n")
+    other.chmod(0o755)
+    signed = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PATH": f"{other.parent}:{BIN}:{environment['PATH']}"}
     for name in ("PYTHONPATH", "ORCHESTRATOR_CACHE"):
         signed.pop(name, None)  # what runs there is what was sent, and base models are kept in the storage
     with started([str(part) for part in line], signed, folder / "head.log"):

@@ -21,6 +21,7 @@ import pytest
 from conftest import environment
 from servers import mlflow_server
 
+from orchestrator.cli import main
 from orchestrator.session import PREFIX
 
 PASSWORD = "canary@pass/word"
@@ -94,6 +95,7 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.slow
 def test_no_secret_is_written_or_printed_and_the_printed_commands_run(cache: Path, toy: Path, tmp_path: Path, place: Path) -> None:
     canaries = {name: f"canary-{name.lower()}-0815" for name in ENVIRONMENT} | {"password": PASSWORD}
     (tmp_path / "server").mkdir()
@@ -176,16 +178,19 @@ REFUSED: dict[str, Any] = {
         "storage=/mnt/shared/x",
         "tracking.uri=http://{}@mlflow.x.svc",
         "dry_run=true",
-    ],  # fmt: skip
+    ],
 }
 
 
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
-def test_a_refusal_repeats_no_secret(arguments: list[str], cache: Path, toy: Path, tmp_path: Path) -> None:
+def test_a_refusal_repeats_no_secret(
+    arguments: list[str], cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
     base = ["+sweep=lora", "model=tiny", "data=files", f"data.folder={toy}"]
     storage = [] if any(argument.startswith("storage=") for argument in arguments) else [f"storage={tmp_path}/store"]
-    line = [sys.executable, "-m", "orchestrator", *base, *storage, *(argument.replace("{}", "canary4711") for argument in arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment(cache), cwd=tmp_path)
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "canary4711" not in done.stdout + done.stderr
+    code = main([*base, *storage, *(argument.replace("{}", "canary4711") for argument in arguments)])
+    out, err = capfd.readouterr()
+    assert code == 2 and "canary4711" not in out + err, err
     assert leaks(tmp_path, {"it": "canary4711"}) == set()

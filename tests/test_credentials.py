@@ -69,7 +69,8 @@ OPEN = (
     "ssh://git@host/repository",
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     "the password is wrong; ask me@example.org",
-    "http://***@host:1 http://me:***@host:1/?token=***",
+    "http://***@host:1",
+    "http://me:***@host:1/?token=***",
 )
 
 
@@ -100,6 +101,31 @@ def test_a_token_is_masked_wherever_it_stands(form: str) -> None:
 def test_what_holds_no_secret_stays_as_it_is(text: str) -> None:
     assert credentials.mask(text) == text
     assert credentials.printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "printed"),
+    [
+        ('tracking.uri=http://me:pa ss"wo@rd@host', "tracking.uri=http://me:${secret:MLFLOW_TRACKING_PASSWORD}@host"),
+        ('++tracking.uri="http://me:canary@host"', '++tracking.uri="http://me:${secret:MLFLOW_TRACKING_PASSWORD}@host"'),
+        (
+            "tracking={uri: http://me:canary@host, experiment: x}",
+            "tracking={uri: http://me:${secret:MLFLOW_TRACKING_PASSWORD}@host, experiment: x}",
+        ),
+        (
+            "tracking.uri=http://first.last-name@company.example:canary@host",
+            "tracking.uri=http://first.last-name@company.example:${secret:MLFLOW_TRACKING_PASSWORD}@host",
+        ),
+        (
+            "tracking.uri=postgresql://a_user_with_a_very_long_name:canary@h/d",
+            "tracking.uri=postgresql://a_user_with_a_very_long_name:${secret:PGPASSWORD}@h/d",
+        ),
+        ("tracking.uri=http://h?api-key=canary", "tracking.uri=http://h?api-key=${secret:TRACKING_API_KEY}"),
+        ("tracking.uri=http://me:${secret:MINE}@host", "tracking.uri=http://me:${secret:MINE}@host"),
+    ],
+)
+def test_a_printed_setting_means_what_was_typed(typed: str, printed: str) -> None:
+    assert credentials.printable(typed) == printed
 
 
 @pytest.mark.parametrize(

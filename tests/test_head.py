@@ -120,7 +120,17 @@ def test_a_head_that_takes_no_job_yet_is_asked_again(
     stub.refusals = [BUSY, (503, "starting"), (200, json.dumps({"job_id": "run-1", "submission_id": "run-1"}))]
     assert attached.post(stub.head(), "run-1", "true", {}, Submission("run", [], "")) == "run-1"
     assert pauses == [0.05, 0.1]
-    assert capsys.readouterr().err.count("takes no job yet") == 2, "who waits is told why"
+    assert capsys.readouterr().err.count("is not ready") == 2, "who waits is told why"
+
+
+def test_a_head_that_lists_no_jobs_yet_is_asked_again(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached.time, "sleep", lambda seconds: None)
+    head = stub.head()
+    stub.routes["/api/jobs"] = [(500, "starting"), (503, "starting"), (200, json.dumps([JOB]))]
+    assert [job.submission_id for job in attached.listed(head)] == ["s"]
+    stub.routes["/api/jobs"] = [(500, "broken")]
+    with pytest.raises(OrchestratorError, match="broken"):
+        attached.listed(head)
 
 
 def test_a_head_that_never_takes_a_job_is_given_up_as_its_own_trouble(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

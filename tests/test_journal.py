@@ -144,3 +144,28 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "result.json", {"a": object()})
     assert json.loads((tmp_path / "result.json").read_text()) == {"a": 1}
+
+
+def test_a_new_storage_is_its_users_and_one_that_is_there_keeps_its_rights(tmp_path: Path) -> None:
+    """Under the usual umask, which lets everybody read."""
+    before = os.umask(0o022)
+    try:
+        for fresh in (tmp_path / "new", tmp_path / "a" / "b"):
+            with locked(str(fresh)):
+                assert fresh.stat().st_mode & 0o7777 == 0o700
+        assert (tmp_path / "a").stat().st_mode & 0o7777 == 0o755, "only the storage itself is closed"
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        shared.chmod(0o2775)
+        with locked(str(shared)):
+            assert shared.stat().st_mode & 0o7777 == 0o2775
+        with locked(str(tmp_path / "cluster"), "sweep"):
+            assert (tmp_path / "cluster").stat().st_mode & 0o777 == 0o755, "a cluster's storage belongs to more than one"
+    finally:
+        os.umask(before)
+
+
+def test_a_reason_in_the_journal_repeats_no_secret(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append("end", trial=1, state="failed", error="cannot open postgresql://me:canary4711@host/d?sslpassword=canary4711")
+    assert "canary4711" not in journal.file.read_text() and "postgresql://me:***@host/d" in journal.file.read_text()

@@ -161,8 +161,13 @@ def test_another_user_sees_nothing_of_the_session(holder: tuple[Any, str, Path])
         assert path.exists()
         done = subprocess.run([*nobody, "test", "-e", path], capture_output=True)
         assert done.returncode != 0, path
-    done = subprocess.run([*nobody, "curl", "-s", "-m", "5", "-X", "POST", "-d", '{"entrypoint": "id"}', "http://127.0.0.1:52365/api/job_agent/jobs/"])  # fmt: skip
-    assert done.returncode != 0
+    job = '{"entrypoint": "id"}'
+    for _, port, name in listening(psutil.Process(holder[0].pid)):
+        for path in ("/api/job_agent/jobs/", "/get_or_create_runtime_env"):
+            request = f"POST {path} HTTP/1.0\\r\\nContent-Length: {len(job)}\\r\\n\\r\\n{job}"
+            speak = f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf '{request}' >&3 && timeout 5 head -c 12 <&3"
+            done = subprocess.run([*nobody, "bash", "-c", speak], capture_output=True, cwd="/")
+            assert not done.stdout.startswith(b"HTTP") or done.stdout.endswith(b"401"), (name, done)
 
 
 def test_a_session_ends_with_the_command_also_by_ctrl_c(tmp_path: Path) -> None:
@@ -197,7 +202,8 @@ def test_what_a_killed_command_left_is_removed_by_the_next(tmp_path: Path, monke
     young, old = tmp_path / f"{session.PREFIX}young", tmp_path / f"{session.PREFIX}old"
     for folder in (young, old):
         folder.mkdir()
-    os.utime(old, (time.time() - 3600,) * 2)
+    hour_ago = time.time() - 3600
+    os.utime(old, (hour_ago, hour_ago))
     with session.private() as folder:
         assert sessions(tmp_path) == sorted([folder.parent, young]), "one whose owner has yet to lock it stays"
     assert sessions(tmp_path) == [young]
@@ -230,7 +236,7 @@ def test_a_temporary_folder_with_a_long_path_is_passed_over_or_named(tmp_path: P
 
 def test_workers_meet_where_nobody_else_can(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's own store listens on all addresses, whatever address it is given."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     from jobs import rendezvous
 
@@ -256,7 +262,7 @@ def test_a_sweep_listens_on_loopback_alone_from_start_to_end(command: Any, tmp_p
     while process.poll() is None:
         seen |= {(address.removeprefix("::ffff:"), name) for address, _, name in listening(psutil.Process(process.pid))}
         time.sleep(0.3)
-    out, err = process.communicate()
+    err = process.communicate()[1]
     assert process.returncode == 0, err
     assert any(name.startswith("ray::") and "Worker" in name for _, name in seen), seen
     assert {address for address, _ in seen} == {"127.0.0.1"}, seen

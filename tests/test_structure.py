@@ -25,8 +25,8 @@ ALLOWED = {
     "mlflow": {"orchestrator/tracking.py"},
     "optuna": {"orchestrator/search.py"},
     "kubernetes": {"orchestrator/kuberay/signin.py"},
-    "ray": {f"orchestrator/{name}.py" for name in ("launch", "head", "sweep", "recorder", "waiting", "judgement", "watch")}
-    | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster", "trainer")},
+    "ray": {f"orchestrator/{name}.py" for name in ("launch", "session", "head", "sweep", "recorder", "waiting", "judgement", "watch")}
+    | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster", "trainer", "rendezvous")},
 }
 HEAVY = ("torch", "transformers", "peft", "ray", "mlflow")
 
