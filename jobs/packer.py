@@ -17,7 +17,7 @@ from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
 from jobs.shelf import Shelf
 from jobs.trainer import run_job
-from jobs.worker import NoteDeaths, Posts, reason, use_own_gpu
+from jobs.worker import DIED, NoteDeaths, Posts, reason, use_own_gpu
 
 LOOK_SECONDS = 0.5
 
@@ -33,7 +33,9 @@ def run(assignment: Assignment, number: int) -> None:
     except Exception as error:  # noqa: BLE001  # whatever it is, the trials must hear of it
         if not ray.is_initialized():
             return  # the sweep is over already
-        ray.get(roster.give_up.remote({"failure": reason(error)}))
+        why = reason(error)
+        died = why.startswith(DIED)  # no trial's fault: all of the pack end by it
+        ray.get(roster.give_up.remote({"fault": f"{why}; the same command continues"} if died else {"failure": why}))
 
 
 def place(number: int) -> int:

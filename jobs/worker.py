@@ -24,6 +24,7 @@ from jobs.verdict import Judging, Verdict
 
 POST_SECONDS = 1.0
 ROOM_SECONDS = 0.1
+DIED = "a worker process died"
 MOST_WAITING = 10_000
 """Steps that may wait in a worker before it waits for the driver."""
 
@@ -261,7 +262,7 @@ def reason(error: BaseException) -> str:
     if "startup timed out" in str(error):
         return "its workers could not be placed: other work holds the CPU cores or GPUs"
     if type(error).__name__.endswith(("ActorDiedError", "ActorError", "WorkerCrashedError", "NodeDiedError")):
-        return f"a worker process died {'; '.join(lines)[:300]}"
+        return f"{DIED} {'; '.join(lines)[:300]}"
     return lines[-1]
 
 
