@@ -292,7 +292,7 @@ class Writer:
         known = self._known.setdefault(run_id, {})
         missing = {key for key, *_ in update.metrics} - known.keys()
         if missing:
-            known |= dict.fromkeys(missing, {}) | self._sink.told(run_id, missing)
+            known |= {key: {} for key in missing} | self._sink.told(run_id, missing)
         lacking = []
         for key, value, moment, step in update.metrics:
             values = known[key].get(step, [])

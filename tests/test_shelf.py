@@ -34,7 +34,11 @@ def sealed(request: pytest.FixtureRequest, base: BaseModel, rows: Path, tmp_path
     home = Shelf(str(tmp_path_factory.mktemp("sweep") / "train"), "valid/loss", False)
     trial = make(rows, steps=2, eval_every=2)
     if request.param == "plain":
-        finetune(trial, base, Hooks(lambda metrics, save: home.put(1, 2, save, metrics) and None))
+
+        def rung(metrics: dict[str, float], save: Snapshot) -> None:
+            home.put(1, 2, save, metrics)
+
+        finetune(trial, base, Hooks(rung))
     else:
         pack = Pack(base, trial)
         pack.join(1, trial)

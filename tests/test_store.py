@@ -75,7 +75,9 @@ def test_folders_go_there_and_come_back(bucket: str, tmp_path: Path, monkeypatch
     store.remove(place)
 
 
-def test_checkpoints_in_a_store_are_checked_and_the_one_before_is_taken(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_in_a_store_are_checked_and_the_one_before_is_taken(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
     said: list[str] = []
 
