@@ -54,13 +54,17 @@ def told(error: OSError, place: str, each: int = 0, copies: int = 0) -> str:
         subject = f"storage {place}" if inside else file
         named = f" ({file})" if inside and file not in ("", place) else ""
         return f"{subject} cannot be used: {what[:1].lower() + what[1:]}{named}; mend that, and the same command continues"
+    if "://" in place:  # a store has room; what is copied to it is written here first
+        what, place = "the folder for temporary files", tempfile.gettempdir()
+    else:
+        what = "storage"
     room, free = "", free_bytes(place)
     if free is not None and error.errno == errno.ENOSPC:
         room = f": {size(free)} free"
     if each:
         room += f"{',' if room else ':'} a checkpoint takes {size(each)}"
     remedy = f"free {size(each * max(copies, 1))} there" if each else "free some space there"
-    return f"storage {place} {FULL[error.errno]}{room}; {remedy}, and the same command continues"
+    return f"{what} {place} {FULL[error.errno]}{room}; {remedy}, and the same command continues"
 
 
 def free_bytes(place: str) -> int | None:

@@ -1,8 +1,8 @@
 """From a sweep's journal to the tracking store, late if it must be, each event once.
 
 The driver appends to `journal.jsonl`; nothing it does waits for the store. A thread reads the journal from a cursor that outlives the
-process (`tracking.json`; `tracking.told` says which lines that were), folds events into one update per run and hands it to a `Sink`. Every update may be sent twice without harm,
-so after any failure the cursor simply stays. Knows nothing of MLflow: `tracking.Store` is the sink.
+process (`tracking.json`; `tracking.told` says which lines that were), folds events into one update per run and hands it to a `Sink`. Every
+update may be sent twice without harm, so after any failure the cursor simply stays. Knows nothing of MLflow: `tracking.Store` is the sink.
 """
 
 from __future__ import annotations

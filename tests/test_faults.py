@@ -130,6 +130,11 @@ def test_a_trial_that_fails_is_named_with_its_cause_and_the_others_go_on(command
     assert done.result["trials"] == {"total": 2, "finished": 1, "stopped": 0, "failed": 1}
     assert "loss or gradient is not finite" in done.err
     assert done.result["best"]["params"]["optim.lr"] == 0.01
+    next(tmp_path.glob("sweeps/*/result.json")).unlink()  # so that the same command goes through its trials again
+    again = command(space, "train.steps=40", "train.eval_every=20", *extreme, f"storage={tmp_path}")
+    assert again.code == 0, again.err
+    ends = [event["error"] for event in journal(tmp_path) if event["kind"] == "end" and event["state"] == "failed"]
+    assert len(ends) == 2 and ends[0] == ends[1] and "not finite" in ends[0], "a failure keeps its reason"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from plain import make
 
 from jobs.config import Assignment, BaseModel, Train, with_point
 from jobs.pack.serve import next_rung
-from jobs.roster import Roster
+from jobs.roster import MOST_POSTS, Roster
 from jobs.seats import UNDECIDED_SECONDS, Boundary, Seats
 
 TRIAL = make(Path("rows.jsonl"))
@@ -133,6 +133,61 @@ def test_a_trial_keeps_the_number_under_which_it_came_whatever_settings_it_is_ha
         return [await roster.number(*who) for who in (("a", 1), ("b", 2), ("a", 2), ("b", 2))]
 
     assert asyncio.run(come()) == [1, 2, 1, 2]
+
+
+def test_no_message_is_ever_dropped_and_workers_hear_when_there_is_no_room() -> None:
+    async def busy() -> tuple[int, bool, bool, bool]:
+        roster = Roster()
+        room = [await roster.post(1, "steps", {"steps": [(0, step, {})]}) for step in range(150_000)]
+        full = await roster.has_room()
+        taken = await roster.drain()
+        assert [post["steps"][0][1] for post in taken] == list(range(150_000))
+        return len(taken), room[0], full, await roster.has_room()
+
+    assert asyncio.run(busy()) == (150_000, True, False, True)
+
+
+def test_when_the_sweep_is_over_no_worker_waits_for_room() -> None:
+    async def close() -> bool:
+        roster = Roster()
+        for step in range(MOST_POSTS):
+            await roster.post(1, "steps", {"steps": [step]})
+        assert not await roster.has_room()
+        await roster.close()
+        return await roster.has_room()
+
+    assert asyncio.run(close())
+
+
+def test_a_pause_sends_packs_home_and_ends_when_all_have_kept_what_they_have() -> None:
+    async def pause() -> list[Any]:
+        roster = Roster(1, 2, 2)
+        for index in (1, 2):
+            await roster.take_seat(index, TRIAL, f"old/{index}", 10)
+            roster._seats.credit(index)
+        company = await roster.company(0)
+        assert company is not None and len(await roster.tickets(0)) == 2
+        await roster.begin(7)  # a trial with workers of its own
+        await roster.rest()
+        found: list[Any] = [await roster.company(0), await roster.tickets(0), await roster.left()]
+        await roster.hand_in(Boundary({1: ("new/1", 13), 2: ("new/2", 13)}, {}, {}), {seat.index: seat.ticket for seat in company})
+        await roster.rested(-1, {})
+        found.append((await roster.left())[0])
+        await roster.rested(7, {7: ("new/7", 4)})
+        return [*found, await roster.left()]
+
+    old, new = {1: ("old/1", 10), 2: ("old/2", 10)}, {1: ("new/1", 13), 2: ("new/2", 13), 7: ("new/7", 4)}
+    assert asyncio.run(pause()) == [None, {}, (False, old), False, (True, new)]
+
+
+def test_the_first_reason_that_nobody_trains_for_counts() -> None:
+    async def give_up() -> dict[str, Any] | None:
+        roster = Roster()
+        await roster.give_up({"fault": "the disk is full"})
+        await roster.give_up({"failure": "the workers were killed for it"})
+        return await roster.verdict()
+
+    assert asyncio.run(give_up()) == {"fault": "the disk is full"}
 
 
 def test_without_a_driver_that_counts_nobody_is_waited_for() -> None:

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,11 @@ def sealed(request: pytest.FixtureRequest, base: BaseModel, rows: Path, tmp_path
     home = Shelf(str(tmp_path_factory.mktemp("sweep") / "train"), "valid/loss", False)
     trial = make(rows, steps=2, eval_every=2)
     if request.param == "plain":
-        finetune(trial, base, Hooks(lambda metrics, save: home.put(1, 2, save, metrics) and None))
+
+        def rung(metrics: dict[str, float], save: Snapshot) -> None:
+            home.put(1, 2, save, metrics)
+
+        finetune(trial, base, Hooks(rung))
     else:
         pack = Pack(base, trial)
         pack.join(1, trial)
@@ -262,6 +267,16 @@ def test_a_storage_that_turns_read_only_or_goes_away_fails_no_checkpoint_that_is
     assert not (small / "sweep").exists(), "it is not made anew"
     with pytest.raises(FileNotFoundError):  # not Damaged: it may come back
         fetched(place)
+
+
+def test_a_full_folder_for_temporary_files_is_not_taken_for_a_full_store() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert faults.told(full, "s3://bucket/train", 1000, 2).startswith(f"the folder for temporary files {tempfile.gettempdir()} is full: ")
+    gone = OSError("When listing objects under key 'x': AWS Error NETWORK_CONNECTION\nand more")
+    assert faults.told(gone, "s3://bucket/train") == (
+        "storage s3://bucket/train cannot be used: when listing objects under key 'x': AWS Error NETWORK_CONNECTION; "
+        "mend that, and the same command continues"
+    )
 
 
 LIMITED = """

@@ -18,6 +18,8 @@ from conftest import Finished, environment
 from servers import BIN, answers, free_port, mlflow_server, started, wait
 
 from jobs import store
+from jobs.manifest import Snapshot
+from jobs.shelf import Shelf
 from orchestrator import mirror
 from orchestrator.errors import InputError
 
@@ -72,6 +74,36 @@ def test_folders_go_there_and_come_back(bucket: str, tmp_path: Path, monkeypatch
     store.remove(place)
     assert not store.exists(place)
     store.remove(place)
+
+
+def test_checkpoints_in_a_store_are_checked_and_the_one_before_is_taken(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+
+    def made() -> Shelf:
+        return Shelf(store.join(bucket, "shelf", "train"), "valid/loss", False, said.append)
+
+    def write(folder: Path) -> None:
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_bytes(bytes(range(256)))
+
+    for step, loss in ((10, 0.1), (20, 0.5), (30, 0.4), (40, 0.3)):
+        made().put(1, step, Snapshot(write, 256), {"step": step, "valid/loss": loss})  # each by another process
+    assert made().steps(1) == [10, 30, 40]
+    step, folder = made().newest(1) or (0, tmp_path)
+    assert step == 40 and (folder / "model" / "weights").exists() and not said
+    (folder / "model" / "weights").write_bytes(b"")  # this machine's copy alone
+    assert (made().newest(1) or (0,))[0] == 40 and not said
+    system, path = store.opened(made().at(1, 40))
+    with system.open_output_stream(f"{path}/model/weights") as stream:
+        stream.write(bytes(range(255)) + b"!")
+    assert (made().newest(1) or (0,))[0] == 30
+    assert said == [f"{made().at(1, 40)} is damaged (model/weights does not match its checksum); goes on from step 30"]
+    store.remove(store.join(made().at(1, 30), "SHA256SUMS"))
+    store.remove(made().at(1, 10))
+    assert made().newest(1) is None
 
 
 def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
