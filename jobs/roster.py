@@ -25,8 +25,6 @@ MOST_POSTS = 20_000
 """With so many messages that the driver has not taken yet, workers wait before they send more."""
 FREED_SECONDS = 20.0
 """How long the name of a roster that was let go may be taken."""
-NAME_SECONDS = 20.0
-"""How long a roster may take to end, so that the next one of the same sweep gets its name."""
 OTHER_CALLS = 1000
 """Calls that do not wait for anyone and may be under way at once."""
 
@@ -248,15 +246,15 @@ def open_roster(sweep: str, num_packs: int = 1, capacity: int | None = None, tot
     # Every seated trial and every pack may have a call waiting here; with fewer places, the call that would end the wait gets none.
     places = OTHER_CALLS + num_packs + (total or 0)
     settings: Any = {"name": name_of(sweep), "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": places}
-    made = ray.remote(Roster)
-    deadline = time.monotonic() + NAME_SECONDS
+    made = ray.remote(Roster).options(**settings, scheduling_strategy=here)
+    deadline = time.monotonic() + FREED_SECONDS
     while True:
         try:
-            return made.options(**settings, scheduling_strategy=here).remote(num_packs, capacity, total)
-        except ValueError:  # the name is still that of a roster that is just ending
+            return made.remote(num_packs, capacity, total)
+        except ValueError:  # one that has just been let go still has the name
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.2)
+            time.sleep(0.1)
 
 
 def find_roster(sweep: str) -> Any:
