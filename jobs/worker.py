@@ -268,7 +268,7 @@ def reason(error: BaseException) -> str:
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that a process of the sweep's own has died. A job's workers, whose deaths are counted, come in another error."""
+    """Whether an error says that a process of the sweep's own has died. A job's workers, whose deaths count, come in another error."""
     return type(error).__name__.endswith(("ActorDiedError", "ActorError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"))
 
 
