@@ -51,7 +51,15 @@ def test_a_command_is_quoted_and_read_back_as_it_was_meant(word: str, monkeypatc
     assert (head.address, head.token_file) == ("http://head:8265", str(Path(word).absolute()))
     assert runs.parse(shlex.split(commands.in_storage("delete", "lora-1", word))[3:]).storage == word
     line = shlex.split(commands.kubectl(kubernetes, "get", "pods"))
-    assert line[:2] == ["env", f"KUBECONFIG={there.kubeconfig}"] and line[2:] == ["kubectl", "--namespace", "slm", "--context", word, "get", "pods"]
+    assert line[:2] == ["env", f"KUBECONFIG={there.kubeconfig}"] and line[2:] == [
+        "kubectl",
+        "--namespace",
+        "slm",
+        "--context",
+        word,
+        "get",
+        "pods",
+    ]
 
 
 def test_without_a_kubeconfig_of_its_own_a_command_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +173,9 @@ def test_who_watches_is_told_of_flags_and_not_of_settings(serve: Serve, capsys: 
     assert "or choose another one: --context NAME" in err and "cluster.context" not in err
 
 
-@pytest.mark.parametrize(("pattern", "who"), itertools.product([pattern for pattern, _ in PLACEMENT] + ["else"], [(), ("head",), ("workers",), ("spot",)]))
+@pytest.mark.parametrize(
+    ("pattern", "who"), itertools.product([pattern for pattern, _ in PLACEMENT] + ["else"], [(), ("head",), ("workers",), ("spot",)])
+)
 def test_every_remedy_is_whole(pattern: str, who: tuple[str, ...]) -> None:
     why = next(iter(re.sub(r"\(\?i\)|[()]", "", pattern).replace(r"\S+", "x").lstrip("^").split("|")))
     text = placement_remedy(f"queue {why}" if why == "queue" else why, who, Cluster(namespace="slm", context="a b", claim="shared"))
@@ -185,7 +195,9 @@ def test_every_command_of_a_document_is_read(name: str) -> None:
     text = text.replace("NAME@sha256:...", DIGEST)
     found = re.findall(r"python -m orchestrator(\.runs)? ([^`\n|#]*)", text)
     for module, line in found:
-        arguments = [word for word in shlex.split(line.replace("HEAD:8265", "head:8265").replace("MLFLOW:5000", "mlflow:5000")) if word != "..."]
+        arguments = [
+            word for word in shlex.split(line.replace("HEAD:8265", "head:8265").replace("MLFLOW:5000", "mlflow:5000")) if word != "..."
+        ]
         if module:
             runs.parse(arguments)
         elif arguments and "optim.lrr=1" not in arguments:
@@ -219,7 +231,9 @@ def test_bad_input_under_kueue_is_deleted_since_kueue_would_start_it_again(serve
     submit.run(config, ARGUMENTS, None)
     ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
     mine = Follower(Client(config.cluster), name, config.cluster, False, QUICK, lines.append)
-    (retrying,) = [entry["object"] for entry in recording("02") if entry["object"].get("status", {}).get("jobDeploymentStatus") == "Retrying"]
+    (retrying,) = [
+        entry["object"] for entry in recording("02") if entry["object"].get("status", {}).get("jobDeploymentStatus") == "Retrying"
+    ]
     end = mine.take_job(Change("rayjob", "changed", replaced(retrying, "exit code 3", "exit code 2")))
     assert end is not None and (end.code, end.state) == (2, "refused") and "the job was deleted" in end.text
     assert not [key for key in api.things if key[0] == "rayjobs"]
@@ -239,7 +253,10 @@ def test_other_exit_codes_are_tried_again(serve: Serve) -> None:
 def stopped(name: str) -> dict[str, Any]:
     """A RayJob whose command has stopped its own Ray job."""
     status = {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED", "message": "Job was intentionally stopped."}
-    return {"metadata": {"name": name, "namespace": "slm", "uid": "1", "labels": {"app.kubernetes.io/managed-by": "slm-orchestrator"}}, "status": status}
+    return {
+        "metadata": {"name": name, "namespace": "slm", "uid": "1", "labels": {"app.kubernetes.io/managed-by": "slm-orchestrator"}},
+        "status": status,
+    }
 
 
 @pytest.mark.parametrize(("log", "code", "state"), [(["error: bad", "==== refused ===="], 2, "refused"), (["working"], 1, "stopped")])

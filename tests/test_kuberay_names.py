@@ -36,7 +36,9 @@ def the_job(api: ApiServer) -> dict[str, Any]:
 
 @pytest.mark.parametrize("line", [PLAN, KEPT])
 @pytest.mark.parametrize("output", ["text", "json"])
-def test_who_follows_writes_the_sweeps_own_name_to_its_rayjob(line: str, output: str, serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_follows_writes_the_sweeps_own_name_to_its_rayjob(
+    line: str, output: str, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Where the data is not on this machine the sweep's name, a hash of it, is known only there."""
     api = serve("01", speed=20.0, logs=[["ray     starting", line]])
     submit.run(settings(f"output={output}"), ARGUMENTS, None)
@@ -58,7 +60,10 @@ def test_where_nobody_followed_the_log_tells_it(serve: Serve, capsys: pytest.Cap
     api = serve("01", speed=200.0, waits_seconds=0, logs=[[PLAN]], until=lambda entry: entry["t"] > 18)
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     deadline = time.monotonic() + 10
-    while not api.heads or not any(kind == "pods" and "log" in json.dumps(thing["status"]) and "running" in json.dumps(thing["status"]) for (kind, _), thing in api.things.items()):
+    while not api.heads or not any(
+        kind == "pods" and "log" in json.dumps(thing["status"]) and "running" in json.dumps(thing["status"])
+        for (kind, _), thing in api.things.items()
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert names.SWEEP_NAME not in the_job(api)["metadata"]["annotations"]
@@ -90,7 +95,9 @@ def test_a_dry_run_and_what_is_sent_carry_the_name_of_the_plan() -> None:
 
 
 def test_the_runs_of_a_sweep_carry_the_name_of_its_rayjob(monkeypatch: pytest.MonkeyPatch) -> None:
-    head = manifest.make(settings(), "lora-7f3a91-r2", ARGUMENTS, "key")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    head = manifest.make(settings(), "lora-7f3a91-r2", ARGUMENTS, "key")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"][
+        "containers"
+    ][0]
     assert "cluster.job" not in provenance.tags(settings())
     for entry in head["env"]:
         monkeypatch.setenv(entry["name"], entry["value"])

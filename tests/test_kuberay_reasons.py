@@ -34,8 +34,17 @@ def story(**cluster: Any) -> Story:
 
 def job(deployment: str, state: str = "", conditions: list[dict[str, str]] | None = None, **status: Any) -> dict[str, Any]:
     """A RayJob in a phase."""
-    status = {"jobDeploymentStatus": deployment, "jobStatus": state, "rayClusterName": "train-abcde", "startTime": "2026-11-23T17:00:00Z", **status}
-    return {"metadata": {"name": "train", "uid": "1", "creationTimestamp": "2026-11-23T17:00:00Z"}, "status": {**status, "rayClusterStatus": {"conditions": conditions or []}}}
+    status = {
+        "jobDeploymentStatus": deployment,
+        "jobStatus": state,
+        "rayClusterName": "train-abcde",
+        "startTime": "2026-11-23T17:00:00Z",
+        **status,
+    }
+    return {
+        "metadata": {"name": "train", "uid": "1", "creationTimestamp": "2026-11-23T17:00:00Z"},
+        "status": {**status, "rayClusterStatus": {"conditions": conditions or []}},
+    }
 
 
 def pod(name: str, scheduled: bool | None = None, waiting: str | None = None, phase: str = "Pending") -> dict[str, Any]:
@@ -43,7 +52,10 @@ def pod(name: str, scheduled: bool | None = None, waiting: str | None = None, ph
     reason = {} if scheduled else {"reason": "Unschedulable", "message": NO_ROOM}
     conditions = [] if scheduled is None else [{"type": "PodScheduled", "status": str(scheduled), **reason}]
     state = {"waiting": {"reason": waiting, "message": f'Back-off pulling image "{name}"'}} if waiting else {"running": {}}
-    return {"metadata": {"name": name, "labels": {}}, "status": {"phase": phase, "conditions": conditions, "containerStatuses": [{"name": "ray", "state": state}]}}
+    return {
+        "metadata": {"name": name, "labels": {}},
+        "status": {"phase": phase, "conditions": conditions, "containerStatuses": [{"name": "ray", "state": state}]},
+    }
 
 
 def event(about: str, reason: str, message: str, when: str = "2026-11-23T17:00:05Z", kind: str = "Pod") -> dict[str, Any]:
@@ -83,7 +95,12 @@ def test_of_several_reasons_those_that_still_hold_remain() -> None:
 def test_a_pod_that_the_quota_let_through_after_all_is_no_reason_any_more() -> None:
     told = story()
     forbidden = f'pods "{WORKER}" is forbidden: exceeded quota: pods, requested: cpu=4'
-    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateWorkerPod", "message": f"FailedCreateWorkerPod\n{forbidden}"}
+    failure = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": "FailedCreateWorkerPod",
+        "message": f"FailedCreateWorkerPod\n{forbidden}",
+    }
     told.event(event("train-abcde", "FailedToCreateWorkerPod", f"Failed to create worker Pod slm/, {forbidden}", kind="RayCluster"))
     told.rayjob(job("Initializing", conditions=[failure]))
     assert told.waits_for == forbidden and told.reasons.who == ("workers",)
@@ -141,7 +158,9 @@ def test_who_comes_to_a_running_job_is_not_told_why_it_once_waited(serve: Serve,
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
     deadline = time.monotonic() + 10
-    while "HeadPodRunningAndReady" not in json.dumps(api.job(name)) or not any(kind == "events" and "Insufficient" in json.dumps(thing) for (kind, _), thing in api.things.items()):
+    while "HeadPodRunningAndReady" not in json.dumps(api.job(name)) or not any(
+        kind == "events" and "Insufficient" in json.dumps(thing) for (kind, _), thing in api.things.items()
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     (worker,) = [thing for (kind, key), thing in api.things.items() if kind == "pods" and "worker" in key]
@@ -157,7 +176,9 @@ def test_who_comes_to_a_running_job_is_not_told_why_it_once_waited(serve: Serve,
 
     def finish() -> None:
         time.sleep(1.0)
-        api.put("MODIFIED", "rayjobs", {**ended, "status": {**ended["status"], "jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}})
+        api.put(
+            "MODIFIED", "rayjobs", {**ended, "status": {**ended["status"], "jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}}
+        )
 
     threading.Thread(target=finish, daemon=True).start()
     assert mine.run().code == 0
@@ -174,7 +195,12 @@ def test_a_pods_name_tells_which_one_it_is(name: str) -> None:
     assert who_is("any", {"ray.io/node-type": "worker", "ray.io/group": "spot"}) == "spot"
 
 
-LESS = [NO_ROOM, "0/1 nodes are available: 1 Insufficient cpu", "0/1 nodes are available: 1 Too many pods", 'pods "x" is forbidden: exceeded quota: q']
+LESS = [
+    NO_ROOM,
+    "0/1 nodes are available: 1 Insufficient cpu",
+    "0/1 nodes are available: 1 Too many pods",
+    'pods "x" is forbidden: exceeded quota: q',
+]
 
 
 @pytest.mark.parametrize("why", LESS)
@@ -196,7 +222,9 @@ def test_the_remedy_for_labels_names_the_selector_of_the_pods_that_wait() -> Non
     assert "selector" not in placement_remedy(why, ("head",))
 
 
-@pytest.mark.parametrize(("name", "told", "untold"), [(HEAD, "cluster.head_cpus, head_memory", "worker"), (WORKER, "cluster.worker_cpus", "head_memory")])
+@pytest.mark.parametrize(
+    ("name", "told", "untold"), [(HEAD, "cluster.head_cpus, head_memory", "worker"), (WORKER, "cluster.worker_cpus", "head_memory")]
+)
 @pytest.mark.parametrize("by", ["pod", "event"])
 def test_a_job_without_a_place_ends_with_the_remedy_for_who_waited(name: str, told: str, untold: str, by: str) -> None:
     seen = story()
@@ -228,7 +256,9 @@ WELL, UNREADY = ready("True", "HeadPodRunningAndReady"), ready("False", "Contain
 
 def test_a_probe_that_fails_is_told_as_that_and_not_as_a_lost_head() -> None:
     (line,) = running(WELL, UNREADY, UNREADY)
-    assert "is not ready (ContainersNotReady: containers with unready status: [ray-head]): a probe of it fails" in line and "lost" not in line
+    assert (
+        "is not ready (ContainersNotReady: containers with unready status: [ray-head]): a probe of it fails" in line and "lost" not in line
+    )
     assert running(WELL, UNREADY, WELL)[1:] == ["head     is ready again"]
 
 
@@ -274,10 +304,26 @@ def test_a_job_that_found_no_place_says_what_it_still_holds_and_how_to_free_it(s
     assert submit.run(settings("cluster.ttl_seconds=900"), ARGUMENTS, None) == 1
     ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
     err = capsys.readouterr().err
-    assert "its pods and their share of the quota stay for cluster.ttl_seconds=900; free them now: python -m orchestrator.runs delete " in err
+    assert (
+        "its pods and their share of the quota stay for cluster.ttl_seconds=900; free them now: python -m orchestrator.runs delete " in err
+    )
     assert submit.show(settings().cluster, name)["free_the_pods"].startswith(f"python -m orchestrator.runs delete {name} --namespace slm")
     none = ending(job("Failed", reason="PreRunningDeadlineExceeded"), story(ttl_seconds=0))
     assert none is not None and "quota" not in none.text
+
+
+def test_what_a_job_held_is_not_told_when_its_cluster_is_gone(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("11", speed=400.0, waits_seconds=0)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
+    deadline = time.monotonic() + 10
+    while not any(change == "DELETED" and kind == "rayclusters" for _, change, kind, _ in api.history):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    capsys.readouterr()
+    assert submit.watch(settings().cluster, name) == 0
+    err = capsys.readouterr().err
+    assert "finished RayJob" in err and "free them" not in err
 
 
 def test_every_recorded_reason_has_its_pods() -> None:

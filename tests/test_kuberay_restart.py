@@ -72,7 +72,10 @@ def test_a_server_that_restarts_ends_nothing(
         assert err.count(words) == (2 if scenario == "02" and words != "accepted" else 1), err
 
 
-@pytest.mark.parametrize(("answer", "told"), [("403", 'role.rbac.authorization.k8s.io "submitter" not found'), ("401", "(401)"), ("404", "is KubeRay installed there?")])
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [("403", 'role.rbac.authorization.k8s.io "submitter" not found'), ("401", "(401)"), ("404", "is KubeRay installed there?")],
+)
 def test_what_does_not_pass_is_told_after_a_bounded_while(
     answer: str, told: str, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,14 +176,19 @@ def test_a_token_that_comes_a_little_after_the_old_one_has_ended_is_waited_for(s
 
 
 def test_a_server_that_goes_down_in_the_middle_of_a_tls_greeting_comes_back() -> None:
-    texts = ["[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1028)", "EOF occurred in violation of protocol"]
+    texts = [
+        "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1028)",
+        "EOF occurred in violation of protocol",
+    ]
     for text in texts:
         problem = unreachable("the API server x", OSError(text))
         assert isinstance(problem, Unreachable) and problem.passes
     assert not unreachable("x", OSError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: expired (_ssl.c:1)")).passes
 
 
-def test_pods_that_may_be_watched_later_are_shown_then(serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pods_that_may_be_watched_later_are_shown_then(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("orchestrator.kuberay.feed.ANEW_SECONDS", 0.5)
     api = serve("12", speed=10.0, denied={"pods"})
     monkeypatch.setattr(api, "fault", lambda request: len(api.requests) > 30 and api.denied.clear() or None)

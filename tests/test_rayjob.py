@@ -18,7 +18,9 @@ from orchestrator.errors import InputError
 from orchestrator.journal import locked
 from orchestrator.relay import JOB
 
-HOLD = "import sys; from orchestrator.journal import locked\nwith locked(sys.argv[1], 'lora-1'): print('held', flush=True); sys.stdin.read()"
+HOLD = (
+    "import sys; from orchestrator.journal import locked\nwith locked(sys.argv[1], 'lora-1'): print('held', flush=True); sys.stdin.read()"
+)
 
 
 @contextmanager
@@ -44,7 +46,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rayjob, "LOOK_SECONDS", 0.1)
 
 
-def test_a_lock_that_a_lost_head_still_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lock_that_a_lost_head_still_holds_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv(JOB, "lora-1")
     with held_elsewhere(tmp_path) as process:
         threading.Timer(0.7, process.kill).start()

@@ -25,7 +25,9 @@ def test_what_ray_adds_is_not_shown_and_all_else_is(capsys: pytest.CaptureFixtur
 
 
 def test_the_lines_of_a_recorded_log_that_are_rays_are_known() -> None:
-    (message,) = {entry["object"]["status"]["message"] for entry in recording("03") if entry["object"].get("status", {}).get("reason") == "AppFailed"}
+    (message,) = {
+        entry["object"]["status"]["message"] for entry in recording("03") if entry["object"].get("status", {}).get("reason") == "AppFailed"
+    }
     lines = message.splitlines()[1:]
     assert any("Runtime env is setting up" in line for line in lines)
     from orchestrator.relay import NOISE as PATTERN
