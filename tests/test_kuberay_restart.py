@@ -191,7 +191,7 @@ def test_pods_that_may_be_watched_later_are_shown_then(
 ) -> None:
     monkeypatch.setattr("orchestrator.kuberay.feed.ANEW_SECONDS", 0.5)
     api = serve("12", speed=10.0, denied={"pods"})
-    monkeypatch.setattr(api, "fault", lambda request: len(api.requests) > 30 and api.denied.clear() or None)
+    monkeypatch.setattr(api, "fault", lambda request: (len(api.requests) > 30 and api.denied.clear()) or None)
     assert submit.run(settings(), ARGUMENTS, None) == 1
     err = capsys.readouterr().err
     assert err.count("not shown: pods") == 1 and "0/1 nodes are available" in err
