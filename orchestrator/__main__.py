@@ -11,16 +11,12 @@ def run() -> int:
         from orchestrator.interruption import arm
 
         arm()
+        from orchestrator import rayjob
         from orchestrator.cli import main
 
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal that knows only ASCII still gets the plan
-        code = main(sys.argv[1:])
-        if code == 2 and os.environ.get("ORCHESTRATOR_RETRIED"):  # relay.RETRIED: a RayJob that would be tried again
-            from orchestrator.head import stop_own_job
-
-            stop_own_job()
-        return code
+        return rayjob.end(main(sys.argv[1:]))
     except KeyboardInterrupt:
         print("error: interrupted; the same command continues", file=sys.stderr)
         return 130

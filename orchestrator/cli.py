@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator import credentials, effect, report, sharing
+from orchestrator import credentials, effect, rayjob, report, sharing
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError, InputError, OrchestratorError
 from orchestrator.validation import SECTIONS, build, check, suggestion
@@ -28,7 +28,7 @@ FREE_TEXT = ("prompt", "data.instruction")
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0 done, 1 work failed, 2 bad input, 130 interrupted."""
     try:
-        code = run(arguments)
+        code = rayjob.patient(lambda: run(arguments))
         sys.stdout.flush()
         return code
     except OrchestratorError as error:

@@ -312,6 +312,20 @@ def test_a_job_that_found_no_place_says_what_it_still_holds_and_how_to_free_it(s
     assert none is not None and "quota" not in none.text
 
 
+def test_what_a_job_held_is_not_told_when_its_cluster_is_gone(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    api = serve("11", speed=400.0, waits_seconds=0)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
+    deadline = time.monotonic() + 10
+    while not any(change == "DELETED" and kind == "rayclusters" for _, change, kind, _ in api.history):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    capsys.readouterr()
+    assert submit.watch(settings().cluster, name) == 0
+    err = capsys.readouterr().err
+    assert "finished RayJob" in err and "free them" not in err
+
+
 def test_every_recorded_reason_has_its_pods() -> None:
     for scenario, who in (("12", "gpu"), ("05", "head"), ("09", "head")):
         seen = Story("train", Cluster(namespace="slm"))

@@ -53,7 +53,7 @@ def ending(job: dict[str, Any], story: Story) -> Ending | None:
 def held(story: Story) -> str:
     """That the operator leaves an ended job's cluster for a while, for its logs to be read, and how to have its room back at once."""
     seconds = story.cluster.ttl_seconds
-    if seconds <= 0:
+    if seconds <= 0 or story.freed:
         return ""
     return f"\n  its pods and their share of the quota stay for cluster.ttl_seconds={seconds}; free them now: {command('delete', story)}"
 

@@ -17,7 +17,7 @@ from orchestrator.cluster import Cluster
 from orchestrator.errors import OrchestratorError
 from orchestrator.kuberay import ending as endings
 from orchestrator.kuberay.answers import Expired
-from orchestrator.kuberay.client import EVENTS, PODS, RAYJOBS, Client
+from orchestrator.kuberay.client import EVENTS, PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.ending import Ending
 from orchestrator.kuberay.feed import Change, Changes, Feed, Log
 from orchestrator.kuberay.names import JOB, LOG_CONTAINER, SWEEP_NAME
@@ -165,7 +165,15 @@ class Follower:
             self.look_back()
         if self.story.bad_input and self.story.phase[0] not in ("Failed", "Complete"):
             return endings.not_again(self.story, self.call_off())
+        if self.story.phase[0] in ("Complete", "Failed"):
+            self.story.freed = self.cluster_is_gone()
         return endings.ending(change.thing, self.story)
+
+    def cluster_is_gone(self) -> bool:
+        """Whether the job's RayCluster is there no more, as for who comes long after the end. Where that cannot be seen it may be there."""
+        with contextlib.suppress(OrchestratorError):
+            return self.story.ray_cluster != "" and self.client.find(RAYCLUSTERS, self.story.ray_cluster, patience_seconds=0) is None
+        return False
 
     def call_off(self) -> str:
         """Keep the operator from another attempt at bad input; returns what was done. Kueue would start a suspended job again."""

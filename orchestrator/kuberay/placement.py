@@ -1,4 +1,5 @@
-"""What to do about pods that find no place: by the words of the reason that they wait for, and by which pods wait. Pure."""
+"""What to do about pods that find no place: by the words of the reason that they wait for, and by
+which pods wait. Pure."""
 
 from __future__ import annotations
 

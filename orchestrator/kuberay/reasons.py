@@ -1,7 +1,9 @@
-"""What holds a job's work up at present: reasons kept by the object that they are about, and forgotten as soon as they hold no more. Pure.
+"""What holds a job's work up at present: reasons kept by the object that they are about, and
+forgotten as soon as they hold no more. Pure.
 
-The same reason comes from several places: a pod's condition, a container's state, an event, a condition of the RayCluster. An event stays
-for an hour, so it counts only as long as what it is about still waits.
+The same reason comes from several places: a pod's condition, a container's state, an event, a
+condition of the RayCluster. An event stays for an hour, so it counts only as long as what it is
+about still waits.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ HEAD = r"-head-[a-z0-9]{5}$"
 
 @dataclass(frozen=True)
 class Reason:
-    """Why something waits, and which pods do: head, or a group of workers; empty where that is not known."""
+    """Why something waits, and which pods do: head, or a group of workers; empty where that is not
+    known."""
 
     text: str
     who: str = ""
@@ -51,7 +54,8 @@ class Reasons:
 
     @property
     def who(self) -> tuple[str, ...]:
-        """The pods that wait for that: head, or groups of workers, in the order in which they began to."""
+        """The pods that wait for that: head, or groups of workers, in the order in which they began
+        to."""
         alike = [reason.who for reason in self._held.values() if essence(reason.text) == essence(self.newest)]
         return tuple(dict.fromkeys(filter(None, alike)))
 
@@ -67,7 +71,8 @@ def who_is(name: str, labels: dict[str, str] | None = None) -> str:
 
 
 def essence(text: str) -> str:
-    """What makes two reasons the same, although the operator makes up new names and a pull is told in five ways."""
+    """What makes two reasons the same, although the operator makes up new names and a pull is told
+    in five ways."""
     image = re.search(r"pull.*?image \"([^\"]+)\"", text)
     return f"image {image[1]}" if image else re.sub(r"-[a-z0-9]{5}\b", "-*", text)
 

@@ -48,6 +48,8 @@ class Story:
         """When Kueue last said that there is no room."""
         self.unplaced = False
         """Whether it ended without a place: what is seen then still says why."""
+        self.freed = False
+        """Whether the cluster of a job that has ended is known to be gone."""
         self.seen_by_operator = False
         self.created = self.began = self.ray_cluster = self.up_since = ""
         """Of the job, of its present attempt; the attempt's RayCluster, and when all of that was there for the first time."""
