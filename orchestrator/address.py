@@ -14,13 +14,15 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from orchestrator.credentials import escaped, mask
 from orchestrator.errors import TrackingError
 
+SPARED = "".join(map(chr, range(32, 127))).translate({ord(sign): None for sign in "%?#"})
+"""Characters that stay as they are in the path of an address."""
 SCHEMES = ("http", "https", "sqlite", "postgresql")
 ANSWER_SECONDS = 5
 CREATION_LOCK = 0x6D6C666C6F77  # "mlflow": the advisory lock under which one process at a time creates the tables
@@ -41,7 +43,7 @@ def resolve(uri: str) -> str:
     if dialect in ("postgresql", "postgres"):
         return f"postgresql+psycopg://{rest}"
     if dialect == "sqlite":
-        return f"sqlite:///{database_file(uri)}"
+        return sqlite_uri(database_file(uri))
     if dialect not in SCHEMES:
         near = difflib.get_close_matches(dialect, SCHEMES, n=1)
         hint = f"did you mean tracking.uri={near[0]}://{mask(uri).partition('://')[2]}?" if near else f"use one of {', '.join(SCHEMES)}"
@@ -88,7 +90,12 @@ def database_file(uri: str) -> Path:
     path = uri.partition(":///")[2].partition("?")[0]
     if not path or path == ":memory:":
         raise TrackingError(f"tracking.uri={uri} names no file; write it as tracking.uri=sqlite:////absolute/path/mlflow.db")
-    return Path(path).expanduser().absolute()
+    return Path(unquote(path)).expanduser().absolute()
+
+
+def sqlite_uri(file: Path) -> str:
+    """The address of a SQLite file. What has a meaning in an address is escaped in it, as in a folder called my%20runs."""
+    return f"sqlite:///{quote(str(file), safe=SPARED)}"
 
 
 @contextmanager
@@ -137,12 +144,24 @@ def create(uri: str, make: Callable[[str], object]) -> None:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
     with tempfile.TemporaryDirectory(prefix="mlflow-", dir=memory) as scratch:
         made, draft = Path(scratch) / file.name, file.with_name(f"{file.name}.draft")
-        make(f"sqlite:///{made}")
+        make(sqlite_uri(made))
         try:
             shutil.copyfile(made, draft)
             os.replace(draft, file)
         finally:
             draft.unlink(missing_ok=True)
+
+
+def tidy(uri: str) -> None:
+    """Remove the empty folders that MLflow makes for a SQLite file by the escaped name of its own."""
+    if not uri.startswith("sqlite:") or "%" not in uri:
+        return
+    literal, real = Path(uri.partition(":///")[2]).parent, database_file(uri).parent
+    for folder in (literal, *literal.parents):
+        if folder == real or folder in real.parents:
+            return
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _check_file(uri: str, file: Path) -> None:

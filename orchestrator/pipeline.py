@@ -18,7 +18,7 @@ from jobs import fetch, store
 from jobs.config import BaseModel
 from orchestrator import credentials, launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
-from orchestrator.address import database_file
+from orchestrator.address import database_file, sqlite_uri
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError
@@ -86,7 +86,7 @@ class Command:
         self.base: BaseModel = plan.base
         self.began = began
         self.journal = Journal(folder)
-        self.uri = config.tracking.uri or f"sqlite:///{storage_folder(config.storage) / 'mlflow.db'}"
+        self.uri = config.tracking.uri or sqlite_uri(storage_folder(config.storage) / "mlflow.db")
         self.model_name = config.registered_name
 
     def connect(self) -> tracking.Store:

@@ -11,7 +11,7 @@ from typing import Any
 from jobs import fetch
 from jobs.config import BaseModel, Model
 from orchestrator import tracking
-from orchestrator.address import mask
+from orchestrator.address import mask, sqlite_uri
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
@@ -80,7 +80,7 @@ def store_address(config: Config) -> str:
     default = storage_folder(config.storage) / "mlflow.db"
     if config.tracking.uri is None and not default.exists():
         raise InputError(f"model_uri {config.model_uri}: nothing was trained yet in storage {config.storage} ({default} does not exist)")
-    return config.tracking.uri or f"sqlite:///{default}"
+    return config.tracking.uri or sqlite_uri(default)
 
 
 def check_version(uri: str, folder: Path) -> None:
