@@ -120,3 +120,26 @@ def test_a_database_appears_whole_or_not_at_all(tmp_path: Path):
     address.create(uri, lambda fresh: address.database_file(fresh).write_text("all of it"))
     address.create(uri, lambda fresh: pytest.fail("it is there already"))
     assert file.read_text() == "all of it" and list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("name", ["my%20runs", "my runs", "100%", "what?", "a#b", "umläut", "%41+b"])
+def test_a_folder_may_have_any_name(name: str, tmp_path: Path):
+    """The address is an address: what its library unescapes must be escaped in it."""
+    from sqlalchemy.engine import make_url
+
+    file = tmp_path / name / "mlflow.db"
+    uri = address.sqlite_uri(file)
+    assert make_url(uri).database == str(address.database_file(uri)) == str(file)
+    assert address.resolve(uri) == uri
+
+
+def test_a_store_in_a_folder_called_like_an_address_works(tmp_path: Path):
+    folder = tmp_path / "my%20runs"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "weights").write_text("all of them")
+    store = connect(address.sqlite_uri(folder / "mlflow.db"), "orchestrator", folder / "artifacts")
+    run = store.open_run("x", {"orchestrator.sweep": "a", "orchestrator.journal": "b", "orchestrator.trial": ""}, 1)
+    store.log_artifacts(run, folder / "model", "model")
+    (tmp_path / "there").mkdir()
+    assert (store.download(f"runs:/{run}/model", tmp_path / "there") / "weights").read_text() == "all of them"
+    assert {path.name for path in tmp_path.iterdir()} == {"my%20runs", "there"}, "nothing in a folder of another name"
