@@ -56,7 +56,9 @@ def connect(uri: str, experiment: str, artifact_root: Path | None) -> Store:
             _probe(resolved)
         address.create(resolved, lambda fresh: MlflowClient(fresh, fresh).search_experiments(max_results=1))
         client = MlflowClient(resolved, resolved)
-        return Store(client, resolved, experiment, _experiment_id(client, resolved, experiment, artifact_root))
+        number = _experiment_id(client, resolved, experiment, artifact_root)
+        address.tidy(resolved)
+        return Store(client, resolved, experiment, number)
 
 
 def _prepare_process() -> None:

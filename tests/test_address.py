@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import socket
 import threading
 import time
@@ -120,3 +121,29 @@ def test_a_database_appears_whole_or_not_at_all(tmp_path: Path):
     address.create(uri, lambda fresh: address.database_file(fresh).write_text("all of it"))
     address.create(uri, lambda fresh: pytest.fail("it is there already"))
     assert file.read_text() == "all of it" and list(tmp_path.iterdir()) == [file]
+
+
+ODD = ["my%20runs", 'it\'s a "store"', "50% off?", "#1 [a]*", "größe ü", "a&b;c"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_store_may_lie_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    from sqlalchemy.engine import make_url
+
+    file = tmp_path / name / "mlflow.db"
+    uri = address.sqlite_uri(file)
+    assert address.database_file(uri) == file and address.resolve(uri) == uri
+    assert make_url(uri).database == str(file)
+
+
+def test_mlflow_keeps_runs_and_files_in_a_folder_of_any_name(template: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "".join(ODD)
+    folder.mkdir()
+    shutil.copy(template, folder / "mlflow.db")
+    (tmp_path / "told.txt").write_text("kept")
+    client = connect(address.sqlite_uri(folder / "mlflow.db"), "mine", folder / "artifacts")._client
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    client.log_artifact(client.create_run(experiment.experiment_id).info.run_id, str(tmp_path / "told.txt"))
+    assert [path.read_text() for path in (folder / "artifacts").rglob("told.txt")] == ["kept"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
