@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -74,7 +74,15 @@ def _not_an_address(uri: str) -> str:
 
 def sqlite_uri(file: Path) -> str:
     """The address of a SQLite file. What would mean something else in an address is escaped: a folder may be called my%20runs."""
-    return "sqlite:///" + re.sub(r"[%?#]", lambda match: f"%{ord(match[0]):02X}", str(file))
+    return "sqlite:///" + re.sub(r"%(?=[0-9A-Fa-f]{2})|\?", lambda match: f"%{ord(match[0]):02X}", str(file))
+
+
+def tidy(uri: str) -> None:
+    """Remove the empty folder that MLflow makes where an address of SQLite has escapes in it, which it takes for a part of the name."""
+    raw = Path(uri.partition(":///")[2]).parent
+    if uri.startswith("sqlite:") and raw != database_file(uri).parent:
+        with suppress(OSError):
+            os.removedirs(raw)
 
 
 def database_file(uri: str) -> Path:

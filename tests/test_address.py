@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import socket
 import threading
 import time
@@ -122,24 +123,27 @@ def test_a_database_appears_whole_or_not_at_all(tmp_path: Path):
     assert file.read_text() == "all of it" and list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("name", ["my%20runs", "my runs", "100%", "what?", "a#b", "umläut", "%41+b"])
-def test_a_folder_may_have_any_name(name: str, tmp_path: Path):
-    """The address is an address: what its library unescapes must be escaped in it."""
+ODD = ["my%20runs", 'it\'s a "store"', "50% off?", "#1 [a]*", "größe ü", "a&b;c"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_store_may_lie_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
     from sqlalchemy.engine import make_url
 
     file = tmp_path / name / "mlflow.db"
     uri = address.sqlite_uri(file)
-    assert make_url(uri).database == str(address.database_file(uri)) == str(file)
-    assert address.resolve(uri) == uri
+    assert address.database_file(uri) == file and address.resolve(uri) == uri
+    assert make_url(uri).database == str(file)
 
 
-def test_a_store_in_a_folder_called_like_an_address_works(tmp_path: Path):
-    folder = tmp_path / "my%20runs"
-    (folder / "model").mkdir(parents=True)
-    (folder / "model" / "weights").write_text("all of them")
-    store = connect(address.sqlite_uri(folder / "mlflow.db"), "orchestrator", folder / "artifacts")
-    run = store.open_run("x", {"orchestrator.sweep": "a", "orchestrator.journal": "b", "orchestrator.trial": ""}, 1)
-    store.log_artifacts(run, folder / "model", "model")
-    (tmp_path / "there").mkdir()
-    assert (store.download(f"runs:/{run}/model", tmp_path / "there") / "weights").read_text() == "all of them"
-    assert {path.name for path in tmp_path.iterdir()} == {"my%20runs", "there"}, "nothing in a folder of another name"
+def test_mlflow_keeps_runs_and_files_in_a_folder_of_any_name(template: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "".join(ODD)
+    folder.mkdir()
+    shutil.copy(template, folder / "mlflow.db")
+    (tmp_path / "told.txt").write_text("kept")
+    client = connect(address.sqlite_uri(folder / "mlflow.db"), "mine", folder / "artifacts")._client
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    client.log_artifact(client.create_run(experiment.experiment_id).info.run_id, str(tmp_path / "told.txt"))
+    assert [path.read_text() for path in (folder / "artifacts").rglob("told.txt")] == ["kept"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]

@@ -259,6 +259,16 @@ def test_another_task_of_the_same_name_leaves_the_alias_and_says_so_before_it_tr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["my%20runs", 'it\'s "50% off" [1] #2?é'])
+def test_a_storage_may_have_any_name(command: Any, tmp_path: Path, name: str) -> None:
+    done = command("train.steps=4", "train.eval_every=2", "job.resamples=100", f"storage={tmp_path / name}")
+    assert done.code == 0, done.err
+    asked = command("job=predict", f"storage={tmp_path / name}", f"model_uri={done.result['model']['uri']}", "prompt=alpha 3")
+    assert asked.code == 0, asked.err
+    assert [folder.name for folder in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.slow
 def test_a_store_that_was_moved_away_is_written_again_from_the_journal(command: Any, tmp_path: Path) -> None:
     arguments = ("train.steps=10", "train.eval_every=5", f"storage={tmp_path}")
     first = command(*arguments)
