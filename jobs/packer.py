@@ -63,12 +63,14 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
         pack = open_pack(assignment, number, world, roster)
         if pack is not None:
             serve(pack, RosterDesk(roster, number, world), shelf_of(assignment, pack.say))
-            ray.get(roster.rested.remote(place(number), {}))
     except (ValueError, MemoryError, OSError, Damaged) as error:
         if not (world.size > 1 and isinstance(error, MemoryError)):
             ray.get(roster.give_up.remote(verdict_of(error, assignment.storage)))
         if world.size > 1 and not isinstance(error, ValueError):
             raise  # this worker alone has failed; returning would leave the others waiting for its gradients
+    finally:
+        if world.rank == 0:
+            roster.rested.remote(place(number), {})  # whatever the end was: nobody waits for this pack when the sweep pauses
     return {}
 
 

@@ -96,6 +96,9 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
         if world.size > 1 and isinstance(error, MemoryError | OSError):
             raise  # this worker alone has failed; returning would leave the others waiting for its gradients
         return {"fault": told(error, assignment.storage)} if isinstance(error, OSError) else {"failure": str(error)}
+    finally:
+        if world.rank == 0:
+            roster.rested.remote(trial.index, {})  # whatever the end was: nobody waits for this trial when the sweep pauses
     return {"rested": True} if ray.get(roster.resting.remote()) else {}
 
 
