@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.chat import Malformed, check_text, describe, quote, read_message, read_tools, thinks, without_nulls
+
 EXTENSIONS = (".jsonl", ".csv", ".parquet")
-ROLES = ("system", "user", "assistant", "tool")
-"""Templates know these, and some know others."""
 COLUMNS = '"prompt" and "completion", or "messages"'
-NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,12 @@ class Row:
     """The prompt in the form in which two prompts are compared: case folded, white space collapsed, without the instruction."""
     place: str
     """File and line, or for parquet file and row, counted from 1; for messages."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """The functions that the conversation may call, which templates render."""
+    instruction: str = ""
+    """What the first message begins with before the prompt itself, line break included; it is kept where a prompt is cut."""
+    thinking: bool = False
+    """Whether the model may reason before it answers: so it is for all rows when one of them shows its reasoning."""
 
     @property
     def context(self) -> tuple[dict[str, Any], ...]:
@@ -41,10 +46,6 @@ class Row:
     def answer(self) -> str:
         """What the model should say, without the template's marks around it."""
         return self.messages[-1]["content"]
-
-
-class Malformed(ValueError):
-    """What is wrong with one row; the reader adds the file and the line. Never leaves this module."""
 
 
 def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
@@ -168,7 +169,7 @@ def check_columns(path: Path, names: Sequence[str]) -> None:
 def check_twice(path: Path, names: Iterable[str]) -> None:
     """Raise ValueError when a column that is read stands in a table twice: neither can be preferred."""
     names = list(names)
-    twice = [name for name in ("prompt", "completion", "messages") if names.count(name) > 1]
+    twice = [name for name in ("prompt", "completion", "messages", "tools") if names.count(name) > 1]
     if twice:
         raise ValueError(f"{path} has {quote(twice)} as the name of {names.count(twice[0])} columns; rename or remove the others")
 
@@ -182,13 +183,16 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
-    wanted = [name for name in ("prompt", "completion", "messages") if name in table.column_names]
-    if "messages" not in wanted and len(wanted) < 2:
+    wanted = [name for name in ("prompt", "completion", "messages", "tools") if name in table.column_names]
+    if "messages" not in wanted and not {"prompt", "completion"} <= set(wanted):
         raise ValueError(f"{path} needs the columns {COLUMNS}; found {quote(table.column_names)}")
     try:
-        yield from enumerate(table.select(wanted).to_pylist(), start=1)
+        rows = table.select(wanted).to_pylist(maps_as_pydicts="strict")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} holds a text that is not UTF-8 ({error.object[:20]!r}); write it as UTF-8") from None
+    nested = [name for name in ("messages", "tools") if name in wanted]
+    for number, row in enumerate(rows, start=1):
+        yield number, row | {name: without_nulls(row[name]) for name in nested}
 
 
 def find_shape(record: Any) -> str:
@@ -212,13 +216,23 @@ def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
     if not prompt.strip():
         raise Malformed('"prompt" is empty')
     return Row(
-        messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}), key=normalise(prompt), place=place
+        messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}),
+        key=normalise(prompt),
+        place=place,
+        tools=read_tools(record.get("tools")),
+        instruction=opening(instruction),
+        thinking=thinks({"content": answer}),
     )
 
 
 def prompt_messages(prompt: str, instruction: str) -> tuple[dict[str, Any], ...]:
     """A bare prompt as the conversation that the model is given."""
-    return ({"role": "user", "content": f"{instruction}\n{prompt}" if instruction else prompt},)
+    return ({"role": "user", "content": opening(instruction) + prompt},)
+
+
+def opening(instruction: str) -> str:
+    """What stands before a prompt."""
+    return f"{instruction}\n" if instruction else ""
 
 
 def read_messages(record: dict[str, Any], place: str) -> Row:
@@ -228,31 +242,24 @@ def read_messages(record: dict[str, Any], place: str) -> Row:
         raise Malformed(f'"messages" must be a list, got {describe(messages)}')
     if not messages:
         raise Malformed('"messages" is empty; it needs a user message and the assistant\'s answer')
-    checked = tuple(check_message(message, number) for number, message in enumerate(messages, start=1))
+    checked = tuple(read_message(message, number) for number, message in enumerate(messages, start=1))
     if checked[-1]["role"] != "assistant":
         raise Malformed(f'has no answer: the last message is from "{checked[-1]["role"]}", it must be from "assistant"')
-    check_answer(checked[-1]["content"], "the last message")
+    if "tool_calls" not in checked[-1]:
+        check_answer(checked[-1]["content"], "the last message")
     if len(checked) == 1:
         raise Malformed("has no prompt: a message from the user must come before the answer")
     # A system message is the same in many rows, as an instruction is: two prompts are equal when the rest is.
     asked = [message["content"] for message in checked[:-1] if message["role"] != "system"]
     if not any(text.strip() for text in asked):
         raise Malformed("has no prompt: all that comes before the answer is empty or from the system; add a message from the user")
-    return Row(messages=checked, key=normalise("\n".join(asked)), place=place)
-
-
-def check_message(message: Any, number: int) -> dict[str, Any]:
-    """A message without its null fields, which parquet adds to every row and templates would print as "None"."""
-    if not isinstance(message, dict):
-        raise Malformed(f"message {number} must be an object with role and content, got {describe(message)}")
-    for name in ("role", "content"):
-        if name not in message:
-            raise Malformed(f'message {number} has no "{name}"; found {quote(message)}')
-        check_text(message[name], f'"{name}" of message {number}')
-    near = difflib.get_close_matches(message["role"].lower(), ROLES, n=1, cutoff=0.75)
-    if near and message["role"] not in ROLES:
-        raise Malformed(f'message {number} has the role "{message["role"]}"; did you mean "{near[0]}"?')
-    return {name: value for name, value in message.items() if value is not None}
+    return Row(
+        messages=checked,
+        key=normalise("\n".join(asked)),
+        place=place,
+        tools=read_tools(record.get("tools")),
+        thinking=thinks(checked[-1]),
+    )
 
 
 def check_answer(value: Any, name: str) -> str:
@@ -260,18 +267,6 @@ def check_answer(value: Any, name: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise Malformed(f"has no answer: {name} is {'null' if value is None else 'empty'}")
     return check_text(value, name)
-
-
-def check_text(value: Any, name: str) -> str:
-    """`value` if it is text that can be written as UTF-8."""
-    if not isinstance(value, str):
-        remedy = "; write it in quotes" if isinstance(value, (bool, int, float)) else ""
-        raise Malformed(f"{name} must be text, got {describe(value)}{remedy}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Malformed(f"{name} holds half of a surrogate pair, which is no character") from None
-    return value
 
 
 def normalise(text: str) -> str:
@@ -282,14 +277,3 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = "".join(letter for letter in unicodedata.normalize("NFKC", text) if unicodedata.category(letter) != "Cf")
     return " ".join(text.casefold().split())
-
-
-def describe(value: Any) -> str:
-    """The kind of a value and, where short, the value itself, in words for people who do not write Python."""
-    kind = NAMES.get(type(value), type(value).__name__)
-    return kind if value is None or isinstance(value, (list, dict)) else f"{kind} ({str(value)[:40]})"
-
-
-def quote(names: Any) -> str:
-    """Column names for a message."""
-    return ", ".join(f'"{name}"' for name in list(names)[:12]) or "none"

@@ -19,6 +19,9 @@ PLAIN = (
     "{% for message in messages %}{{ message['content'] }}{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}{% endfor %}"
 )
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+PROBES = ("Beta7q", "Zeta3w")
+"""Contents that stand in for a message to see where a template puts it. They begin and end differently: what two renderings have in
+common before and after them is the template's own."""
 SHORTEST_HEAD, FEWEST_ALIKE = 32, 16  # below these, treating a common beginning apart saves nothing
 
 
@@ -63,18 +66,25 @@ class Template:
         self.num_positions = find_number(self.folder, "max_position_embeddings", "n_positions")
         """Longest text that the model was made for, in tokens, likewise."""
 
-    def render(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[dict[str, Any]] = (),
+        thinking: bool = False,
+    ) -> str:
         """The text of a conversation. Raises ValueError with the template's own reason when it refuses the messages."""
         from jinja2.exceptions import TemplateError
 
+        mode = {"enable_thinking": True, "thinking": True} if thinking else {"enable_thinking": False}
         try:
             return self._compiled.render(
                 **self.special_tokens,
                 messages=list(messages),
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
-                enable_thinking=False,
+                **mode,
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
@@ -101,6 +111,10 @@ class Template:
         pieces = [[piece for piece in self._cuts.split(text) if piece] for text in texts]
         ids = self._encode_alike(list(dict.fromkeys(piece for parts in pieces for piece in parts)))
         return [[number for piece in parts for number in ids[piece]] for parts in pieces]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text begins and ends in it, in characters."""
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of token ids, without special tokens unless asked for."""
@@ -129,15 +143,15 @@ class Template:
 
     def _find_end_of_turn(self) -> int | None:
         """The first special token that the template writes after an answer. Gemma's is not its end of text."""
-        question, answer = {"role": "user", "content": "Alpha"}, {"role": "assistant", "content": "Beta"}
+        question = {"role": "user", "content": "Alpha"}
         try:
-            text = self.render([question, answer], add_generation_prompt=False)
+            texts = [self.render([question, {"role": "assistant", "content": probe}], add_generation_prompt=False) for probe in PROBES]
         except ValueError:
             return None  # a template that refuses this conversation says so when it meets the user's rows
-        if "Alpha" not in text or "Beta" not in text:
+        if not all("Alpha" in text and probe in text for text, probe in zip(texts, PROBES, strict=True)):
             raise ValueError(f"the chat template of {self.folder} leaves out what the messages say; correct it, or remove it")
         special = {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
-        return next((number for number in self.encode(text[text.rfind("Beta") + 4 :]) if number in special), None)
+        return next((number for number in self.encode(common_end(*texts)) if number in special), None)
 
     def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -174,6 +188,13 @@ def common_head(texts: list[str]) -> str:
     first, last = min(texts), max(texts)  # what these two share, all those between them share too
     length = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
     return first[: first.rfind("\n", 0, length) + 1]
+
+
+def common_end(one: str, other: str) -> str:
+    """What two texts end with alike."""
+    most = min(len(one), len(other))
+    length = next((place for place in range(most) if one[-1 - place] != other[-1 - place]), most)
+    return one[len(one) - length :]
 
 
 def read_json(path: Path) -> dict[str, Any]:
