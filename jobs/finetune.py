@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from jobs.config import BaseModel, Optim, Trial
-from jobs.course import Course
+from jobs.course import Course, shortened
 from jobs.data import Example, Template, load_corpus, shared_prefix
 from jobs.evaluate import Tally, answer_only, out_of_memory, portions, tally
 from jobs.masks import Drop, Dropper, seed_dropout
@@ -113,7 +113,12 @@ class Training:
             "train/gradient_norm": norm,
             "train/tokens_per_second": tokens / seconds,
             "train/examples_per_second": len(batch) / seconds,
+            **shortened("train", batch),
         }
+
+    def told(self) -> dict[str, float]:
+        """What the data has come to so far, as metrics."""
+        return self.course.drawn(self.step) | shortened("valid", self.valid)
 
     def gradients(self, share: list[Example], supervised: int) -> float:
         """Add this step's gradients up over micro-batches and workers; returns the mean loss per supervised token of the whole batch.
@@ -207,7 +212,7 @@ def finetune(trial: Trial, base: BaseModel, hooks: Hooks, world: World | None = 
         if world.rank == 0:
             hooks.on_step(state.step, metrics)
         if state.step % trial.train.eval_every == 0 or state.step == trial.train.steps:
-            hooks.on_rung({"step": state.step, **metrics, **state.evaluate(), **state.course.drawn(state.step)}, state.save)
+            hooks.on_rung({"step": state.step, **metrics, **state.evaluate(), **state.told()}, state.save)
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:

@@ -50,6 +50,10 @@ class Rendered:
     unused: tuple[str, ...] = ()
     """Fields of messages that the template does not use, and contents that it changes, in words."""
 
+    def matches(self, given: str) -> bool:
+        """Whether a decoded answer is right; what stands before a mark need not be the same."""
+        return matches(given, self.reference, self.mark)
+
 
 @lru_cache(maxsize=8)
 def renderer(template: Template) -> Renderer:
@@ -286,6 +290,13 @@ class Renderer:
             text = self.prompt(row, [*head, *(emptied(message, row.instruction) for message in exchange), *rest])
             ids = self.template.encode(text)
         return text, ids
+
+
+def matches(given: str, reference: str, mark: str) -> bool:
+    """Whether a decoded answer says what it should, where each may have something before a mark that does not count."""
+    if mark:
+        given, reference = (text.rpartition(mark)[2].strip() for text in (given, reference))
+    return given == reference
 
 
 def call(like: dict[str, Any], name: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,9 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
         if "test/exact_match" in metrics:
             value, low, high = (metrics[f"test/exact_match{end}"] for end in ("", "_low", "_high"))
             whose = "test/exact_match" if name == "test" else "the untouched base"
-            lines.append((name, f"{whose} {value:.3f} ({result.get('confidence', 0.95):.0%} interval {low:.3f}..{high:.3f})"))
+            cut = metrics.get("test/shortened")
+            told = f"; {cut:.0f} prompts were cut" if cut else ""
+            lines.append((name, f"{whose} {value:.3f} ({result.get('confidence', 0.95):.0%} interval {low:.3f}..{high:.3f}{told})"))
     if model:
         alias = f" -> alias {model['alias']}" if model["alias"] else ""
         lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
@@ -98,8 +100,8 @@ def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
     if result["model"]:
         address = f"models:/{result['model']['name']}@{result['model']['alias']}" if result["model"]["alias"] else result["model"]["uri"]
         where = "".join(f" {setting}" for setting in result.get("settings", []))
-        prompt = shlex.quote(result["prompt"])
-        lines.append(("try", f"{programs}python -m orchestrator job=predict model_uri={address} prompt={prompt}{where}"))
+        asked = f"{result.get('asked', 'prompt')}={shlex.quote(result['prompt'])}"
+        lines.append(("try", f"{programs}python -m orchestrator job=predict model_uri={address} {asked}{where}"))
     return lines
 
 

@@ -42,7 +42,24 @@ CASES: dict[str, tuple[str | None, str, str]] = {
 ANSWERS = [
     *("n", "e", "end", "im", "im_end", "|", "<", ">", "<|", "|>", "_", "eot", "s", "/s", "/", "turn", "0", "1", "INST", "[/INST]"),
     *("assistant", "user", "system", "model", "think", "\\n", "Beta7q", "Zeta3w", "q", "w", "B", "Z", "Which code?", "Which code? J11"),
-    *(" n", "n ", "n\n", "\nn", "  e  ", "a\n\nb", "J11.", "é", "e\u0301", "日本", "🧬", "👩‍👩‍👧", "naïve\u2028x", '{"a": "n"}', "None", "x" * 300),
+    *(
+        " n",
+        "n ",
+        "n\n",
+        "\nn",
+        "  e  ",
+        "a\n\nb",
+        "J11.",
+        "é",
+        "e\u0301",
+        "日本",
+        "🧬",
+        "👩‍👩‍👧",
+        "naïve\u2028x",
+        '{"a": "n"}',
+        "None",
+        "x" * 300,
+    ),
 ]
 
 
@@ -99,7 +116,10 @@ CALLING = """{%- if tools %}{{- '<|im_start|>system\\nTools:' }}{% for tool in t
 {%- for call in m.tool_calls or [] %}{{- '<call>' + call.function.name + ' ' + (call.function.arguments | tojson) + '</call>' }}{% endfor %}
 {{- '<|im_end|>\\n' }}{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% if enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"""
-TOOL = {"type": "function", "function": {"name": "find_order", "parameters": {"type": "object", "properties": {"order": {"type": "string"}}}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "find_order", "parameters": {"type": "object", "properties": {"order": {"type": "string"}}}},
+}
 CALL = {"type": "function", "function": {"name": "find_order", "arguments": {"order": "7"}}}
 TALK = [
     {"role": "user", "content": "Where is it?"},

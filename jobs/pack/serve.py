@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from jobs import store
 from jobs.config import Train
+from jobs.course import shortened
 from jobs.pack.engine import Pack
 from jobs.seats import Boundary, Seat
 
@@ -153,6 +154,7 @@ def boundary(pack: Pack, shelf: Shelf | None, metrics: Any, due: list[int], fail
             **metrics[index],
             **tallies[index].metrics(),
             **pack.slots[index].course.drawn(pack.slots[index].step),
+            **shortened("valid", pack.corpus(pack.slots[index].trial)[2]),
         }
         for index in due
     }
