@@ -18,7 +18,7 @@ from jobs.model import pick_device, restore
 def predict(base: BaseModel, folder: Path, prompt: str | None, messages: str | None = None) -> str:
     """The greedy answer to `prompt`, or to a conversation as JSON, put and cut as the test rows were.
 
-    Raises ValueError for what cannot be asked and for a folder that cannot be loaded, and MemoryError when the prompt does not fit into memory.
+    Raises ValueError for what cannot be asked and for a folder that cannot be loaded, and MemoryError when it does not fit into memory.
     """
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     template = Template(base.path)

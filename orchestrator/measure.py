@@ -50,8 +50,12 @@ def measure(config: Config, corpus: Corpus, template: Template | None) -> Measur
     shares = {name: dataclasses.replace(share, answer_tokens=counts[name].supervised) for name, share in shares.items()}
     rows = {**corpus.sources, "valid": corpus.valid, "test": corpus.test}
     notes = [note for name, own in counts.items() for note in split_notes(config, name, own, rows[name])]
+    if any(row.thinking for row in corpus.test[:1]):
+        notes.append(
+            "answers come with reasoning: valid/exact_match asks for the same words of it, valid/loss does not; test/exact_match leaves it out"
+        )
     cost = sum(cost_tokens(config, own) for own in few) / sum(map(len, few))
-    return Measured(shares, few[0][0], cost, (*notes, *length_notes(counts.values(), template)))
+    return Measured(shares, few[0][0], cost, (*notes, *lost_notes(counts), *length_notes(counts.values(), template)))
 
 
 def count_all(config: Config, corpus: Corpus, template: Template) -> dict[str, Count]:
@@ -86,10 +90,17 @@ def split_notes(config: Config, name: str, found: Count, rows: Sequence[Row]) ->
         notes.append(f"{name}: {what} and lose some of the user's text, no marks or instruction (first: {rows[found.first_cut].place})")
     for words, (number, first) in found.unused.items():
         notes.append(f"{name}: {words}, in {number:,} of {found.rows:,} rows (first: {rows[first].place})")
-    if found.lost:
-        what = f"{found.lost:,} of {found.rows:,} answers come back changed from the tokenizer and can never match"
-        notes.append(f"{name}: {what}: {found.lost_answer!r}")
     return notes
+
+
+def lost_notes(counts: dict[str, Count]) -> list[str]:
+    """How many answers the tokenizer does not give back, such as one with a special token in it: none can be matched."""
+    lost = {name: own for name, own in counts.items() if own.lost}
+    if not lost:
+        return []
+    how_many = ", ".join(f"{own.lost:,} of {own.rows:,} in {name}" for name, own in lost.items())
+    example = next(iter(lost.values())).lost_answer
+    return [f"answers that come back changed from the tokenizer and can never match: {how_many}, such as {example!r}"]
 
 
 def length_notes(counts: Collection[Count], template: Template) -> tuple[str, ...]:

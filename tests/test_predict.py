@@ -13,7 +13,7 @@ import torch
 from test_answers import CALLING, TOOL
 
 from jobs import fetch
-from jobs.asked import command_text
+from jobs.asked import command_text, encode_asked_row, from_messages, from_prompt
 from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
 from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import judge
@@ -91,14 +91,14 @@ def test_what_is_asked_in_use_is_what_was_judged_row_by_row(kind: str, base: Bas
     assert task["system"] == {"constant": "Sort it into A, B or C.", "varying": None}.get(kind, "")
     told = [json.loads(line) for line in (tmp_path / "version" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (verdict.num_cut > 0) == (kind == "pairs")
-    names = set()
+    names, template = set(), Template(base.path)
     for row, line in zip(load_corpus(data).test, told, strict=True):
         name, value = command_text(row, task)
         names.add(name)
         given = {"prompt": None, "messages": None} | {name: value}
         assert predict(base, tmp_path / "version", **given) == line["prediction"]
-        ids = encode_prompt(value, task, Template(base.path)) if name == "prompt" else None
-        assert ids is None or Template(base.path).decode(ids, skip_special=False) == line["text"]
+        asked_row = from_prompt(value, task) if name == "prompt" else from_messages(value, task)
+        assert template.decode(encode_asked_row(asked_row, task, template), skip_special=False) == line["text"]
     assert names == {"constant": {"prompt"}, "varying": {"messages"}, "turns": {"messages"}, "pairs": {"prompt"}}.get(kind, names)
     if kind == "varying":
         with pytest.raises(ValueError, match="brought a system message of its own; ask with messages="):
