@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.chat import Malformed, check_text, describe, quote, read_message, read_tools, thinks, without_nulls
+from jobs.chat import CLOSED_THOUGHT, Malformed, check_text, describe, quote, read_message, read_tools, thinks, without_nulls
 
 EXTENSIONS = (".jsonl", ".csv", ".parquet")
 COLUMNS = '"prompt" and "completion", or "messages"'
@@ -221,7 +221,7 @@ def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
         place=place,
         tools=read_tools(record.get("tools")),
         instruction=opening(instruction),
-        thinking=thinks({"content": answer}),
+        thinking=CLOSED_THOUGHT in answer,
     )
 
 

@@ -25,7 +25,7 @@ from jobs.render import Rendered, renderer
 
 ROWS_AT_ONCE = 2048
 """Rows that are tokenised together while the next ones are rendered."""
-FEWEST_KEPT = 1000
+FEWEST_KEPT = 200
 """Fewer rows are counted again: it takes no longer than to look."""
 MOST_KEPT = 200
 """Counts that are kept in the cache; the oldest go."""

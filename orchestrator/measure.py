@@ -51,9 +51,7 @@ def measure(config: Config, corpus: Corpus, template: Template | None) -> Measur
     rows = {**corpus.sources, "valid": corpus.valid, "test": corpus.test}
     notes = [note for name, own in counts.items() for note in split_notes(config, name, own, rows[name])]
     if any(row.thinking for row in corpus.test[:1]):
-        notes.append(
-            "answers come with reasoning: valid/exact_match asks for the same words of it, valid/loss does not; test/exact_match leaves it out"
-        )
+        notes.append("answers come with reasoning: valid/exact_match asks for its very words, test/exact_match for the answer alone")
     cost = sum(cost_tokens(config, own) for own in few) / sum(map(len, few))
     return Measured(shares, few[0][0], cost, (*notes, *lost_notes(counts), *length_notes(counts.values(), template)))
 
