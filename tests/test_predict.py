@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jobs.model import attach, load, save
 from jobs.predict import encode_prompt, predict
 from jobs.verdict import Judging, Verdict
 from orchestrator.cli import main
+from orchestrator.result import next_lines
 
 
 @pytest.fixture(scope="module")
@@ -294,3 +296,16 @@ def test_setup_says_where_the_model_lies_in_words_and_in_json(
     assert capsys.readouterr().out == f"plan    nothing to fetch: tiny is ready in {base.path}\n"
     assert run(cache, monkeypatch, "job=setup", "model=tiny", "output=json") == 0
     assert json.loads(capsys.readouterr().out)["base"]["path"] == base.path
+
+
+@pytest.mark.parametrize("name", ["prompt", "messages"])
+def test_the_printed_command_asks_what_was_asked(
+    name: str, version: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'It\'s $5, "{a}" \\ b\n=c '
+    value = text if name == "prompt" else json.dumps([{"role": "system", "content": text}, {"role": "user", "content": text}])
+    told = {"state": "finished", "trials": {"total": 1}, "wider": None, "tracking_uri": "http://x", "asked": name, "prompt": value}
+    lines = dict(next_lines(told | {"model": {"name": "m", "alias": None, "uri": str(version)}}, ""))
+    assert run(cache, monkeypatch, *shlex.split(lines["try"])[3:], "output=json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed[name] == (value if name == "prompt" else json.loads(value))
