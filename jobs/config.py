@@ -189,7 +189,7 @@ class Train:
     tokens_per_step: int | None = None
     """Most tokens, padding included, of one forward pass; larger batches accumulate gradients. None: 4,096; 32,768 in a GPU's pack."""
     max_length: int = 512
-    """Longest example in tokens. A longer prompt loses its beginning; an answer that does not fit is an error."""
+    """Longest example in tokens. A longer prompt loses the middle of what the user says; an answer that does not fit is an error."""
     on: Literal["answer", "all"] = "answer"
     """Which tokens carry loss."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"

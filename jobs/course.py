@@ -93,3 +93,9 @@ class Course:
         """Examples that each source has given after `steps` steps, as metrics."""
         counts = self.mix.drawn(steps, self.trial.train.batch_size)
         return {f"data/drawn_{name}": float(count) for name, count in counts.items()}
+
+
+def shortened(split: str, examples: list[Example]) -> dict[str, float]:
+    """How many examples lost some of their prompt, as a metric; nothing where none did."""
+    count = sum(example.num_cut > 0 for example in examples)
+    return {f"data/shortened_{split}": float(count)} if count else {}

@@ -1,30 +1,31 @@
 """The data of a trial: which rows train, which are held out, and the token ids of an example.
 
-Owns the splits, the rule that no prompt stands on both sides, and what part of an example is the answer. Reading files is left to rows.py,
-the chat template and the tokenizer to template.py, the order of the examples to mix.py. Imports neither torch nor transformers: the plan
-uses it too.
+Owns the splits, the rule that no prompt stands on both sides, and the token ids of prompt and answer. Reading files is left to
+rows.py, what a row is as text to render.py, the chat template and the tokenizer to template.py, the order of the examples to mix.py.
+Imports neither torch nor transformers: the plan uses it too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from jobs import store
 from jobs.config import Data, with_paths
 from jobs.groups import groups_of
+from jobs.render import Rendered, matches, renderer
 from jobs.rows import CHAT, Row, Table, read_table
 from jobs.sources import find_files
 from jobs.template import Template
 
+RENDERING = 2
+"""Goes up when the same row gives other tokens than before: what was trained or judged on the former ones is not gone on with."""
 CUT_SHARE = 0.1
-MOST_SKIPPED = 64
-"""Tokens beyond those that must go, where a prompt is cut: a word without a space, such as a sentence in Japanese, may have so many."""
 MOST_CUT = {"valid": 400, "test": 1000}  # more rows cost every trial time and narrow the interval little
 
 
@@ -68,7 +69,13 @@ class Example:
     reference: str
     """The answer in plain text, without white space around it: what a decoded answer is compared with."""
     num_cut: int = 0
-    """Tokens that the prompt lost at its beginning because the example was longer than train.max_length."""
+    """Tokens that the prompt lost because the example was longer than train.max_length."""
+    mark: str = ""
+    """What stands between a reasoning and the answer proper, where rows have reasoning."""
+
+    def matches(self, given: str) -> bool:
+        """Whether a decoded answer is right; a reasoning before it need not be the same."""
+        return matches(given, self.reference, self.mark)
 
 
 def load_corpus(data: Data) -> Corpus:
@@ -93,7 +100,7 @@ def load_corpus(data: Data) -> Corpus:
     tables = {use: try_read(use, paths, data.instruction, problems) for use, paths in files.paths.items()}
     if problems:
         raise ValueError("\n".join(problems))
-    read = {use: table.rows for use, table in tables.items()}
+    read = same_mode({use: table.rows for use, table in tables.items()})
     held_out = {split: read.pop(split) for split in ("valid", "test") if split in read}
     corpus = Corpus({use.removeprefix("sources."): read[use] for use in sorted(read)}, held_out.get("valid", []), held_out.get("test", []))
     corpus.uses = list(tables)
@@ -105,6 +112,13 @@ def load_corpus(data: Data) -> Corpus:
     cut(corpus, groups, [split for split in ("valid", "test") if split not in held_out])
     check_left(corpus, held_out)
     return corpus
+
+
+def same_mode(read: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """All rows are asked for in one way: with room for a reasoning when any of them shows one, since in use nobody can tell them apart."""
+    if not any(row.thinking for rows in read.values() for row in rows):
+        return read
+    return {use: [dataclasses.replace(row, thinking=True) for row in rows] for use, rows in read.items()}
 
 
 def check_left(corpus: Corpus, held_out: Container[str]) -> None:
@@ -203,8 +217,9 @@ def choose(order: list[str], counts: Counter[str], target: int) -> set[str]:
 
 
 def digest(rows: Iterable[Row]) -> str:
-    """SHA-256 over the messages of all rows, in order."""
-    return hashlib.sha256(json.dumps([row.messages for row in rows], sort_keys=True).encode()).hexdigest()
+    """SHA-256 over the messages of all rows, and the functions that they may call, in order."""
+    said = [(row.tools, row.messages) if row.tools else row.messages for row in rows]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def encode_row(row: Row, template: Template, max_length: int) -> Example:
@@ -216,75 +231,75 @@ def encode_rows(rows: Sequence[Row], template: Template, max_length: int, where:
     """Token ids of every row, at most `max_length` each.
 
     Prompt and answer are tokenised apart: when the model answers, it has seen the ids of the prompt alone, and in training it must see the
-    same. A prompt that is too long loses its beginning, except for a beginning-of-text token, and `num_cut` says how much. Raises
-    ValueError for an answer that leaves no room for one token of prompt.
+    same. A prompt that is too long loses some of what the user says (render.py), and `num_cut` says how much. Raises ValueError for a row
+    that the template does not render as it stands, and for an answer that leaves no room for what must stay of the prompt.
     """
-    prompts = [template.render(row.context, add_generation_prompt=True) for row in rows]
-    answers = list(render_answers(rows, template))
-    answer_ids = {text: template.encode_continuation(text) for text in dict.fromkeys(answers)}
-    prompt_ids = template.encode_batch(prompts)
-    start = template.encode(template.special_tokens.get("bos_token", ""))
+    rendered = render_rows(rows, template, where)
+    answers = encode_answers(rendered, template)
+    prompts = template.encode_batch([text.prompt for text in rendered])
     examples = []
-    for row, prompt, ids, answer in zip(rows, prompts, prompt_ids, (answer_ids[text] for text in answers), strict=True):
-        room = max_length - len(answer)
-        if room < 1:
-            raise ValueError(
-                f"{where}: {row.place}: the answer has {len(answer)} tokens, too many for train.max_length={max_length}, which must also "
-                f"hold some of the prompt; raise train.max_length to {len(answer) + min(len(ids), 64)} or shorten the answer"
-            )
-        kept = shorten(ids, room, start, template)
-        text = prompt if kept is ids else template.decode(kept, skip_special=False)
-        examples.append(Example(kept + answer, len(kept), text, row.answer.strip(), len(ids) - len(kept)))
+    for row, text, ids in zip(rows, rendered, prompts, strict=True):
+        answer = answers[text.answer]
+        examples.append(make_example(row, text, ids, answer, max_length - len(answer), template))
+        if len(examples[-1].ids) > max_length:
+            raise ValueError(too_long(where, row, examples[-1], max_length))
     return examples
 
 
-def shorten(ids: list[int], room: int, start: list[int], template: Template) -> list[int]:
-    """The last `room` ids or a few less, `ids` itself if there are no more. A beginning-of-text token stays first: models go astray
-    without it.
+def encode_asked(
+    rows: Sequence[Row], template: Template, max_length: int, max_new_tokens: int | None, where: str = "data"
+) -> tuple[list[Example], int]:
+    """Token ids of rows that are to be answered, and how many tokens an answer may have: by default those of the longest.
 
-    It begins where its text gives the same ids again: not within a character, nor a word that would be taken apart otherwise.
+    Prompts are cut as in use, where nobody knows how long the right answer is.
     """
-    if len(ids) <= room:
-        return ids
-    first = start if len(start) == 1 and ids[:1] == start and room > 1 else []
-    end = ids[len(ids) - room + len(first) :]
-    cuts = (first + end[skipped:] for skipped in range(min(len(end), MOST_SKIPPED)))
-    return next((cut for cut in cuts if template.encode(template.decode(cut, skip_special=False)) == cut), first + end)
+    rendered = render_rows(rows, template, where)
+    answers = encode_answers(rendered, template)
+    prompts = template.encode_batch([text.prompt for text in rendered])
+    limit = max_new_tokens or max(map(len, answers.values()))
+    room = room_in_use(max_length, limit)
+    return [
+        make_example(row, text, ids, answers[text.answer], room, template) for row, text, ids in zip(rows, rendered, prompts, strict=True)
+    ], limit
 
 
-def render_answers(rows: Iterable[Row], template: Template) -> Iterator[str]:
-    """What the model must write after the prompt of each row, up to and including the end-of-turn token.
+def room_in_use(max_length: int, max_new_tokens: int) -> int:
+    """Tokens that a prompt may have in use. Answers that may be longer than any that was trained take half of the room, no more."""
+    return max_length - min(max_new_tokens, max_length // 2)
 
-    How a template writes the last message depends on that message and on who spoke before, not on what was said, so that one rendering
-    serves all rows with the same answer, after the first prompt of its shape.
-    """
-    asked: dict[str, tuple[tuple[dict[str, Any], ...], str]] = {}
-    known: dict[str, str] = {}
+
+def render_rows(rows: Iterable[Row], template: Template, where: str) -> list[Rendered]:
+    """The text of every row. Raises ValueError that names the first that cannot be rendered."""
+    render, texts = renderer(template).render, []
     for row in rows:
-        shape = repr([message["role"] for message in row.context])
-        case = shape + repr(row.messages[-1])
-        if case not in known:
-            if shape not in asked:
-                asked[shape] = row.context, template.render(row.context, add_generation_prompt=True)
-            context, prompt = asked[shape]
-            text = template.render((*context, row.messages[-1]), add_generation_prompt=False)
-            known[case] = cut_answer(text[len(prompt) :] if text.startswith(prompt) else "", row.answer, template)
-        yield known[case]
+        try:
+            texts.append(render(row))
+        except ValueError as error:
+            raise ValueError(f"{where}: {row.place}: {error}") from None
+    return texts
 
 
-def cut_answer(rest: str, answer: str, template: Template) -> str:
-    """The answer out of what a template wrote after the prompt, with one end-of-turn token, which is added where the template has none.
+def encode_answers(rendered: Iterable[Rendered], template: Template) -> dict[str, list[int]]:
+    """Token ids by the text of the answer: in many tasks answers repeat."""
+    return {text: template.encode_continuation(text) for text in dict.fromkeys(one.answer for one in rendered)}
 
-    `rest` is empty when the template rewrites the prompt once an answer follows; the answer is then taken as it stands in the row.
-    """
-    content = answer.strip()
-    rest = rest or content
-    stop = rest.rfind(content) + len(content) if content in rest else 0
-    found = [(place, end) for end in template.eos_tokens if (place := rest.find(end, stop)) >= 0]
-    if found:
-        place, end = min(found)
-        return rest[: place + len(end)]
-    return (rest[:stop] or rest.rstrip()) + template.end_of_turn
+
+def make_example(row: Row, text: Rendered, ids: list[int], answer: list[int], room: int, template: Template) -> Example:
+    """The example of a row whose prompt has `ids` and may have `room` of them."""
+    prompt, kept = text.prompt, ids
+    if len(ids) > room:
+        prompt, kept = renderer(template).shorten(row, room)
+    return Example(kept + answer, len(kept), prompt, text.reference, len(ids) - len(kept), text.mark)
+
+
+def too_long(where: str, row: Row, example: Example, max_length: int) -> str:
+    """That an answer and what must stay of its prompt, which is all that `example` holds, have no room."""
+    answer = len(example.ids) - example.prompt_length
+    return (
+        f"{where}: {row.place}: the answer has {answer:,} tokens, too many for train.max_length={max_length}, which must also hold the "
+        f"{example.prompt_length:,} of the prompt that always stay: marks, system message, instruction; raise train.max_length to "
+        f"{len(example.ids) + min(example.num_cut, 64)}, or shorten them"
+    )
 
 
 PREFIX_MIN = 8

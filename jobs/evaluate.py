@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from jobs.config import BaseModel, Trial
-from jobs.data import Example, Template, encode_rows, load_corpus, shared_prefix
+from jobs.data import Example, Template, encode_asked, load_corpus, shared_prefix
 from jobs.frozen import freeze, thaw
 from jobs.model import answer_logits, can_share_prefix, pick_device, prefix_cache, restore
 from jobs.verdict import Judging, Verdict, greedy_settings
@@ -172,8 +172,7 @@ def judge(
     """
     torch.set_num_threads(rule.num_threads)
     template = Template(base.path)
-    examples = encode_rows(load_corpus(trial.data).test, template, trial.train.max_length, "test")
-    longest = max(len(example.ids) - example.prompt_length for example in examples)
+    examples, limit = encode_asked(load_corpus(trial.data).test, template, trial.train.max_length, rule.max_new_tokens, "test")
     model = restore(base, None if folder is None else Path(folder), torch.float32, pick_device()).requires_grad_(False)
     freeze(model, [])
     done = 0
@@ -184,12 +183,11 @@ def judge(
         tick(done, len(examples))
 
     prompts = [example.ids[: example.prompt_length] for example in examples]
-    limit = rule.max_new_tokens or longest
     answers = answer(model, prompts, template, limit, count)
-    hits = [given == example.reference.strip() for given, example in zip(answers, examples, strict=True)]
+    hits = [example.matches(given) for given, example in zip(answers, examples, strict=True)]
     low, high = interval(hits, rule.confidence)
     rows = [
         {"text": example.text, "reference": example.reference, "prediction": given}
         for example, given in zip(examples, answers, strict=True)
     ]
-    return Verdict(sum(hits) / len(hits), low, high, rows, limit)
+    return Verdict(sum(hits) / len(hits), low, high, rows, limit, sum(example.num_cut > 0 for example in examples))

@@ -13,8 +13,9 @@ import shutil
 from pathlib import Path
 
 from jobs import manifest
+from jobs.asked import common_task
 from jobs.config import BaseModel, Trial
-from jobs.data import Template
+from jobs.data import Template, load_corpus
 from jobs.verdict import Verdict, greedy_settings
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
@@ -31,8 +32,7 @@ def export(trial: Trial, base: BaseModel, trained: Path, verdict: Verdict, folde
     if not lora:
         copy_tokenizer(base, draft / "model")
     write(draft / "base.json", describe(base))
-    task = {
-        "instruction": trial.data.instruction,
+    task = common_task(load_corpus(trial.data)) | {
         "max_new_tokens": verdict.max_new_tokens,
         "generate": greedy_settings(Template(base.path).eos_ids, verdict.max_new_tokens),
         "max_length": trial.train.max_length,

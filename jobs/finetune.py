@@ -17,7 +17,7 @@ import torch
 
 from jobs import state
 from jobs.config import BaseModel, Optim, Trial
-from jobs.course import Course
+from jobs.course import Course, shortened
 from jobs.data import Example, Template, load_corpus, shared_prefix
 from jobs.evaluate import Tally, answer_only, out_of_memory, portions, tally
 from jobs.manifest import Snapshot
@@ -119,7 +119,12 @@ class Training:
             "train/gradient_norm": norm,
             "train/tokens_per_second": tokens / seconds,
             "train/examples_per_second": len(batch) / seconds,
+            **shortened("train", batch),
         }
+
+    def told(self) -> dict[str, float]:
+        """What the data has come to so far, as metrics."""
+        return self.course.drawn(self.step) | shortened("valid", self.valid)
 
     def gradients(self, share: list[Example], supervised: int) -> float:
         """Add this step's gradients up over micro-batches and workers; returns the mean loss per supervised token of the whole batch.
@@ -221,7 +226,7 @@ def finetune(trial: Trial, base: BaseModel, hooks: Hooks, world: World | None = 
         if world.rank == 0:
             hooks.on_step(step, metrics)
         if step % trial.train.eval_every == 0 or step == trial.train.steps:
-            reached = {"step": step, **metrics, **training.evaluate(), **training.course.drawn(step)}
+            reached = {"step": step, **metrics, **training.evaluate(), **training.told()}
             hooks.on_rung(reached, training.snapshot())
 
 

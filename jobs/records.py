@@ -19,10 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.chat import quote, without_nulls
+
 EXTENSIONS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".bz2", ".xz")
 """Endings that may follow those of text files. Whether a file is compressed is seen from its content: many are called otherwise."""
-READ = ("prompt", "completion", "messages")
+SHAPES = ("prompt", "completion", "messages")
+"""Columns of the two formats of a row."""
+READ = (*SHAPES, "tools")
 """Columns that have a meaning. All others are counted as not used."""
 COLUMNS = '"prompt" and "completion", or "messages"'
 MAGIC = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
@@ -241,9 +245,12 @@ def read_parquet(path: Path, unused: Counter[str], every: bool) -> Iterator[tupl
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
     try:
-        yield from ((f"row {number}", record) for number, record in enumerate(table.to_pylist(), start=1))
+        records = table.to_pylist(maps_as_pydicts="strict")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} holds a text that is not UTF-8 ({error.object[:20]!r}); write it as UTF-8") from None
+    nested = [name for name in ("messages", "tools") if name in read]
+    for number, record in enumerate(records, start=1):
+        yield f"row {number}", record | {name: without_nulls(record[name]) for name in nested}
 
 
 def foreign_table(path: Path) -> str:
@@ -256,8 +263,3 @@ def foreign_table(path: Path) -> str:
     rows = [] if first is None else first.to_pylist()
     remedy = remedy_for(path, rows[0]) if rows else None
     return f"; {remedy}" if remedy else ""
-
-
-def quote(names: Any) -> str:
-    """Column names for a message."""
-    return ", ".join(f'"{name}"' for name in list(names)[:12]) or "none"

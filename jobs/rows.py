@@ -6,7 +6,6 @@ out is decided in data.py.
 
 from __future__ import annotations
 
-import difflib
 import json
 import unicodedata
 from collections import Counter
@@ -16,12 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jobs.chat import CLOSED_THOUGHT, Malformed, check_text, describe, quote, read_message, read_tools, thinks
 from jobs.convert import remedy_for
-from jobs.records import COLUMNS, READ, check_file, quote, read_records
-
-ROLES = ("system", "user", "assistant", "tool")
-"""Templates know these, and some know others."""
-NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null", str: "text"}
+from jobs.records import COLUMNS, READ, SHAPES, check_file, read_records
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,12 @@ class Row:
     folded, white space collapsed."""
     place: str
     """File and line, or for parquet file and row, counted from 1; for messages."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """The functions that the conversation may call, which templates render."""
+    instruction: str = ""
+    """What the first message begins with before the prompt itself, line break included; it is kept where a prompt is cut."""
+    thinking: bool = False
+    """Whether the model may reason before it answers: so it is for all rows when one of them shows its reasoning."""
 
     @property
     def context(self) -> tuple[dict[str, Any], ...]:
@@ -44,10 +46,6 @@ class Row:
     def answer(self) -> str:
         """What the model should say, without the template's marks around it."""
         return self.messages[-1]["content"]
-
-
-class Malformed(ValueError):
-    """What is wrong with one row; the reader adds the file and the line. Never leaves this module."""
 
 
 @dataclass
@@ -105,7 +103,7 @@ def find_shape(record: Any, path: Path) -> str:
     if not isinstance(record, dict):
         remedy = "; write one object per line" if isinstance(record, list) else ""
         raise Malformed(f"a row must be an object with {COLUMNS}, got {describe(record)}{remedy}")
-    given = [name for name in READ if record.get(name) is not None]
+    given = [name for name in SHAPES if record.get(name) is not None]
     if "messages" in given:
         if len(given) > 1:
             raise Malformed(f'has "messages" and {quote(given[:-1])}; leave one out, or set it to null')
@@ -131,14 +129,25 @@ def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
     answer = check_answer(record["completion"], '"completion"')
     if not prompt.strip():
         raise Malformed('"prompt" is empty')
+    tools = read_tools(record.get("tools"))
     return Row(
-        messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}), key=normalise(prompt), place=place
+        messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}),
+        key=context_key(({"role": "user", "content": prompt},), tools),
+        place=place,
+        tools=tools,
+        instruction=opening(instruction),
+        thinking=CLOSED_THOUGHT in answer,
     )
 
 
 def prompt_messages(prompt: str, instruction: str) -> tuple[dict[str, Any], ...]:
     """A bare prompt as the conversation that the model is given."""
-    return ({"role": "user", "content": f"{instruction}\n{prompt}" if instruction else prompt},)
+    return ({"role": "user", "content": opening(instruction) + prompt},)
+
+
+def opening(instruction: str) -> str:
+    """What stands before a prompt."""
+    return f"{instruction}\n" if instruction else ""
 
 
 def read_messages(record: dict[str, Any], place: str) -> Row:
@@ -148,17 +157,25 @@ def read_messages(record: dict[str, Any], place: str) -> Row:
         raise Malformed(f'"messages" must be a list, got {describe(messages)}')
     if not messages:
         raise Malformed('"messages" is empty; it needs a user message and the assistant\'s answer')
-    checked = tuple(check_message(message, number) for number, message in enumerate(messages, start=1))
+    checked = tuple(read_message(message, number) for number, message in enumerate(messages, start=1))
     if checked[-1]["role"] != "assistant":
         raise Malformed(f'has no answer: the last message is from "{checked[-1]["role"]}", it must be from "assistant"')
-    check_answer(checked[-1]["content"], "the last message")
+    if "tool_calls" not in checked[-1]:
+        check_answer(checked[-1]["content"], "the last message")
     if len(checked) == 1:
         raise Malformed("has no prompt: a message from the user must come before the answer")
     # A system message alone is the same in many rows, as an instruction is: something must be asked beside it.
     asked = [message["content"] for message in checked[:-1] if message["role"] != "system"]
     if not any(text.strip() for text in asked):
         raise Malformed("has no prompt: all that comes before the answer is empty or from the system; add a message from the user")
-    return Row(messages=checked, key=context_key(checked[:-1], record.get("tools")), place=place)
+    tools = read_tools(record.get("tools"))
+    return Row(
+        messages=checked,
+        key=context_key(checked[:-1], tools),
+        place=place,
+        tools=tools,
+        thinking=thinks(checked[-1]),
+    )
 
 
 def context_key(messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
@@ -188,37 +205,11 @@ def normalised(value: Any) -> Any:
     return normalise(value) if isinstance(value, str) else value
 
 
-def check_message(message: Any, number: int) -> dict[str, Any]:
-    """A message without its null fields, which parquet adds to every row and templates would print as "None"."""
-    if not isinstance(message, dict):
-        raise Malformed(f"message {number} must be an object with role and content, got {describe(message)}")
-    for name in ("role", "content"):
-        if name not in message:
-            raise Malformed(f'message {number} has no "{name}"; found {quote(message)}')
-        check_text(message[name], f'"{name}" of message {number}')
-    near = difflib.get_close_matches(message["role"].lower(), ROLES, n=1, cutoff=0.75)
-    if near and message["role"] not in ROLES:
-        raise Malformed(f'message {number} has the role "{message["role"]}"; did you mean "{near[0]}"?')
-    return {name: value for name, value in message.items() if value is not None}
-
-
 def check_answer(value: Any, name: str) -> str:
     """`value` if it is text with something in it."""
     if value is None or (isinstance(value, str) and not value.strip()):
         raise Malformed(f"has no answer: {name} is {'null' if value is None else 'empty'}")
     return check_text(value, name)
-
-
-def check_text(value: Any, name: str) -> str:
-    """`value` if it is text that can be written as UTF-8."""
-    if not isinstance(value, str):
-        remedy = "; write it in quotes" if isinstance(value, (bool, int, float)) else ""
-        raise Malformed(f"{name} must be text, got {describe(value)}{remedy}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Malformed(f"{name} holds half of a surrogate pair, which is no character") from None
-    return value
 
 
 def normalise(text: str) -> str:
@@ -235,9 +226,3 @@ def normalise(text: str) -> str:
 def normalise_again(text: str) -> str:
     """`normalise` of a text that many rows have in common."""
     return normalise(text)
-
-
-def describe(value: Any) -> str:
-    """The kind of a value and, where short, the value itself, in words for people who do not write Python."""
-    kind = NAMES.get(type(value), type(value).__name__)
-    return kind if value is None or isinstance(value, (list, dict)) else f"{kind} ({str(value)[:40]})"

@@ -8,10 +8,12 @@ data.py.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,15 @@ PLAIN = (
     "{% for message in messages %}{{ message['content'] }}{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}{% endfor %}"
 )
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+PROBES = ("Beta7q", "Zeta3w")
+"""Contents that stand in for a message to see where a template puts it. They begin and end differently: what two renderings have in
+common before and after them is the template's own."""
+EMBEDDINGS = (
+    *("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight", "lm_head.weight"),
+    "backbone.embeddings.weight",
+)
+"""Ends of the names of weights with a row for each token."""
+OWN_OF_DICT = frozenset(dir(dict))
 SHORTEST_HEAD, FEWEST_ALIKE = 32, 16  # below these, treating a common beginning apart saves nothing
 
 
@@ -58,27 +69,69 @@ class Template:
         """The same as text."""
         self.end_of_turn: str = self.eos_tokens[0] if end_of_turn is None else self.eos_tokens[self.eos_ids.index(end_of_turn)]
         """What ends an answer."""
-        self.vocab_size = find_number(self.folder, "vocab_size")
-        """Tokens that the model knows, where its configuration says so."""
+        self.vocab_size = find_num_tokens(self.folder)
+        """Tokens that the model knows, where its weights or its configuration say so."""
         self.num_positions = find_number(self.folder, "max_position_embeddings", "n_positions")
         """Longest text that the model was made for, in tokens, likewise."""
 
-    def render(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[dict[str, Any]] = (),
+        thinking: bool = False,
+    ) -> str:
         """The text of a conversation. Raises ValueError with the template's own reason when it refuses the messages."""
         from jinja2.exceptions import TemplateError
 
+        mode = {"enable_thinking": True, "thinking": True} if thinking else {"enable_thinking": False}
         try:
             return self._compiled.render(
                 **self.special_tokens,
                 messages=list(messages),
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
-                enable_thinking=False,
+                **mode,
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
             raise ValueError(f"the chat template of {self.folder.name} refuses messages from {roles}: {error}") from error
+
+    @cached_property
+    def foreign(self) -> frozenset[int]:
+        """Tokens that the tokenizer knows and the model does not."""
+        known = self._tokenizer.get_vocab(with_added_tokens=True).values() if self.vocab_size is not None else ()
+        return frozenset(number for number in known if number >= (self.vocab_size or 0))
+
+    def check_known(self, ids: Iterable[int]) -> None:
+        """Raise ValueError for a token that the model has no weights for."""
+        found = next((number for number in ids if number in self.foreign), None) if self.foreign else None
+        if found is not None:
+            token = json.dumps(self._tokenizer.id_to_token(found), ensure_ascii=False)
+            raise ValueError(
+                f"the tokenizer gives token {found}, {token}, but the model in {self.folder} knows {self.vocab_size:,} tokens; "
+                f"leave {token} out, or take a model whose weights were resized for it"
+            )
+
+    @cached_property
+    def faithful(self) -> bool:
+        """Whether any text without special tokens comes back from its tokens as it was: so it is with bytes that nothing normalises."""
+        decoder = self._tokenizer.decoder
+        return self._cuts is not None and self._tokenizer.normalizer is None and type(decoder).__name__ == "ByteLevel"
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that decoding leaves out."""
+        return frozenset(number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides the text and the token ids that a row gives."""
+        told = [self.chat_template, self.special_tokens, self.eos_tokens, self.end_of_turn, self.vocab_size, self.num_positions]
+        content = hashlib.sha256((self.folder / "tokenizer.json").read_bytes())
+        content.update(json.dumps(told, sort_keys=True).encode())
+        return content.hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text; marks such as the beginning of text are already in it."""
@@ -89,6 +142,11 @@ class Template:
         if not self._guard:
             return self.encode(text)
         return self.encode(self._guard + text)[len(self.encode(self._guard)) :]
+
+    def encode_continuations(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_continuation` of each text."""
+        skipped = len(self.encode(self._guard)) if self._guard else 0
+        return [ids[skipped:] for ids in self._encode_all([self._guard + text for text in texts])]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, two to three times as fast: what many texts have in common is encoded once.
@@ -102,9 +160,17 @@ class Template:
         ids = self._encode_alike(list(dict.fromkeys(piece for parts in pieces for piece in parts)))
         return [[number for piece in parts for number in ids[piece]] for parts in pieces]
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text begins and ends in it, in characters."""
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
+
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of token ids, without special tokens unless asked for."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """`decode` of each row, without special tokens."""
+        return self._tokenizer.decode_batch([list(ids) for ids in rows], skip_special_tokens=True)
 
     def _plain(self) -> str:
         """The template for a model without one. It begins with the beginning-of-text token if the tokenizer itself would put it there."""
@@ -129,15 +195,14 @@ class Template:
 
     def _find_end_of_turn(self) -> int | None:
         """The first special token that the template writes after an answer. Gemma's is not its end of text."""
-        question, answer = {"role": "user", "content": "Alpha"}, {"role": "assistant", "content": "Beta"}
+        question = {"role": "user", "content": "Alpha"}
         try:
-            text = self.render([question, answer], add_generation_prompt=False)
+            texts = [self.render([question, {"role": "assistant", "content": probe}], add_generation_prompt=False) for probe in PROBES]
         except ValueError:
             return None  # a template that refuses this conversation says so when it meets the user's rows
-        if "Alpha" not in text or "Beta" not in text:
+        if not all("Alpha" in text and probe in text for text, probe in zip(texts, PROBES, strict=True)):
             raise ValueError(f"the chat template of {self.folder} leaves out what the messages say; correct it, or remove it")
-        special = {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
-        return next((number for number in self.encode(text[text.rfind("Beta") + 4 :]) if number in special), None)
+        return next((number for number in self.encode(common_end(*texts)) if number in self.special_ids), None)
 
     def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -176,6 +241,13 @@ def common_head(texts: list[str]) -> str:
     return first[: first.rfind("\n", 0, length) + 1]
 
 
+def common_end(one: str, other: str) -> str:
+    """What two texts end with alike."""
+    most = min(len(one), len(other))
+    length = next((place for place in range(most) if one[-1 - place] != other[-1 - place]), most)
+    return one[len(one) - length :]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty when there is no such file."""
     if not path.is_file():
@@ -195,6 +267,15 @@ def find_number(folder: Path, *names: str) -> int | None:
     nested = config.get("text_config")
     parts = [config, nested if isinstance(nested, dict) else {}]
     return next((part[name] for part in parts for name in names if isinstance(part.get(name), int)), None)
+
+
+def find_num_tokens(folder: Path) -> int | None:
+    """How many tokens a model knows. Its weights decide: a tokenizer, and a configuration, may have learned more since."""
+    from jobs.folder import tensor_shapes
+
+    rows = [shape[0] for name, shape in tensor_shapes(folder).items() if name.endswith(EMBEDDINGS) and len(shape) == 2]
+    told = find_number(folder, "vocab_size")
+    return min([*rows, *([] if told is None else [told])], default=None)
 
 
 def find_special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
@@ -238,9 +319,16 @@ def compile_template(source: str, folder: Path) -> Any:
     def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, **options)  # jinja2's own filter escapes HTML
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[make_generation_tag(), "jinja2.ext.loopcontrols"]
-    )
+    class Environment(ImmutableSandboxedEnvironment):
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            # What the sandbox comes to as well, after a third of a rendering's time.
+            if type(obj) is dict and attribute in obj and attribute not in OWN_OF_DICT:
+                return obj[attribute]
+            if type(obj) is jinja2.runtime.LoopContext and attribute in ("first", "last", "index", "index0", "length"):
+                return getattr(obj, attribute)
+            return super().getattr(obj, attribute)
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[make_generation_tag(), "jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)

@@ -25,10 +25,13 @@ class Verdict:
     predictions: list[dict[str, str]]
     """Per row: text (exactly what the model was given), reference, prediction."""
     max_new_tokens: int
+    num_cut: int = 0
+    """Rows whose prompt was too long and lost some of its text."""
 
     def metrics(self) -> dict[str, float]:
-        """As MLflow metrics."""
-        return {"test/exact_match": self.exact_match, "test/exact_match_low": self.low, "test/exact_match_high": self.high}
+        """As MLflow metrics; `test/shortened` only where there is something to tell."""
+        shortened = {"test/shortened": float(self.num_cut)} if self.num_cut else {}
+        return {"test/exact_match": self.exact_match, "test/exact_match_low": self.low, "test/exact_match_high": self.high} | shortened
 
 
 def greedy_settings(eos_ids: list[int], max_new_tokens: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from orchestrator.errors import ConfigError, InputError, OrchestratorError
 from orchestrator.validation import SECTIONS, build, check, suggestion
 
 ROOT = Path(__file__).resolve().parent.parent
-FREE_TEXT = ("prompt", "data.instruction")
+FREE_TEXT = ("prompt", "messages", "data.instruction")
 """Settings that hold a text in natural language: quotes and ${...} in it are part of it."""
 
 

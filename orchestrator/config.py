@@ -141,7 +141,9 @@ class Config:
     model_uri: str | None = None
     """predict: models:/NAME@ALIAS, models:/NAME/VERSION or a folder."""
     prompt: str | None = None
-    """predict: what to answer."""
+    """predict: what to answer. What all rows of the task have in common, such as a system message, is added."""
+    messages: str | None = None
+    """predict: a conversation to answer instead, as JSON: a list of messages, or a row without its answer."""
     skipped: dict[str, str] = field(default_factory=dict, init=False)
     """Optional knobs that are left out of the search, by name, with the reason. No setting: found while the configuration is checked."""
     unused: dict[str, str] = field(default_factory=dict, init=False)

@@ -13,7 +13,9 @@ import ray
 from ray.exceptions import RayError
 
 from jobs import store as places
+from jobs.asked import command_text, common_task
 from jobs.config import BaseModel
+from jobs.data import RENDERING, load_corpus
 from jobs.export import export
 from jobs.manifest import Damaged
 from jobs.verdict import Judging, Verdict
@@ -47,7 +49,7 @@ class Judgement:
         base, candidate = verdicts["base"], verdicts[f"trial {best['trial']}"]
         outcome["base"] = {"metrics": base.metrics()}
         best["metrics"] |= candidate.metrics()
-        outcome["prompt"] = self.first_prompt(trial)
+        outcome["asked"], outcome["prompt"] = self.first_prompt(trial)
         folder = self.command.folder / "export"
         export(trial, self.base, checked(trained), candidate, folder)
         checked(trained)  # what was copied is what was judged
@@ -66,13 +68,10 @@ class Judgement:
             raise OrchestratorError(f"the checkpoint of trial {index} at step {step} is gone; fresh=true trains it again")
         return places.join(found, "model")
 
-    def first_prompt(self, trial: Any) -> str:
-        """A test prompt to try the model with."""
-        from jobs.data import load_corpus
-
-        row = load_corpus(trial.data).test[0]
-        said = str(row.context[-1]["content"])
-        return said.removeprefix(trial.data.instruction).strip()
+    def first_prompt(self, trial: Any) -> tuple[str, str]:
+        """What asks the model for the answer to the first test row: a setting of job=predict and its value."""
+        corpus = load_corpus(trial.data)
+        return command_text(corpus.test[0], common_task(corpus))
 
     def judge(self, folders: dict[str, str | None], trial: Any, base: BaseModel | None = None) -> dict[str, Verdict]:
         """Score models on the test split, at the same time; the base's scores are remembered for other sweeps."""
@@ -80,7 +79,7 @@ class Judgement:
         base = base if base is not None else self.base
         memo = storage_folder(self.config.storage) / "base-scores.json"
         known = read_object(memo)
-        key = f"{base.revision} {self.digest} {asdict(self.rule(1)) | {'num_threads': 0}} {trial.train.max_length}"
+        key = f"{base.revision} {self.digest} {asdict(self.rule(1)) | {'num_threads': 0}} {trial.train.max_length} {RENDERING}"
         remembered = recall(known.get(key))
         found = {name: remembered for name, folder in folders.items() if folder is None and remembered is not None}
         todo = {name: folder for name, folder in folders.items() if name not in found}

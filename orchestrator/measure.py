@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from jobs.data import Corpus, Example, Row, Template, encode_rows, render_answers, shared_prefix
+from jobs.data import Corpus, Example, Row, Template, encode_rows, shared_prefix
 from orchestrator.config import Config
+from orchestrator.counting import Count, Limits, count
 from orchestrator.errors import InputError
 
 SAMPLE_ROWS = 250
-MOST_MARKS = 64
-"""Tokens that a template may put around an answer. An answer has hardly more tokens of its own than bytes."""
-MOST_KINDS = 3000
-"""Different answers up to which supervised tokens are counted exactly; beyond, the plan would take too long."""
+"""Rows from which the time is estimated. Everything else is counted over all rows."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,6 @@ class Share:
     """Part of the examples drawn from it, 0..1, before any sweeping of weights."""
     answer_tokens: int | None
     """Tokens of all its rows that carry loss. None: the base model's tokenizer is not here yet."""
-    exact: bool = True
-    """Whether that was counted, not extrapolated."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +44,34 @@ def measure(config: Config, corpus: Corpus, template: Template | None) -> Measur
     shares = {name: Share(len(rows), weights[name] / total, None) for name, rows in corpus.sources.items()}
     if template is None:
         return Measured(shares)
-    try:
-        for split in ("valid", "test"):
-            sample(config, getattr(corpus, split), template, f"data.{split}")
-        samples = {name: sample(config, rows, template, f"data.sources.{name}") for name, rows in corpus.sources.items()}
-        counts = {name: count_tokens(config, corpus.sources[name], few, template) for name, few in samples.items()}
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    shares = {name: dataclasses.replace(share, answer_tokens=counts[name][0], exact=counts[name][1]) for name, share in shares.items()}
-    every = [example for few in samples.values() for example in few]
-    notes = (*cut_notes(config, samples), *length_notes(every, template), *lost_notes(samples, template))
-    cost = sum(cost_tokens(config, few) for few in samples.values()) / len(every)
-    return Measured(shares, every[0], cost, notes)
+    counts = count_all(config, corpus, template)
+    length = config.train.max_length
+    few = [encode_rows(rows[:SAMPLE_ROWS], template, length, f"data.sources.{name}") for name, rows in corpus.sources.items()]
+    shares = {name: dataclasses.replace(share, answer_tokens=counts[name].supervised) for name, share in shares.items()}
+    rows = {**corpus.sources, "valid": corpus.valid, "test": corpus.test}
+    notes = [note for name, own in counts.items() for note in split_notes(config, name, own, rows[name])]
+    if any(row.thinking for row in corpus.test[:1]):
+        notes.append("answers come with reasoning: valid/exact_match asks for its very words, test/exact_match for the answer alone")
+    cost = sum(cost_tokens(config, own) for own in few) / sum(map(len, few))
+    return Measured(shares, few[0][0], cost, (*notes, *lost_notes(counts), *length_notes(counts.values(), template)))
+
+
+def count_all(config: Config, corpus: Corpus, template: Template) -> dict[str, Count]:
+    """The counts of each source and each held-out split. Raises InputError with the first row of each that cannot be used."""
+    train = Limits(config.train.max_length, everything=config.train.on == "all")
+    valid = Limits(config.train.max_length)
+    test = Limits(config.train.max_length, in_use=True, max_new_tokens=config.job.max_new_tokens)
+    wanted = {name: (rows, f"train/{name}", f"data.sources.{name}", train) for name, rows in corpus.sources.items()}
+    wanted |= {"valid": (corpus.valid, "valid", "data.valid", valid), "test": (corpus.test, "test", "data.test", test)}
+    found, problems = {}, []
+    for name, (rows, key, where, limits) in wanted.items():
+        try:
+            found[name] = count(rows, corpus.digests[key], template, limits, where)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return found
 
 
 def cost_tokens(config: Config, examples: list[Example]) -> float:
@@ -67,66 +80,33 @@ def cost_tokens(config: Config, examples: list[Example]) -> float:
     return sum(len(example.ids) - prefix * (1 - 1 / config.train.batch_size) for example in examples)
 
 
-def sample(config: Config, rows: list[Row], template: Template, where: str) -> list[Example]:
-    """The first rows tokenised. The rows with the longest answers are tried too: one that does not fit must be said now, not in an hour."""
-    limit = template.num_positions
-    sizes = {row.answer: len(row.answer.encode()) for row in rows}
-    doubtful = [row for row in rows if sizes[row.answer] + MOST_MARKS >= min(config.train.max_length, limit or config.train.max_length)]
-    longest = sorted(doubtful, key=lambda row: -sizes[row.answer])[: 2 * SAMPLE_ROWS]
-    for row, example in zip(longest, encode_rows(longest, template, config.train.max_length, where), strict=True):
-        answer = len(example.ids) - example.prompt_length
-        if limit is not None and answer >= limit:
-            raise ValueError(f"{where}: {row.place}: the answer has {answer:,} tokens, and the base was made for {limit:,}; shorten it")
-    examples = encode_rows(rows[:SAMPLE_ROWS], template, config.train.max_length, where)
-    largest = max(max(example.ids) for example in examples)
-    if template.vocab_size is not None and largest >= template.vocab_size:
-        known = f"the model in {template.folder} knows {template.vocab_size:,} tokens"
-        raise ValueError(f"{where}: the tokenizer gives token {largest}, but {known}; its tokenizer is another model's")
-    return examples
+def split_notes(config: Config, name: str, found: Count, rows: Sequence[Row]) -> list[str]:
+    """What of a source's or a held-out split's rows is not as it stands in the file."""
+    notes = []
+    if found.cut:
+        what = f"{found.cut:,} of {found.rows:,} prompts leave the answer no room in train.max_length={config.train.max_length}"
+        notes.append(f"{name}: {what} and lose some of the user's text, no marks or instruction (first: {rows[found.first_cut].place})")
+    for words, (number, first) in found.unused.items():
+        notes.append(f"{name}: {words}, in {number:,} of {found.rows:,} rows (first: {rows[first].place})")
+    return notes
 
 
-def count_tokens(config: Config, rows: list[Row], few: list[Example], template: Template) -> tuple[int, bool]:
-    """Tokens of `rows` that carry loss, and whether that is exact. Answers that repeat are counted once each, the rest from the sample."""
-    if config.train.on == "all":
-        return round(sum(len(e.ids) - 1 for e in few) / len(few) * len(rows)), len(few) == len(rows)
-    kinds = {row.answer: row for row in rows}
-    if len(kinds) > MOST_KINDS:
-        return round(sum(len(e.ids) - e.prompt_length for e in few) / len(few) * len(rows)), False
-    texts = render_answers(kinds.values(), template)
-    lengths = {answer: len(template.encode_continuation(text)) for answer, text in zip(kinds, texts, strict=True)}
-    return sum(lengths[row.answer] for row in rows), True
+def lost_notes(counts: dict[str, Count]) -> list[str]:
+    """How many answers the tokenizer does not give back, such as one with a special token in it: none can be matched."""
+    lost = {name: own for name, own in counts.items() if own.lost}
+    if not lost:
+        return []
+    how_many = ", ".join(f"{own.lost:,} of {own.rows:,} in {name}" for name, own in lost.items())
+    example = next(iter(lost.values())).lost_answer
+    return [f"answers that come back changed from the tokenizer and can never match: {how_many}, such as {example!r}"]
 
 
-def cut_notes(config: Config, samples: dict[str, list[Example]]) -> tuple[str, ...]:
-    """Which sources have prompts that do not fit."""
-    shares = {name: sum(example.num_cut > 0 for example in few) / len(few) for name, few in samples.items()}
-    limit = f"train.max_length={config.train.max_length}"
-    return tuple(
-        f"{name}: about {share:.0%} of the prompts are longer than {limit} and lose their beginning"
-        for name, share in shares.items()
-        if share
-    )
-
-
-def length_notes(examples: list[Example], template: Template) -> tuple[str, ...]:
+def length_notes(counts: Collection[Count], template: Template) -> tuple[str, ...]:
     """Whether examples are longer than the model was made for: some architectures fail on those, others answer badly."""
-    longest, limit = max(len(example.ids) for example in examples), template.num_positions
+    longest, limit = max(found.longest for found in counts), template.num_positions
     if limit is None or longest <= limit:
         return ()
     return (f"an example has {longest:,} tokens, and the base was made for {limit:,}: try train.max_length={limit}",)
-
-
-def lost_notes(samples: dict[str, list[Example]], template: Template) -> tuple[str, ...]:
-    """Which sources have answers that the tokenizer does not give back, such as one with a special token in it: none can be matched."""
-    notes = []
-    for name, few in samples.items():
-        given = {tuple(e.ids[e.prompt_length :]): e.reference for e in few}
-        lost = {ids for ids, reference in given.items() if template.decode(ids).strip() != reference}
-        share = sum(tuple(e.ids[e.prompt_length :]) in lost for e in few) / len(few)
-        if share:
-            example = next(given[ids] for ids in given if ids in lost)
-            notes.append(f"{name}: about {share:.0%} of the answers come back changed from the tokenizer and can never match: {example!r}")
-    return tuple(notes)
 
 
 def supervised(config: Config, example: Example | None, template: Template | None) -> str:

@@ -1,6 +1,7 @@
 """What a command would do: name, trials, resources, data and cost, before anything starts.
 
-A pure function of the configuration, the data files, the base model if it lies ready, and the machine. Downloads nothing, starts nothing.
+A pure function of the configuration, the data files, the base model if it lies ready, and the machine. Downloads nothing, starts nothing,
+and writes nothing but counts of many rows into the cache (counting.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from jobs import fetch, twins
 from jobs.config import BaseModel, Trial
-from jobs.data import Example, Template, load_corpus
+from jobs.data import RENDERING, Example, Template, load_corpus
 from jobs.folder import tensor_shapes
 from orchestrator import effect, keys, sharing
 from orchestrator.advice import advice, shaped_by_steps
@@ -224,7 +225,8 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     sweep["mode"] = config.sweep.maximise
     model = base.revision if base else (fetch.known_revision(config.model) or config.model.id or config.model.path)
     instruction = groups["data"].get("instruction")
-    decisive = [model, fingerprint, decisive_weights(config), instruction, groups["adapter"], groups["optim"], train, sweep, config.seed]
+    decisive = [model, fingerprint, decisive_weights(config), instruction, groups["adapter"], groups["optim"], train, sweep]
+    decisive += [config.seed, RENDERING]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import fetch, manifest
+from jobs.asked import from_messages
 from jobs.config import BaseModel, Model
 from orchestrator import tracking
 from orchestrator.address import mask, sqlite_uri
@@ -26,7 +27,7 @@ NEEDED: dict[str, dict[str, type]] = {
 
 def run(config: Config) -> int:
     """Print the model's answer, or with dry_run=true what would be asked, on stdout; returns the exit code."""
-    assert config.model_uri is not None and config.prompt is not None
+    assert config.model_uri is not None and (config.prompt is not None or config.messages is not None)
     told, line = plan(config) if config.dry_run else ask(config)
     mark_answer()
     print(json.dumps(told, ensure_ascii=False) if config.output == "json" else line)
@@ -39,24 +40,37 @@ def plan(config: Config) -> tuple[dict[str, Any], str]:
     place = mask(store_address(config)) if local is None else str(local)
     if local is not None:
         check_version(config.model_uri or "", local)
-    told = {"job": "predict", "model_uri": config.model_uri, "prompt": config.prompt, "from": place}
+    told = {"job": "predict", "model_uri": config.model_uri, **asked(config), "from": place}
     where = f"in {place}" if local is not None else f"of {place}"
-    return {"plan": told}, f"plan    would ask {config.model_uri} {where}: {json.dumps(config.prompt, ensure_ascii=False)}"
+    (said,) = asked(config).values()
+    return {"plan": told}, f"plan    would ask {config.model_uri} {where}: {json.dumps(said, ensure_ascii=False)}"
+
+
+def asked(config: Config) -> dict[str, Any]:
+    """What is asked, as plain values. Raises InputError for a conversation that cannot be read."""
+    if config.messages is None:
+        return {"prompt": config.prompt}
+    try:
+        from_messages(config.messages, {})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return {"messages": json.loads(config.messages)}
 
 
 def ask(config: Config) -> tuple[dict[str, Any], str]:
     """The model's answer, as a record and as text. Raises InputError for a model that cannot be used."""
+    told = asked(config)
     with tempfile.TemporaryDirectory(prefix="version-") as scratch:
         folder = find(config, Path(scratch))
         try:
             from jobs.predict import predict
 
-            answered = predict(find_base(config, folder), folder, config.prompt or "")
+            answered = predict(find_base(config, folder), folder, config.prompt, config.messages)
         except MemoryError as error:
             raise OrchestratorError(str(error)) from error
         except (ValueError, RuntimeError) as error:
             raise InputError(f"model_uri {config.model_uri}: {error}") from error
-    return {"prompt": config.prompt, "answer": answered}, answered
+    return {**told, "answer": answered}, answered
 
 
 def find(config: Config, scratch: Path) -> Path:

@@ -117,8 +117,7 @@ def source_lines(plan: Plan) -> list[str]:
     """What each source contributes."""
     lines = []
     for name, share in plan.sources.items():
-        about = "" if share.exact else "about "
-        counted = f"{about}{share.answer_tokens or 0:,} supervised tokens"
+        counted = f"{share.answer_tokens or 0:,} supervised tokens"
         tokens = f"supervised tokens: run {setup(plan)} first" if share.answer_tokens is None else counted
         lines.append(f"{name}: {plural(share.rows, 'row')}, {tokens}, {share.share:.0%} of what is drawn")
     return lines

@@ -68,7 +68,9 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
         if "test/exact_match" in metrics:
             value, low, high = (metrics[f"test/exact_match{end}"] for end in ("", "_low", "_high"))
             whose = "test/exact_match" if name == "test" else "the untouched base"
-            lines.append((name, f"{whose} {value:.3f} ({result.get('confidence', 0.95):.0%} interval {low:.3f}..{high:.3f})"))
+            cut = metrics.get("test/shortened")
+            told = f"; {cut:.0f} prompts were cut" if cut else ""
+            lines.append((name, f"{whose} {value:.3f} ({result.get('confidence', 0.95):.0%} interval {low:.3f}..{high:.3f}{told})"))
     if model:
         alias = f" -> alias {model['alias']}" if model["alias"] else ""
         lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
@@ -86,7 +88,8 @@ def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
     if result["model"]:
         model = result["model"]
         address = f"models:/{model['name']}@{model['alias']}" if model["alias"] else model["uri"]
-        asked = ["job=predict", f"model_uri={address}", f"prompt={result['prompt']}", *result.get("settings", [])]
+        question = f"{result.get('asked', 'prompt')}={result['prompt']}"
+        asked = ["job=predict", f"model_uri={address}", question, *result.get("settings", [])]
         lines.append(("try", commands.orchestrator(asked, programs)))
     if result.get("needs"):
         lines.append(("needs", result["needs"]))

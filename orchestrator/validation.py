@@ -245,7 +245,10 @@ def job_problems(config: Config) -> list[tuple[str, str]]:
             ("adapter.dropout", f"{config.adapter.dropout:g} drops nothing with adapter.kind=full, which has no adapter; leave it out")
         )
     if config.job.kind == "predict":
-        found += [(name, "must be set for job=predict") for name in ("model_uri", "prompt") if not (getattr(config, name) or "").strip()]
+        needed = ("model_uri",) if config.messages is not None else ("model_uri", "prompt")
+        found += [(name, "must be set for job=predict") for name in needed if not (getattr(config, name) or "").strip()]
+        if config.messages is not None and config.prompt is not None:
+            found.append(("messages", "is the whole conversation, and prompt a part of it; leave one of them out"))
         if config.model_uri and re.match(r"\w+:", config.model_uri) and not re.fullmatch(VERSION, config.model_uri):
             found.append(("model_uri", f"{config.model_uri} is neither models:/NAME@champion, models:/NAME/3, runs:/ID/PATH nor a folder"))
     if config.sweep.metric not in METRICS:

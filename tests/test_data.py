@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_template import ASK, CHATML, GEMMA, LLAMA, QWEN, SAY, make_model
 
-from jobs.config import BaseModel, Data, Source
+from jobs.config import Data, Source
 from jobs.data import Example, Template, encode_row, encode_rows, load_corpus
 from jobs.rows import Row
 
@@ -193,25 +193,6 @@ def test_only_the_last_answer_of_a_conversation_is_the_answer(tmp_path: Path) ->
     assert decoded(example, template)[1] == " J12\n<|im_end|>" and example.reference == "J12" and "J11<|im_end|>" in example.text
 
 
-def test_a_long_prompt_loses_its_beginning_but_not_its_first_mark(tmp_path: Path) -> None:
-    for name, chat_template in (("chatml", CHATML), ("llama", LLAMA)):
-        template = Template(make_model(tmp_path / name, chat_template))
-        whole = encode_row(make_row(ASK, SAY), template, 512)
-        short = encode_row(make_row(ASK, SAY), template, 30)
-        assert len(short.ids) == 30 and short.num_cut == len(whole.ids) - 30
-        mark = [0] if name == "llama" else []
-        assert short.ids == mark + whole.ids[len(whole.ids) - 30 + len(mark) :]
-        assert short.text == template.decode(short.ids[: short.prompt_length], skip_special=False)
-
-
-def test_a_prompt_is_cut_where_its_text_gives_the_same_tokens_again(base: BaseModel) -> None:
-    template = Template(base.path)
-    for room in range(40, 60):
-        short = encode_row(make_row({"role": "user", "content": "naïve 日本語🧬 " * 9}, SAY), template, room)
-        assert "\ufffd" not in short.text and room - 4 < len(short.ids) <= room
-        assert template.encode(short.text) == short.ids[: short.prompt_length]
-
-
 def test_prompts_that_differ_in_nothing_that_is_seen_are_one(tmp_path: Path) -> None:
     held = [("caf\u00e9", "J11"), ("zerowidth", "J11"), ("ﬁne 2", "J11")]
     train = [("cafe\u0301", "J11"), ("zero\u200bwidth", "J11"), ("Fine ２", "J11"), ("cafe", "J11")]
@@ -222,11 +203,13 @@ def test_prompts_that_differ_in_nothing_that_is_seen_are_one(tmp_path: Path) -> 
 def test_an_answer_that_does_not_fit_is_named(tmp_path: Path) -> None:
     template = Template(make_model(tmp_path, CHATML))
     row = make_row(ASK, {"role": "assistant", "content": "7" * 11})
-    assert len(encode_row(row, template, 13).ids) == 13
+    marks = encode_row(make_row({"role": "user", "content": ""}, SAY), template, 512).prompt_length
+    assert marks == 8
+    assert len(encode_row(row, template, 12 + marks).ids) == 12 + marks
     with pytest.raises(
-        ValueError, match=r"data\.sources\.a: cases\.jsonl, line 17: the answer has 12 tokens, too many for train\.max_length=12"
+        ValueError, match=r"data\.sources\.a: cases\.jsonl, line 17: the answer has 12 tokens, too many for train\.max_length=19"
     ):
-        encode_rows([row], template, 12, where="data.sources.a")
+        encode_rows([row], template, 19, where="data.sources.a")
 
 
 def test_rows_together_give_what_each_gives_alone(tmp_path: Path) -> None:

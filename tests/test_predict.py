@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from test_answers import CALLING, TOOL
 
 from jobs import fetch
+from jobs.asked import command_text, encode_asked_row, from_messages, from_prompt
 from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
 from jobs.data import Template, encode_rows, load_corpus
 from jobs.evaluate import judge
@@ -20,6 +23,7 @@ from jobs.model import attach, load, save
 from jobs.predict import encode_prompt, predict
 from jobs.verdict import Judging, Verdict
 from orchestrator.cli import main
+from orchestrator.result import next_lines
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,97 @@ def test_a_prompt_that_was_cut_while_judging_is_cut_and_answered_alike_in_use(tr
         prompt = row.context[-1]["content"].removeprefix("Which letter?\n")
         assert encode_prompt(prompt, task, template) == example.ids[: example.prompt_length]
         assert predict(base, version, prompt) == line["prediction"]
+
+
+ASK = {"role": "user", "content": "  Ticket? "}
+SYSTEMS = {
+    "constant": lambda i: [{"role": "system", "content": "Sort it into A, B or C."}, {"role": "user", "content": f"Ticket {i}: {'x' * i}"}],
+    "varying": lambda i: [{"role": "system", "content": f"Schema {i}."}, {"role": "user", "content": f"Ticket {i}:\n{'x' * i} "}],
+    "turns": lambda i: [ASK, {"role": "assistant", "content": "n"}, {"role": "user", "content": f" Ticket {i}"}],
+    "mixed": lambda i: [
+        *([{"role": "system", "content": "Brief."}] if i % 2 else []),
+        {"role": "user", "content": f"Ticket {i}: {'y' * i}"},
+    ],
+    "pairs": lambda i: f"{chr(97 + i % 26) * (3 * i)} and {i}?",
+}
+
+
+@pytest.mark.parametrize("kind", SYSTEMS)
+def test_what_is_asked_in_use_is_what_was_judged_row_by_row(kind: str, base: BaseModel, tmp_path: Path) -> None:
+    asked = [SYSTEMS[kind](i) for i in range(40)]
+    answers = [{"role": "assistant", "content": ("A", "B", "CC CC CC")[i % 3]} for i in range(40)]
+    rows = [
+        {"prompt": said, "completion": answer["content"]} if isinstance(said, str) else {"messages": [*said, answer]}
+        for said, answer in zip(asked, answers, strict=True)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = Data(name="toy", folder=str(tmp_path), instruction="Which letter?" if kind == "pairs" else "")
+    train = Train(max_length=110)
+    trial = Trial(index=1, seed=0, model=Model(name="tiny", source="tiny"), data=data, adapter=Adapter(), optim=Optim(), train=train)
+    verdict = judge(trial, base, None, Judging(0.95, 500, None, 1))
+    export(trial, base, Path(base.path), verdict, tmp_path / "version")
+    task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))
+    assert task["system"] == {"constant": "Sort it into A, B or C.", "varying": None}.get(kind, "")
+    told = [json.loads(line) for line in (tmp_path / "version" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (verdict.num_cut > 0) == (kind == "pairs")
+    names, template = set(), Template(base.path)
+    for row, line in zip(load_corpus(data).test, told, strict=True):
+        name, value = command_text(row, task)
+        names.add(name)
+        given = {"prompt": None, "messages": None} | {name: value}
+        assert predict(base, tmp_path / "version", **given) == line["prediction"]
+        asked_row = from_prompt(value, task) if name == "prompt" else from_messages(value, task)
+        assert template.decode(encode_asked_row(asked_row, task, template), skip_special=False) == line["text"]
+    assert names == {"constant": {"prompt"}, "varying": {"messages"}, "turns": {"messages"}, "pairs": {"prompt"}}.get(kind, names)
+    if kind == "varying":
+        with pytest.raises(ValueError, match="brought a system message of its own; ask with messages="):
+            predict(base, tmp_path / "version", "Ticket 3")
+
+
+def test_reasoning_and_functions_are_asked_for_in_use_as_they_were_trained(base: BaseModel, tmp_path: Path) -> None:
+    other = dataclasses.replace(base, path=str(shutil.copytree(base.path, tmp_path / "calling")))
+    (tmp_path / "calling" / "chat_template.jinja").write_text(CALLING, encoding="utf-8")
+    said = {"role": "assistant", "reasoning_content": "It is new.", "content": "n"}
+    rows = [{"tools": [TOOL], "messages": [{"role": "user", "content": f"Ticket {i}"}, said]} for i in range(40)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data, model = Data(name="toy", folder=str(tmp_path)), Model(name="tiny", source="tiny")
+    trial = Trial(index=1, seed=0, model=model, data=data, adapter=Adapter(), optim=Optim(), train=Train())
+    export(trial, other, Path(other.path), judge(trial, other, None, Judging(0.95, 500, 4, 1)), tmp_path / "version")
+    task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))
+    assert (task["tools"], task["thinking"]) == ([TOOL], True)
+    row, line = load_corpus(data).test[0], (tmp_path / "version" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    name, value = command_text(row, task)
+    text = Template(other.path).decode(encode_prompt(value, task, Template(other.path)), skip_special=False)
+    assert name == "prompt" and text == json.loads(line)["text"] and "find_order" in text and "think" not in text
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ("hello", "messages is no JSON"),
+        ("[]", "must be a list of messages"),
+        ('[{"role": "user"}]', 'message 1 has no "content"'),
+        ('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]', "ends with an answer"),
+        ('{"messages": [{"role": "user", "content": "a"}], "image": 1}', "has image beside"),
+    ],
+)
+def test_a_conversation_that_cannot_be_asked_is_one_message(
+    messages: str, words: str, version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "none", monkeypatch, "job=predict", f"model_uri={version}", f"messages={messages}", "dry_run=true") == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_conversation_is_asked_from_the_command_line(
+    version: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = [{"role": "system", "content": "It's $5 {a}"}, {"role": "user", "content": ' "b", \\ c\n'}]
+    asked = ("job=predict", f"model_uri={version}", f"messages={json.dumps(talk)}")
+    assert run(cache, monkeypatch, *asked, "output=json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["messages"] == talk and isinstance(printed["answer"], str)
+    assert run(cache, monkeypatch, *asked, "prompt=x") == 2
+    assert "leave one of them out" in capsys.readouterr().err
 
 
 def test_the_predictions_of_a_base_in_bfloat16_are_reproduced_in_the_format_that_the_task_names(
@@ -201,3 +296,16 @@ def test_setup_says_where_the_model_lies_in_words_and_in_json(
     assert capsys.readouterr().out == f"plan    nothing to fetch: tiny is ready in {base.path}\n"
     assert run(cache, monkeypatch, "job=setup", "model=tiny", "output=json") == 0
     assert json.loads(capsys.readouterr().out)["base"]["path"] == base.path
+
+
+@pytest.mark.parametrize("name", ["prompt", "messages"])
+def test_the_printed_command_asks_what_was_asked(
+    name: str, version: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'It\'s $5, "{a}" \\ b\n=c '
+    value = text if name == "prompt" else json.dumps([{"role": "system", "content": text}, {"role": "user", "content": text}])
+    told = {"state": "finished", "trials": {"total": 1}, "wider": None, "tracking_uri": "http://x", "asked": name, "prompt": value}
+    lines = dict(next_lines(told | {"model": {"name": "m", "alias": None, "uri": str(version)}}, ""))
+    assert run(cache, monkeypatch, *shlex.split(lines["try"])[3:], "output=json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed[name] == (value if name == "prompt" else json.loads(value))

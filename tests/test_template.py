@@ -48,7 +48,7 @@ QWEN = """{%- set ns = namespace(last=-1) %}
 {%- endif %}"""
 JSON = "{% for message in messages %}{{ message | tojson }}{{ message.content | tojson(indent=2) }}<|im_end|>{% endfor %}"
 TEMPLATES = {"chatml": CHATML, "llama": LLAMA, "gemma": GEMMA, "qwen": QWEN, "json": JSON}
-SPECIAL = ["<|bos|>", "<|im_start|>", "<|im_end|>", "<|head|>", "<|/head|>", "<|eot|>", "<|turn|>", "<|/turn|>"]
+SPECIAL = ["<|bos|>", "<|im_start|>", "<|im_end|>", "<|head|>", "<|/head|>", "<|eot|>", "<|turn|>", "<|/turn|>", "</s>"]
 ASK = {"role": "user", "content": "  Which <b>code</b> has the flu? 'J11' "}
 SAY = {"role": "assistant", "content": "J11"}
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from jobs.config import BaseModel, Trial
-from jobs.course import Course
+from jobs.course import Course, shortened
 from jobs.data import Corpus, Example, Template, load_corpus
 from jobs.evaluate import Tally, out_of_memory
 from jobs.finetune import NON_FINITE_LIMIT, World, not_finite
@@ -178,6 +178,7 @@ class Pack:
                 "train/gradient_norm": norm,
                 "train/tokens_per_second": sum(len(example.ids) for example in batches[number]) / seconds,
                 "train/examples_per_second": len(batches[number]) / seconds,
+                **shortened("train", batches[number]),
             }
             for number, norm in zip(chosen, norms, strict=True)
         }

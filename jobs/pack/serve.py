@@ -9,6 +9,7 @@ import time
 from typing import Any, Protocol
 
 from jobs.config import Train
+from jobs.course import shortened
 from jobs.pack.engine import Pack
 from jobs.seats import Boundary, Seat
 from jobs.shelf import Shelf, fetched
@@ -105,6 +106,7 @@ def reached(pack: Pack, due: list[int], metrics: Any) -> dict[int, dict[str, Any
             **metrics[index],
             **tallies[index].metrics(),
             **pack.slots[index].course.drawn(pack.slots[index].step),
+            **shortened("valid", pack.corpus(pack.slots[index].trial)[2]),
         }
         for index in due
     }
