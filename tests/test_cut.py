@@ -113,7 +113,7 @@ def test_what_is_cut_is_counted_in_training_validation_and_test(base: BaseModel,
     assert sum(expected) == 4, "two steps see each of the 16 rows once"
     assert [metrics.get("data/shortened_train", 0) for metrics in steps] == expected
     assert rungs[-1]["data/shortened_valid"] == 2
-    verdict = judge(trial, base, None, Judging(0.95, 500, None, 1))
+    verdict = judge(trial, base, None, Judging(0.95, None, 1))
     assert verdict.num_cut == 1 and verdict.metrics()["test/shortened"] == 1
 
 
