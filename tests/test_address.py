@@ -140,6 +140,7 @@ def test_a_store_in_a_folder_called_like_an_address_works(tmp_path: Path):
     store = connect(address.sqlite_uri(folder / "mlflow.db"), "orchestrator", folder / "artifacts")
     run = store.open_run("x", {"orchestrator.sweep": "a", "orchestrator.journal": "b", "orchestrator.trial": ""}, 1)
     store.log_artifacts(run, folder / "model", "model")
+    assert store.champion("none") is None
     (tmp_path / "there").mkdir()
     assert (store.download(f"runs:/{run}/model", tmp_path / "there") / "weights").read_text() == "all of them"
     assert {path.name for path in tmp_path.iterdir()} == {"my%20runs", "there"}, "nothing in a folder of another name"
