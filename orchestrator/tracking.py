@@ -56,7 +56,9 @@ def connect(uri: str, experiment: str, artifact_root: Path | None) -> Store:
         address.create(resolved, lambda fresh: MlflowClient(fresh, fresh).search_experiments(max_results=1))
         client = MlflowClient(resolved, resolved)
         found = _experiment_id(client, resolved, experiment, artifact_root)
-        address.tidy(resolved)
+        if resolved.startswith("sqlite:") and "%" in resolved:
+            client.search_registered_models(max_results=1)  # the registry's side, which makes folders of its own when it is first used
+            address.tidy(resolved)
         return Store(client, resolved, experiment, found)
 
 

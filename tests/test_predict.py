@@ -87,7 +87,7 @@ def test_what_is_asked_in_use_is_what_was_judged_row_by_row(kind: str, base: Bas
     data = Data(name="toy", folder=str(tmp_path), instruction="Which letter?" if kind == "pairs" else "")
     train = Train(max_length=110)
     trial = Trial(index=1, seed=0, model=Model(name="tiny", source="tiny"), data=data, adapter=Adapter(), optim=Optim(), train=train)
-    verdict = judge(trial, base, None, Judging(0.95, 500, None, 1))
+    verdict = judge(trial, base, None, Judging(0.95, None, 1))
     export(trial, base, Path(base.path), verdict, tmp_path / "version")
     task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))
     assert task["system"] == {"constant": "Sort it into A, B or C.", "varying": None}.get(kind, "")
@@ -115,7 +115,7 @@ def test_reasoning_and_functions_are_asked_for_in_use_as_they_were_trained(base:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     data, model = Data(name="toy", folder=str(tmp_path)), Model(name="tiny", source="tiny")
     trial = Trial(index=1, seed=0, model=model, data=data, adapter=Adapter(), optim=Optim(), train=Train())
-    export(trial, other, Path(other.path), judge(trial, other, None, Judging(0.95, 500, 4, 1)), tmp_path / "version")
+    export(trial, other, Path(other.path), judge(trial, other, None, Judging(0.95, 4, 1)), tmp_path / "version")
     task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))
     assert (task["tools"], task["thinking"]) == ([TOOL], True)
     row, line = load_corpus(data).test[0], (tmp_path / "version" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[0]
