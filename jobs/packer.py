@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import ray
 import ray.train
+from ray.exceptions import RayError
 
 from jobs import fetch
 from jobs.config import Assignment
@@ -17,7 +19,7 @@ from jobs.roster import find_roster
 from jobs.seats import Boundary, Seat
 from jobs.shelf import Shelf
 from jobs.trainer import run_job
-from jobs.worker import NoteDeaths, Posts, reason, use_own_gpu
+from jobs.worker import NoteDeaths, Posts, is_loss, reason, use_own_gpu
 
 LOOK_SECONDS = 0.5
 
@@ -33,7 +35,8 @@ def run(assignment: Assignment, number: int) -> None:
     except Exception as error:  # noqa: BLE001  # whatever it is, the trials must hear of it
         if not ray.is_initialized():
             return  # the sweep is over already
-        ray.get(roster.give_up.remote({"failure": reason(error)}))
+        with contextlib.suppress(RayError):  # the roster itself is lost: whoever asks it hears that
+            ray.get(roster.give_up.remote({"lost" if is_loss(error) else "failure": reason(error)}))
 
 
 def place(number: int) -> int:

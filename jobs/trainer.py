@@ -64,6 +64,6 @@ def backend(num_workers: int, with_gpu: bool) -> BackendConfig:
     """How the workers of a job find each other. One alone needs nobody, and nothing beside it has to wait until torch is imported."""
     if num_workers == 1:
         return BackendConfig()
-    from ray.train.torch import TorchConfig
+    from jobs.rendezvous import LoopbackTorchConfig
 
-    return TorchConfig(backend="nccl" if with_gpu else "gloo")
+    return LoopbackTorchConfig(backend="nccl" if with_gpu else "gloo")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -244,9 +245,11 @@ def attempt(config: dict[str, Any]) -> None:
         try:
             ended = train(assignment)
         except Exception as error:
-            ray.get(roster.fail.remote(config["index"], reason(error)))
-            raise
-        if "fault" in ended:
+            if not is_loss(error):
+                ray.get(roster.fail.remote(config["index"], reason(error)))
+                raise
+            ended = {"lost": reason(error)}
+        if "fault" in ended or "lost" in ended:
             ray.get(roster.give_up.remote(ended))
         while ended:
             time.sleep(1)  # until the driver ends this trial with all others
@@ -260,9 +263,28 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "startup timed out" in str(error):
         return "its workers could not be placed: other work holds the CPU cores or GPUs"
-    if type(error).__name__.endswith(("ActorDiedError", "ActorError", "WorkerCrashedError", "NodeDiedError")):
-        return f"a worker process died {'; '.join(lines)[:300]}"
-    return lines[-1]
+    return death(str(error)) if is_loss(error) else lines[-1]
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that a process of the sweep's own has died. A job's workers, whose deaths count, come in another error."""
+    return type(error).__name__.endswith(("ActorDiedError", "ActorError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"))
+
+
+def death(told: str) -> str:
+    """One sentence from all that Ray tells of a process that has died: which, where and, as far as Ray knows, of what."""
+    pid, node = re.search(r"\bpid[:=] ?(\d+)", told), re.search(r"\bip[:=] ?([\w.:-]+[\w])", told)
+    facts = [] if pid is None else [f"pid {pid[1]}"]
+    if node is not None and pid is not None and not node[1].startswith("127."):
+        facts.append(f"on {node[1]}")
+    who = f"a worker process ({', '.join(facts)})" if facts else "a worker process"
+    if re.search(r"out.of.memory|OutOfMemory|memory pressure|low on memory", told) and "potential root causes" not in told:
+        return f"{who} was ended by Ray for lack of memory on its machine"
+    if re.search(r"node (has )?died|node was terminated|node failure", told):
+        return f"{who} was lost with its machine"
+    if "INTENDED" in told or "exit code" in told.lower():
+        return f"{who} has ended by itself or was told to end"
+    return f"{who} was killed: by someone, by the system for lack of memory, or by a crash of its own"
 
 
 def judge(sweep: str, label: str, trial: Trial, base: BaseModel, folder: str | None, rule: Judging, sealed: bool = True) -> Verdict:

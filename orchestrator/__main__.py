@@ -8,6 +8,9 @@ import sys
 def run() -> int:
     """The exit code, also where Ctrl-C comes before the first line of ours has run."""
     try:
+        from orchestrator.interruption import arm
+
+        arm()
         from orchestrator.cli import main
 
         for stream in (sys.stdout, sys.stderr):

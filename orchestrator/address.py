@@ -10,6 +10,7 @@ import difflib
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,17 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.credentials import escaped, mask
 from orchestrator.errors import TrackingError
 
 SCHEMES = ("http", "https", "sqlite", "postgresql")
 ANSWER_SECONDS = 5
 CREATION_LOCK = 0x6D6C666C6F77  # "mlflow": the advisory lock under which one process at a time creates the tables
 DRIVER_MISSING = "the driver is missing: pip install 'psycopg[binary]'"
-
-
-def mask(text: str) -> str:
-    """Hide the password of every address in `text`."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
 def resolve(uri: str) -> str:
@@ -37,7 +34,7 @@ def resolve(uri: str) -> str:
     """
     if not uri.strip():
         raise TrackingError("tracking.uri is empty; leave it out for SQLite under the storage folder, or name a server: http://HOST:5000")
-    scheme, separator, rest = uri.partition("://")
+    scheme, separator, rest = escaped(uri).partition("://")
     dialect = scheme.partition("+")[0].lower()
     if not separator or dialect == "file":
         raise TrackingError(_not_an_address(uri))
@@ -47,19 +44,38 @@ def resolve(uri: str) -> str:
         return f"sqlite:///{database_file(uri)}"
     if dialect not in SCHEMES:
         near = difflib.get_close_matches(dialect, SCHEMES, n=1)
-        hint = f"did you mean tracking.uri={near[0]}://{mask('://' + rest)[3:]}?" if near else f"use one of {', '.join(SCHEMES)}"
+        hint = f"did you mean tracking.uri={near[0]}://{mask(uri).partition('://')[2]}?" if near else f"use one of {', '.join(SCHEMES)}"
         raise TrackingError(f"tracking.uri={mask(uri)}: {dialect} is not supported; {hint}")
     try:
-        parts = urlsplit(uri)
+        parts = urlsplit(f"{scheme}://{rest}")
         named, _ = parts.hostname, parts.port
     except ValueError as error:
         raise TrackingError(f"tracking.uri={mask(uri)}: {error}; write it as tracking.uri=http://HOST:5000") from error
     if not named:
         raise TrackingError(f"tracking.uri={mask(uri)} names no host; write it as tracking.uri=http://HOST:5000")
+    if parts.query or parts.fragment:
+        remedy = "give a token as MLFLOW_TRACKING_TOKEN, a password as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        raise TrackingError(f"tracking.uri={mask(uri)}: MLflow takes no ?... or #... in the address of a server; {remedy}")
     return f"{dialect}://{rest}".rstrip("/")
 
 
+def ui_command(uri: str, programs: str = "") -> str:
+    """The command that shows the runs of a database. Its password is not in it, but the variable that libpq reads. `programs` is the
+    folder of mlflow, as it is typed.
+    """
+    shown, given = mask(uri), ""
+    if re.match(r"(?i)postgres(ql)?(\+\w+)?://", uri):
+        rest = shown.partition("://")[2]
+        shown = f"postgresql+psycopg://{rest.replace(':***@', '@', 1)}"
+        if ":***@" in rest:
+            given = "PGPASSWORD=$PGPASSWORD "
+    return f"{given}{programs}mlflow ui --backend-store-uri {shlex.quote(shown)}"
+
+
 def _not_an_address(uri: str) -> str:
+    if "@" in uri and "://" not in uri:
+        shown = mask(f"http://{uri}")
+        return f"tracking.uri={shown.removeprefix('http://')} has no scheme; did you mean tracking.uri={shown}?"
     if re.match(r"[\w.-]+:\d+(/|$)", uri):
         return f"tracking.uri={uri} has no scheme; did you mean tracking.uri=http://{uri}?"
     path = Path(uri.removeprefix("file://").removeprefix("file:") or ".").absolute()
@@ -137,8 +153,14 @@ def _check_file(uri: str, file: Path) -> None:
     if not file.exists():
         os.close(os.open(file, os.O_RDWR | os.O_CREAT))  # a folder that takes no file, such as /proc, may still look open
         file.unlink()
-    if file.exists() and file.stat().st_size and file.read_bytes()[:16] != b"SQLite format 3\0":
+    if file.exists() and file.stat().st_size and not starts_with(file, b"SQLite format 3\0"):
         raise TrackingError(f"tracking.uri={uri} is a file, but no SQLite database; choose another file")
+
+
+def starts_with(file: Path, mark: bytes) -> bool:
+    """Whether a file, of any size, begins with some bytes."""
+    with file.open("rb") as stream:
+        return stream.read(len(mark)) == mark
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -28,6 +29,8 @@ ASK_SECONDS = 5.0
 """Between two questions about a job whose log does not come as a stream."""
 LOST_SECONDS = 600.0
 """How long the head may be silent before this command stops waiting for it."""
+MOST_REFUSALS = 10
+"""How often a head may answer that it takes no job yet, as one does that is starting: with the pauses between, for some three minutes."""
 SILENT_SECONDS, MOST_SILENCES = 30.0, 10
 """How long a log may be silent before the head is asked about the job, and after how many such silences the log is read anew: a connection
 that only one side knows to be broken brings nothing, for ever."""
@@ -36,6 +39,9 @@ that only one side knows to be broken brings nothing, for ever."""
 def run(config: Config, submission: Submission, config_dir: str | None = None) -> int:
     """Submit the command, or find it running, and follow it to its end; returns its exit code."""
     head = Head(config.cluster)
+    if head.is_open():
+        remedy = "start its Ray with RAY_AUTH_MODE=token (https://docs.ray.io/en/latest/ray-security/token-auth.html), or close its network"
+        say(f"note    {head.where} asks for no token: whoever reaches it runs commands there and reads this sweep; {remedy}")
     running = [job for job in head.jobs() if (job.metadata or {}).get("key") == submission.key and not job.status.is_terminal()]
     if running:
         name = running[0].submission_id
@@ -92,19 +98,34 @@ def post(head: Head, name: str, command: str, environment: dict[str, Any], submi
         "key": submission.key,
         "command": f"python -m orchestrator {submission.typed}",
     }
-    for attempt in range(4):
+    unanswered, refused, pause = 0, 0, FIRST_PAUSE_SECONDS
+    while True:
         try:
             return head.call(head.client.submit_job, entrypoint=command, submission_id=name, runtime_env=environment, metadata=metadata)
         except OSError as error:
-            if attempt == 3:
+            unanswered += 1
+            if unanswered == 4:
                 unknown = "the job may have been accepted or not: the same command again finds it or sends it"
                 raise OrchestratorError(f"{head.where}: {error}; {unknown}") from error
-            time.sleep(2**attempt)
+            time.sleep(2 ** (unanswered - 1))
         except RuntimeError as error:
-            if attempt and "already" in str(error):
+            if unanswered + refused and "already" in str(error):
                 return name  # the answer to an earlier attempt was lost, not the job
-            raise InputError(f"{head.where}: the job was refused: {first_line(error)}") from error
-    raise AssertionError
+            if not is_passing(error):
+                raise InputError(f"{head.where}: the job was refused: {first_line(error)}") from error
+            refused += 1
+            if refused == MOST_REFUSALS:
+                remedy = "look at dashboard_agent.log on the head; the same command sends it again"
+                raise OrchestratorError(f"{head.where}: it still takes no job: {first_line(error)}; {remedy}") from error
+            say(f"wait    {head.address} takes no job yet ({first_line(error)}); asking again in {pause:g} s")
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a refusal is the head's own trouble, such as an agent that has yet to start, and not the job's."""
+    status = re.search(r"status code (\d+)", str(error))
+    return status is not None and (int(status[1]) == 429 or int(status[1]) >= 500)
 
 
 def come_back(head: Head, name: str) -> str:

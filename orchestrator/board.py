@@ -41,6 +41,8 @@ class Board:
         self.fatal: str | None = None
         self.aside: str | None = None
         """Why the packs have stepped aside, once they have: the sweep starts again with the plain executor."""
+        self.lost: str | None = None
+        """Which process of its own the sweep has lost, once it has: what is left is done by another run of it."""
         self.fault: str | None = None
         """What the machine has refused, once it has: the sweep is interrupted, and nobody is judged by it."""
         self.damaged: tuple[str, str] | None = None
@@ -56,7 +58,7 @@ class Board:
     @property
     def halted(self) -> bool:
         """Whether trials end for no reason of their own."""
-        return self.interrupted or self.fault is not None or self.aside is not None or self.damaged is not None
+        return self.interrupted or any(why is not None for why in (self.fault, self.aside, self.damaged, self.lost))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it is given for a restore that we never do, since the journal is the state."""

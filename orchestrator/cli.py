@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator import report, sharing
+from orchestrator import credentials, report, sharing
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError, InputError, OrchestratorError
 from orchestrator.validation import SECTIONS, build, check, suggestion
@@ -55,13 +55,14 @@ def run(arguments: list[str]) -> int:
     for argument in arguments:
         if not argument.isascii() and argument != argument.encode(errors="replace").decode():
             raise InputError(f"{argument.encode(errors='replace').decode()} is not UTF-8; type it in a terminal that is set to UTF-8")
+    credentials.remember_environment()
     flags, overrides = split_flags(arguments)
     if "--help" in flags:
         print(report.usage(choices()))
         return 0
     raw = compose(overrides, flags.get("--config-dir"))
     if "--cfg" in flags:
-        print(as_yaml(raw), end="")
+        print(as_yaml(credentials.without_secrets(raw, FREE_TEXT)), end="")
         return 0
     config = build(raw)
     if not sharing.inside(config):
@@ -87,7 +88,8 @@ def run(arguments: list[str]) -> int:
     from orchestrator import pipeline
 
     typed = ["--config-dir", flags["--config-dir"], *overrides] if "--config-dir" in flags else overrides
-    return pipeline.run(config, as_yaml(raw), typed)
+    shown = as_yaml(credentials.without_secrets(raw, FREE_TEXT))
+    return pipeline.run(config, shown, [credentials.printable(text) for text in typed])
 
 
 def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -119,8 +121,9 @@ def compose(overrides: list[str], folder: str | None) -> dict[str, Any]:
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+    OmegaConf.register_new_resolver("secret", credentials.resolve, replace=True)
     OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replace=True)
     if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
         raise InputError(f"--config-dir {folder}: {'this user may not read it' if os.path.isdir(folder) else 'no such folder'}")
@@ -131,8 +134,12 @@ def compose(overrides: list[str], folder: str | None) -> dict[str, Any]:
             composed = hydra_compose("config", overrides=search + prepared)
         found += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
         raw: Any = OmegaConf.to_container(composed, resolve=True)
+        credentials.remember_address(str(raw["tracking"].get("uri") or ""))
     except UnicodeDecodeError as error:
         raise ConfigError([*found, ("conf", f"a file below {folder or ROOT / 'conf'} is not UTF-8 ({error}); save it as UTF-8")]) from error
+    except InterpolationResolutionError as error:
+        problem = first_line(error).removeprefix("Missing raised while resolving interpolation: ")
+        raise ConfigError([*found, (error.full_key or "arguments", problem)]) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError([*found, ("arguments", first_line(error))]) from error
     except Exception as error:

@@ -72,6 +72,15 @@ class Head:
                 f"{self.where}: something answers ({answer.status_code}), but it is no Ray cluster; is it port 8265?"
             ) from None
 
+    def is_open(self) -> bool:
+        """Whether the head answers without a token; False where it does not answer at all."""
+        import requests
+
+        try:
+            return requests.get(f"{self.address}/api/version", timeout=ANSWER_SECONDS).status_code == 200
+        except requests.exceptions.RequestException:
+            return False
+
     def jobs(self) -> list[Any]:
         """This program's jobs on the cluster, newest first."""
         found = [job for job in self.ask(self.client.list_jobs) if (job.metadata or {}).get("orchestrator") and job.submission_id]

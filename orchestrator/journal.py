@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -19,7 +20,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from jobs import fetch, store
+from orchestrator import credentials, lifeline
 from orchestrator.errors import InputError
+from orchestrator.lock import Lock, is_held
 from orchestrator.space import Point
 
 
@@ -56,6 +59,8 @@ NEEDED: dict[str, dict[str, type]] = {
     "sweep_end": {"state": str},
 }
 """What an event of a kind cannot do without."""
+CLEANING_SECONDS = 20.0
+"""How long a start waits for what a killed command has left to be cleaned away."""
 
 
 class Journal:
@@ -68,6 +73,8 @@ class Journal:
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event; `t`, milliseconds since the epoch, may be given for something that happened earlier."""
+        if isinstance(fields.get("error"), str):
+            fields["error"] = credentials.mask(fields["error"])  # another program's words, which may repeat an address
         event = {"t": fields.pop("t", int(time.time() * 1000)), "kind": kind, **fields}
         with self._lock, self.file.open("a+b") as stream:
             if stream.tell() > 0 and not self._ends_line(stream):
@@ -141,27 +148,59 @@ def storage_folder(storage: str) -> Path:
 @contextmanager
 def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
     """Hold the store alone, or one sweep of a store that several commands share. Raises InputError naming the other process when someone
-    else holds it. The lock dies with its process.
+    else holds it. The lock ends with its process and all that this has started (lifeline.py); what a killed one has left is waited for.
     """
-    from filelock import FileLock, Timeout
-
     folder = lock_folder(storage_folder(storage), sweep)
+    lock = Lock(folder / ".lock")
+    deadline = time.monotonic() + CLEANING_SECONDS
     try:
+        if sweep is None or store.is_uri(storage):  # this machine's alone; a folder that a cluster shares belongs to a group
+            create_private(storage_folder(storage))
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        owner = read_text(folder / ".owner") or "another process"
-        what = f"storage {storage}" if sweep is None else f"sweep {sweep} of storage {storage}"
-        raise InputError(f"{what} is in use by {owner}; wait for it to end, or use another one: storage=FOLDER") from None
+        while not lock.acquire():
+            owner = read_text(folder / ".owner")
+            if time.monotonic() > deadline or (owner and not is_gone(owner)):  # without an owner someone is just coming or going
+                what = f"storage {storage}" if sweep is None else f"sweep {sweep} of storage {storage}"
+                held = f"{what} is in use by {owner or 'another process'}"
+                raise InputError(f"{held}; wait for it to end, or use another one: storage=FOLDER")
+            time.sleep(0.1)
     except OSError as error:
         raise InputError(f"storage {storage} cannot be written: {error.strerror or error}; choose another one: storage=FOLDER") from error
-    (folder / ".owner").write_text(f"process {os.getpid()} on {os.uname().nodename}, started {time.strftime('%H:%M:%S')}", encoding="utf-8")
+    owner = f"{this_process()}, started {time.strftime('%H:%M:%S')}"
     try:
-        yield
+        with lifeline.opened(lock.descriptor) as line:
+            line.remove_file(folder / ".owner", owner)
+            write_whole(folder / ".owner", owner)
+            yield
     finally:
-        (folder / ".owner").unlink(missing_ok=True)
         lock.release()
+
+
+def this_process() -> str:
+    """How a lock and a journal name who works."""
+    return f"process {os.getpid()} on {os.uname().nodename}"
+
+
+def is_gone(owner: str) -> bool:
+    """Whether an owner as `locked` writes it is a process of this machine that has ended: what it has started is being ended, too."""
+    found = re.match(r"process (\d+) on (\S+?),", owner)
+    if found is None or found[2] != os.uname().nodename:
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    status = read_text(Path("/proc") / found[1] / "stat")
+    return status.rpartition(")")[2].split()[:1] == ["Z"]
+
+
+def create_private(folder: Path) -> None:
+    """Make a folder that only this user can open, unless it is there: then it may be shared, and its rights are its owner's business."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def lock_folder(folder: Path, sweep: str | None) -> Path:
@@ -170,24 +209,24 @@ def lock_folder(folder: Path, sweep: str | None) -> Path:
 
 
 def held_by(storage: Path, sweep: str | None = None) -> str | None:
-    """Who holds a storage folder or one of its sweeps now, as `locked` has written it; None when nobody does."""
-    from filelock import FileLock, Timeout
-
+    """Who holds a storage folder or one of its sweeps now, as `locked` has written it; None when nobody does. Looking disturbs nobody."""
     folder = lock_folder(storage, sweep)
-    if not (folder / ".lock").exists():
-        return None
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return read_text(folder / ".owner") or "another process"
-    lock.release()
-    return None
+    return (read_text(folder / ".owner") or "another process") if is_held(folder / ".lock") else None
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, nothing when it is not there."""
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    """The text of a file, nothing when it is not there, or is being removed."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return ""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that whoever reads it meanwhile sees all of it or what was there before."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
 
 
 def read_object(path: Path) -> dict[str, Any]:

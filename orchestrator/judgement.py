@@ -16,7 +16,7 @@ from jobs.config import BaseModel
 from jobs.export import export
 from jobs.manifest import Damaged
 from jobs.verdict import Judging, Verdict
-from jobs.worker import checked, judge
+from jobs.worker import checked, judge, reason
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.journal import read_object, storage_folder, write_json
 from orchestrator.models import Version
@@ -106,7 +106,7 @@ class Judgement:
         except RayError as error:
             if isinstance(getattr(error, "cause", None), Damaged):
                 raise error.cause from error  # type: ignore[attr-defined]
-            raise OrchestratorError(f"judging failed: {getattr(error, 'cause', None) or error}") from error
+            raise OrchestratorError(f"judging failed: {reason(error)}; what is trained is kept, and the same command continues") from error
 
     def rule(self, threads: int) -> Judging:
         """How every model is judged."""

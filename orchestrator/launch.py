@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import store
-from orchestrator import sharing, ship
+from orchestrator import lifeline, session, sharing, ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import storage_folder
@@ -46,8 +47,6 @@ COMMON = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 LOCAL = {
-    # A Ray that only this command uses, on the loopback address, needs no token; a new one would be left in the user's home.
-    "RAY_AUTH_MODE": "disabled",
     # A process that waits for a cloud to announce that it takes this machine away.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Nobody reads the metrics and events of a Ray that ends with this command; each of its processes would wake for them every second.
@@ -63,6 +62,7 @@ LOCAL = {
 }
 SPARED = ("start_api_server", "start_monitor", "start_log_monitor")
 """How Ray's own Node starts these."""
+DAEMONS = ("gcs_server", "raylet")
 OBJECT_STORE_BYTES = 256 * 2**20
 MOST_NODES = 10_000
 PROBE_SECONDS = 120.0
@@ -70,7 +70,11 @@ PROBE_SECONDS = 120.0
 
 @contextmanager
 def local(resources: Resources) -> Iterator[None]:
-    """Start Ray on this machine with `resources` and stop it at the end. Raises OrchestratorError when it does not start."""
+    """Start Ray on this machine with `resources` and stop it at the end. Raises OrchestratorError when it does not start.
+
+    Nobody else can use it: it listens on loopback alone, asks for a token that is made for this run, and its folder is open to its user
+    only and gone at the end.
+    """
     for name, value in (COMMON | LOCAL).items():
         os.environ.setdefault(name, value)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.concurrent)
@@ -80,25 +84,28 @@ def local(resources: Resources) -> Iterator[None]:
     import ray
 
     quiet()
-    try:
-        with frugal():
-            ray.init(
-                address="local",
-                num_cpus=resources.num_cpus,
-                num_gpus=resources.num_gpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-            )
-    except Exception as error:
-        raise OrchestratorError(f"Ray did not start on this machine: {error}") from error
-    try:
-        silence()
-        yield
-    finally:
-        ray.shutdown()
+    keep_keys()
+    with session.private() as folder, lifeline.temporary_files():
+        try:
+            with frugal(), apart(), session.on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=resources.num_cpus,
+                    num_gpus=resources.num_gpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _node_ip_address=session.LOOPBACK,
+                    _temp_dir=str(folder),
+                )
+        except Exception as error:
+            raise OrchestratorError(f"Ray did not start on this machine: {error}") from error
+        try:
+            silence()
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
@@ -122,6 +129,7 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         ray.init(address=cluster, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env={"env_vars": workers})
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"cluster.address=auto: RAY_ADDRESS={cluster}: {str(error).strip().splitlines()[0]}") from error
+    keep_keys()
     try:
         silence()
         check_nodes(config)
@@ -257,6 +265,38 @@ def frugal() -> Iterator[None]:
     finally:
         for name, method in spared.items():
             setattr(Node, name, method)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let Ray's daemons that are started meanwhile have sessions of their own: what a terminal, `timeout` or slurm sends to the command's
+    group stops the command, which stops its trials at a checkpoint, rather than Ray under its feet. keeper.py sees to their end.
+    """
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, start_new_session=True)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
+
+
+def daemons() -> dict[str, Any]:
+    """The processes of this machine's private Ray that it cannot do without, by name."""
+    from ray._private import worker
+
+    node: Any = worker.global_worker.node
+    return {name: started[0].process for name, started in node.all_processes.items() if name in DAEMONS and started}
+
+
+def keep_keys() -> None:
+    """Have Ray Tune not hand the driver's keys of an object store to every trial: what is handed on stands in a log that all can read.
+    Here all processes inherit them; on a cluster each node has its own, as `check_nodes` has seen.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
 
 
 def quiet() -> None:

@@ -6,24 +6,30 @@ often. A head that is lost loses at most the events of the last seconds: the tri
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
+import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jobs import store
 from orchestrator.errors import InputError
-from orchestrator.journal import storage_folder
+from orchestrator.journal import is_gone, storage_folder, this_process
 
 PUSH_SECONDS = 5.0
 BEAT_SECONDS = 20.0
 STALE_SECONDS = 90.0
 """After so long without a sign of life its owner counts as dead."""
+CLAIM_TRIES = 6
 JOURNAL = "journal.jsonl"
 TRACKED = ("tracking.told", "tracking.json", "tracking-refused.jsonl")
 SMALL = (JOURNAL, "result.json", *TRACKED, "config.yaml", ".submission", "rates.json", "base-scores.json")
@@ -72,40 +78,84 @@ class Mirror:
 
     def __init__(self, storage: str, sweep: str) -> None:
         self.storage, self.sweep, self.folder = storage, sweep, storage_folder(storage)
-        self.owner = f"owners/{sweep}.json"
+        self.claims = f"owners/{sweep}"
+        self.own = self.folder / self.claims / f"{uuid.uuid4().hex}.json"
+        """This command's claim, here; it has the same name there."""
+        self.taken: str | None = None
         self.pushed: dict[Path, tuple[int, int]] = {}
-        self.ended, self.beaten = threading.Event(), 0.0
+        self.ended = threading.Event()
+        self.beaten = 0.0
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def claim(self) -> None:
-        """Write down that this command uses the storage. Raises InputError when another one does."""
-        there = self.read(self.owner)
-        if there is not None:
-            owner = json.loads(there)
-            if time.time() - owner["t"] < STALE_SECONDS:
-                raise InputError(f"sweep {self.sweep} of storage {self.storage} is in use by {owner['who']}; wait for it to end")
-        self.beat()
+        """Write down that this command works on the sweep. Raises InputError when another one does.
 
-    def beat(self) -> None:
+        Stores differ in what they can do under a condition, and all list what was written before. So everyone writes a claim of their own,
+        looks, and holds the sweep only when nobody else's is there: of two, the one that wrote later has seen the other's. Who sees another
+        takes the own claim back; those who have met try again after pauses of unequal length.
+        """
+        others: list[dict[str, Any]] = []
+        for attempt in range(CLAIM_TRIES):
+            self.beat(held=False)
+            others = self.others()
+            if not others:
+                self.beat()
+                return
+            self.release()
+            if any(other["held"] for other in others):
+                break
+            time.sleep(random.uniform(0.1, 0.6) * 2 ** min(attempt, 3))
+        raise InputError(f"sweep {self.sweep} of storage {self.storage} is in use by {others[0]['who']}; wait for it to end")
+
+    def others(self) -> list[dict[str, Any]]:
+        """The claims of others that live, holders first. Those of the dead are removed."""
+        system, path = store.opened(store.join(self.storage, self.claims))
+        found = {info.path.rsplit("/", 1)[-1]: info for info in store.listing(system, path)}
+        own = found.pop(self.own.name, None)
+        alive = []
+        for info in found.values():
+            claim = self.read_claim(system, info.path)
+            if claim is None:
+                continue
+            # Both moments are the store's own: clocks of machines differ.
+            age = (own.mtime - info.mtime).total_seconds() if own is not None and own.mtime and info.mtime else time.time() - claim["t"]
+            if age > STALE_SECONDS or is_gone(f"{claim['who']},"):
+                with contextlib.suppress(FileNotFoundError):
+                    system.delete_file(info.path)
+            else:
+                alive.append(claim)
+        return sorted(alive, key=lambda claim: not claim["held"])
+
+    @staticmethod
+    def read_claim(system: Any, path: str) -> dict[str, Any] | None:
+        """A claim, or None when it has just been taken back."""
+        try:
+            with system.open_input_stream(path) as stream:
+                claim = json.loads(stream.read())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            claim = {}
+        return {"who": "another process", "t": time.time(), "held": False} | (claim if isinstance(claim, dict) else {})
+
+    def beat(self, held: bool = True) -> None:
         """A sign of life."""
-        who = f"process {os.getpid()} on {os.uname().nodename}"
-        own = self.folder / self.owner
-        own.parent.mkdir(parents=True, exist_ok=True)
-        own.write_text(json.dumps({"who": who, "t": time.time()}), encoding="utf-8")
-        store.put(own, store.join(self.storage, self.owner))
-        self.beaten = time.monotonic()
+        claim = {"who": this_process(), "t": time.time(), "held": held}
+        self.own.parent.mkdir(parents=True, exist_ok=True)
+        self.own.write_text(json.dumps(claim), encoding="utf-8")
+        store.put(self.own, store.join(self.storage, self.claims, self.own.name))
+        self.beaten = time.time()
 
     def release(self) -> None:
-        """Let others use the storage."""
-        store.remove(store.join(self.storage, self.owner))
+        """Let others use the sweep."""
+        store.remove(store.join(self.storage, self.claims, self.own.name))
+        self.own.unlink(missing_ok=True)
 
-    def read(self, name: str) -> str | None:
-        """A file's text over there, or None."""
-        system, path = store.opened(store.join(self.storage, name))
-        if not store.listing(system, path):
+    def is_taken(self) -> str | None:
+        """Who has taken the sweep over, if someone has: this machine gave no sign of life for so long that it counted as dead."""
+        if store.exists(store.join(self.storage, self.claims, self.own.name)):
             return None
-        with system.open_input_stream(path) as stream:
-            return stream.read().decode()
+        return next((other["who"] for other in self.others()), "another command")
 
     def pull(self) -> None:
         """Fetch what is over there, which is the truth; only a journal that has grown here since the last push is kept."""
@@ -134,6 +184,8 @@ class Mirror:
 
     def finish(self) -> None:
         """Copy the last changes and let others use the sweep. A store that does not answer is said; this machine keeps the files."""
+        if self.taken is not None:
+            return
         try:
             self.push()
             self.release()
@@ -145,8 +197,18 @@ class Mirror:
         """Until the end; a store that does not answer is tried again."""
         while not self.ended.wait(PUSH_SECONDS):
             try:
-                self.push()
-                if time.monotonic() - self.beaten > BEAT_SECONDS:
+                # First the sign of life: after a long silence, what is over there may be another command's by now.
+                if time.time() - self.beaten > BEAT_SECONDS:
+                    self.taken = self.is_taken()
+                    if self.taken is not None:
+                        self.give_way()
+                        return
                     self.beat()
+                self.push()
             except OSError:
                 continue
+
+    def give_way(self) -> None:
+        """Stop this command, whose sweep another one works on."""
+        print(f"note    sweep {self.sweep} was taken over by {self.taken}, since this machine was silent; stopping here", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.credentials import mask
 from orchestrator.told import Told, digest
 from orchestrator.update import KINDS, Event, Refused, Sink, Update, fold
 
@@ -194,7 +195,7 @@ class Writer:
                 more = self._step()
                 self._failures, self.error = 0, None
             except Exception as error:  # noqa: BLE001  # whatever a store can raise, training goes on and the journal keeps the events
-                self._failures, self.error, more = self._failures + 1, str(error) or repr(error), False
+                self._failures, self.error, more = self._failures + 1, mask(str(error) or repr(error)), False
             if self._closing.is_set() and not more and not self._failures:
                 return
             if not more:
@@ -323,6 +324,6 @@ class Writer:
     def _set_aside(self, state: State, item: tuple[int, Event], error: Exception) -> None:
         at, event = item
         with self.aside.open("a") as stream:
-            stream.write(json.dumps({"reason": str(error), "offset": at, "event": event}) + "\n")
+            stream.write(json.dumps({"reason": mask(str(error)), "offset": at, "event": event}) + "\n")
         state.refused.append(at)
         state.save(self._file)

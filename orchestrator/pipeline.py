@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
 import shlex
-import signal
+import shutil
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,24 @@ from jobs import fetch, store
 from jobs.config import BaseModel
 from jobs.faults import free_bytes, size, told
 from jobs.manifest import Damaged
-from orchestrator import launch, mirror, provenance, report, result, sharing, tracking
+from orchestrator import credentials, interruption, launch, mirror, provenance, report, result, sharing, tracking
 from orchestrator import plan as planning
 from orchestrator.address import database_file
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, write_json
+from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, this_process, write_json
 from orchestrator.outbox import Writer
 from orchestrator.plan import Plan
 from orchestrator.relay import SUBMISSION, TYPED, mark_answer
 from orchestrator.resources import Node
 from orchestrator.screen import Screen
 from orchestrator.validation import trial_of
+
+GOES_ON = "what is done is kept, and the same command continues"
+SIGNAL_SECONDS = 1.0
+LAST_WORDS_SECONDS = 3.0
+"""How long the tracking store is given when Ray is lost; the next start writes the rest."""
 
 
 def run(config: Config, composed: str, overrides: list[str]) -> int:
@@ -54,6 +61,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             forget(folder, os.environ.get(SUBMISSION))
             mirror.forget(config.storage, plan.name, folder)
         command = Command(config, composed, overrides, plan, folder, began)
+        command.leave = held.close
         kept = command.kept_result()
         outcome = command.show_again(kept) if kept else command.work()
     mark_answer()
@@ -80,7 +88,7 @@ def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
 
 
 MOST_TIMES_BACK = 10
-"""How often a sweep goes back for the sake of a damaged checkpoint."""
+"""How often a sweep goes on from a damaged checkpoint, or without a process that was killed."""
 
 
 class Command:
@@ -91,6 +99,9 @@ class Command:
         self.config, self.composed, self.overrides, self.plan, self.folder = config, composed, overrides, plan, folder
         self.base: BaseModel = plan.base
         self.began = began
+        self.leave: Callable[[], None] = lambda: None
+        """Gives back what the command holds: locks, and the processes and folders that it has made."""
+        self.ending = threading.Lock()
         self.journal = Journal(folder)
         self.uri = config.tracking.uri or f"sqlite:///{storage_folder(config.storage) / 'mlflow.db'}"
         self.model_name = config.registered_name
@@ -109,7 +120,7 @@ class Command:
             return None
         wider = kept["trials"]["total"] < self.plan.num_trials
         again = self.config.retry and kept["trials"]["failed"] > 0
-        elsewhere = kept["target"] != [self.uri, self.config.tracking.experiment, self.model_name]
+        elsewhere = kept["target"] != [store_name(self.uri), self.config.tracking.experiment, self.model_name]
         gone = self.uri.startswith("sqlite:") and not database_file(self.uri).exists()
         return None if wider or again or elsewhere or gone else kept
 
@@ -146,7 +157,8 @@ class Command:
         tags = provenance.tags(self.config)
         params = {"sweep.num_trials": self.plan.num_trials, "sweep.metric": self.config.sweep.metric}
         datasets = planning.used(self.plan, trial_of(self.config, 1, {}))
-        self.journal.append("sweep", name=self.plan.name, params=params, tags=tags, config=self.composed, datasets=datasets)
+        about = {"params": params, "tags": tags, "config": self.composed, "datasets": datasets}
+        self.journal.append("sweep", name=self.plan.name, by=this_process(), **about)
         writer = Writer(lambda: store, self.folder)
         writer.start()
         try:
@@ -186,31 +198,73 @@ class Command:
         """Start Ray, run the sweep, judge its winner and register it."""
         report_line("ray     starting") if self.config.cluster.kind == "local" else None
         running = launch.local(self.plan.resources) if self.config.cluster.kind == "local" else contextlib.nullcontext()
+        tune = self.folder / "tune"
+        shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
         with running, Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
-            from orchestrator import sweep
-            from orchestrator.judgement import Judgement
+            from orchestrator.watch import watched
 
-            back: dict[int, int] = {}
-            started = time.monotonic()
-            for _ in range(MOST_TIMES_BACK):
-                board = self.board(screen, back)
-                with interruptible(board):
+            daemons = launch.daemons() if self.config.cluster.kind == "local" else {}
+            with watched(daemons, lambda lost: self.end_at_once(lost, screen, writer)):
+                outcome = self.work_to_the_end(store, writer, screen)
+        shutil.rmtree(tune, ignore_errors=True)
+        return outcome
+
+    def work_to_the_end(self, store: tracking.Store, writer: Writer, screen: Screen) -> result.Result:
+        """Train and judge. Where a checkpoint is damaged, or a process of a trial was lost, go on from what is left, some times."""
+        from orchestrator import sweep
+        from orchestrator.judgement import Judgement
+
+        back: dict[int, int] = {}
+        why, started = "", time.monotonic()
+        for _ in range(MOST_TIMES_BACK):
+            board = self.board(screen, back)
+            with interruption.gently(functools.partial(self.stop, board)):
+                sweep.run(board)
+                if board.aside is not None and not board.interrupted:
+                    self.step_aside(board)
                     sweep.run(board)
-                    if board.aside is not None and not board.interrupted:
-                        self.step_aside(board)
-                        sweep.run(board)
-                outcome = self.outcome(board, started - self.began, time.monotonic() - started)
-                if outcome["state"] != "finished":
+            if board.lost is not None and not board.interrupted and board.fault is None and board.fatal is None:
+                why, back = f"{board.lost}, as others before; {GOES_ON}", {}
+                screen.note(f"{board.lost}; the sweep goes on from what is done")
+                del board.roster  # its name is free once the actor is gone
+                continue
+            outcome = self.outcome(board, started - self.began, time.monotonic() - started)
+            if outcome["state"] != "finished":
+                return outcome
+            if board.damaged is None:
+                provenance.remember_rate(self.config, self.plan, self.journal)
+                try:
+                    Judgement(self, board, store, writer, screen).complete(outcome)
                     return outcome
-                if board.damaged is None:
-                    provenance.remember_rate(self.config, self.plan, self.journal)
-                    try:
-                        Judgement(self, board, store, writer, screen).complete(outcome)
-                        return outcome
-                    except Damaged as error:
-                        board.damaged = error.place, error.why
-                back = self.go_back(board)
-        raise OrchestratorError(f"storage {self.config.storage} damages what is written to it, again and again: look at its disk")
+                except Damaged as error:
+                    board.damaged = error.place, error.why
+            why = f"storage {self.config.storage} damages what is written to it, again and again: look at its disk"
+            back = self.go_back(board)
+        raise OrchestratorError(why)
+
+    @staticmethod
+    def stop(board: Any) -> None:
+        """Let trials stop cleanly and keep what is done."""
+        board.interrupted = True
+        board.screen.note("stopping: what is done is kept; press Ctrl-C again to stop at once")
+
+    def end_at_once(self, lost: str, screen: Screen, writer: Writer) -> None:
+        """End this process, whose Ray is gone, telling why: what waits for Ray in it would wait for a minute, or for ever."""
+        self.ending.acquire()  # for good: whoever else sees the loss has nothing more to say
+        deadline = time.monotonic() + SIGNAL_SECONDS
+        while not interruption.wish.asked and time.monotonic() < deadline:
+            time.sleep(0.05)  # what has ended Ray may have been meant for all of us
+        asked = interruption.wish.asked
+        with contextlib.suppress(OSError):
+            self.journal.append("sweep_end", state="interrupted" if asked else "failed", error=None if asked else lost)
+        with contextlib.suppress(Exception):
+            screen.__exit__()
+        report.error("interrupted; the same command continues" if asked else lost)
+        writer.close(LAST_WORDS_SECONDS)
+        shutil.rmtree(self.folder / "tune", ignore_errors=True)
+        with contextlib.suppress(Exception):
+            self.leave()
+        os._exit(130 if asked else 1)
 
     def board(self, screen: Screen, back: dict[int, int]) -> Any:
         """The state of the sweep as the journal tells it, and a roster for those who train. `back` are the trials that go back."""
@@ -281,9 +335,9 @@ class Command:
             "seconds": {"setup": round(setup, 1), "train": round(train, 1), "total": round(time.monotonic() - self.began, 1)},
             "tracking_uri": self.uri if self.config.tracking.uri is None else store_name(self.uri),
             "steps": self.config.train.steps,
-            "target": [self.uri, self.config.tracking.experiment, self.model_name],
-            "error": error,
-            "failures": result.failures(records),
+            "target": [store_name(self.uri), self.config.tracking.experiment, self.model_name],
+            "error": None if error is None else credentials.mask(error),
+            "failures": [credentials.mask(failure) for failure in result.failures(records)],
             "searched": [knob.path for knob in self.config.sweep.space.values()],
             "confidence": self.config.job.confidence,
             "judging": self.judging(),
@@ -301,29 +355,9 @@ class Command:
         return {"trial": best.index, "run_id": None, "step": step, "params": params, "metrics": dict(best.reports[step])}
 
 
-@contextlib.contextmanager
-def interruptible(board: Any) -> Iterator[None]:
-    """Ctrl-C once lets trials stop cleanly and keeps what is done; twice stops at once."""
-
-    def handle(number: int, frame: Any) -> None:
-        if board.interrupted:
-            raise KeyboardInterrupt
-        board.interrupted = True
-        board.screen.note("stopping: what is done is kept; press Ctrl-C again to stop at once")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def store_name(uri: str) -> str:
-    """A tracking address without its password."""
-    from orchestrator import address
-
-    return address.mask(uri)
+    """A tracking address without its secrets."""
+    return credentials.mask(uri)
 
 
 def report_line(text: str) -> None:

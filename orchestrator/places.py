@@ -17,7 +17,8 @@ from typing import Any
 from jobs import store
 from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.journal import Journal, Record, held_by, read_text, storage_folder
+from orchestrator.history import History
+from orchestrator.journal import Record, held_by, read_text, storage_folder
 from orchestrator.relay import told
 
 STOP_SECONDS = 120.0
@@ -36,6 +37,7 @@ class InStorage:
         if store.is_uri(storage):
             raise InputError(f"--storage {storage}: this tool reads folders; the sweep's own command shows its result, or continues it")
         self.storage, self.folder = storage, storage_folder(storage)
+        self.histories: dict[Path, History] = {}
         if not self.folder.is_dir():
             raise InputError(f"storage {storage}: no such folder; name the one that the sweeps were given: --storage FOLDER")
 
@@ -55,49 +57,51 @@ class InStorage:
             raise InputError(f"storage {self.storage}: no sweep {name}; what it has: {', '.join(known) or 'none'}")
         return self.folder / "sweeps" / name
 
+    def history(self, folder: Path) -> History:
+        """What the journal of a sweep told when it was read last."""
+        return self.histories.setdefault(folder, History(folder))
+
     def record(self, folder: Path) -> dict[str, Any]:
         """What the journal tells in one line."""
-        starts, ends, total = [], [], None
-        for event in Journal(folder).events():
-            if event["kind"] == "sweep":
-                starts.append(event["t"] / 1000)
-                total = event["params"].get("sweep.num_trials")
-            elif event["kind"] == "sweep_end":
-                ends.append((event["t"] / 1000, event["state"], event.get("error")))
-        over = bool(ends) and len(ends) >= len(starts)
-        state = ends[-1][1] if over else "running" if self.owner(folder.name) else "died"
-        records = Journal(folder).records()
-        done = sum(record.state in ("finished", "stopped", "failed") for record in records.values())
+        # Asked before the journal is read: a sweep that ends in between has then written its end.
+        owner = self.owner(folder.name)
+        history = self.history(folder)
+        history.update()
+        return self.told(history, owner)
+
+    def told(self, history: History, owner: str | None) -> dict[str, Any]:
+        """A history in the terms of runs.COLUMNS."""
+        folder = history.folder
+        done = sum(record.state in ("finished", "stopped", "failed") for record in history.records.values())
         best = None
         with contextlib.suppress(ValueError, AttributeError):  # no result, or a torn one
             best = ((json.loads(read_text(folder / "result.json")).get("best") or {}).get("metrics") or {}).get("test/exact_match")
         return {
             "name": folder.name,
-            "state": state,
-            "trials": None if total is None else f"{done}/{total}",
+            "state": history.state_for(owner),
+            "trials": None if history.total is None else f"{done}/{history.total}",
             "best": None if best is None else f"test/exact_match {best:.3f}",
-            "started": starts[0] if starts else None,
-            "ended": ends[-1][0] if over else None,
+            "started": history.started,
+            "ended": history.ended,
             "where": str(folder),
-            "error": ends[-1][2] if over else None,
+            "error": history.error,
         }
 
     def show(self, name: str) -> dict[str, Any]:
         """See runs.Place."""
         folder = self.sweep(name)
-        lines = [trial_line(record) for _, record in sorted(Journal(folder).records().items())]
-        return self.record(folder) | {"trial": lines}
+        record = self.record(folder)
+        return record | {"trial": [trial_line(trial) for _, trial in sorted(self.history(folder).records.items())]}
 
     def watch(self, name: str) -> int:
         """See runs.Place."""
-        folder, told = self.sweep(name), 0
+        history = self.history(self.sweep(name))
         while True:
-            now = self.record(folder)
-            events = list(Journal(folder).events())
-            for event in events[told:]:
+            owner = self.owner(name)
+            for event in history.update():
                 if line := event_line(event):
                     print(line, file=sys.stderr, flush=True)
-            told = len(events)
+            now = self.told(history, owner)
             if now["state"] != "running":
                 print(f"{name} {now['state']}" + (f": {now['error']}" if now["error"] else ""))
                 return {"finished": 0, "interrupted": 130}.get(now["state"], 1)
@@ -107,7 +111,9 @@ class InStorage:
         """See runs.Place."""
         if self.record(self.sweep(name))["state"] != "running":
             return f"{name} does not run"
-        owner = self.owner(name) or ""
+        owner = self.owner(name)
+        if owner is None:
+            return f"{name} does not run"
         found = re.match(r"process (\d+)(?: on (\S+?))?,", owner)
         if found is None or (found[2] and found[2] != os.uname().nodename):
             raise InputError(f"{name} is run by {owner}: stop it there, with kill -INT")
@@ -118,7 +124,7 @@ class InStorage:
         except PermissionError as error:
             raise InputError(f"{name} is run by {owner}, of another user: ask them to stop it, with kill -INT") from error
         deadline = time.monotonic() + STOP_SECONDS
-        while self.owner(name):
+        while self.owner(name) == owner:
             if time.monotonic() > deadline:
                 raise OrchestratorError(f"{name} was asked to stop and has not ended within {STOP_SECONDS:g} s ({owner})")
             time.sleep(POLL_SECONDS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune import Callback
 
 from jobs import store
@@ -13,6 +15,7 @@ from jobs.config import Assignment
 from jobs.faults import probe, told
 from jobs.roster import free
 from jobs.shelf import report_in
+from jobs.worker import reason
 from orchestrator.board import Board
 from orchestrator.plan import flat_params, used
 from orchestrator.waiting import Waiting
@@ -89,7 +92,14 @@ class Recorder(Callback):
         if board.halted:
             self.end(index, "interrupted", None)
             return
-        self.end(index, "failed", ray.get(board.roster.failure.remote(index)) or "the trial's process died (see the memory of the machine)")
+        said: Any = ray.get(board.roster.failure.remote(index)) or trial.config.get("failed")
+        error = why_failed(trial)
+        if said is None and isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError):
+            # The trial is not to blame: its process only waits, or hands on what others compute.
+            board.lost = board.lost or f"{reason(error)} (it spoke for trial {index})"
+            self.end(index, "interrupted", None)
+            return
+        self.end(index, "failed", said or reason(error or RuntimeError("it has not said why")))
 
     def hear(self) -> None:
         """What ends all training, if the roster knows of it."""
@@ -97,6 +107,7 @@ class Recorder(Callback):
         self.board.aside = verdict.get("aside")
         self.board.fault = self.board.fault or verdict.get("fault")
         self.board.damaged = self.board.damaged or verdict.get("damaged")
+        self.board.lost = self.board.lost or verdict.get("lost")
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append to the journal. What the storage refuses waits here, in order, and the sweep ends."""
@@ -203,6 +214,13 @@ class Recorder(Callback):
                 if self.board.logged.add(post["trial"], step):
                     self.write("metrics", t=moment, trial=post["trial"], step=step, metrics=metrics)
                 self.board.screen.step(post["trial"], step, metrics)
+
+
+def why_failed(trial: Any) -> Exception | None:
+    """What Tune knows of why a trial has failed."""
+    with contextlib.suppress(OSError, AttributeError, EOFError):
+        return trial.get_pickled_error()
+    return None
 
 
 def hopeless(board: Board) -> str | None:

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 from jobs.config import Model
+from orchestrator import credentials
 from orchestrator.halving import survivors
 from orchestrator.nested import leaves
 from orchestrator.plan import Plan
@@ -16,7 +17,7 @@ from orchestrator.plan import Plan
 
 def error(text: str) -> None:
     """One message on stderr."""
-    first, _, rest = text.partition("\n")
+    first, _, rest = credentials.mask(text).partition("\n")
     shown = first if first.startswith("conf:") else f"error: {first}"
     print(shown + (f"\n{rest}" if rest else ""), file=sys.stderr, flush=True)
 

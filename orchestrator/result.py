@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from orchestrator.address import ui_command
 from orchestrator.relay import TYPED
 from orchestrator.report import duration, plural, short
 
@@ -92,7 +93,7 @@ def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
     if result["state"] == "interrupted":
         lines.append(("go on", f"{programs}{result['command']}"))
     uri = result["tracking_uri"]
-    lines.append(("open", uri if uri.startswith("http") else f"{programs}mlflow ui --backend-store-uri {shlex.quote(uri)}"))
+    lines.append(("open", uri if uri.startswith("http") else ui_command(uri, programs)))
     if result["state"] == "finished" and result["trials"]["total"] > 1 and result["wider"]:
         lines.append(("more", f"{programs}{result['wider']}"))
     if result["model"]:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from jobs import store
 from jobs.config import BaseModel, data_paths, with_paths
-from orchestrator import address, ship
+from orchestrator import address, credentials, ship
 from orchestrator.config import Config
 from orchestrator.errors import InputError
 from orchestrator.journal import storage_folder
+
+HASH_BYTES = 1 << 20
 
 
 def problems(config: Config) -> list[tuple[str, str]]:
@@ -26,7 +28,7 @@ def problems(config: Config) -> list[tuple[str, str]]:
     found = cluster.misplaced() + storage_problems(config)
     if cluster.kind == "local":
         return found
-    if not inside(config) and config.tracking.uri is not None and address.mask(config.tracking.uri) != config.tracking.uri:
+    if not inside(config) and config.tracking.uri is not None and credentials.holds_secret(config.tracking.uri):
         remedy = "give the cluster's pods or nodes MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         found.append(
             ("tracking.uri", f"holds a password, which all who see the cluster's jobs could read; {remedy} (cluster.environment_secrets)")
@@ -73,7 +75,7 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
 def uri_problems(config: Config) -> list[tuple[str, str]]:
     """Why an object store cannot be the storage."""
     storage, schemes = config.storage, ", ".join(store.SCHEMES)
-    if address.mask(storage) != storage or re.search(r"[?&]\w*(secret|token|key)\w*=", storage):
+    if credentials.holds_secret(storage) or re.search(r"[?&]\w*(secret|token|key)\w*=", storage):
         remedy = "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in pods: cluster.environment_secrets)"
         return [("storage", f"holds a secret, which all who see the plan or the cluster's jobs could read; {remedy}")]
     if not re.fullmatch(rf"({'|'.join(store.SCHEMES)})://[^/\s]+(/[^\s]*)?", storage):
@@ -149,7 +151,10 @@ def copied(path: Path, folder: Path) -> Path:
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
-            digest.update(f"{file.relative_to(path)}\0".encode() + file.read_bytes())
+            digest.update(f"{file.relative_to(path)}\0".encode())
+            with file.open("rb") as stream:
+                while part := stream.read(HASH_BYTES):  # a model's file may be larger than the memory
+                    digest.update(part)
     target = folder / digest.hexdigest()[:12] / path.name
     if not target.exists():
         draft = target.with_name(f"{target.name}.{os.getpid()}.draft")

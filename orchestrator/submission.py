@@ -12,6 +12,15 @@ from dataclasses import dataclass
 STAYS = ("cluster", "dry_run")
 """Settings that are about this side; the other side has its own."""
 
+FIND_PYTHON = (
+    "p=$PPID; python=; "
+    'while [ -z "$python" ] && [ "${p:-0}" -gt 1 ] && [ -r /proc/$p/cmdline ]; do '
+    "python=`tr '\\0' '\\n' < /proc/$p/cmdline | sed -n 's/^--python_worker_command=\\([^ ]*\\) .*/\\1/p'`; "
+    "p=`sed -n 's/^PPid:[^0-9]*//p' /proc/$p/status`; done; "
+    '[ -x "$python" ] || python=python'
+)
+"""Shell that finds the Python of Ray's workers on the command line of the raylet, which is an ancestor of every job; else `python`."""
+
 TRAVELS = ("cluster.wait_seconds",)
 
 
@@ -32,8 +41,8 @@ class Submission:
         return digest(self.arguments)
 
     def command(self, arguments: list[str]) -> str:
-        """The shell command that runs there."""
-        return f"python -m orchestrator {shlex.join(arguments)}"
+        """The shell command that runs there, with the interpreter that Ray runs in: what `python` means there may have no Ray."""
+        return f'{FIND_PYTHON}; exec "$python" -m orchestrator {shlex.join(arguments)}'
 
 
 def digest(arguments: list[str]) -> str:

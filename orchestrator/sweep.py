@@ -6,6 +6,7 @@ journal before anything of it is computed, so that an interrupted, widened or le
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -24,7 +25,6 @@ from jobs import packer, seat, store, worker
 from jobs.faults import cause, told
 from jobs.roster import end_controllers, free
 from orchestrator.board import Board
-from orchestrator.errors import OrchestratorError
 from orchestrator.halving import Halving
 from orchestrator.journal import Record
 from orchestrator.recorder import Recorder
@@ -209,14 +209,10 @@ def run(board: Board, start: Callable[[Board], list[threading.Thread]] | None = 
     """Run the sweep to its end; afterwards `board.records` and the journal hold what came out. `start` starts the packs.
 
     With `board.aside` set nothing has been trained: the packs do not fit this model, and the plain executor has to do the work. With
-    `board.damaged` set it has to start again from an earlier checkpoint; with `board.fault` set the machine has failed.
-    Raises OrchestratorError when the cluster has lost what the sweep itself runs on.
+    `board.damaged` set it has to start again from an earlier checkpoint, with `board.lost` set from where it is, since a trial's process
+    was killed; with `board.fault` set the machine has failed. Raises RayError when the cluster has lost what the sweep itself runs on.
     """
-    try:
-        search(board, start or start_packs)
-    except RayError as error:
-        lost = str(error).strip().splitlines()
-        raise OrchestratorError(f"the sweep has lost a process of its own: {lost[-1].strip()}; the same command continues") from error
+    search(board, start or start_packs)
 
 
 def search(board: Board, start: Callable[[Board], list[threading.Thread]]) -> None:
@@ -245,12 +241,14 @@ def search(board: Board, start: Callable[[Board], list[threading.Thread]]) -> No
             raise
         board.fault = board.fault or told(refused, board.config.storage)
     finally:
-        recorder.drain()
-        for index in sorted(recorder.started - recorder.ended):
-            recorder.end(index, "interrupted", None)
-        for _, group in recorder.to_free:
-            free(group)
-        stop_packs(board, packs)
+        try:
+            recorder.drain()
+            for index in sorted(recorder.started - recorder.ended):
+                recorder.end(index, "interrupted", None)
+            for _, group in recorder.to_free:
+                free(group)
+        finally:
+            stop_packs(board, packs)
         recorder.write_waiting()
 
 
@@ -266,13 +264,17 @@ def start_packs(board: Board) -> list[threading.Thread]:
 
 def stop_packs(board: Board, packs: list[threading.Thread]) -> None:
     """Send the worker groups home. One whose placement group were taken away at once would be started again by Ray Train."""
-    ray.get(board.roster.close.remote())
     deadline = time.monotonic() + PACK_ENDS_SECONDS
+    try:
+        ray.get(board.roster.close.remote())
+    except RayError:  # the roster is lost, and nobody else can tell the packs
+        deadline = 0.0
     for pack in packs:
         pack.join(max(0.0, deadline - time.monotonic()))
     if any(pack.is_alive() for pack in packs):
         end_controllers()
     for pack in packs:
         pack.join(PACK_ENDS_SECONDS)
-    for number in range(len(packs)):
-        free(ray.get(board.roster.leave.remote(packer.place(number))))
+    with contextlib.suppress(RayError):
+        for number in range(len(packs)):
+            free(ray.get(board.roster.leave.remote(packer.place(number))))

@@ -10,7 +10,6 @@ import getpass
 import json
 import logging
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,7 +136,7 @@ class Store(Models):
         """Where a person looks at a run: its page on a server, the command that serves a database."""
         if self._address.startswith("http"):
             return f"{self.uri}/#/experiments/{self._experiment_id}/runs/{run_id}"
-        return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+        return address.ui_command(self._address)
 
     def answers(self) -> bool:
         """Whether the store works and the experiment takes runs."""

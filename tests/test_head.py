@@ -5,9 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +33,8 @@ class Stub:
     def __init__(self) -> None:
         self.routes: dict[str, list[tuple[int, str]]] = {"/api/version": [(200, THERE)]}
         self.posts = 0
+        self.refusals: list[tuple[int, str]] = []
+        """The first answers to a job, before there is none."""
         stub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -43,10 +48,17 @@ class Stub:
                 self.wfile.write(data)
 
             def do_POST(self) -> None:
-                """Given a job: no answer, ever."""
+                """Given a job: no answer, ever, after those that are named."""
                 self.rfile.read(int(self.headers["Content-Length"]))
                 stub.posts += 1
-                self.close_connection = True
+                if not stub.refusals:
+                    self.close_connection = True
+                    return
+                status, body = stub.refusals.pop(0)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
 
             def log_message(self, *arguments: Any) -> None:
                 return
@@ -95,6 +107,57 @@ def test_when_no_answer_comes_to_a_submission_nobody_knows(stub: Stub, monkeypat
         attached.post(head, "run-1", "true", {}, Submission("run", [], ""))
     assert caught.value.exit_code == 1, "the job may run"
     assert (stub.posts, pauses) == (4, [1, 2, 4])
+
+
+BUSY = (500, "No available agent to submit job, please try again later.")
+
+
+def test_a_head_that_takes_no_job_yet_is_asked_again(stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(attached.time, "sleep", pauses.append)
+    stub.refusals = [BUSY, (503, "starting"), (200, json.dumps({"job_id": "run-1", "submission_id": "run-1"}))]
+    assert attached.post(stub.head(), "run-1", "true", {}, Submission("run", [], "")) == "run-1"
+    assert pauses == [0.05, 0.1]
+    assert capsys.readouterr().err.count("takes no job yet") == 2, "who waits is told why"
+
+
+def test_a_head_that_never_takes_a_job_is_given_up_as_its_own_trouble(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached.time, "sleep", lambda seconds: None)
+    stub.refusals = [BUSY] * 20
+    with pytest.raises(OrchestratorError, match=r"still takes no job: .*No available agent to submit job.*; look at") as caught:
+        attached.post(stub.head(), "run-1", "true", {}, Submission("run", [], ""))
+    assert caught.value.exit_code == 1, "the command was not wrong"
+    assert stub.posts == attached.MOST_REFUSALS
+
+
+def test_a_job_that_is_wrong_is_refused_at_once(stub: Stub) -> None:
+    stub.refusals = [(400, "no such runtime_env")]
+    with pytest.raises(OrchestratorError, match="the job was refused: .*no such runtime_env") as caught:
+        attached.post(stub.head(), "run-1", "true", {}, Submission("run", [], ""))
+    assert (caught.value.exit_code, stub.posts) == (2, 1)
+
+
+def test_a_head_without_a_token_is_said_and_one_with_it_is_not(stub: Stub) -> None:
+    head = stub.head()
+    assert head.is_open()
+    stub.routes["/api/version"] = [(401, "who are you?")]
+    assert not head.is_open()
+
+
+def test_a_job_runs_with_the_python_of_ray(tmp_path: Path) -> None:
+    """Below a process whose command line is a raylet's; and with `python` where there is none."""
+    for name in ("the-rays", "python"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name}" "$@"\n')
+        program.chmod(0o755)
+    command = Submission("run", [], "").command(["optim.lr=1", "data.instruction=it's"])
+    surroundings = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    raylet = "import subprocess, sys; subprocess.run(['sh', '-c', 'sh -c \"$1\"; true', 'sh', sys.argv[1]])"
+    line = [sys.executable, "-c", raylet, command]
+    worker = f"--python_worker_command={tmp_path}/the-rays setup_worker.py -x"
+    for arguments, name in (([worker], "the-rays"), (["--python_worker_command=/no/such x"], "python"), ([], "python")):
+        done = subprocess.run([*line, *arguments], capture_output=True, text=True, env=surroundings, check=True)
+        assert done.stdout == f"{name} -m orchestrator optim.lr=1 data.instruction=it's\n"
 
 
 @pytest.mark.parametrize("answer", JOBS)

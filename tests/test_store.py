@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,62 @@ def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(bucket: str,
         assert (folder / "journal.jsonl").read_text() == "9\n", "begun anew elsewhere"
 
 
+def test_of_commands_that_claim_a_sweep_at_the_same_time_one_gets_it(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
+    storage, together = store.join(bucket, "race"), threading.Barrier(2)
+    holding, most, got = set[int](), [0], list[int]()
+
+    def claim(number: int) -> None:
+        for _ in range(6):
+            together.wait(60)
+            claimer = mirror.Mirror(storage, "a-1")
+            try:
+                claimer.claim()
+            except InputError:
+                continue
+            holding.add(number)
+            most[0] = max(most[0], len(holding))
+            got.append(number)
+            time.sleep(0.1)
+            holding.discard(number)
+            claimer.release()
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1, "two commands worked on the same sweep"
+    assert len(got) >= 6, "each time one of them gets it"
+    assert not store.exists(store.join(storage, "owners", "a-1"))
+
+
+def test_a_claim_whose_process_has_died_here_is_free_at_once_and_one_of_elsewhere_after_a_while(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
+    storage = store.join(bucket, "died")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+
+    def left_by(who: str) -> mirror.Mirror:
+        left = mirror.Mirror(storage, "a-1")
+        with monkeypatch.context() as other:
+            other.setattr(mirror, "this_process", lambda: who)
+            left.claim()
+        return left
+
+    left_by(f"process {gone.pid} on {os.uname().nodename}")
+    elsewhere = left_by("process 1 on elsewhere")
+    with pytest.raises(InputError, match="in use by process 1 on elsewhere"):
+        mirror.Mirror(storage, "a-1").claim()
+    assert elsewhere.is_taken() is None
+    time.sleep(1.1)  # the store's moments are whole seconds
+    monkeypatch.setattr(mirror, "STALE_SECONDS", 0.5)
+    mirror.Mirror(storage, "a-1").claim()
+    assert elsewhere.is_taken() == f"process {os.getpid()} on {os.uname().nodename}", "it must not write over what the other has done"
+
+
 def test_a_store_that_is_gone_at_the_end_is_said_and_the_files_stay(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,7 +209,7 @@ def test_a_lost_machine_loses_no_rung(bucket: str, toy: Path, tracking: str, tmp
     kept = {(e["trial"], e["step"]): e["metrics"]["valid/loss"] for e in map(json.loads, journals[0].splitlines()) if e["kind"] == "report"}
     time.sleep(1)
     sweep = next(iter(mirror_journals(bucket, executor, tmp_path))).parent.name
-    store.remove(store.join(storage, "owners", f"{sweep}.json"))  # instead of waiting until its owner counts as dead
+    store.remove(store.join(storage, "owners", sweep))  # instead of waiting until its owner counts as dead
     # The lost machine had got further than the store knows; fewer steps than it did would be another sweep.
     own = next((tmp_path / "first").rglob("journal.jsonl")).read_text().splitlines()
     steps = max(event["step"] for event in map(json.loads, own) if event["kind"] == "report")

@@ -25,7 +25,7 @@ ALLOWED = {
     "mlflow": {"orchestrator/tracking.py"},
     "optuna": {"orchestrator/search.py"},
     "kubernetes": {"orchestrator/kuberay/signin.py"},
-    "ray": {f"orchestrator/{name}.py" for name in ("launch", "head", "sweep", "recorder", "waiting", "judgement")}
+    "ray": {f"orchestrator/{name}.py" for name in ("launch", "head", "sweep", "recorder", "waiting", "judgement", "watch")}
     | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster", "trainer")},
 }
 HEAVY = ("torch", "transformers", "peft", "ray", "mlflow")
