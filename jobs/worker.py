@@ -25,7 +25,6 @@ from jobs.verdict import Judging, Verdict
 
 POST_SECONDS = 1.0
 ROOM_SECONDS = 0.1
-DIED = "a worker process died"
 MOST_WAITING = 10_000
 """Steps that may wait in a worker before it waits for the driver."""
 
