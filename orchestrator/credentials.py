@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-
 HIDDEN = "***"
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>[^\s\"<>`]+)")
 SECRET_NAME = r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|token|secret|signature|credential|api[_-]?key|access[_-]?key)[\w.-]*|pwd|pass|auth|sig|key)"
