@@ -62,8 +62,9 @@ class Stage:
         self.shared = {entry.name for entry in aftermath.SHARED_MEMORY.iterdir()}
 
     def start(self) -> subprocess.Popen[str]:
-        """The command, as the first of a process group of its own."""
+        """The command, as the first of a process group of its own, which hears a hang-up although this program may run under nohup."""
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes["preexec_fn"] = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
         return subprocess.Popen(self.line, text=True, env=self.environment, cwd=ROOT, start_new_session=True, **pipes)
 
     def finish(self, process: subprocess.Popen[str], began: float, hurt: float | None = None) -> Ended:

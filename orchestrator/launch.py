@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import platform
@@ -302,7 +301,13 @@ def apart() -> Iterator[None]:
     from ray._private import services
 
     popen = services.ConsolePopen
-    services.ConsolePopen = functools.partial(popen, start_new_session=True)  # type: ignore[misc,assignment]
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        process = popen(*arguments, start_new_session=True, **options)
+        lifeline.end_session(process.pid)
+        return process
+
+    services.ConsolePopen = start  # type: ignore[misc,assignment]
     try:
         yield
     finally:

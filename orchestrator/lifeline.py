@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from orchestrator.keeper import started_at
+
 MARK = "ORCHESTRATOR_COMMAND"
 """Environment variable that all processes of a command carry."""
 END_SECONDS = 20.0
@@ -41,6 +43,10 @@ class Lifeline:
     def remove_file(self, file: Path, text: str) -> None:
         """Have a file removed at the end if it still holds `text`."""
         self._tell({"file": str(file), "text": text})
+
+    def end_session(self, leader: int) -> None:
+        """Have all processes of a session ended: some overwrite their environment with their title, the mark in it too."""
+        self._tell({"session": leader, "since": started_at(leader)})
 
     def _tell(self, entry: dict[str, Any]) -> None:
         assert self.keeper.stdin is not None
@@ -84,6 +90,12 @@ def remove_at_end(folder: Path) -> None:
     """Have a folder removed at the command's end, whatever that is."""
     if current is not None:
         current.remove_folder(folder)
+
+
+def end_session(leader: int) -> None:
+    """Have all processes of the session that a process leads ended at the command's end, whatever that is."""
+    if current is not None:
+        current.end_session(leader)
 
 
 @contextmanager

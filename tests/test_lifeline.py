@@ -28,6 +28,9 @@ with locked(storage), lifeline.temporary_files():
     apart = subprocess.Popen(["sleep", "300"], start_new_session=True)
     shell = subprocess.Popen(["sh", "-c", "sleep 300 & echo $!; wait"], stdout=subprocess.PIPE, text=True, start_new_session=True)
     grandchild = int(shell.stdout.readline())
+    bare = subprocess.Popen(["sh", "-c", "sleep 300 & echo $!; wait"], stdout=subprocess.PIPE, text=True, start_new_session=True, env={})
+    lifeline.end_session(bare.pid)
+    unmarked = int(bare.stdout.readline())
     forked = os.fork()
     if forked == 0:
         time.sleep(300)
@@ -36,7 +39,7 @@ with locked(storage), lifeline.temporary_files():
     made = Path(storage) / "session"
     made.mkdir()
     lifeline.remove_at_end(made)
-    pids = [apart.pid, shell.pid, grandchild, forked]
+    pids = [apart.pid, shell.pid, grandchild, forked, bare.pid, unmarked]
     print(json.dumps({"pids": pids, "folders": [str(folder), str(made), tempfile.gettempdir()]}), flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -79,7 +82,7 @@ def remains(storage: Path, told: dict[str, Any]) -> list[Any]:
 @pytest.mark.parametrize("whole_group", [False, True], ids=["alone", "with its group"])
 def test_of_a_command_that_is_ended_from_outside_nothing_is_left(tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
     process, told = start(tmp_path)
-    assert len(remains(tmp_path, told)) == 4 + 3 + 1
+    assert len(remains(tmp_path, told)) == 6 + 3 + 1
     (os.killpg if whole_group else os.kill)(process.pid, number)
     process.communicate()
     assert soon(lambda: not remains(tmp_path, told)), remains(tmp_path, told)
@@ -99,7 +102,7 @@ def test_processes_of_others_live_on_and_so_does_an_owner_who_came_later(tmp_pat
     one.kill()
     one.communicate()
     assert soon(lambda: not any(map(lives, of_one["pids"])))
-    assert all(map(lives, of_other["pids"])) and len(remains(tmp_path / "other", of_other)) == 8
+    assert all(map(lives, of_other["pids"])) and len(remains(tmp_path / "other", of_other)) == 10
     assert (tmp_path / "one" / ".owner").read_text().startswith("process 1 ")
     other.kill()
     other.communicate()
