@@ -7,9 +7,7 @@ import functools
 import json
 import os
 import re
-import shlex
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +20,6 @@ from jobs.faults import free_bytes, size, told
 from jobs.manifest import Damaged
 from orchestrator import (
     commands,
-    credentials,
     glance,
     interruption,
     launch,
@@ -31,18 +28,18 @@ from orchestrator import (
     report,
     result,
     sharing,
-    standing,
     tracking,
 )
 from orchestrator import plan as planning
-from orchestrator.address import database_file
 from orchestrator.config import Config
 from orchestrator.cost import disk_bytes
-from orchestrator.errors import ExperimentDeleted, InputError, OrchestratorError, TrackingError
-from orchestrator.journal import Journal, forget, locked, read_object, storage_folder, sweep_folder, this_process, write_json
+from orchestrator.earlier import kept_result, missing, report_line, show_again
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.journal import Journal, forget, locked, storage_folder, sweep_folder, this_process, write_json
 from orchestrator.outbox import Writer
+from orchestrator.outcome import Outcome
 from orchestrator.plan import Plan
-from orchestrator.relay import SUBMISSION, TYPED, mark_answer
+from orchestrator.relay import SUBMISSION, mark_answer
 from orchestrator.resources import Node
 from orchestrator.screen import Screen
 from orchestrator.validation import trial_of
@@ -75,8 +72,8 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             mirror.forget(config.storage, plan.name, folder)
         command = Command(config, composed, overrides, plan, folder, began)
         command.leave = held.close
-        kept = command.kept_result()
-        outcome = (command.show_again(kept) if kept else None) or command.work()
+        kept = kept_result(config, plan, folder, command.about)
+        outcome = (show_again(kept, config, plan, folder, command.connect) if kept else None) or command.work()
     mark_answer()
     print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome, commands.programs_here()), flush=True)
     return {"finished": 0, "interrupted": 1 if outcome["error"] else 130}.get(outcome["state"], 1)
@@ -100,8 +97,6 @@ def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
     return planning.make(config, nodes)
 
 
-ONCE = ("fresh=", "output=", "retry=", "dry_run=")
-"""Settings of one run of a sweep, which the next one need not repeat."""
 MOST_TIMES_BACK = 10
 """How often a sweep goes on from a damaged checkpoint, or without a process that was killed."""
 
@@ -120,69 +115,11 @@ class Command:
         self.journal = Journal(folder)
         self.uri = glance.store_address(config)
         self.model_name = config.registered_name
+        self.about = Outcome(config, overrides, self.uri, began)
 
     def connect(self) -> tracking.Store:
         """The tracking store; raises TrackingError when it does not answer."""
         return tracking.connect(self.uri, self.config.tracking.experiment, storage_folder(self.config.storage) / "artifacts")
-
-    def kept_result(self) -> result.Result | None:
-        """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
-        kept = read_object(self.folder / "result.json")
-        if not result.is_whole(kept) or kept["state"] != "finished" or kept["steps"] < self.config.train.steps:
-            return None
-        if kept.get("judging") != self.judging():
-            report_line("the winner is judged again: before it was by other rules (job.confidence, job.max_new_tokens, tracking.same_task)")
-            return None
-        wider = kept["trials"]["total"] < self.plan.num_trials
-        again = self.config.retry and kept["trials"]["failed"] > 0
-        elsewhere = kept["target"] != self.target()
-        gone = self.uri.startswith("sqlite:") and not database_file(self.uri).exists()
-        return None if wider or again or elsewhere or gone else kept
-
-    def target(self) -> list[str]:
-        """Where the winner is registered, as the result keeps it."""
-        return [commands.bare(self.uri), self.config.tracking.experiment, self.model_name]
-
-    def judging(self) -> dict[str, Any]:
-        """The settings that decide what the test split says of a model, and what of its champion."""
-        job, same = self.config.job, self.config.tracking.same_task
-        return {"confidence": job.confidence, "max_new_tokens": job.max_new_tokens, "same_task": same}
-
-    def show_again(self, kept: result.Result) -> result.Result | None:
-        """The earlier result, as far as the tracking store still has it so; None where its end has to be done again."""
-        asked = {"steps": (kept["steps"], self.config.train.steps), "trials": (kept["trials"]["total"], self.plan.num_trials)}
-        more = [f"{had} {what}, not the {wanted} asked for now" for what, (had, wanted) in asked.items() if had != wanted]
-        what = f"its result, of {' and '.join(more)}" if more else "its result"
-        shown = f"sweep {self.plan.name} is finished; this is {what} (fresh=true starts anew)"
-        try:
-            store = self.connect()
-            gone = standing.missing(store, kept)
-            if gone is not None:
-                report_line(f"sweep {self.plan.name} is finished, but {gone}: its winner is judged and registered again")
-                (self.folder / "tracking.json").unlink(missing_ok=True)  # what MLflow lacks is told again; what it has is found again
-                return None
-            changed = standing.renew(store, kept)
-        except ExperimentDeleted:
-            raise
-        except TrackingError as error:
-            standing.unchecked(kept, str(error))
-            report_line(shown)
-            return kept
-        report_line(shown)
-        if kept.get("missing"):
-            writer = Writer(lambda: store, self.folder)
-            writer.start()
-            kept["missing"] = self.missing(writer)
-            changed = True
-        if changed:
-            write_json(self.folder / "result.json", kept)
-        return kept
-
-    def missing(self, writer: Writer) -> str | None:
-        """What the tracking store lacks after it was given time, in words."""
-        left = writer.close(self.config.tracking.patience_seconds)
-        where = f"{writer.aside} on the cluster" if commands.away() else writer.aside
-        return result.unfinished(left, writer.error, writer.num_refused, where)
 
     def work(self) -> result.Result:
         """Everything from the first connection to the written result."""
@@ -216,7 +153,7 @@ class Command:
         # On a storage that takes nothing any more, what the outcome says of that is all that is left to say.
         with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
             self.journal.append("sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={})
-        outcome["missing"] = self.missing(writer)
+        outcome["missing"] = missing(writer, self.config)
         outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
         with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
             write_json(self.folder / "result.json", outcome)
@@ -268,7 +205,7 @@ class Command:
                 screen.note(f"{board.lost}; the sweep goes on from what is done")
                 del board.roster  # its name is free once the actor is gone
                 continue
-            outcome = self.outcome(board, started - self.began, time.monotonic() - started)
+            outcome = self.about.of(self.plan, board, started - self.began, time.monotonic() - started)
             if outcome["state"] != "finished":
                 return outcome
             if board.damaged is None:
@@ -353,60 +290,3 @@ class Command:
         self.plan = board.plan = planning.unpacked(self.plan)
         del board.roster  # its name is free once the actor is gone
         board.roster, board.aside, board.seats = open_roster(self.plan.name), None, set()
-
-    def outcome(self, board: Any, setup: float, train: float) -> result.Result:
-        """The result as far as the sweep alone decides it."""
-        records = sorted(board.asked_for(), key=lambda record: record.index)
-        best = board.best()
-        stopped = board.interrupted or board.fault is not None
-        done = board.damaged is not None or (best is not None and board.fatal is None)
-        state = "interrupted" if stopped else "finished" if done else "failed"
-        error = board.fault or board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
-        typed, more = self.typed(), 2 * self.plan.num_trials
-        wider = [o for o in typed if not o.lstrip("+").startswith("sweep.num_trials=")]
-        return {
-            "sweep": self.plan.name,
-            "state": state,
-            "trials": result.counted([record.state for record in records], self.plan.num_trials),
-            "best": None if best is None else self.describe(board, best),
-            "base": None,
-            "model": None,
-            "seconds": {"setup": round(setup, 1), "train": round(train, 1), "total": round(time.monotonic() - self.began, 1)},
-            "tracking_uri": commands.bare(self.uri),
-            "steps": self.config.train.steps,
-            "target": self.target(),
-            "error": None if error is None else credentials.mask(error),
-            "failures": [credentials.mask(failure) for failure in result.failures(records)],
-            "searched": [knob.path for knob in self.config.sweep.space.values()],
-            "confidence": self.config.job.confidence,
-            "judging": self.judging(),
-            "command": commands.orchestrator(typed, ""),
-            "wider": commands.orchestrator([*wider, f"sweep.num_trials={more}"], "") if planning.has(self.config, more) else None,
-            "settings": self.store_settings(),
-            "needs": commands.needs(self.uri),
-        }
-
-    def typed(self) -> list[str]:
-        """The settings as they were typed, here or where the command was sent from, but those that are for one run only, and no secret."""
-        sent = os.environ.get(TYPED)
-        typed = self.overrides if sent is None else shlex.split(sent)
-        return commands.without_secrets([o for o in typed if not o.lstrip("+").startswith(ONCE)])
-
-    def store_settings(self) -> list[str]:
-        """What tells another command where the model is registered, and on a cluster, whose disk is not here, what its base model is."""
-        if self.config.tracking.uri is None:
-            return [commands.setting("storage", self.config.storage)]
-        here, _ = commands.reachable(self.uri)
-        base = [o for o in self.typed() if o.lstrip("+").startswith(("model=", "model."))] if commands.away() else []
-        return [*base, commands.setting("tracking.uri", here)]
-
-    def describe(self, board: Any, best: Any) -> dict[str, Any]:
-        """The best trial, with its metrics at its best step."""
-        step, _ = best.best(board.metric, board.maximise)
-        params = planning.flat_params(self.config, board.trained(best.index))
-        return {"trial": best.index, "run_id": None, "step": step, "params": params, "metrics": dict(best.reports[step])}
-
-
-def report_line(text: str) -> None:
-    """Progress on stderr."""
-    print(text, file=sys.stderr, flush=True)

@@ -31,7 +31,7 @@ MARK = "==== answer ===="
 REFUSED = "==== refused ===="
 """Line of a command that has met bad input and stops its own job, so that it is not started anew."""
 PLANNED = re.compile(r"^plan +(\S+) · |^sweep (\S+) is finished; this is its result")
-"""The lines that name the sweep; see report.plan_text and pipeline.Command.show_again."""
+"""The lines that name the sweep; see report.plan_text and earlier.show_again."""
 ENDED = re.compile(r"^trial +(\d+)/(\d+) .*  (?:finished|stopped|failed)\b")
 """A trial's last line; see screen.Screen.end."""
 COUNTED = re.compile(r"^trials +(\d+) finished, (\d+) stopped early, (\d+) failed of (\d+)$")

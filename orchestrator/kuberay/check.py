@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 from orchestrator import sharing, ship
 from orchestrator.cluster import Cluster
@@ -83,7 +84,8 @@ def existing_problems(cluster: Cluster) -> Problems:
     found: Problems = []
     for name in NEW_CLUSTER:
         entry, value = defaults[name], getattr(cluster, name)
-        default = entry.default if entry.default is not dataclasses.MISSING else entry.default_factory()  # type: ignore[misc]
+        make: Any = entry.default_factory
+        default = make() if entry.default is dataclasses.MISSING else entry.default
         if value != default:
             found.append(
                 (f"cluster.{name}", f"belongs to a new cluster, and cluster.ray_cluster={cluster.ray_cluster} exists; leave one out")
