@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,9 @@ from orchestrator.tracking import Store, connect
 
 # The tests' tensors are tiny: a second thread only waits for the first, and on a busy machine for its core too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What a nohup around the tests has told their processes is undone: some are stopped by a hang-up.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTGRES = max(glob.glob("/usr/lib/postgresql/*/bin/initdb") + [shutil.which("initdb") or ""])

@@ -31,18 +31,11 @@ except KeyboardInterrupt:
 """
 
 
-def hear_hang_ups() -> None:
-    """Undo what a nohup around the tests has told their processes."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
 def start(*before: str) -> subprocess.Popen[str]:
     """A process that can be stopped gently, and says how it was."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [*before, sys.executable, "-c", CODE]
-    process = subprocess.Popen(
-        line, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True, preexec_fn=hear_hang_ups
-    )
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
 
