@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs import store
 from jobs.config import BaseModel
+from jobs.faults import free_bytes, size
 from jobs.folder import num_weights
 from jobs.shelf import KEPT
 from orchestrator.config import Config
+from orchestrator.errors import InputError
 from orchestrator.halving import rung_steps, survivors
 from orchestrator.journal import read_object, storage_folder
 from orchestrator.resources import Resources
@@ -93,3 +96,16 @@ def disk_bytes(config: Config, base: BaseModel, num_trials: int) -> int:
     trained = 4 * num_weights(Path(base.path))  # in float32, whatever the base is kept in
     share = 3.0 if config.adapter.kind == "full" else LORA_SHARE * config.adapter.rank * adapted(config)
     return int(trained * share * (KEPT * num_trials + 1))
+
+
+def check_disk(config: Config, base: BaseModel, num_trials: int, folder: Path) -> None:
+    """Raise InputError when the checkpoints of the sweep in `folder` would fill the disk."""
+    if store.is_uri(config.storage):
+        return
+    needed = disk_bytes(config, base, num_trials)
+    there = sum(file.stat().st_size for file in (folder / "train").rglob("*") if file.is_file())
+    free = free_bytes(str(storage_folder(config.storage)))
+    if free is not None and free + there < needed:
+        more = f" more, beside the {size(there)} that are there" if there else ""
+        sizes = f"{size(free)} free, and {num_trials} trials may leave {size(needed - there)} of checkpoints{more}"
+        raise InputError(f"storage {config.storage}: {sizes}; free some space, or choose another one: storage=FOLDER")

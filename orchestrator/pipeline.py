@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs import fetch, store
 from jobs.config import BaseModel
-from jobs.faults import free_bytes, size, told
+from jobs.faults import told
 from jobs.manifest import Damaged
 from orchestrator import (
     commands,
@@ -32,7 +32,7 @@ from orchestrator import (
 )
 from orchestrator import plan as planning
 from orchestrator.config import Config
-from orchestrator.cost import disk_bytes
+from orchestrator.cost import check_disk
 from orchestrator.earlier import kept_result, missing, report_line, show_again
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.journal import Journal, forget, locked, storage_folder, sweep_folder, this_process, write_json
@@ -123,7 +123,7 @@ class Command:
 
     def work(self) -> result.Result:
         """Everything from the first connection to the written result."""
-        self.check_disk()
+        check_disk(self.config, self.base, self.plan.num_trials, self.folder)
         store = self.connect()
         champion = store.champion(self.model_name)
         if champion is not None and not self.config.tracking.same_task:
@@ -158,18 +158,6 @@ class Command:
         with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
             write_json(self.folder / "result.json", outcome)
         return outcome
-
-    def check_disk(self) -> None:
-        """Raise InputError when the checkpoints would fill the disk."""
-        if store.is_uri(self.config.storage):
-            return
-        needed = disk_bytes(self.config, self.base, self.plan.num_trials)
-        there = sum(file.stat().st_size for file in (self.folder / "train").rglob("*") if file.is_file())
-        free = free_bytes(str(storage_folder(self.config.storage)))
-        if free is not None and free + there < needed:
-            more = f" more, beside the {size(there)} that are there" if there else ""
-            sizes = f"{size(free)} free, and {self.plan.num_trials} trials may leave {size(needed - there)} of checkpoints{more}"
-            raise InputError(f"storage {self.config.storage}: {sizes}; free some space, or choose another one: storage=FOLDER")
 
     def train_and_judge(self, store: tracking.Store, writer: Writer) -> result.Result:
         """Start Ray, run the sweep, judge its winner and register it."""
