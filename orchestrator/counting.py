@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from jobs import fetch
+from jobs import fetch, template
 from jobs.data import Row, Template, encode_rows, render_rows, room_in_use
 from jobs.render import Rendered, renderer
 
@@ -155,8 +155,7 @@ def check(row: Row, ids: Sequence[int], text: Rendered, answer: int, template: T
 @cache
 def code() -> str:
     """SHA-256 over the code that renders and counts, and the versions of the libraries that it uses."""
-    jobs = Path(fetch.__file__).parent
-    files = [*(jobs / f"{name}.py" for name in ("chat", "rows", "template", "render", "data")), Path(__file__)]
+    files = [*sorted(Path(template.__file__).parent.glob("*.py")), Path(__file__)]
     found = hashlib.sha256(b"".join(file.read_bytes() for file in files))
     found.update("".join(importlib.metadata.version(name) for name in ("tokenizers", "jinja2")).encode())
     return found.hexdigest()
