@@ -141,7 +141,9 @@ class Command:
         try:
             outcome = self.train_and_judge(store, writer)
         except BaseException as error:
-            fault = told(error, self.config.storage) if isinstance(error, OSError) and error.errno is not None else None
+            fault = None
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+                fault = told(error, self.config.storage)
             interrupted = isinstance(error, KeyboardInterrupt) or fault is not None
             said = fault or (None if interrupted else str(error))
             with contextlib.suppress(OSError):

@@ -115,7 +115,9 @@ def check_version(uri: str, folder: Path) -> None:
         try:
             manifest.check(folder)
         except manifest.Damaged as error:
-            raise InputError(f"model_uri {uri}: {error}; fetch it again, or register it again") from error
+            part = folder / error.why.partition("/")[0]  # the adapter's folder, or the tokenizer's
+            place = part if part.is_dir() else folder
+            raise InputError(f"model_uri {uri}: cannot load {place}: it is damaged ({error.why}); fetch the version again") from error
 
 
 def find_base(config: Config, folder: Path) -> BaseModel:
