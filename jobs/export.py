@@ -32,9 +32,11 @@ def export(trial: Trial, base: BaseModel, trained: Path, verdict: Verdict, folde
     if not lora:
         copy_tokenizer(base, draft / "model")
     write(draft / "base.json", describe(base))
+    template = Template(base.path)
     task = common_task(load_corpus(trial.data)) | {
+        "today": template.today,
         "max_new_tokens": verdict.max_new_tokens,
-        "generate": greedy_settings(Template(base.path).eos_ids, verdict.max_new_tokens),
+        "generate": greedy_settings(template.eos_ids, verdict.max_new_tokens),
         "max_length": trial.train.max_length,
         "dtype": "float32",
         "add_special_tokens": False,

@@ -13,6 +13,7 @@ from jobs.config import BaseModel
 from jobs.data import Template
 from jobs.evaluate import answer, out_of_memory
 from jobs.model import pick_device, restore
+from jobs.template import TODAY
 
 
 def predict(base: BaseModel, folder: Path, prompt: str | None, messages: str | None = None) -> str:
@@ -21,7 +22,7 @@ def predict(base: BaseModel, folder: Path, prompt: str | None, messages: str | N
     Raises ValueError for what cannot be asked and for a folder that cannot be loaded, and MemoryError when it does not fit into memory.
     """
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    template = Template(base.path)
+    template = Template(base.path, task.get("today", TODAY))
     asked = encode_prompt(prompt, task, template) if messages is None else encode_asked_row(from_messages(messages, task), task, template)
     trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
     try:

@@ -30,6 +30,11 @@ EMBEDDINGS = (
 )
 """Ends of the names of weights with a row for each token."""
 OWN_OF_DICT = frozenset(dir(dict))
+TODAY = "2024-07-26"
+"""The date that a chat template is told. Some templates (Llama 3, SmolLM3, gpt-oss) print today's: a model would then be trained on other
+prompts than it is judged on and asked with, once midnight has passed. Llama's own template prints this one where it cannot ask."""
+NOW = re.compile(r"""strftime_now\(\s*(?:'([^'"\\]*)'|"([^'"\\]*)")\s*\)""")
+"""A template's question for the date."""
 SHORTEST_HEAD, FEWEST_ALIKE = 32, 16  # below these, treating a common beginning apart saves nothing
 
 
@@ -37,10 +42,10 @@ class Template:
     """The chat template and the tokenizer of one model folder in the Hugging Face layout.
 
     Raises ValueError when the folder lacks a tokenizer or an end-of-text token, or holds a template that does not compile. A model without
-    a chat template gets a plain one: the contents, one per line.
+    a chat template gets a plain one: the contents, one per line. `today` is the date for templates that print one: a task has one for good.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, today: str = TODAY) -> None:
         from tokenizers import Tokenizer  # 0.1 s, and jobs/data.py is also imported to read rows only
 
         self.folder = Path(folder).expanduser()
@@ -56,9 +61,10 @@ class Template:
         self.special_tokens = find_special_tokens(settings, read_json(self.folder / "special_tokens_map.json"))
         if odd := [name for name, token in self.special_tokens.items() if not isinstance(token, str)]:
             raise ValueError(f"{self.folder / 'tokenizer_config.json'}: {odd[0]} must be a text, or an object with its text as content")
-        self.chat_template = find_template(self.folder, settings) or self._plain()
-        """The template's source, for exported models."""
-        self._compiled = compile_template(self.chat_template, self.folder)
+        self.today = today
+        self.chat_template = pin_date(find_template(self.folder, settings) or self._plain(), today)
+        """The template's source, for exported models: with its date, so that other programs that serve one render the same."""
+        self._compiled = compile_template(self.chat_template, self.folder, today)
         self._cuts = find_cuts(self._tokenizer)
         self._guard = "" if self.encode("\nA") == self.encode("\n") + self.encode("A") else "\n"
         end_of_turn = self._find_end_of_turn()
@@ -128,7 +134,7 @@ class Template:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that decides the text and the token ids that a row gives."""
-        told = [self.chat_template, self.special_tokens, self.eos_tokens, self.end_of_turn, self.vocab_size, self.num_positions]
+        told = [self.chat_template, self.today, self.special_tokens, self.eos_tokens, self.end_of_turn, self.vocab_size, self.num_positions]
         content = hashlib.sha256((self.folder / "tokenizer.json").read_bytes())
         content.update(json.dumps(told, sort_keys=True).encode())
         return content.hexdigest()
@@ -308,8 +314,17 @@ def find_template(folder: Path, settings: dict[str, Any]) -> str | None:
     return found
 
 
-def compile_template(source: str, folder: Path) -> Any:
-    """A template in the environment that chat templates are written for: transformers' names, filters and white-space rules."""
+def pin_date(source: str, today: str) -> str:
+    """A template that writes `today` (YYYY-MM-DD) in its own form wherever it would ask for the date of the day."""
+    day = datetime.datetime.fromisoformat(today)
+    return NOW.sub(lambda found: json.dumps(day.strftime(found[1] or found[2] or ""), ensure_ascii=False), source)
+
+
+def compile_template(source: str, folder: Path, today: str) -> Any:
+    """A template in the environment that chat templates are written for: transformers' names, filters and white-space rules.
+
+    The date is `today` here, too: a template may put the form of its date together, which `pin_date` does not see.
+    """
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -331,7 +346,7 @@ def compile_template(source: str, folder: Path) -> Any:
     environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[make_generation_tag(), "jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    environment.globals["strftime_now"] = datetime.datetime.fromisoformat(today).strftime
     try:
         template = environment.from_string(source)
         template.globals = dict(template.globals)  # it is a ChainMap, which every rendering walks through: a third of its time

@@ -36,7 +36,10 @@ KNOB = {
     "linked": ("to", "values", "times", "plus"),
 }
 """Settings of a knob by its type."""
-PREDICT = ("model_uri", "prompt", "model", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run", "job.kind", "cluster")
+PREDICT = (
+    *("model_uri", "prompt", "messages", "model", "storage", "tracking.uri", "tracking.experiment"),
+    *("output", "dry_run", "job.kind", "cluster"),
+)
 SETUP = ("model", "output", "dry_run", "job.kind", "cluster")
 """What job=predict and job=setup look at; a group stands for its settings."""
 
@@ -134,7 +137,7 @@ def inside_cluster(config: Config, path: str) -> str | None:
 RULES = (
     Rule(r"model\.(package|version|sha256|file|id|revision|path)", of_other_model, refused=True),
     Rule(r"data\.folder", beside_other_data, refused=True),
-    Rule(r"model_uri|prompt", lambda config, path: "job=train trains; write job=predict", refused=True),
+    Rule(r"model_uri|prompt|messages", lambda config, path: "job=train trains; write job=predict", refused=True),
     Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
     Rule(r"optim\.decay_share", without_decay, refused=True),
     Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
@@ -154,7 +157,7 @@ def why_idle(config: Config, path: str) -> tuple[str, bool] | None:
     if acting is not None and not any(path == name or path.startswith(f"{name}.") for name in acting):
         return f"job={config.job.kind} does not look at it", False
     for rule in RULES:
-        if re.fullmatch(rule.settings, path) and not (acting is not None and path in ("model_uri", "prompt")):
+        if re.fullmatch(rule.settings, path) and not (acting is not None and path in ("model_uri", "prompt", "messages")):
             reason = rule.reason(config, path)
             if reason is not None:
                 return reason, rule.refused

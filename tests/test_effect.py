@@ -31,6 +31,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "model.file": (["model=hub", "model.id=a/b"], "model.file=x.gguf", "model.source=hub"),
     "data.folder": (TINY, "data.folder=/x", "data=icd10 names files of its own; write data=files data.folder=/x"),
     "prompt": (TINY, "prompt=Hi", "write job=predict"),
+    "messages": (TINY, "messages=[]", "write job=predict"),
     "model_uri": (TINY, "model_uri=models:/x@champion", "write job=predict"),
     "adapter.rank": ([*TINY, "adapter=full"], "adapter.rank=16", "trains every weight"),
     "adapter.layers": ([*TINY, "adapter=full"], "adapter.layers=0.5", "trains every weight"),
@@ -76,6 +77,7 @@ ACTING: list[list[str]] = [
     [*TINY, "data=files", "data.folder=/x", "+data.sources.more.path=/y.jsonl"],
     [*TINY, "+data.sources.more.path=/y.jsonl", "data.sources.more.weight=0.3"],
     [*TINY, "job=predict", "model_uri=x", "prompt=y", "storage=/tmp/x", "tracking.uri=http://h", "output=json"],
+    [*TINY, "job=predict", "model_uri=x", 'messages=[{"role": "user", "content": "Hi"}]'],
     [*TINY, "sweep.num_trials=1", "sweep.metric=valid/loss", "sweep.mode=min", "fresh=true", "seed=3"],
 ]
 

@@ -124,6 +124,24 @@ def test_reasoning_and_functions_are_asked_for_in_use_as_they_were_trained(base:
     assert name == "prompt" and text == json.loads(line)["text"] and "find_order" in text and "think" not in text
 
 
+def test_a_version_is_asked_on_the_day_that_it_was_trained_for(
+    trial: Trial, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(base, path=str(shutil.copytree(base.path, tmp_path / "dated")))
+    source = "Today: {{ strftime_now('%d %b %Y') }}\n" + Template(base.path).chat_template
+    (tmp_path / "dated" / "chat_template.jinja").write_text(source, encoding="utf-8")
+    export(trial, other, Path(other.path), judge(trial, other, None, Judging(0.95, 2, 1)), tmp_path / "version")
+    task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))
+    told = [json.loads(line) for line in (tmp_path / "version" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert task["today"] == "2024-07-26" and all(line["text"].startswith("Today: 26 Jul 2024") for line in told)
+    assert 'Today: {{ "26 Jul 2024" }}' in (tmp_path / "version" / "tokenizer" / "chat_template.jinja").read_text(encoding="utf-8")
+    (tmp_path / "version" / "task.json").write_text(json.dumps(task | {"today": "2023-01-02"}), encoding="utf-8")
+    days = []
+    monkeypatch.setattr("jobs.predict.answer", lambda model, asked, template, *_: days.append(template.decode(asked[0])) or [""])
+    predict(other, tmp_path / "version", "cat and 3?")
+    assert "Today: 02 Jan 2023" in days[0]
+
+
 @pytest.mark.parametrize(
     ("messages", "words"),
     [

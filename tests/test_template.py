@@ -83,6 +83,7 @@ def test_text_and_ids_are_those_of_transformers(tmp_path: Path, name: str) -> No
 
     folder = make_model(tmp_path, TEMPLATES[name])
     ours, theirs = Template(folder), AutoTokenizer.from_pretrained(folder)
+    theirs.chat_template = ours.chat_template  # with the date that ours is told
     talks = [[ASK], [ASK, SAY], [ASK, {"role": "assistant", "content": "<think>hm</think>\n\nJ11"}, ASK, SAY]]
     if name != "gemma":
         talks += [[{"role": "system", "content": " Be brief.\n"}, *talk] for talk in talks]
@@ -93,6 +94,16 @@ def test_text_and_ids_are_those_of_transformers(tmp_path: Path, name: str) -> No
             ids = theirs.apply_chat_template(talk, add_generation_prompt=ask, enable_thinking=False, return_dict=False)
             assert ours.encode(text) == ids
             assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("asking", ["strftime_now('%d %b %Y')", 'strftime_now( "%d %b %Y" )', "strftime_now('%d' + ' %b %Y')"])
+def test_a_template_that_asks_for_the_date_is_told_the_same_on_every_day(tmp_path: Path, asking: str) -> None:
+    source = "{% if strftime_now is defined %}{% set day = " + asking + " %}{% endif %}Today: {{ day }}\\n" + CHATML
+    template = Template(make_model(tmp_path, source))
+    assert template.render([ASK, SAY], False).startswith("Today: 26 Jul 2024")
+    assert ("26 Jul 2024" in template.chat_template) == ("+" not in asking), "what is exported says it to other programs"
+    other = Template(tmp_path, "2025-01-02")
+    assert other.render([ASK, SAY], False).startswith("Today: 02 Jan 2025") and other.fingerprint != template.fingerprint
 
 
 @pytest.mark.parametrize("kind", ["bytes", "words"])
