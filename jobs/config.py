@@ -89,7 +89,8 @@ class Data:
     name: str
     """Short name: part of the sweep's and the registered model's name."""
     folder: str | None = None
-    """Folder with train, valid and test as .jsonl, .json, .csv, .tsv or .parquet. train becomes the source "train", of weight 1 unless set."""
+    """Folder with train, valid and test as .jsonl, .json, .csv, .tsv or .parquet. train becomes the source "train" with
+    weight 1 unless set."""
     sources: dict[str, Source] = field(default_factory=dict)
     """Training sources by name; they are mixed by weight."""
     valid: str | None = None

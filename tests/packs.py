@@ -46,15 +46,23 @@ def run(pack: Pack, steps: int) -> dict[int, list[float]]:
     return losses
 
 
+ROUNDING = 2.0**-23
+"""One rounding of a float32. Plain PEFT whose first weights are moved by it shows what AdamW makes of one; a processor rounds at each step."""
+
+
 def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseModel) -> None:
     """A slot's losses and what it has learned against the tutorial's."""
     trial = pack.slots[number].trial
     expected, plain = reference(trial, base)
-    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-5
+    again, moved = reference(trial, base, ROUNDING)
+    apart = max(abs(a - b) for a, b in zip(again, expected, strict=True))
+    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < max(1e-5, trial.train.steps * apart)
     start, _ = pack.initial.draw(trial.adapter, trial.seed)
     ended = pack.slots[number].adapter.written()
     trained = {name.replace(".default.", "."): weight for name, weight in plain.named_parameters() if weight.requires_grad}
     assert trained.keys() == ended.keys()
+    others = {name.replace(".default.", "."): weight for name, weight in moved.named_parameters() if weight.requires_grad}
     for name, weight in trained.items():
         update = torch.linalg.norm(weight.detach() - start[name])
-        assert torch.linalg.norm(ended[name] - weight.detach()) <= 1e-4 * update, name
+        spread = torch.linalg.norm(others[name].detach() - weight.detach())
+        assert torch.linalg.norm(ended[name] - weight.detach()) <= max(1e-4 * update, trial.train.steps * spread), name

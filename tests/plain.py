@@ -34,13 +34,16 @@ def make(rows: Path, instruction: str = "Which letter?", **settings: Any) -> Tri
     return Trial(index=1, seed=3, model=Model(name="tiny", source="tiny"), data=data, adapter=adapter, optim=optim, train=train)
 
 
-def reference(trial: Trial, base: BaseModel) -> tuple[list[float], Any]:
-    """The trial as a tutorial would train it: peft, right padding, labels, every logit."""
+def reference(trial: Trial, base: BaseModel, moved: float = 0.0) -> tuple[list[float], Any]:
+    """The trial as a tutorial would train it: peft, right padding, labels, every logit. `moved` is by what share its first weights are off."""
     template, corpus = Template(base.path), load_corpus(trial.data)
     examples = encode_rows(corpus.sources["train"], template, trial.train.max_length)
     mix = Mix({"train": len(examples)}, {"train": 1.0}, trial.seed)
     model = attach(load(base.path, torch.float32, CPU), trial.adapter, trial.seed).train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
+    with torch.no_grad():
+        for weight in trained if moved else ():
+            weight.mul_(1 + moved)
     optim, dropper = trial.optim, Dropper()
     seed_dropout(model, dropper)
     optimizer = torch.optim.AdamW(trained, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)

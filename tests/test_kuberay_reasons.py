@@ -305,7 +305,8 @@ def test_a_job_that_found_no_place_says_what_it_still_holds_and_how_to_free_it(s
     ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
     err = capsys.readouterr().err
     assert (
-        "its pods and their share of the quota stay for cluster.ttl_seconds=900; free them now: python -m orchestrator.runs delete " in err
+        "its pods and their share of the quota stay for cluster.ttl_seconds=900; free them now: " in err
+        and "python -m orchestrator.runs delete " in err
     )
     assert submit.show(settings().cluster, name)["free_the_pods"].startswith(f"python -m orchestrator.runs delete {name} --namespace slm")
     none = ending(job("Failed", reason="PreRunningDeadlineExceeded"), story(ttl_seconds=0))

@@ -280,7 +280,7 @@ MODELS: list[tuple[str, str | bytes, str]] = [
     ("config.json", '{"model_type": "bert", "architectures": ["BertModel"]}', "it is a bert (BertModel), which does not continue a text"),
     ("config.json", '{"model_type": "t5", "is_encoder_decoder": true}', "does not continue a text"),
     ("config.json", '{"model_type": 5}', "config.json has no model_type"),
-    ("config.json", '{"model_type": "llama", "vocab_size": 100}', "its tokenizer is another model's"),
+    ("config.json", '{"model_type": "llama", "vocab_size": 100}', "a model knows 100 tokens"),
     ("config.json", tiny_config(model_type="nosuch"), "model type `nosuch`"),
     ("config.json", tiny_config(num_hidden_layers=4), "18 weights of it are not there, such as model.layers.2.input_layernorm.weight"),
     ("config.json", tiny_config(hidden_size=128, architectures=5), "has the shape [259, 64] instead of [259, 128]"),

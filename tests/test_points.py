@@ -69,7 +69,12 @@ def test_many_trials_on_a_space_that_just_holds_them_are_found_in_time() -> None
 
 
 def knobs(**found: Knob) -> str:
-    typed = {name: {key: value for key, value in vars(knob).items() if value is not None} for name, knob in found.items()}
+    plain = vars(Knob(path="optim.lr", type="choice", values=[1]))
+    typed = {
+        name: {key: value for key, value in vars(knob).items() if key in ("path", "type", "values") or value != plain[key]}
+        for name, knob in found.items()
+    }
+    typed = {name: {key: value for key, value in knob.items() if value is not None} for name, knob in typed.items()}
     return f"sweep.space={json.dumps(typed)}".replace('"', "")
 
 
