@@ -308,7 +308,8 @@ def test_a_job_that_found_no_place_says_what_it_still_holds_and_how_to_free_it(s
         "its pods and their share of the quota stay for cluster.ttl_seconds=900; free them now: " in err
         and "python -m orchestrator.runs delete " in err
     )
-    assert submit.show(settings().cluster, name)["free_the_pods"].startswith(f"python -m orchestrator.runs delete {name} --namespace slm")
+    freed = submit.show(settings().cluster, name)["free_the_pods"]
+    assert f"python -m orchestrator.runs delete {name} --namespace slm" in freed
     none = ending(job("Failed", reason="PreRunningDeadlineExceeded"), story(ttl_seconds=0))
     assert none is not None and "quota" not in none.text
 
