@@ -76,6 +76,10 @@ class IdlePack:
             self.slots[number].step += 1
         return dict.fromkeys(numbers, METRICS)
 
+    def corpus(self, trial: Trial) -> tuple[list[Any], list[Any], list[Any]]:
+        """No examples."""
+        return [], [], []
+
     def unreadable(self, number: int) -> str | None:
         return None
 

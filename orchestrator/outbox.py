@@ -191,12 +191,13 @@ class Writer:
 
     def _loop(self) -> None:
         while not self._abandoned.is_set():
+            last = self._closing.is_set()  # before the look: what was written until then is what is left
             try:
                 more = self._step()
                 self._failures, self.error = 0, None
             except Exception as error:  # noqa: BLE001  # whatever a store can raise, training goes on and the journal keeps the events
                 self._failures, self.error, more = self._failures + 1, mask(str(error) or repr(error)), False
-            if self._closing.is_set() and not more and not self._failures:
+            if last and not more and not self._failures:
                 return
             if not more:
                 self._rest()
@@ -222,7 +223,7 @@ class Writer:
             self._seen = identity
         events, offset, digests = self._journal.read(self._state.offset, self._skip)
         if offset == self._state.offset:
-            return False
+            return not self._journal.begins_line(offset)  # cut since it was looked at: look again
         self._deliver(self._state, [(at, event) for at, event in events if at not in self._state.refused])
         if not self._abandoned.is_set():
             self._told.add(self._num_told, digests)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -69,8 +71,9 @@ def end_all(mark: str) -> None:
 
 
 @contextmanager
-def ray_head(folder: Path, environment: dict[str, str], num_cpus: int = 2) -> Iterator[str]:
-    """The address of the Jobs API of a running head. Its sockets need a short path, so it lives directly in `folder`."""
+def ray_head(environment: dict[str, str], num_cpus: int = 2) -> Iterator[str]:
+    """The address of the Jobs API of a running head. Its sockets need a short path, so it has a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="head-"))
     gcs, dashboard, agent, client = (free_port() for _ in range(4))
     ports = ["--port", gcs, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent, "--ray-client-server-port", client]
     line = [BIN / "ray", "start", "--head", "--block", "--num-cpus", num_cpus, "--dashboard-host", "127.0.0.1", *ports]
@@ -86,6 +89,7 @@ def ray_head(folder: Path, environment: dict[str, str], num_cpus: int = 2) -> It
         address = f"http://127.0.0.1:{dashboard}"
         wait(lambda: answers(f"{address}/api/version") and answers(f"http://127.0.0.1:{agent}/"))
         yield address
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
