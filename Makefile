@@ -10,7 +10,7 @@ sweep: setup
 	$(RUN) -m orchestrator +sweep=lora
 
 test: install
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 # The tests of faults and repetition, minutes each.
 test-slow: install

@@ -1,4 +1,6 @@
-"""What the README's claims about speed are measured with, peers included. Anyone can run them: `make bench`."""
+"""What the README's claims about speed are measured with, peers included. Anyone can run them:
+`make bench`.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,17 @@ from collections.abc import Callable
 
 
 def answer(main: Callable[[], int | None]) -> int:
-    """The exit code of a benchmark; a mistake in its arguments is one message and 2, as in the command itself."""
-    from orchestrator import report
+    """The exit code of a benchmark; a mistake in its arguments is one message and 2, as in the
+    command itself.
+    """
     from orchestrator.errors import OrchestratorError
+    from orchestrator.output import plan_text
 
     try:
         return main() or 0
     except OrchestratorError as error:
-        report.error(str(error))
+        plan_text.error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        report.error("interrupted")
+        plan_text.error("interrupted")
         return 130

@@ -1,4 +1,6 @@
-"""What a sweep has come to, and what it has left on the machine: two sweeps can be compared, and nothing may stay behind."""
+"""What a sweep has come to, and what it has left on the machine: two sweeps can be compared, and
+nothing may stay behind.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ GONE_SECONDS = 5.0
 """How soon after the end of a command nothing of it may be left."""
 SHARED_MEMORY = Path("/dev/shm")
 OURS = ("plasma", "torch", "psm_", "sem.", "ray", "orchestrator", "sweep")
-"""How what Ray, torch, Python and this project put there begins; others work on the machine, too."""
+"""How what Ray, torch, Python and this project put there begins; others work on the machine,
+too.
+"""
 
 
 def steady(metrics: dict[str, float]) -> dict[str, float]:
@@ -41,7 +45,9 @@ def trials(storage: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for event in events(storage):
         if event["kind"] in ("trial", "report", "end") and event.get("trial") is not None:
-            trial = found.setdefault(str(event["trial"]), {"point": None, "state": None, "scores": {}})
+            trial = found.setdefault(
+                str(event["trial"]), {"point": None, "state": None, "scores": {}}
+            )
             if event["kind"] == "trial":
                 trial["point"] = event["point"]
             elif event["kind"] == "end":
@@ -58,14 +64,20 @@ def adapters(storage: Path) -> dict[str, str]:
 
 
 def tracked(storage: Path) -> dict[str, Any]:
-    """What MLflow holds: of every run, by its name, how often it is there, its state, and the steps and values of each metric."""
+    """What MLflow holds: of every run, by its name, how often it is there, its state, and the steps
+    and values of each metric.
+    """
     database = sqlite3.connect(f"file:{storage / 'mlflow.db'}?mode=ro", uri=True)
     with contextlib.closing(database):
-        runs = database.execute("select run_uuid, name, status from runs where lifecycle_stage = 'active'").fetchall()
+        runs = database.execute(
+            "select run_uuid, name, status from runs where lifecycle_stage = 'active'"
+        ).fetchall()
         counts = Counter(name for _, name, _ in runs)
         found: dict[str, Any] = {}
         for id, name, status in runs:
-            rows = database.execute("select key, step, value from metrics where run_uuid = ? order by key, step", (id,)).fetchall()
+            rows = database.execute(
+                "select key, step, value from metrics where run_uuid = ? order by key, step", (id,)
+            ).fetchall()
             series: dict[str, list[list[float]]] = {}
             for key, step, value in rows:
                 if steady({key: value}):
@@ -77,16 +89,30 @@ def tracked(storage: Path) -> dict[str, Any]:
 def account(storage: Path, result: dict[str, Any]) -> dict[str, Any]:
     """All that two runs of the same sweep must have in common."""
     best = result.get("best") or {}
-    told = {"trial": best.get("trial"), "params": best.get("params"), "metrics": steady(best.get("metrics") or {})}
+    told = {
+        "trial": best.get("trial"),
+        "params": best.get("params"),
+        "metrics": steady(best.get("metrics") or {}),
+    }
     counts = result["trials"]
-    return {"best": told, "counts": counts, "trials": trials(storage), "adapters": adapters(storage), "mlflow": tracked(storage)}
+    return {
+        "best": told,
+        "counts": counts,
+        "trials": trials(storage),
+        "adapters": adapters(storage),
+        "mlflow": tracked(storage),
+    }
 
 
 def differences(found: Any, wanted: Any, path: str = "") -> list[str]:
     """Where two accounts differ, each in a few words."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         keys = sorted({*found, *wanted})
-        return [text for key in keys for text in differences(found.get(key), wanted.get(key), f"{path}/{key}".lstrip("/"))]
+        return [
+            text
+            for key in keys
+            for text in differences(found.get(key), wanted.get(key), f"{path}/{key}".lstrip("/"))
+        ]
     if isinstance(found, list) and isinstance(wanted, list) and path.startswith("mlflow/"):
         return series_differences(found, wanted, path)
     same = found == wanted or (found != found and wanted != wanted)
@@ -114,14 +140,25 @@ def short(value: Any) -> str:
 
 
 def processes(words: list[str]) -> dict[int, str]:
-    """Living processes whose environment or command line holds one of the words, with their command lines."""
+    """Living processes whose environment or command line holds one of the words, with their command
+    lines.
+    """
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            line = Path("/proc", name, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            line = (
+                Path("/proc", name, "cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+            )
             around = Path("/proc", name, "environ").read_bytes().decode(errors="replace")
             state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
-            if state not in "ZX" and int(name) != os.getpid() and any(word in line or word in around for word in words):
+            if (
+                state not in "ZX"
+                and int(name) != os.getpid()
+                and any(word in line or word in around for word in words)
+            ):
                 found[int(name)] = line.strip()
     return found
 
@@ -129,7 +166,9 @@ def processes(words: list[str]) -> dict[int, str]:
 def leftovers(storage: Path, temporary: Path, mark: str, shared_before: set[str]) -> list[str]:
     """What a command has left that ought to be gone, after it was given some seconds."""
     deadline = time.monotonic() + GONE_SECONDS
-    while (left := left_now(storage, temporary, mark, shared_before)) and time.monotonic() < deadline:
+    while (
+        left := left_now(storage, temporary, mark, shared_before)
+    ) and time.monotonic() < deadline:
         time.sleep(0.2)
     return left
 
@@ -140,8 +179,12 @@ def left_now(storage: Path, temporary: Path, mark: str, shared_before: set[str])
     left += [f"temporary {entry.name}" for entry in temporary.iterdir()]
     left += [f"owner {file.relative_to(storage)}" for file in storage.rglob(".owner")]
     left += [f"draft {file.relative_to(storage)}" for file in storage.rglob("*.draft")]
-    new = {entry.name for entry in SHARED_MEMORY.iterdir() if entry.name.startswith(OURS)} - shared_before
-    return left + [f"shared memory {name}" for name in sorted(new) if is_orphan(SHARED_MEMORY / name)]
+    new = {
+        entry.name for entry in SHARED_MEMORY.iterdir() if entry.name.startswith(OURS)
+    } - shared_before
+    return left + [
+        f"shared memory {name}" for name in sorted(new) if is_orphan(SHARED_MEMORY / name)
+    ]
 
 
 def is_orphan(file: Path) -> bool:

@@ -1,4 +1,5 @@
-"""Who is compared, in which variants, with which command each is started, and when its work is done.
+"""Who is compared, in which variants, with which command each is started, and when its work is
+done.
 
 Imports neither torch nor the peers: the process that measures stays small.
 """
@@ -75,11 +76,15 @@ def variants(name: str, work: Work, concurrency: str | None) -> list[str]:
     if concurrency is not None:
         return concurrency.split(",")
     most = min(len(work.trials), work.cores) if work.gpus else 2
-    return [str(2**power) for power in range(int(math.log2(most)) + 1)]  # on a GPU those that do not fit its memory fail, and are left out
+    return [
+        str(2**power) for power in range(int(math.log2(most)) + 1)
+    ]  # on a GPU those that do not fit its memory fail, and are left out
 
 
 def run(name: str, variant: str, work: Work) -> Measurement:
-    """Measure one contender from its command to its last result. Raises RuntimeError with the end of its output when it fails."""
+    """Measure one contender from its command to its last result. Raises RuntimeError with the end
+    of its output when it fails.
+    """
     with tempfile.TemporaryDirectory(prefix="makespan-") as place:
         folder = Path(place)
         (folder / "work.pkl").write_bytes(pickle.dumps(work))
@@ -94,23 +99,44 @@ def run(name: str, variant: str, work: Work) -> Measurement:
                 f"storage={storage}",
                 "output=json",
             ]
-            watched = measure.run([sys.executable, *command], environment(name), log, lambda: read_journal(storage, work) is not None)
+            watched = measure.run(
+                [sys.executable, *command],
+                environment(name),
+                log,
+                lambda: read_journal(storage, work) is not None,
+            )
             outcome = read_journal(storage, work)
         else:
-            module = ["benchmarks.peers_tune"] if name == "tune_trainer" else ["benchmarks.peers", name]
-            command = ["-m", *module, variant, str(folder / "work.pkl"), str(folder / "outcome.json")]
+            module = (
+                ["benchmarks.peers_tune"] if name == "tune_trainer" else ["benchmarks.peers", name]
+            )
+            command = [
+                "-m",
+                *module,
+                variant,
+                str(folder / "work.pkl"),
+                str(folder / "outcome.json"),
+            ]
             watched = measure.run([sys.executable, *command], environment(name), log)
-            outcome = Outcome(**json.loads(text)) if (text := read(folder / "outcome.json")) else None
+            outcome = (
+                Outcome(**json.loads(text)) if (text := read(folder / "outcome.json")) else None
+            )
         if outcome is None:
-            raise RuntimeError(f"{name} {variant} ended with code {watched.code} and no result:\n{read(log)[-3000:]}")
-    return Measurement(outcome.ended - watched.began, watched.peak_memory_mb, outcome.losses, outcome.note)
+            raise RuntimeError(
+                f"{name} {variant} ended with code {watched.code} and no "
+                f"result:\n{read(log)[-3000:]}"
+            )
+    return Measurement(
+        outcome.ended - watched.began, watched.peak_memory_mb, outcome.losses, outcome.note
+    )
 
 
 def environment(name: str) -> dict[str, str]:
     """The user's environment without its number of threads: every contender sets its own.
 
-    In all of them threads spin for some microseconds while they wait, then sleep, as in this project's workers: threads that only sleep
-    make small products slow, threads that only spin slow each other down on a shared machine.
+    In all of them threads spin for some microseconds while they wait, then sleep, as in this
+    project's workers: threads that only sleep make small products slow, threads that only spin slow
+    each other down on a shared machine.
     """
     given = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     given["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [given.get("PYTHONPATH")])])
@@ -121,14 +147,20 @@ def environment(name: str) -> dict[str, str]:
 
 
 def read_journal(storage: Path, work: Work) -> Outcome | None:
-    """What this project's journal says once all trials have ended. The command goes on to judge the winner, which the others do not do."""
+    """What this project's journal says once all trials have ended. The command goes on to judge the
+    winner, which the others do not do.
+    """
     steps, ends, losses = work.trials[0].train.steps, {}, {}
     for event in journal(storage):
         if event["kind"] == "end":
             if event["state"] != "finished":
                 raise RuntimeError(f"trial {event['trial']} {event['state']}: {event['error']}")
             ends.setdefault(event["trial"], event["t"] / 1000)
-        elif event["kind"] == "report" and event["step"] == steps and "valid/loss" in event["metrics"]:  # the winner's test scores follow
+        elif (
+            event["kind"] == "report"
+            and event["step"] == steps
+            and "valid/loss" in event["metrics"]
+        ):  # the winner's test scores follow
             losses[event["trial"]] = event["metrics"]["valid/loss"]
     if len(ends) < len(work.trials):
         return None
@@ -149,10 +181,21 @@ def read(path: Path) -> str:
 
 def code_version(name: str) -> str:
     """Hash of the code and the library versions that decide what a contender does."""
-    own = ("orchestrator/**/*.py", "jobs/**/*.py", "conf/**/*.yaml", "benchmarks/contenders.py", "benchmarks/measure.py")
-    shared = [f"jobs/{part}.py" for part in ("config", "course", "data", "mix", "model", "rows", "template")]
+    own = (
+        "orchestrator/**/*.py",
+        "jobs/**/*.py",
+        "conf/**/*.yaml",
+        "benchmarks/contenders.py",
+        "benchmarks/measure.py",
+    )
+    shared = [
+        f"jobs/{part}.py"
+        for part in ("config", "course", "data", "mix", "model", "rows", "template")
+    ]
     peers = ("benchmarks/peers*.py", "benchmarks/contenders.py", "benchmarks/measure.py", *shared)
-    files = sorted({file for pattern in (own if name in OWN else peers) for file in ROOT.glob(pattern)})
+    files = sorted(
+        {file for pattern in (own if name in OWN else peers) for file in ROOT.glob(pattern)}
+    )
     total = hashlib.sha256()
     for file in files:
         total.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")

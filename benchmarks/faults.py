@@ -1,16 +1,21 @@
-"""A small sweep, hurt at a random moment and continued by the same command, again and again: is the outcome the undisturbed one?
+"""A small sweep, hurt at a random moment and continued by the same command, again and again: is the
+outcome the undisturbed one?
 
-    python -m benchmarks.faults --rounds 50 --seed 0 [--kinds driver-kill,gcs-kill,...] [--executors pack,plain] [--results FOLDER]
+python -m benchmarks.faults --rounds 50 --seed 0 [--kinds driver-kill,gcs-kill,...] [--executors
+pack,plain] [--results FOLDER]
 
-A round starts the sweep in a storage of its own, sends a signal to one of its processes (or to its whole group, as a terminal or `timeout`
-does, or to all of its processes, as systemd does) and, where the command has ended without its result, gives the same command again.
-Then trials and scores must be those of an undisturbed sweep, adapters the same to the bit, MLflow must hold each trial once, with every
-step once, and within seconds after each end nothing may be left of it: processes, locks, temporary files, shared memory. A command that
-ends must say so in one line, without a traceback, and `runs list` must know.
+A round starts the sweep in a storage of its own, sends a signal to one of its processes (or to its
+whole group, as a terminal or `timeout` does, or to all of its processes, as systemd does) and,
+where the command has ended without its result, gives the same command again. Then trials and scores
+must be those of an undisturbed sweep, adapters the same to the bit, MLflow must hold each trial
+once, with every step once, and within seconds after each end nothing may be left of it: processes,
+locks, temporary files, shared memory. A command that ends must say so in one line, without a
+traceback, and `runs list` must know.
 
-Rounds are kept in RESULTS/rounds.jsonl: the same command again goes on with those that are missing; --fresh begins anew. All kinds take
-their turn; a round is the same for the same seed, number, kinds and executors but for the machine's own timing. Exit code 1 when a round
-was not as it should be; its storage is kept for a look, and the command to repeat it alone (--only NUMBER) is printed.
+Rounds are kept in RESULTS/rounds.jsonl: the same command again goes on with those that are missing;
+--fresh begins anew. All kinds take their turn; a round is the same for the same seed, number, kinds
+and executors but for the machine's own timing. Exit code 1 when a round was not as it should be;
+its storage is kept for a look, and the command to repeat it alone (--only NUMBER) is printed.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ from typing import Any
 
 from benchmarks import aftermath
 from benchmarks.stage import RUN_SECONDS, Ended, Stage
-from orchestrator.cli import ROOT
+from orchestrator.project import ROOT
 
 TARGETS = {
     "worker": ("ray::_RayTrainWorker", "ray::RayTrainWorker", "ray::judge"),
@@ -43,9 +48,23 @@ TARGETS = {
     "gcs": ("gcs/gcs_server ",),
 }
 """How the processes of a sweep are known by their command lines."""
-SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP}
+SIGNALS = {
+    "kill": signal.SIGKILL,
+    "term": signal.SIGTERM,
+    "int": signal.SIGINT,
+    "hup": signal.SIGHUP,
+}
 KINDS = (
-    *("driver-kill", "driver-term", "driver-int", "group-kill", "group-term", "group-int", "group-hup", "all-term"),
+    *(
+        "driver-kill",
+        "driver-term",
+        "driver-int",
+        "group-kill",
+        "group-term",
+        "group-int",
+        "group-hup",
+        "all-term",
+    ),
     *("worker-kill", "worker-term", "trial-kill", "controller-kill", "coordinator-kill"),
     *("raylet-kill", "raylet-term", "gcs-kill", "gcs-term"),
 )
@@ -74,7 +93,9 @@ class Round:
 
 
 def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random.Random) -> bool:
-    """Send the signal of a kind; False when the process that it is for is not there yet, or not any more."""
+    """Send the signal of a kind; False when the process that it is for is not there yet, or not any
+    more.
+    """
     target, _, name = kind.partition("-")
     number = SIGNALS[name]
     if process.poll() is not None:
@@ -89,7 +110,11 @@ def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random
     if target == "all":
         victims = list(found)
     else:
-        known = [pid for pid, line in found.items() if any(word in f"{line} " for word in TARGETS[target])]
+        known = [
+            pid
+            for pid, line in found.items()
+            if any(word in f"{line} " for word in TARGETS[target])
+        ]
         victims = [chance.choice(sorted(known))] if known else []
     for pid in victims:
         with contextlib.suppress(ProcessLookupError):
@@ -98,7 +123,9 @@ def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random
 
 
 def give_along(known: Path, storage: Path) -> None:
-    """Let a sweep find what an earlier one in its store has found out about the base model: judging that takes a third of its time."""
+    """Let a sweep find what an earlier one in its store has found out about the base model: judging
+    that takes a third of its time.
+    """
     storage.mkdir(parents=True)
     with contextlib.suppress(FileNotFoundError):
         shutil.copy(known / "base-scores.json", storage)
@@ -114,7 +141,9 @@ def check_end(stage: Stage, ended: Ended, kind: str) -> list[str]:
         found.append(f"traceback: {last_words(ended)}")
     killed = name == "kill" and target in ("driver", "group")
     if killed:
-        return found + ([] if ended.code == -signal.SIGKILL else [f"code {ended.code} of a killed command"])
+        return found + (
+            [] if ended.code == -signal.SIGKILL else [f"code {ended.code} of a killed command"]
+        )
     asked = target in ("driver", "group", "all")
     if ended.code == 0:
         return found
@@ -137,7 +166,11 @@ def check_listed(stage: Stage, states: tuple[str, ...]) -> list[str]:
         return []
     done = stage.runs("list", "--json")
     records = json.loads(done.out) if done.code == 0 else []
-    return [f"runs list says {record['state']}, not {states[0]}" for record in records if record["state"] not in states]
+    return [
+        f"runs list says {record['state']}, not {states[0]}"
+        for record in records
+        if record["state"] not in states
+    ]
 
 
 def last_words(ended: Ended) -> str:
@@ -148,16 +181,25 @@ def last_words(ended: Ended) -> str:
 def kind_of(number: int, options: argparse.Namespace) -> str:
     """The fault of a round: all kinds in turn, in an order that the seed decides."""
     turn, place = divmod(number - 1, len(options.kinds))
-    return random.Random(f"{options.seed} turn {turn}").sample(options.kinds, len(options.kinds))[place]
+    return random.Random(f"{options.seed} turn {turn}").sample(options.kinds, len(options.kinds))[
+        place
+    ]
 
 
-def wait_for_phase(stage: Stage, process: subprocess.Popen[str], chance: random.Random, times: dict[str, float]) -> str:
-    """Wait for a random moment: while the sweep starts, after one of its reports, or while its winner is judged. Returns the phase.
+def wait_for_phase(
+    stage: Stage, process: subprocess.Popen[str], chance: random.Random, times: dict[str, float]
+) -> str:
+    """Wait for a random moment: while the sweep starts, after one of its reports, or while its
+    winner is judged. Returns the phase.
 
-    It is found by what the journal says, since a busy machine is several times slower than an idle one.
+    It is found by what the journal says, since a busy machine is several times slower than an idle
+    one.
     """
     phase = chance.choice(("starting", "training", "training", "judging"))
-    wanted = {"report": chance.randint(1, NUM_REPORTS) if phase == "training" else 0, "end": NUM_TRIALS if phase == "judging" else 0}
+    wanted = {
+        "report": chance.randint(1, NUM_REPORTS) if phase == "training" else 0,
+        "end": NUM_TRIALS if phase == "judging" else 0,
+    }
     span = {"starting": times["starting"], "training": 1.0, "judging": times["judging"]}[phase]
     pause = chance.uniform(0.0, 0.9) * span
     while process.poll() is None:
@@ -214,7 +256,9 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
                 this.problems.append(f"continued with code {ended.code}: {last_words(ended)}")
         this.lost_seconds = round(seconds - normal["seconds"], 1)
         if ended.code == 0:
-            this.problems += aftermath.differences(aftermath.account(stage.storage, ended.result), normal["account"])
+            this.problems += aftermath.differences(
+                aftermath.account(stage.storage, ended.result), normal["account"]
+            )
             this.problems += check_listed(stage, ("finished",)) + aftermath.litter(stage.storage)
         this.problems += [f"left behind at the end: {text}" for text in stage.left()]
     finally:
@@ -237,13 +281,22 @@ def undisturbed(options: argparse.Namespace, toy: Path) -> dict[str, Any]:
         try:
             ended = stage.run()
             if ended.code != 0:
-                sys.exit(f"the undisturbed sweep with executor={executor} ends with code {ended.code}: {ended.err[-2000:]}")
+                sys.exit(
+                    f"the undisturbed sweep with executor={executor} ends with code {ended.code}: "
+                    f"{ended.err[-2000:]}"
+                )
             left = stage.left() + aftermath.litter(stage.storage)
             known[executor] = {"seconds": ended.seconds, "left": left}
-            known[executor] |= {"account": aftermath.account(stage.storage, ended.result), "times": times_of(stage.storage, ended.seconds)}
+            known[executor] |= {
+                "account": aftermath.account(stage.storage, ended.result),
+                "times": times_of(stage.storage, ended.seconds),
+            }
         finally:
             stage.close()
-        say(f"undisturbed  {executor}  {ended.seconds:.1f} s" + "".join(f"\n    left behind: {text}" for text in left))
+        say(
+            f"undisturbed  {executor}  {ended.seconds:.1f} s"
+            + "".join(f"\n    left behind: {text}" for text in left)
+        )
         file.write_text(json.dumps(known))
     return known
 
@@ -256,20 +309,34 @@ def say(text: str) -> None:
 def make_toy(folder: Path) -> Path:
     """300 rows whose answer is a letter for the first word of the prompt."""
     names = ("alpha", "beta", "gamma")
-    rows = [{"prompt": f"{names[(7 * i) % 3]} {i}", "completion": "ABC"[(7 * i) % 3]} for i in range(300)]
+    rows = [
+        {"prompt": f"{names[(7 * i) % 3]} {i}", "completion": "ABC"[(7 * i) % 3]}
+        for i in range(300)
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "train.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     return folder
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", default=",".join(KINDS), help="faults to choose from, TARGET-SIGNAL")
+    parser.add_argument(
+        "--kinds", default=",".join(KINDS), help="faults to choose from, TARGET-SIGNAL"
+    )
     parser.add_argument("--executors", default="pack,pack,plain", help="executors to choose from")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/.results/faults", help="folder that keeps rounds and storages")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=ROOT / "benchmarks/.results/faults",
+        help="folder that keeps rounds and storages",
+    )
     parser.add_argument("--only", type=int, metavar="NUMBER", help="play this round alone, anew")
     parser.add_argument("--fresh", action="store_true", help="forget the rounds that are kept")
     parser.add_argument("--keep", action="store_true", help="keep the storages of good rounds too")
@@ -292,38 +359,68 @@ def main(arguments: list[str]) -> int:
         shutil.rmtree(options.results, ignore_errors=True)
     toy = make_toy(options.results / "toy")
     file = options.results / "rounds.jsonl"
-    known = [Round(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+    known = (
+        [Round(**json.loads(line)) for line in file.read_text().splitlines()]
+        if file.exists()
+        else []
+    )
     done = {this.number: this for this in known}
     wanted = undisturbed(options, toy)
-    numbers = [options.only] if options.only is not None else [n for n in range(1, options.rounds + 1) if n not in done]
-    say(f"{'round':>5}  {'fault':<17} {'executor':<8} {'moment':>17} {'ended':>7} {'codes':<12} {'lost':>7}  outcome")
+    numbers = (
+        [options.only]
+        if options.only is not None
+        else [n for n in range(1, options.rounds + 1) if n not in done]
+    )
+    say(
+        f"{'round':>5}  {'fault':<17} {'executor':<8} {'moment':>17} {'ended':>7} {'codes':<12} "
+        f"{'lost':>7}  outcome"
+    )
     for number in sorted({*done} - {*numbers}):
         tell(done[number])
     for number in numbers:
         done[number] = play(number, options, wanted, toy)
-        tell(done[number], f"python -m benchmarks.faults {' '.join(repeatable(options))} --only {number} --keep")
+        tell(
+            done[number],
+            f"python -m benchmarks.faults {' '.join(repeatable(options))} --only {number} --keep",
+        )
         with file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(done[number])) + "\n")
     bad = [this for this in done.values() if this.problems]
     hits = sum(this.hit for this in done.values())
     lost = sorted(this.lost_seconds for this in done.values() if this.hit)
-    middle = f", {lost[len(lost) // 2]:.0f} s lost in the middle, {lost[-1]:.0f} s at most" if lost else ""
+    middle = (
+        f", {lost[len(lost) // 2]:.0f} s lost in the middle, {lost[-1]:.0f} s at most"
+        if lost
+        else ""
+    )
     say(f"{len(done)} rounds, {hits} of them hit{middle}; {len(bad)} not as they should be")
     return 1 if bad else 0
 
 
 def repeatable(options: argparse.Namespace) -> list[str]:
     """The options that decide what a round does."""
-    return [f"--seed {options.seed}", f"--kinds {','.join(options.kinds)}", f"--executors {','.join(options.executors)}"]
+    return [
+        f"--seed {options.seed}",
+        f"--kinds {','.join(options.kinds)}",
+        f"--executors {','.join(options.executors)}",
+    ]
 
 
 def tell(this: Round, repeat: str | None = None) -> None:
     """A round as a line of the table, and what was wrong with it below."""
     ended = "-" if this.end_seconds is None else f"{this.end_seconds:.1f} s"
-    outcome = "missed" if not this.hit and not this.problems else "as undisturbed" if not this.problems else "NOT AS IT SHOULD BE"
+    outcome = (
+        "missed"
+        if not this.hit and not this.problems
+        else "as undisturbed"
+        if not this.problems
+        else "NOT AS IT SHOULD BE"
+    )
     codes = " ".join(map(str, this.codes))
     figures = f"{this.moment:>6.1f} s {ended:>7} {codes:<12} {this.lost_seconds:>5.0f} s"
-    say(f"{this.number:>5}  {this.kind:<17} {this.executor:<8} {this.phase:<8} {figures}  {outcome}")
+    say(
+        f"{this.number:>5}  {this.kind:<17} {this.executor:<8} {this.phase:<8} {figures}  {outcome}"
+    )
     for problem in this.problems[:12]:
         say(f"       {problem}")
     if this.problems and repeat:

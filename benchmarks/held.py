@@ -1,6 +1,8 @@
-"""Trials held in this process: what benchmarks.scale runs under Tune's controller in place of a process per trial.
+"""Trials held in this process: what benchmarks.scale runs under Tune's controller in place of a
+process per trial.
 
-Owns the stand-in for Ray's actor manager. Decides nothing: Tune's controller, the searcher, the scheduler and the roster are the real ones.
+Owns the stand-in for Ray's actor manager. Decides nothing: Tune's controller, the searcher, the
+scheduler and the roster are the real ones.
 """
 
 from __future__ import annotations
@@ -22,17 +24,19 @@ from ray.tune.execution import tune_controller
 from ray.tune.result import RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from benchmarks.virtual import Timeline
-from jobs.roster import Roster
-from jobs.seat import POINTER, read_pointer
+from jobs.workers.coordinator import Coordinator
+from jobs.workers.packed_trial import POINTER, read_pointer
 
 STALLED_SECONDS = 3600.0
 """Virtual time without any event after which nothing will come any more."""
 
 
 class HeldTrial:
-    """What the process of one trial would answer Tune: FunctionTrainable around jobs.seat.attempt."""
+    """What the process of one trial would answer Tune: FunctionTrainable around
+    jobs.workers.packed_trial.run_packed_trial.
+    """
 
-    def __init__(self, roster: Roster, config: dict[str, Any], storage: Any) -> None:
+    def __init__(self, roster: Coordinator, config: dict[str, Any], storage: Any) -> None:
         self.roster = roster
         self.begin(config, storage)
 
@@ -74,11 +78,17 @@ class HeldTrial:
             "hostname": "held",
             "node_ip": "0.0.0.0",
         }
-        times = {"time_this_iter_s": 1.0, "time_total_s": float(self.iterations), "time_since_restore": 1.0}
+        times = {
+            "time_this_iter_s": 1.0,
+            "time_total_s": float(self.iterations),
+            "time_since_restore": 1.0,
+        }
         return {**auto, **times, "iterations_since_restore": self.iterations, "config": self.config}
 
     async def attempt(self) -> AsyncIterator[dict[str, Any]]:
-        """The part of jobs.seat.attempt that a first start or a return from a pause goes through."""
+        """The part of jobs.workers.packed_trial.run_packed_trial that a first start or a return
+        from a pause goes through.
+        """
         trial, index, roster = self.config["assignment"].trial, self.config["index"], self.roster
         pointer = read_pointer(self.checkpoint)
         checkpoint, step = (pointer["path"], pointer["step"]) if pointer else (None, 0)
@@ -139,15 +149,22 @@ class HeldTrial:
 class Task:
     """One call of a held trial."""
 
-    def __init__(self, actor: TrackedActor, on_result: Callable[..., Any] | None, on_error: Callable[..., Any] | None) -> None:
+    def __init__(
+        self,
+        actor: TrackedActor,
+        on_result: Callable[..., Any] | None,
+        on_error: Callable[..., Any] | None,
+    ) -> None:
         self.actor, self.on_result, self.on_error = actor, on_result, on_error
         self.dropped = False
 
 
 class HeldActors:
-    """Stands in for Ray's RayActorManager, as far as Tune's controller uses it. Without a process, an actor starts at once."""
+    """Stands in for Ray's RayActorManager, as far as Tune's controller uses it. Without a process,
+    an actor starts at once.
+    """
 
-    def __init__(self, roster: Roster, timeline: Timeline) -> None:
+    def __init__(self, roster: Coordinator, timeline: Timeline) -> None:
         self.roster, self.timeline = roster, timeline
         self.ready: deque[tuple[Task, Any, Exception | None]] = deque()
         self.tasks: dict[TrackedActor, set[Task]] = defaultdict(set)
@@ -172,11 +189,16 @@ class HeldActors:
         """Nothing: what is held takes none."""
         return {}
 
-    def add_actor(self, cls: Any, kwargs: dict[str, Any], resource_request: Any, **callbacks: Any) -> TrackedActor:
+    def add_actor(
+        self, cls: Any, kwargs: dict[str, Any], resource_request: Any, **callbacks: Any
+    ) -> TrackedActor:
         """Start a trial."""
         self.made += 1
         actor = TrackedActor(self.made, **callbacks)
-        self._live_actors_to_ray_actors_resources[actor] = (HeldTrial(self.roster, **pickle.loads(pickle.dumps(kwargs))), None)
+        self._live_actors_to_ray_actors_resources[actor] = (
+            HeldTrial(self.roster, **pickle.loads(pickle.dumps(kwargs))),
+            None,
+        )
         self.starting[actor] = Task(actor, lambda tracked, _: self._started(tracked), None)
         self.ready.append((self.starting[actor], None, None))
         return actor
@@ -208,12 +230,16 @@ class HeldActors:
         trial = self._live_actors_to_ray_actors_resources[tracked_actor][0]
         task = Task(tracked_actor, on_result, on_error)
         self.tasks[tracked_actor].add(task)
-        work = self.timeline.loop.create_task(self._carry_out(task, getattr(trial, method_name), args or (), kwargs or {}))
+        work = self.timeline.loop.create_task(
+            self._carry_out(task, getattr(trial, method_name), args or (), kwargs or {})
+        )
         self.background.add(work)
         work.add_done_callback(self.background.discard)
         return task if _return_future else None
 
-    async def _carry_out(self, task: Task, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    async def _carry_out(
+        self, task: Task, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         try:
             self.ready.append((task, await method(*args, **kwargs), None))
         except RuntimeError as error:
@@ -224,7 +250,9 @@ class HeldActors:
         for task in self.tasks.pop(tracked_actor, ()):
             task.dropped = True
 
-    def remove_actor(self, tracked_actor: TrackedActor, kill: bool = False, stop_future: Task | None = None) -> bool:
+    def remove_actor(
+        self, tracked_actor: TrackedActor, kill: bool = False, stop_future: Task | None = None
+    ) -> bool:
         """Stop a trial; whether its `on_stop` will be called."""
         if tracked_actor not in self._live_actors_to_ray_actors_resources:
             return False
@@ -245,13 +273,18 @@ class HeldActors:
             actor._on_stop(actor)
 
     def next(self, timeout: float | None = None) -> bool:
-        """Hand one event to the controller. Time passes only when the controller has been told twice that there is none."""
+        """Hand one event to the controller. Time passes only when the controller has been told
+        twice that there is none.
+        """
         self.timeline.settle()
         patience = self.timeline.now + STALLED_SECONDS
         while not self.ready and self.idle:
             self.timeline.settle(jump=True)
             if self.timeline.now > patience:
-                raise RuntimeError(f"stalled: no event for {STALLED_SECONDS:.0f} virtual seconds at {self.timeline.now:.0f}")
+                raise RuntimeError(
+                    f"stalled: no event for {STALLED_SECONDS:.0f} virtual seconds at "
+                    f"{self.timeline.now:.0f}"
+                )
         while self.ready:
             task, value, error = self.ready.popleft()
             self.tasks[task.actor].discard(task)
@@ -273,8 +306,10 @@ class HeldActors:
 
 
 @contextlib.contextmanager
-def held(roster: Roster, timeline: Timeline) -> Iterator[list[HeldActors]]:
-    """While this lasts, the controllers that Tune makes hold their trials in this process; the list holds their managers."""
+def held(roster: Coordinator, timeline: Timeline) -> Iterator[list[HeldActors]]:
+    """While this lasts, the controllers that Tune makes hold their trials in this process; the list
+    holds their managers.
+    """
     before, made = tune_controller.RayActorManager, []  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 
     def make(resource_manager: Any) -> HeldActors:

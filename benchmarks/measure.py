@@ -1,4 +1,6 @@
-"""Runs a command and watches the processes that it starts: when it began, and how much memory all of them took together at most."""
+"""Runs a command and watches the processes that it starts: when it began, and how much memory all
+of them took together at most.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ import psutil
 
 INTERVAL_SECONDS = 0.5
 MOST_SHARE = 0.02
-"""Counting memory walks the page tables; it may take this share of a core, and comes less often where it would take more."""
+"""Counting memory walks the page tables; it may take this share of a core, and comes less often
+where it would take more.
+"""
 PATIENCE_SECONDS = 60
 
 
@@ -26,11 +30,19 @@ class Watched:
     """Seconds since the epoch."""
     code: int
     peak_memory_mb: float
-    """Largest sum over its processes; pages that several of them share count once where the system tells (Linux)."""
+    """Largest sum over its processes; pages that several of them share count once where the system
+    tells (Linux).
+    """
 
 
-def run(command: list[str], environment: dict[str, str], log: Path, done: Callable[[], bool] = lambda: False) -> Watched:
-    """Run `command` until it ends or `done` says that nothing more is wanted of it; what it prints goes to `log`.
+def run(
+    command: list[str],
+    environment: dict[str, str],
+    log: Path,
+    done: Callable[[], bool] = lambda: False,
+) -> Watched:
+    """Run `command` until it ends or `done` says that nothing more is wanted of it; what it prints
+    goes to `log`.
 
     No process that it has started is left when this returns.
     """
@@ -38,7 +50,13 @@ def run(command: list[str], environment: dict[str, str], log: Path, done: Callab
     peak = 0.0
     with log.open("wb") as stream:
         began = time.time()
-        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             while process.poll() is None and not done():
                 sampled = time.monotonic()
@@ -61,7 +79,9 @@ def tree(pid: int) -> set[psutil.Process]:
 
 
 def memory_mb(process: psutil.Process) -> float:
-    """Memory of one process: its share of what it shares (PSS) where the system tells, else its resident set."""
+    """Memory of one process: its share of what it shares (PSS) where the system tells, else its
+    resident set.
+    """
     try:
         info = process.memory_full_info()
         return (getattr(info, "pss", 0) or info.rss) / 1e6
@@ -72,7 +92,9 @@ def memory_mb(process: psutil.Process) -> float:
 
 
 def end(process: subprocess.Popen[bytes], seen: set[psutil.Process]) -> None:
-    """Interrupt the command, as Ctrl-C would, if it still runs, and stop whatever it has left behind."""
+    """Interrupt the command, as Ctrl-C would, if it still runs, and stop whatever it has left
+    behind.
+    """
     if process.poll() is None:
         os.kill(process.pid, signal.SIGINT)
         try:

@@ -1,9 +1,11 @@
-"""What Ray Tune, the roster and MLflow cost a trial: a whole sweep whose training step does no work.
+"""What Ray Tune, the roster and MLflow cost a trial: a whole sweep whose training step does no
+work.
 
     python -m benchmarks.overhead [--trials 8,64,256] [--slots 8] [--json FILE]
 
-Everything is real (Tune's trials, the roster's seats, the journal, MLflow on SQLite, checkpoints on disk) but the pack, which lives in this
-process and only counts. The cost of a trial is the slope between the two largest sweeps, so that what is paid once does not count.
+Everything is real (Tune's trials, the roster's seats, the journal, MLflow on SQLite, checkpoints on
+disk) but the pack, which lives in this process and only counts. The cost of a trial is the slope
+between the two largest sweeps, so that what is paid once does not count.
 """
 
 from __future__ import annotations
@@ -22,17 +24,18 @@ from typing import Any
 import psutil
 
 from benchmarks import answer
-from jobs import fetch
+from jobs.base_models import fetch
 from jobs.config import Trial
-from jobs.evaluate import Tally
-from jobs.finetune import World
-from jobs.manifest import Snapshot
-from orchestrator import launch, sweep
-from orchestrator import plan as planning
-from orchestrator.cli import compose
-from orchestrator.pipeline import Command
-from orchestrator.screen import Screen
-from orchestrator.validation import build
+from jobs.evaluation.evaluate import EvaluationSums
+from jobs.files.manifest import Snapshot
+from jobs.training.distributed import World
+from orchestrator.config.compose import compose
+from orchestrator.config.validation import build
+from orchestrator.launch import ray_local
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.pipeline import SweepCommand
+from orchestrator.plan import planner as planning
+from orchestrator.sweep import runner
 
 METRICS = {
     "train/loss": 1.0,
@@ -86,19 +89,21 @@ class IdlePack:
     def failure(self, number: int) -> str | None:
         return None
 
-    def evaluate(self, numbers: list[int]) -> dict[int, Tally]:
-        return {number: Tally(1.0, 1, number % 2, 1) for number in numbers}
+    def evaluate(self, numbers: list[int]) -> dict[int, EvaluationSums]:
+        return {number: EvaluationSums(1.0, 1, number % 2, 1) for number in numbers}
 
 
 def start_idle(board: Any) -> list[threading.Thread]:
     """One pack in a thread of this process."""
-    from jobs.pack.serve import serve
-    from jobs.packer import RosterDesk
-    from jobs.shelf import Shelf
+    from jobs.files.checkpoints import CheckpointStore
+    from jobs.pack.loop import serve
+    from jobs.workers.pack_worker import RankZeroClient
 
     pack: Any = IdlePack()
-    shelf = Shelf(str(board.journal.folder / "train"), board.metric, board.maximise)
-    thread = threading.Thread(target=serve, args=(pack, RosterDesk(board.roster, 0, World()), shelf), daemon=True)
+    shelf = CheckpointStore(str(board.journal.folder / "train"), board.metric, board.maximise)
+    thread = threading.Thread(
+        target=serve, args=(pack, RankZeroClient(board.roster, 0, World()), shelf), daemon=True
+    )
     thread.start()
     return [thread]
 
@@ -109,7 +114,9 @@ def sample(peaks: dict[str, float], over: threading.Event) -> None:
         sizes = []
         for process in psutil.Process().children(recursive=True):
             try:
-                if "ImplicitFunc" in "".join(process.cmdline()) or "attempt" in "".join(process.cmdline()):
+                if "ImplicitFunc" in "".join(process.cmdline()) or "attempt" in "".join(
+                    process.cmdline()
+                ):
                     sizes.append(process.memory_info().rss / 1e6)
             except psutil.Error:
                 continue
@@ -119,12 +126,22 @@ def sample(peaks: dict[str, float], over: threading.Event) -> None:
 
 def one(num_trials: int, slots: int, folder: Path) -> dict[str, float]:
     """Seconds and what is left behind by one sweep of `num_trials` trials."""
-    settings = ["model=tiny", "executor=pack", f"sweep.num_trials={num_trials}", f"sweep.max_concurrent={slots}", f"storage={folder}"]
-    settings += ["sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.0001, high: 0.01}}", "train.steps=2", "train.eval_every=1"]
+    settings = [
+        "model=tiny",
+        "executor=pack",
+        f"sweep.num_trials={num_trials}",
+        f"sweep.max_concurrent={slots}",
+        f"storage={folder}",
+    ]
+    settings += [
+        "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.0001, high: 0.01}}",
+        "train.steps=2",
+        "train.eval_every=1",
+    ]
     config = build(compose(settings, None))
     fetch.prepare(config.model)
     plan = planning.make(config)
-    command = Command(config, "", [], plan, folder / "sweep", time.monotonic())
+    command = SweepCommand(config, "", [], plan, folder / "sweep", time.monotonic())
     command.folder.mkdir(parents=True)
     store = command.connect()
     command.journal.append("sweep", name=plan.name, params={}, tags={}, config="", datasets=[])
@@ -133,23 +150,26 @@ def one(num_trials: int, slots: int, folder: Path) -> dict[str, float]:
 
 def run(command: Any, store: Any, plan: Any) -> dict[str, float]:
     """The sweep itself, under a Ray of its own."""
-    from jobs.roster import open_roster
-    from orchestrator.board import Board
-    from orchestrator.outbox import Writer
+    from jobs.workers.coordinator import open_coordinator
+    from orchestrator.sweep.state import SweepState
+    from orchestrator.tracking.outbox import OutboxWorker
 
     peaks: dict[str, float] = {}
-    with launch.local(plan.resources), Screen(plan.num_trials, 2, command.config.sweep.metric) as screen:
+    with (
+        ray_local.local(plan.resources),
+        ProgressDisplay(plan.num_trials, 2, command.config.sweep.metric) as screen,
+    ):
         import ray
 
         screen.line = lambda text, always=False: None
-        board = Board(plan, command.base, command.journal, screen, {"tags": {}, "config": ""})
-        board.roster = open_roster(plan.name, *command.seats())
-        writer = Writer(lambda: store, command.folder)
+        board = SweepState(plan, command.base, command.journal, screen, {"tags": {}, "config": ""})
+        board.roster = open_coordinator(plan.name, *command.seats())
+        writer = OutboxWorker(lambda: store, command.folder)
         over = threading.Event()
         threading.Thread(target=sample, args=(peaks, over), daemon=True).start()
         began = time.perf_counter()
         writer.start()
-        sweep.run(board, start_idle)
+        runner.run(board, start_idle)
         swept = time.perf_counter() - began
         left = writer.close(600)
         total = time.perf_counter() - began
@@ -168,8 +188,12 @@ def run(command: Any, store: Any, plan: Any) -> dict[str, float]:
 
 def main() -> None:
     """Measure each size in a process of its own, print, and write the JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=lambda text: [int(part) for part in text.split(",")], default=[8, 64, 256])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--trials", type=lambda text: [int(part) for part in text.split(",")], default=[8, 64, 256]
+    )
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -185,7 +209,10 @@ def main() -> None:
         cost = (found[large]["seconds"] - found[small]["seconds"]) / (large - small)
         print(f"a trial costs {cost:.3f} s (slope between {small} and {large} trials)")
     if options.json:
-        options.json.write_text(json.dumps({"trials": found, "seconds_per_trial": cost, "slots": options.slots}), encoding="utf-8")
+        options.json.write_text(
+            json.dumps({"trials": found, "seconds_per_trial": cost, "slots": options.slots}),
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""What others do with the same trials in one warm process: transformers' Trainer + PEFT, and TRL's SFTTrainer.
+"""What others do with the same trials in one warm process: transformers' Trainer + PEFT, and TRL's
+SFTTrainer.
 
     python -m benchmarks.peers CONTENDER VARIANT WORK OUTCOME      started by benchmarks.makespan
 
-Same base in the same format, same initial LoRA, same examples in the same order, same learning rates and optimizer as jobs/finetune.py.
-The rest is the library's own way, with what would slow it down switched off: checkpoints, logging, evaluation during training, gradient
-checkpointing, autocast over a base that already is in its format, padding beyond the longest example of a batch.
+Same base in the same format, same initial LoRA, same examples in the same order, same learning
+rates and optimizer as jobs/training/finetune.py. The rest is the library's own way, with what would
+slow it down switched off: checkpoints, logging, evaluation during training, gradient checkpointing,
+autocast over a base that already is in its format, padding beyond the longest example of a batch.
 """
 
 from __future__ import annotations
@@ -23,18 +25,24 @@ from transformers import Trainer, TrainingArguments
 
 from benchmarks.contenders import Outcome, Work
 from jobs.config import Trial
-from jobs.course import Course
-from jobs.data import Corpus, Example, Template, load_corpus
-from jobs.finetune import adamw, learning_rate
-from jobs.model import attach, load, pick_device, pick_dtype
+from jobs.data.chat_template import ChatTokenizer
+from jobs.data.corpus import Corpus, load_corpus
+from jobs.data.tokenization import Example
+from jobs.data.trial_data import TrialData
+from jobs.model.loading import attach, load, pick_device, pick_dtype
+from jobs.training.optimizer import adamw, learning_rate
 
 EVALUATION_ROWS = 32
-"""Validation rows per forward pass. They are sorted by length first, so hardly anything is padded."""
+"""Validation rows per forward pass. They are sorted by length first, so hardly anything is
+padded.
+"""
 
 
 @dataclass(frozen=True)
 class Padding:
-    """Transformers' usual batch: padded on the right to its longest example, label -100 where there is no loss."""
+    """Transformers' usual batch: padded on the right to its longest example, label -100 where there
+    is no loss.
+    """
 
     pad_id: int
 
@@ -42,9 +50,14 @@ class Padding:
         """The batch of `rows`."""
         width = max(len(row["input_ids"]) for row in rows)
         filled = {"input_ids": self.pad_id, "labels": -100, "attention_mask": 0}
-        columns = {name: [row.get(name, [1] * len(row["input_ids"])) for row in rows] for name in filled}
+        columns = {
+            name: [row.get(name, [1] * len(row["input_ids"])) for row in rows] for name in filled
+        }
         return {
-            name: torch.tensor([values + [filled[name]] * (width - len(values)) for values in column]) for name, column in columns.items()
+            name: torch.tensor(
+                [values + [filled[name]] * (width - len(values)) for values in column]
+            )
+            for name, column in columns.items()
         }
 
 
@@ -54,16 +67,20 @@ def as_row(example: Example, everything: bool) -> dict[str, list[int]]:
     return {"input_ids": example.ids, "labels": [-100] * unsupervised + example.ids[unsupervised:]}
 
 
-def as_rows(trial: Trial, template: Template, corpus: Corpus) -> tuple[list[dict[str, list[int]]], list[dict[str, list[int]]]]:
+def as_rows(
+    trial: Trial, template: ChatTokenizer, corpus: Corpus
+) -> tuple[list[dict[str, list[int]]], list[dict[str, list[int]]]]:
     """Training rows in the trial's own order, and validation rows, shortest first."""
-    course = Course(trial, template, corpus)
+    course = TrialData(trial, template, corpus)
     train = [example for step in range(trial.train.steps) for example in course.batch(step)]
     valid = sorted(course.valid(), key=lambda example: len(example.ids))
     return [as_row(e, trial.train.on == "all") for e in train], [as_row(e, False) for e in valid]
 
 
 def settings(trial: Trial, folder: str) -> dict[str, Any]:
-    """Arguments of a Trainer. Learning rate and schedule come with the optimizer; without logging, saving and workers nothing waits."""
+    """Arguments of a Trainer. Learning rate and schedule come with the optimizer; without logging,
+    saving and workers nothing waits.
+    """
     ampere = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     return {
         "output_dir": folder,
@@ -76,7 +93,9 @@ def settings(trial: Trial, folder: str) -> dict[str, Any]:
         "train_sampling_strategy": "sequential",
         "dataloader_num_workers": 0,
         "remove_unused_columns": False,
-        "bf16": False,  # the base lies in bfloat16 already and the adapters stay float32; autocast would only add casts
+        # the base lies in bfloat16 already and the adapters stay float32; autocast would only add
+        # casts
+        "bf16": False,
         "tf32": True if ampere else None,
         "seed": trial.seed,
         "save_strategy": "no",
@@ -88,23 +107,34 @@ def settings(trial: Trial, folder: str) -> dict[str, Any]:
 
 
 def optimizers(model: Any, trial: Trial) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Fused AdamW, as Trainer has it by default, at the rates of jobs/finetune.py (Trainer's own warm-up begins with a step at rate 0)."""
-    optimizer = adamw([weight for weight in model.parameters() if weight.requires_grad], trial.optim, fused=True)
-    return optimizer, LambdaLR(optimizer, lambda step: learning_rate(trial.optim, step, trial.train.steps) / trial.optim.lr)
+    """Fused AdamW, as Trainer has it by default, at the rates of jobs/training/finetune.py
+    (Trainer's own warm-up begins with a step at rate 0).
+    """
+    optimizer = adamw(
+        [weight for weight in model.parameters() if weight.requires_grad], trial.optim, fused=True
+    )
+    return optimizer, LambdaLR(
+        optimizer, lambda step: learning_rate(trial.optim, step, trial.train.steps) / trial.optim.lr
+    )
 
 
 def final_loss(trainer: Any) -> float:
-    """Validation loss per answer token over the whole split, as jobs/evaluate.Tally has it; Trainer.evaluate would weigh by rows."""
+    """Validation loss per answer token over the whole split, as jobs/evaluate.EvaluationSums has
+    it; Trainer.evaluate would weigh by rows.
+    """
     trainer.model.eval()
     loss, tokens = 0.0, 0
     for batch in trainer.get_eval_dataloader():
         answers = int((batch["labels"] != -100).sum())
-        loss += float(trainer.prediction_step(trainer.model, batch, prediction_loss_only=True)[0]) * answers
+        loss += (
+            float(trainer.prediction_step(trainer.model, batch, prediction_loss_only=True)[0])
+            * answers
+        )
         tokens += answers
     return loss / tokens
 
 
-def train(model: Any, trial: Trial, template: Template, corpus: Corpus) -> float:
+def train(model: Any, trial: Trial, template: ChatTokenizer, corpus: Corpus) -> float:
     """One trial with Trainer, from fresh adapter to validation loss."""
     rows, valid = as_rows(trial, template, corpus)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,8 +157,14 @@ def load_base(work: Work) -> Any:
 
 
 def warm_trainer(work: Work, variant: str) -> Outcome:
-    """One process, the base loaded once, a fresh adapter for each trial, one trial after the other."""
-    base, template, corpus = load_base(work), Template(work.base.path), load_corpus(work.trials[0].data)
+    """One process, the base loaded once, a fresh adapter for each trial, one trial after the
+    other.
+    """
+    base, template, corpus = (
+        load_base(work),
+        ChatTokenizer(work.base.path),
+        load_corpus(work.trials[0].data),
+    )
     losses, ended = [], 0.0
     for trial in work.trials:
         model = attach(base, trial.adapter, trial.seed)
@@ -150,27 +186,46 @@ def trl(work: Work, variant: str) -> Outcome:
     """TRL's SFTTrainer in one warm process; `variant` is "padding_free" or "padded"."""
     from transformers import AutoTokenizer
 
-    base, template, corpus = load_base(work), Template(work.base.path), load_corpus(work.trials[0].data)
+    base, template, corpus = (
+        load_base(work),
+        ChatTokenizer(work.base.path),
+        load_corpus(work.trials[0].data),
+    )
     note = choose_attention(base, variant == "padding_free")
     tokenizer = AutoTokenizer.from_pretrained(work.base.path)
     losses, ended = [], 0.0
     for trial in work.trials:
         model = attach(base, trial.adapter, trial.seed)
-        losses.append(train_with_trl(model, trial, template, corpus, tokenizer, variant == "padding_free"))
+        losses.append(
+            train_with_trl(model, trial, template, corpus, tokenizer, variant == "padding_free")
+        )
         ended = time.time()
         base = fresh(model)
     return Outcome(ended, losses, note)
 
 
-def train_with_trl(model: Any, trial: Trial, template: Template, corpus: Corpus, tokenizer: Any, padding_free: bool) -> float:
-    """One trial with SFTTrainer. The rows come tokenised, with labels at the answer: what it would otherwise prepare itself."""
+def train_with_trl(
+    model: Any,
+    trial: Trial,
+    template: ChatTokenizer,
+    corpus: Corpus,
+    tokenizer: Any,
+    padding_free: bool,
+) -> float:
+    """One trial with SFTTrainer. The rows come tokenised, with labels at the answer: what it would
+    otherwise prepare itself.
+    """
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
     rows, valid = (Dataset.from_list(part) for part in as_rows(trial, template, corpus))
     with tempfile.TemporaryDirectory() as folder:
-        own = {"max_length": None, "padding_free": padding_free, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        own = {
+            "max_length": None,
+            "padding_free": padding_free,
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+        }
         trainer = SFTTrainer(
             model=model,
             args=SFTConfig(**settings(trial, folder), **own),
@@ -186,8 +241,9 @@ def train_with_trl(model: Any, trial: Trial, template: Template, corpus: Corpus,
 def choose_attention(base: Any, padding_free: bool) -> str:
     """Flash attention for padding_free where it is installed; says what runs.
 
-    Without it transformers recognises the restarting position ids and gives scaled_dot_product_attention a block-diagonal mask: correct,
-    but every example computes scores against the whole batch.
+    Without it transformers recognises the restarting position ids and gives
+    scaled_dot_product_attention a block-diagonal mask: correct, but every example computes scores
+    against the whole batch.
     """
     from transformers.utils.import_utils import is_flash_attn_2_available
 
@@ -196,7 +252,11 @@ def choose_attention(base: Any, padding_free: bool) -> str:
     name = base.config._attn_implementation
     if not padding_free:
         return f"padded batches, {name} attention; loss at the answers only"
-    masked = "" if name.startswith("flash") else " with a block-diagonal mask, as flash attention is not available here"
+    masked = (
+        ""
+        if name.startswith("flash")
+        else " with a block-diagonal mask, as flash attention is not available here"
+    )
     return f"padding_free, {name} attention{masked}; loss at the answers only"
 
 

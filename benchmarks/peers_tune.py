@@ -1,9 +1,10 @@
-"""What Ray Tune's tutorials do with the same trials: a process per trial that loads the model and trains with transformers' Trainer + PEFT.
+"""What Ray Tune's tutorials do with the same trials: a process per trial that loads the model and
+trains with transformers' Trainer + PEFT.
 
     python -m benchmarks.peers_tune CONCURRENT WORK OUTCOME      started by benchmarks.makespan
 
-Only the trials' own processes import torch and transformers, so that Ray is up before they are needed. Ray is started as quietly as this
-project starts it: no dashboard, no loggers.
+Only the trials' own processes import torch and transformers, so that Ray is up before they are
+needed. Ray is started as quietly as this project starts it: no dashboard, no loggers.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import Outcome, Work
-from orchestrator import launch
-from orchestrator.resources import Node, Resources
+from orchestrator.launch import ray_local
+from orchestrator.plan.resources import Node, Resources
 
 
 def attempt(point: dict[str, int], work: Work, cpus: int) -> None:
@@ -27,13 +28,14 @@ def attempt(point: dict[str, int], work: Work, cpus: int) -> None:
     from ray import tune
 
     from benchmarks import peers
-    from jobs.data import Template, load_corpus
-    from jobs.model import attach
+    from jobs.data.chat_template import ChatTokenizer
+    from jobs.data.corpus import load_corpus
+    from jobs.model.loading import attach
 
     torch.set_num_threads(cpus)
     trial = work.trials[point["trial"]]
     model = attach(peers.load_base(work), trial.adapter, trial.seed)
-    loss = peers.train(model, trial, Template(work.base.path), load_corpus(trial.data))
+    loss = peers.train(model, trial, ChatTokenizer(work.base.path), load_corpus(trial.data))
     tune.report({"valid/loss": loss, "trial": point["trial"]})
 
 
@@ -41,10 +43,12 @@ def run(work: Work, concurrent: int) -> Outcome:
     """All trials, `concurrent` at once. Raises RuntimeError when one failed."""
     cpus, gpus = max(1, work.cores // concurrent), min(1.0, work.gpus / concurrent)
     resources = Resources(concurrent, 1, cpus, gpus, (Node(work.cores, work.gpus),))
-    with launch.local(resources), tempfile.TemporaryDirectory() as folder:
+    with ray_local.local(resources), tempfile.TemporaryDirectory() as folder:
         from ray import tune
 
-        os.environ.pop("TUNE_MAX_PENDING_TRIALS_PG")  # how many wait at once is Tune's own choice here
+        os.environ.pop(
+            "TUNE_MAX_PENDING_TRIALS_PG"
+        )  # how many wait at once is Tune's own choice here
         ends: list[float] = []
 
         class Clock(tune.Callback):
@@ -52,14 +56,23 @@ def run(work: Work, concurrent: int) -> Outcome:
                 ends.append(time.time())
 
         results = tune.Tuner(
-            tune.with_resources(tune.with_parameters(attempt, work=work, cpus=cpus), {"cpu": cpus, "gpu": gpus}),
+            tune.with_resources(
+                tune.with_parameters(attempt, work=work, cpus=cpus), {"cpu": cpus, "gpu": gpus}
+            ),
             param_space={"trial": tune.grid_search(list(range(len(work.trials))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
             run_config=tune.RunConfig(storage_path=folder, callbacks=[Clock()], verbose=0),
         ).fit()
     if results.errors:
-        raise RuntimeError(f"{len(results.errors)} of {len(work.trials)} trials failed: {str(results.errors[0])[-2000:]}")
-    found = {result.metrics["trial"]: result.metrics["valid/loss"] for result in results if result.metrics}
+        raise RuntimeError(
+            f"{len(results.errors)} of {len(work.trials)} trials failed: "
+            f"{str(results.errors[0])[-2000:]}"
+        )
+    found = {
+        result.metrics["trial"]: result.metrics["valid/loss"]
+        for result in results
+        if result.metrics
+    }
     losses = [found[index] for index in range(len(work.trials))]
     return Outcome(ends[-1], losses, f"{concurrent} at once, a process each with {cpus} threads")
 

@@ -1,4 +1,6 @@
-"""One simulated sweep of benchmarks.scale, in this process: what is real, what is held, and what is measured of it."""
+"""One simulated sweep of benchmarks.scale, in this process: what is real, what is held, and what is
+measured of it.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +18,46 @@ from typing import Any
 from benchmarks.held import HeldActors, held
 from benchmarks.stores import Memory, TimedStore, Timer, backlog
 from benchmarks.virtual import STEP_SECONDS, RosterHandle, Timeline, VirtualPack
-from jobs import fetch
-from jobs.roster import Roster
-from orchestrator import launch, provenance, sweep, tracking
-from orchestrator import plan as planning
-from orchestrator.board import Board
-from orchestrator.cli import as_yaml, compose
-from orchestrator.halving import survivors
-from orchestrator.journal import Journal
-from orchestrator.outbox import Writer
-from orchestrator.recorder import Recorder
-from orchestrator.screen import Screen
-from orchestrator.sweep import Points, Rungs
-from orchestrator.validation import build
+from jobs.base_models import fetch
+from jobs.workers.coordinator import Coordinator
+from orchestrator.config.compose import as_yaml, compose
+from orchestrator.config.validation import build
+from orchestrator.launch import ray_local
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.plan import planner as planning
+from orchestrator.plan.rungs import survivors
+from orchestrator.storage.journal import Journal
+from orchestrator.sweep import runner
+from orchestrator.sweep.callback import SweepCallback
+from orchestrator.sweep.scheduler import HalvingScheduler
+from orchestrator.sweep.searcher import TrialSearcher
+from orchestrator.sweep.state import SweepState
+from orchestrator.tracking import mlflow_store, provenance
+from orchestrator.tracking.outbox import OutboxWorker
 
 SLOTS = 8
 REDUCTION = 3
-SETTINGS = ["model=tiny", "executor=pack", "sweep.name=scale", "sweep.scheduler=halving", f"sweep.reduction={REDUCTION}"]
-SETTINGS += ["sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.0001, high: 0.01}}", "train.steps=18", "train.eval_every=2"]
+SETTINGS = [
+    "model=tiny",
+    "executor=pack",
+    "sweep.name=scale",
+    "sweep.scheduler=halving",
+    f"sweep.reduction={REDUCTION}",
+]
+SETTINGS += [
+    "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.0001, high: 0.01}}",
+    "train.steps=18",
+    "train.eval_every=2",
+]
 SETTINGS += ["sweep.metric=valid/loss"]
 RUNGS = [2, 6, 18]
 TELL_SECONDS = 10.0
 
 
 def schedule_seconds(num_trials: int, gpus: int) -> float:
-    """Virtual seconds that the sweep takes when no seat is ever idle without need: at each rung, one wave for each seatful of trials."""
+    """Virtual seconds that the sweep takes when no seat is ever idle without need: at each rung,
+    one wave for each seatful of trials.
+    """
     alive, before, total = survivors(num_trials, RUNGS, REDUCTION), [0, *RUNGS], 0.0
     for count, last, rung in zip(alive, before, RUNGS, strict=False):
         total += -(-count // (gpus * SLOTS)) * (rung - last) * STEP_SECONDS
@@ -59,9 +76,18 @@ class Timers:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Time the searcher, the scheduler and the recorder while this lasts."""
-        watched: list[tuple[Any, str, Timer]] = [(Points, "suggest", self.suggest), (Rungs, "choose_trial_to_run", self.choose)]
-        watched += [(Rungs, name, self.decide) for name in ("on_trial_result", "on_trial_complete")]
-        watched += [(Recorder, name, self.record) for name in ("on_trial_start", "on_trial_result", "on_trial_complete", "on_step_end")]
+        watched: list[tuple[Any, str, Timer]] = [
+            (TrialSearcher, "suggest", self.suggest),
+            (HalvingScheduler, "choose_trial_to_run", self.choose),
+        ]
+        watched += [
+            (HalvingScheduler, name, self.decide)
+            for name in ("on_trial_result", "on_trial_complete")
+        ]
+        watched += [
+            (SweepCallback, name, self.record)
+            for name in ("on_trial_start", "on_trial_result", "on_trial_complete", "on_step_end")
+        ]
         before = [(kind, name, getattr(kind, name)) for kind, name, _ in watched]
         for kind, name, timer in watched:
             setattr(kind, name, timer.around(getattr(kind, name)))
@@ -73,7 +99,10 @@ class Timers:
 
     def figures(self) -> dict[str, float]:
         """Microseconds of the driver per call."""
-        return {f"{name}_us": 1e6 * timer.cpu_seconds / max(1, timer.calls) for name, timer in vars(self).items()}
+        return {
+            f"{name}_us": 1e6 * timer.cpu_seconds / max(1, timer.calls)
+            for name, timer in vars(self).items()
+        }
 
 
 @dataclass
@@ -100,39 +129,62 @@ class Simulation:
         plan = self.plan()
         planned = time.perf_counter() - began
         uri = f"sqlite:///{self.folder}/mlflow.db"
-        store: Any = TimedStore(tracking.connect(uri, "scale", self.folder / "artifacts"))
-        self.journal.append("sweep", name=plan.name, params={}, tags={}, config=self.config_text, datasets=[])
-        with launch.local(plan.resources), Screen(self.num_trials, plan.config.train.steps, plan.config.sweep.metric) as screen:
+        store: Any = TimedStore(mlflow_store.connect(uri, "scale", self.folder / "artifacts"))
+        self.journal.append(
+            "sweep", name=plan.name, params={}, tags={}, config=self.config_text, datasets=[]
+        )
+        with (
+            ray_local.local(plan.resources),
+            ProgressDisplay(
+                self.num_trials, plan.config.train.steps, plan.config.sweep.metric
+            ) as screen,
+        ):
             screen.line = lambda text, always=False: None
-            return {"trials": self.num_trials, "gpus": self.gpus, "plan_seconds": planned, **self.sweep(plan, screen, store)}
+            return {
+                "trials": self.num_trials,
+                "gpus": self.gpus,
+                "plan_seconds": planned,
+                **self.sweep(plan, screen, store),
+            }
 
     def plan(self) -> Any:
         """The plan for so many GPUs, whatever this machine has."""
-        raw = compose([*SETTINGS, f"sweep.num_trials={self.num_trials}", f"storage={self.folder}"], None)
+        raw = compose(
+            [*SETTINGS, f"sweep.num_trials={self.num_trials}", f"storage={self.folder}"], None
+        )
         self.config_text, config = as_yaml(raw), build(raw)
         fetch.prepare(config.model)
         plan = planning.make(config)
         assert plan.rungs == RUNGS
-        resources = dataclasses.replace(plan.resources, concurrent=min(self.num_trials, self.gpus * SLOTS), packs=self.gpus)
+        resources = dataclasses.replace(
+            plan.resources, concurrent=min(self.num_trials, self.gpus * SLOTS), packs=self.gpus
+        )
         return dataclasses.replace(plan, resources=resources)
 
-    def sweep(self, plan: Any, screen: Screen, store: Any) -> dict[str, Any]:
+    def sweep(self, plan: Any, screen: ProgressDisplay, store: Any) -> dict[str, Any]:
         """Once Ray runs."""
-        roster = Roster(self.gpus, SLOTS, self.num_trials, clock=self.timeline.clock)
+        roster = Coordinator(self.gpus, SLOTS, self.num_trials, clock=self.timeline.clock)
         common = {"tags": provenance.tags(plan.config), "config": self.config_text}
-        board = Board(plan, plan.base, self.journal, screen, common)
+        board = SweepState(plan, plan.base, self.journal, screen, common)
         board.roster = handle = RosterHandle(roster, self.timeline)
 
-        def start(board: Board) -> list[threading.Thread]:
-            packs = [VirtualPack(roster, number, self.journal.folder / "train") for number in range(self.gpus)]
+        def start(board: SweepState) -> list[threading.Thread]:
+            packs = [
+                VirtualPack(roster, number, self.journal.folder / "train")
+                for number in range(self.gpus)
+            ]
             self.packs = [self.timeline.loop.create_task(pack.serve()) for pack in packs]
             return []
 
-        memory, writer = Memory(), Writer(lambda: store, self.journal.folder)
+        memory, writer = Memory(), OutboxWorker(lambda: store, self.journal.folder)
         began, cpu = time.perf_counter(), time.thread_time()
         writer.start()
-        with self.timers.running(), held(roster, self.timeline) as managers, self.told(board, store):
-            sweep.run(board, start)
+        with (
+            self.timers.running(),
+            held(roster, self.timeline) as managers,
+            self.told(board, store),
+        ):
+            runner.run(board, start)
         swept, used = time.perf_counter() - began, time.thread_time() - cpu
         behind, calls = backlog(self.journal.folder), store.timer.calls
         left = writer.close(self.patience_seconds)
@@ -140,18 +192,34 @@ class Simulation:
         memory.close()
         self.timeline.finish(self.send_home())
         self.timeline.close()
-        written = {"behind_events": behind, "left_events": left, "lag_seconds": lag, "calls_during_sweep": calls}
+        written = {
+            "behind_events": behind,
+            "left_events": left,
+            "lag_seconds": lag,
+            "calls_during_sweep": calls,
+        }
         return {
             **self.outcome(board, handle, managers[0], swept, used),
             **self.timers.figures(),
             "start_mb": memory.before / 1e6,
             "peak_mb": memory.peak / 1e6,
-            "sqlite": {**written, "calls": store.timer.calls, "calls_per_second": store.timer.calls / store.timer.seconds},
+            "sqlite": {
+                **written,
+                "calls": store.timer.calls,
+                "calls_per_second": store.timer.calls / store.timer.seconds,
+            },
         }
 
-    def outcome(self, board: Board, handle: RosterHandle, actors: HeldActors, swept: float, used: float) -> dict[str, Any]:
-        """What the sweep came to, and what it took of the driver; what the simulation itself takes is left out of that."""
-        states, driver = [record.state for record in board.records.values()], used - self.timeline.cpu_seconds
+    def outcome(
+        self, board: SweepState, handle: RosterHandle, actors: HeldActors, swept: float, used: float
+    ) -> dict[str, Any]:
+        """What the sweep came to, and what it took of the driver; what the simulation itself takes
+        is left out of that.
+        """
+        states, driver = (
+            [record.state for record in board.records.values()],
+            used - self.timeline.cpu_seconds,
+        )
         return {
             "finished": states.count("finished"),
             "stopped": states.count("stopped"),
@@ -173,15 +241,20 @@ class Simulation:
         await asyncio.gather(*self.packs)
 
     @contextlib.contextmanager
-    def told(self, board: Board, store: TimedStore) -> Iterator[None]:
+    def told(self, board: SweepState, store: TimedStore) -> Iterator[None]:
         """Say every few seconds how far the sweep is."""
         over, began = threading.Event(), time.perf_counter()
 
         def tell() -> None:
             while not over.wait(TELL_SECONDS):
-                done = f"{len(board.records):,} begun, {len(board.recorder.ended):,} ended"
+                done = f"{len(board.records):,} begun, {len(board.ended):,} ended"
                 clocks = f"{time.perf_counter() - began:.0f} s, virtual {self.timeline.now:,.0f} s"
-                print(f"{self.num_trials:,} trials: {done}; {clocks}; {store.timer.calls:,} store calls", file=sys.stderr, flush=True)
+                print(
+                    f"{self.num_trials:,} trials: {done}; {clocks}; {store.timer.calls:,} store "
+                    "calls",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
         threading.Thread(target=tell, daemon=True).start()
         try:

@@ -1,4 +1,6 @@
-"""A small sweep's command in surroundings of its own: a storage, a temporary folder, and a mark by which all of its processes are known."""
+"""A small sweep's command in surroundings of its own: a storage, a temporary folder, and a mark by
+which all of its processes are known.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import aftermath
-from orchestrator.cli import ROOT
+from orchestrator.project import ROOT
 
 SWEEP = (
-    *("model=tiny", "data=files", "train.max_length=128", "train.steps=60", "train.eval_every=10", "train.batch_size=8", "output=json"),
-    *("sweep.space={rate: {path: optim.lr, type: grid, values: [0.002, 0.02]}}", "sweep.scheduler=none"),
+    *(
+        "model=tiny",
+        "data=files",
+        "train.max_length=128",
+        "train.steps=60",
+        "train.eval_every=10",
+        "train.batch_size=8",
+        "output=json",
+    ),
+    *(
+        "sweep.space={rate: {path: optim.lr, type: grid, values: [0.002, 0.02]}}",
+        "sweep.scheduler=none",
+    ),
 )
 RUN_SECONDS = 600.0
 """A command that takes longer hangs."""
@@ -57,17 +70,28 @@ class Stage:
         self.mark = uuid.uuid4().hex
         settings = (f"data.folder={toy}", f"storage={self.storage}", f"executor={executor}")
         self.line = [sys.executable, "-m", "orchestrator", *SWEEP, *settings]
-        own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), MARK: self.mark, "OMP_NUM_THREADS": "1"}
+        own = {
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self.temporary),
+            MARK: self.mark,
+            "OMP_NUM_THREADS": "1",
+        }
         self.environment = {**os.environ, **own}
         self.shared = {entry.name for entry in aftermath.SHARED_MEMORY.iterdir()}
 
     def start(self) -> subprocess.Popen[str]:
-        """The command, as the first of a process group of its own, which hears a hang-up although this program may run under nohup."""
+        """The command, as the first of a process group of its own, which hears a hang-up although
+        this program may run under nohup.
+        """
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         pipes["preexec_fn"] = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        return subprocess.Popen(self.line, text=True, env=self.environment, cwd=ROOT, start_new_session=True, **pipes)
+        return subprocess.Popen(
+            self.line, text=True, env=self.environment, cwd=ROOT, start_new_session=True, **pipes
+        )
 
-    def finish(self, process: subprocess.Popen[str], began: float, hurt: float | None = None) -> Ended:
+    def finish(
+        self, process: subprocess.Popen[str], began: float, hurt: float | None = None
+    ) -> Ended:
         """Wait for its end; one that hangs is killed and has the code -999."""
         try:
             out, err = process.communicate(timeout=RUN_SECONDS)
@@ -87,8 +111,23 @@ class Stage:
 
     def runs(self, *arguments: str) -> Ended:
         """`python -m orchestrator.runs` on the storage."""
-        line = [sys.executable, "-m", "orchestrator.runs", *arguments, "--storage", str(self.storage)]
-        done = subprocess.run(line, capture_output=True, text=True, env=self.environment, cwd=ROOT, timeout=60, check=False)
+        line = [
+            sys.executable,
+            "-m",
+            "orchestrator.runs",
+            *arguments,
+            "--storage",
+            str(self.storage),
+        ]
+        done = subprocess.run(
+            line,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            cwd=ROOT,
+            timeout=60,
+            check=False,
+        )
         return Ended(done.returncode, done.stdout, done.stderr, 0.0)
 
     def left(self) -> list[str]:

@@ -1,16 +1,21 @@
-"""Examples per second of one optimizer step on the default data, and the share of the machine's own matrix-product rate.
+"""Examples per second of one optimizer step on the default data, and the share of the machine's own
+matrix-product rate.
 
-    python -m benchmarks.step [--repeats 3] [--batch 16] [--slots 1,2,4,8,16] [--threads N] [--json FILE] [SETTING=VALUE ...]
+python -m benchmarks.step [--repeats 3] [--batch 16] [--slots 1,2,4,8,16] [--threads N] [--json
+FILE] [SETTING=VALUE ...]
 
-Contenders, interleaved so that a noisy machine slows all alike: `trainer` (what transformers.Trainer + PEFT computes in a step: rows padded
-to the longest, logits at every position, clip, AdamW), `plain` (this project's executor of one trial), `pack_N` (a pack of the first N
-trials of the default sweep, differing in rank, rate and mix), `pack` (the one of 8) and `pack_8_no_prefix` (the same with every example's
-beginning computed anew). A pack's figure is over some steps: what it computes once for all trials, it computes for several steps.
+Contenders, interleaved so that a noisy machine slows all alike: `trainer` (what
+transformers.Trainer + PEFT computes in a step: rows padded to the longest, logits at every
+position, clip, AdamW), `plain` (this project's executor of one trial), `pack_N` (a pack of the
+first N trials of the default sweep, differing in rank, rate and mix), `pack` (the one of 8) and
+`pack_8_no_prefix` (the same with every example's beginning computed anew). A pack's figure is over
+some steps: what it computes once for all trials, it computes for several steps.
 
-The share of the peak is the time that the unavoidable products would take alone (forward and backward of every frozen layer that carries
-adapters over the pack's tokens, the head over its supervised ones, forward of the layers below over the rows that are new) over the time of
-the steps. On a CPU they are measured in this run at these sizes and in this format; on a GPU they are counted, at the rate of a product
-of 8,192 x 8,192 matrices.
+The share of the peak is the time that the unavoidable products would take alone (forward and
+backward of every frozen layer that carries adapters over the pack's tokens, the head over its
+supervised ones, forward of the layers below over the rows that are new) over the time of the steps.
+On a CPU they are measured in this run at these sizes and in this format; on a GPU they are counted,
+at the rate of a product of 8,192 x 8,192 matrices.
 """
 
 from __future__ import annotations
@@ -30,20 +35,24 @@ from typing import Any
 import torch
 
 from benchmarks import answer
-from jobs import fetch
+from jobs.base_models import fetch
 from jobs.config import BaseModel, Trial
-from jobs.course import Course
-from jobs.data import Example, Template, load_corpus
-from jobs.finetune import Hooks, Training, World, adamw
-from jobs.frozen import Frozen, has_kernels
-from jobs.model import attach, load, pick_device
-from jobs.pack.check import why_not
+from jobs.data.chat_template import ChatTokenizer
+from jobs.data.corpus import load_corpus
+from jobs.data.tokenization import Example
+from jobs.data.trial_data import TrialData
+from jobs.model.frozen_linear import PrepackedLinear, has_kernels
+from jobs.model.loading import attach, load, pick_device
+from jobs.pack.batch.prefix_groups import micro_batches
+from jobs.pack.compatibility import find_incompatibility
 from jobs.pack.engine import Pack
-from jobs.pack.portions import divide
-from orchestrator.cli import compose
-from orchestrator.launch import COMMON
-from orchestrator.plan import known_trials
-from orchestrator.validation import build
+from jobs.training.distributed import World
+from jobs.training.finetune import Hooks, Training
+from jobs.training.optimizer import adamw
+from orchestrator.config.compose import compose
+from orchestrator.config.validation import build
+from orchestrator.launch.ray_settings import COMMON
+from orchestrator.plan.planner import known_trials
 
 TURN = 4
 """Steps of a pack in each turn."""
@@ -55,17 +64,32 @@ WARM_UP = {"cpu": 1, "cuda": 20}
 def padded(model: Any, batch: list[Example], pad_id: int, device: torch.device) -> torch.Tensor:
     """The loss as a padded batch with labels gives it."""
     width = max(len(example.ids) for example in batch)
-    ids = torch.tensor([example.ids + [pad_id] * (width - len(example.ids)) for example in batch], device=device)
-    mask = torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in batch], device=device)
-    labels = [[-100] * e.prompt_length + e.ids[e.prompt_length :] + [-100] * (width - len(e.ids)) for e in batch]
-    return model(input_ids=ids, attention_mask=mask, labels=torch.tensor(labels, device=device), use_cache=False).loss
+    ids = torch.tensor(
+        [example.ids + [pad_id] * (width - len(example.ids)) for example in batch], device=device
+    )
+    mask = torch.tensor(
+        [[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in batch],
+        device=device,
+    )
+    labels = [
+        [-100] * e.prompt_length + e.ids[e.prompt_length :] + [-100] * (width - len(e.ids))
+        for e in batch
+    ]
+    return model(
+        input_ids=ids,
+        attention_mask=mask,
+        labels=torch.tensor(labels, device=device),
+        use_cache=False,
+    ).loss
 
 
 def trainer(base: BaseModel, trial: Trial, dtype: torch.dtype) -> Callable[[], int]:
-    """A step as transformers.Trainer takes it, without its bookkeeping; returns how many examples it had."""
+    """A step as transformers.Trainer takes it, without its bookkeeping; returns how many examples
+    it had.
+    """
     device = pick_device()
-    template = Template(base.path)
-    course = Course(trial, template, load_corpus(trial.data))
+    template = ChatTokenizer(base.path)
+    course = TrialData(trial, template, load_corpus(trial.data))
     model = attach(load(base.path, dtype, device), trial.adapter, trial.seed).train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer, done = adamw(weights, trial.optim, fused=True), [0]
@@ -105,13 +129,16 @@ def packed(pack: Pack, numbers: list[int], sharing: bool = True) -> Callable[[],
     return step
 
 
-def open_pack(base: BaseModel, trials: list[Trial], counts: list[int]) -> tuple[Pack, dict[str, list[int]]]:
-    """One pack with a contender's own slots for each count, and for the one without common beginnings.
+def open_pack(
+    base: BaseModel, trials: list[Trial], counts: list[int]
+) -> tuple[Pack, dict[str, list[int]]]:
+    """One pack with a contender's own slots for each count, and for the one without common
+    beginnings.
 
     Contenders differ in their seed: none finds rows at hand that another one has met.
     """
     pack = Pack(base, trials[0])
-    problem = why_not(pack, trials[0])
+    problem = find_incompatibility(pack, trials[0])
     assert problem is None, problem
     sizes = {f"pack_{count}": count for count in counts} | {NO_PREFIX: min(8, max(counts))}
     found: dict[str, list[int]] = {}
@@ -123,33 +150,66 @@ def open_pack(base: BaseModel, trials: list[Trial], counts: list[int]) -> tuple[
 
 
 def ideal_below(pack: Pack, rows: int, peak: float | None) -> float:
-    """How long the products of the frozen layers below the adapters would take for so many tokens, forward only."""
+    """How long the products of the frozen layers below the adapters would take for so many tokens,
+    forward only.
+    """
     found: dict[tuple[int, int], int] = {}
-    for layer in (module for below in pack.trunk.below for module in below.modules() if isinstance(module, torch.nn.Linear)):
-        found[layer.in_features, layer.out_features] = found.get((layer.in_features, layer.out_features), 0) + 1
+    for layer in (
+        module
+        for below in pack.trunk.below
+        for module in below.modules()
+        if isinstance(module, torch.nn.Linear)
+    ):
+        found[layer.in_features, layer.out_features] = (
+            found.get((layer.in_features, layer.out_features), 0) + 1
+        )
     if peak is not None:
         return sum(2 * rows * math.prod(shape) * count for shape, count in found.items()) / peak
     some = min(rows, 1024)
-    return sum(product_seconds(some, *shape, pack.dtype, pack.device)[0] * count for shape, count in found.items()) * rows / max(some, 1)
+    return (
+        sum(
+            product_seconds(some, *shape, pack.dtype, pack.device)[0] * count
+            for shape, count in found.items()
+        )
+        * rows
+        / max(some, 1)
+    )
 
 
 def ideal_seconds(pack: Pack, numbers: list[int], peak: float | None) -> float:
-    """How long the unavoidable products of the next step would take by themselves: at `peak`, or as measured one by one."""
+    """How long the unavoidable products of the next step would take by themselves: at `peak`, or as
+    measured one by one.
+    """
     pack.sharing = True
-    parts = [part for number in numbers for part in pack.share(number, pack.slots[number].course.batch(pack.slots[number].step))]
+    parts = [
+        part
+        for number in numbers
+        for part in pack.share(number, pack.slots[number].course.batch(pack.slots[number].step))
+    ]
     vocabulary, width = pack.model.get_output_embeddings().weight.shape
     shapes = [(shape.width_in, shape.width_out) for shape in pack.shapes]
     total = 0.0
-    for group in divide(parts, pack.budget):
-        rows, supervised = sum(part.num_tokens for part in group), sum(part.num_supervised for part in group)
-        products = {(rows, *shape): shapes.count(shape) for shape in shapes} | {(supervised, width, vocabulary): 1}
+    for group in micro_batches(parts, pack.budget):
+        rows, supervised = (
+            sum(part.num_tokens for part in group),
+            sum(part.num_supervised for part in group),
+        )
+        products = {(rows, *shape): shapes.count(shape) for shape in shapes} | {
+            (supervised, width, vocabulary): 1
+        }
         for size, count in products.items():
-            total += count * (sum(product_seconds(*size, pack.dtype, pack.device)) if peak is None else 4 * math.prod(size) / peak)
+            total += count * (
+                sum(product_seconds(*size, pack.dtype, pack.device))
+                if peak is None
+                else 4 * math.prod(size) / peak
+            )
     return total
 
 
 def peak_rate(dtype: torch.dtype, device: torch.device) -> float | None:
-    """FLOP per second of a large product on a GPU; None on a CPU, which reaches its rate at the sizes of a step."""
+    """FLOP per second of a large product on a GPU; None on a CPU, which reaches its rate at the
+    sizes of a step.
+    """
     if device.type == "cpu":
         return None
     one, other = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
@@ -163,14 +223,23 @@ def peak_rate(dtype: torch.dtype, device: torch.device) -> float | None:
     return 2 * 8192**3 / min(times)
 
 
-def product_seconds(rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
-    """Seconds of one layer's forward product and of the backward one towards its input; the best of three each, with the weight as
-    torch keeps it and, where this machine has kernels for it, laid out as those read it.
+def product_seconds(
+    rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of one layer's forward product and of the backward one towards its input; the best of
+    three each, with the weight as torch keeps it and, where this machine has kernels for it, laid
+    out as those read it.
     """
-    layer = torch.nn.Linear(width_in, width_out, bias=False, device=device, dtype=dtype).requires_grad_(False)
-    x, out, times = torch.randn(rows, width_in, device=device, dtype=dtype), torch.randn(rows, width_out, device=device, dtype=dtype), []
+    layer = torch.nn.Linear(
+        width_in, width_out, bias=False, device=device, dtype=dtype
+    ).requires_grad_(False)
+    x, out, times = (
+        torch.randn(rows, width_in, device=device, dtype=dtype),
+        torch.randn(rows, width_out, device=device, dtype=dtype),
+        [],
+    )
     for fast in [False, *[True] * has_kernels(layer.weight)]:
-        weight = Frozen(layer)
+        weight = PrepackedLinear(layer)
         weight.fast = fast
         weight.forth(x), weight.back(out)
         for _ in range(3):
@@ -193,26 +262,44 @@ def known_rows(pack: Pack) -> int:
     return sum(len(hidden.states) for hidden in pack.trunk.known.values())
 
 
-def measure(options: argparse.Namespace, base: BaseModel, trials: list[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Rates by contender and format, and shares of the peak by pack and format, one figure per repeat."""
+def measure(
+    options: argparse.Namespace, base: BaseModel, trials: list[Trial]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Rates by contender and format, and shares of the peak by pack and format, one figure per
+    repeat.
+    """
     rates: dict[str, dict[str, list[float]]] = {}
     shares: dict[str, dict[str, list[float]]] = {}
     for name in ("float32", "bfloat16"):
         own = [replace(trial, train=replace(trial.train, dtype=name)) for trial in trials]
         pack, slots = open_pack(base, own, options.slots)
-        steps = {"trainer": trainer(base, own[0], getattr(torch, name)), "plain": plain(base, own[0])}
-        steps |= {contender: packed(pack, numbers, contender != NO_PREFIX) for contender, numbers in slots.items()}
+        steps = {
+            "trainer": trainer(base, own[0], getattr(torch, name)),
+            "plain": plain(base, own[0]),
+        }
+        steps |= {
+            contender: packed(pack, numbers, contender != NO_PREFIX)
+            for contender, numbers in slots.items()
+        }
         peak = peak_rate(pack.dtype, pack.device)
         for repeat in range(options.repeats + WARM_UP[pack.device.type]):
             for contender, step in steps.items():
-                ideal = TURN * ideal_seconds(pack, slots[contender], peak) if contender[5:].isdigit() else None
+                ideal = (
+                    TURN * ideal_seconds(pack, slots[contender], peak)
+                    if contender[5:].isdigit()
+                    else None
+                )
                 known = known_rows(pack)
                 synchronize(pack.device)
                 began = time.perf_counter()
                 examples = step()
                 synchronize(pack.device)
                 seconds = time.perf_counter() - began
-                print(f"{name} {repeat} {contender:<17} {examples / seconds:7.2f} examples/s", file=sys.stderr, flush=True)
+                print(
+                    f"{name} {repeat} {contender:<17} {examples / seconds:7.2f} examples/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 if repeat < WARM_UP[pack.device.type]:
                     continue
                 rates.setdefault(contender, {}).setdefault(name, []).append(examples / seconds)
@@ -226,45 +313,86 @@ def as_text(rates: dict[str, Any], shares: dict[str, Any]) -> str:
     """A table: median, lowest and highest rate, and the median share of the peak."""
     lines = []
     for contender, formats in rates.items():
-        cells = [f"{name} {statistics.median(v):7.2f} ({min(v):.2f}..{max(v):.2f})" for name, v in formats.items()]
-        peak = [f"{name} {statistics.median(v):.0%}" for name, v in shares.get(contender, {}).items()]
-        lines.append(f"  {contender:<17}" + "   ".join(cells) + (f"   of the peak: {', '.join(peak)}" if peak else ""))
+        cells = [
+            f"{name} {statistics.median(v):7.2f} ({min(v):.2f}..{max(v):.2f})"
+            for name, v in formats.items()
+        ]
+        peak = [
+            f"{name} {statistics.median(v):.0%}" for name, v in shares.get(contender, {}).items()
+        ]
+        lines.append(
+            f"  {contender:<17}"
+            + "   ".join(cells)
+            + (f"   of the peak: {', '.join(peak)}" if peak else "")
+        )
     return "\n".join(lines)
 
 
 def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
     """The median of each list."""
-    return {contender: {name: statistics.median(values) for name, values in formats.items()} for contender, formats in figures.items()}
+    return {
+        contender: {name: statistics.median(values) for name, values in formats.items()}
+        for contender, formats in figures.items()
+    }
 
 
 def as_in_a_worker() -> None:
-    """Start this command again with what the workers' environment says about threads and memory, for all contenders alike."""
-    wanted = {name: value for name, value in COMMON.items() if name.startswith(("GOMP_", "MALLOC_"))}
+    """Start this command again with what the workers' environment says about threads and memory,
+    for all contenders alike.
+    """
+    wanted = {
+        name: value for name, value in COMMON.items() if name.startswith(("GOMP_", "MALLOC_"))
+    }
     if not wanted.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.step", *sys.argv[1:]], {**wanted, **os.environ})
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "benchmarks.step", *sys.argv[1:]],
+            {**wanted, **os.environ},
+        )
 
 
 def main() -> None:
     """Measure, print a table, and write the JSON if asked."""
     as_in_a_worker()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--slots", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2, 4, 8, 16])
+    parser.add_argument(
+        "--slots",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[1, 2, 4, 8, 16],
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)
     parser.add_argument("settings", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = build(compose(["+sweep=lora", *options.settings, f"train.batch_size={options.batch}"], None))
-    rates, shares = measure(options, fetch.prepare(config.model), known_trials(config, max(*options.slots, 8)))
+    config = build(
+        compose(["+sweep=lora", *options.settings, f"train.batch_size={options.batch}"], None)
+    )
+    rates, shares = measure(
+        options, fetch.prepare(config.model), known_trials(config, max(*options.slots, 8))
+    )
     count = max(count for count in options.slots if count <= 8)
     rates["pack"], shares["pack"] = rates[f"pack_{count}"], shares[f"pack_{count}"]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{options.threads} threads"
-    print(f"{config.model.name}, batch {options.batch}, {device}; examples/s: median (lowest..highest) of {options.repeats}")
+    device = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{options.threads} threads"
+    )
+    print(
+        f"{config.model.name}, batch {options.batch}, {device}; examples/s: median "
+        f"(lowest..highest) of {options.repeats}"
+    )
     print(as_text(rates, shares))
     if options.json:
-        found = {"rates": medians(rates), "share_of_peak": medians(shares), "repeats": rates, "device": device, "threads": options.threads}
+        found = {
+            "rates": medians(rates),
+            "share_of_peak": medians(shares),
+            "repeats": rates,
+            "device": device,
+            "threads": options.threads,
+        }
         options.json.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -1,4 +1,6 @@
-"""MLflow stores for benchmarks.scale: what their calls take, and a PostgreSQL of its own where its programs are installed."""
+"""MLflow stores for benchmarks.scale: what their calls take, and a PostgreSQL of its own where its
+programs are installed.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import tracking
-from orchestrator.outbox import Journal, Writer
+from orchestrator.tracking import mlflow_store
+from orchestrator.tracking.journal_reader import JournalReader
+from orchestrator.tracking.outbox import OutboxWorker
 
 PROGRAMS = max(glob.glob("/usr/lib/postgresql/*/bin/initdb") + [shutil.which("initdb") or ""])
 LOOK_SECONDS = 0.5
@@ -43,7 +46,10 @@ class Timer:
                 return function(*arguments, **options)
             finally:
                 self.calls += 1
-                self.seconds, self.cpu_seconds = self.seconds + time.perf_counter() - began, self.cpu_seconds + time.thread_time() - cpu
+                self.seconds, self.cpu_seconds = (
+                    self.seconds + time.perf_counter() - began,
+                    self.cpu_seconds + time.thread_time() - cpu,
+                )
 
         return timed
 
@@ -51,7 +57,7 @@ class Timer:
 class TimedStore:
     """A tracking store whose writes are timed."""
 
-    def __init__(self, store: tracking.Store) -> None:
+    def __init__(self, store: mlflow_store.MlflowStore) -> None:
         self._store, self.timer, self.num_metrics = store, Timer(), 0
 
     def write(self, run_id: str, update: Any) -> None:
@@ -71,25 +77,35 @@ def backlog(folder: Path) -> int:
     """Events of a sweep's journal that its writer has not dealt with, as its state on disk says."""
     state = folder / "tracking.json"
     offset = json.loads(state.read_text(encoding="utf-8"))["offset"] if state.exists() else 0
-    return Journal(folder / "journal.jsonl").count(offset)
+    return JournalReader(folder / "journal.jsonl").count(offset)
 
 
 def carry(journal: Path, uri: str, folder: Path, patience_seconds: float) -> dict[str, float]:
-    """Write a sweep's journal to another store, alone on the machine, for at most so long; what it took."""
+    """Write a sweep's journal to another store, alone on the machine, for at most so long; what it
+    took.
+    """
     folder.mkdir(parents=True)
     shutil.copy(journal, folder / "journal.jsonl")
-    store: Any = TimedStore(tracking.connect(uri, "scale", folder / "artifacts"))
-    writer, began = Writer(lambda: store, folder), time.perf_counter()
+    store: Any = TimedStore(mlflow_store.connect(uri, "scale", folder / "artifacts"))
+    writer, began = OutboxWorker(lambda: store, folder), time.perf_counter()
     writer.start()
     left = writer.close(patience_seconds)
     seconds, timer = time.perf_counter() - began, store.timer
     rate = timer.calls / timer.seconds
-    return {"calls": timer.calls, "calls_per_second": rate, "seconds": seconds, "left_events": left, "metrics": store.num_metrics}
+    return {
+        "calls": timer.calls,
+        "calls_per_second": rate,
+        "seconds": seconds,
+        "left_events": left,
+        "metrics": store.num_metrics,
+    }
 
 
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[str | None]:
-    """The address of a PostgreSQL server that lives as long as this; None where it is not installed."""
+    """The address of a PostgreSQL server that lives as long as this; None where it is not
+    installed.
+    """
     if not PROGRAMS:
         yield None
         return
@@ -108,7 +124,15 @@ def postgres(folder: Path) -> Iterator[str | None]:
         subprocess.run(command, user=user, check=True, cwd=folder, stdout=subprocess.DEVNULL)
 
     call("initdb", "-U", "mlflow", "-A", "trust")
-    call("pg_ctl", "-w", "-l", f"{folder}/log", "-o", f"-p {port} -k {folder} -c listen_addresses=127.0.0.1", "start")
+    call(
+        "pg_ctl",
+        "-w",
+        "-l",
+        f"{folder}/log",
+        "-o",
+        f"-p {port} -k {folder} -c listen_addresses=127.0.0.1",
+        "start",
+    )
     try:
         yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
     finally:

@@ -1,6 +1,8 @@
-"""Virtual time for benchmarks.scale: the clock, the roster held in this process, and packs whose training takes no work.
+"""Virtual time for benchmarks.scale: the clock, the roster held in this process, and packs whose
+training takes no work.
 
-Time stands still while anything is done and jumps to the next event when all wait. What travels between processes is pickled here too.
+Time stands still while anything is done and jumps to the next event when all wait. What travels
+between processes is pickled here too.
 """
 
 from __future__ import annotations
@@ -17,12 +19,18 @@ from typing import Any
 import ray
 
 from jobs.config import Train
-from jobs.roster import Roster
-from jobs.seats import Boundary
+from jobs.pack.membership import StepReport
+from jobs.workers.coordinator import Coordinator
 
 STEP_SECONDS = 10.0
 """Virtual time of one optimizer step of a pack."""
-METRICS = ("train/loss", "train/learning_rate", "train/gradient_norm", "train/tokens_per_second", "train/examples_per_second")
+METRICS = (
+    "train/loss",
+    "train/learning_rate",
+    "train/gradient_norm",
+    "train/tokens_per_second",
+    "train/examples_per_second",
+)
 
 
 class Jumps(selectors.DefaultSelector):
@@ -55,7 +63,9 @@ class Timeline:
         return self.now
 
     def settle(self, jump: bool = False) -> None:
-        """Do all that can be done now; with `jump`, go on to the next moment at which there is something to do."""
+        """Do all that can be done now; with `jump`, go on to the next moment at which there is
+        something to do.
+        """
         began, self.may_jump = time.thread_time(), jump
         self.loop.run_forever()
         self.cpu_seconds += time.thread_time() - began
@@ -78,9 +88,11 @@ class Timeline:
 
 
 class RosterHandle:
-    """Looks like the handle of the roster's actor; answers are real references, so that `ray.get` takes them."""
+    """Looks like the handle of the roster's actor; answers are real references, so that `ray.get`
+    takes them.
+    """
 
-    def __init__(self, roster: Roster, timeline: Timeline) -> None:
+    def __init__(self, roster: Coordinator, timeline: Timeline) -> None:
         self._roster, self._timeline = roster, timeline
         self._nothing = ray.put(None)
         self.calls: dict[str, int] = defaultdict(int)
@@ -114,7 +126,7 @@ def loss_of(index: int, step: int) -> float:
 class VirtualPack:
     """A pack's worker that trains nothing: jobs.pack.serve in virtual time."""
 
-    def __init__(self, roster: Roster, number: int, shelf: Path) -> None:
+    def __init__(self, roster: Coordinator, number: int, shelf: Path) -> None:
         self.roster, self.number, self.shelf = roster, number, shelf
         self.seated: dict[int, int] = {}
         self.steps: dict[int, int] = {}
@@ -126,7 +138,11 @@ class VirtualPack:
                 if self.seated.get(place.index) != place.ticket:
                     self.steps[place.index] = place.step
             self.seated = {place.index: place.ticket for place in company}
-            going = {place.index: next_rung(self.steps[place.index], place.trial.train) for place in company if place.credit}
+            going = {
+                place.index: next_rung(self.steps[place.index], place.trial.train)
+                for place in company
+                if place.credit
+            }
             if not going:
                 await asyncio.sleep(0.05)
                 continue
@@ -140,11 +156,14 @@ class VirtualPack:
         """Every trial's metrics of every step, as a worker posts them."""
         for index in going:
             first, moment = self.steps[index] + 1, int(time.time() * 1000)
-            steps = [(moment, step, dict.fromkeys(METRICS, loss_of(index, step))) for step in range(first, first + hop)]
+            steps = [
+                (moment, step, dict.fromkeys(METRICS, loss_of(index, step)))
+                for step in range(first, first + hop)
+            ]
             await self.roster.post(index, "steps", {"steps": steps})
             self.steps[index] += hop
 
-    def boundary(self, due: list[int]) -> Boundary:
+    def boundary(self, due: list[int]) -> StepReport:
         """A checkpoint and a report for each trial that has reached its rung."""
         snapshots, reports = {}, {}
         for index in due:
@@ -153,7 +172,11 @@ class VirtualPack:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "state.json").touch()
             loss = loss_of(index, step)
-            scores = {"valid/loss": loss, "valid/exact_match": 1 / loss, "data/drawn_train": float(step)}
+            scores = {
+                "valid/loss": loss,
+                "valid/exact_match": 1 / loss,
+                "data/drawn_train": float(step),
+            }
             snapshots[index] = (str(folder), step)
             reports[index] = {"step": step, **dict.fromkeys(METRICS, loss), **scores}
-        return Boundary(snapshots, reports, {})
+        return StepReport(snapshots, reports, {})

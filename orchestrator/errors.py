@@ -1,6 +1,7 @@
 """The error tree of the control plane, and the exit code of each kind.
 
-`jobs/` raises standard-library errors only, because those cross processes; the control plane turns them into these.
+`jobs/` raises standard-library errors only, because those cross processes; the control plane
+turns them into these.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ class ConfigError(InputError):
         self.problems = problems
         width = max(len(path) for path, _ in problems)
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
-        super().__init__("\n".join([f"conf: {count}", *(f"  {path:<{width}}   {text}" for path, text in problems)]))
+        super().__init__(
+            "\n".join(
+                [f"conf: {count}", *(f"  {path:<{width}}   {text}" for path, text in problems)]
+            )
+        )
 
 
 class TrackingError(InputError):
@@ -36,7 +41,9 @@ class TrackingError(InputError):
 
 
 class ExperimentDeleted(TrackingError):
-    """Someone has deleted the experiment: it can be brought back, and until then nothing in it is as it was told."""
+    """Someone has deleted the experiment: it can be brought back, and until then nothing in it is
+    as it was told.
+    """
 
 
 class Interrupted(OrchestratorError):

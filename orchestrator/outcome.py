@@ -1,4 +1,6 @@
-"""The result of a sweep as far as the sweep alone decides it, with the commands that go on from it."""
+"""The result of a sweep as far as the sweep alone decides it, with the commands that go on from
+it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,13 @@ import shlex
 import time
 from typing import Any
 
-from orchestrator import commands, credentials, result
-from orchestrator import plan as planning
-from orchestrator.config import Config
-from orchestrator.plan import Plan
-from orchestrator.relay import TYPED
+from orchestrator.config import credentials
+from orchestrator.config.settings import Config
+from orchestrator.job_environment import TYPED
+from orchestrator.output import result
+from orchestrator.plan import planner as planning
+from orchestrator.plan.planner import Plan
+from orchestrator.tracking import shown_commands
 
 ONCE = ("fresh=", "output=", "retry=", "dry_run=")
 """Settings of one run of a sweep, which the next one need not repeat."""
@@ -25,12 +29,22 @@ class Outcome:
 
     def target(self) -> list[str]:
         """Where the winner is registered, as the result keeps it."""
-        return [commands.bare(self.uri), self.config.tracking.experiment, self.config.registered_name]
+        return [
+            shown_commands.bare(self.uri),
+            self.config.tracking.experiment,
+            self.config.registered_name,
+        ]
 
     def judging(self) -> dict[str, Any]:
-        """The settings that decide what the test split says of a model, and what of its champion."""
+        """The settings that decide what the test split says of a model, and what of its
+        champion.
+        """
         job, same = self.config.job, self.config.tracking.same_task
-        return {"confidence": job.confidence, "max_new_tokens": job.max_new_tokens, "same_task": same}
+        return {
+            "confidence": job.confidence,
+            "max_new_tokens": job.max_new_tokens,
+            "same_task": same,
+        }
 
     def of(self, plan: Plan, board: Any, setup: float, train: float) -> result.Result:
         """The result as far as the sweep alone decides it."""
@@ -39,7 +53,11 @@ class Outcome:
         stopped = board.interrupted or board.fault is not None
         done = board.damaged is not None or (best is not None and board.fatal is None)
         state = "interrupted" if stopped else "finished" if done else "failed"
-        error = board.fault or board.fatal or ("no trial has a score" if best is None and state == "failed" else None)
+        error = (
+            board.fault
+            or board.fatal
+            or ("no trial has a score" if best is None and state == "failed" else None)
+        )
         typed, more = self.typed(), 2 * plan.num_trials
         wider = [o for o in typed if not o.lstrip("+").startswith("sweep.num_trials=")]
         return {
@@ -49,8 +67,12 @@ class Outcome:
             "best": None if best is None else self.describe(board, best),
             "base": None,
             "model": None,
-            "seconds": {"setup": round(setup, 1), "train": round(train, 1), "total": round(time.monotonic() - self.began, 1)},
-            "tracking_uri": commands.bare(self.uri),
+            "seconds": {
+                "setup": round(setup, 1),
+                "train": round(train, 1),
+                "total": round(time.monotonic() - self.began, 1),
+            },
+            "tracking_uri": shown_commands.bare(self.uri),
             "steps": self.config.train.steps,
             "target": self.target(),
             "error": None if error is None else credentials.mask(error),
@@ -58,28 +80,46 @@ class Outcome:
             "searched": [knob.path for knob in self.config.sweep.space.values()],
             "confidence": self.config.job.confidence,
             "judging": self.judging(),
-            "command": commands.orchestrator(typed, ""),
-            "wider": commands.orchestrator([*wider, f"sweep.num_trials={more}"], "") if planning.has(self.config, more) else None,
+            "command": shown_commands.orchestrator(typed, ""),
+            "wider": shown_commands.orchestrator([*wider, f"sweep.num_trials={more}"], "")
+            if planning.has(self.config, more)
+            else None,
             "settings": self.store_settings(),
-            "needs": commands.needs(self.uri),
+            "needs": shown_commands.needs(self.uri),
         }
 
     def typed(self) -> list[str]:
-        """The settings as they were typed, here or where the command was sent from, but those that are for one run only, and no secret."""
+        """The settings as they were typed, here or where the command was sent from, but those that
+        are for one run only, and no secret.
+        """
         sent = os.environ.get(TYPED)
         typed = self.overrides if sent is None else shlex.split(sent)
-        return commands.without_secrets([o for o in typed if not o.lstrip("+").startswith(ONCE)])
+        return shown_commands.without_secrets(
+            [o for o in typed if not o.lstrip("+").startswith(ONCE)]
+        )
 
     def store_settings(self) -> list[str]:
-        """What tells another command where the model is registered, and on a cluster, whose disk is not here, what its base model is."""
+        """What tells another command where the model is registered, and on a cluster, whose disk is
+        not here, what its base model is.
+        """
         if self.config.tracking.uri is None:
-            return [commands.setting("storage", self.config.storage)]
-        here, _ = commands.reachable(self.uri)
-        base = [o for o in self.typed() if o.lstrip("+").startswith(("model=", "model."))] if commands.away() else []
-        return [*base, commands.setting("tracking.uri", here)]
+            return [shown_commands.setting("storage", self.config.storage)]
+        here, _ = shown_commands.reachable(self.uri)
+        base = (
+            [o for o in self.typed() if o.lstrip("+").startswith(("model=", "model."))]
+            if shown_commands.away()
+            else []
+        )
+        return [*base, shown_commands.setting("tracking.uri", here)]
 
     def describe(self, board: Any, best: Any) -> dict[str, Any]:
         """The best trial, with its metrics at its best step."""
         step, _ = best.best(board.metric, board.maximise)
         params = planning.flat_params(self.config, board.trained(best.index))
-        return {"trial": best.index, "run_id": None, "step": step, "params": params, "metrics": dict(best.reports[step])}
+        return {
+            "trial": best.index,
+            "run_id": None,
+            "step": step,
+            "params": params,
+            "metrics": dict(best.reports[step]),
+        }

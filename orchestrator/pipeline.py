@@ -1,4 +1,6 @@
-"""The story of one command: base model, plan, sweep, judgement, export, registration, result. Read this first."""
+"""The story of one command: base model, plan, sweep, judgement, export, registration, result. Read
+this first.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +16,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs import fetch, store
+from jobs.base_models import fetch
 from jobs.config import BaseModel
-from jobs.faults import told
-from jobs.manifest import Damaged
-from orchestrator import (
-    commands,
-    glance,
-    interruption,
-    launch,
-    mirror,
-    provenance,
-    report,
-    result,
-    sharing,
-    tracking,
-)
-from orchestrator import plan as planning
-from orchestrator.config import Config
-from orchestrator.cost import check_disk
-from orchestrator.earlier import kept_result, missing, report_line, show_again
+from jobs.files import filesystem
+from jobs.files.manifest import Damaged
+from jobs.files.storage_faults import told
+from orchestrator.config.settings import Config
+from orchestrator.config.validation import trial_of
+from orchestrator.earlier_result import kept_result, missing, report_line, show_again
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.journal import Journal, forget, locked, storage_folder, sweep_folder, this_process, write_json
-from orchestrator.outbox import Writer
+from orchestrator.evaluation import champion_lookup
+from orchestrator.job_environment import SUBMISSION, mark_answer
+from orchestrator.launch import ray_cluster, ray_local
 from orchestrator.outcome import Outcome
-from orchestrator.plan import Plan
-from orchestrator.relay import SUBMISSION, mark_answer
-from orchestrator.resources import Node
-from orchestrator.screen import Screen
-from orchestrator.validation import trial_of
+from orchestrator.output import plan_text, result
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.plan import planner as planning
+from orchestrator.plan import throughput
+from orchestrator.plan.cost import check_disk
+from orchestrator.plan.planner import Plan
+from orchestrator.plan.resources import Node
+from orchestrator.process import interruption
+from orchestrator.storage import staging, sync
+from orchestrator.storage.journal import Journal
+from orchestrator.storage.json_files import write_json
+from orchestrator.storage.locks import locked, this_process
+from orchestrator.storage.paths import forget, storage_folder, sweep_folder
+from orchestrator.tracking import mlflow_store, provenance, shown_commands
+from orchestrator.tracking.outbox import OutboxWorker
 
 GOES_ON = "what is done is kept, and the same command continues"
 SIGNAL_SECONDS = 1.0
@@ -51,45 +52,63 @@ LAST_WORDS_SECONDS = 3.0
 
 
 def run(config: Config, composed: str, overrides: list[str]) -> int:
-    """Do what the configuration says; returns the exit code. `composed` is the configuration as YAML, `overrides` what was typed."""
+    """Do what the configuration says; returns the exit code. `composed` is the configuration as
+    YAML, `overrides` what was typed.
+    """
     began = time.monotonic()
     with contextlib.ExitStack() as held:
-        nodes = held.enter_context(launch.joined(config)) if config.cluster.kind == "attached" else None
+        nodes = (
+            held.enter_context(ray_cluster.joined(config))
+            if config.cluster.kind == "attached"
+            else None
+        )
         if config.dry_run:
-            show_plan(glance.noted(planning.make(config, nodes)))
+            show_plan(champion_lookup.noted(planning.make(config, nodes)))
             return 0
-        shared = nodes is not None or store.is_uri(config.storage)
+        shared = nodes is not None or filesystem.is_uri(config.storage)
         if not shared:
             held.enter_context(locked(config.storage))
-        config = config if nodes is None else sharing.publish(config)
+        config = config if nodes is None else staging.stage_data(config)
         plan = prepared(config, nodes)
         if shared:
             held.enter_context(locked(config.storage, plan.name))
-            held.enter_context(mirror.kept(config.storage, plan.name))
+            held.enter_context(sync.synced(config.storage, plan.name))
         folder = sweep_folder(config.storage, plan.name)
         if config.fresh:
             forget(folder, os.environ.get(SUBMISSION))
-            mirror.forget(config.storage, plan.name, folder)
-        command = Command(config, composed, overrides, plan, folder, began)
+            sync.forget(config.storage, plan.name, folder)
+        command = SweepCommand(config, composed, overrides, plan, folder, began)
         command.leave = held.close
         kept = kept_result(config, plan, folder, command.about)
-        outcome = (show_again(kept, config, plan, folder, command.connect) if kept else None) or command.work()
+        outcome = (
+            show_again(kept, config, plan, folder, command.connect) if kept else None
+        ) or command.work()
     mark_answer()
-    print(json.dumps(result.public(outcome)) if config.output == "json" else result.text(outcome, commands.programs_here()), flush=True)
+    print(
+        json.dumps(result.public(outcome))
+        if config.output == "json"
+        else result.text(outcome, shown_commands.programs_here()),
+        flush=True,
+    )
     return {"finished": 0, "interrupted": 1 if outcome["error"] else 130}.get(outcome["state"], 1)
 
 
 def show_plan(plan: Plan) -> None:
     """The plan on stdout, for a dry run."""
     mark_answer()
-    print(report.plan_json(plan) if plan.config.output == "json" else report.plan_text(plan), flush=True)
+    print(
+        plan_text.plan_json(plan) if plan.config.output == "json" else plan_text.plan_text(plan),
+        flush=True,
+    )
 
 
 def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
-    """The plan, with the base model fetched and converted if need be. What cannot work is said before a model is fetched for it."""
+    """The plan, with the base model fetched and converted if need be. What cannot work is said
+    before a model is fetched for it.
+    """
     first = planning.make(config, nodes)
     if nodes is not None:
-        launch.check_head(first.resources)
+        ray_cluster.check_head(first.resources)
     try:
         fetch.prepare(config.model)
     except (ValueError, RuntimeError) as error:
@@ -101,25 +120,45 @@ MOST_TIMES_BACK = 10
 """How often a sweep goes on from a damaged checkpoint, or without a process that was killed."""
 
 
-class Command:
+class SweepCommand:
     """One run of one sweep."""
 
-    def __init__(self, config: Config, composed: str, overrides: list[str], plan: Plan, folder: Path, began: float) -> None:
+    def __init__(
+        self,
+        config: Config,
+        composed: str,
+        overrides: list[str],
+        plan: Plan,
+        folder: Path,
+        began: float,
+    ) -> None:
         assert plan.base is not None
-        self.config, self.composed, self.overrides, self.plan, self.folder = config, composed, overrides, plan, folder
+        self.config, self.composed, self.overrides, self.plan, self.folder = (
+            config,
+            composed,
+            overrides,
+            plan,
+            folder,
+        )
         self.base: BaseModel = plan.base
         self.began = began
         self.leave: Callable[[], None] = lambda: None
-        """Gives back what the command holds: locks, and the processes and folders that it has made."""
+        """Gives back what the command holds: locks, and the processes and folders that it has
+        made.
+        """
         self.ending = threading.Lock()
         self.journal = Journal(folder)
-        self.uri = glance.store_address(config)
+        self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
 
-    def connect(self) -> tracking.Store:
+    def connect(self) -> mlflow_store.MlflowStore:
         """The tracking store; raises TrackingError when it does not answer."""
-        return tracking.connect(self.uri, self.config.tracking.experiment, storage_folder(self.config.storage) / "artifacts")
+        return mlflow_store.connect(
+            self.uri,
+            self.config.tracking.experiment,
+            storage_folder(self.config.storage) / "artifacts",
+        )
 
     def work(self) -> result.Result:
         """Everything from the first connection to the written result."""
@@ -127,85 +166,134 @@ class Command:
         store = self.connect()
         champion = store.champion(self.model_name)
         if champion is not None and not self.config.tracking.same_task:
-            self.plan = glance.with_stranger(self.plan, champion.uri, champion.tags)
+            self.plan = champion_lookup.with_stranger(self.plan, champion.uri, champion.tags)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
-        report_line(report.plan_text(self.plan))
+        report_line(plan_text.plan_text(self.plan))
         tags = provenance.tags(self.config)
-        params = {"sweep.num_trials": self.plan.num_trials, "sweep.metric": self.config.sweep.metric}
+        params = {
+            "sweep.num_trials": self.plan.num_trials,
+            "sweep.metric": self.config.sweep.metric,
+        }
         datasets = planning.used(self.plan, trial_of(self.config, 1, {}))
         about = {"params": params, "tags": tags, "config": self.composed, "datasets": datasets}
         self.journal.append("sweep", name=self.plan.name, by=this_process(), **about)
-        writer = Writer(lambda: store, self.folder)
+        writer = OutboxWorker(lambda: store, self.folder)
         writer.start()
         try:
             outcome = self.train_and_judge(store, writer)
         except BaseException as error:
             fault = None
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            if (
+                isinstance(error, OSError)
+                and error.errno is not None
+                and not isinstance(error, ConnectionError)
+            ):
                 fault = told(error, self.config.storage)
             interrupted = isinstance(error, KeyboardInterrupt) or fault is not None
             said = fault or (None if interrupted else str(error))
             with contextlib.suppress(OSError):
-                self.journal.append("sweep_end", state="interrupted" if interrupted else "failed", error=said)
+                self.journal.append(
+                    "sweep_end", state="interrupted" if interrupted else "failed", error=said
+                )
             writer.close(1 if interrupted else self.config.tracking.patience_seconds)
             if fault is None:
                 raise
             raise OrchestratorError(fault) from error
-        # On a storage that takes nothing any more, what the outcome says of that is all that is left to say.
-        with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
-            self.journal.append("sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={})
+        # On a storage that takes nothing any more, what the outcome says of that is all that is
+        # left to say.
+        with (
+            contextlib.suppress(OSError)
+            if outcome["state"] == "interrupted"
+            else contextlib.nullcontext()
+        ):
+            self.journal.append(
+                "sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={}
+            )
         outcome["missing"] = missing(writer, self.config)
         outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
-        with contextlib.suppress(OSError) if outcome["state"] == "interrupted" else contextlib.nullcontext():
+        with (
+            contextlib.suppress(OSError)
+            if outcome["state"] == "interrupted"
+            else contextlib.nullcontext()
+        ):
             write_json(self.folder / "result.json", outcome)
         return outcome
 
-    def train_and_judge(self, store: tracking.Store, writer: Writer) -> result.Result:
+    def train_and_judge(
+        self, store: mlflow_store.MlflowStore, writer: OutboxWorker
+    ) -> result.Result:
         """Start Ray, run the sweep, judge its winner and register it."""
         report_line("ray     starting") if self.config.cluster.kind == "local" else None
-        running = launch.local(self.plan.resources) if self.config.cluster.kind == "local" else contextlib.nullcontext()
+        running = (
+            ray_local.local(self.plan.resources)
+            if self.config.cluster.kind == "local"
+            else contextlib.nullcontext()
+        )
         tune = self.folder / "tune"
         shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
-        with running, Screen(self.plan.num_trials, self.config.train.steps, self.config.sweep.metric) as screen:
-            from orchestrator.watch import watched
+        with (
+            running,
+            ProgressDisplay(
+                self.plan.num_trials, self.config.train.steps, self.config.sweep.metric
+            ) as screen,
+        ):
+            from orchestrator.launch.ray_watchdog import watched
 
-            daemons = launch.daemons() if self.config.cluster.kind == "local" else {}
+            daemons = ray_local.daemons() if self.config.cluster.kind == "local" else {}
             with watched(daemons, lambda lost: self.end_at_once(lost, screen, writer)):
                 outcome = self.work_to_the_end(store, writer, screen)
         shutil.rmtree(tune, ignore_errors=True)
         return outcome
 
-    def work_to_the_end(self, store: tracking.Store, writer: Writer, screen: Screen) -> result.Result:
-        """Train and judge. Where a checkpoint is damaged, or a process of a trial was lost, go on from what is left, some times."""
-        from orchestrator import sweep
-        from orchestrator.judgement import Judgement
+    def work_to_the_end(
+        self, store: mlflow_store.MlflowStore, writer: OutboxWorker, screen: ProgressDisplay
+    ) -> result.Result:
+        """Train and judge. Where a checkpoint is damaged, or a process of a trial was lost, go on
+        from what is left, some times.
+        """
+        from orchestrator.evaluation.final_evaluation import FinalEvaluation
+        from orchestrator.sweep import runner
 
         back: dict[int, int] = {}
         why, started = "", time.monotonic()
         for _ in range(MOST_TIMES_BACK):
             board = self.board(screen, back)
             with interruption.gently(functools.partial(self.stop, board)):
-                sweep.run(board)
+                recorder = runner.run(board)
                 if board.aside is not None and not board.interrupted:
                     self.step_aside(board)
-                    sweep.run(board)
-            if board.lost is not None and not board.interrupted and board.fault is None and board.fatal is None:
+                    recorder = runner.run(board)
+            if (
+                board.lost is not None
+                and not board.interrupted
+                and board.fault is None
+                and board.fatal is None
+            ):
                 why, back = f"{board.lost}, as others before; {GOES_ON}", {}
                 screen.note(f"{board.lost}; the sweep goes on from what is done")
                 del board.roster  # its name is free once the actor is gone
                 continue
-            outcome = self.about.of(self.plan, board, started - self.began, time.monotonic() - started)
+            outcome = self.about.of(
+                self.plan, board, started - self.began, time.monotonic() - started
+            )
             if outcome["state"] != "finished":
                 return outcome
             if board.damaged is None:
-                provenance.remember_rate(self.config, self.plan, self.journal)
+                throughput.remember_rate(
+                    self.config, self.plan.resources, self.plan.name, self.journal
+                )
                 try:
-                    Judgement(self, board, store, writer, screen).complete(outcome)
+                    FinalEvaluation(self, board, store, writer, screen, recorder.drain).complete(
+                        outcome
+                    )
                     return outcome
                 except Damaged as error:
                     board.damaged = error.place, error.why
-            why = f"storage {self.config.storage} damages what is written to it, again and again: look at its disk"
+            why = (
+                f"storage {self.config.storage} damages what is written to it, again and again: "
+                "look at its disk"
+            )
             back = self.go_back(board)
         raise OrchestratorError(why)
 
@@ -215,46 +303,63 @@ class Command:
         board.interrupted = True
         board.screen.note("stopping: what is done is kept; press Ctrl-C again to stop at once")
 
-    def end_at_once(self, lost: str, screen: Screen, writer: Writer) -> None:
-        """End this process, whose Ray is gone, telling why: what waits for Ray in it would wait for a minute, or for ever."""
+    def end_at_once(self, lost: str, screen: ProgressDisplay, writer: OutboxWorker) -> None:
+        """End this process, whose Ray is gone, telling why: what waits for Ray in it would wait for
+        a minute, or for ever.
+        """
         self.ending.acquire()  # for good: whoever else sees the loss has nothing more to say
         deadline = time.monotonic() + SIGNAL_SECONDS
         while not interruption.wish.asked and time.monotonic() < deadline:
             time.sleep(0.05)  # what has ended Ray may have been meant for all of us
         asked = interruption.wish.asked
         with contextlib.suppress(OSError):
-            self.journal.append("sweep_end", state="interrupted" if asked else "failed", error=None if asked else lost)
+            self.journal.append(
+                "sweep_end",
+                state="interrupted" if asked else "failed",
+                error=None if asked else lost,
+            )
         with contextlib.suppress(Exception):
             screen.__exit__()
-        report.error("interrupted; the same command continues" if asked else lost)
+        plan_text.error("interrupted; the same command continues" if asked else lost)
         writer.close(LAST_WORDS_SECONDS)
         shutil.rmtree(self.folder / "tune", ignore_errors=True)
         with contextlib.suppress(Exception):
             self.leave()
         os._exit(130 if asked else 1)
 
-    def board(self, screen: Screen, back: dict[int, int]) -> Any:
-        """The state of the sweep as the journal tells it, and a roster for those who train. `back` are the trials that go back."""
-        from jobs.roster import open_roster
-        from orchestrator.board import Board
-        from orchestrator.rewind import forget_unknown
+    def board(self, screen: ProgressDisplay, back: dict[int, int]) -> Any:
+        """The state of the sweep as the journal tells it, and a roster for those who train. `back`
+        are the trials that go back.
+        """
+        from jobs.workers.coordinator import open_coordinator
+        from orchestrator.sweep.rewind import forget_unknown
+        from orchestrator.sweep.state import SweepState
 
         common = {"tags": provenance.tags(self.config), "config": self.composed}
-        board = Board(self.plan, self.base, self.journal, screen, common, back)
+        board = SweepState(self.plan, self.base, self.journal, screen, common, back)
         forget_unknown(board)
-        board.roster = open_roster(self.plan.name, *self.seats())
+        board.roster = open_coordinator(self.plan.name, *self.seats())
         return board
 
     def go_back(self, board: Any) -> dict[int, int]:
-        """From a checkpoint that cannot be used to the one before it, or to the start; returns the step that each trial goes back to."""
-        from orchestrator.rewind import go_back
+        """From a checkpoint that cannot be used to the one before it, or to the start; returns the
+        step that each trial goes back to.
+        """
+        from orchestrator.sweep.rewind import go_back
 
         place, why = board.damaged
         index, step = (int(number) for number in re.findall(r"(?:trial|step)-(\d+)", place)[-2:])
         back = go_back(board, index, step)
         where = f"step {back[index]}" if back[index] else "the start"
         others = [str(number) for number in sorted(back) if number != index]
-        beside = f", and beside it trial{'s' * (len(others) > 1)} {', '.join(others)}, so that the result stays the same" if others else ""
+        beside = (
+            (
+                f", and beside it trial{'s' * (len(others) > 1)} {', '.join(others)}, so that the "
+                "result stays the same"
+            )
+            if others
+            else ""
+        )
         text = f"{place} is damaged ({why}); trial {index} goes on from {where}{beside}"
         board.screen.note(text)
         self.journal.append("tags", trial=None, tags={"note": text})
@@ -262,15 +367,19 @@ class Command:
         return back
 
     def seats(self) -> tuple[int, int | None, int | None]:
-        """Number of packs, how many trials one holds, and how many trials there are; the last two are None without packs."""
+        """Number of packs, how many trials one holds, and how many trials there are; the last two
+        are None without packs.
+        """
         resources = self.plan.resources
         if not resources.packs:
             return 1, None, None
         return resources.packs, -(-resources.concurrent // resources.packs), self.plan.num_trials
 
     def step_aside(self, board: Any) -> None:
-        """Turn to the plain executor, since the packs do not fit the model. Raises OrchestratorError where the user insists on packs."""
-        from jobs.roster import open_roster
+        """Turn to the plain executor, since the packs do not fit the model. Raises
+        OrchestratorError where the user insists on packs.
+        """
+        from jobs.workers.coordinator import open_coordinator
 
         reason = f"{self.base.name} cannot be packed: {board.aside}"
         if self.config.executor == "pack":
@@ -279,4 +388,4 @@ class Command:
         self.journal.append("tags", trial=None, tags={"executor": f"plain: {reason}"})
         self.plan = board.plan = planning.unpacked(self.plan)
         del board.roster  # its name is free once the actor is gone
-        board.roster, board.aside, board.seats = open_roster(self.plan.name), None, set()
+        board.roster, board.aside, board.seats = open_coordinator(self.plan.name), None, set()

@@ -1,4 +1,6 @@
-"""What the tests share: a cache of base models of their own, toy data, and the command line as a user runs it."""
+"""What the tests share: a cache of base models of their own, toy data, and the command line as a
+user runs it.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import free_port
-from stores import Server
 
-from jobs import fetch
+from jobs.base_models import fetch
 from jobs.config import BaseModel, Model
-from orchestrator import outbox
-from orchestrator.tracking import Store, connect
+from orchestrator.tracking import outbox
+from orchestrator.tracking.mlflow_store import MlflowStore, connect
+from tests.support.servers import free_port
+from tests.support.stores import Server
 
-# The tests' tensors are tiny: a second thread only waits for the first, and on a busy machine for its core too.
+# The tests' tensors are tiny: a second thread only waits for the first, and on a busy machine for
+# its core too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What a nohup around the tests has told their processes is undone: some are stopped by a hang-up.
@@ -71,7 +74,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of unequal length with a common beginning, and answers of one to three tokens."""
     file = tmp_path_factory.mktemp("rows") / "train.jsonl"
     words = ["alpha", "beta", "gamma"]
-    lines = [{"prompt": f"{words[i % 3]} " + "x" * (i % 11) + str(i), "completion": "ABC"[i % 3] * (1 + i % 2)} for i in range(120)]
+    lines = [
+        {
+            "prompt": f"{words[i % 3]} " + "x" * (i % 11) + str(i),
+            "completion": "ABC"[i % 3] * (1 + i % 2),
+        }
+        for i in range(120)
+    ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return file
 
@@ -81,20 +90,41 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 rows whose answer is a letter for the first word of the prompt."""
     folder = tmp_path_factory.mktemp("toy")
     names = list(CODES)
-    rows = [{"prompt": f"{names[(7 * i) % 3]} {i}", "completion": CODES[names[(7 * i) % 3]]} for i in range(300)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [
+        {"prompt": f"{names[(7 * i) % 3]} {i}", "completion": CODES[names[(7 * i) % 3]]}
+        for i in range(300)
+    ]
+    (folder / "train.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def command(cache: Path, toy: Path) -> Any:
-    """`command(*arguments)` runs `python -m orchestrator` on the tiny model and the toy data; `start=True` gives the running process."""
+    """`command(*arguments)` runs `python -m orchestrator` on the tiny model and the toy data;
+    `start=True` gives the running process.
+    """
 
-    def run(*arguments: str, start: bool = False, timeout: float = 300, cwd: Path | None = None) -> Any:
-        base = ["model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128", "output=json"]
+    def run(
+        *arguments: str, start: bool = False, timeout: float = 300, cwd: Path | None = None
+    ) -> Any:
+        base = [
+            "model=tiny",
+            "data=files",
+            f"data.folder={toy}",
+            "train.max_length=128",
+            "output=json",
+        ]
         line = [sys.executable, "-m", "orchestrator", *base, *arguments]
         process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(cache), cwd=cwd or ROOT, start_new_session=True
+            line,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(cache),
+            cwd=cwd or ROOT,
+            start_new_session=True,
         )
         if start:
             return process
@@ -121,7 +151,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(template: Path, tmp_path: Path) -> Store:
+def store(template: Path, tmp_path: Path) -> MlflowStore:
     shutil.copy(template, tmp_path / "mlflow.db")
     return connect(f"sqlite:///{tmp_path}/mlflow.db", "orchestrator", tmp_path / "the artifacts")
 
@@ -153,7 +183,26 @@ def postgres() -> Iterator[str]:
 
         (folder / "password").write_text("secret")
         (folder / "password").chmod(0o644)
-        run(str(programs / "initdb"), "-D", f"{folder}/data", "-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={folder}/password")
-        run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        run(
+            str(programs / "initdb"),
+            "-D",
+            f"{folder}/data",
+            "-U",
+            "mlflow",
+            "-A",
+            "scram-sha-256",
+            f"--pwfile={folder}/password",
+        )
+        run(
+            str(programs / "pg_ctl"),
+            "-D",
+            f"{folder}/data",
+            "-w",
+            "-l",
+            f"{folder}/log",
+            "-o",
+            options,
+            "start",
+        )
         yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
         run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")

@@ -1,4 +1,6 @@
-"""The README's commands on a tiny model: a real Ray Tune, real Ray Train workers and a real MLflow store."""
+"""The README's commands on a tiny model: a real Ray Tune, real Ray Train workers and a real MLflow
+store.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,7 @@ SWEEP = (
     "sweep.space.lr.low=0.001",
     "sweep.space.lr.high=0.02",
 )
-BOTH = (
-    "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.01}, rank: {path: adapter.rank, type: grid, values: [4, 8]}}"
-)
+BOTH = "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.01}, rank: {path: adapter.rank, type: grid, values: [4, 8]}}"
 SCORES = ("test/exact_match", "test/exact_match_low", "test/exact_match_high")
 SCHEMA = {
     "sweep": None,
@@ -55,12 +55,20 @@ def swept(command: Any, storage: Path) -> Any:
 
 def journal(storage: Path) -> list[dict[str, Any]]:
     """All events of all sweeps of a store."""
-    return [json.loads(line) for file in storage.glob("sweeps/*/journal.jsonl") for line in file.read_text().splitlines()]
+    return [
+        json.loads(line)
+        for file in storage.glob("sweeps/*/journal.jsonl")
+        for line in file.read_text().splitlines()
+    ]
 
 
 def decided(storage: Path) -> list[str]:
     """What was said of each candidate for the champion's alias, oldest first."""
-    return [e["tags"]["model.decision"] for e in journal(storage) if e["kind"] == "tags" and "model.decision" in e["tags"]]
+    return [
+        e["tags"]["model.decision"]
+        for e in journal(storage)
+        if e["kind"] == "tags" and "model.decision" in e["tags"]
+    ]
 
 
 def champion(storage: Path, name: str) -> int:
@@ -79,13 +87,26 @@ def test_a_sweep_prints_one_json_line_that_names_winner_base_and_model(swept: An
     result = swept.result
     assert len(swept.out.strip().splitlines()) == 1
     assert result["state"] == "finished"
-    assert result["trials"]["total"] == 3 == sum(result["trials"][state] for state in ("finished", "stopped", "failed"))
-    assert {key: set(value) if isinstance(value, dict) else None for key, value in result.items()} == SCHEMA
+    assert (
+        result["trials"]["total"]
+        == 3
+        == sum(result["trials"][state] for state in ("finished", "stopped", "failed"))
+    )
+    assert {
+        key: set(value) if isinstance(value, dict) else None for key, value in result.items()
+    } == SCHEMA
     assert {*SCORES, "valid/exact_match", "valid/loss"} <= set(result["best"]["metrics"])
     assert {*SCORES} <= set(result["base"]["metrics"])
     for metrics in (result["best"]["metrics"], result["base"]["metrics"]):
-        assert metrics["test/exact_match_low"] <= metrics["test/exact_match"] <= metrics["test/exact_match_high"]
-    assert result["best"]["metrics"]["test/exact_match"] > result["base"]["metrics"]["test/exact_match"]
+        assert (
+            metrics["test/exact_match_low"]
+            <= metrics["test/exact_match"]
+            <= metrics["test/exact_match_high"]
+        )
+    assert (
+        result["best"]["metrics"]["test/exact_match"]
+        > result["base"]["metrics"]["test/exact_match"]
+    )
     assert result["model"]["alias"] == "champion"
 
 
@@ -96,24 +117,45 @@ def test_progress_is_plain_lines_without_chatter_or_tracebacks(swept: Any) -> No
         assert noise not in swept.err
 
 
-def test_every_trial_is_a_child_run_with_the_same_parameters_its_data_and_its_metrics(swept: Any, storage: Path) -> None:
+def test_every_trial_is_a_child_run_with_the_same_parameters_its_data_and_its_metrics(
+    swept: Any, storage: Path
+) -> None:
     with sqlite3.connect(storage / "mlflow.db") as database:
-        children = database.execute("select run_uuid from tags where key = 'mlflow.parentRunId'").fetchall()
+        children = database.execute(
+            "select run_uuid from tags where key = 'mlflow.parentRunId'"
+        ).fetchall()
         assert len(children) == 3
-        keys = [set(database.execute("select key from params where run_uuid = ?", child).fetchall()) for child in children]
+        keys = [
+            set(database.execute("select key from params where run_uuid = ?", child).fetchall())
+            for child in children
+        ]
         assert keys[0] == keys[1] == keys[2]
         assert {("adapter.rank",), ("optim.lr",)} <= keys[0]
         assert (swept.result["best"]["run_id"],) in children
         for child in children:
-            metrics = {key for (key,) in database.execute("select distinct key from metrics where run_uuid = ?", child)}
-            assert {"train/loss", "valid/loss", "valid/exact_match", "train/tokens_per_second"} <= metrics
+            metrics = {
+                key
+                for (key,) in database.execute(
+                    "select distinct key from metrics where run_uuid = ?", child
+                )
+            }
+            assert {
+                "train/loss",
+                "valid/loss",
+                "valid/exact_match",
+                "train/tokens_per_second",
+            } <= metrics
             twice = "select key, step from metrics where run_uuid = ? group by key, step having count(*) > 1"
             assert database.execute(twice, child).fetchall() == []
-            inputs = database.execute("select count(*) from inputs where destination_id = ?", child).fetchone()[0]
+            inputs = database.execute(
+                "select count(*) from inputs where destination_id = ?", child
+            ).fetchone()[0]
             assert inputs == 3, "train, valid and test"
 
 
-def test_plain_transformers_and_peft_reproduce_the_registered_predictions(swept: Any, storage: Path) -> None:
+def test_plain_transformers_and_peft_reproduce_the_registered_predictions(
+    swept: Any, storage: Path
+) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -121,25 +163,39 @@ def test_plain_transformers_and_peft_reproduce_the_registered_predictions(swept:
     uri = f"sqlite:///{storage / 'mlflow.db'}"
     name = swept.result["model"]["name"]
     assert champion(storage, name) == swept.result["model"]["version"]
-    # In a process of its own: setting MLflow's address here would reach every later test through the environment.
+    # In a process of its own: setting MLflow's address here would reach every later test through
+    # the environment.
     code = f"from mlflow.artifacts import download_artifacts; print(download_artifacts('models:/{name}@champion'))"
     fetched = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     folder = Path(fetched.stdout.splitlines()[-1])
     base, task = (json.loads((folder / name).read_text()) for name in ("base.json", "task.json"))
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base["path"], dtype=task["dtype"]), folder / "adapter").eval()
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base["path"], dtype=task["dtype"]), folder / "adapter"
+    ).eval()
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert rows
     for row in rows:
         inputs = tokenizer(row["text"], return_tensors="pt", add_special_tokens=False)
         with torch.no_grad():
             given = model.generate(**inputs, **task["generate"])
-        assert tokenizer.decode(given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == row["prediction"]
+        assert (
+            tokenizer.decode(
+                given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            ).strip()
+            == row["prediction"]
+        )
 
 
-def test_the_same_command_again_prints_the_same_result_at_once(command: Any, swept: Any, storage: Path) -> None:
+def test_the_same_command_again_prints_the_same_result_at_once(
+    command: Any, swept: Any, storage: Path
+) -> None:
     began = time.monotonic()
     again = command(*SWEEP, f"storage={storage}")
     assert again.code == 0
@@ -148,13 +204,22 @@ def test_the_same_command_again_prints_the_same_result_at_once(command: Any, swe
 
 
 def test_the_champion_answers_a_prompt(command: Any, swept: Any, storage: Path) -> None:
-    answer = command("job=predict", f"model_uri=models:/{swept.result['model']['name']}@champion", f"storage={storage}", "prompt=beta 7")
+    answer = command(
+        "job=predict",
+        f"model_uri=models:/{swept.result['model']['name']}@champion",
+        f"storage={storage}",
+        "prompt=beta 7",
+    )
     assert answer.code == 0, answer.err
     assert answer.result["answer"] == "B"
 
 
 def test_a_prompt_may_have_any_punctuation_and_a_model_that_does_not_exist_is_one_line(
-    swept: Any, storage: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    swept: Any,
+    storage: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
     asked = ("job=predict", f"storage={storage}", "output=json")
@@ -163,14 +228,25 @@ def test_a_prompt_may_have_any_punctuation_and_a_model_that_does_not_exist_is_on
     assert json.loads(capsys.readouterr().out)["prompt"] == prompt
     assert main([*asked, "model_uri=models:/nosuch@champion", "prompt=x"]) == 2
     printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.count("\n") == 1 and "there is no model nosuch" in printed.err
+    assert (
+        printed.out == ""
+        and printed.err.count("\n") == 1
+        and "there is no model nosuch" in printed.err
+    )
 
 
 @pytest.mark.slow
-def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(command: Any, swept: Any, storage: Path) -> None:
-    # A worker may be some steps ahead when its trial is paused, so a step can stand there twice before; it must not stand there once more.
-    before = Counter((e["trial"], e["step"]) for e in journal(storage) if e["kind"] == "metrics" and e["trial"])
-    finished = {e["trial"] for e in journal(storage) if e["kind"] == "end" and e["state"] == "finished"}
+def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(
+    command: Any, swept: Any, storage: Path
+) -> None:
+    # A worker may be some steps ahead when its trial is paused, so a step can stand there twice
+    # before; it must not stand there once more.
+    before = Counter(
+        (e["trial"], e["step"]) for e in journal(storage) if e["kind"] == "metrics" and e["trial"]
+    )
+    finished = {
+        e["trial"] for e in journal(storage) if e["kind"] == "end" and e["state"] == "finished"
+    }
     wider = command(*SWEEP[:1], "sweep.num_trials=4", *SWEEP[2:], f"storage={storage}", start=True)
     time.sleep(8)
     second = command(*SWEEP, f"storage={storage}")
@@ -180,12 +256,16 @@ def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(comm
     assert wider.returncode == 0, err
     assert json.loads(out)["sweep"] == swept.result["sweep"]
     assert json.loads(out)["trials"]["total"] == 4
-    after = Counter((e["trial"], e["step"]) for e in journal(storage) if e["kind"] == "metrics" and e["trial"])
+    after = Counter(
+        (e["trial"], e["step"]) for e in journal(storage) if e["kind"] == "metrics" and e["trial"]
+    )
     assert finished
     assert all(after[key] == count for key, count in before.items() if key[0] in finished)
 
 
-def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(command: Any, tmp_path: Path) -> None:
+def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(
+    command: Any, tmp_path: Path
+) -> None:
     arguments = (BOTH, "train.steps=10", "train.eval_every=5", f"storage={tmp_path}", "fresh=true")
     scores = []
     for alias in ("champion", None):
@@ -196,10 +276,20 @@ def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(command: Any
             other_program_takes_the_alias(tmp_path, done.result["model"]["name"])
         reports = [e for e in journal(tmp_path) if e["kind"] == "report"]
         measured = ("valid/loss", "valid/exact_match", "test/exact_match")
-        scores.append(sorted((e["trial"], e["step"], key, e["metrics"][key]) for e in reports for key in measured if key in e["metrics"]))
+        scores.append(
+            sorted(
+                (e["trial"], e["step"], key, e["metrics"][key])
+                for e in reports
+                for key in measured
+                if key in e["metrics"]
+            )
+        )
         scores[-1].append(done.result["best"]["params"]["optim.lr"])
     assert scores[0] == scores[1]
-    assert "cannot be judged on these rows" in decided(tmp_path)[-1] and "base.json" in decided(tmp_path)[-1]
+    assert (
+        "cannot be judged on these rows" in decided(tmp_path)[-1]
+        and "base.json" in decided(tmp_path)[-1]
+    )
     assert champion(tmp_path, done.result["model"]["name"]) == 2
 
 
@@ -209,8 +299,11 @@ def other_program_takes_the_alias(storage: Path, name: str) -> None:
     registry(storage).set_registered_model_alias(name, "champion", version)
 
 
-def test_stopped_trials_give_their_resources_back_while_the_sweep_runs(swept: Any, storage: Path) -> None:
-    # Three trials of one core each on two cores under halving: had the paused ones kept their cores, the third could never have started.
+def test_stopped_trials_give_their_resources_back_while_the_sweep_runs(
+    swept: Any, storage: Path
+) -> None:
+    # Three trials of one core each on two cores under halving: had the paused ones kept their
+    # cores, the third could never have started.
     events = [e for e in journal(storage) if e["kind"] in ("trial", "report")]
     started = [e["trial"] for e in events if e["kind"] == "trial"]
     assert set(started) >= {1, 2, 3}
@@ -218,7 +311,9 @@ def test_stopped_trials_give_their_resources_back_while_the_sweep_runs(swept: An
     assert "stopped" in states.values()
 
 
-def test_another_confidence_judges_the_winner_again_and_trains_nothing(command: Any, swept: Any, storage: Path) -> None:
+def test_another_confidence_judges_the_winner_again_and_trains_nothing(
+    command: Any, swept: Any, storage: Path
+) -> None:
     trained = [e for e in journal(storage) if e["kind"] == "metrics" and e["trial"]]
     again = command(*SWEEP, f"storage={storage}", "job.confidence=0.5")
     assert again.code == 0, again.err
@@ -227,33 +322,57 @@ def test_another_confidence_judges_the_winner_again_and_trains_nothing(command: 
     assert again.result["model"] == swept.result["model"]
     narrow, wide = again.result["best"]["metrics"], swept.result["best"]["metrics"]
     assert narrow["test/exact_match"] == wide["test/exact_match"]
-    assert narrow["test/exact_match_low"] > wide["test/exact_match_low"] or wide["test/exact_match_low"] == 1
-    fewer = command("+sweep=lora", "sweep.num_trials=2", *SWEEP[2:], f"storage={storage}", "job.confidence=0.5")
+    assert (
+        narrow["test/exact_match_low"] > wide["test/exact_match_low"]
+        or wide["test/exact_match_low"] == 1
+    )
+    fewer = command(
+        "+sweep=lora", "sweep.num_trials=2", *SWEEP[2:], f"storage={storage}", "job.confidence=0.5"
+    )
     assert "its result, of 3 trials, not the 2 asked for now" in fewer.err
 
 
 def test_another_task_of_the_same_name_leaves_the_alias_and_says_so_before_it_trains(
     command: Any, swept: Any, storage: Path, tmp_path: Path
 ) -> None:
-    rows = [{"prompt": f"{'beta' if i % 2 else 'alpha'} {i}", "completion": "BA"[i % 2 == 0]} for i in range(300, 400)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [
+        {"prompt": f"{'beta' if i % 2 else 'alpha'} {i}", "completion": "BA"[i % 2 == 0]}
+        for i in range(300, 400)
+    ]
+    (tmp_path / "train.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     name, version = swept.result["model"]["name"], swept.result["model"]["version"]
-    other = ("train.steps=1", f"storage={storage}", f"data.folder={tmp_path}", f"tracking.model={name}")
+    other = (
+        "train.steps=1",
+        f"storage={storage}",
+        f"data.folder={tmp_path}",
+        f"tracking.model={name}",
+    )
     told = f"{name}: another task than that of the champion models:/{name}/{version}: the champion was chosen by other test rows; it keeps"
     planned = command(*other, "dry_run=true")
     assert told in planned.result["plan"]["notes"][-1] + planned.err, planned.out
     done = command(*other)
     assert done.code == 0, done.err
     assert f"note    {told}" in done.err.partition("trial 1/1")[0], "said before it trains"
-    assert done.result["model"] == {"name": name, "version": version + 1, "alias": None, "uri": f"models:/{name}/{version + 1}"}
+    assert done.result["model"] == {
+        "name": name,
+        "version": version + 1,
+        "alias": None,
+        "uri": f"models:/{name}/{version + 1}",
+    }
     assert "tracking.same_task=true compares them all the same" in "\n".join(decided(storage))
     same = command(*other, "tracking.same_task=true")
     assert "note    " + told not in same.err and "the winner is judged again" in same.err
-    assert any("does not beat" in text and text.endswith("the champion was chosen by other test rows") for text in decided(storage))
+    assert any(
+        "does not beat" in text and text.endswith("the champion was chosen by other test rows")
+        for text in decided(storage)
+    )
     assert champion(storage, name) == version
     with sqlite3.connect(storage / "mlflow.db") as database:
         marked = database.execute(
-            "select count(distinct value) from model_version_tags where key = 'task' and name = ?", (name,)
+            "select count(distinct value) from model_version_tags where key = 'task' and name = ?",
+            (name,),
         ).fetchone()
     assert marked == (2,), "each version carries its task's fingerprint"
 
@@ -261,15 +380,24 @@ def test_another_task_of_the_same_name_leaves_the_alias_and_says_so_before_it_tr
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["my%20runs", 'it\'s "50% off" [1] #2?é'])
 def test_a_storage_may_have_any_name(command: Any, tmp_path: Path, name: str) -> None:
-    done = command("train.steps=4", "train.eval_every=2", "job.resamples=100", f"storage={tmp_path / name}")
+    done = command(
+        "train.steps=4", "train.eval_every=2", "job.resamples=100", f"storage={tmp_path / name}"
+    )
     assert done.code == 0, done.err
-    asked = command("job=predict", f"storage={tmp_path / name}", f"model_uri={done.result['model']['uri']}", "prompt=alpha 3")
+    asked = command(
+        "job=predict",
+        f"storage={tmp_path / name}",
+        f"model_uri={done.result['model']['uri']}",
+        "prompt=alpha 3",
+    )
     assert asked.code == 0, asked.err
     assert [folder.name for folder in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.slow
-def test_a_store_that_was_moved_away_is_written_again_from_the_journal(command: Any, tmp_path: Path) -> None:
+def test_a_store_that_was_moved_away_is_written_again_from_the_journal(
+    command: Any, tmp_path: Path
+) -> None:
     arguments = ("train.steps=10", "train.eval_every=5", f"storage={tmp_path}")
     first = command(*arguments)
     assert first.code == 0, first.err

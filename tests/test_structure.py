@@ -1,4 +1,6 @@
-"""The shape of the project: who may import what, how large a file may be, that every choice composes, that the door opens fast."""
+"""The shape of the project: who may import what, how large a file may be, that every choice
+composes, that the door opens fast.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,64 @@ from pathlib import Path
 
 import pytest
 
-from jobs import fetch
+from jobs.base_models import fetch
 from jobs.config import Model
-from orchestrator.cli import choices, compose
-from orchestrator.validation import SECTIONS, build
+from jobs.files.cache import cache_folder
+from orchestrator.config.compose import choices, compose
+from orchestrator.config.settings import SECTIONS
+from tests.support.settings import build
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")])
-ALLOWED = {
-    "hydra": {"orchestrator/cli.py"},
-    "omegaconf": {"orchestrator/cli.py"},
-    "mlflow": {"orchestrator/tracking.py"},
-    "optuna": {"orchestrator/search.py"},
-    "kubernetes": {"orchestrator/kuberay/signin.py"},
-    "ray": {f"orchestrator/{name}.py" for name in ("launch", "session", "head", "sweep", "recorder", "waiting", "judgement", "watch")}
-    | {f"jobs/{name}.py" for name in ("worker", "packer", "seat", "roster", "trainer", "rendezvous")},
+LAYERS = [
+    ["orchestrator/__main__.py"],
+    ["orchestrator/cli.py"],
+    ["orchestrator/commands", "orchestrator/runs"],
+    ["orchestrator/pipeline.py"],
+    ["orchestrator/earlier_result.py"],
+    ["orchestrator/outcome.py"],
+    ["orchestrator/launch"],
+    ["orchestrator/kuberay"],
+    ["orchestrator/evaluation", "orchestrator/sweep", "orchestrator/remote"],
+    ["orchestrator/output"],
+    ["orchestrator/tracking", "orchestrator/plan"],
+    ["orchestrator/storage"],
+    ["orchestrator/config"],
+    ["orchestrator/process"],
+    ["orchestrator/errors.py", "orchestrator/project.py", "orchestrator/job_environment.py"],
+    ["jobs/workers"],
+    [
+        "jobs/pack/loop.py",
+        "jobs/pack/compatibility.py",
+        "jobs/pack/evaluation.py",
+    ],
+    ["jobs/pack/engine.py"],
+    ["jobs/pack/slot.py"],
+    ["jobs/pack/layers"],
+    ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
+    ["jobs/pack/batch", "jobs/pack/membership.py"],
+    ["jobs/training", "jobs/serving", "jobs/export", "jobs/convert.py"],
+    ["jobs/evaluation", "jobs/base_models"],
+    ["jobs/model"],
+    ["jobs/data"],
+    ["jobs/files", "jobs/config.py"],
+]
+"""From the top down. A room may import what stands below it, never what stands beside or above."""
+OWNERS = {
+    "hydra": {"orchestrator/config/compose.py"},
+    "omegaconf": {"orchestrator/config/compose.py"},
+    "mlflow": {"orchestrator/tracking/mlflow_store.py", "orchestrator/tracking/datasets.py"},
+    "optuna": {"orchestrator/sweep/sampler.py"},
+    "kubernetes": {"orchestrator/kuberay/auth.py"},
+    "ray": {
+        "orchestrator/launch",
+        "orchestrator/remote/ray_jobs_client.py",
+        "orchestrator/sweep",
+        "orchestrator/evaluation/final_evaluation.py",
+        "jobs/workers",
+    },
 }
+"""Which files and rooms may import a library."""
 HEAVY = ("torch", "transformers", "peft", "ray", "mlflow")
 
 
@@ -43,11 +87,69 @@ def imports(file: Path, at_top: bool = False) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=[str(f.relative_to(ROOT)) for f in SOURCES])
-def test_each_outside_library_has_its_owners(file: Path) -> None:
-    name, used = str(file.relative_to(ROOT)), imports(file)
-    for library, owners in ALLOWED.items():
-        assert library not in used or name in owners, f"{name} imports {library}"
+NAMES = [str(file.relative_to(ROOT)) for file in SOURCES]
+
+
+def lies_in(name: str, place: str) -> bool:
+    """Whether a file is `place`, or lies below it."""
+    return name == place or name.startswith(f"{place}/")
+
+
+def layer_of(name: str) -> int:
+    """The number of a file's layer, from the top. Raises StopIteration for a file without one."""
+    return next(n for n, places in enumerate(LAYERS) if any(lies_in(name, p) for p in places))
+
+
+def first_party(file: Path) -> set[str]:
+    """The files of this project that a file imports, inside functions and for types too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        found |= {f"{module.replace('.', '/')}.py" for module in modules}
+    return found & set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_run_downward(name: str) -> None:
+    if name.endswith("__init__.py"):
+        assert not first_party(ROOT / name), "a room's __init__.py holds one sentence"
+        return
+    for imported in first_party(ROOT / name):
+        beside = Path(imported).parent == Path(name).parent
+        above, below = layer_of(name), layer_of(imported)
+        assert below > above or (beside and below == above), f"{name} imports {imported}"
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    graph = {name: first_party(ROOT / name) for name in NAMES}
+    open_names: list[str] = []
+    done: set[str] = set()
+
+    def visit(name: str) -> None:
+        assert name not in open_names, f"a circle: {' -> '.join([*open_names, name])}"
+        if name in done:
+            return
+        open_names.append(name)
+        for imported in sorted(graph[name]):
+            visit(imported)
+        open_names.pop()
+        done.add(name)
+
+    for name in NAMES:
+        visit(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_outside_library_has_its_owners(name: str) -> None:
+    used = imports(ROOT / name)
+    for library, owners in OWNERS.items():
+        owned = any(lies_in(name, owner) for owner in owners)
+        assert library not in used or owned, f"{name} imports {library}"
     if name.startswith("orchestrator/"):
         assert not used & {"torch", "transformers", "peft"}
     else:
@@ -66,7 +168,18 @@ def test_files_and_functions_stay_small(file: Path) -> None:
 
 def test_every_choice_of_every_group_composes_and_builds() -> None:
     found = choices()
-    assert set(found) >= {"model", "data", "adapter", "optim", "train", "cluster", "tracking", "job", "sweep", "experiment"}
+    assert set(found) >= {
+        "model",
+        "data",
+        "adapter",
+        "optim",
+        "train",
+        "cluster",
+        "tracking",
+        "job",
+        "sweep",
+        "experiment",
+    }
     assert len(list((ROOT / "conf").rglob("*.yaml"))) == 1 + sum(map(len, found.values()))
     shared = ["storage=/mnt/shared/outputs", "tracking.uri=http://mlflow:5000"]
     image = f"cluster.image=registry.example.com/orchestrator@sha256:{'0' * 64}"
@@ -74,7 +187,12 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
         "attached": ["cluster.address=http://head:8265", *shared],
         "kuberay": ["cluster.namespace=a", image, "cluster.claim=b", *shared],
     }
-    needs |= {"path": ["model.path=x"], "hub": ["model.id=a/b"], "files": ["data.folder=x"], "predict": ["model_uri=x", "prompt=y"]}
+    needs |= {
+        "path": ["model.path=x"],
+        "hub": ["model.id=a/b"],
+        "files": ["data.folder=x"],
+        "predict": ["model_uri=x", "prompt=y"],
+    }
     for group, names in found.items():
         for name in names:
             build(compose([f"{group}={name}", *needs.get(name, [])], None))
@@ -95,7 +213,9 @@ def test_every_settings_class_refuses_unknown_keys() -> None:
 def test_the_command_line_loads_nothing_heavy(cache: Path) -> None:
     code = f"import sys; from orchestrator.cli import main; main(['model=tiny', 'dry_run=true']); print([m for m in {HEAVY} if m in sys.modules])"
     environment = {**os.environ, "ORCHESTRATOR_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     assert done.stdout.strip().endswith("[]")
 
 
@@ -115,11 +235,17 @@ def test_help_mistakes_and_the_plan_answer_at_once(cache: Path) -> None:
         "plan": ("-m", "orchestrator", "+sweep=lora", "model=tiny", "dry_run=true"),
         "default": ("-m", "orchestrator", "+sweep=lora", "dry_run=true"),
     }
-    here = fetch.cache_folder()
+    here = cache_folder()
     if fetch.locate(build(compose([], None)).model, here) is None:
         del commands["default"]  # nothing is fetched for a test; `make setup` has it measured
-    measured = [[seconds(here if name == "default" else cache, *c) for name, c in commands.items()] for _ in range(5)]
-    times = {name: statistics.median(column) for name, column in zip(commands, zip(*measured, strict=True), strict=True)}
+    measured = [
+        [seconds(here if name == "default" else cache, *c) for name, c in commands.items()]
+        for _ in range(5)
+    ]
+    times = {
+        name: statistics.median(column)
+        for name, column in zip(commands, zip(*measured, strict=True), strict=True)
+    }
     assert times["help"] < 4 * times["hydra"], times
     assert times["mistake"] < 4 * times["hydra"], times
     assert max(times["plan"], times.get("default", 0)) < 8 * times["hydra"], times
@@ -129,7 +255,9 @@ def test_a_dry_run_shows_what_carries_loss_and_writes_nothing(cache: Path, tmp_p
     fetch.prepare(Model(name="tiny", source="tiny"), cache)
     environment = {**os.environ, "ORCHESTRATOR_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-m", "orchestrator", "+sweep=lora", "model=tiny", "dry_run=true"]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
+    done = subprocess.run(
+        line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True
+    )
     assert "»A00<|im_end|>«" in done.stdout
     assert "supervised tokens" in done.stdout
     assert "trial     6" in done.stdout
@@ -137,9 +265,17 @@ def test_a_dry_run_shows_what_carries_loss_and_writes_nothing(cache: Path, tmp_p
 
 
 def test_a_dry_run_without_the_base_model_says_what_needs_setup(tmp_path: Path) -> None:
-    environment = {**os.environ, "ORCHESTRATOR_CACHE": str(tmp_path / "empty"), "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "ORCHESTRATOR_CACHE": str(tmp_path / "empty"),
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", "dry_run=true"], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-m", "orchestrator", "dry_run=true"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
-    assert "python -m orchestrator job=setup model=smollm2-135m first" in done.stdout
+    assert "orchestrator job=setup model=smollm2-135m first" in done.stdout
     assert not (tmp_path / "empty").exists()

@@ -1,11 +1,12 @@
-"""Build the icd10 data set, a diagnosis in words to its ICD-10-CM category, from the tables inside the package simple-icd-10-cm.
+"""Build the icd10 data set, a diagnosis in words to its ICD-10-CM category, from the tables inside
+the package simple-icd-10-cm.
 
     pip install simple-icd-10-cm==1.5.0
     python data/icd10/build.py
 
-Owns the four .jsonl files and the README beside it; all are committed, so nobody needs the package to train. Every choice (what is
-held out, which titles are kept) follows from a hash of the text, so that it depends neither on the order of the tables nor on a random
-generator.
+Owns the four .jsonl files and the README beside it; all are committed, so nobody needs the package
+to train. Every choice (what is held out, which titles are kept) follows from a hash of the text, so
+that it depends neither on the order of the tables nor on a random generator.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ the official titles of leaf codes, longer and more regular. Both train; `valid` 
 4. From {num_all_titles:,} titles, {num_titles:,} are kept in rounds: every category gives one title per round, the one with the lowest
    hash. More than half of all titles describe injuries (S and T) and would otherwise fill the file. A title equal to a term is left out.
 
-No normalised text stands in two files, and every category of `valid` and `test` occurs in training (tests/test_icd10.py).
+No normalised text stands in two files, and every category of `valid` and `test` occurs in training (tests/jobs/data/test_icd10.py).
 
 ## What a score means
 - Always answering the most frequent category of `test` ({top_category}) is right for {top_count} of {num_test} rows: {top_share}.
@@ -79,11 +80,18 @@ def read_tables() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(text, category) of all inclusion terms and of all titles of leaf codes."""
     found = importlib.metadata.version(PACKAGE)
     if found != VERSION:
-        raise SystemExit(f"{PACKAGE} {found} is installed, and its tables differ; run: pip install {PACKAGE}=={VERSION}")
+        raise SystemExit(
+            f"{PACKAGE} {found} is installed, and its tables differ; run: pip install "
+            f"{PACKAGE}=={VERSION}"
+        )
     import simple_icd_10_cm as tables  # takes 2 s: it reads the whole classification
 
     leaves = [code for code in tables.get_all_codes(with_dots=True) if tables.is_leaf(code)]
-    terms = [(" ".join(term.split()), code[:3]) for code in leaves for term in tables.get_inclusion_term(code)]
+    terms = [
+        (" ".join(term.split()), code[:3])
+        for code in leaves
+        for term in tables.get_inclusion_term(code)
+    ]
     return terms, [(" ".join(tables.get_description(code).split()), code[:3]) for code in leaves]
 
 
@@ -113,14 +121,27 @@ def sample_titles(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def render(rows: list[tuple[str, str]]) -> str:
     """Rows as JSON lines, ordered by category and text."""
     ordered = sorted((category, text) for text, category in rows)
-    lines = [json.dumps({"prompt": text, "completion": category}, ensure_ascii=False, separators=(",", ":")) for category, text in ordered]
+    lines = [
+        json.dumps(
+            {"prompt": text, "completion": category}, ensure_ascii=False, separators=(",", ":")
+        )
+        for category, text in ordered
+    ]
     return "\n".join(lines) + "\n"
 
 
 def describe(splits: dict[str, list[tuple[str, str]]], counts: dict[str, int]) -> str:
     """The README, with every number counted from the rows."""
-    use = {"terms": "training", "titles": "training", "valid": "chooses the best trial", "test": "judges it"}
-    table = [f"| {name}.jsonl | {len(rows):,} | {len({c for _, c in rows}):,} | {use[name]} |" for name, rows in splits.items()]
+    use = {
+        "terms": "training",
+        "titles": "training",
+        "valid": "chooses the best trial",
+        "test": "judges it",
+    }
+    table = [
+        f"| {name}.jsonl | {len(rows):,} | {len({c for _, c in rows}):,} | {use[name]} |"
+        for name, rows in splits.items()
+    ]
     categories = Counter(category for _, category in splits["test"])
     top_count, top_category = max((count, category) for category, count in categories.items())
     return README.format(
@@ -148,7 +169,11 @@ def build() -> dict[str, str]:
     num_distinct = len(terms)
     kept = [row for text, row in terms.items() if text not in ambiguous]
     kept.sort(key=lambda row: hashed(row[0]))
-    titles = [row for text, row in distinct(all_titles).items() if text not in ambiguous and text not in terms]
+    titles = [
+        row
+        for text, row in distinct(all_titles).items()
+        if text not in ambiguous and text not in terms
+    ]
     splits = {
         "terms": kept[NUM_VALID + NUM_TEST :],
         "titles": sample_titles(titles),
@@ -168,7 +193,9 @@ def build() -> dict[str, str]:
 def main() -> None:
     for name, content in build().items():
         (FOLDER / name).write_text(content, encoding="utf-8", newline="\n")
-        print(f"data/icd10/{name}  {len(content.encode()):,} bytes, {content.count(chr(10)):,} lines")
+        print(
+            f"data/icd10/{name}  {len(content.encode()):,} bytes, {content.count(chr(10)):,} lines"
+        )
 
 
 if __name__ == "__main__":

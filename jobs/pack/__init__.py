@@ -1,1 +1,1 @@
-"""The engine that trains many LoRA trials over one frozen base, each as it would train alone."""
+"""The engine: many LoRA trials over one frozen base."""

@@ -1,4 +1,6 @@
-"""One trial's place in a pack: its course, its adapter, its optimizer, and how it is written and taken up again."""
+"""One trial's place in a pack: its course, its adapter, its optimizer, and how it is written and
+taken up again.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import Trial
-from jobs.course import Course
-from jobs.finetune import adamw, learning_rate
-from jobs.manifest import Snapshot
-from jobs.model import sort_targets
-from jobs.pack.adapter import Adapter
-from jobs.state import read, write
+from jobs.data.trial_data import TrialData
+from jobs.files.manifest import Snapshot
+from jobs.model.loading import sort_targets
+from jobs.model.training_state import read, write
+from jobs.pack.layers.adapter_weights import Adapter
+from jobs.training.optimizer import adamw, learning_rate
 
 ORDER = "A, then B"
 """How a checkpoint's flat weights are laid out; see lora.Adapter."""
@@ -21,7 +23,7 @@ ORDER = "A, then B"
 class Slot:
     """One trial's place in the pack."""
 
-    def __init__(self, trial: Trial, course: Course, adapter: Adapter, settings: Any) -> None:
+    def __init__(self, trial: Trial, course: TrialData, adapter: Adapter, settings: Any) -> None:
         self.trial, self.course, self.adapter, self.settings = trial, course, adapter, settings
         self.step = 0
         self.num_bad = 0
@@ -30,7 +32,9 @@ class Slot:
         self.optimizer = adamw([adapter.weights], trial.optim, fused=True)
 
     def unreadable(self, ahead: int = 0) -> str | None:
-        """Why the next batch, or one further on, cannot be trained on, if so. Reading it here costs nothing: rows are tokenised once."""
+        """Why the next batch, or one further on, cannot be trained on, if so. Reading it here costs
+        nothing: rows are tokenised once.
+        """
         try:
             self.course.batch(self.step + ahead)
         except ValueError as error:
@@ -38,12 +42,16 @@ class Slot:
         return None
 
     def read_ahead(self) -> None:
-        """Tokenise the batch after the next one, where there is one; if it cannot be read, that is told when its turn comes."""
+        """Tokenise the batch after the next one, where there is one; if it cannot be read, that is
+        told when its turn comes.
+        """
         if self.step + 1 < self.trial.train.steps:
             self.unreadable(1)
 
     def update(self, loss: float, norm: float) -> float:
-        """One optimizer step with the gradient of this norm; returns its learning rate. What is not finite changes nothing."""
+        """One optimizer step with the gradient of this norm; returns its learning rate. What is not
+        finite changes nothing.
+        """
         optim = self.trial.optim
         rate = learning_rate(optim, self.step, self.trial.train.steps)
         self.step += 1
@@ -62,26 +70,43 @@ class Slot:
         from safetensors.torch import save_file
 
         (folder / "model").mkdir(parents=True)
-        save_file(self.adapter.written(), str(folder / "model" / "adapter_model.safetensors"), metadata={"format": "pt"})
+        save_file(
+            self.adapter.written(),
+            str(folder / "model" / "adapter_model.safetensors"),
+            metadata={"format": "pt"},
+        )
         self.settings.save_pretrained(str(folder / "model"))
         sort_targets(folder / "model" / "adapter_config.json")
         facts = {"step": self.step, "num_bad": self.num_bad, "order": ORDER}
         write(folder, self.optimizer, facts, {"weights": self.adapter.weights.data})
 
     def snapshot(self) -> Snapshot:
-        """What writes a checkpoint: the adapter, the weights as they lie, and the optimizer's two moments."""
-        return Snapshot(self.save, 4 * self.adapter.weights.numel() * self.adapter.weights.element_size())
+        """What writes a checkpoint: the adapter, the weights as they lie, and the optimizer's two
+        moments.
+        """
+        return Snapshot(
+            self.save, 4 * self.adapter.weights.numel() * self.adapter.weights.element_size()
+        )
 
     def restore(self, folder: Path) -> None:
-        """Go on from a checkpoint of a trial with the same layers and rank; ValueError for another one."""
+        """Go on from a checkpoint of a trial with the same layers and rank; ValueError for another
+        one.
+        """
         optimizer, facts, tensors = read(folder, self.adapter.weights.device)
         if facts.get("order") != ORDER:
-            raise ValueError(f"the checkpoint {folder} was written by an earlier version; a new sweep.name starts afresh")
+            raise ValueError(
+                f"the checkpoint {folder} was written by an earlier version; a new sweep.name "
+                "starts afresh"
+            )
         if tensors["weights"].shape != self.adapter.weights.shape:
-            raise ValueError(f"the checkpoint {folder} belongs to another rank than {self.trial.adapter.rank}")
+            raise ValueError(
+                f"the checkpoint {folder} belongs to another rank than {self.trial.adapter.rank}"
+            )
         self.adapter.weights.data.copy_(tensors["weights"])
         rate = {"lr": self.trial.optim.lr, "weight_decay": self.trial.optim.weight_decay}
         self.optimizer.load_state_dict(optimizer)
         for group in self.optimizer.param_groups:
-            group.update(rate)  # a trial that was copied from another one goes on with its own settings
+            group.update(
+                rate
+            )  # a trial that was copied from another one goes on with its own settings
         self.step, self.num_bad = facts["step"], facts["num_bad"]

@@ -1,7 +1,9 @@
-"""The only client of the Kubernetes API: sends, retries, streams, and tells refusals apart. How it signs in is signin.py's.
+"""The only client of the Kubernetes API: sends, retries, streams, and tells refusals apart. How it
+signs in is signin.py's.
 
-The `kubernetes` library is used for the sign-in and for its connection pool. The requests are our own: they ask for strict field
-validation, and an answer is read by its status first, since it may be text/plain, empty, or an error inside a stream that said 200.
+The `kubernetes` library is used for the sign-in and for its connection pool. The requests are our
+own: they ask for strict field validation, and an answer is read by its status first, since it may
+be text/plain, empty, or an error inside a stream that said 200.
 """
 
 from __future__ import annotations
@@ -19,33 +21,52 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from orchestrator import address
-from orchestrator.cluster import Cluster
+from orchestrator.config import credentials
+from orchestrator.config.cluster import Cluster
 from orchestrator.errors import InputError
-from orchestrator.kuberay.answers import Expired, Refusal, Unreachable, answer_of, refusal, unreachable
-from orchestrator.kuberay.signin import sign_in
+from orchestrator.kuberay.auth import sign_in
+from orchestrator.kuberay.responses import (
+    Expired,
+    Refusal,
+    Unreachable,
+    answer_of,
+    refusal,
+    unreachable,
+)
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 WATCH_SECONDS = 50
-"""The server ends a watch after this; with READ_SECONDS more of silence the connection counts as lost. Bookmarks are too rare for that."""
+"""The server ends a watch after this; with READ_SECONDS more of silence the connection counts as
+lost. Bookmarks are too rare for that.
+"""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
 DOUBT_SECONDS, START_SECONDS = 60.0, 5.0
 """See Client.doubt_seconds; and how long a server takes until it knows all rights and kinds."""
-RAYJOBS, RAYCLUSTERS = "/apis/ray.io/v1/namespaces/{}/rayjobs", "/apis/ray.io/v1/namespaces/{}/rayclusters"
+RAYJOBS, RAYCLUSTERS = (
+    "/apis/ray.io/v1/namespaces/{}/rayjobs",
+    "/apis/ray.io/v1/namespaces/{}/rayclusters",
+)
 PODS, EVENTS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/events"
 
 
 class Client:
     """One API server, one namespace. `say` is told of what is tried again."""
 
-    def __init__(self, cluster: Cluster, patience_seconds: float = 60.0, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        patience_seconds: float = 60.0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         if cluster.namespace is None:
             raise InputError("cluster.namespace must be set for Kubernetes")
         self.cluster, self.patience_seconds, self.say = cluster, patience_seconds, say
         self.doubt_seconds = DOUBT_SECONDS
-        """How long a refusal of what was allowed before passes for a server that starts, or for a token on its way here."""
+        """How long a refusal of what was allowed before passes for a server that starts, or for a
+        token on its way here.
+        """
         self.namespace = cluster.namespace
         self.api = sign_in(cluster)
         self.granted: set[tuple[str, str]] = set()
@@ -60,7 +81,7 @@ class Client:
     @property
     def where(self) -> str:
         """The API server, for messages."""
-        return f"the API server {address.mask(self.api.configuration.host)}"
+        return f"the API server {credentials.mask(self.api.configuration.host)}"
 
     def close(self) -> None:
         """End every stream, so that whoever reads one goes on."""
@@ -69,18 +90,33 @@ class Client:
                 with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
                     stream.shutdown()
 
-    def send(self, method: str, path: str, query: dict[str, Any], body: Any, kind: str, stream: bool) -> urllib3.BaseHTTPResponse:
+    def send(
+        self, method: str, path: str, query: dict[str, Any], body: Any, kind: str, stream: bool
+    ) -> urllib3.BaseHTTPResponse:
         """One request, one answer. Raises urllib3's errors."""
-        headers: dict[str, str] = {"Accept": "application/json, */*", "User-Agent": "slm-orchestrator"}
+        headers: dict[str, str] = {
+            "Accept": "application/json, */*",
+            "User-Agent": "slm-orchestrator",
+        }
         if body is not None:
             headers["Content-Type"] = kind
         self.api.update_params_for_auth(headers, [], ["BearerToken"])
         read = WATCH_SECONDS + READ_SECONDS if stream else READ_SECONDS
-        url = f"{self.api.configuration.host.rstrip('/')}{path.format(self.namespace)}" + (f"?{urlencode(query)}" if query else "")
+        url = f"{self.api.configuration.host.rstrip('/')}{path.format(self.namespace)}" + (
+            f"?{urlencode(query)}" if query else ""
+        )
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=read)
         data = None if body is None else json.dumps(body).encode()
         pool = self.api.rest_client.pool_manager
-        return pool.request(method, url, body=data, headers=headers, timeout=timeout, retries=False, preload_content=not stream)
+        return pool.request(
+            method,
+            url,
+            body=data,
+            headers=headers,
+            timeout=timeout,
+            retries=False,
+            preload_content=not stream,
+        )
 
     def ask(
         self,
@@ -91,12 +127,19 @@ class Client:
         kind: str = "application/json",
         patience_seconds: float | None = None,
     ) -> dict[str, Any]:
-        """The answer to a request, repeated with growing pauses while that may help. Raises Refusal or Unreachable.
+        """The answer to a request, repeated with growing pauses while that may help. Raises Refusal
+        or Unreachable.
 
-        A repeated create may meet its own first attempt: 409 AlreadyExists, for the caller to judge.
+        A repeated create may meet its own first attempt: 409 AlreadyExists, for the caller to
+        judge.
         """
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
-        what, began, pause, renewed = (method, kind_of(path)), time.monotonic(), FIRST_PAUSE_SECONDS, False
+        what, began, pause, renewed = (
+            (method, kind_of(path)),
+            time.monotonic(),
+            FIRST_PAUSE_SECONDS,
+            False,
+        )
         doubted: float | None = None
         while True:
             limit = began + patience
@@ -105,9 +148,15 @@ class Client:
                 self.granted.add(what)
                 return answer
             except Refusal as error:
-                problem, passes = error, error.passes and not (error.status == 410 and "continue" in (query or {}))
+                problem, passes = (
+                    error,
+                    error.passes and not (error.status == 410 and "continue" in (query or {})),
+                )
                 if error.status == 401 and not renewed:
-                    self.api, renewed = sign_in(self.cluster), True  # the kubeconfig or the pod's token may be a new one
+                    self.api, renewed = (
+                        sign_in(self.cluster),
+                        True,
+                    )  # the kubeconfig or the pod's token may be a new one
                     continue
                 renewed = False
                 if error.doubtful:
@@ -124,10 +173,16 @@ class Client:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def doubt_of(self, what: tuple[str, str]) -> float:
-        """How long a refusal may pass: of what was never allowed, only as long as a server takes to start."""
-        return self.doubt_seconds if what in self.granted else min(self.doubt_seconds, START_SECONDS)
+        """How long a refusal may pass: of what was never allowed, only as long as a server takes to
+        start.
+        """
+        return (
+            self.doubt_seconds if what in self.granted else min(self.doubt_seconds, START_SECONDS)
+        )
 
-    def ask_once(self, method: str, path: str, query: dict[str, Any], body: Any, kind: str) -> dict[str, Any]:
+    def ask_once(
+        self, method: str, path: str, query: dict[str, Any], body: Any, kind: str
+    ) -> dict[str, Any]:
         """The answer to a request that is sent once."""
         try:
             answer = self.send(method, path, query, body, kind, stream=False)
@@ -144,11 +199,17 @@ class Client:
             self.skew_seconds = parsedate_to_datetime(date).timestamp() - time.time()
 
     def since(self, moment: str) -> float | None:
-        """Seconds since a moment that the server has written down, by its own clock; None where that cannot be told."""
+        """Seconds since a moment that the server has written down, by its own clock; None where
+        that cannot be told.
+        """
         if self.skew_seconds is None or not moment:
             return None
         with contextlib.suppress(ValueError):
-            return time.time() + self.skew_seconds - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+            return (
+                time.time()
+                + self.skew_seconds
+                - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+            )
         return None
 
     def items(
@@ -159,7 +220,12 @@ class Client:
         part: dict[str, Any] = {}
         while True:
             try:
-                answer = self.ask("GET", path, {**(query or {}), "limit": 500, **part}, patience_seconds=patience_seconds)
+                answer = self.ask(
+                    "GET",
+                    path,
+                    {**(query or {}), "limit": 500, **part},
+                    patience_seconds=patience_seconds,
+                )
             except Refusal as error:
                 if error.status != 410 or not part:
                     raise
@@ -171,7 +237,9 @@ class Client:
                 return found, metadata.get("resourceVersion", "")
             part = {"continue": metadata["continue"]}
 
-    def find(self, path: str, name: str, patience_seconds: float | None = None) -> dict[str, Any] | None:
+    def find(
+        self, path: str, name: str, patience_seconds: float | None = None
+    ) -> dict[str, Any] | None:
         """One object, or None where there is none."""
         try:
             return self.ask("GET", f"{path}/{name}", patience_seconds=patience_seconds)
@@ -182,15 +250,23 @@ class Client:
 
     def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Create an object; unknown fields are an error, not dropped."""
-        return self.ask("POST", path, {"fieldValidation": "Strict", "fieldManager": "slm-orchestrator"}, body)
+        return self.ask(
+            "POST", path, {"fieldValidation": "Strict", "fieldManager": "slm-orchestrator"}, body
+        )
 
-    def patch(self, path: str, name: str, body: dict[str, Any], patience_seconds: float | None = None) -> dict[str, Any]:
+    def patch(
+        self, path: str, name: str, body: dict[str, Any], patience_seconds: float | None = None
+    ) -> dict[str, Any]:
         """Merge `body` into an object."""
         query = {"fieldValidation": "Strict", "fieldManager": "slm-orchestrator"}
-        return self.ask("PATCH", f"{path}/{name}", query, body, "application/merge-patch+json", patience_seconds)
+        return self.ask(
+            "PATCH", f"{path}/{name}", query, body, "application/merge-patch+json", patience_seconds
+        )
 
     def delete(self, path: str, name: str) -> None:
-        """Ask for an object to be deleted; with finalizers it stays for a while. That it is gone, as after a lost answer, is no error."""
+        """Ask for an object to be deleted; with finalizers it stays for a while. That it is gone,
+        as after a lost answer, is no error.
+        """
         try:
             self.ask("DELETE", f"{path}/{name}", {"propagationPolicy": "Background"})
         except Refusal as error:
@@ -199,21 +275,41 @@ class Client:
 
     def allowed(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
         """Whether this identity may do something in the namespace."""
-        attributes = {"namespace": self.namespace, "verb": verb, "group": group, "resource": resource, "subresource": subresource}
+        attributes = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "subresource": subresource,
+        }
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+            "spec": {
+                "resourceAttributes": {key: value for key, value in attributes.items() if value}
+            },
         }
-        answer = self.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", None, body)
+        answer = self.ask(
+            "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", None, body
+        )
         return bool(answer.get("status", {}).get("allowed"))
 
-    def watch(self, path: str, version: str, query: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """("OPEN", {}) once the server has begun, then (type, object) of every change since `version`, until the server ends the stream.
+    def watch(
+        self, path: str, version: str, query: dict[str, Any]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """("OPEN", {}) once the server has begun, then (type, object) of every change since
+        `version`, until the server ends the stream.
 
-        An end says nothing about the objects. Raises Expired where the version is too old, Refusal, or Unreachable on a broken connection.
+        An end says nothing about the objects. Raises Expired where the version is too old, Refusal,
+        or Unreachable on a broken connection.
         """
-        query = {**query, "watch": 1, "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": WATCH_SECONDS}
+        query = {
+            **query,
+            "watch": 1,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": WATCH_SECONDS,
+        }
         with self.stream(path, query) as answer:
             yield "OPEN", {}
             for line in lines(answer):
@@ -221,20 +317,29 @@ class Client:
                     event = json.loads(line)
                     kind, thing = event["type"], dict(event["object"])
                 except (ValueError, TypeError, KeyError) as error:
-                    raise Unreachable(f"{self.where} ended a watch in the middle of an event") from error
+                    raise Unreachable(
+                        f"{self.where} ended a watch in the middle of an event"
+                    ) from error
                 if kind == "ERROR":
                     if thing.get("code") == 410:
                         raise Expired
-                    raise Unreachable(f"{self.where} ended a watch: {thing.get('code')} {thing.get('message')}")
+                    raise Unreachable(
+                        f"{self.where} ended a watch: {thing.get('code')} {thing.get('message')}"
+                    )
                 yield kind, thing
 
-    def log(self, pod: str, container: str, since: str | None = None, follow: bool = True) -> Iterator[str]:
-        """The lines of a container's log, after an empty one once the server has begun: with their time in front as they come, or, without
-        `follow`, those so far.
+    def log(
+        self, pod: str, container: str, since: str | None = None, follow: bool = True
+    ) -> Iterator[str]:
+        """The lines of a container's log, after an empty one once the server has begun: with their
+        time in front as they come, or, without `follow`, those so far.
 
         Raises Refusal or Unreachable.
         """
-        query = {"container": container, **({"follow": "true", "timestamps": "true"} if follow else {})}
+        query = {
+            "container": container,
+            **({"follow": "true", "timestamps": "true"} if follow else {}),
+        }
         query |= {"sinceTime": since} if since else {}
         with self.stream(f"{PODS}/{pod}/log", query) as answer:
             yield ""
@@ -253,7 +358,9 @@ class Client:
             if answer.status == 410:
                 raise Expired
             if answer.status >= 400:
-                raise refusal(self.where, answer.status, answer.read(), answer.headers.get("Retry-After", ""))
+                raise refusal(
+                    self.where, answer.status, answer.read(), answer.headers.get("Retry-After", "")
+                )
             with self._lock:
                 self._streams.add(answer)
             yield answer

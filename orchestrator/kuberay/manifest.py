@@ -1,6 +1,7 @@
 """The RayJob of one command: a pure function of the settings, compared whole with golden files.
 
-Owns the shape of the manifest. How it is named and found again is names.py's, what the API server does not check is check.py's.
+Owns the shape of the manifest. How it is named and found again is names.py's, what the API server
+does not check is check.py's.
 """
 
 from __future__ import annotations
@@ -12,13 +13,33 @@ from typing import Any
 
 import yaml
 
-from orchestrator import relay
-from orchestrator.cluster import Cluster
-from orchestrator.config import Config
-from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, MANAGED, QUEUE, SUBMISSION, SWEEP, SWEEP_NAME, sweep_of
+from orchestrator import job_environment
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.settings import Config
+from orchestrator.kuberay.names import (
+    COMMAND,
+    JOB,
+    LOG_CONTAINER,
+    MANAGED,
+    QUEUE,
+    SUBMISSION,
+    SWEEP,
+    SWEEP_NAME,
+    sweep_of,
+)
 
 LOGS = "/tmp/ray"
-UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
+UNITS = {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "": 1,
+}
 STORE_SHARE = 0.8
 """Part of the shared memory for Ray's object store; the rest is for NCCL and data loaders."""
 FOLLOW_LOG = f"""trap '[ -n "$reader" ] && kill "$reader"; exit 0' TERM INT
@@ -34,8 +55,9 @@ while true; do
   sleep 1
 done
 """
-"""Waits for the driver's log, writes it out, and goes over to the next one when the job is submitted again. Kubernetes would read $(...) as
-a variable of its own, hence the backquotes."""
+"""Waits for the driver's log, writes it out, and goes over to the next one when the job is
+submitted again. Kubernetes would read $(...) as a variable of its own, hence the backquotes.
+"""
 
 
 def size_bytes(quantity: str) -> float:
@@ -46,18 +68,35 @@ def size_bytes(quantity: str) -> float:
 
 
 def entrypoint(cluster: Cluster, arguments: list[str]) -> str:
-    """The command as one shell word after another: bash on the head reads it, so every argument is quoted. env changes the folder."""
-    return shlex.join(["env", f"--chdir={cluster.folder}", "python", "-m", "orchestrator", *arguments])
+    """The command as one shell word after another: bash on the head reads it, so every argument is
+    quoted. env changes the folder.
+    """
+    return shlex.join(
+        ["env", f"--chdir={cluster.folder}", "python", "-m", "orchestrator", *arguments]
+    )
 
 
-def make(config: Config, name: str, arguments: list[str], submission: str, typed: str = "", sweep: str = "") -> dict[str, Any]:
-    """The RayJob `name` that runs `python -m orchestrator` with `arguments` on a cluster of its own.
+def make(
+    config: Config,
+    name: str,
+    arguments: list[str],
+    submission: str,
+    typed: str = "",
+    sweep: str = "",
+) -> dict[str, Any]:
+    """The RayJob `name` that runs `python -m orchestrator` with `arguments` on a cluster of its
+    own.
 
-    `submission` tells this submission from others of the same sweep; it stays the same over the operator's retries. `typed` are the
-    settings as the user typed them, for the commands that the result suggests. `sweep` is the sweep's own name, where it is known.
+    `submission` tells this submission from others of the same sweep; it stays the same over the
+    operator's retries. `typed` are the settings as the user typed them, for the commands that the
+    result suggests. `sweep` is the sweep's own name, where it is known.
     """
     cluster = config.cluster
-    command = f"python -m orchestrator {typed}" if typed else shlex.join(["python", "-m", "orchestrator", *arguments])
+    command = (
+        f"python -m orchestrator {typed}"
+        if typed
+        else shlex.join(["python", "-m", "orchestrator", *arguments])
+    )
     job: dict[str, Any] = {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
@@ -65,10 +104,15 @@ def make(config: Config, name: str, arguments: list[str], submission: str, typed
             "name": name,
             "namespace": cluster.namespace,
             "labels": job_labels(cluster, name),
-            "annotations": {COMMAND: command, SUBMISSION: submission, **({SWEEP_NAME: sweep} if sweep else {})},
+            "annotations": {
+                COMMAND: command,
+                SUBMISSION: submission,
+                **({SWEEP_NAME: sweep} if sweep else {}),
+            },
         },
         "spec": {
-            # No second pod that follows the log and fails the job when it loses it, and no shell between operator and head.
+            # No second pod that follows the log and fails the job when it loses it, and no shell
+            # between operator and head.
             "submissionMode": "HTTPMode",
             "entrypoint": entrypoint(cluster, arguments),
             "shutdownAfterJobFinishes": True,
@@ -80,22 +124,26 @@ def make(config: Config, name: str, arguments: list[str], submission: str, typed
         },
     }
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-    head["env"] += [{"name": key, "value": value} for key, value in told_to_head(cluster, name, typed).items()]
+    head["env"] += [
+        {"name": key, "value": value} for key, value in told_to_head(cluster, name, typed).items()
+    ]
     return job
 
 
 def told_to_head(cluster: Cluster, name: str, typed: str) -> dict[str, str]:
     """What the command on the cluster cannot know of its RayJob otherwise."""
-    told = {relay.JOB: name, relay.WORKERS: asked_workers(cluster)}
+    told = {job_environment.JOB: name, job_environment.WORKERS: asked_workers(cluster)}
     if cluster.retries:
-        told[relay.RETRIED] = "true"
+        told[job_environment.RETRIED] = "true"
     if typed:
-        told[relay.TYPED] = typed.replace("$(", "$$(")  # $(NAME) is Kubernetes' own
+        told[job_environment.TYPED] = typed.replace("$(", "$$(")  # $(NAME) is Kubernetes' own
     return told
 
 
 def asked_workers(cluster: Cluster) -> str:
-    """How many workers come by themselves and, where the autoscaler may add some, how many there may be: 3, or 2-8."""
+    """How many workers come by themselves and, where the autoscaler may add some, how many there
+    may be: 3, or 2-8.
+    """
     spot, most = cluster.spot_workers, most_workers(cluster)
     return f"{cluster.workers}-{most + spot}" if scales(cluster) else str(cluster.workers + spot)
 
@@ -122,7 +170,8 @@ def ray_cluster(cluster: Cluster, name: str, submission: str) -> dict[str, Any]:
             "version": "v2",
             "idleTimeoutSeconds": 120,
             "resources": amounts("500m", "1Gi"),
-            # The operator adds this container itself; without these a namespace with Pod Security refuses the head.
+            # The operator adds this container itself; without these a namespace with Pod Security
+            # refuses the head.
             "securityContext": container_security(),
             "env": [{"name": "HOME", "value": "/tmp"}],
             "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
@@ -148,7 +197,10 @@ def most_workers(cluster: Cluster) -> int:
 def workers(cluster: Cluster, name: str, submission: str) -> list[dict[str, Any]]:
     """The groups of worker pods: on demand, and on spot nodes."""
     groups = []
-    counts = {"workers": (cluster.workers, most_workers(cluster)), "spot": (cluster.spot_workers, cluster.spot_workers)}
+    counts = {
+        "workers": (cluster.workers, most_workers(cluster)),
+        "spot": (cluster.spot_workers, cluster.spot_workers),
+    }
     for group, (replicas, most) in counts.items():
         if most > 0:
             groups.append(
@@ -158,7 +210,9 @@ def workers(cluster: Cluster, name: str, submission: str) -> list[dict[str, Any]
                     "minReplicas": 0 if group == "spot" and scales(cluster) else replicas,
                     "maxReplicas": most,
                     "rayStartParams": store(cluster),
-                    "template": template(cluster, name, submission, head=False, spot=group == "spot"),
+                    "template": template(
+                        cluster, name, submission, head=False, spot=group == "spot"
+                    ),
                 }
             )
     return groups
@@ -169,13 +223,23 @@ def store(cluster: Cluster) -> dict[str, str]:
     return {"object-store-memory": str(int(size_bytes(cluster.shm_memory) * STORE_SHARE))}
 
 
-def template(cluster: Cluster, name: str, submission: str, head: bool, spot: bool = False) -> dict[str, Any]:
+def template(
+    cluster: Cluster, name: str, submission: str, head: bool, spot: bool = False
+) -> dict[str, Any]:
     """One kind of pod, within Pod Security's `restricted`."""
     gpus = 0 if head else cluster.worker_gpus
-    resources = amounts(str(cluster.head_cpus), cluster.head_memory) if head else amounts(str(cluster.worker_cpus), cluster.worker_memory)
+    resources = (
+        amounts(str(cluster.head_cpus), cluster.head_memory)
+        if head
+        else amounts(str(cluster.worker_cpus), cluster.worker_memory)
+    )
     if gpus:
-        resources = {kind: {**amount, "nvidia.com/gpu": str(gpus)} for kind, amount in resources.items()}
-    containers = [ray_container(cluster, submission, "ray-head" if head else "ray-worker", resources)]
+        resources = {
+            kind: {**amount, "nvidia.com/gpu": str(gpus)} for kind, amount in resources.items()
+        }
+    containers = [
+        ray_container(cluster, submission, "ray-head" if head else "ray-worker", resources)
+    ]
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -187,13 +251,20 @@ def template(cluster: Cluster, name: str, submission: str, head: bool, spot: boo
         containers.append(log_container(cluster))
         spec["automountServiceAccountToken"] = scales(cluster)
     if not (head and scales(cluster)):
-        # An autoscaling head gets a service account of its own from the operator, with the right to make pods; workers never share it.
+        # An autoscaling head gets a service account of its own from the operator, with the right to
+        # make pods; workers never share it.
         spec["serviceAccountName"] = cluster.service_account
     selector = {} if head else cluster.spot_selector if spot else cluster.worker_selector
     if selector:
         spec["nodeSelector"] = dict(selector)
-    tolerated = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if gpus else []
-    tolerated += [{"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"} for key, value in selector.items() if spot]
+    tolerated = (
+        [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if gpus else []
+    )
+    tolerated += [
+        {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
+        for key, value in selector.items()
+        if spot
+    ]
     if tolerated:
         spec["tolerations"] = tolerated
     return {"metadata": {"labels": {**MANAGED, SWEEP: sweep_of(name), JOB: name}}, "spec": spec}
@@ -226,14 +297,16 @@ def amounts(cpu: str, memory: str) -> dict[str, dict[str, str]]:
     return {kind: {"cpu": cpu, "memory": memory} for kind in ("requests", "limits")}
 
 
-def ray_container(cluster: Cluster, submission: str, name: str, resources: dict[str, Any]) -> dict[str, Any]:
+def ray_container(
+    cluster: Cluster, submission: str, name: str, resources: dict[str, Any]
+) -> dict[str, Any]:
     """The container that Ray runs in."""
     variables = {
         "HOME": "/tmp",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        relay.SUBMISSION: submission,
+        job_environment.SUBMISSION: submission,
     }
     mounts = [("tmp", "/tmp"), ("ray-logs", LOGS), ("shared-memory", "/dev/shm")]
     if cluster.claim is not None:
@@ -249,12 +322,16 @@ def ray_container(cluster: Cluster, submission: str, name: str, resources: dict[
         "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in mounts],
     }
     if cluster.environment_secrets:
-        container["envFrom"] = [{"secretRef": {"name": secret}} for secret in cluster.environment_secrets]
+        container["envFrom"] = [
+            {"secretRef": {"name": secret}} for secret in cluster.environment_secrets
+        ]
     return container
 
 
 def log_container(cluster: Cluster) -> dict[str, Any]:
-    """Writes the driver's log where `pods/log` finds it: whoever submits needs no way to the dashboard."""
+    """Writes the driver's log where `pods/log` finds it: whoever submits needs no way to the
+    dashboard.
+    """
     return {
         "name": LOG_CONTAINER,
         "image": cluster.image,
@@ -266,11 +343,16 @@ def log_container(cluster: Cluster) -> dict[str, Any]:
 
 
 def volumes(cluster: Cluster) -> list[dict[str, Any]]:
-    """Folders that pods may write to. The operator's autoscaler container looks for one by the name ray-logs."""
+    """Folders that pods may write to. The operator's autoscaler container looks for one by the name
+    ray-logs.
+    """
     found: list[dict[str, Any]] = [
         {"name": "tmp", "emptyDir": {}},
         {"name": "ray-logs", "emptyDir": {}},
-        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": cluster.shm_memory}},
+        {
+            "name": "shared-memory",
+            "emptyDir": {"medium": "Memory", "sizeLimit": cluster.shm_memory},
+        },
     ]
     if cluster.claim is not None:
         found.append({"name": "shared", "persistentVolumeClaim": {"claimName": cluster.claim}})
@@ -286,7 +368,9 @@ class Readable(yaml.SafeDumper):
 
 def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     """A text of several lines as a block."""
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style="|" if "\n" in value else None
+    )
 
 
 Readable.add_representer(str, text)

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import re
 
-from orchestrator import run_commands
-from orchestrator.cluster import Cluster
+from orchestrator.config.cluster import Cluster
+from orchestrator.output import run_commands
 
 WORKER = ("worker_cpus", "worker_memory", "worker_gpus")
-SIZES = {"head": ("head_cpus", "head_memory"), "workers": (*WORKER, "workers"), "spot": (*WORKER, "spot_workers")}
+SIZES = {
+    "head": ("head_cpus", "head_memory"),
+    "workers": (*WORKER, "workers"),
+    "spot": (*WORKER, "spot_workers"),
+}
 """What decides how much the head asks for, and each group of workers."""
 SELECTORS = {"workers": "worker_selector", "spot": "spot_selector"}
 DEFAULT = Cluster(namespace="default")
@@ -19,20 +23,37 @@ PLACEMENT = (
         "ErrImagePull|ImagePullBackOff|pull image|InvalidImageName",
         "check cluster.image, and that the namespace's service account may pull it",
     ),
-    ("PodSecurity", "the namespace's Pod Security refuses the pod: the text names what; cluster policies may have changed the manifest"),
-    ("(?i)persistentvolumeclaim", "check cluster.claim: it must be there, ReadWriteMany, and Bound: {claims}"),
+    (
+        "PodSecurity",
+        "the namespace's Pod Security refuses the pod: the text names what; cluster policies may "
+        "have changed the manifest",
+    ),
+    (
+        "(?i)persistentvolumeclaim",
+        "check cluster.claim: it must be there, ReadWriteMany, and Bound: {claims}",
+    ),
     ("(?i)service ?account", "check cluster.service_account; k8s/base/accounts.yaml makes one"),
     (
         r"(?i)secret \S+ not found|references non-existent secret key",
         "make the Secret, or check cluster.token_secret and cluster.environment_secrets",
     ),
-    ("AdmissionPolicy|admission webhook", "a policy of the cluster refuses the pod: change what it names, or ask who keeps the policy"),
+    (
+        "AdmissionPolicy|admission webhook",
+        "a policy of the cluster refuses the pod: change what it names, or ask "
+        "who keeps the policy",
+    ),
     ("Insufficient", "{less}, or wait longer: cluster.wait_seconds"),
     ("affinity/selector", "{labels}: {nodes}"),
-    ("untolerated taint", "the nodes are kept for others by a taint: use nodes without it{tolerate}"),
+    (
+        "untolerated taint",
+        "the nodes are kept for others by a taint: use nodes without it{tolerate}",
+    ),
     ("nodes are available", "{less}, or wait longer: cluster.wait_seconds"),
     ("quota|^queue", "{less}, free some of the quota, or wait longer: cluster.wait_seconds"),
-    ("(maximum|minimum) (cpu|memory|nvidia)", "{less}: the namespace's LimitRange allows no more for one pod"),
+    (
+        "(maximum|minimum) (cpu|memory|nvidia)",
+        "{less}: the namespace's LimitRange allows no more for one pod",
+    ),
 )
 """Words of the reason that a pod waits for, and what to do; the first that is found counts."""
 ELSE = "see what kubectl describe tells: {describe}; wait longer with cluster.wait_seconds"
@@ -47,8 +68,12 @@ def placement_remedy(why: str, who: tuple[str, ...] = (), cluster: Cluster = DEF
     return found.format(
         less=f"ask for less ({sizes(who)})",
         labels=no_labels(who),
-        tolerate="" if who == ("head",) else ", or a group that tolerates it (cluster.spot_selector)",
-        claims=run_commands.kubectl(cluster, "get", "pvc", *([cluster.claim] if cluster.claim else [])),
+        tolerate=""
+        if who == ("head",)
+        else ", or a group that tolerates it (cluster.spot_selector)",
+        claims=run_commands.kubectl(
+            cluster, "get", "pvc", *([cluster.claim] if cluster.claim else [])
+        ),
         nodes=run_commands.kubectl(cluster, "get", "nodes", "--show-labels"),
         describe=run_commands.kubectl(cluster, "describe", "rayjob,raycluster,pod"),
     )
@@ -65,6 +90,11 @@ def sizes(who: tuple[str, ...]) -> str:
 def no_labels(who: tuple[str, ...]) -> str:
     """What to look at where no node has the labels that a pod asks for."""
     if who == ("head",):
-        return "no node takes the head, which asks for no labels by itself: a policy of the cluster, or its volume, does; the nodes"
+        return (
+            "no node takes the head, which asks for no labels by itself: a policy of the cluster, "
+            "or its volume, does; the nodes"
+        )
     names = [SELECTORS[name] for name in who if name in SELECTORS] or [*SELECTORS.values()]
-    return f"no node has these labels: check cluster.{' and cluster.'.join(names)} against the nodes"
+    return (
+        f"no node has these labels: check cluster.{' and cluster.'.join(names)} against the nodes"
+    )

@@ -1,4 +1,6 @@
-"""RayJobs of this program as they stand on the cluster: found, put into a word, looked up by name. Changes nothing."""
+"""RayJobs of this program as they stand on the cluster: found, put into a word, looked up by name.
+Changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator import run_commands
-from orchestrator.cluster import NAMESPACE, Cluster
+from orchestrator.config.cluster import NAMESPACE, Cluster
 from orchestrator.errors import InputError
 from orchestrator.kuberay.client import RAYJOBS, Client
-from orchestrator.kuberay.ending import ending
 from orchestrator.kuberay.names import MANAGED, PREFIX, QUEUE, SWEEP, SWEEP_NAME
+from orchestrator.kuberay.outcome import outcome_of
 from orchestrator.kuberay.reasons import clean
-from orchestrator.kuberay.story import Story
+from orchestrator.kuberay.status import StatusReporter
+from orchestrator.output import run_commands
 
 Job = dict[str, Any]
 
@@ -25,7 +27,9 @@ class Entry:
     name: str
     sweep: str
     state: str
-    """queued, starting, running, stopped, finished, failed, refused, overdue, unplaced, lost or deleting."""
+    """queued, starting, running, stopped, finished, failed, refused, overdue, unplaced, lost or
+    deleting.
+    """
     reason: str | None
     started: str | None
     """UTC, of the present attempt."""
@@ -36,9 +40,18 @@ class Entry:
 
 def jobs(client: Client, sweep: str | None = None) -> list[Job]:
     """RayJobs of this program, newest first."""
-    selector = ",".join([*(f"{key}={value}" for key, value in MANAGED.items()), *([f"{SWEEP}={sweep}"] if sweep else [])])
+    selector = ",".join(
+        [
+            *(f"{key}={value}" for key, value in MANAGED.items()),
+            *([f"{SWEEP}={sweep}"] if sweep else []),
+        ]
+    )
     found, _ = client.items(RAYJOBS, {"labelSelector": selector})
-    return sorted(found, key=lambda job: (job["metadata"].get("creationTimestamp", ""), job["metadata"]["name"]), reverse=True)
+    return sorted(
+        found,
+        key=lambda job: (job["metadata"].get("creationTimestamp", ""), job["metadata"]["name"]),
+        reverse=True,
+    )
 
 
 def has_ended(job: Job) -> bool:
@@ -49,12 +62,14 @@ def has_ended(job: Job) -> bool:
 def state_of(job: Job) -> tuple[str, str | None]:
     """One word for a RayJob's state, and the reason where it did not go well."""
     status, metadata = job.get("status") or {}, job["metadata"]
-    story = Story(metadata["name"], Cluster(namespace=metadata["namespace"]))
+    story = StatusReporter(metadata["name"], Cluster(namespace=metadata["namespace"]))
     if metadata.get("deletionTimestamp"):
         return "deleting", None
-    end = ending(job, story)
+    end = outcome_of(job, story)
     if end is not None:
-        return end.state, None if end.code == 0 else clean(status.get("message", "")) or status.get("reason")
+        return end.state, None if end.code == 0 else clean(status.get("message", "")) or status.get(
+            "reason"
+        )
     if (job.get("spec") or {}).get("suspend"):
         return ("queued", None) if QUEUE in metadata.get("labels", {}) else ("stopped", None)
     return ("running" if status.get("jobDeploymentStatus") == "Running" else "starting"), None
@@ -65,22 +80,48 @@ def entry(job: Job, cluster: Cluster) -> Entry:
     status, metadata = job.get("status") or {}, job["metadata"]
     state, reason = state_of(job)
     where = f"{metadata['namespace']}" + (f" ({cluster.context})" if cluster.context else "")
-    return Entry(metadata["name"], sweep_name_of(job), state, reason, status.get("startTime"), status.get("endTime"), where)
+    return Entry(
+        metadata["name"],
+        sweep_name_of(job),
+        state,
+        reason,
+        status.get("startTime"),
+        status.get("endTime"),
+        where,
+    )
 
 
 def sweep_name_of(job: Job) -> str:
-    """The name of a RayJob's sweep: its own, where it is known, and otherwise the one that the RayJob was named by."""
+    """The name of a RayJob's sweep: its own, where it is known, and otherwise the one that the
+    RayJob was named by.
+    """
     metadata = job["metadata"]
-    return (metadata.get("annotations") or {}).get(SWEEP_NAME) or (metadata.get("labels") or {}).get(SWEEP, "")
+    return (metadata.get("annotations") or {}).get(SWEEP_NAME) or (
+        metadata.get("labels") or {}
+    ).get(SWEEP, "")
 
 
 def named(client: Client, name: str) -> Job:
-    """The RayJob `name`, or the newest of the sweep `name`. Raises InputError where there is none."""
-    job = client.find(RAYJOBS, name) if re.fullmatch(NAMESPACE, name) else None  # all else would be no name in a path
+    """The RayJob `name`, or the newest of the sweep `name`. Raises InputError where there is
+    none.
+    """
+    job = (
+        client.find(RAYJOBS, name) if re.fullmatch(NAMESPACE, name) else None
+    )  # all else would be no name in a path
     if job is None:
         known = jobs(client)
-        job = next((job for job in known if name in (sweep_name_of(job), job["metadata"]["labels"].get(SWEEP))), None)
-    if job is None or (job["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != PREFIX:
+        job = next(
+            (
+                job
+                for job in known
+                if name in (sweep_name_of(job), job["metadata"]["labels"].get(SWEEP))
+            ),
+            None,
+        )
+    if (
+        job is None
+        or (job["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != PREFIX
+    ):
         listed = run_commands.on_cluster("list", None, client.cluster)
         raise InputError(f"{name}: no RayJob or sweep of this program there; see: {listed}")
     return job

@@ -36,7 +36,9 @@ class Reasons:
     def put(self, source: str, name: str, kind: str, reason: Reason) -> None:
         """A reason that holds from now on. The same in other words is no news."""
         key = (source, name, kind)
-        if key not in self._held or essence(self._held[key].text) != essence(reason.text):
+        if key not in self._held or deduplication_key(self._held[key].text) != deduplication_key(
+            reason.text
+        ):
             self._held.pop(key, None)
             self._held[key] = reason
 
@@ -56,7 +58,11 @@ class Reasons:
     def who(self) -> tuple[str, ...]:
         """The pods that wait for that: head, or groups of workers, in the order in which they began
         to."""
-        alike = [reason.who for reason in self._held.values() if essence(reason.text) == essence(self.newest)]
+        alike = [
+            reason.who
+            for reason in self._held.values()
+            if deduplication_key(reason.text) == deduplication_key(self.newest)
+        ]
         return tuple(dict.fromkeys(filter(None, alike)))
 
 
@@ -70,7 +76,7 @@ def who_is(name: str, labels: dict[str, str] | None = None) -> str:
     return group[1] if group else ""
 
 
-def essence(text: str) -> str:
+def deduplication_key(text: str) -> str:
     """What makes two reasons the same, although the operator makes up new names and a pull is told
     in five ways."""
     image = re.search(r"pull.*?image \"([^\"]+)\"", text)

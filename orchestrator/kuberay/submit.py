@@ -1,55 +1,50 @@
-"""The story of cluster=kuberay: find the sweep's live RayJob or create one, follow it to its end; and what `runs` does with RayJobs later.
+"""The story of cluster=kuberay: find the sweep's live RayJob or create one, follow it to its end;
+and what `runs` does with RayJobs later.
 
-Read this first. A submission has a key: when the answer to its creation is lost and the creation repeated, the key tells that the RayJob
-found there is the same submission. A sweep that runs already is followed, not started twice; an ended one gets a new RayJob, which
-continues from the shared storage.
+Read this first. A submission has a key: when the answer to its creation is lost and the creation
+repeated, the key tells that the RayJob found there is the same submission. A sweep that runs
+already is followed, not started twice; an ended one gets a new RayJob, which continues from the
+shared storage.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator import run_commands
-from orchestrator.cluster import Cluster
-from orchestrator.config import Config
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.settings import Config
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.kuberay import manifest, rayjobs
-from orchestrator.kuberay.answers import Expired, Refusal, Unreachable
-from orchestrator.kuberay.client import EVENTS, PODS, RAYCLUSTERS, RAYJOBS, Client
-from orchestrator.kuberay.follow import Follower, Pace
-from orchestrator.kuberay.names import COMMAND, JOB, LOG_CONTAINER, QUEUE, SUBMISSION, SWEEP, job_name, sweep_name
-from orchestrator.kuberay.rayjobs import Entry, Job, entry, has_ended, jobs, state_of
+from orchestrator.kuberay import manifest
+from orchestrator.kuberay.client import RAYCLUSTERS, RAYJOBS, Client
+from orchestrator.kuberay.follower import Follower
+from orchestrator.kuberay.names import (
+    QUEUE,
+    SUBMISSION,
+    SWEEP,
+    job_name,
+    sweep_name,
+)
+from orchestrator.kuberay.overview import PACE, as_submitted, connect, named, say, say_with_flags
+from orchestrator.kuberay.rayjobs import Job, has_ended, jobs, state_of
 from orchestrator.kuberay.reasons import clean
-from orchestrator.kuberay.story import Story, driver_pod
-from orchestrator.plan import Plan
-from orchestrator.relay import sweep_told
+from orchestrator.kuberay.responses import Refusal, Unreachable
+from orchestrator.output import run_commands
+from orchestrator.plan.planner import Plan
 
-PACE = Pace()
 MOST_TRIES = 20
 GONE_SECONDS = 60.0
 """How long `delete` waits for a RayJob to be gone."""
 
 
-def say(text: str) -> None:
-    """Progress on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def say_with_flags(text: str) -> None:
-    """The same to someone who gives flags, not settings."""
-    say(run_commands.as_flags(text))
-
-
 def run(config: Config, arguments: list[str], plan: Plan | None, typed: str = "") -> int:
-    """Run `python -m orchestrator` with `arguments` as a RayJob and follow it. Returns the exit code; raises OrchestratorError.
+    """Run `python -m orchestrator` with `arguments` as a RayJob and follow it. Returns the exit
+    code; raises OrchestratorError.
 
-    0 finished, or accepted with cluster.detach; 1 the work failed or was lost; 2 refused; 130 Ctrl-C, after which the job goes on.
+    0 finished, or accepted with cluster.detach; 1 the work failed or was lost; 2 refused; 130
+    Ctrl-C, after which the job goes on.
     """
     cluster = config.cluster
     client = connect(cluster, follows=not cluster.detach)
@@ -61,66 +56,92 @@ def run(config: Config, arguments: list[str], plan: Plan | None, typed: str = ""
             return 0
         return follow(client, as_submitted(cluster, job), name, config.output == "json")
     except KeyboardInterrupt:
-        say("interrupted while submitting; the same command again finds the job, if it was accepted")
+        say(
+            "interrupted while submitting; the same command again finds the job, if it was accepted"
+        )
         return 130
 
 
-def connect(cluster: Cluster, follows: bool = False, tell: Callable[[str], None] = say) -> Client:
-    """A client that has reached its API server. Raises InputError where there is no way to it."""
-    client = Client(cluster, PACE.patience_seconds, tell)
-    client.doubt_seconds = PACE.doubt_seconds
-    try:
-        client.reads_logs = client.allowed("get", "pods", subresource="log")
-        if not client.reads_logs and follows:
-            say("note     the driver's log will not be shown: this identity may not read pods/log")
-    except Unreachable as error:
-        raise InputError(str(error)) from error
-    return client
-
-
-def accepted(client: Client, config: Config, arguments: list[str], plan: Plan | None, typed: str) -> Job:
+def accepted(
+    client: Client, config: Config, arguments: list[str], plan: Plan | None, typed: str
+) -> Job:
     """The sweep's RayJob on the cluster: one that runs, or one that was made just now."""
-    key, sweep, own_name = os.urandom(6).hex(), sweep_name(config, arguments, plan), plan.name if plan else ""
+    key, sweep, own_name = (
+        os.urandom(6).hex(),
+        sweep_name(config, arguments, plan.name if plan else None),
+        plan.name if plan else "",
+    )
     for _ in range(MOST_TRIES):
         known = {job["metadata"]["name"]: job for job in jobs(client, sweep)}
         for job in known.values():
             if not has_ended(job):
                 return running_already(job, config)
-        number = next(number for number in range(1, len(known) + 2) if job_name(sweep, number) not in known)
-        job = create(client, manifest.make(config, job_name(sweep, number), arguments, key, typed, own_name), sweep)
+        number = next(
+            number for number in range(1, len(known) + 2) if job_name(sweep, number) not in known
+        )
+        job = create(
+            client,
+            manifest.make(config, job_name(sweep, number), arguments, key, typed, own_name),
+            sweep,
+        )
         if job is not None:
             of_sweep = "" if own_name in ("", job["metadata"]["name"]) else f" of sweep {own_name}"
-            say(f"accepted RayJob {client.namespace}/{job['metadata']['name']}{of_sweep} · {asked_for(config.cluster)}")
+            say(
+                f"accepted RayJob {client.namespace}/{job['metadata']['name']}{of_sweep} · "
+                f"{asked_for(config.cluster)}"
+            )
             return job
     raise OrchestratorError(
-        f"RayJobs of sweep {sweep} come and go on the cluster, or one is being deleted: try again shortly; see: "
+        f"RayJobs of sweep {sweep} come and go on the cluster, or one is being deleted: try again "
+        "shortly; see: "
         f"{run_commands.on_cluster('list', None, config.cluster)}"
     )
 
 
 def create(client: Client, body: Job, sweep: str) -> Job | None:
-    """Send a RayJob. None where another submission of this sweep was faster: it is in the list now. Raises OrchestratorError."""
+    """Send a RayJob. None where another submission of this sweep was faster: it is in the list now.
+    Raises OrchestratorError.
+    """
     name = body["metadata"]["name"]
     try:
         return client.create(RAYJOBS, body)
     except Unreachable as error:
-        raise OrchestratorError(f"{error}\n  the job may have been accepted or not: the same command again finds it or sends it") from error
+        raise OrchestratorError(
+            f"{error}\n  the job may have been accepted or not: the same command again finds it or "
+            "sends it"
+        ) from error
     except Refusal as refusal:
         if refusal.reason != "AlreadyExists":
             raise
     found = client.find(RAYJOBS, name)
     if found is None or found["metadata"].get("labels", {}).get(SWEEP) == sweep:
-        ours = found is not None and found["metadata"]["annotations"].get(SUBMISSION) == body["metadata"]["annotations"][SUBMISSION]
+        ours = (
+            found is not None
+            and found["metadata"]["annotations"].get(SUBMISSION)
+            == body["metadata"]["annotations"][SUBMISSION]
+        )
         return found if ours else None
-    raise InputError(f"a RayJob {name} that is not of this program is in the way; choose another name: sweep.name=NAME")
+    raise InputError(
+        f"a RayJob {name} that is not of this program is in the way; choose another name: "
+        "sweep.name=NAME"
+    )
 
 
 def running_already(job: Job, config: Config) -> Job:
-    """The live RayJob of the same sweep, to be followed. Raises InputError where this command is to begin anew."""
+    """The live RayJob of the same sweep, to be followed. Raises InputError where this command is to
+    begin anew.
+    """
     name = job["metadata"]["name"]
     if config.fresh:
-        raise InputError(f"fresh=true, and RayJob {name} of the same sweep runs; stop it first:\n{ways_back(config.cluster, name)}")
-    what = "nothing new is started" if config.cluster.detach else "following it, nothing new is started"
+        raise InputError(
+            f"fresh=true, and RayJob {name} of the same sweep runs; stop it "
+            f"first:\n{ways_back(config.cluster, name)}"
+        )
+    what = (
+        "nothing new is started"
+        if config.cluster.detach
+        else "following it, nothing new is started"
+    )
     say(f"running  RayJob {config.cluster.namespace}/{name} of the same sweep already; {what}")
     return job
 
@@ -129,22 +150,11 @@ def asked_for(cluster: Cluster) -> str:
     """What is asked for, in a few words."""
     most = manifest.most_workers(cluster)
     counts = str(cluster.workers) if most == cluster.workers else f"{cluster.workers} to {most}"
-    each = f"{cluster.worker_cpus} CPU cores, {cluster.worker_memory}" + (f", {cluster.worker_gpus} GPUs" if cluster.worker_gpus else "")
+    each = f"{cluster.worker_cpus} CPU cores, {cluster.worker_memory}" + (
+        f", {cluster.worker_gpus} GPUs" if cluster.worker_gpus else ""
+    )
     spot = f" and {cluster.spot_workers} on spot nodes" if cluster.spot_workers else ""
     return f"{counts} workers{spot} of {each}"
-
-
-def as_submitted(cluster: Cluster, job: Job) -> Cluster:
-    """The settings that the RayJob was made with, where they matter for following it."""
-    spec, labels = job.get("spec") or {}, job["metadata"].get("labels") or {}
-    return dataclasses.replace(
-        cluster,
-        queue=labels.get(QUEUE),
-        retries=spec.get("backoffLimit", 0),
-        wait_seconds=spec.get("preRunningDeadlineSeconds") or cluster.wait_seconds,
-        active_deadline_seconds=spec.get("activeDeadlineSeconds") or cluster.active_deadline_seconds,
-        ttl_seconds=spec.get("ttlSecondsAfterFinished", cluster.ttl_seconds),
-    )
 
 
 def follow(client: Client, cluster: Cluster, name: str, as_json: bool) -> int:
@@ -165,116 +175,67 @@ def ways_back(cluster: Cluster, name: str) -> str:
     return f"  follow it   {watch}\n  stop it     {stop}"
 
 
-def preview(config: Config, arguments: list[str], plan: Plan | None, typed: str = "") -> dict[str, Any]:
+def preview(
+    config: Config, arguments: list[str], plan: Plan | None, typed: str = ""
+) -> dict[str, Any]:
     """The manifest that would be sent. Asks no API server."""
-    name = job_name(sweep_name(config, arguments, plan), 1)
+    name = job_name(sweep_name(config, arguments, plan.name if plan else None), 1)
     return manifest.make(config, name, arguments, "0" * 12, typed, plan.name if plan else "")
 
 
 def address_of(cluster: Cluster) -> str:
-    """The Jobs API of the existing RayCluster `cluster.ray_cluster`. Raises InputError where there is none, or none that is ready."""
+    """The Jobs API of the existing RayCluster `cluster.ray_cluster`. Raises InputError where there
+    is none, or none that is ready.
+    """
     client = connect(cluster)
     where = f"cluster.ray_cluster={cluster.ray_cluster}"
     found = client.find(RAYCLUSTERS, cluster.ray_cluster or "")
     if found is None:
-        names = ", ".join(sorted(item["metadata"]["name"] for item in client.items(RAYCLUSTERS)[0])) or "none"
-        raise InputError(f"{where}: no such RayCluster in namespace {client.namespace}; there are: {names}")
+        names = (
+            ", ".join(sorted(item["metadata"]["name"] for item in client.items(RAYCLUSTERS)[0]))
+            or "none"
+        )
+        raise InputError(
+            f"{where}: no such RayCluster in namespace {client.namespace}; there are: {names}"
+        )
     status = found.get("status") or {}
     service = (status.get("head") or {}).get("serviceName")
     if status.get("state") != "ready" or not service:
         told = [
-            f"{entry['reason']} {clean(entry.get('message', ''))}".strip() for entry in status.get("conditions", []) if stands_out(entry)
+            f"{entry['reason']} {clean(entry.get('message', ''))}".strip()
+            for entry in status.get("conditions", [])
+            if stands_out(entry)
         ]
-        raise InputError(f"{where} is not ready ({status.get('state') or 'no state yet'}){': ' if told else ''}{'; '.join(told)}")
+        raise InputError(
+            f"{where} is not ready "
+            f"({status.get('state') or 'no state yet'}){': ' if told else ''}{'; '.join(told)}"
+        )
     return f"http://{service}.{client.namespace}.svc:8265"
 
 
 def stands_out(condition: Job) -> bool:
     """Whether a condition says what is wrong."""
     wanted = "False" if condition["type"] in ("HeadPodReady", "RayClusterProvisioned") else "True"
-    return condition["status"] == wanted and condition["type"] in ("HeadPodReady", "RayClusterProvisioned", "ReplicaFailure")
-
-
-def listed(cluster: Cluster) -> list[Entry]:
-    """Every RayJob of this program in the namespace, newest first. Raises InputError where there is no such namespace: it lists as an
-    empty one does."""
-    client = connect(cluster, tell=say_with_flags)
-    found = jobs(client)
-    with contextlib.suppress(Refusal):  # not all may look at namespaces
-        if not found and client.find("/api/v1/namespaces", client.namespace, patience_seconds=0) is None:
-            raise InputError(f"{client.where} has no namespace {client.namespace}; is it the right one: --context NAME?")
-    return [entry(job, cluster) for job in found]
-
-
-def logs(cluster: Cluster, names: list[str]) -> dict[str, str]:
-    """What the drivers of these RayJobs have printed so far, by name; those whose pods are gone, or may not be read, are left out."""
-    return drivers_logs(connect(cluster, tell=say_with_flags), names)
-
-
-def drivers_logs(client: Client, names: list[str]) -> dict[str, str]:
-    """The same by a client that is there."""
-    found = {}
-    with contextlib.suppress(Refusal, Unreachable):
-        pods, _ = client.items(PODS, {"labelSelector": JOB}, patience_seconds=0)
-        drivers = {pod["metadata"]["labels"][JOB]: driver for pod in pods if (driver := driver_pod(pod))}
-        for name in drivers.keys() & set(names):
-            with contextlib.suppress(Refusal, Unreachable):
-                found[name] = "\n".join(line for line in client.log(drivers[name], LOG_CONTAINER, follow=False) if line)
-    return found
-
-
-def named(client: Client, name: str) -> Job:
-    """The RayJob `name`, or the newest of the sweep `name`, by what its driver has told where nobody was there to write it down.
-
-    Raises InputError where there is none.
-    """
-    try:
-        return rayjobs.named(client, name)
-    except InputError:
-        known = {job["metadata"]["name"]: job for job in jobs(client)}
-        told = {job for job, log in drivers_logs(client, [*known]).items() if sweep_told(log) == name}
-        if not told:
-            raise
-        return next(job for key, job in known.items() if key in told)
-
-
-def show(cluster: Cluster, name: str) -> dict[str, Any]:
-    """Everything known of a RayJob: its Entry, the command, the attempts, the cluster with its pods, and what it waits for."""
-    client = connect(cluster, tell=say_with_flags)
-    job = named(client, name)
-    status, metadata = job.get("status") or {}, job["metadata"]
-    story = Story(metadata["name"], as_submitted(cluster, job))
-    pods, _ = client.items(PODS, {"labelSelector": f"{JOB}={metadata['name']}"})
-    story.holds = True
-    story.rayjob(job)
-    for pod in pods:
-        story.pod(pod)
-    with contextlib.suppress(Refusal, Unreachable, Expired):
-        for event in client.items(EVENTS, patience_seconds=0)[0]:
-            story.event(event)
-    ray_cluster = status.get("rayClusterName")
-    gone = ray_cluster is not None and client.find(RAYCLUSTERS, ray_cluster) is None
-    held = bool(pods) and not gone and has_ended(job)
-    return {
-        **dataclasses.asdict(entry(job, cluster)),
-        "command": metadata.get("annotations", {}).get(COMMAND),
-        "attempts": status.get("failed", 0) + status.get("succeeded", 0),
-        "ray_cluster": f"{ray_cluster} (gone)" if gone else ray_cluster,
-        "pods": {pod["metadata"]["name"]: (pod.get("status") or {}).get("phase") for pod in pods},
-        "waits_for": story.waits_for or None,
-        "free_the_pods": run_commands.on_cluster("delete", metadata["name"], cluster) if held else None,
-    }
+    return condition["status"] == wanted and condition["type"] in (
+        "HeadPodReady",
+        "RayClusterProvisioned",
+        "ReplicaFailure",
+    )
 
 
 def watch(cluster: Cluster, name: str, output: str = "text") -> int:
-    """Come back to a RayJob and follow it; the exit code is that of `run`. What is told names flags, since `runs` takes no settings."""
+    """Come back to a RayJob and follow it; the exit code is that of `run`. What is told names
+    flags, since `runs` takes no settings.
+    """
     client = connect(cluster, True, say_with_flags)
     job = named(client, name)
     return follow(client, as_submitted(cluster, job), job["metadata"]["name"], output == "json")
 
 
 def stop(cluster: Cluster, name: str) -> str:
-    """Take the cluster down and keep the RayJob, suspended; says what was done. Under Kueue, which would start it again, delete it."""
+    """Take the cluster down and keep the RayJob, suspended; says what was done. Under Kueue, which
+    would start it again, delete it.
+    """
     client = connect(cluster, tell=say_with_flags)
     job = named(client, name)
     name = job["metadata"]["name"]
@@ -283,11 +244,16 @@ def stop(cluster: Cluster, name: str) -> str:
     if QUEUE in job["metadata"].get("labels", {}):
         return f"Kueue would start a suspended job again, so it is deleted\n{remove(client, name)}"
     client.patch(RAYJOBS, name, {"spec": {"suspend": True}})
-    return f"stopped {name}; the operator ends its pods now. What is finished stays in the storage: the same command again continues it"
+    return (
+        f"stopped {name}; the operator ends its pods now. What is finished stays in the storage: "
+        "the same command again continues it"
+    )
 
 
 def delete(cluster: Cluster, name: str) -> str:
-    """Delete a RayJob with its cluster and wait until it is gone. Raises OrchestratorError when it stays."""
+    """Delete a RayJob with its cluster and wait until it is gone. Raises OrchestratorError when it
+    stays.
+    """
     client = connect(cluster, tell=say_with_flags)
     return remove(client, named(client, name)["metadata"]["name"])
 
@@ -300,8 +266,10 @@ def remove(client: Client, name: str, seconds: Callable[[], float] = time.monoto
         if seconds() > deadline:
             kept = ", ".join(job["metadata"].get("finalizers", [])) or "nothing that is shown"
             raise OrchestratorError(
-                f"{name} is marked for deletion and still there after {GONE_SECONDS:.0f} s; held by: {kept}"
-                f"\n  ray.io/rayjob-finalizer is the KubeRay operator's: is one running that watches namespace {client.namespace}?"
+                f"{name} is marked for deletion and still there after {GONE_SECONDS:.0f} s; held "
+                f"by: {kept}"
+                "\n  ray.io/rayjob-finalizer is the KubeRay operator's: is one running that "
+                f"watches namespace {client.namespace}?"
             )
         time.sleep(0.5)
     return f"deleted {name} and its cluster; what is finished stays in the storage"

@@ -1,0 +1,267 @@
+"""The data of a trial: which rows train, which are held out, and the token ids of an example.
+
+Owns the splits, the rule that no prompt stands on both sides, and the token ids of prompt and
+answer. Reading files is left to rows.py, what a row is as text to render.py, the chat template and
+the tokenizer to template.py, the order of the examples to mix.py. Imports neither torch nor
+transformers: the plan uses it too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from jobs.config import Data
+from jobs.data.conversations import groups_of
+from jobs.data.paths import with_paths
+from jobs.data.readers import CHAT, Row, Table, read_table
+from jobs.data.splits import find_files
+from jobs.files import filesystem
+
+CUT_SHARE = 0.1
+MOST_CUT = {
+    "valid": 400,
+    "test": 1000,
+}  # more rows cost every trial time and narrow the interval little
+
+
+@dataclass
+class Corpus:
+    """Rows by use, after everything that must not be trained on is out."""
+
+    sources: dict[str, list[Row]]
+    """Training rows by the name of their source, in alphabetical order of the names."""
+    valid: list[Row]
+    test: list[Row]
+    notes: list[str] = field(default_factory=list)
+    """What was cut and what was dropped, and why, in words."""
+    chats: list[str] = field(default_factory=list)
+    """Files whose rows hold messages, by their use: the instruction is not put before those."""
+    uses: list[str] = field(default_factory=list)
+    """All files, likewise: "valid", "test" and "sources.NAME"."""
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 over the rows of "valid", "test" and each "train/SOURCE", as hexadecimal
+        digits.
+        """
+        parts = {f"train/{name}": rows for name, rows in self.sources.items()} | {
+            "valid": self.valid,
+            "test": self.test,
+        }
+        return {name: digest(rows) for name, rows in parts.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all digests: the same rows under the same names give the same one, wherever
+        the files lie.
+        """
+        return hashlib.sha256(json.dumps(self.digests, sort_keys=True).encode()).hexdigest()
+
+
+def load_corpus(data: Data) -> Corpus:
+    """Read all files of `data`, cut what has no file, and drop training rows whose prompt is held
+    out.
+
+    Held-out rows are chosen by a hash of their prompt, so neither the weights of the sources nor
+    the order of the rows matters. Paths are relative to the working directory. Raises ValueError
+    with one line per problem.
+    """
+    problems: list[str] = []
+    try:
+        data = with_paths(data, filesystem.get)
+    except OSError as error:
+        raise ValueError(f"data cannot be fetched: {error}") from error
+    try:
+        files = find_files(data, problems)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise ValueError(f"data.folder: {data.folder} cannot be read: {error.strerror}") from None
+    uses = [use for use in files.paths if use.startswith("sources.")]
+    weights = [data.sources[use[8:]].weight if use[8:] in data.sources else 1.0 for use in uses]
+    if weights and not any(weights):
+        problems.insert(
+            0,
+            "data.sources: every weight is 0, so there is nothing to train on; give one source a "
+            "weight above 0",
+        )
+    tables = {
+        use: try_read(use, paths, data.instruction, problems) for use, paths in files.paths.items()
+    }
+    if problems:
+        raise ValueError("\n".join(problems))
+    read = same_mode({use: table.rows for use, table in tables.items()})
+    held_out = {split: read.pop(split) for split in ("valid", "test") if split in read}
+    corpus = Corpus(
+        {use.removeprefix("sources."): read[use] for use in sorted(read)},
+        held_out.get("valid", []),
+        held_out.get("test", []),
+    )
+    corpus.uses = list(tables)
+    corpus.chats = [use for use, table in tables.items() if table.shape == CHAT]
+    corpus.notes += files.notes + column_notes(tables)
+    groups = groups_of([corpus.test, corpus.valid, *corpus.sources.values()])
+    decontaminate(corpus, groups)
+    check_left(corpus, held_out)
+    split_off_held_out(
+        corpus, groups, [split for split in ("valid", "test") if split not in held_out]
+    )
+    check_left(corpus, held_out)
+    return corpus
+
+
+def same_mode(read: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """All rows are asked for in one way: with room for a reasoning when any of them shows one,
+    since in use nobody can tell them apart.
+    """
+    if not any(row.thinking for rows in read.values() for row in rows):
+        return read
+    return {
+        use: [dataclasses.replace(row, thinking=True) for row in rows] for use, rows in read.items()
+    }
+
+
+def check_left(corpus: Corpus, held_out: Container[str]) -> None:
+    """Raise ValueError when a source, or a validation split that was read from a file, has lost its
+    last row.
+    """
+    empty = [f"data.sources.{name}" for name, rows in corpus.sources.items() if not rows]
+    empty += ["data.valid"] if "valid" in held_out and not corpus.valid else []
+    if empty:
+        raise ValueError(
+            "\n".join(f"{name} has no rows left: {'; '.join(corpus.notes)}" for name in empty)
+        )
+
+
+def try_read(use: str, paths: list[str], instruction: str, problems: list[str]) -> Table:
+    """The rows of one or more files; what is wrong with them goes to `problems`, so that all are
+    read before anyone is told.
+    """
+    whole = Table([])
+    for path in paths:
+        try:
+            table = read_table(path, instruction)
+        except ValueError as error:
+            problems.append(f"data.{use}: {error}")
+            continue
+        if whole.shape not in ("", table.shape):
+            problems.append(
+                f"data.{use}: {path} holds {table.shape}, the files before it {whole.shape}; give "
+                "each its own source"
+            )
+        whole = Table(whole.rows + table.rows, table.shape, whole.unused + table.unused)
+    return whole
+
+
+def column_notes(tables: dict[str, Table]) -> list[str]:
+    """Which columns nothing is made of."""
+    notes = []
+    for use, table in tables.items():
+        named = [f'"{name}" ({count:,})' for name, count in sorted(table.unused.items())]
+        listed = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
+        notes += (
+            [
+                f"{use.removeprefix('sources.')}: columns not used, with the number of their rows: "
+                f"{listed}"
+            ]
+            if named
+            else []
+        )
+    return notes
+
+
+def decontaminate(corpus: Corpus, groups: dict[str, str]) -> None:
+    """Drop validation rows that stand in test, and training rows that stand in either: a score must
+    be about unseen prompts, and about conversations of which no part was seen.
+    """
+    corpus.valid = drop(corpus, "valid", corpus.valid, corpus.test, "test", groups)
+    held_out = [*corpus.test, *corpus.valid]
+    for name, rows in corpus.sources.items():
+        corpus.sources[name] = drop(corpus, name, rows, held_out, "valid or test", groups)
+
+
+def drop(
+    corpus: Corpus,
+    name: str,
+    rows: list[Row],
+    others: list[Row],
+    where: str,
+    groups: dict[str, str],
+) -> list[Row]:
+    """`rows` without those whose prompt, or part of whose conversation, stands in `others`; how
+    many is said in the corpus's notes.
+    """
+    kept, num_same = without(rows, {row.key for row in others})
+    kept, num_related = without(kept, {groups.get(row.key, row.key) for row in others}, groups)
+    for count, reason in (
+        (num_same, "their prompt stands"),
+        (num_related, "their conversation stands"),
+    ):
+        corpus.notes += (
+            [f"{name}: {count:,} of {len(rows):,} rows dropped, {reason} in {where}"]
+            if count
+            else []
+        )
+    return kept
+
+
+def without(
+    rows: list[Row], keys: Container[str], groups: dict[str, str] | None = None
+) -> tuple[list[Row], int]:
+    """The rows with another key than `keys`, or whose group has another, and how many had one of
+    them.
+    """
+    known = groups or {}
+    kept = [row for row in rows if known.get(row.key, row.key) not in keys]
+    return kept, len(rows) - len(kept)
+
+
+def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str]) -> None:
+    """Take about a tenth of the training rows for each missing split; all rows of one prompt, and
+    of one conversation, go to one side.
+    """
+    if not missing:
+        return
+    rows = [row for source in corpus.sources.values() for row in source]
+    counts = Counter(groups.get(row.key, row.key) for row in rows)
+    if len(counts) < len(missing) + 1:
+        kind = "different prompts" if not groups else "different conversations"
+        raise ValueError(
+            f"data: {len(counts)} {kind} are too few to cut {' and '.join(missing)} from; "
+            f"add rows, or name files in {' and '.join(f'data.{split}' for split in missing)}"
+        )
+    order = sorted(counts, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
+    together = ", conversations kept whole" if groups else ""
+    for split in missing:
+        chosen = choose(order, counts, min(MOST_CUT[split], max(1, round(CUT_SHARE * len(rows)))))
+        order = [key for key in order if key not in chosen]
+        setattr(corpus, split, [row for row in rows if groups.get(row.key, row.key) in chosen])
+        origin = []
+        for name, source in corpus.sources.items():
+            corpus.sources[name], taken = without(source, chosen, groups)
+            origin += [f"{name} {taken:,}"] if taken else []
+        size = len(getattr(corpus, split))
+        by = f"by a hash of the prompt{together} ({', '.join(origin)})"
+        corpus.notes.append(f"{split}: {size:,} rows cut from the training rows {by}")
+
+
+def choose(order: list[str], counts: Counter[str], target: int) -> set[str]:
+    """Groups in `order` whose rows together come to at most `target`; the smallest alone if every
+    one has more rows than that.
+    """
+    chosen, size = set(), 0
+    for key in order:
+        if size + counts[key] <= target:
+            chosen.add(key)
+            size += counts[key]
+    return chosen or {min(order, key=lambda key: counts[key])}
+
+
+def digest(rows: Iterable[Row]) -> str:
+    """SHA-256 over the messages of all rows, and the functions that they may call, in order."""
+    said = [(row.tools, row.messages) if row.tools else row.messages for row in rows]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,196 @@
+"""Messages and tools: what a conversation in a data file may hold, in the form that chat templates
+are written for.
+
+Owns the fields of a message and of a tool, rows.py the files and the columns. What a template makes
+of them is decided in render.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+ROLES = ("system", "user", "assistant", "tool")
+"""Templates know these, and some know others."""
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Fields in which an assistant's reasoning stands."""
+CLOSED_THOUGHT = "</think>"
+"""Ends a reasoning that stands in the content itself."""
+NAMES = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+    str: "text",
+}
+
+
+class Malformed(ValueError):
+    """What is wrong with one row; the reader adds the file and the line. Never leaves rows.py."""
+
+
+def read_message(message: Any, number: int) -> dict[str, Any]:
+    """A message as templates expect it: content as one text, arguments as objects, and no null
+    fields, which parquet adds to every row and templates would print as "None".
+    """
+    if not isinstance(message, dict):
+        raise Malformed(
+            f"message {number} must be an object with role and content, got {describe(message)}"
+        )
+    kept = {name: value for name, value in message.items() if value is not None}
+    if "tool_calls" in kept:
+        kept["tool_calls"] = read_calls(kept["tool_calls"], number)
+        if not kept["tool_calls"]:
+            del kept["tool_calls"]
+    for name in ("role", "content"):
+        if name == "content" and name not in kept and "tool_calls" in kept:
+            kept["content"] = ""  # the usual form of a message that only calls
+        if name not in message and name not in kept:
+            raise Malformed(f'message {number} has no "{name}"; found {quote(message)}')
+        value = kept.get(name)
+        if name == "content" and isinstance(value, list):
+            value = kept[name] = join_parts(value, number)
+        check_text(value, f'"{name}" of message {number}')
+    for name in THOUGHTS:
+        if name in kept:
+            check_text(kept[name], f'"{name}" of message {number}')
+    role = kept["role"]
+    near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.75)
+    if near and role not in ROLES:
+        raise Malformed(f'message {number} has the role "{role}"; did you mean "{near[0]}"?')
+    return kept
+
+
+def join_parts(parts: list[Any], number: int) -> str:
+    """A content that is a list of texts as one text, a line for each, as servers join it for
+    templates that take one text.
+    """
+    texts = []
+    for part in parts:
+        text = part
+        if isinstance(part, dict):
+            kind = part.get("type", "text")
+            if kind != "text":
+                raise Malformed(
+                    f'message {number} holds a part of the type "{kind}"; only texts can be '
+                    "trained on"
+                )
+            text = part.get("text")
+        texts.append(check_text(text, f"a part of message {number}"))
+    return "\n".join(texts)
+
+
+def read_calls(calls: Any, number: int) -> list[dict[str, Any]]:
+    """The calls of a message, each with its arguments as an object: some templates would quote a
+    text a second time.
+    """
+    name = f'"tool_calls" of message {number}'
+    calls = parsed(calls, name)
+    if not isinstance(calls, list):
+        raise Malformed(f"{name} must be a list, got {describe(calls)}")
+    read = []
+    for call in calls:
+        if not isinstance(call, dict):
+            raise Malformed(f"{name} must hold objects, got {describe(call)}")
+        inner = call.get("function", call)
+        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+            raise Malformed(
+                f'{name}: a call has no "name"; found '
+                f"{quote(inner if isinstance(inner, dict) else call)}"
+            )
+        inner = {
+            key: value for key, value in inner.items() if key != "arguments" or value is not None
+        }
+        if isinstance(inner.get("arguments"), str):
+            try:
+                found = json.loads(inner["arguments"] or "{}")
+            except ValueError:
+                found = None
+            if isinstance(found, dict):  # a template gets other texts as they are
+                inner["arguments"] = found
+        kept = {key: value for key, value in call.items() if value is not None}
+        read.append(kept | {"function": inner} if "function" in call else inner)
+    return read
+
+
+def read_tools(value: Any) -> tuple[dict[str, Any], ...]:
+    """The functions that a row's conversation may call; they may be written as JSON in a text, as
+    tables without nested columns do.
+    """
+    value = parsed(value, '"tools"')
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise Malformed(f'"tools" must be a list, got {describe(value)}')
+    tools = tuple(parsed(tool, 'an entry of "tools"') for tool in value)
+    for tool in tools:
+        if not isinstance(tool, dict) or tool_name(tool) is None:
+            found = quote(tool) if isinstance(tool, dict) else describe(tool)
+            raise Malformed(
+                'an entry of "tools" must be an object with a function\'s name and parameters, '
+                f"found {found}"
+            )
+    return tools
+
+
+def tool_name(tool: dict[str, Any]) -> str | None:
+    """The name of a tool, or of a call, in either of the two usual forms."""
+    inner = tool.get("function", tool)
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) and name else None
+
+
+def parsed(value: Any, name: str) -> Any:
+    """`value`, or what it says if it is a text with JSON."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise Malformed(f"{name} is a text that is no JSON ({error}); write it as JSON") from None
+
+
+def without_nulls(value: Any) -> Any:
+    """A value without null fields at any depth: a table gives each of its rows all fields that any
+    row has.
+    """
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def thinks(message: dict[str, Any]) -> bool:
+    """Whether an answer comes with its reasoning."""
+    return any(message.get(name) for name in THOUGHTS) or CLOSED_THOUGHT in message["content"]
+
+
+def check_text(value: Any, name: str) -> str:
+    """`value` if it is text that can be written as UTF-8."""
+    if not isinstance(value, str):
+        remedy = "; write it in quotes" if isinstance(value, (bool, int, float)) else ""
+        raise Malformed(f"{name} must be text, got {describe(value)}{remedy}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Malformed(f"{name} holds half of a surrogate pair, which is no character") from None
+    return value
+
+
+def describe(value: Any) -> str:
+    """The kind of a value and, where short, the value itself, in words for people who do not write
+    Python.
+    """
+    kind = NAMES.get(type(value), type(value).__name__)
+    return (
+        kind if value is None or isinstance(value, (list, dict)) else f"{kind} ({str(value)[:40]})"
+    )
+
+
+def quote(names: Any) -> str:
+    """Column names for a message."""
+    return ", ".join(f'"{name}"' for name in list(names)[:12]) or "none"

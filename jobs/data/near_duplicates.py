@@ -1,0 +1,153 @@
+"""Near-twins: held-out rows of which nearly the same is trained on, in other letters, marks or
+order.
+
+Owns what counts as nearly the same. They are named in the plan and not dropped; equal prompts are,
+in data.py.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+from jobs.data.corpus import Corpus
+from jobs.data.readers import Row
+
+WORDS = re.compile(r"\w+|[+*/=<>^%&|~$€£#@\\]|-(?=\s*\d)")
+"""Words, and the signs that make another question of the same words: 2 + 2 is not 2 - 2."""
+ALIKE = 0.85
+"""Share of their words (Jaccard, 1901) that two longer prompts with the same answer must have in
+common.
+"""
+FEWEST_WORDS = 12
+"""Shorter prompts that differ in a word are two questions."""
+NUM_RARE = 4
+"""How many of its rarest words a prompt must share with another before the two are compared word by
+word.
+"""
+FEWEST_ROWS = 8
+"""From so many held-out rows on, words that stand in half of them are a form that all prompts have,
+and say nothing of one.
+"""
+SHOWN = 70
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A held-out row and a training row that is nearly the same."""
+
+    held_out: Row
+    trained: Row
+
+
+def twins_of(held_out: list[Row], trained: Iterable[Row]) -> list[Twin]:
+    """For each held-out row that has a near-twin among the training rows, the first one.
+
+    Two rows are near-twins when their prompts hold the same words one after the other, whatever the
+    case, accents and punctuation; or when they have the same answer and hold the same words in
+    another order, or, where there are many, nearly the same words and the same numbers. Of two
+    prompts that share so many words, some of the rarest of the one stand in the other (prefix
+    filtering; Chaudhuri et al., 2006), so that few pairs are compared.
+    """
+    asked = [words_of(row) for row in held_out]
+    counts = Counter(word for words in asked for word in set(words))
+    form = {
+        word
+        for word, count in counts.items()
+        if len(asked) >= FEWEST_ROWS and 2 * count > len(asked)
+    }
+    own = [set(words) - form for words in asked]
+    in_order: dict[tuple[str, ...], list[int]] = {}
+    in_any: dict[tuple[str, ...], list[int]] = {}
+    by_rare: dict[str, list[int]] = {}
+    for number, words in enumerate(asked):
+        in_order.setdefault(tuple(words), []).append(number)
+        in_any.setdefault(tuple(sorted(words)), []).append(number)
+        if len(own[number]) >= FEWEST_WORDS:
+            rarest = sorted(own[number], key=lambda word: (counts[word], word))
+            for word in rarest[: len(rarest) - int(ALIKE * len(rarest)) + NUM_RARE]:
+                by_rare.setdefault(word, []).append(number)
+    found: dict[int, Twin] = {}
+    for row in trained:
+        words = words_of(row)
+        numbers = list(in_order.get(tuple(words), ()))
+        numbers += [
+            n for n in in_any.get(tuple(sorted(words)), ()) if same_answer(held_out[n], row)
+        ]
+        if by_rare and len(words) >= FEWEST_WORDS:
+            held = set(words) - form
+            shared = Counter(chain.from_iterable(by_rare[word] for word in held & by_rare.keys()))
+            near = [n for n, count in shared.items() if count >= NUM_RARE and n not in found]
+            numbers += [n for n in near if alike(held, own[n]) and same_answer(held_out[n], row)]
+        for number in numbers:
+            found.setdefault(number, Twin(held_out[number], row))
+    return [found[number] for number in sorted(found)]
+
+
+def words_of(row: Row) -> list[str]:
+    """The words of all that the model sees before the answer; the key is the same for the same
+    prompt and lacks the instruction.
+    """
+    text = row.key
+    if not text.isascii():
+        text = "".join(
+            letter
+            for letter in unicodedata.normalize("NFKD", text)
+            if not unicodedata.combining(letter)
+        )
+    return WORDS.findall(text)
+
+
+def alike(some: set[str], others: set[str]) -> bool:
+    """Whether two sets of words are nearly the same, and differ in no number: another number is
+    another question.
+    """
+    shared = len(some & others)
+    if shared < ALIKE * (len(some) + len(others) - shared):
+        return False
+    return not any(character.isdigit() for word in some ^ others for character in word)
+
+
+def same_answer(one: Row, other: Row) -> bool:
+    """Whether two answers hold the same words."""
+    return WORDS.findall(one.answer.casefold()) == WORDS.findall(other.answer.casefold())
+
+
+def notes(corpus: Corpus) -> list[str]:
+    """How many rows of each held-out split have a near-twin that is trained on, with one of
+    them.
+    """
+    found = twins_of(
+        [*corpus.valid, *corpus.test], (row for rows in corpus.sources.values() for row in rows)
+    )
+    said, held = [], {id(row) for row in corpus.test}
+    for split, rows in (("valid", corpus.valid), ("test", corpus.test)):
+        own = [twin for twin in found if (id(twin.held_out) in held) == (split == "test")]
+        if own:
+            first = own[0]
+            example = (
+                f"{shown(first.held_out)} ({place(first.held_out)}) and {shown(first.trained)} "
+                f"({place(first.trained)})"
+            )
+            said.append(
+                f"{split}: {len(own):,} of {len(rows):,} rows have a near-twin that is trained on, "
+                f"such as {example}"
+            )
+    return said
+
+
+def shown(row: Row) -> str:
+    """The beginning of what is asked, on one line, without the instruction."""
+    text = " ".join(str(row.context[-1].get("content") or "").split())
+    if not row.key.startswith("["):  # a bare prompt, of which the key is the same text
+        text = text[-len(row.key) :]
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+
+
+def place(row: Row) -> str:
+    """Where a row stands, without the folders."""
+    return row.place.rpartition("/")[2]

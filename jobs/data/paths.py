@@ -1,0 +1,34 @@
+"""The files that settings of the data name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from jobs.config import Data
+
+
+def data_paths(data: Data) -> dict[str, str]:
+    """The files and folders that settings of the data name, by dotted path."""
+    named = {"data.folder": data.folder, "data.valid": data.valid, "data.test": data.test}
+    named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
+    return {setting: path for setting, path in named.items() if path is not None}
+
+
+def with_paths(data: Data, change: Callable[[str], str]) -> Data:
+    """`data` with every path changed."""
+
+    def changed(path: str | None) -> str | None:
+        return None if path is None else change(path)
+
+    sources = {
+        name: dataclasses.replace(source, path=changed(source.path))
+        for name, source in data.sources.items()
+    }
+    return dataclasses.replace(
+        data,
+        folder=changed(data.folder),
+        valid=changed(data.valid),
+        test=changed(data.test),
+        sources=sources,
+    )

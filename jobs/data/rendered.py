@@ -1,0 +1,48 @@
+"""A row as text: what the model is given, and what it must write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a template writes about the answers to conversations of one shape."""
+
+    lead: str
+    """Before the answer, but after the prompt."""
+    ending: str
+    """After it."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One row as text."""
+
+    prompt: str
+    answer: str
+    """What the model must write after the prompt, the end of its turn included."""
+    reference: str
+    """The answer alone, without white space around it: what a decoded answer is compared with."""
+    mark: str = ""
+    """What a decoded answer may have before the answer proper, such as the end of a reasoning."""
+    unused: tuple[str, ...] = ()
+    """Fields of messages that the template does not use, and contents that it changes, in words."""
+
+    def matches(self, given: str) -> bool:
+        """Whether a decoded answer is right; what stands before a mark need not be the same."""
+        return matches(given, self.reference, self.mark)
+
+
+def matches(given: str, reference: str, mark: str) -> bool:
+    """Whether a decoded answer says what it should, where each may have something before a mark
+    that does not count.
+    """
+    if mark:
+        given, reference = (text.rpartition(mark)[2].strip() for text in (given, reference))
+    return given == reference
+
+
+def squeezed(text: str) -> str:
+    """A text without white space."""
+    return "".join(text.split())

@@ -1,0 +1,78 @@
+"""Which texts of a conversation may be cut, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.data.readers import Row
+
+
+def parts(row: Row) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+    """A row's context as what always stays in front, and the exchanges, each of which begins with a
+    message of the user.
+    """
+    context = list(row.context)
+    number = next(
+        (
+            place
+            for place, message in enumerate(context)
+            if message["role"] not in ("system", "developer")
+        ),
+        len(context),
+    )
+    head, exchanges = context[:number], []
+    for message in context[number:]:
+        if not exchanges or (
+            message["role"] == "user" and any(one["role"] == "user" for one in exchanges[-1])
+        ):
+            exchanges.append([])
+        exchanges[-1].append(message)
+    return head, exchanges
+
+
+def least(row: Row) -> list[dict[str, Any]]:
+    """The messages of a row with nothing but what must stay."""
+    head, exchanges = parts(row)
+    return [*head, *(emptied(message, row.instruction) for message in (exchanges or [[]])[-1])]
+
+
+def is_free(message: dict[str, Any]) -> bool:
+    """Whether a message's text may be cut: what a user, or a tool, has said."""
+    return message["role"] not in ("system", "developer", "assistant")
+
+
+def fixed(message: dict[str, Any], instruction: str) -> str:
+    """The beginning of a message that always stays."""
+    return instruction if instruction and message["content"].startswith(instruction) else ""
+
+
+def emptied(message: dict[str, Any], instruction: str) -> dict[str, Any]:
+    """A message without the text that may be cut."""
+    return message | {"content": fixed(message, instruction)} if is_free(message) else message
+
+
+def highest(lengths: Sequence[int], spare: int) -> int:
+    """The most tokens that each of several texts may have so that they come to at most `spare`
+    together.
+    """
+    left = spare
+    for number, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - number)
+        if length > share:
+            return share
+        left -= length
+    return max(lengths, default=0)
+
+
+def middle_cut(text: str, spans: Sequence[tuple[int, int]], level: int) -> str:
+    """A text of which at most `level` tokens are left, half of them at its beginning and half at
+    its end.
+    """
+    if len(spans) <= level:
+        return text
+    first = level - level // 2
+    start = text[: spans[first - 1][1]] if first else ""
+    return start + (
+        text[max(spans[len(spans) - level // 2][0], len(start)) :] if level // 2 else ""
+    )

@@ -1,0 +1,58 @@
+"""How a model is judged and what came out, for those who only hand it on: nothing here needs
+torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is judged; the same for the base, the candidate and the champion."""
+
+    confidence: float
+    max_new_tokens: int | None
+    num_threads: int
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """One model on the test split."""
+
+    exact_match: float
+    low: float
+    high: float
+    predictions: list[dict[str, str]]
+    """Per row: text (exactly what the model was given), reference, prediction."""
+    max_new_tokens: int
+    num_cut: int = 0
+    """Rows whose prompt was too long and lost some of its text."""
+
+    def metrics(self) -> dict[str, float]:
+        """As MLflow metrics; `test/shortened` only where there is something to tell."""
+        shortened = {"test/shortened": float(self.num_cut)} if self.num_cut else {}
+        return {
+            "test/exact_match": self.exact_match,
+            "test/exact_match_low": self.low,
+            "test/exact_match_high": self.high,
+        } | shortened
+
+
+def greedy_settings(eos_ids: list[int], max_new_tokens: int) -> dict[str, Any]:
+    """Arguments of transformers' `generate` for the most likely continuation, whatever the base's
+    generation_config.json asks for.
+    """
+    plain = {
+        "do_sample": False,
+        "num_beams": 1,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+    }
+    return {
+        "max_new_tokens": max_new_tokens,
+        **plain,
+        "eos_token_id": eos_ids,
+        "pad_token_id": eos_ids[0],
+    }

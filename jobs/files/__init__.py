@@ -1,0 +1,1 @@
+"""Folders, object stores, the cache."""

@@ -1,0 +1,254 @@
+"""Where checkpoints lie: trial-NNN/step-NNNNNN in a folder or below a URI, each sealed with
+checksums, and which of them are kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jobs.files import filesystem, manifest
+from jobs.files.manifest import Damaged, Snapshot
+from jobs.files.storage_faults import Refused, patiently, told
+
+REPORT = "report.json"
+KEPT = 3
+"""Checkpoints of a trial at most: the newest, the one before it, which is there when the newest
+turns out damaged, and the best.
+"""
+
+Score = float | None
+
+
+class CheckpointStore:
+    """The checkpoints of one sweep, as one process writes them. `place` is a folder or a URI."""
+
+    def __init__(
+        self,
+        place: str,
+        metric: str,
+        maximise: bool,
+        say: Callable[[str], None] = lambda text: None,
+        num_trials: int = 1,
+    ) -> None:
+        self.place, self.metric, self.maximise, self.say, self.num_trials = (
+            place,
+            metric,
+            maximise,
+            say,
+            num_trials,
+        )
+        self.known: dict[int, dict[int, Score]] = {}
+        """Trial -> step -> score, of the checkpoints that are there."""
+
+    def put(
+        self, index: int, step: int, save: Snapshot, report: dict[str, Any] | None = None
+    ) -> str:
+        """Write a checkpoint, and its report if it was taken at a rung; returns its place.
+
+        Raises Refused, after some attempts, when the storage does not take it.
+        """
+        place = self.at(index, step)
+        try:
+            patiently(lambda: self.write(place, save, report), self.say)
+        except OSError as error:
+            raise Refused(
+                error.errno, told(error, self.place, save.num_bytes, KEPT * self.num_trials)
+            ) from error
+        known = self.known.get(index) or self.load(index)
+        known[step] = self.score(report)
+        self.tidy(index, step)
+        return place
+
+    def write(self, place: str, save: Snapshot, report: dict[str, Any] | None) -> None:
+        """One attempt: a draft beside its place, or in this machine's folder for temporary files,
+        sealed and then put there whole.
+        """
+        remote = filesystem.is_uri(self.place)
+        home = tempfile.mkdtemp(prefix="checkpoint-") if remote else os.path.dirname(place)
+        if not remote:
+            Path(self.place).parent.stat()  # a storage that is gone is not made anew
+            Path(home).mkdir(parents=True, exist_ok=True)
+        draft = Path(home) / f"draft-{os.path.basename(place)}"
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            if shutil.disk_usage(home).free < save.num_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), home)
+            draft.mkdir()
+            write_out(draft, save)
+            if report is not None:
+                (draft / REPORT).write_text(json.dumps(report), encoding="utf-8")
+            manifest.seal(draft)
+            if remote:
+                filesystem.remove(place)
+                filesystem.put(draft, place)
+            else:
+                shutil.rmtree(place, ignore_errors=True)
+                draft.rename(place)
+                manifest.flush_folder(Path(home))
+        finally:
+            shutil.rmtree(home if remote else draft, ignore_errors=True)
+
+    def at(self, index: int, step: int) -> str:
+        """Where a trial's checkpoint of a step lies."""
+        return filesystem.join(self.home(index), f"step-{step:06d}")
+
+    def home(self, index: int) -> str:
+        """Where all checkpoints of a trial lie."""
+        return filesystem.join(self.place, f"trial-{index:03d}")
+
+    def steps(self, index: int) -> list[int]:
+        """The steps of which there are checkpoints, whole or not, from the first one. Raises
+        OSError.
+        """
+        return steps_in(self.home(index))
+
+    def load(self, index: int) -> dict[int, Score]:
+        """What lies there of a trial, of this process or another one."""
+        found: dict[int, Score] = {}
+        for step in patiently(lambda: self.steps(index), self.say):
+            try:
+                found[step] = self.score(report_in(self.at(index, step)))
+            except (OSError, ValueError, AttributeError):
+                found[step] = None  # none, or one that cannot be read
+        self.known[index] = found
+        return found
+
+    def tidy(self, index: int, newest: int) -> None:
+        """Delete what is neither the newest, nor the one before it, nor the best."""
+        known = self.known[index]
+        earlier = [(score is not None, step) for step, score in known.items() if step < newest]
+        before = max(earlier, default=(False, newest))[
+            1
+        ]  # rather one of a rung: it is what the sweep's journal goes on from
+        best = max(
+            (score, step)
+            for step, score in [*known.items(), (newest, -float("inf"))]
+            if score is not None
+        )[1]
+        for step in [step for step in known if step not in (newest, before, best)]:
+            filesystem.remove(self.at(index, step))
+            del known[step]
+
+    def score(self, report: dict[str, Any] | None) -> Score:
+        """The metric of a checkpoint, higher being better; None without one."""
+        value = None if report is None else report.get(self.metric)
+        if value is None or value != value:
+            return None
+        return value if self.maximise else -value
+
+    def newest(self, index: int) -> tuple[int, Path] | None:
+        """Step and local folder of a trial's newest whole checkpoint, None when there is none.
+        Those that are damaged are named.
+        """
+        found = patiently(lambda: self.steps(index), self.say)
+        damaged = []
+        for step in [*reversed(found), 0]:
+            try:
+                whole = (step, fetched(self.at(index, step))) if step else None
+            except Damaged as error:
+                damaged.append(error)
+                continue
+            for error in damaged:
+                self.say(f"{error}; goes on from {f'step {step}' if step else 'the start'}")
+            return whole
+        return None
+
+
+def write_out(draft: Path, save: Snapshot) -> None:
+    """Write a snapshot. What libraries say of a full disk in their own words is said as an
+    OSError.
+    """
+    try:
+        save(draft)
+    except OSError:
+        raise
+    except Exception as error:
+        found = re.search(r"os error (\d+)", str(error)) or re.search(
+            r"\[Errno (\d+)\]", str(error)
+        )
+        if type(error).__name__ != "SafetensorError" or found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(draft)) from error
+
+
+def steps_in(home: str) -> list[int]:
+    """The steps of the checkpoints in a trial's place."""
+    if filesystem.is_uri(home):
+        system, path = filesystem.opened(home)
+        names = {
+            os.path.relpath(info.path, path).split("/")[0]
+            for info in filesystem.listing(system, path)
+        }
+    else:
+        try:
+            names = set(os.listdir(home))
+        except FileNotFoundError:
+            names = set()
+    found = [re.fullmatch(r"step-(\d+)", name) for name in names]
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_text(place: str) -> str:
+    """A small file's text. Raises OSError."""
+    if not filesystem.is_uri(place):
+        return Path(place).read_text(encoding="utf-8")
+    system, path = filesystem.opened(place)
+    with system.open_input_stream(path) as stream:
+        return stream.read().decode()
+
+
+def fetched(place: str) -> Path:
+    """A checkpoint's local folder, checked. Raises Damaged, or OSError when it cannot be told
+    now.
+    """
+    if not filesystem.is_uri(place):
+        sweep = Path(place).parent.parent.parent
+        sweep.stat()  # a storage that is gone may come back: nothing in it is damaged
+        patiently(lambda: manifest.check(Path(place)))
+        return Path(place)
+    local = fetch(place)
+    try:
+        manifest.check(local, place)
+    except Damaged:
+        shutil.rmtree(local, ignore_errors=True)  # it may be this machine's copy alone
+        local = fetch(place)
+        manifest.check(local, place)
+    return local
+
+
+def fetch(place: str) -> Path:
+    """A copy of a URI's folder on this machine. Raises Damaged when nothing is there."""
+
+    def attempt() -> Path:
+        try:
+            return Path(filesystem.get(place))
+        except FileNotFoundError as error:
+            raise Damaged(place, "it is gone") from error
+
+    return patiently(attempt)
+
+
+def report_in(place: str) -> dict[str, Any] | None:
+    """What a trial has reported when a checkpoint was taken; None when that was at no rung."""
+    try:
+        return json.loads(read_text(filesystem.join(place, REPORT)))
+    except FileNotFoundError:
+        return None
+
+
+def why_unreadable(place: str) -> str | None:
+    """Why a checkpoint cannot be used, if so. Raises OSError when that cannot be told now."""
+    try:
+        fetched(place)
+    except Damaged as error:
+        return error.why
+    return None

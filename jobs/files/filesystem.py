@@ -1,0 +1,108 @@
+"""Places for files: folders, and object stores by their URI (s3://BUCKET/PREFIX, gs://...,
+abfs://...), through Arrow's file systems.
+
+Owns moving whole folders between the two. Credentials and endpoints are found where each store's
+own tools look, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jobs.files import cache
+
+SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
+
+
+def is_uri(place: str) -> bool:
+    """Whether a place is an object store's, not a folder's; file:// is a folder's."""
+    return re.match(r"\w[\w+.-]*://", place) is not None and not place.startswith("file://")
+
+
+def join(place: str, *names: str) -> str:
+    """A place below another."""
+    return "/".join([place.rstrip("/"), *names]) if is_uri(place) else os.path.join(place, *names)
+
+
+def opened(uri: str) -> tuple[Any, str]:
+    """The file system of a URI, and the path in it. Raises OSError for a store that cannot be
+    used.
+    """
+    from pyarrow.fs import FileSystem
+
+    try:
+        return FileSystem.from_uri(uri)
+    except ValueError as error:
+        raise OSError(f"{uri}: {error}") from error
+
+
+def put(local: Path, place: str) -> None:
+    """Copy a file or a folder's content to a URI, over what is there. Raises OSError."""
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    store, path = opened(place)
+    copy_files(str(local), path, source_filesystem=LocalFileSystem(), destination_filesystem=store)
+
+
+def get(place: str) -> str:
+    """A folder or file of a place as a local path: itself, or a copy in this machine's cache.
+    Raises OSError when it is not there.
+    """
+    if not is_uri(place):
+        return place
+    store, path = opened(place)
+    files = listing(store, path)
+    parts = sorted((info.path, info.size, str(info.mtime)) for info in files)
+    if not parts:
+        raise FileNotFoundError(f"{place} is not there")
+    digest = hashlib.sha256(repr((place, parts)).encode()).hexdigest()[:16]
+    target = cache.cache_folder() / "fetched" / digest / place.rstrip("/").rsplit("/", 1)[-1]
+    if not target.exists():
+        draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        for info in files:
+            own = draft if info.path == path else draft / os.path.relpath(info.path, path)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            with store.open_input_stream(info.path) as source, own.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        os.replace(draft, target) if not target.exists() else shutil.rmtree(
+            draft, ignore_errors=True
+        )
+    return str(target)
+
+
+def listing(store: Any, path: str) -> list[Any]:
+    """The files at or below a path."""
+    from pyarrow.fs import FileSelector, FileType
+
+    own = store.get_file_info(path)
+    if own.type == FileType.File:
+        return [own]
+    return [
+        info
+        for info in store.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+        if info.type == FileType.File
+    ]
+
+
+def exists(place: str) -> bool:
+    """Whether something is at a place. Raises OSError when the store does not answer."""
+    if not is_uri(place):
+        return os.path.exists(place)
+    return bool(listing(*opened(place)))
+
+
+def remove(place: str) -> None:
+    """Delete a folder and all below it; what is not there or cannot be deleted stays."""
+    if not is_uri(place):
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        store, path = opened(place)
+        store.delete_file(path) if store.get_file_info(path).is_file else store.delete_dir(path)

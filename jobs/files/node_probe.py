@@ -1,0 +1,12 @@
+"""What one machine of a cluster sees, asked before work goes there."""
+
+from __future__ import annotations
+
+import platform
+
+from jobs.files import filesystem
+
+
+def look(places: list[str]) -> tuple[list[bool], str]:
+    """Which files and folders this machine sees, and this machine's Python version."""
+    return [filesystem.exists(place) for place in places], platform.python_version()

@@ -1,0 +1,1 @@
+"""Which token stands where."""

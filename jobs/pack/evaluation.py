@@ -1,0 +1,114 @@
+"""The slots' scores on their validation splits: loss, and exact match without generating, as
+jobs/evaluate.teacher_forced_scores counts them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from jobs.data.mixture import CHUNK_ROWS
+from jobs.data.tokenization import Example
+from jobs.data.trial_data import Chunk
+from jobs.evaluation.evaluate import EvaluationSums
+from jobs.pack.batch.prefix_groups import PrefixGroup, group_by_prefix, micro_batches
+from jobs.pack.engine import Pack
+from jobs.pack.layers.cross_entropy import CrossEntropy, is_argmax
+
+
+@torch.no_grad()
+def validate(pack: Pack, numbers: list[int]) -> dict[int, EvaluationSums]:
+    """Loss and exact match of each of these slots on its validation split.
+
+    All slots are validated in common passes, shared between the workers.
+    """
+    numbers = sorted(numbers)
+    order = sorted(numbers, key=lambda number: (pack.family(number), number))
+    splits = {number: pack.corpus(pack.slots[number].trial)[2] for number in order}
+    sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
+    longest, at_once = (
+        max(map(len, splits.values()), default=0),
+        rows_at_once(pack, list(splits.values())),
+    )
+    for start in range(0, -(-longest // pack.world.size), at_once):
+        sums += block(pack, splits, range(start, start + at_once), numbers)
+    found = zip(numbers, pack.world.add(sums).tolist(), strict=True)
+    return {
+        number: EvaluationSums(loss, int(tokens), int(exact), int(rows))
+        for number, (loss, tokens, exact, rows) in found
+    }
+
+
+def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
+    """How many rows of each split all slots go through before the next ones: what the layers below
+    make of them must be kept until then.
+    """
+    if not pack.trunk.attached:
+        return max([1, *map(len, splits)])
+    different = {id(split): split for split in splits}.values()
+    tokens = sum(
+        sum(len(example.ids) for example in split) / max(len(split), 1) for split in different
+    )
+    most = int(pack.trunk.most_bytes / 2 / max(tokens * pack.trunk.token_bytes(), 1))
+    return max(most // CHUNK_ROWS, 1) * CHUNK_ROWS
+
+
+def block(
+    pack: Pack, splits: dict[int, list[Example]], rows: range, numbers: list[int]
+) -> torch.Tensor:
+    """What some of this worker's rows of each split give: sums (slots, 4) in the order of
+    `numbers`, see add_pass.
+    """
+    place = {number: index for index, number in enumerate(numbers)}
+    parts: list[PrefixGroup] = []
+    stretches: dict[int, list[Chunk]] = {}
+    for number, split in splits.items():
+        own = split[pack.world.rank :: pack.world.size]
+        parts += group_by_prefix(number, own[rows.start : rows.stop], share=pack.sharing)
+        there = range(rows.start, min(rows.stop, len(own)))
+        stretches[number] = [
+            Chunk((id(split), row // CHUNK_ROWS), partial(stretch, own, row // CHUNK_ROWS))
+            for row in there
+        ]
+    examples = [example for part in parts for example in part.examples]
+    pack.active.arrange(
+        list(dict.fromkeys(part.slot for part in parts))
+    )  # without those that have no row on this worker
+    while True:
+        try:
+            sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
+            with pack.trunk.expecting(stretches, examples):
+                for group in micro_batches(
+                    parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget
+                ):  # no gradients to keep
+                    add_pass(pack, group, place, sums)
+            return sums
+        except (MemoryError, RuntimeError) as error:
+            pack.shrink(parts, error)
+
+
+def stretch(examples: list[Example], number: int) -> list[Example]:
+    """Examples that go through the layers below the adapters together."""
+    return examples[number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS]
+
+
+def add_pass(
+    pack: Pack, group: list[PrefixGroup], place: dict[int, int], sums: torch.Tensor
+) -> None:
+    """Add what one pass shows to each slot's sums (slots, 4): loss, tokens, examples answered
+    exactly, examples.
+    """
+    layout, logits = pack.run(group)
+    _, losses = CrossEntropy.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
+    missed = torch.zeros(len(layout.examples), device=pack.device).index_add_(
+        0, layout.answers, (~is_argmax(logits, layout.targets)).float()
+    )
+    by_token = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], 1)
+    by_example = torch.stack(
+        [(missed == 0).double(), torch.ones_like(missed, dtype=torch.float64)], 1
+    )
+    whose = torch.tensor([place[slot] for slot in layout.slots], device=pack.device)
+    examples = torch.tensor([place[slot] for slot, _ in layout.examples], device=pack.device)
+    sums[:, :2].index_add_(0, whose[layout.owners], by_token)
+    sums[:, 2:].index_add_(0, examples, by_example)

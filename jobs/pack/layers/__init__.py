@@ -1,0 +1,1 @@
+"""What replaces layers of the model in a pack."""

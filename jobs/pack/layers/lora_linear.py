@@ -1,0 +1,283 @@
+"""Linear layers that serve many LoRA adapters at once (Hu et al., 2021): one product with the
+frozen weight for all tokens, and for each slot the low-rank update of its own stretch of the flat
+row, slots of equally many tokens in one batched product.
+
+Adapters are never concatenated and masked: 0 x NaN is NaN, so one diverged slot would poison the
+others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+
+from jobs.model import frozen_linear
+from jobs.model.frozen_linear import PrepackedLinear
+from jobs.pack.batch.dropout import masks
+from jobs.pack.batch.packed_batch import Group
+from jobs.pack.batch.prefix_groups import PrefixGroup
+from jobs.pack.layers.adapter_weights import Adapter, FusedLayers, Shape, StackedAdapters
+
+
+class AdapterStacks:
+    """Whose tokens stand where in the present forward pass; shared by all layers of a model."""
+
+    def __init__(self) -> None:
+        self.adapters: dict[int, Adapter] = {}
+        self.stacks: dict[int, StackedAdapters] = {}
+        """By family; see adapter.Adapter.family."""
+        self.places: dict[int, tuple[StackedAdapters, int]] = {}
+        """Which row of which stack an arranged slot has."""
+        self.begun: set[int] = set()
+        """Slots that have been given a gradient since they were arranged."""
+        self.groups: list[Group] = []
+        self.layers: list[PackedLoRALinear] = []
+        self.anchor = torch.zeros((), requires_grad=True)
+        """Ties every layer to the graph: adapters collect their gradients themselves."""
+        self.seen: dict[int, torch.Tensor] | None = {}
+        """What each layer was given first, until `join_layers`."""
+        self.joints: FusedLayers = []
+        """Which layers are computed together."""
+        self.ready: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        """What the first of joined layers was given, and what another of them makes of it."""
+
+    def add(self, layer: PackedLoRALinear) -> None:
+        """One more layer, by itself for now."""
+        layer.joint = len(self.joints)
+        self.joints.append([len(self.layers)])
+        self.layers.append(layer)
+
+    def join_layers(self) -> None:
+        """Let layers that were given the very same tensor, as q, k and v are, be computed together
+        from now on.
+        """
+        seen, self.seen = self.seen or {}, None
+        together = itertools.groupby(self.layers, lambda layer: id(seen.get(layer.number, layer)))
+        self.joints = [[layer.number for layer in group] for _, group in together]
+        called = {number: index for index, number in enumerate(seen)}
+        for joint, numbers in enumerate(self.joints):
+            leader = min(numbers, key=lambda number: called.get(number, -1))
+            for number in numbers:
+                self.layers[number].joint, self.layers[number].leads = joint, number == leader
+
+    def stands(self, parts: list[PrefixGroup]) -> tuple[tuple[StackedAdapters, int], ...]:
+        """Whose weights the kernels of a pass read: stack and row of each of its slots, in
+        order.
+        """
+        return tuple(self.places[number] for number in dict.fromkeys(part.slot for part in parts))
+
+    def arrange(self, order: list[int]) -> None:
+        """Lay the weights of these slots, as they now are, side by side in this order; slots of one
+        family must follow each other.
+
+        With this their gradients begin anew.
+        """
+        self.places, self.begun = {}, set()
+        for family, numbers in itertools.groupby(
+            order, lambda number: self.adapters[number].family
+        ):
+            members = [adapter for adapter in self.adapters.values() if adapter.family == family]
+            if family not in self.stacks or not self.stacks[family].fits(members, self.joints):
+                self.stacks.pop(family, None)
+                self.stacks[family] = StackedAdapters(members, self.joints)
+            for row, number in enumerate(numbers):
+                self.stacks[family].take(row, self.adapters[number])
+                self.places[number] = self.stacks[family], row
+
+    def collect(self, numbers: list[int]) -> None:
+        """Hand the slots of a pass the gradients that it gave them."""
+        for number in numbers:
+            stack, row = self.places[number]
+            stack.give(row, self.adapters[number], number not in self.begun)
+            self.begun.add(number)
+
+    def leave(self, number: int) -> None:
+        """Forget a slot."""
+        del self.adapters[number]
+        self.places.pop(number, None)
+        families = {adapter.family for adapter in self.adapters.values()}
+        self.stacks = {family: stack for family, stack in self.stacks.items() if family in families}
+
+    def blocks(self) -> list[tuple[Group, StackedAdapters, slice]]:
+        """The groups of the present pass, each with the rows of its stack."""
+        found = []
+        for group in self.groups:
+            stack, row = self.places[group.slots[0]]
+            found.append((group, stack, slice(row, row + len(group.slots))))
+        return found
+
+
+class PackedLoRALinear(torch.nn.Module):
+    """A frozen linear layer with the adapters of all slots; takes the place of the layer in the
+    model.
+    """
+
+    def __init__(self, base: torch.nn.Module, number: int, active: AdapterStacks) -> None:
+        super().__init__()
+        self.base, self.number, self.active = base, number, active
+        self.frozen = PrepackedLinear(base)
+        self.joint = number
+        """Number of its group of layers."""
+        self.leads = True
+        """Whether it is the first of its group that a forward pass calls."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen weight, as the layer keeps it; some models look at its number format."""
+        return self.base.weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Any:
+        """The frozen bias or None."""
+        return self.base.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(..., T, in) -> (..., T, out) for the T tokens of the flat row."""
+        active = self.active
+        if active.seen is not None:
+            active.seen.setdefault(self.number, inputs)
+        if not active.groups:
+            return frozen_linear.times(inputs, self.frozen)
+        given, ready = active.ready.pop(self.number, (None, None))
+        if ready is not None and given is inputs:
+            return ready
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        if len(rows) != active.groups[-1].stop:
+            raise ValueError("a layer with an adapter sees other tokens than the row's")
+        layers = [active.layers[number] for number in active.joints[self.joint]]
+        if not self.leads:
+            raise ValueError("layers that read the same rows at first do so no longer")
+        outs: tuple[torch.Tensor, ...] = LoRALinearFunction.apply(
+            rows, active.anchor, active, layers
+        )  # type: ignore[assignment]
+        shaped = ((inputs, out.view(*inputs.shape[:-1], -1)) for out in outs)
+        active.ready = dict(zip((layer.number for layer in layers), shaped, strict=True))
+        return active.ready.pop(self.number)[1]
+
+
+class LoRALinearFunction(torch.autograd.Function):
+    """x (T, in) -> for each of the layers x W^T + bias, plus each slot's x A^T B on its own rows;
+    gradients of A and B go to the stacks.
+
+    Slots of a group have equally many rows: one batched product serves them. The layers' A are one
+    matrix: thin products read x once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: torch.Tensor,
+        anchor: torch.Tensor,
+        active: AdapterStacks,
+        layers: list[PackedLoRALinear],
+    ) -> tuple[torch.Tensor, ...]:
+        outs = [layer.frozen.forth(rows) for layer in layers]
+        blocks, hidden = active.blocks(), []
+        for group, stack, part in blocks:
+            low = project_down(group, group.of(rows), stack.a[layers[0].joint][part], layers)
+            for layer, out, own in zip(layers, outs, low.split(stack.rank, 2), strict=True):
+                group.of(out).baddbmm_(own, stack.b[layer.number][part])
+            hidden.append(low)
+        ctx.layers, ctx.blocks = layers, blocks
+        ctx.save_for_backward(rows, *hidden)
+        return tuple(outs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        rows, *hidden = ctx.saved_tensors
+        back = None
+        for layer, gradient in (
+            zip(ctx.layers, gradients, strict=True) if ctx.needs_input_grad[0] else ()
+        ):
+            back = layer.frozen.back(gradient, back)
+        for block, low in zip(ctx.blocks, hidden, strict=True):
+            add_gradients(ctx.layers, block, low, rows, gradients, back)
+        return back, None, None, None
+
+
+def project_down(
+    group: Group, rows: torch.Tensor, a: torch.Tensor, layers: list[PackedLoRALinear]
+) -> torch.Tensor:
+    """Rows (S, n, in) times the A of the layers (S, layers * R, in): (S, n, layers * R). Each layer
+    drops by its own masks.
+    """
+    if group.chosen is None:
+        return torch.bmm(rows, a.transpose(1, 2))
+    own = zip(layers, a.chunk(len(layers), 1), strict=True)
+    return torch.cat(
+        [
+            torch.bmm(rows * masks(group, layer.number, rows), each.transpose(1, 2))
+            for layer, each in own
+        ],
+        2,
+    )
+
+
+def add_gradients(
+    layers: Any,
+    block: Any,
+    low: torch.Tensor,
+    rows: torch.Tensor,
+    gradients: Any,
+    back: torch.Tensor | None,
+) -> None:
+    """One group's part of the backward of layers that read the same rows: its gradients, and what
+    its adapters add to those of the rows.
+    """
+    group, stack, part = block
+    joint, inners = layers[0].joint, []
+    for layer, whole, own in zip(layers, gradients, low.split(stack.rank, 2), strict=True):
+        gradient = group.of(whole)
+        inners.append(torch.bmm(gradient, stack.b[layer.number][part].transpose(1, 2)))
+        torch.bmm(own.transpose(1, 2), gradient, out=stack.gradient_b[layer.number][part])
+    a, room, own_back = (
+        stack.a[joint][part],
+        stack.gradient_a[joint][part],
+        None if back is None else group.of(back),
+    )
+    if group.chosen is not None:
+        masked_gradients(group, layers, inners, group.of(rows), a, room, own_back)
+        return
+    inner = inners[0] if len(inners) == 1 else torch.cat(inners, 2)
+    torch.bmm(inner.transpose(1, 2), group.of(rows), out=room)
+    if own_back is not None:
+        own_back.baddbmm_(inner, a)
+
+
+def masked_gradients(
+    group: Group,
+    layers: Any,
+    inners: Any,
+    rows: torch.Tensor,
+    a: torch.Tensor,
+    room: torch.Tensor,
+    back: Any,
+) -> None:
+    """What `add_gradients` does with A, where each layer has its own masks."""
+    for layer, inner, own, given in zip(
+        layers, inners, a.chunk(len(layers), 1), room.chunk(len(layers), 1), strict=True
+    ):
+        mask = masks(group, layer.number, rows)
+        given.copy_(torch.bmm(inner.transpose(1, 2), rows * mask))
+        if back is not None:
+            back.add_(torch.bmm(inner, own).mul_(mask))
+
+
+def inject(model: Any, names: list[str], active: AdapterStacks) -> list[Shape]:
+    """Put a PackedLoRALinear in the place of each named layer. Raises ValueError for a layer that
+    is no plain linear one.
+    """
+    shapes = []
+    for number, name in enumerate(names):
+        layer = model.get_submodule(name)
+        kind = type(layer).__name__
+        if not isinstance(layer, torch.nn.Linear) and kind != "Conv1D":
+            raise ValueError(f"{name} is a {kind}, not a linear layer")
+        parent, _, last = name.rpartition(".")
+        active.add(PackedLoRALinear(layer, number, active))
+        setattr(model.get_submodule(parent), last, active.layers[-1])
+        out, width = reversed(layer.weight.shape) if kind == "Conv1D" else layer.weight.shape  # type: ignore[union-attr]
+        shapes.append(Shape(name, int(width), int(out)))
+    return shapes

@@ -1,0 +1,180 @@
+"""Who sits in which pack, for how long, and what came out: the bookkeeping between Tune's trials
+and the packs. Pure.
+
+A trial takes a seat, and with each call of `credit` asks to be trained to its next rung. A pack
+trains whoever has credit, and hands in all slots' snapshots and the due reports at one step
+boundary. Which trials train together must not depend on which process was faster, because a
+product's rounding depends on its size: so a pack waits until every trial that will come has come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.config import Trial
+
+UNDECIDED_SECONDS = 30.0
+"""A trial that has not said for so long whether it goes on holds nobody up any more: its process
+may have been killed.
+"""
+
+
+@dataclass
+class Member:
+    """One trial's place in a pack."""
+
+    index: int
+    ticket: int
+    """Another one each time that the trial sits down: a pack tells by it that a trial has come
+    anew.
+    """
+    pack: int
+    trial: Trial
+    checkpoint: str | None
+    """Where to go on; brought up to date at every boundary."""
+    step: int
+    since: float
+    """When it last became the trial's turn to say whether it goes on."""
+    credit: bool = False
+    result: dict[str, Any] | None = None
+    """What the trial is told when it has reached its rung, or has failed."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a pack hands in between two steps, by trial."""
+
+    snapshots: dict[int, tuple[str, int]]
+    """Checkpoint folder and step of every slot."""
+    reports: dict[int, dict[str, Any]]
+    """Metrics, "step" among them, of the trials that have reached a rung."""
+    failures: dict[int, str]
+
+
+class PackMembership:
+    """The state of one sweep's packs. `total` trials will come, `capacity` at most sit in a pack at
+    once; both None when unknown.
+
+    `clock` tells seconds; a simulation has its own.
+    """
+
+    def __init__(
+        self,
+        num_packs: int = 1,
+        capacity: int | None = None,
+        total: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.num_packs, self.capacity, self.total, self.clock = num_packs, capacity, total, clock
+        self.seats: dict[int, Member] = {}
+        self.away: set[int] = set()
+        """Trials that have ended, or that wait for the others of their rung: nobody waits for them,
+        even if they have not stood up yet.
+        """
+        self.closed = False
+        self.verdict: dict[str, Any] | None = None
+        """Why nobody will train anything; see Coordinator.give_up."""
+        self._tickets = 0
+        self._packs: list[dict[int, Member]] = [{} for _ in range(num_packs)]
+        self._present: list[set[int]] = [set() for _ in range(num_packs)]
+        """Who sits in each pack and is not away. Kept, not counted: thousands of trials ask at
+        every boundary.
+        """
+        self._num_present = 0
+
+    def take(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
+        """Sit down, again if need be; returns the ticket."""
+        self._tickets += 1
+        before = self.seats.get(index)
+        pack = (
+            before.pack
+            if before
+            else min(range(self.num_packs), key=lambda number: len(self._present[number]))
+        )
+        self.leave(index)
+        self.away.discard(index)
+        self.seats[index] = self._packs[pack][index] = Member(
+            index, self._tickets, pack, trial, checkpoint, step, self.clock()
+        )
+        self._count(index)
+        return self._tickets
+
+    def holds(self, index: int, ticket: int) -> bool:
+        """Whether that ticket is still the trial's."""
+        return index in self.seats and self.seats[index].ticket == ticket
+
+    def credit(self, index: int) -> None:
+        """Train the trial to its next rung."""
+        self.seats[index].credit, self.seats[index].result = True, None
+
+    def leave(self, index: int, ticket: int | None = None) -> None:
+        """Stand up; a ticket that is not the present one is ignored."""
+        if index in self.seats and ticket in (None, self.seats[index].ticket):
+            pack = self.seats.pop(index).pack
+            del self._packs[pack][index]
+            self._num_present -= index in self._present[pack]
+            self._present[pack].discard(index)
+
+    def expect(self, index: int, coming: bool) -> None:
+        """Say whether a trial will (still) come to be trained."""
+        self.away.discard(index) if coming else self.away.add(index)
+        self._count(index)
+
+    def _count(self, index: int) -> None:
+        """Bring `_present` up to date for a trial."""
+        if index in self.seats:
+            present = self._present[self.seats[index].pack]
+            self._num_present -= index in present
+            present.discard(index) if index in self.away else present.add(index)
+            self._num_present += index in present
+
+    def num_expected(self) -> int:
+        """How many trials should sit before a pack goes on."""
+        if self.total is None or self.capacity is None:
+            return 0
+        return min(self.num_packs * self.capacity, self.total - len(self.away))
+
+    def whole(self) -> bool:
+        """Whether nobody is still to come, to any pack."""
+        return self._num_present >= self.num_expected()
+
+    def settled(self, pack: int) -> bool:
+        """Whether everyone in this pack knows whether to go on, and someone does."""
+        own, oldest = self.company(pack), self.clock() - UNDECIDED_SECONDS
+        return all(seat.credit or seat.since < oldest for seat in own) and any(
+            seat.credit for seat in own
+        )
+
+    def ready(self, pack: int) -> bool:
+        """Whether this pack's company is complete: nobody is still to come, and everyone here knows
+        whether to go on.
+        """
+        return self.whole() and self.settled(pack)
+
+    def company(self, pack: int) -> list[Member]:
+        """Who sits in a pack, in the order of the trials. Who waits for its rung need not keep a
+        slot until it stands up.
+        """
+        return [self._packs[pack][index] for index in sorted(self._present[pack])]
+
+    def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+        """Take a boundary's results. What belongs to a trial that has left meanwhile is dropped."""
+        for index, ticket in tickets.items():
+            if not self.holds(index, ticket):
+                continue
+            seat = self.seats[index]
+            seat.since = (
+                self.clock() if seat.credit else seat.since
+            )  # who owed an answer before this boundary owes it still
+            if index in boundary.snapshots:
+                seat.checkpoint, seat.step = boundary.snapshots[index]
+            if index in boundary.failures:
+                seat.credit, seat.result = False, {"failure": boundary.failures[index]}
+            elif index in boundary.reports:
+                seat.credit, seat.result = (
+                    False,
+                    {"metrics": boundary.reports[index], "checkpoint": seat.checkpoint},
+                )

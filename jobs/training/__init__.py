@@ -1,0 +1,1 @@
+"""One trial by itself."""

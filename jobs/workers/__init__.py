@@ -1,0 +1,1 @@
+"""The binding to Ray: the only room of jobs that imports it."""

@@ -1,0 +1,340 @@
+"""Who trains and what they said: a named actor between the training processes, Tune's trials and
+the driver.
+
+Workers post to it without waiting; the driver drains it. It remembers where workers sit, so that
+the driver can free their resources, and whether they have run out of memory, so that the next
+attempt takes smaller portions. For packs it keeps the seats (seats.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from jobs.config import Trial
+from jobs.pack.membership import Member, PackMembership, StepReport
+
+NAMESPACE = "orchestrator"
+COMPANY_SECONDS = 120.0
+"""How long a pack waits for trials that should come; then it goes on with those that are there."""
+MOST_POSTS = 20_000
+"""With so many messages that the driver has not taken yet, workers wait before they send more."""
+FREED_SECONDS = 20.0
+"""How long the name of a roster that was let go may be taken."""
+OTHER_CALLS = 1000
+"""Calls that do not wait for anyone and may be under way at once."""
+
+
+class Coordinator:
+    """The actor's state. Everything is keyed by the trial's index; a pack's workers by minus one
+    minus its number.
+    """
+
+    def __init__(
+        self,
+        num_packs: int = 1,
+        capacity: int | None = None,
+        total: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._posts: deque[dict[str, Any]] = deque()
+        """Messages for the driver. None is ever dropped: a worker whose messages pile up waits at
+        its next flush, see worker.Posts.
+        """
+        self._groups: dict[int, str] = {}
+        self._shrunk: dict[int, int] = {}
+        self._failures: dict[int, str] = {}
+        self._seats = PackMembership(num_packs, capacity, total, clock)
+        self._numbers: dict[str, int] = {}
+        # Each waits at its own bell: with one for all, every change would wake thousands of trials
+        # and packs to look at what is not theirs.
+        self._trial_bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._pack_bells = [asyncio.Event() for _ in range(num_packs)]
+        self._resting = False
+        self._working: set[int] = set()
+        """Whose workers train now: trials by index, packs by minus one minus their number."""
+        self._left: dict[int, tuple[str, int]] = {}
+        self._settled: set[int] = set()
+        """Packs that lack nothing but trials that are still to come."""
+
+    async def post(self, trial: int, kind: str, fields: dict[str, Any]) -> bool:
+        """Leave a message for the driver; returns whether there is room for more."""
+        self._posts.append({"t": int(time.time() * 1000), "kind": kind, "trial": trial, **fields})
+        return await self.has_room()
+
+    async def has_room(self) -> bool:
+        """Whether a worker may send more metrics. Nobody is held up when the sweep is over: the
+        driver may not come any more.
+        """
+        return self._seats.closed or len(self._posts) < MOST_POSTS
+
+    async def drain(self) -> list[dict[str, Any]]:
+        """All messages since the last call, oldest first."""
+        taken = list(self._posts)
+        self._posts.clear()
+        return taken
+
+    async def sit(self, trial: int, group: str) -> int:
+        """Record the placement group (as hexadecimal id) of workers; returns how often they have
+        run out of memory.
+        """
+        self._groups[trial] = group
+        self._working.discard(trial)
+        return self._shrunk.get(trial, 0)
+
+    async def shrink(self, trial: int) -> None:
+        """Record that a worker was killed for lack of memory."""
+        self._shrunk[trial] = self._shrunk.get(trial, 0) + 1
+
+    async def fail(self, trial: int, reason: str) -> None:
+        """Record why a trial failed."""
+        self._failures[trial] = reason
+
+    async def failure(self, trial: int) -> str | None:
+        """Why a trial failed, if it could say so."""
+        return self._failures.get(trial)
+
+    async def placed(self) -> list[int]:
+        """Whose workers have been placed and started."""
+        return list(self._groups)
+
+    async def leave(self, trial: int) -> str | None:
+        """Forget the placement group and return it."""
+        self._working.discard(trial)
+        return self._groups.pop(trial, None)
+
+    async def number(self, tune_id: str, index: int) -> int:
+        """Under which number a trial of Tune's sits: the first that it named. Population based
+        training hands it another trial's settings later, that one's number among them.
+        """
+        return self._numbers.setdefault(tune_id, index)
+
+    async def take_seat(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
+        """A trial sits down in a pack, or does so again; returns its ticket."""
+        return self._change([index], lambda seats: seats.take(index, trial, checkpoint, step))
+
+    async def train(self, index: int, ticket: int) -> dict[str, Any]:
+        """Have the trial trained to its next rung and wait for what came out.
+
+        That is {"metrics", "checkpoint"}, {"failure"}, or {"aside"} when the pack turns out not to
+        fit this model.
+        """
+        self._change(
+            [index], lambda seats: seats.credit(index) if seats.holds(index, ticket) else None
+        )
+        bell = self._trial_bells[index]
+        while (answer := self._answer(index, ticket)) is None:
+            bell.clear()
+            await bell.wait()
+        return answer
+
+    def _answer(self, index: int, ticket: int) -> dict[str, Any] | None:
+        if self._seats.verdict is not None or not self._seats.holds(index, ticket):
+            return self._seats.verdict or {"failure": "its seat was given away"}
+        return self._seats.seats[index].result
+
+    async def stand_up(self, index: int, ticket: int | None = None) -> None:
+        """A trial leaves its pack."""
+        self._change([index], lambda seats: seats.leave(index, ticket))
+
+    async def expect(self, indices: list[int], coming: bool) -> None:
+        """The driver knows that these trials will come to be trained again, or will not."""
+        self._change(indices, lambda seats: [seats.expect(index, coming) for index in indices])
+
+    async def ended(self, index: int) -> None:
+        """The driver knows that a trial has ended, however its process fared."""
+        self._working.discard(index)
+        self._change([index], lambda seats: (seats.leave(index), seats.expect(index, False)))
+        self._trial_bells.pop(index, None)
+
+    async def company(self, pack: int) -> list[Member] | None:
+        """Wait until a pack's company is complete and return it; None when the sweep is over, or
+        pauses.
+        """
+        deadline, bell = self._clock() + COMPANY_SECONDS, self._pack_bells[pack]
+        while not self._over() and not self._seats.ready(pack) and self._clock() < deadline:
+            bell.clear()
+            with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
+                await asyncio.wait_for(bell.wait(), 1.0)
+        if self._over():
+            return None
+        self._working.add(-1 - pack)
+        return self._seats.company(pack)
+
+    def _over(self) -> bool:
+        """Whether packs train nothing more."""
+        return self._seats.closed or self._resting
+
+    async def tickets(self, pack: int) -> dict[int, int]:
+        """Who sits in a pack now, by ticket; nobody when the sweep pauses, so that the pack looks
+        up.
+        """
+        if self._resting:
+            return {}
+        return {seat.index: seat.ticket for seat in self._seats.company(pack)}
+
+    async def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+        """A pack's results at a step boundary."""
+        self._change(list(tickets), lambda seats: seats.hand_in(boundary, tickets))
+
+    async def begin(self, key: int) -> None:
+        """A trial's own workers start to train."""
+        self._working.add(key)
+
+    async def rest(self) -> None:
+        """The sweep pauses: whoever trains keeps what it has learned so far, and ends."""
+        self._resting = True
+        self._ring_all()
+
+    async def resting(self) -> bool:
+        """Whether the sweep pauses."""
+        return self._resting
+
+    async def rested(self, key: int, snapshots: dict[int, tuple[str, int]]) -> None:
+        """Workers have ended, and this is what they leave, by trial: checkpoint and step."""
+        self._working.discard(key)
+        self._left |= snapshots
+
+    async def left(self) -> tuple[bool, dict[int, tuple[str, int]]]:
+        """Whether nobody trains any more, and where every trial's newest checkpoint lies."""
+        seated = {
+            seat.index: (seat.checkpoint, seat.step)
+            for seat in self._seats.seats.values()
+            if seat.checkpoint
+        }
+        return not self._working, seated | self._left
+
+    async def give_up(self, verdict: dict[str, Any]) -> None:
+        """Nobody will train: {"failure": reason}; {"aside": reason} when the plain executor may;
+        {"fault": reason} when it is the machine's fault, and no trial's; {"damaged": (place,
+        reason)} for a checkpoint that cannot be used. The first one counts.
+        """
+        self._seats.verdict = self._seats.verdict or verdict
+        self._ring_all()
+
+    async def verdict(self) -> dict[str, Any] | None:
+        """Why nobody trains, if so."""
+        return self._seats.verdict
+
+    async def is_closed(self) -> bool:
+        """Whether the sweep is over."""
+        return self._seats.closed
+
+    async def close(self) -> None:
+        """The sweep is over: packs may go home."""
+        self._seats.closed = True
+        self._ring_all()
+
+    def _change(self, indices: list[int], what: Callable[[PackMembership], Any]) -> Any:
+        """Change the seats of these trials, and wake them and the packs that can go on now."""
+        seats = self._seats
+        touched = {seats.seats[index].pack for index in indices if index in seats.seats}
+        was_whole = seats.whole()
+        answer = what(seats)
+        for index in indices:
+            if index in self._trial_bells:
+                self._trial_bells[index].set()
+            if index in seats.seats:
+                touched.add(seats.seats[index].pack)
+        for pack in touched:
+            (self._settled.add if seats.settled(pack) else self._settled.discard)(pack)
+        if seats.whole():
+            for pack in self._settled & touched if was_whole else self._settled:
+                self._pack_bells[pack].set()
+        return answer
+
+    def _ring_all(self) -> None:
+        """Wake everyone."""
+        for bell in [*self._trial_bells.values(), *self._pack_bells]:
+            bell.set()
+
+
+def name_of(sweep: str) -> str:
+    """The actor's name."""
+    return f"roster-{sweep}"
+
+
+def open_coordinator(
+    sweep: str, num_packs: int = 1, capacity: int | None = None, total: int | None = None
+) -> Any:
+    """Start the actor, on the driver's own node; it lives as long as the driver keeps the
+    handle.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here: Any = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )  # no other node's death may end it
+    # Every seated trial and every pack may have a call waiting here; with fewer places, the call
+    # that would end the wait gets none.
+    places = OTHER_CALLS + num_packs + (total or 0)
+    settings: Any = {
+        "name": name_of(sweep),
+        "namespace": NAMESPACE,
+        "num_cpus": 0,
+        "max_concurrency": places,
+    }
+    made = ray.remote(Coordinator).options(**settings, scheduling_strategy=here)
+    deadline = time.monotonic() + FREED_SECONDS
+    while True:
+        try:
+            return made.remote(num_packs, capacity, total)
+        except ValueError:  # one that has just been let go still has the name
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def find_coordinator(sweep: str) -> Any:
+    """The running actor, from any process of the cluster."""
+    return ray.get_actor(name_of(sweep), namespace=NAMESPACE)
+
+
+def end_controllers() -> None:
+    """Kill this driver's Ray Train controllers, where the sweep is over, and take their workers'
+    places back: one whose workers have no place yet waits for it without end, one whose workers are
+    just starting leaves theirs taken, and a thread that still waits for its controller when Ray is
+    shut down takes the whole process with it.
+    """
+    from ray import ActorID
+    from ray._private import worker
+    from ray._private.state import state
+
+    core: Any = vars(worker.global_worker)["core_worker"]
+    own: Any = ray.get_runtime_context().get_job_id()
+    for id, actor in state.actor_table(None, None).items():
+        if (
+            actor["ActorClassName"] == "TrainController"
+            and actor["JobID"] == own
+            and actor["State"] != "DEAD"
+        ):
+            with contextlib.suppress(ValueError, RuntimeError):
+                core.kill_actor(ActorID.from_hex(id), True)
+    for group, told in ray.util.placement_group_table().items():
+        if (
+            group.endswith(own) and told["state"] != "REMOVED"
+        ):  # an id ends with that of the job that it belongs to
+            free(group)
+
+
+def free(group: str | None) -> None:
+    """Remove a placement group that its trial left behind; its workers die with it. Harmless when
+    it is already gone.
+
+    Ray Train's own cleaner does this too, but only where the dashboard runs and only one Ray runs
+    on the host.
+    """
+    if group is None:
+        return
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    with contextlib.suppress(ValueError, RuntimeError):
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))

@@ -1,0 +1,42 @@
+"""The test split, answered as a Ray task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jobs.base_models import fetch
+from jobs.config import BaseModel, Trial
+from jobs.evaluation.scores import EvaluationSettings, TestScores
+from jobs.files.checkpoints import fetched
+from jobs.workers.coordinator import find_coordinator
+
+
+def evaluate_on_test(
+    sweep: str,
+    label: str,
+    trial: Trial,
+    base: BaseModel,
+    folder: str | None,
+    rule: EvaluationSettings,
+    sealed: bool = True,
+) -> TestScores:
+    """`evaluate.evaluate_on_test` as a Ray task, telling the roster how far it is. A `sealed`
+    folder is checked before.
+    """
+    from jobs.evaluation import evaluate
+
+    roster = find_coordinator(sweep)
+
+    def tick(done: int, total: int) -> None:
+        roster.post.remote(0, "judged", {"label": label, "done": done, "total": total})
+
+    trained = folder if folder is None or not sealed else str(checked(folder))
+    return evaluate.evaluate_on_test(trial, fetch.at_hand(base, trial.model), trained, rule, tick)
+
+
+def checked(folder: str) -> Path:
+    """The local folder of an adapter or a model that lies in a sealed one. Raises Damaged when that
+    is not what was sealed.
+    """
+    home, _, name = folder.rstrip("/").rpartition("/")
+    return fetched(home) / name

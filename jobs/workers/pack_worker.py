@@ -1,0 +1,197 @@
+"""A pack's worker processes: binds jobs/pack to Ray Train and to the roster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.train
+from ray.exceptions import RayError
+
+from jobs.base_models import fetch
+from jobs.config import WorkerSpec
+from jobs.files.checkpoints import CheckpointStore
+from jobs.files.manifest import Damaged
+from jobs.files.storage_faults import told
+from jobs.pack.membership import Member, StepReport
+from jobs.workers.coordinator import find_coordinator
+from jobs.workers.ray_train import run_job
+from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, use_own_gpu
+
+LOOK_SECONDS = 0.5
+
+
+def run(assignment: WorkerSpec, number: int) -> None:
+    """Run pack `number` as a Ray Train job until the sweep is over. `assignment` is that of any of
+    its trials.
+
+    Whatever ends it early is told to the roster, and so to every trial that waits.
+    """
+    roster: Any = find_coordinator(assignment.sweep)
+    try:
+        run_job(
+            work,
+            {"number": number},
+            assignment,
+            name=f"pack-{number}",
+            callbacks=[NoteDeaths(assignment.sweep, place(number))],
+        )
+    except Exception as error:  # noqa: BLE001  # whatever it is, the trials must hear of it
+        if not ray.is_initialized():
+            return  # the sweep is over already
+        with contextlib.suppress(RayError):  # the roster itself is lost: whoever asks it hears that
+            ray.get(roster.give_up.remote({"lost" if is_loss(error) else "failure": reason(error)}))
+
+
+def place(number: int) -> int:
+    """Where the roster keeps what it knows of a pack's workers."""
+    return -1 - number
+
+
+def work(settings: dict[str, Any]) -> dict[str, Any]:
+    """One worker of a pack."""
+    import torch
+
+    from jobs.pack.loop import serve
+    from jobs.training.distributed import World
+
+    assignment: WorkerSpec = settings["assignment"]
+    number, context = settings["number"], ray.train.get_context()
+    torch.set_num_threads(max(1, assignment.cpus))
+    use_own_gpu(assignment)
+    world = World(context.get_world_rank(), context.get_world_size())
+    roster: Any = find_coordinator(assignment.sweep)
+    try:
+        if (
+            ray.get(roster.is_closed.remote())
+            or ray.get(roster.resting.remote())
+            or ray.get(roster.verdict.remote())
+        ):
+            return {}
+        pack = open_pack(assignment, number, world, roster)
+        if pack is not None:
+            serve(pack, RankZeroClient(roster, number, world), shelf_of(assignment, pack.say))
+    except (ValueError, MemoryError, OSError, Damaged) as error:
+        if not (world.size > 1 and isinstance(error, MemoryError)):
+            ray.get(roster.give_up.remote(verdict_of(error, assignment.storage)))
+        if world.size > 1 and not isinstance(error, ValueError):
+            # this worker alone has failed; returning would leave the others waiting for its
+            # gradients
+            raise
+    finally:
+        if world.rank == 0:
+            roster.rested.remote(
+                place(number), {}
+            )  # whatever the end was: nobody waits for this pack when the sweep pauses
+    return {}
+
+
+def verdict_of(error: Exception, storage: str) -> dict[str, Any]:
+    """What the roster is told of what ends all training."""
+    if isinstance(error, Damaged):
+        return {"damaged": (error.place, error.why)}
+    if isinstance(error, OSError):
+        return {"fault": told(error, storage)}
+    return {"failure": str(error) or "out of memory"}
+
+
+def shelf_of(assignment: WorkerSpec, say: Callable[[str], None]) -> CheckpointStore:
+    """Where checkpoints are kept."""
+    return CheckpointStore(
+        assignment.storage, assignment.metric, assignment.maximise, say, assignment.num_trials
+    )
+
+
+def open_pack(assignment: WorkerSpec, number: int, world: Any, roster: Any) -> Any:
+    """The engine, checked against the plain model; None when the plain executor must do the work,
+    which the roster is told.
+    """
+    from jobs.pack.compatibility import find_incompatibility
+    from jobs.pack.engine import NotPackable, Pack
+
+    group: Any = ray.util.get_current_placement_group()
+    times_shrunk: Any = ray.get(roster.sit.remote(place(number), group.id.hex()))
+    trial = assignment.trial
+    budget = max(trial.train.pass_tokens(assignment.gpus > 0) >> times_shrunk, 16)
+    trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
+
+    def say(text: str) -> None:
+        roster.post.remote(0, "say", {"text": text})
+
+    if times_shrunk and world.rank == 0:
+        say(
+            f"out of memory: the pack goes on with train.tokens_per_step={budget}, same effective "
+            "batch"
+        )
+    try:
+        pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
+        pack.trunk.shrink(times_shrunk)
+        problem = find_incompatibility(pack, trial)
+    except NotPackable as error:
+        pack, problem = None, str(error)
+    if problem is not None:
+        ray.get(roster.give_up.remote({"aside": problem}))
+        return None
+    return pack
+
+
+class RankZeroClient:
+    """Worker 0 asks the roster; the others hear it from worker 0."""
+
+    def __init__(self, roster: Any, number: int, world: Any) -> None:
+        self.roster, self.number, self.world = roster, number, world
+        self.asked: Any = None
+        self.posts: dict[int, MetricsBuffer] = {}
+
+    def company(self) -> list[Member] | None:
+        """See serve.Desk."""
+        self.asked = None
+        return self.share(lambda: ray.get(self.roster.company.remote(self.number)))
+
+    def resting(self) -> bool:
+        """See serve.Desk."""
+        return bool(self.share(lambda: ray.get(self.roster.resting.remote())))
+
+    def left(self, tickets: dict[int, int]) -> bool:
+        """See serve.Desk. The roster's answer is looked at when it is there; no step waits for
+        it.
+        """
+        return bool(self.share(lambda: self.look(tickets)))
+
+    def look(self, tickets: dict[int, int]) -> bool:
+        """Whether the latest answer of the roster shows that someone has left."""
+        if self.asked is None:
+            self.asked = self.roster.tickets.remote(self.number)
+            return False
+        ready, _ = ray.wait([self.asked], timeout=0)
+        if not ready:
+            return False
+        now: Any = ray.get(self.asked)
+        self.asked = None
+        return any(now.get(index) != ticket for index, ticket in tickets.items())
+
+    def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+        """See serve.Desk."""
+        if self.world.rank == 0:
+            for posts in self.posts.values():
+                posts.flush(now=True)
+            ray.get(self.roster.hand_in.remote(boundary, tickets))
+
+    def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
+        """See serve.Desk."""
+        if self.world.rank == 0:
+            for index, (step, metrics) in steps.items():
+                self.posts.setdefault(index, MetricsBuffer(self.roster, index)).step(step, metrics)
+
+    def share(self, ask: Any) -> Any:
+        """Worker 0's answer, for all workers."""
+        if self.world.size == 1:
+            return ask()
+        import torch
+
+        box = [ask() if self.world.rank == 0 else None]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]

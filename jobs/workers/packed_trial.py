@@ -1,0 +1,120 @@
+"""A trial's side of a pack: a Tune trainable that trains nothing itself. Knows Ray, not torch: such
+a process is small and starts fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from jobs.config import Trial, WorkerSpec
+from jobs.files.storage_faults import told
+from jobs.workers.coordinator import find_coordinator
+
+POINTER = "pointer.json"
+
+
+def run_packed_trial(config: dict[str, Any]) -> None:
+    """Say again what is already known of the trial, then have it trained by a pack, rung by rung.
+
+    `config` holds "index", "assignment" and, where there is any, "point" (other settings by dotted
+    path), "recorded" (reports of an earlier run), "checkpoint" and "step" (where that run left it,
+    and how far it was) and "failed" (why it failed). Where Tune hands over a checkpoint, after a
+    pause, a restore or from another trial that this one copies, the trial goes on from there.
+    Raises RuntimeError with the cause of a failure.
+    """
+    from ray import tune
+
+    assignment: WorkerSpec = config["assignment"]
+    recorded, roster = config.get("recorded", []), find_coordinator(assignment.sweep)
+    index: Any = ray.get(roster.number.remote(tune.get_context().get_trial_id(), config["index"]))
+    trial = with_point(assignment.trial, config.get("point", {}) | {"index": index})
+    pointer = read_pointer(tune.get_checkpoint())
+    if pointer is None:
+        for report in recorded:
+            tune.report(dict(report))
+        if config.get("failed") is not None:
+            ray.get(roster.fail.remote(index, config["failed"]))
+            raise RuntimeError(config["failed"])
+    known = max((report["step"] for report in recorded), default=0)
+    if pointer is None and known >= trial.train.steps:
+        return
+    checkpoint, step = (
+        (pointer["path"], pointer["step"])
+        if pointer
+        else (config.get("checkpoint"), config.get("step", known))
+    )
+    step = step if checkpoint else 0
+    ticket: Any = ray.get(roster.take_seat.remote(index, trial, checkpoint, step))
+    try:
+        while step < trial.train.steps:
+            answer: Any = ray.get(roster.train.remote(index, ticket))
+            if "metrics" not in answer:
+                give_up(roster, index, answer)
+            step = answer["metrics"]["step"]
+            if (
+                pointer is not None or step > known
+            ):  # else the journal has it already: its checkpoint alone was missing
+                try:
+                    report_with_pointer(answer)
+                except OSError as error:
+                    answer = {"fault": told(error, assignment.storage)}
+                    ray.get(roster.give_up.remote(answer))
+                    give_up(roster, index, answer)
+    finally:
+        roster.stand_up.remote(
+            index, ticket
+        )  # Tune ends this process at once, so it may be lost: the driver says it too
+
+
+def give_up(roster: Any, index: int, answer: dict[str, Any]) -> None:
+    """Fail with the pack's reason, or wait for the driver to end this Tuner when that is no failure
+    of the trial's.
+    """
+    while "failure" not in answer:
+        time.sleep(1)
+    ray.get(roster.fail.remote(index, answer["failure"]))
+    raise RuntimeError(answer["failure"])
+
+
+def report_with_pointer(answer: dict[str, Any]) -> None:
+    """Tell Tune a rung's metrics; its checkpoint of the trial only points to the pack's."""
+    from ray import tune
+
+    with tempfile.TemporaryDirectory(prefix="pointer-") as folder:
+        pointer = {"path": answer["checkpoint"], "step": answer["metrics"]["step"]}
+        (Path(folder) / POINTER).write_text(json.dumps(pointer), encoding="utf-8")
+        metrics = answer["metrics"] | {"checkpoint_path": answer["checkpoint"]}
+        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def read_pointer(checkpoint: Any) -> dict[str, Any] | None:
+    """What `report_with_pointer` wrote."""
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return json.loads((Path(folder) / POINTER).read_text(encoding="utf-8"))
+
+
+def with_point(trial: Trial, point: dict[str, Any]) -> Trial:
+    """`trial` with other values at dotted paths, such as optim.lr or data.sources.terms.weight.
+    Raises ValueError for bad values.
+    """
+    for path, value in point.items():
+        trial = put(trial, path.split("."), value.item() if hasattr(value, "item") else value)
+    return trial
+
+
+def put(node: Any, path: list[str], value: Any) -> Any:
+    """A copy of nested dataclasses and dictionaries with `value` at `path`."""
+    if not path:
+        return value
+    if isinstance(node, dict):
+        return node | {path[0]: put(node[path[0]], path[1:], value)}
+    return dataclasses.replace(node, **{path[0]: put(getattr(node, path[0]), path[1:], value)})

@@ -1,0 +1,213 @@
+"""One process of a trial: binds the training loop to Ray Train's reports and checkpoints. With
+roster.py the only Ray import in jobs/.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from jobs.base_models import fetch
+from jobs.config import WorkerSpec
+from jobs.files.checkpoints import CheckpointStore, fetched, report_in, why_unreadable
+from jobs.files.manifest import Snapshot
+from jobs.files.storage_faults import told
+from jobs.workers.coordinator import find_coordinator
+from jobs.workers.ray_train import run_job
+from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, use_own_gpu
+
+
+def train(assignment: WorkerSpec) -> dict[str, Any]:
+    """Run one trial as a Ray Train job and return when it has ended, with how. Called inside a Tune
+    trial, which receives its reports.
+
+    A second call goes on from the first one's last whole checkpoint. Raises RuntimeError with the
+    cause when the trial failed for a reason that another attempt would not mend. What it returns is
+    empty, or holds "rested" when the sweep pauses, "fault" when the machine failed.
+    """
+    trial = assignment.trial
+    result = run_job(
+        work,
+        {},
+        assignment,
+        name=f"trial-{trial.index:03d}",
+        callbacks=[TuneReportCallback(), NoteDeaths(assignment.sweep, trial.index)],
+    )
+    ended = result.return_value or {}
+    if "failure" in ended:
+        raise RuntimeError(ended["failure"])
+    return ended
+
+
+def work(settings: dict[str, Any]) -> dict[str, Any]:
+    """The training loop of one worker. A failure that would come again is returned rather than
+    raised, so that nobody retries it.
+    """
+    import torch
+
+    from jobs.training.distributed import World
+    from jobs.training.finetune import Hooks, finetune
+
+    assignment: WorkerSpec = settings["assignment"]
+    trial, context = assignment.trial, ray.train.get_context()
+    torch.set_num_threads(max(1, assignment.cpus))
+    use_own_gpu(assignment)
+    roster = find_coordinator(assignment.sweep)
+    seat: Any = ray.util.get_current_placement_group()
+    times_shrunk: int = ray.get(roster.sit.remote(trial.index, seat.id.hex()))  # type: ignore[assignment]
+    budget = max(trial.train.pass_tokens() >> times_shrunk, 16)
+    trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
+    posts = MetricsBuffer(roster, trial.index)
+    if times_shrunk and context.get_world_rank() == 0:
+        posts.say(
+            f"out of memory: goes on with train.tokens_per_step={budget}, same effective batch"
+        )
+    world = World(context.get_world_rank(), context.get_world_size())
+    shelf = CheckpointStore(
+        assignment.storage, assignment.metric, assignment.maximise, posts.say, assignment.num_trials
+    )
+    hooks = Hooks(
+        rung(world.rank, posts, shelf),
+        posts.step,
+        posts.say,
+        resting(world, posts),
+        rest(world.rank, posts, shelf),
+    )
+    try:
+        base = fetch.at_hand(assignment.base, trial.model)
+        ray.get(roster.begin.remote(trial.index))
+        finetune(trial, base, hooks, world, taken_up(world, posts, shelf))
+    except (FloatingPointError, ValueError, MemoryError, OSError) as error:
+        if world.size > 1 and isinstance(error, OSError):
+            ray.get(roster.give_up.remote({"fault": told(error, assignment.storage)}))
+        if world.size > 1 and isinstance(error, MemoryError | OSError):
+            # this worker alone has failed; returning would leave the others waiting for its
+            # gradients
+            raise
+        return (
+            {"fault": told(error, assignment.storage)}
+            if isinstance(error, OSError)
+            else {"failure": str(error)}
+        )
+    finally:
+        if world.rank == 0:
+            roster.rested.remote(
+                trial.index, {}
+            )  # whatever the end was: nobody waits for this trial when the sweep pauses
+    return {"rested": True} if ray.get(roster.resting.remote()) else {}
+
+
+def taken_up(world: Any, posts: MetricsBuffer, shelf: CheckpointStore) -> Path | None:
+    """The checkpoint to go on from, the same for all workers. What it says of its rung is reported
+    again: the process that wrote it may have died before anyone heard of it.
+    """
+    found = [shelf.newest(posts.trial) if world.rank == 0 else None]
+    if world.size > 1:
+        import torch
+
+        steps = [None if found[0] is None else found[0][0]]
+        torch.distributed.broadcast_object_list(steps, src=0)
+        if world.rank > 0 and steps[0] is not None:
+            found = [(steps[0], fetched(shelf.at(posts.trial, steps[0])))]
+    if found[0] is None:
+        return None
+    step, folder = found[0]
+    said = report_in(shelf.at(posts.trial, step))
+    if said is not None:
+        ray.train.report(said | {"checkpoint_path": shelf.at(posts.trial, step)})
+    return folder
+
+
+def rung(
+    rank: int, posts: MetricsBuffer, shelf: CheckpointStore
+) -> Callable[[dict[str, float], Snapshot], None]:
+    """What happens after an evaluation: worker 0 keeps a checkpoint, and every worker reports."""
+
+    def report(metrics: dict[str, float], save: Snapshot) -> None:
+        if rank > 0:
+            ray.train.report(metrics)
+            return
+        posts.flush(now=True)
+        place = shelf.put(posts.trial, int(metrics["step"]), save, metrics)
+        ray.train.report(metrics | {"checkpoint_path": place})
+
+    return report
+
+
+def resting(world: Any, posts: MetricsBuffer) -> Callable[[], bool]:
+    """Whether the sweep pauses before this step, which all workers must see alike."""
+
+    def ask() -> bool:
+        own = world.rank == 0 and posts.resting()
+        if world.size == 1:
+            return own
+        import torch
+
+        from jobs.model.loading import pick_device
+
+        return bool(world.add(torch.tensor([float(own)], device=pick_device())) > 0)
+
+    return ask
+
+
+def rest(
+    rank: int, posts: MetricsBuffer, shelf: CheckpointStore
+) -> Callable[[int, Snapshot], None]:
+    """What happens when the sweep pauses: worker 0 keeps what was learned since the last rung."""
+
+    def keep(step: int, save: Snapshot) -> None:
+        if rank > 0:
+            return
+        posts.flush(now=True)
+        left = {}
+        if step > 0:
+            there = (
+                step in shelf.steps(posts.trial)
+                and why_unreadable(shelf.at(posts.trial, step)) is None
+            )
+            left[posts.trial] = (
+                shelf.at(posts.trial, step) if there else shelf.put(posts.trial, step, save),
+                step,
+            )
+        ray.get(posts.roster.rested.remote(posts.trial, left))
+
+    return keep
+
+
+def run_plain_trial(config: dict[str, Any]) -> None:
+    """A Tune trial: say again what is already known of it, then train on from there.
+
+    `config` holds the trial's index, its assignment, the reports of an earlier run, and the
+    failure of an earlier run or None.
+    """
+    from ray import tune
+
+    assignment: WorkerSpec = config["assignment"]
+    roster: Any = find_coordinator(assignment.sweep)
+    for report in config["recorded"]:
+        tune.report(dict(report))
+    if config["failed"] is not None:
+        ray.get(roster.fail.remote(config["index"], config["failed"]))
+        raise RuntimeError(config["failed"])
+    if (
+        max((report["step"] for report in config["recorded"]), default=0)
+        < assignment.trial.train.steps
+    ):
+        try:
+            ended = train(assignment)
+        except Exception as error:
+            if not is_loss(error):
+                ray.get(roster.fail.remote(config["index"], reason(error)))
+                raise
+            ended = {"lost": reason(error)}
+        if "fault" in ended or "lost" in ended:
+            ray.get(roster.give_up.remote(ended))
+        while ended:
+            time.sleep(1)  # until the driver ends this trial with all others

@@ -1,0 +1,162 @@
+"""Metrics and deaths, told to the coordinator."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import UserCallback
+
+from jobs.config import WorkerSpec
+from jobs.workers.coordinator import find_coordinator
+
+POST_SECONDS = 1.0
+ROOM_SECONDS = 0.1
+MOST_WAITING = 10_000
+"""Steps that may wait in a worker before it waits for the driver."""
+
+
+class NoteDeaths(UserCallback):
+    """Tells the roster when a worker has died, and when it did for lack of memory. Runs in the
+    controller's process.
+    """
+
+    def __init__(self, sweep: str, trial: int) -> None:
+        self.sweep, self.trial = sweep, trial
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called before a failed worker group is restarted."""
+        roster: Any = find_coordinator(self.sweep)
+        said = {
+            "text": (
+                f"{reason(next(iter(worker_exceptions.values())))}; goes on from the last "
+                "checkpoint"
+            )
+        }
+        roster.post.remote(max(self.trial, 0), "say", said)
+        if any(
+            "OutOfMemory" in f"{type(error).__name__} {error}"
+            for error in worker_exceptions.values()
+        ):
+            ray.get(roster.shrink.remote(self.trial))
+
+
+def use_own_gpu(assignment: WorkerSpec) -> None:
+    """Make the GPU that Ray Train gave this worker the present one: the workers of a machine all
+    see all of its GPUs.
+    """
+    if assignment.gpus:
+        import torch
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
+
+
+class MetricsBuffer:
+    """Step metrics for the driver, collected for a second at a time so that nothing waits for them.
+    None is dropped: where the driver does not take them fast enough, they wait here, and at last
+    the training waits.
+    """
+
+    def __init__(self, roster: Any, trial: int) -> None:
+        self.roster, self.trial = roster, trial
+        self.waiting: list[tuple[int, int, dict[str, float]]] = []
+        self.sent = time.monotonic()
+        self.room: Any = None
+        """The roster's answer whether it takes more."""
+        self.asked: Any = None
+        """The roster's answer whether the sweep pauses."""
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """Note one optimizer step."""
+        self.waiting.append((int(time.time() * 1000), step, metrics))
+        if time.monotonic() - self.sent > POST_SECONDS:
+            self.flush(now=len(self.waiting) >= MOST_WAITING)
+
+    def flush(self, now: bool = False) -> None:
+        """Send what waits, if the roster has room for it; with `now` wait until it has."""
+        self.sent = time.monotonic()
+        if not self.waiting:
+            return
+        while self.room is not None:
+            if not now and not ray.wait([self.room], timeout=0)[0]:
+                return
+            if ray.get(self.room):
+                break
+            self.room = self.roster.has_room.remote()
+            if not now:
+                return
+            time.sleep(ROOM_SECONDS)
+        self.room = self.roster.post.remote(self.trial, "steps", {"steps": self.waiting})
+        self.waiting = []
+
+    def say(self, text: str) -> None:
+        """Send one line for the user."""
+        self.roster.post.remote(self.trial, "say", {"text": text})
+
+    def resting(self) -> bool:
+        """Whether the roster's latest answer says that the sweep pauses; no step waits for it."""
+        if self.asked is None:
+            self.asked = self.roster.resting.remote()
+            return False
+        if not ray.wait([self.asked], timeout=0)[0]:
+            return False
+        answer: Any = ray.get(self.asked)
+        self.asked = None
+        return answer
+
+
+def reason(error: BaseException) -> str:
+    """Why a trial failed, in one line, without what Ray wraps around it."""
+    inner = next(iter(getattr(error, "worker_failures", {}).values()), None) or getattr(
+        error, "cause", None
+    )
+    if inner is not None and inner is not error:
+        return reason(inner)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        type(error).__name__
+    ]
+    if "startup timed out" in str(error):
+        return "its workers could not be placed: other work holds the CPU cores or GPUs"
+    return death(str(error)) if is_loss(error) else lines[-1]
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that a process of the sweep's own has died. A job's workers, whose
+    deaths count, come in another error.
+    """
+    return type(error).__name__.endswith(
+        (
+            "ActorDiedError",
+            "ActorError",
+            "ActorUnavailableError",
+            "WorkerCrashedError",
+            "NodeDiedError",
+        )
+    )
+
+
+def death(told: str) -> str:
+    """One sentence from all that Ray tells of a process that has died: which, where and, as far as
+    Ray knows, of what.
+    """
+    pid, node = re.search(r"\bpid[:=] ?(\d+)", told), re.search(r"\bip[:=] ?([\w.:-]+[\w])", told)
+    facts = [] if pid is None else [f"pid {pid[1]}"]
+    if node is not None and pid is not None and not node[1].startswith("127."):
+        facts.append(f"on {node[1]}")
+    who = f"a worker process ({', '.join(facts)})" if facts else "a worker process"
+    if (
+        re.search(r"out.of.memory|OutOfMemory|memory pressure|low on memory", told)
+        and "potential root causes" not in told
+    ):
+        return f"{who} was ended by Ray for lack of memory on its machine"
+    if re.search(r"node (has )?died|node was terminated|node failure", told):
+        return f"{who} was lost with its machine"
+    if "INTENDED" in told or "exit code" in told.lower():
+        return f"{who} has ended by itself or was told to end"
+    return (
+        f"{who} was killed: by someone, by the system for lack of memory, or by a crash of its own"
+    )

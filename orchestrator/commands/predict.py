@@ -1,0 +1,114 @@
+"""Answering one prompt with a registered model: job=predict model_uri=models:/NAME@champion
+prompt="...".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jobs.data.task_prompt import from_messages
+from orchestrator.config.credentials import mask
+from orchestrator.config.settings import Config
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.evaluation.version_folder import check_version, find_base
+from orchestrator.job_environment import mark_answer
+from orchestrator.storage.paths import storage_folder
+from orchestrator.tracking import mlflow_store
+from orchestrator.tracking.uri import sqlite_uri
+
+
+def run(config: Config) -> int:
+    """Print the model's answer, or with dry_run=true what would be asked, on stdout; returns the
+    exit code.
+    """
+    assert config.model_uri is not None and (
+        config.prompt is not None or config.messages is not None
+    )
+    told, line = plan(config) if config.dry_run else ask(config)
+    mark_answer()
+    print(json.dumps(told, ensure_ascii=False) if config.output == "json" else line)
+    return 0
+
+
+def plan(config: Config) -> tuple[dict[str, Any], str]:
+    """What would be asked, as a record and as a line. Fetches and loads nothing, and asks no
+    server.
+    """
+    local = local_folder(config.model_uri or "")
+    place = mask(store_address(config)) if local is None else str(local)
+    if local is not None:
+        check_version(config.model_uri or "", local)
+    told = {"job": "predict", "model_uri": config.model_uri, **asked(config), "from": place}
+    where = f"in {place}" if local is not None else f"of {place}"
+    (said,) = asked(config).values()
+    return {
+        "plan": told
+    }, f"plan    would ask {config.model_uri} {where}: {json.dumps(said, ensure_ascii=False)}"
+
+
+def asked(config: Config) -> dict[str, Any]:
+    """What is asked, as plain values. Raises InputError for a conversation that cannot be read."""
+    if config.messages is None:
+        return {"prompt": config.prompt}
+    try:
+        from_messages(config.messages, {})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return {"messages": json.loads(config.messages)}
+
+
+def ask(config: Config) -> tuple[dict[str, Any], str]:
+    """The model's answer, as a record and as text. Raises InputError for a model that cannot be
+    used.
+    """
+    told = asked(config)
+    with tempfile.TemporaryDirectory(prefix="version-") as scratch:
+        folder = find(config, Path(scratch))
+        try:
+            from jobs.serving.predict import predict
+
+            answered = predict(find_base(config, folder), folder, config.prompt, config.messages)
+        except MemoryError as error:
+            raise OrchestratorError(str(error)) from error
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"model_uri {config.model_uri}: {error}") from error
+    return {**told, "answer": answered}, answered
+
+
+def find(config: Config, scratch: Path) -> Path:
+    """The version's folder: a local one, or fetched from the tracking store. Raises InputError."""
+    uri = config.model_uri or ""
+    folder = local_folder(uri)
+    if folder is None:
+        artifacts = storage_folder(config.storage) / "artifacts"
+        folder = mlflow_store.connect(
+            store_address(config), config.tracking.experiment, artifacts
+        ).download(uri, scratch)
+    check_version(uri, folder)
+    return folder
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder that a model_uri names, None for one that the tracking store resolves."""
+    return (
+        None
+        if "://" in uri or uri.startswith(("models:", "runs:"))
+        else Path(os.path.expanduser(uri))
+    )
+
+
+def store_address(config: Config) -> str:
+    """Where registered models are looked for. Raises InputError when nothing can have been
+    registered yet.
+    """
+    default = storage_folder(config.storage) / "mlflow.db"
+    if config.tracking.uri is None and not default.exists():
+        raise InputError(
+            f"model_uri {config.model_uri}: nothing was trained yet in storage {config.storage} "
+            f"({default} does not exist)"
+        )
+    return config.tracking.uri or sqlite_uri(default)

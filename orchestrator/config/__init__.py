@@ -1,0 +1,1 @@
+"""Settings: read, filled in, checked."""

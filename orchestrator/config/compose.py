@@ -1,0 +1,217 @@
+"""Hydra: groups and overrides into one dictionary of settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import credentials
+from orchestrator.config.settings import SECTIONS, Config
+from orchestrator.config.validation import Check, check, suggestion
+from orchestrator.errors import ConfigError, InputError
+from orchestrator.project import ROOT
+
+FREE_TEXT = ("prompt", "messages", "data.instruction")
+"""Settings that hold a text in natural language: quotes and ${...} in it are part of it."""
+
+
+def typed_settings(overrides: list[str]) -> list[str]:
+    """The names of the settings that were typed, without the choices of groups."""
+    names = [text.lstrip("+").partition("=")[0] for text in overrides if not text.startswith("~")]
+    return [name for name in names if "." in name or name not in (*SECTIONS, *ADDED)]
+
+
+def compose(
+    overrides: list[str], folder: str | None, checks: tuple[Check, ...] = ()
+) -> dict[str, Any]:
+    """conf/ with the overrides put over it, as a plain dictionary. Raises ConfigError with every
+    override that cannot be used, and with what `checks` find beside them.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+    OmegaConf.register_new_resolver("secret", credentials.resolve, replace=True)
+    OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replace=True)
+    if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
+        raise InputError(
+            f"--config-dir {folder}: "
+            f"{'this user may not read it' if os.path.isdir(folder) else 'no such folder'}"
+        )
+    search = [f"hydra.searchpath=[file://{Path(folder).resolve()}]"] if folder else []
+    prepared, found = prepare(overrides, folder)
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            composed = hydra_compose("config", overrides=search + prepared)
+        found += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
+        raw: Any = OmegaConf.to_container(composed, resolve=True)
+        credentials.remember_address(str(raw["tracking"].get("uri") or ""))
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            [
+                *found,
+                (
+                    "conf",
+                    f"a file below {folder or ROOT / 'conf'} is not UTF-8 ({error}); save it as "
+                    "UTF-8",
+                ),
+            ]
+        ) from error
+    except InterpolationResolutionError as error:
+        problem = first_line(error).removeprefix("Missing raised while resolving interpolation: ")
+        raise ConfigError([*found, (error.full_key or "arguments", problem)]) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError([*found, ("arguments", first_line(error))]) from error
+    except Exception as error:
+        if type(error).__module__.startswith("yaml"):
+            raise ConfigError(
+                [*found, ("conf", f"not valid YAML: {' '.join(str(error).split())}")]
+            ) from error
+        raise
+    if found:
+        raise ConfigError(found + check(raw, checks))
+    return raw
+
+
+def first_line(error: Exception) -> str:
+    """The line of a Hydra error that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[tuple[str, str]]]:
+    """The overrides in a form that Hydra always takes, so that validation.py can report all bad
+    ones, and what is wrong with others.
+
+    A setting becomes `++name=value`; the choice of a group is checked here.
+    """
+    known = choices(folder)
+    found: list[tuple[str, str]] = []
+    prepared: list[str] = []
+    for text in overrides:
+        match = re.match(r"^(\+\+|\+|~)?([A-Za-z_][\w.@/:-]*)(=(.*))?$", text, re.DOTALL)
+        if match is None or (match[3] is None and match[1] != "~"):
+            found.append((text[:40], "is not of the form name=value"))
+            continue
+        sign, name, value = match[1] or "", match[2], match[4]
+        if re.split(r"[./@]", name)[0] == "hydra" or (
+            re.search(r"[/@:]", name) and name not in known
+        ):
+            found.append((name, "no such setting" + suggestion(name, [*known])))
+        elif not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+            found.append(
+                (
+                    name,
+                    "no such setting; on the command line a name has ASCII letters, digits and _, "
+                    "joined by single dots",
+                )
+            )
+        elif name in known and sign != "~":
+            found += (wrong := choice_problems(name, value, known))
+            prepared += [] if wrong else [f"{'+' if name in ADDED else ''}{name}={value}"]
+        elif sign == "~":
+            prepared.append(text)
+        else:
+            override = f"++{name}={quoted(name, value)}"
+            wrong = grammar_problems(override, name, value)
+            if wrong and value[:1] not in "[{'\"" and not several(override):
+                # A bare text with a character that Hydra's grammar does not know, such as a path
+                # with an umlaut.
+                override, wrong = f"++{name}={as_text(value)}", []
+            found += wrong
+            prepared += [] if wrong else [override]
+    return prepared, found
+
+
+ADDED = ("sweep", "experiment")
+"""Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
+
+
+def choice_problems(name: str, value: str, known: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Whether GROUP=CHOICE names a file under conf/."""
+    if value in known[name]:
+        return []
+    return [
+        (name, f'"{value}" is not one of {", ".join(known[name])}{suggestion(value, known[name])}')
+    ]
+
+
+def grammar_problems(override: str, name: str, value: str) -> list[tuple[str, str]]:
+    """Whether Hydra's grammar can read a setting, and reads one value."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides([override])[0]
+    except HydraException:
+        nested = "put quotes around the texts in it; a name in it has ASCII letters, digits and _"
+        remedy = nested if value[:1] in ("{", "[") else f"put quotes around it: '{name}=\"...\"'"
+        return [(name, f"cannot read the value {value!r}; {remedy}")]
+    if parsed.is_sweep_override():
+        return [
+            (
+                name,
+                f"{value!r} is several values; a search space tries several: see conf/sweep/, or "
+                "quote the text",
+            )
+        ]
+    return []
+
+
+def several(override: str) -> bool:
+    """Whether Hydra reads an override as several values to try."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides([override])[0].is_sweep_override()
+    except HydraException:
+        return False
+
+
+def quoted(name: str, value: str) -> str:
+    """A value as Hydra's grammar takes it: a text is quoted, which keeps commas, braces and 1e5 in
+    it as typed.
+    """
+    if value in ("null", ""):
+        return value or "''"
+    if name in FREE_TEXT:
+        return as_text(re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value))
+    return as_text(value) if is_text(name) and value[0] not in "'\"" else value
+
+
+def is_text(name: str) -> bool:
+    """Whether a setting is declared as text."""
+    group, _, last = name.rpartition(".")
+    kind = SECTIONS.get(group) if group else Config
+    return kind is not None and any(
+        entry.name == last and entry.type in ("str", "str | None")
+        for entry in dataclasses.fields(kind)
+    )
+
+
+def as_text(value: str) -> str:
+    """A text between quotes, as Hydra's grammar reads it back."""
+    inner = re.sub(r"(\\*)(\"|$)", lambda m: m[1] * 2 + ("\\" + m[2] if m[2] else ""), value)
+    return f'"{inner}"'
+
+
+def choices(folder: str | None = None) -> dict[str, list[str]]:
+    """The configuration groups and the names in each."""
+    found: dict[str, set[str]] = {}
+    for root in [ROOT / "conf", *([Path(folder)] if folder else [])]:
+        for file in root.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def as_yaml(raw: dict[str, Any]) -> str:
+    """A composed configuration as YAML text."""
+    import yaml
+
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)

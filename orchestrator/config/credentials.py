@@ -1,0 +1,221 @@
+"""Secrets in settings and texts: taken out of all that is written or printed, and named by the
+variable that they can be given in.
+
+A setting may hold `${secret:NAME}` in a secret's place: the environment variable NAME, or the
+content of a file where NAME has a slash.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+HIDDEN = "***"
+ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>[^\s\"<>`]+)")
+SECRET_NAME = r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|token|secret|signature|credential|api[_-]?key|access[_-]?key)[\w.-]*|pwd|pass|auth|sig|key)"
+"""Names of settings whose value is a secret."""
+QUERY = re.compile(
+    rf"(?i)(?P<before>[?&;])(?P<name>{SECRET_NAME})=(?!\*\*\*)(?P<value>[^&;#\s'\"]+)"
+)
+LOOSE = re.compile(
+    r"(?i)(\b(?:password|passwd|pwd|sslpassword)\s?=\s?)(?!\*\*\*)('[^']*'|[^\s'\"&;,]+)"
+)
+"""A database's own way of writing a connection, which its errors repeat."""
+HEADER = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|token)\s+)[^\s'\"]+")
+NAMELESS = ("postgres", "postgresql", "ssh", "git+ssh", "sqlite")
+"""Schemes in which a name alone, before the @, is no secret."""
+LONGEST_NAME = 20
+"""Characters of a name; what is longer may be a token in its place."""
+DUMMIES = ("", "x-oauth-basic", "x-token-auth")
+"""Passwords that say that the name is the secret."""
+SHORTEST = 8
+"""Characters of a secret that is looked for in texts; a shorter one would be found in any word."""
+VARIABLES = {
+    ("http", "name"): "MLFLOW_TRACKING_TOKEN",
+    ("http", "password"): "MLFLOW_TRACKING_PASSWORD",
+    ("postgresql", "password"): "PGPASSWORD",
+}
+
+known: set[str] = set()
+"""Secrets of this command, as they were given: `mask` takes them out of any text."""
+
+
+class Missing(ValueError):
+    """A secret that is asked for and not given."""
+
+
+def mask(text: str) -> str:
+    """Hide every secret in `text`: in the addresses that it holds, and those of this command
+    wherever they stand.
+    """
+    for secret in sorted(known, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+    text = ADDRESS.sub(lambda found: replaced(found, None), text)
+    return HEADER.sub(
+        rf"\1{HIDDEN}", LOOSE.sub(rf"\1{HIDDEN}", QUERY.sub(rf"\g<before>\g<name>={HIDDEN}", text))
+    )
+
+
+def replaced(found: re.Match[str], names: Mapping[tuple[str, str], str] | None) -> str:
+    """An address with `***` in a secret's place, or with the variable that `names` has for it."""
+    scheme, rest = found["scheme"], found["rest"]
+    user, place = split_user(rest)
+    kind = dialect(scheme)
+
+    def hidden(part: str) -> str:
+        variable = re.sub(r"\W", "_", f"TRACKING_{part}".upper())
+        return HIDDEN if names is None else reference(names.get((kind, part), variable))
+
+    if user is not None:
+        name, colon, password = user.partition(":")
+        if password not in DUMMIES and not looks_secret(name, kind):
+            user = f"{name}:{kept_or(password, hidden('password'))}"
+        elif kind not in NAMELESS or password not in DUMMIES:
+            user = kept_or(name, hidden("name")) + (
+                f"{colon}{kept_or(password, hidden('password'))}" if password else ""
+            )
+    place = QUERY.sub(
+        lambda query: (
+            f"{query['before']}{query['name']}={kept_or(query['value'], hidden(query['name'].lower()))}"
+        ),
+        place,
+    )
+    return f"{scheme}://{place}" if user is None else f"{scheme}://{user}@{place}"
+
+
+def looks_secret(name: str, kind: str) -> bool:
+    """Whether what stands in a name's place is a token: of servers only, and none is as short as a
+    name or holds an @.
+    """
+    return kind not in NAMELESS and len(name) > LONGEST_NAME and "@" not in name
+
+
+def kept_or(value: str, hidden: str) -> str:
+    """A value that is hidden already or asked for, or its replacement."""
+    asked = re.fullmatch(r"\$\{[\w.]+:.*\}", value)
+    return value if value == HIDDEN or asked or not value else hidden
+
+
+def split_user(rest: str) -> tuple[str | None, str]:
+    """What stands before the @ of an address, None without one, and what stands behind it.
+
+    A password that was typed as it is may hold any character, so the last @ counts that can be the
+    one.
+    """
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    port = authority.partition(":")[2]
+    if "@" not in authority and (not port or port.isdigit() or authority.startswith("[")):
+        return None, rest  # HOST or HOST:PORT: an @ behind it belongs to the path
+    before, mark, query = rest.partition("?")
+    if "@" in query and "=" not in query.partition("@")[0]:
+        before, mark, query = rest, "", ""  # the ? is the password's
+    user, at, place = before.rpartition("@")
+    return (user, place + mark + query) if at else (None, rest)
+
+
+def dialect(scheme: str) -> str:
+    """postgresql for postgres and postgresql+psycopg, http for https."""
+    name = scheme.lower().partition("+")[0]
+    return {"https": "http", "postgres": "postgresql"}.get(name, name)
+
+
+def reference(variable: str) -> str:
+    """How a setting asks for a variable."""
+    return f"${{secret:{variable}}}"
+
+
+def resolve(name: str) -> str:
+    """The secret that a setting asks for, as it stands in an address. Raises Missing."""
+    if "/" in name:
+        try:
+            value = Path(name).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Missing(
+                f"the secret's file {name} cannot be read: "
+                f"{getattr(error, 'strerror', None) or 'it is no text'}"
+            ) from error
+    else:
+        value = os.environ.get(name, "")
+    if not value:
+        raise Missing(
+            f"{name}, which holds the secret, is "
+            f"{'empty' if '/' in name else 'not set in the environment'}"
+        )
+    remember(value)
+    return quote(value, safe="")
+
+
+def remember(*secrets: str) -> None:
+    """Take these out of every text from now on."""
+    for secret in secrets:
+        known.update(form for form in (secret, quote(secret, safe="")) if len(form) >= SHORTEST)
+
+
+def remember_environment() -> None:
+    """The same for the variables that hold secrets by their names."""
+    for name, value in os.environ.items():
+        if re.search(
+            r"PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|ACCESS_KEY|CREDENTIAL", name
+        ) and not name.endswith(("_FILE", "_PATH", "_ID")):
+            remember(value)
+
+
+def remember_address(uri: str) -> None:
+    """The same for what an address holds."""
+    scheme, _, rest = uri.partition("://")
+    user, place = split_user(rest)
+    name, _, password = (user or "").partition(":")
+    secrets = [] if password in DUMMIES else [password]
+    kind = dialect(scheme)
+    if user is not None and kind not in NAMELESS and (not secrets or looks_secret(name, kind)):
+        secrets.append(name)
+    secrets += [query["value"] for query in QUERY.finditer(place)]
+    remember(*secrets, *map(unquote, secrets))
+
+
+def escaped(uri: str) -> str:
+    """An address whose name and password hold only characters that every library reads the same
+    way.
+    """
+    scheme, separator, rest = uri.partition("://")
+    user, place = split_user(rest)
+    if not separator or user is None:
+        return uri
+    name, colon, password = user.partition(":")
+    name, password = (quote(unquote(part), safe="") for part in (name, password))
+    return f"{scheme}://{name}{colon}{password}@{place}"
+
+
+def printable(text: str) -> str:
+    """A setting as it was typed, with the variables to give its secrets in; it means the same where
+    they are set.
+    """
+    whole = re.fullmatch(
+        r"(?s)(?P<before>(?:[\w.+~@/]+=)?)(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>.+)", text
+    )
+    if whole is not None:  # all of it is the address, whatever its secret holds
+        return whole["before"] + replaced(whole, VARIABLES)
+    return ADDRESS.sub(lambda found: replaced(found, VARIABLES), text)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a setting holds a secret that others could read."""
+    return printable(text) != text
+
+
+def without_secrets(raw: Any, free: tuple[str, ...] = (), path: str = "") -> Any:
+    """A composed configuration as it may be kept. `free` are settings that hold a text in natural
+    language, which stays as it is.
+    """
+    if isinstance(raw, dict):
+        return {
+            key: without_secrets(value, free, f"{path}.{key}".lstrip("."))
+            for key, value in raw.items()
+        }
+    if isinstance(raw, list):
+        return [without_secrets(value, free, path) for value in raw]
+    return printable(raw) if isinstance(raw, str) and path not in free else raw

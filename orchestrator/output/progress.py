@@ -1,0 +1,185 @@
+"""Progress on stderr: a live table with bars on a terminal, one plain line per event otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.config.search_space import Point
+from orchestrator.output.plan_text import duration, plural, short
+
+REFRESH_SECONDS = 0.5
+LINE_SECONDS = 30.0
+"""Without a terminal, a training trial says this often how far it is."""
+
+
+@dataclass
+class Row:
+    """What is shown of one trial."""
+
+    point: Point
+    step: int = 0
+    score: float | None = None
+    tokens_per_second: float = 0.0
+    state: str = "starting"
+    began: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+    told: float = field(default_factory=time.monotonic)
+    """When the last plain line about this trial was printed."""
+
+
+class ProgressDisplay:
+    """One sweep's progress. `quiet` shows nothing but what the user must know."""
+
+    def __init__(self, num_trials: int, steps: int, metric: str) -> None:
+        self.num_trials, self.steps, self.metric = num_trials, steps, metric
+        self.rows: dict[int, Row] = {}
+        self.task: str | None = None
+        self.live: Any = None
+        self.refreshed = 0.0
+
+    def __enter__(self) -> ProgressDisplay:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self.live = Live(
+                self.table(), console=Console(stderr=True), auto_refresh=False, transient=False
+            )
+            self.live.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.live is not None:
+            self.refresh(force=True)
+            self.live.__exit__(None, None, None)
+
+    def start(self, index: int, point: Point) -> None:
+        """A trial starts, or returns from a pause."""
+        row = self.rows.setdefault(index, Row(point))
+        row.state, row.seconds = "starting", None
+        if row.step == 0:
+            self.line(f"{self.label(index)}  starts")
+
+    def step(self, index: int, step: int, metrics: dict[str, float]) -> None:
+        """A trial has taken a step."""
+        row = self.rows[index]
+        if (
+            step > row.step and row.seconds is None
+        ):  # the last steps of a trial may be told after its end
+            row.step, row.state = step, "training"
+        row.tokens_per_second = metrics.get("train/tokens_per_second", 0.0)
+        if self.live is None and time.monotonic() - row.told > LINE_SECONDS:
+            row.told = time.monotonic()
+            self.line(
+                f"{self.label(index)}  step {row.step}/{self.steps}  train/loss "
+                f"{metrics['train/loss']:.4g}  {self.pace(row)}"
+            )
+
+    def rung(self, index: int, step: int, metrics: dict[str, float]) -> None:
+        """A trial was evaluated."""
+        row = self.rows.setdefault(index, Row({}))
+        row.step, row.score, row.state = step, metrics.get(self.metric), "waiting"
+        row.tokens_per_second = metrics.get("train/tokens_per_second", row.tokens_per_second)
+        row.told = time.monotonic()
+        shown = "missing" if row.score is None else f"{row.score:.4g}"
+        self.line(
+            f"{self.label(index)}  step {step}/{self.steps}  {self.metric} {shown}  "
+            f"{self.pace(row)}"
+        )
+
+    def end(self, index: int, state: str, error: str | None) -> None:
+        """A trial has ended."""
+        row = self.rows.setdefault(index, Row({}))
+        row.state, row.seconds = state, time.monotonic() - row.began
+        self.line(
+            f"{self.label(index)}  {state}{f': {error}' if error else f' at step {row.step}'}",
+            always=error is not None,
+        )
+
+    def say(self, index: int, text: str) -> None:
+        """Something about a trial that the user should know."""
+        self.line(f"{self.label(index)}  {text}", always=True)
+
+    def note(self, text: str) -> None:
+        """One line about the sweep."""
+        self.line(text, always=True)
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """How far something other than training is."""
+        before, self.task = self.task, f"{task}  {done}/{total}"
+        tenth = max(total // 4, 1)
+        if self.live is None and (
+            before is None or done == total or done % tenth < (done - 1) % tenth
+        ):
+            self.line(self.task)
+        self.refresh()
+
+    def line(self, text: str, always: bool = False) -> None:
+        """A plain line; on a terminal only what the table does not show."""
+        if self.live is None:
+            print(text, file=sys.stderr, flush=True)
+        elif always:
+            self.live.console.print(text, markup=False, highlight=False)
+
+    def label(self, index: int) -> str:
+        """trial  3/12  rank=16 lr=0.00021"""
+        width = len(str(self.num_trials))
+        point = short(self.rows[index].point) if index in self.rows else ""
+        return f"trial {index:>{width}}/{self.num_trials}  {point}".rstrip()
+
+    def pace(self, row: Row) -> str:
+        """Speed and age."""
+        return f"{row.tokens_per_second:,.0f} tok/s  {duration(time.monotonic() - row.began)}"
+
+    def refresh(self, force: bool = False) -> None:
+        """Redraw the table, at most twice a second."""
+        if self.live is not None and (force or time.monotonic() - self.refreshed > REFRESH_SECONDS):
+            self.refreshed = time.monotonic()
+            self.live.update(self.table(), refresh=True)
+
+    def table(self) -> Any:
+        """All trials so far, with a bar each."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        table = Table(
+            box=None, pad_edge=False, header_style="bold", title=self.task, title_justify="left"
+        )
+        for name in (
+            "trial",
+            "settings",
+            "progress",
+            "step",
+            self.metric,
+            "tok/s",
+            "state",
+            "time",
+        ):
+            table.add_column(
+                name, justify="right" if name in ("trial", "step", "tok/s", "time") else "left"
+            )
+        best = max((row.score for row in self.rows.values() if row.score is not None), default=None)
+        for index, row in sorted(self.rows.items()):
+            score = "" if row.score is None else f"{row.score:.4g}"
+            style = (
+                "bold green"
+                if row.score is not None and row.score == best and not self.metric.endswith("loss")
+                else ""
+            )
+            age = row.seconds if row.seconds is not None else time.monotonic() - row.began
+            bar = ProgressBar(total=self.steps, completed=row.step, width=20)
+            cells = (
+                f"{row.step}/{self.steps}",
+                score,
+                f"{row.tokens_per_second:,.0f}",
+                row.state,
+                duration(age),
+            )
+            table.add_row(str(index), short(row.point), bar, *cells, style=style)
+        left = self.num_trials - len(self.rows)
+        if left > 0:
+            table.caption = f"{plural(left, 'trial')} to come"
+        return table

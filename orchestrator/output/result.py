@@ -1,0 +1,157 @@
+"""What came out of a sweep, as the record that is kept, printed and given to other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.output.plan_text import duration, plural, short
+from orchestrator.tracking import shown_commands
+
+Result = dict[str, Any]
+"""sweep, state, trials{total,finished,stopped,failed}, best{trial,run_id,params,metrics},
+base{metrics}, model{name,version,alias,uri}, seconds{setup,train,total}, tracking_uri; and for the
+text: decision, failures, missing, command.
+"""
+
+PUBLIC = ("sweep", "state", "trials", "best", "base", "model", "seconds", "tracking_uri")
+KEPT = {*PUBLIC, "steps", "target", "command", "wider"}
+"""What the record of a finished sweep cannot do without; one that lacks it, by another version or a
+torn disk, is made again.
+"""
+
+
+def is_whole(found: Result) -> bool:
+    """Whether a record read from disk is one that can be shown."""
+    try:
+        text(found)
+        public(found)
+        return found.keys() >= KEPT and all(
+            isinstance(number, int) for number in (found["steps"], *found["trials"].values())
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def public(result: Result) -> Result:
+    """The part that `output=json` prints: these keys and no others, and `error` where there is
+    one.
+    """
+    shown = {key: result.get(key) for key in PUBLIC}
+    if result.get("best"):
+        shown["best"] = {
+            key: result["best"][key] for key in ("trial", "run_id", "params", "metrics")
+        }
+    return shown | ({"error": result["error"]} if result.get("error") else {})
+
+
+def text(result: Result, programs: str = "") -> str:
+    """The last screen: what was found, what it is worth, what to do next. `programs` stands before
+    "python" in the commands to paste.
+    """
+    lines: list[tuple[str, str]] = []
+    if result["best"] and result["best"].get("trial"):
+        lines += best_lines(result)
+    trials = result["trials"]
+    lines.append(
+        (
+            "trials",
+            f"{trials['finished']} finished, {trials['stopped']} stopped early, {trials['failed']} "
+            f"failed of {trials['total']}",
+        )
+    )
+    lines += [("failed", failure) for failure in result.get("failures", [])]
+    if result.get("error"):
+        lines.append(("error", result["error"]))
+    if result.get("missing"):
+        lines.append(("missing", result["missing"]))
+    if result.get("unchecked"):
+        lines.append(("note", result["unchecked"]))
+    seconds = result["seconds"]
+    lines.append(
+        (
+            "time",
+            f"{duration(seconds['total'])} ({duration(seconds['setup'])} to start, "
+            f"{duration(seconds['train'])} of training)",
+        )
+    )
+    lines += next_lines(result, programs)
+    return "\n".join(f"{label:<8}{line}" for label, line in lines)
+
+
+def best_lines(result: Result) -> list[tuple[str, str]]:
+    """The winner, the base beside it, and the registered version."""
+    best, model = result["best"], result["model"]
+    searched = short(
+        {
+            path: best["params"][path]
+            for path in result.get("searched", [])
+            if path in best["params"]
+        }
+    )
+    lines = [("best", f"trial {best['trial']}  {searched}".rstrip())]
+    for name, metrics in (
+        ("test", best["metrics"]),
+        ("base", (result["base"] or {}).get("metrics", {})),
+    ):
+        if "test/exact_match" in metrics:
+            value, low, high = (metrics[f"test/exact_match{end}"] for end in ("", "_low", "_high"))
+            whose = "test/exact_match" if name == "test" else "the untouched base"
+            cut = metrics.get("test/shortened")
+            told = f"; {cut:.0f} prompts were cut" if cut else ""
+            lines.append(
+                (
+                    name,
+                    f"{whose} {value:.3f} ({result.get('confidence', 0.95):.0%} interval "
+                    f"{low:.3f}..{high:.3f}{told})",
+                )
+            )
+    if model:
+        alias = f" -> alias {model['alias']}" if model["alias"] else ""
+        lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
+    return lines
+
+
+def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
+    """Commands to paste."""
+    lines = []
+    if result["state"] == "interrupted":
+        lines.append(("go on", f"{programs}{result['command']}"))
+    lines.append(("open", shown_commands.ui(result["tracking_uri"], programs)))
+    if result["state"] == "finished" and result["trials"]["total"] > 1 and result["wider"]:
+        lines.append(("more", f"{programs}{result['wider']}"))
+    if result["model"]:
+        model = result["model"]
+        address = f"models:/{model['name']}@{model['alias']}" if model["alias"] else model["uri"]
+        question = f"{result.get('asked', 'prompt')}={result['prompt']}"
+        asked = ["job=predict", f"model_uri={address}", question, *result.get("settings", [])]
+        lines.append(("try", shown_commands.orchestrator(asked, programs)))
+    if result.get("needs"):
+        lines.append(("needs", result["needs"]))
+    return lines
+
+
+def counted(states: list[str], total: int) -> dict[str, int]:
+    """Trials by how they ended."""
+    return {"total": total} | {
+        state: states.count(state) for state in ("finished", "stopped", "failed")
+    }
+
+
+def failures(records: Any) -> list[str]:
+    """One line per failed trial, with its cause."""
+    return [
+        f"trial {record.index}: {record.error}" for record in records if record.state == "failed"
+    ]
+
+
+def unfinished(
+    count: int, error: str | None, refused: int = 0, aside: Path | str | None = None
+) -> str | None:
+    """What the tracking store has not received: not yet, and never."""
+    late = (
+        f"{plural(count, 'event')} not yet in MLflow ({error or 'it is slow to answer'}); the same "
+        "command again writes them"
+    )
+    never = f"{plural(refused, 'event')} refused by MLflow, kept with the reasons in {aside}"
+    return "; ".join(text for text, there in ((late, count), (never, refused)) if there) or None

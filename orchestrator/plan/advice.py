@@ -1,0 +1,54 @@
+"""What a user should know about a configuration that is legal but unwise. Pure."""
+
+from __future__ import annotations
+
+from orchestrator.config import idle_settings
+from orchestrator.config.settings import Config
+from orchestrator.plan.rungs import rung_steps
+
+
+def shaped_by_steps(config: Config) -> bool:
+    """Whether some trial's learning rates depend on train.steps, so that a longer sweep is another
+    one.
+    """
+    return config.optim.schedule != "constant" or any(
+        knob.path == "optim.schedule" for knob in config.sweep.space.values()
+    )
+
+
+def unfinished(config: Config) -> str | None:
+    """Why trials are compared while their learning rates fall, if so."""
+    if config.sweep.scheduler == "none" or not shaped_by_steps(config):
+        return None
+    optim, searched = (
+        config.optim,
+        any(knob.path == "optim.schedule" for knob in config.sweep.space.values()),
+    )
+    if searched or optim.schedule != "warmup_stable_decay":
+        return "optim.schedule is not always constant"
+    start = config.train.steps * (1 - optim.decay_share)
+    late = [rung for rung in rung_steps(config)[:-1] if rung > start]
+    falls = f"optim.decay_share={optim.decay_share:g} lets the rate fall from step {start:.0f} on"
+    return f"{falls}, before the rung at {late[0]}" if late else None
+
+
+def advice(config: Config, why_plain: str | None) -> list[str]:
+    """What a user should know about a legal but unwise configuration, and why its trials are not
+    packed.
+    """
+    notes = [f"each trial trains by itself: {why_plain}"] if why_plain else []
+    notes += [
+        f"sweep.space.{name} is not searched: {reason}" for name, reason in config.skipped.items()
+    ]
+    notes += idle_settings.notes(config)
+    if (unfair := unfinished(config)) is not None:
+        notes.append(
+            f"{unfair} under sweep.scheduler={config.sweep.scheduler}: a rung compares unfinished "
+            "schedules"
+        )
+    if config.train.eval_every > config.train.steps:
+        notes.append(
+            f"train.eval_every={config.train.eval_every} is beyond "
+            f"train.steps={config.train.steps}: one evaluation, at the end"
+        )
+    return notes

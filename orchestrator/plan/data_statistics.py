@@ -1,0 +1,172 @@
+"""What the rows and the base model's tokenizer say of a sweep before it starts: shares, supervised
+tokens, and rows that cannot be used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from jobs.data.chat_template import ChatTokenizer
+from jobs.data.corpus import Corpus
+from jobs.data.readers import Row
+from jobs.data.tokenization import Example, encode_rows, shared_prefix
+from orchestrator.config.settings import Config
+from orchestrator.errors import InputError
+from orchestrator.plan.token_counts import Count, Limits, count
+
+SAMPLE_ROWS = 250
+"""Rows from which the time is estimated. Everything else is counted over all rows."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one source contributes."""
+
+    rows: int
+    share: float
+    """Part of the examples drawn from it, 0..1, before any sweeping of weights."""
+    answer_tokens: int | None
+    """Tokens of all its rows that carry loss. None: the base model's tokenizer is not here yet."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the rows and the tokenizer say."""
+
+    sources: dict[str, Share]
+    example: Example | None = None
+    mean_tokens: float = 0.0
+    """Mean number of tokens that an example costs, from a sample: what the prompts of a batch begin
+    with alike is computed once.
+    """
+    notes: tuple[str, ...] = ()
+
+
+def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> Measured:
+    """Rows, share and supervised tokens per source, and one example. Raises InputError for a row
+    that cannot be trained on.
+    """
+    weights = {name: config.data.sources[name].weight for name in corpus.sources}
+    total = sum(weights.values()) or 1.0
+    shares = {
+        name: Share(len(rows), weights[name] / total, None) for name, rows in corpus.sources.items()
+    }
+    if template is None:
+        return Measured(shares)
+    counts = count_all(config, corpus, template)
+    length = config.train.max_length
+    few = [
+        encode_rows(rows[:SAMPLE_ROWS], template, length, f"data.sources.{name}")
+        for name, rows in corpus.sources.items()
+    ]
+    shares = {
+        name: dataclasses.replace(share, answer_tokens=counts[name].supervised)
+        for name, share in shares.items()
+    }
+    rows = {**corpus.sources, "valid": corpus.valid, "test": corpus.test}
+    notes = [
+        note for name, own in counts.items() for note in split_notes(config, name, own, rows[name])
+    ]
+    if any(row.thinking for row in corpus.test[:1]):
+        notes.append(
+            "answers come with reasoning: valid/exact_match asks for its very words, "
+            "test/exact_match for the answer alone"
+        )
+    cost = sum(cost_tokens(config, own) for own in few) / sum(map(len, few))
+    return Measured(
+        shares,
+        few[0][0],
+        cost,
+        (*notes, *lost_notes(counts), *length_notes(counts.values(), template)),
+    )
+
+
+def count_all(config: Config, corpus: Corpus, template: ChatTokenizer) -> dict[str, Count]:
+    """The counts of each source and each held-out split. Raises InputError with the first row of
+    each that cannot be used.
+    """
+    train = Limits(config.train.max_length, everything=config.train.on == "all")
+    valid = Limits(config.train.max_length)
+    test = Limits(config.train.max_length, in_use=True, max_new_tokens=config.job.max_new_tokens)
+    wanted = {
+        name: (rows, f"train/{name}", f"data.sources.{name}", train)
+        for name, rows in corpus.sources.items()
+    }
+    wanted |= {
+        "valid": (corpus.valid, "valid", "data.valid", valid),
+        "test": (corpus.test, "test", "data.test", test),
+    }
+    found, problems = {}, []
+    for name, (rows, key, where, limits) in wanted.items():
+        try:
+            found[name] = count(rows, corpus.digests[key], template, limits, where)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return found
+
+
+def cost_tokens(config: Config, examples: list[Example]) -> float:
+    """Tokens that these examples of one source cost together."""
+    prefix = 0 if config.train.on == "all" else shared_prefix(examples)
+    return sum(
+        len(example.ids) - prefix * (1 - 1 / config.train.batch_size) for example in examples
+    )
+
+
+def split_notes(config: Config, name: str, found: Count, rows: Sequence[Row]) -> list[str]:
+    """What of a source's or a held-out split's rows is not as it stands in the file."""
+    notes = []
+    if found.cut:
+        what = (
+            f"{found.cut:,} of {found.rows:,} prompts leave the answer no room in "
+            f"train.max_length={config.train.max_length}"
+        )
+        notes.append(
+            f"{name}: {what} and lose some of the user's text, no marks or instruction (first: "
+            f"{rows[found.first_cut].place})"
+        )
+    for words, (number, first) in found.unused.items():
+        notes.append(
+            f"{name}: {words}, in {number:,} of {found.rows:,} rows (first: {rows[first].place})"
+        )
+    return notes
+
+
+def lost_notes(counts: dict[str, Count]) -> list[str]:
+    """How many answers the tokenizer does not give back, such as one with a special token in it:
+    none can be matched.
+    """
+    lost = {name: own for name, own in counts.items() if own.lost}
+    if not lost:
+        return []
+    how_many = ", ".join(f"{own.lost:,} of {own.rows:,} in {name}" for name, own in lost.items())
+    example = next(iter(lost.values())).lost_answer
+    return [
+        f"answers that come back changed from the tokenizer and can never match: {how_many}, such "
+        f"as {example!r}"
+    ]
+
+
+def length_notes(counts: Collection[Count], template: ChatTokenizer) -> tuple[str, ...]:
+    """Whether examples are longer than the model was made for: some architectures fail on those,
+    others answer badly.
+    """
+    longest, limit = max(found.longest for found in counts), template.num_positions
+    if limit is None or longest <= limit:
+        return ()
+    return (
+        f"an example has {longest:,} tokens, and the base was made for {limit:,}: try "
+        f"train.max_length={limit}",
+    )
+
+
+def supervised(config: Config, example: Example | None, template: ChatTokenizer | None) -> str:
+    """The text of the example's tokens that carry loss."""
+    if example is None or template is None:
+        return ""
+    start = 1 if config.train.on == "all" else example.prompt_length
+    return template.decode(example.ids[start:], skip_special=False)

@@ -1,0 +1,385 @@
+"""What a command would do: name, trials, resources, data and cost, before anything starts.
+
+A pure function of the configuration, the data files, the base model if it lies ready, and the
+machine. Downloads nothing, starts nothing, and writes nothing but counts of many rows into the
+cache (counting.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.base_models import fetch
+from jobs.config import BaseModel, Trial
+from jobs.data import near_duplicates
+from jobs.data.chat_template import ChatTokenizer
+from jobs.data.corpus import load_corpus
+from jobs.data.tokenization import RENDERING, Example
+from jobs.files.safetensors_headers import tensor_shapes
+from orchestrator.config import idle_settings
+from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.executor import choose
+from orchestrator.config.search_space import grid_size
+from orchestrator.config.settings import MOST_TRIALS, Config
+from orchestrator.config.validation import trial_of
+from orchestrator.errors import ConfigError, InputError
+from orchestrator.plan import unread_fields
+from orchestrator.plan.advice import advice, shaped_by_steps
+from orchestrator.plan.cost import Estimate, estimate
+from orchestrator.plan.data_statistics import Share, measure, supervised
+from orchestrator.plan.points import Points, size
+from orchestrator.plan.resources import Node, Resources, divide, this_machine
+from orchestrator.plan.rungs import rung_steps
+from orchestrator.plan.task import Task
+from orchestrator.storage import staging
+
+NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
+"""Settings of `train` that change how fast a trial runs, not what it computes."""
+
+MOST_COMPARED = 2_000
+"""Trials that are compared with one another for the plan."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One command, thought through."""
+
+    name: str
+    config: Config
+    base: BaseModel | None
+    """None: not on disk yet."""
+    num_trials: int
+    trials: list[Trial]
+    """The trials in order. Under optuna none is known before results are in."""
+    rungs: list[int]
+    """Steps after which trials are compared; the last is train.steps."""
+    resources: Resources
+    sources: dict[str, Share]
+    num_valid: int
+    num_test: int
+    digests: dict[str, str]
+    notes: list[str]
+    example: Example | None
+    supervised_text: str
+    """The part of the example that carries loss."""
+    estimate: Estimate | None
+
+    @property
+    def task(self) -> Task:
+        """What the winner is registered for."""
+        return Task(self.digests["test"], self.config.data.instruction, self.config.sweep.metric)
+
+    def with_notes(self, *notes: str) -> Plan:
+        """The same plan with more to say."""
+        return dataclasses.replace(self, notes=[*self.notes, *notes])
+
+
+def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
+    """The plan of a checked configuration for a cluster's nodes, or for this machine. Raises
+    ConfigError or InputError for data, models and requests that cannot be used.
+    """
+    try:
+        corpus = load_corpus(config.data)
+        base = fetch.locate(config.model)
+        template = None if base is None else ChatTokenizer(base.path)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    num_trials = count_trials(config)
+    executor, reason = choose(config)
+    resources = divide(config, num_trials, nodes or this_machine(config), executor)
+    trials = known_trials(config, num_trials)
+    check_weights(trials)
+    check_targets(trials or [trial_of(config, 1, {})], base)
+    asked = [
+        *idle_settings.check_instruction(config, corpus),
+        *unread_fields.notes(corpus, template),
+        *near_duplicates.notes(corpus),
+    ]
+    measured = measure(config, corpus, template)
+    return Plan(
+        name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
+        config=config,
+        base=base,
+        num_trials=num_trials,
+        trials=trials,
+        rungs=rung_steps(config),
+        resources=resources,
+        sources=measured.sources,
+        num_valid=len(corpus.valid),
+        num_test=len(corpus.test),
+        digests=corpus.digests,
+        notes=[
+            *corpus.notes,
+            *asked,
+            *measured.notes,
+            *exhausted(config, num_trials),
+            *alike(trials),
+            *advice(config, reason),
+            *staging.notes(config, base),
+        ],
+        example=measured.example,
+        supervised_text=supervised(config, measured.example, template),
+        estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
+    )
+
+
+def unpacked(plan: Plan) -> Plan:
+    """The same plan with a worker group for each trial."""
+    resources = divide(plan.config, plan.num_trials, plan.resources.nodes)
+    return dataclasses.replace(plan, resources=resources)
+
+
+def count_trials(config: Config) -> int:
+    """How many trials the sweep has: no more than the search space holds different ones. Raises
+    ConfigError when grid search is asked for more than there are.
+    """
+    combinations = grid_size(as_grid(config).sweep.space)
+    wanted = config.sweep.num_trials
+    only_grid = all(
+        knob.type in ("grid", "linked") for knob in as_grid(config).sweep.space.values()
+    )
+    if wanted is not None and only_grid and wanted > combinations:
+        text = (
+            f"{wanted} is more than the {combinations} different combinations of the search space; "
+            "leave it out to try them all"
+        )
+        text = (
+            text
+            if config.sweep.space
+            else (
+                f"there is nothing to try {wanted} times without a search space; add one, such as "
+                "+sweep=lora"
+            )
+        )
+        text += (
+            f" (not searched, because they do not exist: {', '.join(config.skipped)})"
+            if config.skipped
+            else ""
+        )
+        raise ConfigError([("sweep.num_trials", text)])
+    if wanted is None and combinations > MOST_TRIALS:
+        text = (
+            f"must be set: the search space has {combinations:,} combinations, and a sweep at most "
+            f"{MOST_TRIALS:,} trials"
+        )
+        raise ConfigError([("sweep.num_trials", text)])
+    return int(min(wanted or combinations, size(as_grid(config).sweep.space)))
+
+
+def exhausted(config: Config, num_trials: int) -> list[str]:
+    """A note where fewer trials are run than asked for, because others would repeat them."""
+    wanted = config.sweep.num_trials
+    if wanted is None or wanted <= num_trials:
+        return []
+    runs = "1 is" if num_trials == 1 else f"{num_trials:,} are"
+    return [
+        f"sweep.num_trials={wanted}, but the search space holds no more than {num_trials:,} "
+        f"different trials: {runs} run"
+    ]
+
+
+def alike(trials: list[Trial]) -> list[str]:
+    """A note where trials of different settings compute the same, because what they differ in has
+    no effect.
+    """
+    found: dict[str, list[int]] = {}
+    for trial in trials[:MOST_COMPARED]:
+        found.setdefault(repr(effective(trial)), []).append(trial.index)
+    groups = [", ".join(map(str, indices)) for indices in found.values() if len(indices) > 1]
+    text = (
+        f"trials {groups[0]} compute the same: they differ in settings that have no effect together"
+        if groups
+        else ""
+    )
+    return (
+        [text + (f"; so do {len(groups) - 1} other groups" if len(groups) > 1 else "")]
+        if groups
+        else []
+    )
+
+
+def effective(trial: Trial) -> list[Any]:
+    """What of a trial's settings decides its result."""
+    adapter, optim, data = (
+        dataclasses.asdict(trial.adapter),
+        dataclasses.asdict(trial.optim),
+        trial.data,
+    )
+    total = sum(source.weight for source in data.sources.values()) or 1.0
+    weights = {name: round(source.weight / total, 12) for name, source in data.sources.items()}
+    if trial.adapter.kind == "full":
+        adapter = {"kind": "full"}
+    if trial.optim.schedule != "warmup_stable_decay":
+        del optim["decay_share"]
+    return [trial.seed, adapter, optim, trial.train.batch_size, weights, data.instruction]
+
+
+def has(config: Config, num_trials: int) -> bool:
+    """Whether the search space holds so many different trials, and a sweep may have so many."""
+    return num_trials <= min(size(as_grid(config).sweep.space), MOST_TRIALS)
+
+
+def as_grid(config: Config) -> Config:
+    """Under sweep.search=grid every choice is a grid."""
+    if config.sweep.search != "grid":
+        return config
+    space = {
+        k: dataclasses.replace(v, type="grid") if v.type == "choice" else v
+        for k, v in config.sweep.space.items()
+    }
+    return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=space))
+
+
+def known_trials(config: Config, num_trials: int) -> list[Trial]:
+    """The trials that can be told in advance."""
+    if config.sweep.search == "optuna" and config.sweep.space:
+        return []
+    space = as_grid(config).sweep.space
+    points = Points(space, config.seed)
+    return [trial_of(config, index, points[index]) for index in range(1, num_trials + 1)]
+
+
+def check_weights(trials: list[Trial]) -> None:
+    """Raise ConfigError for a trial that would draw from no source."""
+    for trial in trials:
+        weights = {
+            f"data.sources.{name}.weight": source.weight
+            for name, source in trial.data.sources.items()
+        }
+        if not any(weights.values()):
+            raise ConfigError(
+                [
+                    (
+                        "sweep.space",
+                        f"trial {trial.index} would train on nothing: {', '.join(weights)} are 0; "
+                        "raise a `low`",
+                    )
+                ]
+            )
+
+
+def check_targets(trials: list[Trial], base: BaseModel | None) -> None:
+    """Raise ConfigError for names in adapter.targets of which the base model has no layer."""
+    asked = {trial.adapter.targets for trial in trials if trial.adapter.kind == "lora"} - {
+        "all-linear"
+    }
+    names = tensor_shapes(Path(base.path)) if asked and base is not None else {}
+    layers = {name.rpartition(".")[0] for name in names}
+    for target in sorted({name.strip() for targets in asked for name in targets.split(",")}):
+        if layers and not any(layer == target or layer.endswith(f".{target}") for layer in layers):
+            ends = sorted({layer.rsplit(".", 1)[-1] for layer in layers if ".0." in layer})
+            raise ConfigError(
+                [
+                    (
+                        "adapter.targets",
+                        f'"{target}" is no layer of the base model; layers are {", ".join(ends)}',
+                    )
+                ]
+            )
+
+
+def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
+    """Hash of everything that decides the sweep's result but how far it goes, so that a wider or
+    longer one continues it.
+    """
+    raw = dataclasses.asdict(config)
+    groups = {
+        group: idle_settings.without_idle(config, group, raw[group])
+        for group in ("adapter", "optim", "train", "sweep", "data")
+    }
+    train = {key: value for key, value in groups["train"].items() if key not in NEUTRAL}
+    if not shaped_by_steps(config):
+        del train["steps"]
+    sweep = {
+        key: value
+        for key, value in groups["sweep"].items()
+        if key not in ("name", "num_trials", "max_concurrent", "give_up_after")
+    }
+    sweep["mode"] = config.sweep.maximise
+    model = (
+        base.revision
+        if base
+        else (fetch.known_revision(config.model) or config.model.id or config.model.path)
+    )
+    instruction = groups["data"].get("instruction")
+    decisive = [
+        model,
+        fingerprint,
+        decisive_weights(config),
+        instruction,
+        groups["adapter"],
+        groups["optim"],
+        train,
+        sweep,
+    ]
+    decisive += [config.seed, RENDERING]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def decisive_weights(config: Config) -> dict[str, float]:
+    """The weights of the sources as far as they decide something: shares, where none of them is
+    searched.
+    """
+    paths = {name: f"data.sources.{name}.weight" for name in config.data.sources}
+    acting = {
+        name: config.data.sources[name].weight
+        for name, path in paths.items()
+        if idle_settings.why_idle(config, path) is None
+    }
+    total = sum(acting.values())
+    searched = any(knob.path in paths.values() for knob in config.sweep.space.values())
+    return (
+        acting
+        if searched or not total
+        else {name: round(weight / total, 12) for name, weight in acting.items()}
+    )
+
+
+def flat_params(config: Config, trial: Trial) -> dict[str, Any]:
+    """A trial's settings by dotted name, the same names for every trial of a sweep."""
+    raw = dataclasses.asdict(trial)
+    kept = {key: raw[key] for key in ("adapter", "optim", "train")} | {
+        "seed": trial.seed,
+        "model": {"name": trial.model.name},
+    }
+    weights = {
+        f"data.sources.{name}.weight": source["weight"]
+        for name, source in raw["data"]["sources"].items()
+    }
+    return {key: value for key, value in (leaves(kept) | weights).items() if value is not None}
+
+
+def used(plan: Plan, trial: Trial) -> list[dict[str, Any]]:
+    """The data of one trial as the tracking store records it."""
+    sources = trial.data.sources
+    total = sum(source.weight for source in sources.values()) or 1.0
+    training = [
+        {
+            "name": f"{trial.data.name}/{name}",
+            "digest": plan.digests[f"train/{name}"],
+            "source": sources[name].path or str(trial.data.folder),
+            "context": "training",
+            "rows": share.rows,
+            "weight": sources[name].weight / total,
+        }
+        for name, share in plan.sources.items()
+    ]
+    held_out = [
+        ("valid", "validation", plan.num_valid, trial.data.valid),
+        ("test", "test", plan.num_test, trial.data.test),
+    ]
+    return training + [
+        {
+            "name": f"{trial.data.name}/{split}",
+            "digest": plan.digests[split],
+            "source": path or str(trial.data.folder or next(iter(sources.values())).path),
+            "context": context,
+            "rows": rows,
+        }
+        for split, context, rows, path in held_out
+    ]

@@ -1,0 +1,131 @@
+"""The points of a sweep, no two alike, and how many a search space holds. Pure.
+
+What is drawn a second time is drawn again, so that no trial repeats another one to the last bit. A
+longer sweep still begins with the shorter one's points: each depends on the space, the seed and the
+points before it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import random
+from collections.abc import Iterator
+
+from orchestrator.config.search_space import Knob, Point, Value, link, point, rounded, stepped
+
+MOST_DRAWS = 64
+"""Draws for one trial before the points that are left are listed: only where most of a space is
+used up are so many needed.
+"""
+GRAIN = 20_000
+"""Into so many parts a range is cut to see how many values of four digits it holds; a quarter as
+many and more count as endless.
+"""
+
+Key = tuple[Value, ...]
+
+
+def key(found: Point) -> Key:
+    """What tells a point from others of its space."""
+    return tuple(found[path] for path in sorted(found))
+
+
+def size(space: dict[str, Knob]) -> float:
+    """Number of different points; infinite with a knob over a range that holds more values than
+    anyone tries.
+    """
+    return math.prod(num_values(knob) for knob in space.values() if knob.type != "linked")
+
+
+def num_values(knob: Knob) -> float:
+    """Number of different values of a knob that is not linked."""
+    if knob.values is not None:
+        return len(set(knob.values))
+    if is_stepped(knob):
+        return int(((knob.high or 0.0) - (knob.low or 0.0)) / (knob.step or 1) + 1e-9) + 1
+    count = len(within(knob.low or 0.0, knob.high or 0.0, knob.type == "loguniform"))
+    return count if count < GRAIN / 4 else math.inf
+
+
+def is_stepped(knob: Knob) -> bool:
+    """Whether a range has values at equal distances only."""
+    return knob.type == "randint" or knob.step is not None
+
+
+@functools.cache
+def within(low: float, high: float, logarithmic: bool) -> list[Value]:
+    """Values of four digits that a draw from a range can give; all of them where the range is
+    narrow.
+    """
+    shares = (number / GRAIN for number in range(GRAIN + 1))
+    if logarithmic:
+        drawn = (
+            math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares
+        )
+    else:
+        drawn = (low + share * (high - low) for share in shares)
+    return list(dict.fromkeys(rounded(value, low, high) for value in drawn))
+
+
+def all_values(knob: Knob) -> list[Value]:
+    """The different values of a knob that is not linked, in order."""
+    if knob.values is not None:
+        return list(dict.fromkeys(knob.values))
+    if is_stepped(knob):
+        return [stepped(knob, number) for number in range(int(num_values(knob)))]
+    return within(knob.low or 0.0, knob.high or 0.0, knob.type == "loguniform")
+
+
+def every_point(space: dict[str, Knob], fixed: Point) -> Iterator[Point]:
+    """All points of a finite space that have the `fixed` values."""
+    free = [knob for knob in space.values() if knob.type != "linked" and knob.path not in fixed]
+    for values in itertools.product(*(all_values(knob) for knob in free)):
+        yield link(
+            space, fixed | {knob.path: value for knob, value in zip(free, values, strict=True)}
+        )
+
+
+class Points:
+    """The points of trials 1, 2, 3 ... of random and grid search: functions of (space, seed,
+    index).
+    """
+
+    def __init__(self, space: dict[str, Knob], seed: int) -> None:
+        self._space, self._seed = space, seed
+        self._found: list[Point] = []
+        self._seen: set[Key] = set()
+        self._left: dict[Key, list[Point]] = {}
+        """Where draws find nothing new: what is left, by the grid knobs' values."""
+
+    def __getitem__(self, index: int) -> Point:
+        """The point of trial `index`, from 1. Raises ValueError where the space holds no more."""
+        while len(self._found) < index:
+            self._found.append(self._next(len(self._found) + 1))
+            self._seen.add(key(self._found[-1]))
+        return self._found[index - 1]
+
+    def _next(self, index: int) -> Point:
+        drawn = point(self._space, self._seed, index)
+        grid = {knob.path: drawn[knob.path] for knob in self._space.values() if knob.type == "grid"}
+        if key(grid) not in self._left:
+            for number in range(MOST_DRAWS):
+                drawn = point(self._space, self._seed, index, number)
+                if key(drawn) not in self._seen:
+                    return drawn
+            self._left[key(grid)] = self._rest(index, grid)
+        if not self._left[key(grid)]:
+            raise ValueError(
+                f"the search space holds {len(self._seen)} different points, and no other one for "
+                f"trial {index}"
+            )
+        return self._left[key(grid)].pop()
+
+    def _rest(self, index: int, grid: Point) -> list[Point]:
+        """What is left of the space with these values of the grid knobs, in an order that the seed
+        decides.
+        """
+        left = [found for found in every_point(self._space, grid) if key(found) not in self._seen]
+        random.Random(f"{self._seed}/{index}/left").shuffle(left)
+        return left

@@ -1,0 +1,217 @@
+"""Counts over all rows before anything trains: tokens, prompts that are cut, answers that can never
+match, rows that cannot be used.
+
+What was counted is kept in the cache of base models, under a name that follows from the rows, the
+tokenizer, the template, the settings and this code, so that a second plan, or the run after a dry
+run, does not tokenise the same rows again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from jobs.data import chat_template
+from jobs.data.chat_template import ChatTokenizer
+from jobs.data.readers import Row
+from jobs.data.rendered import Rendered
+from jobs.data.rendering import renderer
+from jobs.data.tokenization import encode_rows, render_rows, room_in_use
+from jobs.files.cache import cache_folder
+
+ROWS_AT_ONCE = 2048
+"""Rows that are tokenised together while the next ones are rendered."""
+FEWEST_KEPT = 200
+"""Fewer rows are counted again: it takes no longer than to look."""
+MOST_KEPT = 200
+"""Counts that are kept in the cache; the oldest go."""
+
+
+@dataclass
+class Count:
+    """What the rows of one split come to."""
+
+    rows: int
+    supervised: int = 0
+    """Tokens that carry loss when each row is trained on once."""
+    longest: int = 0
+    """Tokens of the longest example, after what is cut."""
+    cut: int = 0
+    """Rows whose prompt is too long and loses some of its text."""
+    first_cut: int = 0
+    """The first of them, counted from 0."""
+    lost: int = 0
+    """Rows whose answer comes back changed from the tokenizer."""
+    lost_answer: str = ""
+    """One of those answers."""
+    unused: dict[str, list[int]] = field(default_factory=dict)
+    """What the template does not use, in words: how many rows have it, and the first of them."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The settings that decide how a row is cut."""
+
+    max_length: int
+    everything: bool = False
+    """Whether all tokens carry loss."""
+    in_use: bool = False
+    """Whether prompts are cut as in use, where the answer is not known."""
+    max_new_tokens: int | None = None
+    """Tokens of an answer in use; None for those of the longest of these rows."""
+
+
+def count(
+    rows: Sequence[Row], digest: str, template: ChatTokenizer, limits: Limits, where: str
+) -> Count:
+    """The counts of these rows, from the cache where they are known. Raises ValueError for the
+    first row that cannot be used.
+    """
+    if len(rows) < FEWEST_KEPT:
+        return count_anew(rows, template, limits, where)
+    told = [
+        digest,
+        rows[0].instruction,
+        rows[0].thinking,
+        template.fingerprint,
+        dataclasses.asdict(limits),
+        code(),
+    ]
+    file = (
+        cache_folder() / "counts" / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()}.json"
+    )
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        return Count(**json.loads(file.read_text(encoding="utf-8")))
+    found = count_anew(rows, template, limits, where)
+    keep(file, found)
+    return found
+
+
+def count_anew(rows: Sequence[Row], template: ChatTokenizer, limits: Limits, where: str) -> Count:
+    """See `count`."""
+    found = Count(len(rows))
+    known: dict[str, tuple[int, bool]] = {}
+    sizes: list[tuple[int, int]] = []
+    for start, rendered, prompts in tokenised(rows, template, where):
+        note_answers(rendered, template, known)
+        for number, (text, ids) in enumerate(zip(rendered, prompts, strict=True), start):
+            length, kept = known[text.answer]
+            sizes.append((len(ids), length))
+            check(rows[number], ids, text, length, template, where)
+            if not kept:
+                found.lost, found.lost_answer = found.lost + 1, found.lost_answer or text.reference
+            for words in text.unused:
+                found.unused.setdefault(words, [0, number])[0] += 1
+    limit = limits.max_new_tokens or max((length for _, length in sizes), default=0)
+    least: dict[str, int] = {}
+    for number, (prompt, answer) in enumerate(sizes):
+        room = limits.max_length - answer
+        if prompt > (room_in_use(limits.max_length, limit) if limits.in_use else room):
+            found.first_cut = found.first_cut if found.cut else number
+            found.cut += 1
+        if prompt > room:
+            if limits.everything or not renderer(template).fits(rows[number], room, least):
+                (example,) = encode_rows([rows[number]], template, limits.max_length, where)
+                prompt = example.prompt_length
+            prompt = min(prompt, room)
+        found.longest = max(found.longest, prompt + answer)
+        found.supervised += prompt + answer - 1 if limits.everything else answer
+    return found
+
+
+def tokenised(
+    rows: Sequence[Row], template: ChatTokenizer, where: str
+) -> Iterator[tuple[int, list[Rendered], list[list[int]]]]:
+    """Texts, and token ids of the prompts, some rows at a time. They are tokenised by threads of
+    their own while the next are rendered.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        before: tuple[int, list[Rendered], Future[list[list[int]]]] | None = None
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            rendered = render_rows(rows[start : start + ROWS_AT_ONCE], template, where)
+            waiting = pool.submit(template.encode_batch, [text.prompt for text in rendered])
+            if before is not None:
+                yield before[0], before[1], before[2].result()
+            before = start, rendered, waiting
+        if before is not None:
+            yield before[0], before[1], before[2].result()
+
+
+def note_answers(
+    rendered: Sequence[Rendered], template: ChatTokenizer, known: dict[str, tuple[int, bool]]
+) -> None:
+    """Add to `known` how many tokens each answer has and whether it comes back from them."""
+    new = {text.answer: text for text in rendered if text.answer not in known}
+    texts, all_ids = list(new.values()), template.encode_continuations(list(new))
+    plain = renderer(template).without_end
+    sure = [
+        template.faithful
+        and template.special_ids.isdisjoint(ids[:-1])
+        and plain(text.answer).strip() == text.reference
+        for text, ids in zip(texts, all_ids, strict=True)
+    ]
+    doubtful = [number for number, kept in enumerate(sure) if not kept]
+    decoded = template.decode_batch([all_ids[number] for number in doubtful])
+    for number, said in zip(doubtful, decoded, strict=True):
+        sure[number] = texts[number].matches(said.strip())
+    known |= {
+        text.answer: (len(ids), kept) for text, ids, kept in zip(texts, all_ids, sure, strict=True)
+    }
+
+
+def check(
+    row: Row, ids: Sequence[int], text: Rendered, answer: int, template: ChatTokenizer, where: str
+) -> None:
+    """Raise ValueError, with the row's place, for tokens that the model does not know and answers
+    beyond the text that it was made for.
+    """
+    try:
+        if template.foreign:
+            template.check_known(ids)
+            template.check_known(template.encode_continuation(text.answer))
+        if template.num_positions is not None and answer >= template.num_positions:
+            raise ValueError(
+                f"the answer has {answer:,} tokens, and the base was made for "
+                f"{template.num_positions:,}; shorten it"
+            )
+    except ValueError as error:
+        raise ValueError(f"{where}: {row.place}: {error}") from None
+
+
+@cache
+def code() -> str:
+    """SHA-256 over the code that renders and counts, and the versions of the libraries that it
+    uses.
+    """
+    files = [*sorted(Path(chat_template.__file__).parent.glob("*.py")), Path(__file__)]
+    found = hashlib.sha256(b"".join(file.read_bytes() for file in files))
+    found.update(
+        "".join(importlib.metadata.version(name) for name in ("tokenizers", "jinja2")).encode()
+    )
+    return found.hexdigest()
+
+
+def keep(file: Path, found: Count) -> None:
+    """Write counts into the cache, whole or not at all; a cache that cannot be written costs time
+    only.
+    """
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".draft")
+        with os.fdopen(handle, "w", encoding="utf-8") as target:
+            json.dump(dataclasses.asdict(found), target)
+        os.replace(draft, file)
+        for old in sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[
+            :-MOST_KEPT
+        ]:
+            old.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""How a command is stopped, and what must not outlive it."""

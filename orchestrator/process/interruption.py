@@ -1,0 +1,75 @@
+"""A wish to stop: Ctrl-C, SIGTERM (`timeout`, systemd, slurm, `kill`), or a terminal that is gone
+(SIGHUP). All mean the same.
+
+A sweep that trains is stopped gently, so that its trials end at a checkpoint; anything else by
+KeyboardInterrupt, at once. `timeout` and others signal the process and then its group: what comes
+within a second is one wish.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SAME_WISH_SECONDS = 1.0
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+class Wish:
+    """Whether this process was asked to stop, when, and who stops it gently."""
+
+    def __init__(self) -> None:
+        self.asked_at: float | None = None
+        self.gently: Callable[[], None] | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether someone wants this process to stop."""
+        return self.asked_at is not None
+
+    def handle(self, number: int, frame: Any) -> None:
+        """Take a signal: gently the first time, where that is possible, else at once."""
+        now = time.monotonic()
+        if self.asked_at is not None and now - self.asked_at < SAME_WISH_SECONDS:
+            return
+        first, self.asked_at = self.asked_at is None, now
+        if first and self.gently is not None:
+            self.gently()
+            return
+        raise KeyboardInterrupt
+
+
+wish = Wish()
+"""This process's."""
+
+
+def arm() -> dict[Any, Any]:
+    """Let all that means a wish to stop be one; returns what handled it before. A hang-up that is
+    ignored, as by nohup, stays so.
+    """
+    before = {}
+    for number in SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        before[number] = signal.signal(number, wish.handle)
+    return before
+
+
+@contextmanager
+def gently(stop: Callable[[], None]) -> Iterator[None]:
+    """Have the first wish that comes meanwhile call `stop`, which comes back; a later one stops at
+    once.
+    """
+    before = arm()
+    wish.gently = stop
+    try:
+        yield
+    finally:
+        wish.gently = None
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""A command and its code on the way to a Ray head."""

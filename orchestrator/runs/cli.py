@@ -1,0 +1,190 @@
+"""What runs and what has run: python -m orchestrator.runs list|show|watch|stop|delete NAME, for
+sweeps of this machine's storage, of a running Ray cluster (--address) and of Kubernetes
+(--namespace) alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from typing import Any
+
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.credentials import mask
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.output import plan_text
+from orchestrator.output.run_commands import as_flags, flag
+from orchestrator.runs.backend import COLUMNS, RunBackend
+
+
+def main(arguments: list[str]) -> int:
+    """Do one command; returns the exit code: 0 done, 1 the work watched has failed, 2 bad input,
+    130 interrupted.
+    """
+    asked = parse(arguments)
+    try:
+        place = place_of(asked)
+        if asked.command == "list":
+            records = place.listed()
+            print(json.dumps(records) if asked.json else table(records))
+        elif asked.command == "show":
+            record = place.show(asked.name)
+            print(json.dumps(record) if asked.json else details(record))
+        elif asked.command == "watch":
+            return watch_as_json(place, asked.name) if asked.json else place.watch(asked.name)
+        else:
+            said = getattr(place, asked.command)(asked.name)
+            print(json.dumps({"name": asked.name, "done": said}) if asked.json else said)
+        sys.stdout.flush()
+    except OrchestratorError as error:
+        plan_text.error(as_flags(str(error)))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # Python flushes once more at its exit
+        return 1
+    return 0
+
+
+def watch_as_json(place: RunBackend, name: str) -> int:
+    """Follow one, with all that it prints on stderr, and print its record at the end; returns its
+    exit code.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        code = place.watch(name)
+    try:
+        record = place.show(name)
+    except InputError:
+        record = {"name": name, "state": "deleted"}
+    print(json.dumps(record), flush=True)
+    return code
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; ends the process with code 2 when it cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.runs", description=__doc__)
+    parser.add_argument("command", choices=["list", "show", "watch", "stop", "delete"])
+    parser.add_argument("name", nargs="?", help="a sweep, as list names it")
+    parser.add_argument("--json", action="store_true", help="the answer as one line of JSON")
+    parser.add_argument(
+        "--storage", default="outputs", help="storage of this machine's sweeps (default: outputs)"
+    )
+    parser.add_argument("--address", help="of a running Ray cluster: http://HEAD:8265")
+    parser.add_argument("--token-file", help="file with the token of that cluster")
+    parser.add_argument("--namespace", help="of RayJobs on Kubernetes")
+    parser.add_argument("--context", help="context of the kubeconfig")
+    parser.add_argument(
+        "--kubeconfig", help="the kubeconfig itself (default: KUBECONFIG, or ~/.kube/config)"
+    )
+    asked = parser.parse_intermixed_args(arguments)
+    empty = [
+        flag
+        for flag in ("storage", "address", "namespace", "token_file", "context", "kubeconfig")
+        if getattr(asked, flag) == ""
+    ]
+    if empty:
+        parser.error(f"{flag(empty[0])} is empty")
+    if asked.token_file is not None and asked.address is None:
+        parser.error("--token-file is for a running Ray cluster: give its --address too")
+    for name in ("context", "kubeconfig"):
+        if getattr(asked, name) is not None and asked.namespace is None:
+            parser.error(f"{flag(name)} is for Kubernetes: give the --namespace too")
+    if (asked.command == "list") != (asked.name is None):
+        parser.error(
+            f"{asked.command} takes "
+            f"{'no name' if asked.command == 'list' else 'the name of a sweep: see list'}"
+        )
+    if asked.address and asked.namespace:
+        parser.error(
+            "--address is a running Ray cluster and --namespace is Kubernetes: give one of them"
+        )
+    return asked
+
+
+def place_of(asked: argparse.Namespace) -> RunBackend:
+    """Where to look. Raises InputError when it does not answer."""
+    if asked.address and not re.fullmatch(r"https?://[^/\s@]+/?[^@]*", asked.address):
+        raise InputError(
+            f"--address {mask(asked.address)}: write it as http://HEAD:8265; the token is given "
+            "apart: --token-file FILE"
+        )
+    try:
+        return find_place(asked)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def find_place(asked: argparse.Namespace) -> RunBackend:
+    """The place, whose settings may be wrong: a ValueError."""
+    if asked.address:
+        from orchestrator.runs.ray_cluster import RayJobRuns
+
+        return RayJobRuns(
+            Cluster(kind="attached", address=asked.address, token_file=asked.token_file)
+        )
+    if asked.namespace:
+        from orchestrator.runs.kubernetes import KubeRayRuns
+
+        if asked.kubeconfig is not None:
+            os.environ["KUBECONFIG"] = asked.kubeconfig
+        return KubeRayRuns(
+            Cluster(kind="kuberay", namespace=asked.namespace, context=asked.context)
+        )
+    from orchestrator.runs.local_storage import LocalRuns
+
+    return LocalRuns(asked.storage)
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Records as aligned columns. Where a job of a cluster and its sweep have two names both are
+    shown: every command takes either.
+    """
+    if not records:
+        return "no sweeps here"
+    differs = any(record.get("sweep") not in (None, record["name"]) for record in records)
+    columns = (COLUMNS[0], "sweep", *COLUMNS[1:]) if differs else COLUMNS
+    rows = [columns, *([shown(record.get(column)) for column in columns] for record in records)]
+    widths = [max(len(row[number]) for row in rows) for number in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def details(record: dict[str, Any]) -> str:
+    """A record, one line per aspect, then whatever it has of tables and logs."""
+    width = max(map(len, record)) + 2
+    lines = [
+        f"{key:<{width}}{shown(value)}"
+        for key, value in record.items()
+        if not isinstance(value, list | dict)
+    ]
+    for key, value in record.items():
+        items = (
+            [f"{name} {of}" for name, of in value.items()]
+            if isinstance(value, dict)
+            else value
+            if isinstance(value, list)
+            else []
+        )
+        lines += [f"{key:<{width}}{item}" for item in items]
+    return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """A value in a cell; a moment, in seconds since the epoch, as local time."""
+    if isinstance(value, float) and value > 10**9:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
+    return "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

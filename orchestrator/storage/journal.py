@@ -1,0 +1,142 @@
+"""What has happened in a sweep, on disk: one folder per sweep, one line per event.
+
+The journal is the truth that everything else is derived from: the tracking store, the resumption of
+a sweep, and its result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import credentials
+from orchestrator.config.search_space import Point
+
+
+@dataclass
+class Record:
+    """What is known of one trial."""
+
+    index: int
+    point: Point = field(default_factory=dict)
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Step -> metrics at that rung."""
+    state: str = "running"
+    """running, finished, stopped, failed or interrupted."""
+    error: str | None = None
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    """Step -> folder of the checkpoint taken at that rung. An old one may be gone from disk."""
+
+    def best(self, metric: str, maximise: bool) -> tuple[int, float] | None:
+        """Step and value of the best report of a metric; the later one of two equals, whose
+        checkpoint Ray Train keeps.
+        """
+        values = [
+            (step, report[metric])
+            for step, report in sorted(self.reports.items(), reverse=True)
+            if metric in report and report[metric] == report[metric]
+        ]
+        return max(values, key=lambda item: item[1] if maximise else -item[1], default=None)
+
+
+NEEDED: dict[str, dict[str, type]] = {
+    "sweep": {"params": dict},
+    "trial": {"point": dict},
+    "report": {"step": int, "metrics": dict},
+    "checkpoint": {"step": int, "checkpoint": str},
+    "end": {"state": str},
+    "sweep_end": {"state": str},
+}
+"""What an event of a kind cannot do without."""
+CLEANING_SECONDS = 20.0
+"""How long a start waits for what a killed command has left to be cleaned away."""
+
+
+class Journal:
+    """The journal of one sweep. Appending is safe from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "journal.jsonl"
+        self._lock = threading.Lock()
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Write one event; `t`, milliseconds since the epoch, may be given for something that
+        happened earlier.
+        """
+        if isinstance(fields.get("error"), str):
+            fields["error"] = credentials.mask(
+                fields["error"]
+            )  # another program's words, which may repeat an address
+        event = {"t": fields.pop("t", int(time.time() * 1000)), "kind": kind, **fields}
+        with self._lock, self.file.open("a+b") as stream:
+            if stream.tell() > 0 and not self._ends_line(stream):
+                stream.write(b"\n")
+            stream.write(json.dumps(event, allow_nan=True).encode() + b"\n")
+
+    @staticmethod
+    def _ends_line(stream: Any) -> bool:
+        """Whether the last line is whole; a crash may have torn it."""
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All events, oldest first; a torn line, or one that is no event of ours, is left out."""
+        if not self.file.exists():
+            return
+        for line in self.file.read_bytes().splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if is_event(event):
+                yield event
+
+    def records(self) -> dict[int, Record]:
+        """The trials by index."""
+        found: dict[int, Record] = {}
+        for event in self.events():
+            if (
+                event["kind"] in ("trial", "report", "checkpoint", "end")
+                and event.get("trial") is not None
+            ):
+                replay(found.setdefault(event["trial"], Record(event["trial"])), event)
+        return found
+
+
+def is_event(found: Any) -> bool:
+    """Whether a line of a journal is an event as this program writes them; someone may have edited
+    it.
+    """
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("t"), int)
+        or not isinstance(found.get("trial"), int | None)
+    ):
+        return False
+    needed = NEEDED.get(str(found.get("kind")), {"kind": str})
+    numbers = found["metrics"].values() if isinstance(found.get("metrics"), dict) else ()
+    return all(isinstance(found.get(name), kind) for name, kind in needed.items()) and all(
+        isinstance(n, int | float) for n in numbers
+    )
+
+
+def replay(record: Record, event: dict[str, Any]) -> None:
+    """Bring a record up to date with one event."""
+    if event["kind"] == "trial":
+        record.point, record.state, record.error = event["point"], "running", None
+    elif event["kind"] == "report":
+        # The winner's test scores are reported later, at the step of its best checkpoint.
+        record.reports.setdefault(event["step"], {}).update(event["metrics"])
+        if event.get("checkpoint"):
+            record.checkpoints[event["step"]] = event["checkpoint"]
+    elif event["kind"] == "checkpoint":
+        record.checkpoints[event["step"]] = event["checkpoint"]
+    else:
+        record.state, record.error = event["state"], event.get("error")

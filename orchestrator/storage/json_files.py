@@ -1,0 +1,43 @@
+"""Small files, read and written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, nothing when it is not there, or is being removed."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return ""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that whoever reads it meanwhile sees all of it or what was there
+    before.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of ours; empty when there is none, or when it is torn: what such
+    files hold can be made again.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(draft, path)

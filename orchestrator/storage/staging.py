@@ -1,0 +1,129 @@
+"""What the machines of a cluster must share, and how each thing gets to every node: storage,
+tracking, the base model, the user's data.
+
+The rules on settings are pure; `publish` copies data files into the storage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from jobs.config import BaseModel
+from jobs.data.paths import data_paths, with_paths
+from jobs.files import filesystem
+from orchestrator import project
+from orchestrator.config.settings import Config, changed
+from orchestrator.errors import InputError
+from orchestrator.storage.paths import storage_folder
+
+HASH_BYTES = 1 << 20
+
+
+def named_paths(config: Config) -> dict[str, str]:
+    """The files and folders that settings name, by dotted path: the data's, and a base model's."""
+    path = config.model.path if config.model.source == "path" else None
+    return data_paths(config.data) | ({"model.path": path} if path is not None else {})
+
+
+def shipped_with_code(config: Config) -> bool:
+    """Whether the base model is a folder that was sent with the code."""
+    return "model.path" in (named := named_paths(config)) and Path(
+        named["model.path"]
+    ).is_relative_to(project.ROOT)
+
+
+def use_shared_cache(config: Config) -> None:
+    """Keep base models in the storage, where every node finds them, unless the image or the user
+    has named another cache.
+    """
+    if not filesystem.is_uri(config.storage):
+        os.environ.setdefault("ORCHESTRATOR_CACHE", str(storage_folder(config.storage) / "cache"))
+
+
+def stage_data(config: Config) -> Config:
+    """Copy the data files, and a base model that came along, into the storage, which every node
+    sees, and point the settings there. What is in the storage stays there. A model's folder is
+    never copied into an object store: it is read from the code that was sent.
+
+    Raises InputError when a file cannot be read or copied.
+    """
+    storage = storage_folder(config.storage)
+
+    def moved(path: str) -> str:
+        if Path(path).is_relative_to(storage) or not os.path.exists(path):
+            return path
+        target = copied(Path(path), storage / "data")
+        if not filesystem.is_uri(config.storage):
+            return str(target)
+        there = filesystem.join(config.storage, str(target.relative_to(storage)))
+        if not filesystem.exists(there):
+            filesystem.put(target, there)
+        return there
+
+    try:
+        config = changed(config, data=with_paths(config.data, moved))
+        if not shipped_with_code(config) or filesystem.is_uri(config.storage):
+            return config
+        return changed(
+            config, model=dataclasses.replace(config.model, path=moved(str(config.model.path)))
+        )
+    except OSError as error:
+        raise InputError(
+            f"the data cannot be copied into storage {config.storage}: {error}"
+        ) from error
+
+
+def copied(path: Path, folder: Path) -> Path:
+    """A file's or folder's copy, in a place named by its content, so that what a sweep trains on
+    does not change under it.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}\0".encode())
+            with file.open("rb") as stream:
+                while part := stream.read(
+                    HASH_BYTES
+                ):  # a model's file may be larger than the memory
+                    digest.update(part)
+    target = folder / digest.hexdigest()[:12] / path.name
+    if not target.exists():
+        draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(path, draft) if path.is_dir() else shutil.copy(path, draft)
+        os.replace(draft, target)
+    return target
+
+
+def notes(config: Config, base: BaseModel | None) -> list[str]:
+    """How the base model and the data reach every node, for the plan of a cluster."""
+    if config.cluster.kind == "local":
+        return []
+    storage, base = (
+        storage_folder(config.storage),
+        base if config.runs_here else None,
+    )  # where it lies here says nothing about there
+    path = named_paths(config).get("model.path") or (base.path if base is not None else None)
+    kept = not filesystem.is_uri(config.storage) and (
+        path is None or Path(path).is_relative_to(storage)
+    )
+    read = (
+        "every node reads it from the storage"
+        if kept
+        else "a node without it fetches it once, into its cache"
+    )
+    if not kept and config.model.source == "path":
+        read = (
+            "it comes with the code"
+            if shipped_with_code(config)
+            else "every node reads it there, so each must see it"
+        )
+    at = f" at {path}" if path is not None else ""
+    data = filesystem.join(
+        config.storage if filesystem.is_uri(config.storage) else str(storage), "data"
+    )
+    return [f"base model{at}: {read}", f"data: copied to {data}, from where every node reads it"]

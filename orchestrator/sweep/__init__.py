@@ -1,0 +1,1 @@
+"""What is tried, compared, stopped and written down."""

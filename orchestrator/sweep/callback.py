@@ -1,0 +1,293 @@
+"""What Tune and the workers say, into the journal and onto the screen; and what stopped trials
+leave behind, back to Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.tune import Callback
+
+from jobs.config import WorkerSpec
+from jobs.files import filesystem
+from jobs.files.checkpoints import report_in
+from jobs.files.storage_faults import probe, told
+from jobs.workers.coordinator import free
+from jobs.workers.reporting import reason
+from orchestrator.config.credentials import mask
+from orchestrator.plan.planner import flat_params, used
+from orchestrator.sweep.placement import PlacementMonitor
+from orchestrator.sweep.state import SweepState
+
+FREE_AFTER_SECONDS = 3.0
+DRAIN_SECONDS = 0.5
+REST_SECONDS = 60.0
+"""How long those who train have to end their step and write a checkpoint, when the user asks for an
+end.
+"""
+
+
+class SweepCallback(Callback):
+    """Writes what Tune and the workers say into the journal and onto the screen, and frees what
+    stopped trials leave behind.
+    """
+
+    def __init__(self, board: SweepState) -> None:
+        self.board = board
+        board.started, board.ended = set(), set()
+        self.kept: set[int] = set()
+        """Ended trials whose checkpoints are still on disk: the best of them, and the last."""
+        self.to_free: list[tuple[float, str]] = []
+        self.drained = 0.0
+        self.waiting_events: list[dict[str, Any]] = []
+        """What the journal has not taken yet, since the storage refuses it."""
+        self.asked_to_rest: float | None = None
+        """When those who train were asked to keep what they have learned, since the sweep
+        pauses.
+        """
+        self.has_rested = False
+        self.waiting = PlacementMonitor(board)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's first start, or its return from a pause."""
+        index = trial.config["index"]
+        if index not in self.board.started:
+            self.board.started.add(index)
+            assignment: WorkerSpec = trial.config["assignment"]
+            params = flat_params(self.board.config, assignment.trial)
+            datasets = used(self.board.plan, assignment.trial)
+            self.write(
+                "trial",
+                trial=index,
+                point=self.board.records[index].point,
+                params=params,
+                datasets=datasets,
+                **self.board.common,
+            )
+        self.board.screen.start(index, self.board.records[index].point)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial's report at a rung."""
+        index, step = trial.config["index"], int(result["step"])
+        record = self.board.records[index]
+        self.drain()  # the steps up to here, before the rung that the trial may go on from
+        if self.board.metric not in result:
+            known = ", ".join(
+                sorted(
+                    key for key in result if "/" in key and key.split("/")[0] in ("valid", "train")
+                )
+            )
+            self.board.fatal = (
+                f"trial {index} reports no {self.board.metric}; sweep.metric can be {known}"
+            )
+        if step not in record.reports:
+            self.write_report(index, step, result, result.get("checkpoint_path"))
+        self.board.screen.rung(index, step, record.reports[step])
+
+    def write_report(
+        self, index: int, step: int, result: dict[str, Any], checkpoint: str | None
+    ) -> None:
+        """Take in what came out at a rung."""
+        record = self.board.records[index]
+        record.reports[step] = {
+            key: float(value)
+            for key, value in result.items()
+            if "/" in key and isinstance(value, int | float)
+        }
+        if checkpoint:
+            record.checkpoints[step] = checkpoint
+        self.write(
+            "report", trial=index, step=step, metrics=record.reports[step], checkpoint=checkpoint
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial that reached its end or was stopped."""
+        index = trial.config["index"]
+        done = max(self.board.records[index].reports, default=0) >= self.board.config.train.steps
+        self.end(
+            index, "finished" if done else "interrupted" if self.board.halted else "stopped", None
+        )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial that failed."""
+        index, board = trial.config["index"], self.board
+        self.hear()
+        refused = (
+            None
+            if board.halted or filesystem.is_uri(board.config.storage)
+            else probe(board.journal.folder)
+        )
+        if refused is not None:
+            board.fault = told(refused, board.config.storage)
+        if board.halted:
+            self.end(index, "interrupted", None)
+            return
+        said: Any = ray.get(board.roster.failure.remote(index)) or trial.config.get("failed")
+        error = why_failed(trial)
+        if said is None and isinstance(
+            error, RayActorError | WorkerCrashedError | OutOfMemoryError
+        ):
+            # The trial is not to blame: its process only waits, or hands on what others compute.
+            board.lost = board.lost or f"{reason(error)} (it spoke for trial {index})"
+            self.end(index, "interrupted", None)
+            return
+        why = said or reason(error or RuntimeError("it has not said why"))
+        self.end(index, "failed", mask(why))
+
+    def hear(self) -> None:
+        """What ends all training, if the roster knows of it."""
+        verdict: Any = ray.get(self.board.roster.verdict.remote()) or {}
+        self.board.aside = verdict.get("aside")
+        self.board.fault = self.board.fault or verdict.get("fault")
+        self.board.damaged = self.board.damaged or verdict.get("damaged")
+        self.board.lost = self.board.lost or verdict.get("lost")
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append to the journal. What the storage refuses waits here, in order, and the sweep
+        ends.
+        """
+        self.waiting_events.append({"t": int(time.time() * 1000), "kind": kind, **fields})
+        self.write_waiting()
+
+    def write_waiting(self) -> None:
+        """Append what waits, as far as the storage takes it."""
+        try:
+            while self.waiting_events:
+                self.board.journal.append(**self.waiting_events[0])
+                del self.waiting_events[0]
+        except OSError as error:
+            self.board.fault = self.board.fault or told(error, self.board.config.storage)
+
+    def rested(self) -> bool:
+        """Whether everyone who trains has kept what was learned, after the user has asked for an
+        end. Asks them the first time.
+        """
+        now = time.monotonic()
+        if self.asked_to_rest is None:
+            self.asked_to_rest = now
+            ray.get(self.board.roster.rest.remote())
+        if self.has_rested:
+            return True
+        over, left = ray.get(self.board.roster.left.remote())
+        if not over and now - self.asked_to_rest < REST_SECONDS and self.board.fault is None:
+            return False
+        self.has_rested = True
+        self.drain()
+        for index, (checkpoint, step) in sorted(left.items()):
+            record = self.board.records[index]
+            if index in self.board.ended or step <= max(record.checkpoints, default=0):
+                continue
+            reached = report_in(checkpoint)
+            if reached is not None:  # it is a rung's, whose report was still on its way
+                self.write_report(index, step, reached, checkpoint)
+            else:
+                record.checkpoints[step] = checkpoint
+                self.write("checkpoint", trial=index, step=step, checkpoint=checkpoint)
+        return True
+
+    def end(self, index: int, state: str, error: str | None) -> None:
+        """Write down how a trial ended, once."""
+        if index in self.board.ended:
+            return
+        self.board.ended.add(index)
+        board = self.board
+        board.seats.discard(index)
+        self.release(index)
+        ray.get(board.roster.ended.remote(index))
+        record = board.records[index]
+        record.state, record.error = state, error
+        best = record.best(board.metric, board.maximise)
+        board.search.ended(index, best[1] if best and state != "failed" else None)
+        self.write("end", trial=index, state=state, error=error)
+        board.screen.end(index, state, error)
+        board.fatal = board.fatal or hopeless(board)
+        if state != "interrupted":
+            self.prune(index)
+
+    def prune(self, present: int) -> None:
+        """Delete the checkpoints of ended trials that cannot win any more. The one that ends right
+        now may still be closing its files.
+        """
+        ended = self.kept | {present}
+        ranked = [
+            (rank, index)
+            for index in ended
+            if (rank := self.board.rank(self.board.records[index])) is not None
+        ]
+        self.kept = {present, max(ranked)[1]} if ranked else {present}
+        for index in ended - self.kept:
+            filesystem.remove(self.board.place("train", f"trial-{index:03d}"))
+
+    def release(self, index: int) -> None:
+        """Have the trial's placement group removed once its own processes are gone: a living
+        controller would ask for a new one.
+        """
+        if self.board.packed:
+            return  # the group is its pack's
+        group: Any = ray.get(self.board.roster.leave.remote(index))
+        if group:
+            self.to_free.append((time.monotonic() + FREE_AFTER_SECONDS, group))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called several times a second."""
+        now = time.monotonic()
+        for due, group in [item for item in self.to_free if item[0] <= now]:
+            free(group)
+            self.to_free.remove((due, group))
+        if now - self.drained > DRAIN_SECONDS:
+            self.drained = now
+            self.drain()
+            self.hear()
+        self.waiting.look(self.board.started - self.board.ended)
+        self.board.screen.refresh()
+
+    def drain(self) -> None:
+        """Take the workers' posts into the journal and onto the screen."""
+        for post in ray.get(self.board.roster.drain.remote()):
+            if post["kind"] == "say" and post["trial"] == 0:
+                self.write("tags", t=post["t"], trial=None, tags={"note": post["text"]})
+                self.board.screen.note(post["text"])
+                continue
+            if post["kind"] == "judged":
+                self.board.screen.progress(post["label"], post["done"], post["total"])
+                continue
+            if post["kind"] == "say":
+                self.write("tags", t=post["t"], trial=post["trial"], tags={"note": post["text"]})
+                self.board.screen.say(post["trial"], post["text"])
+                continue
+            for moment, step, metrics in post["steps"]:
+                if self.board.logged.add(post["trial"], step):
+                    self.write("metrics", t=moment, trial=post["trial"], step=step, metrics=metrics)
+                self.board.screen.step(post["trial"], step, metrics)
+
+
+def why_failed(trial: Any) -> Exception | None:
+    """What Tune knows of why a trial has failed."""
+    with contextlib.suppress(OSError, AttributeError, EOFError):
+        return trial.get_pickled_error()
+    return None
+
+
+def hopeless(board: SweepState) -> str | None:
+    """Why the sweep should not go on: its first trials have all failed alike and none has
+    scored.
+    """
+    if any(
+        record.reports for record in board.asked_for()
+    ):  # the first trial has, mostly: so this comes before the long lists
+        return None
+    failed = [record for record in board.asked_for() if record.state == "failed"]
+    if len(failed) < min(board.config.sweep.give_up_after, board.plan.num_trials):
+        return None
+    reasons = {(record.error or "").split("(")[0][:60] for record in failed}
+    return (
+        f"the first {len(failed)} trials failed for the same reason: {failed[0].error}"
+        if len(reasons) == 1 and len(failed) > 1
+        else None
+    )

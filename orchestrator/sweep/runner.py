@@ -1,0 +1,147 @@
+"""From a plan to the records of its trials: Ray Tune chooses, starts and stops them.
+
+Owns Tune's searcher, scheduler and stopper; recorder.py writes down what happens. A trial that has
+already reported is replayed from the journal before anything of it is computed, so that an
+interrupted, widened or lengthened sweep repeats nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune import Stopper
+
+from jobs.files.storage_faults import cause, told
+from jobs.workers import pack_worker, packed_trial, plain_trial
+from jobs.workers.coordinator import end_controllers, free
+from orchestrator.config.validation import trial_of
+from orchestrator.sweep.callback import SweepCallback
+from orchestrator.sweep.scheduler import scheduler
+from orchestrator.sweep.searcher import TrialSearcher
+from orchestrator.sweep.state import SweepState
+
+PACK_ENDS_SECONDS = 10.0
+"""How long a pack may take to end by itself."""
+
+
+class SweepStopper(Stopper):
+    """Ends the sweep when the user or a hopeless state asks for it."""
+
+    def __init__(self, board: SweepState, rested: Callable[[], bool]) -> None:
+        self.board, self.rested = board, rested
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether one trial should stop: never for a reason of its own."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all should stop: where the user asks for it, once everyone has kept what was
+        learned.
+        """
+        board = self.board
+        return board.fatal is not None or (
+            board.halted and (not board.interrupted or self.rested())
+        )
+
+
+def run(
+    board: SweepState, start: Callable[[SweepState], list[threading.Thread]] | None = None
+) -> SweepCallback:
+    """Run the sweep to its end; afterwards `board.records` and the journal hold what came out.
+    `start` starts the packs. Returns what writes the workers' later messages down.
+
+    With `board.aside` set nothing has been trained: the packs do not fit this model, and the plain
+    executor has to do the work. With `board.damaged` set it has to start again from an earlier
+    checkpoint, with `board.lost` set from where it is, since a trial's process was killed; with
+    `board.fault` set the machine has failed. Raises RayError when the cluster has lost what the
+    sweep itself runs on.
+    """
+    return search(board, start or start_packs)
+
+
+def search(
+    board: SweepState, start: Callable[[SweepState], list[threading.Thread]]
+) -> SweepCallback:
+    """Let Tune run the trials while packs train them."""
+    recorder = SweepCallback(board)
+    attempt = packed_trial.run_packed_trial if board.packed else plain_trial.run_plain_trial
+    tuner = tune.Tuner(
+        tune.with_resources(attempt, {"node:__internal_head__": 0.001}),
+        tune_config=tune.TuneConfig(
+            search_alg=TrialSearcher(board),
+            scheduler=scheduler(board, recorder.release),
+            num_samples=board.plan.num_trials,
+            reuse_actors=board.packed,
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{uuid.uuid4().hex[:8]}",
+            storage_path=str(board.journal.folder / "tune"),
+            callbacks=[recorder],
+            stop=SweepStopper(board, recorder.rested),
+            verbose=0,
+        ),
+    )
+    packs = start(board)
+    try:
+        tuner.fit()
+    except Exception as error:
+        refused = cause(error)
+        if refused is None or isinstance(refused, ConnectionError):
+            raise
+        board.fault = board.fault or told(refused, board.config.storage)
+    finally:
+        try:
+            recorder.drain()
+            for index in sorted(board.started - board.ended):
+                recorder.end(index, "interrupted", None)
+            for _, group in recorder.to_free:
+                free(group)
+        finally:
+            stop_packs(board, packs)
+        recorder.write_waiting()
+    return recorder
+
+
+def start_packs(board: SweepState) -> list[threading.Thread]:
+    """Start the worker groups that train the trials; they load the base while Tune starts its own
+    processes.
+    """
+    numbers = range(board.plan.resources.packs)
+    assignment = board.assignment(trial_of(board.config, 1, {}))
+    packs = [
+        threading.Thread(
+            target=pack_worker.run, args=(assignment, number), name=f"pack-{number}", daemon=True
+        )
+        for number in numbers
+    ]
+    for pack in packs:
+        pack.start()
+    return packs
+
+
+def stop_packs(board: SweepState, packs: list[threading.Thread]) -> None:
+    """Send the worker groups home. One whose placement group were taken away at once would be
+    started again by Ray Train.
+    """
+    deadline = time.monotonic() + PACK_ENDS_SECONDS
+    try:
+        ray.get(board.roster.close.remote())
+    except RayError:  # the roster is lost, and nobody else can tell the packs
+        deadline = 0.0
+    for pack in packs:
+        pack.join(max(0.0, deadline - time.monotonic()))
+    if any(pack.is_alive() for pack in packs):
+        end_controllers()
+    for pack in packs:
+        pack.join(PACK_ENDS_SECONDS)
+    with contextlib.suppress(RayError):
+        for number in range(len(packs)):
+            free(ray.get(board.roster.leave.remote(pack_worker.place(number))))

@@ -1,0 +1,158 @@
+"""The state of a running sweep that searcher, scheduler, recorder and stopper share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from jobs.config import BaseModel, Trial, WorkerSpec
+from jobs.files import filesystem
+from orchestrator.config.validation import trial_of
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.plan.planner import Plan
+from orchestrator.storage.journal import Journal, Record
+from orchestrator.sweep.earlier_records import as_before
+from orchestrator.sweep.logged_steps import Logged
+from orchestrator.sweep.sampler import Sampler
+
+
+class SweepState:
+    """Who holds a seat, what is recorded, and why the sweep should end."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        base: BaseModel,
+        journal: Journal,
+        screen: ProgressDisplay,
+        common: dict[str, Any],
+        back: dict[int, int] | None = None,
+    ) -> None:
+        """`back` holds the trials that go back, and to which step; see rewind.py."""
+        self.plan, self.base, self.journal, self.screen = plan, base, journal, screen
+        self.config = plan.config
+        self.common = common
+        """What the tracking store keeps with every trial: tags and the composed configuration."""
+        self.metric, self.maximise = self.config.sweep.metric, self.config.sweep.maximise
+        self.records = journal.records()
+        self.earlier = {
+            index: record
+            for index, record in self.records.items()
+            if record.index <= plan.num_trials
+        }
+        self.search = Sampler(self.config, plan.num_trials, dict(self.earlier))
+        self.earlier |= {
+            index: as_before(self.records[index], step) for index, step in (back or {}).items()
+        }
+        self.logged = Logged(journal.events())
+        self.seats: set[int] = set()
+        self.interrupted = False
+        self.fatal: str | None = None
+        self.aside: str | None = None
+        """Why the packs have stepped aside, once they have: the sweep starts again with the plain
+        executor.
+        """
+        self.lost: str | None = None
+        """Which process of its own the sweep has lost, once it has: what is left is done by another
+        run of it.
+        """
+        self.fault: str | None = None
+        """What the machine has refused, once it has: the sweep is interrupted, and nobody is judged
+        by it.
+        """
+        self.damaged: tuple[str, str] | None = None
+        """Place of a checkpoint that cannot be used, and why: the sweep starts again from one
+        before it.
+        """
+        self.roster: Any = None
+        self.started: set[int] = set()
+        """Trials that Tune has started."""
+        self.ended: set[int] = set()
+        """Trials whose end is written down."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether trials train in packs."""
+        return self.plan.resources.packs > 0
+
+    @property
+    def halted(self) -> bool:
+        """Whether trials end for no reason of their own."""
+        return self.interrupted or any(
+            why is not None for why in (self.fault, self.aside, self.damaged, self.lost)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles what it is given for a restore that we never do, since the journal
+        is the state.
+        """
+        return {}
+
+    def best(self) -> Record | None:
+        """The best trial so far by the sweep's metric; of two equals the one with the lower
+        validation loss, then the earlier one.
+
+        An earlier run may have had more trials than are asked for now: those are not of this sweep.
+        """
+        ranked = [
+            (rank, record) for record in self.asked_for() if (rank := self.rank(record)) is not None
+        ]
+        return max(ranked, key=lambda item: item[0])[1] if ranked else None
+
+    def asked_for(self) -> Iterator[Record]:
+        """What is known of the trials that the sweep has now."""
+        return (record for index, record in self.records.items() if index <= self.plan.num_trials)
+
+    def rank(self, record: Record) -> tuple[float, float, int] | None:
+        """What trials are compared by, higher being better; None for one that has failed or has no
+        score.
+        """
+        best = None if record.state == "failed" else record.best(self.metric, self.maximise)
+        if best is None:
+            return None
+        step, value = best
+        loss = record.reports[step].get("valid/loss", 0.0)
+        return (
+            value if self.maximise else -value,
+            -loss if loss == loss else -math.inf,
+            -record.index,
+        )  # NaN has no order
+
+    def full(self) -> bool:
+        """Whether all seats are taken."""
+        return len(self.seats) >= self.plan.resources.concurrent
+
+    def trial(self, index: int) -> Trial:
+        """A trial's settings, for it to start with; its point is written down the first time."""
+        point = self.search.next_point(index)
+        trial = trial_of(self.config, index, point)
+        self.records.setdefault(index, Record(index)).point = point
+        return trial
+
+    def trained(self, index: int) -> Trial:
+        """The settings that a trial has been trained with, as the journal has them. Asked again, a
+        search may propose others.
+        """
+        return trial_of(self.config, index, self.records[index].point)
+
+    def place(self, *names: str) -> str:
+        """A place of this sweep in the storage: a folder, or a URI."""
+        if filesystem.is_uri(self.config.storage):
+            return filesystem.join(self.config.storage, "sweeps", self.plan.name, *names)
+        return filesystem.join(str(self.journal.folder), *names)
+
+    def assignment(self, trial: Trial) -> WorkerSpec:
+        """What the trial's processes need to know."""
+        resources = self.plan.resources
+        return WorkerSpec(
+            sweep=self.plan.name,
+            trial=trial,
+            base=self.base,
+            storage=self.place("train"),
+            metric=self.metric,
+            maximise=self.maximise,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+            num_trials=self.plan.num_trials,
+        )

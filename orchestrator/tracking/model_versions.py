@@ -1,0 +1,183 @@
+"""Registered models: versions, the champion's alias, and what a models:/ address means.
+
+Works on a client that `tracking` opened and imports no mlflow itself. Whether a candidate may
+become champion is decided in `registry`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.config import credentials
+from orchestrator.errors import InputError, TrackingError
+from orchestrator.tracking import store_errors
+from orchestrator.tracking.events import Refused
+
+CHAMPION = "champion"
+# Codes by which MLflow says that a request makes no sense. Others (UNAUTHENTICATED,
+# TEMPORARILY_UNAVAILABLE, a proxy's 404) can pass.
+ABSENT = "RESOURCE_DOES_NOT_EXIST"
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+INVALID = "INVALID_PARAMETER_VALUE"
+
+
+@contextmanager
+def explained(uri: str, refusal: type[Exception] = TrackingError) -> Iterator[None]:
+    """Turn whatever MLflow raises into one line: `refusal` when it never will, TrackingError when
+    that may pass.
+    """
+    try:
+        yield
+    except (TrackingError, InputError, Refused):
+        raise
+    except Exception as error:
+        if code_of(error) in (ABSENT, EXISTS, INVALID):
+            raise refusal(credentials.mask(str(error))) from error
+        raise TrackingError(store_errors.explain(uri, str(error) or repr(error))) from error
+
+
+def code_of(error: Exception) -> str:
+    """The code that an MlflowException carries, "" for any other exception."""
+    return getattr(error, "error_code", "")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model's version."""
+
+    name: str
+    version: int
+    uri: str
+    """models:/NAME/VERSION"""
+    run_id: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class Models:
+    """The registered models of one store. Methods raise TrackingError when the store does not
+    answer or will not.
+    """
+
+    def __init__(self, client: Any, uri: str) -> None:
+        """`client` is an mlflow.MlflowClient for `uri`."""
+        self._client, self._address = client, uri
+
+    def register(
+        self, name: str, run_id: str, artifact_path: str, tags: dict[str, str], description: str
+    ) -> Version:
+        """The version of model `name` that is made of a run's artifacts. Made before, it takes the
+        new tags.
+        """
+        with explained(self._address):
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact_path}"
+            try:
+                self._client.create_registered_model(name)
+            except Exception as error:
+                if code_of(error) != EXISTS:
+                    raise
+            for known in self._versions(name):
+                if known.run_id == run_id and (known.source or "").rstrip("/") == source:
+                    for key, value in tags.items():
+                        self._client.set_model_version_tag(name, known.version, key, value)
+                    return _version(known)
+            return _version(
+                self._client.create_model_version(
+                    name, source, run_id, tags=tags, description=description
+                )
+            )
+
+    def version(self, name: str, number: int) -> Version | None:
+        """A version of model `name`, None when there is none."""
+        with explained(self._address):
+            try:
+                return _version(self._client.get_model_version(name, str(number)))
+            except Exception as error:
+                if code_of(error) in (ABSENT, INVALID):
+                    return None
+                raise
+
+    def champion(self, name: str) -> Version | None:
+        """The version that carries the champion's alias, None when there is none."""
+        with explained(self._address):
+            found = self._aliased(name, CHAMPION)
+            return None if found is None else _version(found)
+
+    def set_champion(self, name: str, version: int) -> None:
+        """Move the alias to this version."""
+        with explained(self._address):
+            self._client.set_registered_model_alias(name, CHAMPION, str(version))
+
+    def find_version(self, name: str, tag_key: str, tag_value: str) -> Version | None:
+        """The newest version of model `name` with this tag, None when there is none."""
+        with explained(self._address):
+            return next(
+                (
+                    _version(known)
+                    for known in self._versions(name)
+                    if known.tags.get(tag_key) == tag_value
+                ),
+                None,
+            )
+
+    def _versions(self, name: str) -> list[Any]:
+        """All versions, newest first."""
+        found, page = [], None
+        while page is None or page:
+            batch = self._client.search_model_versions(f"name = '{name}'", page_token=page)
+            found, page = found + list(batch), batch.token or ""
+        return sorted(found, key=lambda known: -int(known.version))
+
+    def _aliased(self, name: str, alias: str) -> Any:
+        try:
+            return self._client.get_model_version_by_alias(name, alias)
+        except Exception as error:
+            # An unknown model is ABSENT, an unknown alias of a known model INVALID.
+            if code_of(error) in (ABSENT, INVALID):
+                return None
+            raise
+
+    def _source(self, model_uri: str) -> str:
+        """Where the files of a models:/ address lie; any other address is its own source. Raises
+        InputError naming what there is.
+        """
+        if not model_uri.startswith("models:"):
+            return model_uri
+        parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", model_uri)
+        if parts is None:
+            raise InputError(
+                f"{model_uri} is no model; write models:/NAME@{CHAMPION} or models:/NAME/3"
+            )
+        name, alias, number = parts.groups()
+        if alias is not None:
+            found = self._aliased(name, alias)
+        else:
+            found = next(
+                (known for known in self._versions(name) if int(known.version) == int(number)), None
+            )
+        if found is None:
+            raise InputError(f"{model_uri}: {self._inventory(name)}")
+        return self._client.get_model_version_download_uri(name, found.version)
+
+    def _inventory(self, name: str) -> str:
+        versions = sorted(int(known.version) for known in self._versions(name))
+        if not versions:
+            names = sorted(
+                model.name for model in self._client.search_registered_models(max_results=100)
+            )
+            return f"there is no model {name}; registered are: {', '.join(names) or 'none'}"
+        aliases = sorted(self._client.get_registered_model(name).aliases)
+        return (
+            f"no such version; {name} has versions {', '.join(map(str, versions))} and aliases "
+            f"{', '.join(aliases) or 'none'}"
+        )
+
+
+def _version(found: Any) -> Version:
+    number = int(found.version)
+    return Version(
+        found.name, number, f"models:/{found.name}/{number}", found.run_id, dict(found.tags)
+    )

@@ -1,0 +1,190 @@
+"""Judging when memory is short: the same answers in smaller portions, and a clear end when nothing
+fits.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+
+from jobs.base_models import fetch
+from jobs.config import Adapter, BaseModel, Data, Model, Optim, Train, Trial
+from jobs.data.chat_template import ChatTokenizer
+from jobs.evaluation import generate
+from jobs.evaluation.evaluate import evaluate_on_test
+from jobs.evaluation.generate import answer
+from jobs.evaluation.scores import EvaluationSettings
+from jobs.model.loading import load
+from jobs.model.memory import out_of_memory
+
+CPU = torch.device("cpu")
+RULE = EvaluationSettings(confidence=0.95, max_new_tokens=3, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def base(cache: Path) -> BaseModel:
+    return fetch.prepare(Model(name="tiny", source="tiny"), cache)
+
+
+def with_memory_for(model: Any, rows: int, error: Exception) -> Any:
+    """`model`, which runs out of memory as torch does when more than `rows` rows go through it at
+    once.
+    """
+
+    def check(module: Any, inputs: Any, named: dict[str, Any]) -> None:
+        if len(named["input_ids"]) > rows:
+            raise error
+
+    model.register_forward_pre_hook(check, with_kwargs=True)
+    return model
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("could not create a primitive"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: str(error)[:28] or type(error).__name__)
+def test_out_of_memory_while_answering_goes_on_with_fewer_rows_and_the_same_answers(
+    base: BaseModel, error: Exception
+) -> None:
+    template = ChatTokenizer(base.path)
+    prompts = [
+        template.encode("a question that all share " + "?" * (i % 3) + chr(97 + i % 26))
+        for i in range(100)
+    ]
+    expected = answer(load(base.path, torch.float32, CPU), prompts, template, 4, lambda rows: None)
+    assert len(set(expected)) > 10, "answers that could be mixed up"
+    ticks: list[int] = []
+    given = answer(
+        with_memory_for(load(base.path, torch.float32, CPU), 5, error),
+        prompts,
+        template,
+        4,
+        ticks.append,
+    )
+    assert given == expected
+    assert sum(ticks) == 100
+    assert max(ticks) <= 5
+
+
+def test_long_prompts_are_answered_in_smaller_numbers(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template, model = ChatTokenizer(base.path), load(base.path, torch.float32, CPU)
+    prompts = [
+        template.encode(chr(97 + i % 26) * length) for length in (5, 40, 500) for i in range(10)
+    ]
+    expected = answer(model, prompts, template, 4, lambda rows: None)
+    monkeypatch.setitem(generate.TOKENS_AT_ONCE, "cpu", 200)
+    ticks: list[int] = []
+    assert answer(model, prompts, template, 4, ticks.append) == expected
+    short, middle = (200 // (len(prompts[row]) + 4) for row in (0, 10))
+    assert 1 < middle < short
+    assert (
+        ticks
+        == [10] + [middle] * (10 // middle) + ([10 % middle] if 10 % middle else []) + [1] * 10
+    )
+
+
+def test_one_prompt_that_does_not_fit_says_how_long_it_is_and_what_helps(base: BaseModel) -> None:
+    template = ChatTokenizer(base.path)
+    model = with_memory_for(
+        load(base.path, torch.float32, CPU), 0, torch.OutOfMemoryError("CUDA out of memory")
+    )
+    with pytest.raises(MemoryError, match=r"one prompt of 5 tokens; a smaller train\.max_length"):
+        answer(model, [template.encode("hello")] * 40, template, 4, lambda rows: None)
+
+
+def test_any_other_error_while_answering_is_not_taken_for_a_lack_of_memory(base: BaseModel) -> None:
+    template = ChatTokenizer(base.path)
+    model = with_memory_for(
+        load(base.path, torch.float32, CPU),
+        0,
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    )
+    with pytest.raises(RuntimeError, match="shapes"):
+        answer(model, [template.encode("hello")] * 40, template, 4, lambda rows: None)
+
+
+def trial_on(folder: Path) -> Trial:
+    """A trial whose 32 test prompts have about 1,500 tokens each, all of one length."""
+    for split, padding in (("train", ""), ("test", "y" * 1500)):
+        lines = [{"prompt": f"{split} {i:02d} {padding}", "completion": "A"} for i in range(32)]
+        (folder / f"{split}.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+        )
+    data = Data(name="toy", folder=str(folder))
+    model = Model(name="tiny", source="tiny")
+    return Trial(
+        index=1,
+        seed=0,
+        model=model,
+        data=data,
+        adapter=Adapter(),
+        optim=Optim(),
+        train=Train(max_length=1700),
+    )
+
+
+def test_a_product_that_no_kernel_computes_is_no_lack_of_memory() -> None:
+    assert not out_of_memory(
+        RuntimeError("could not create a primitive descriptor for a matmul primitive")
+    )
+
+
+def judged(trial: Trial, base: BaseModel) -> tuple[list[int], list[str]]:
+    """How many rows were answered after each portion, and the answers; all at once as long as
+    memory lasts.
+    """
+    generate.TOKENS_AT_ONCE["cpu"] = 1 << 20
+    done: list[int] = []
+    verdict = evaluate_on_test(trial, base, None, RULE, lambda rows, total: done.append(rows))
+    return done, [row["prediction"] for row in verdict.predictions]
+
+
+def starve(trial: Trial, base: BaseModel, report: Any) -> None:
+    """Judge with little more memory than the model needs."""
+    torch.set_num_threads(1)
+    template = ChatTokenizer(base.path)
+    answer(
+        load(base.path, torch.float32, CPU),
+        [template.encode("warm up")] * 2,
+        template,
+        2,
+        lambda rows: None,
+    )
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
+    report.put(judged(trial, base))
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="needs /proc to measure its own memory"
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="limits the memory of a CPU")
+def test_judging_with_too_little_memory_gives_the_verdict_of_a_larger_machine(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "TOKENS_AT_ONCE", {})
+    trial = trial_on(tmp_path)
+    context = processes.get_context("spawn")
+    report = context.Queue()
+    process = context.Process(target=starve, args=(trial, base, report))
+    process.start()
+    process.join(240)
+    assert process.exitcode == 0
+    done, answers = report.get(timeout=10)
+    calm, expected = judged(trial, base)
+    assert calm == [32]
+    assert len(done) > 1 and done[-1] == 32
+    assert answers == expected

@@ -1,0 +1,363 @@
+"""An object store as the storage: a real S3 server over HTTP, real sweeps, a head that is lost with
+all its files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.files import filesystem
+from jobs.files.checkpoints import CheckpointStore
+from jobs.files.manifest import Snapshot
+from orchestrator.errors import InputError
+from orchestrator.storage import sync
+from orchestrator.storage.paths import storage_folder
+from tests.conftest import Finished, environment
+from tests.support.servers import BIN, answers, free_port, mlflow_server, started, wait
+
+SWEEP = (
+    "+sweep=lora",
+    "sweep.num_trials=2",
+    "sweep.scheduler=none",
+    "train.eval_every=10",
+    "sweep.space.lr.low=0.001",
+    "sweep.space.lr.high=0.02",
+)
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of an empty bucket; where this process and its children look for it stands in the
+    environment.
+    """
+    port = free_port()
+    keys = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    keys["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+    before = {name: os.environ.get(name) for name in keys}
+    os.environ.update(keys)
+    folder = tmp_path_factory.mktemp("s3")
+    with started(
+        [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
+        {**os.environ},
+        folder / "s3.log",
+    ):
+        wait(lambda: answers(keys["AWS_ENDPOINT_URL"]))
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import boto3; boto3.client('s3').create_bucket(Bucket='sweeps')",
+            ],
+            check=True,
+        )
+        yield "s3://sweeps"
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(scope="module")
+def tracking(cache: Path, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), environment(cache)) as address:
+        yield address
+
+
+def test_folders_go_there_and_come_back(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    place = filesystem.join(bucket, "unit", "a")
+    assert not filesystem.exists(place)
+    with pytest.raises(FileNotFoundError):
+        filesystem.get(place)
+    (tmp_path / "made" / "model").mkdir(parents=True)
+    (tmp_path / "made" / "model" / "x.bin").write_bytes(b"12")
+    filesystem.put(tmp_path / "made", place)
+    back = Path(filesystem.get(place))
+    assert (back / "model" / "x.bin").read_bytes() == b"12" and filesystem.get(place) == str(back)
+    (tmp_path / "made" / "model" / "x.bin").write_bytes(b"345")
+    filesystem.put(tmp_path / "made", place)
+    assert (Path(filesystem.get(place)) / "model" / "x.bin").read_bytes() == b"345", (
+        "a changed place is fetched anew"
+    )
+    assert Path(filesystem.get(filesystem.join(place, "model", "x.bin"))).read_bytes() == b"345"
+    filesystem.remove(place)
+    assert not filesystem.exists(place)
+    filesystem.remove(place)
+
+
+def test_checkpoints_in_a_store_are_checked_and_the_one_before_is_taken(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+
+    def made() -> CheckpointStore:
+        return CheckpointStore(
+            filesystem.join(bucket, "shelf", "train"), "valid/loss", False, said.append
+        )
+
+    def write(folder: Path) -> None:
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_bytes(bytes(range(256)))
+
+    for step, loss in ((10, 0.1), (20, 0.5), (30, 0.4), (40, 0.3)):
+        made().put(
+            1, step, Snapshot(write, 256), {"step": step, "valid/loss": loss}
+        )  # each by another process
+    assert made().steps(1) == [10, 30, 40]
+    step, folder = made().newest(1) or (0, tmp_path)
+    assert step == 40 and (folder / "model" / "weights").exists() and not said
+    (folder / "model" / "weights").write_bytes(b"")  # this machine's copy alone
+    assert (made().newest(1) or (0,))[0] == 40 and not said
+    system, path = filesystem.opened(made().at(1, 40))
+    with system.open_output_stream(f"{path}/model/weights") as stream:
+        stream.write(bytes(range(255)) + b"!")
+    assert (made().newest(1) or (0,))[0] == 30
+    assert said == [
+        f"{made().at(1, 40)} is damaged (model/weights does not match its checksum); goes on from step 30"
+    ]
+    filesystem.remove(filesystem.join(made().at(1, 30), "SHA256SUMS"))
+    filesystem.remove(made().at(1, 10))
+    assert made().newest(1) is None
+
+
+def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = filesystem.join(bucket, "held")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "one"))
+    with sync.synced(storage, "a-1"):
+        folder = storage_folder(storage) / "sweeps" / "a-1"
+        folder.mkdir(parents=True)
+        (folder / "journal.jsonl").write_text("1\n2\n")
+        with (
+            pytest.raises(InputError, match="sweep a-1 of storage .* is in use by process"),
+            sync.synced(storage, "a-1"),
+        ):
+            pass
+        with sync.synced(storage, "b-1"):
+            pass
+    (folder / "journal.jsonl").write_text("1\n2\n3\n")
+    with sync.synced(storage, "a-1"):
+        assert (folder / "journal.jsonl").read_text() == "1\n2\n3\n", (
+            "written here and not copied before the process died"
+        )
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "two"))
+    with sync.synced(storage, "a-1"):
+        other = storage_folder(storage) / "sweeps" / "a-1" / "journal.jsonl"
+        assert other.read_text() == "1\n2\n3\n"
+        other.write_text("9\n")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "one"))
+    with sync.synced(storage, "a-1"):
+        assert (folder / "journal.jsonl").read_text() == "9\n", "begun anew elsewhere"
+
+
+def test_of_commands_that_claim_a_sweep_at_the_same_time_one_gets_it(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
+    storage, together = filesystem.join(bucket, "race"), threading.Barrier(2)
+    holding, most, got = set[int](), [0], list[int]()
+
+    def claim(number: int) -> None:
+        for _ in range(6):
+            together.wait(60)
+            claimer = sync.StorageSync(storage, "a-1")
+            try:
+                claimer.claim()
+            except InputError:
+                continue
+            holding.add(number)
+            most[0] = max(most[0], len(holding))
+            got.append(number)
+            time.sleep(0.1)
+            holding.discard(number)
+            claimer.release()
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1, "two commands worked on the same sweep"
+    assert len(got) >= 6, "each time one of them gets it"
+    assert not filesystem.exists(filesystem.join(storage, "owners", "a-1"))
+
+
+def test_a_claim_whose_process_has_died_here_is_free_at_once_and_one_of_elsewhere_after_a_while(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
+    storage = filesystem.join(bucket, "died")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+
+    def left_by(who: str) -> sync.StorageSync:
+        left = sync.StorageSync(storage, "a-1")
+        with monkeypatch.context() as other:
+            other.setattr(sync, "this_process", lambda: who)
+            left.claim()
+        return left
+
+    left_by(f"process {gone.pid} on {os.uname().nodename}")
+    elsewhere = left_by("process 1 on elsewhere")
+    with pytest.raises(InputError, match="in use by process 1 on elsewhere"):
+        sync.StorageSync(storage, "a-1").claim()
+    assert elsewhere.is_taken() is None
+    time.sleep(1.1)  # the store's moments are whole seconds
+    monkeypatch.setattr(sync, "STALE_SECONDS", 0.5)
+    sync.StorageSync(storage, "a-1").claim()
+    assert elsewhere.is_taken() == f"process {os.getpid()} on {os.uname().nodename}", (
+        "it must not write over what the other has done"
+    )
+
+
+def test_a_store_that_is_gone_at_the_end_is_said_and_the_files_stay(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = filesystem.join(bucket, "gone")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    folder = storage_folder(storage) / "sweeps" / "a-1"
+    with sync.synced(storage, "a-1"):
+        folder.mkdir(parents=True)
+        (folder / "journal.jsonl").write_text("1\n2\n")
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{free_port()}"
+    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    assert "does not take the last events" in capsys.readouterr().err
+    assert (folder / "journal.jsonl").read_text() == "1\n2\n"
+
+
+def test_a_store_that_cannot_be_used_is_one_line_and_code_2(
+    bucket: str, command: Any, tracking: str
+) -> None:
+    for storage, text in (
+        (f"{bucket}-of-others/x", "does not exist"),
+        ("ftp://x/y", "neither a folder nor a URI"),
+        (f"{bucket}/x", "SQLite"),
+    ):
+        done = command(
+            f"storage={storage}", *([] if text == "SQLite" else [f"tracking.uri={tracking}"])
+        )
+        assert done.code == 2 and text in done.err and "Traceback" not in done.err, done.err
+
+
+def run(
+    toy: Path, tracking: str, storage: str, cache: Path, *arguments: str, start: bool = False
+) -> Any:
+    """The command on a machine of its own, which has nothing but what is in `cache`."""
+    line = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "model=tiny",
+        "data=files",
+        f"data.folder={toy}",
+        "train.max_length=128",
+        *SWEEP,
+    ]
+    line += ["output=json", f"storage={storage}", f"tracking.uri={tracking}", *arguments]
+    process = subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(cache),
+        start_new_session=True,
+    )
+    if start:
+        return process
+    out, err = process.communicate(timeout=280)
+    return Finished(process.returncode, out, err)
+
+
+@pytest.mark.parametrize("executor", ["pack", pytest.param("plain", marks=pytest.mark.slow)])
+def test_a_lost_machine_loses_no_rung(
+    bucket: str, toy: Path, tracking: str, tmp_path: Path, executor: str
+) -> None:
+    storage = filesystem.join(bucket, executor)
+    # 100,000 steps would take minutes: the machine is lost long before.
+    process = run(
+        toy,
+        tracking,
+        storage,
+        tmp_path / "first",
+        f"executor={executor}",
+        "train.steps=100000",
+        start=True,
+    )
+    journals: list[str] = []
+    deadline = time.monotonic() + 200
+    while not any('"kind": "report"' in text for text in journals):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(1)
+        journals = [file.read_text() for file in mirror_journals(bucket, executor, tmp_path)]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = {
+        (e["trial"], e["step"]): e["metrics"]["valid/loss"]
+        for e in map(json.loads, journals[0].splitlines())
+        if e["kind"] == "report"
+    }
+    time.sleep(1)
+    sweep = next(iter(mirror_journals(bucket, executor, tmp_path))).parent.name
+    filesystem.remove(
+        filesystem.join(storage, "owners", sweep)
+    )  # instead of waiting until its owner counts as dead
+    # The lost machine had got further than the store knows; fewer steps than it did would be
+    # another sweep.
+    own = next((tmp_path / "first").rglob("journal.jsonl")).read_text().splitlines()
+    steps = max(event["step"] for event in map(json.loads, own) if event["kind"] == "report")
+    done = run(
+        toy,
+        tracking,
+        storage,
+        tmp_path / "second",
+        f"executor={executor}",
+        f"train.steps={steps + 100}",
+    )
+    assert done.code == 0, done.err
+    assert done.result["sweep"] == sweep and done.result["trials"]["finished"] == 2
+    events = [
+        json.loads(line)
+        for line in next(iter(mirror_journals(bucket, executor, tmp_path))).read_text().splitlines()
+    ]
+    after = {
+        (e["trial"], e["step"]): e["metrics"]["valid/loss"]
+        for e in events
+        if e["kind"] == "report" and "valid/loss" in e["metrics"]
+    }
+    assert kept.items() <= after.items()
+
+
+def mirror_journals(bucket: str, name: str, tmp_path: Path) -> list[Path]:
+    """Copies of the journals that lie in the store."""
+    system, root = filesystem.opened(filesystem.join(bucket, name))
+    found = [
+        info.path
+        for info in filesystem.listing(system, root)
+        if info.path.endswith("journal.jsonl")
+    ]
+    copies = []
+    for path in found:
+        own = tmp_path / "seen" / Path(path).parent.name / "journal.jsonl"
+        own.parent.mkdir(parents=True, exist_ok=True)
+        with system.open_input_stream(path) as stream:
+            own.write_bytes(stream.read())
+        copies.append(own)
+    return copies

@@ -1,0 +1,441 @@
+"""Layers below the lowest adapter run once for all trials, and every trial ends as it would
+alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+
+from jobs.config import Adapter, BaseModel, Data, Source, Trial
+from jobs.data.mixture import CHUNK_ROWS, Mixture
+from jobs.evaluation.evaluate import teacher_forced_scores
+from jobs.model.loading import attach, restore
+from jobs.model.lora_targets import targets_of
+from jobs.pack import evaluation
+from jobs.pack.compatibility import find_incompatibility
+from jobs.pack.engine import Pack
+from jobs.pack.evaluation import validate
+from jobs.pack.layers import hidden_cache
+from tests.jobs.pack.test_engine import KINDS, worker
+from tests.support.packs import assert_ends_alike, open_pack, run, varied
+from tests.support.plain import CPU, architecture, make
+
+
+def halved(trials: dict[int, Trial]) -> dict[int, Trial]:
+    """The trials with adapters on the upper half of the layers only, and clipped less.
+
+    Gradients clipped to 0.01 come near AdamW's epsilon: then rounding decides, in plain PEFT as
+    here.
+    """
+    found = {}
+    for number, trial in trials.items():
+        optim = dataclasses.replace(trial.optim, max_norm=max(trial.optim.max_norm, 1.0))
+        found[number] = dataclasses.replace(
+            trial, adapter=dataclasses.replace(trial.adapter, layers=0.5), optim=optim
+        )
+    return found
+
+
+def counted(pack: Pack) -> list[int]:
+    """The tokens of each pass through the layers below that will be made."""
+    seen: list[int] = []
+    run = pack.trunk.run
+    pack.trunk.run = lambda layout: seen.append(layout.ids.shape[1]) or run(layout)  # type: ignore[method-assign,func-returns-value]
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["as on a CPU", "as on a GPU"])
+def test_every_slot_ends_as_plain_peft_and_torch_end_it(
+    kind: str, way: str, base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    pack = open_pack(model, halved(varied(rows)), frames=way == "as on a GPU")
+    assert pack.trunk.attached and len(pack.trunk.below) == 1
+    losses = run(pack, 20)
+    for number in pack.slots:
+        assert_ends_alike(pack, number, losses[number], model)
+
+
+def test_a_sliding_window_shorter_than_the_examples_is_kept(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    model = architecture("Gemma3Text", tmp_path / "base", base, sliding_window=20)
+    pack = open_pack(model, halved({1: make(rows)}))
+    assert pack.trunk.attached
+    assert_ends_alike(pack, 1, run(pack, 20)[1], model)
+
+
+def test_a_row_goes_through_the_layers_below_once_whoever_trains_on_it(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(rows.read_text().replace("alpha", "delta"), encoding="utf-8")
+    sources = {
+        "one": Source(path=str(rows), weight=0.8),
+        "two": Source(path=str(other), weight=0.2),
+    }
+    trials = halved({number: make(rows, rank=number) for number in (1, 2, 3)})
+    for number, trial in trials.items():
+        shares = {
+            name: dataclasses.replace(source, weight=weight)
+            for (name, source), weight in zip(sources.items(), (number, 4 - number), strict=True)
+        }
+        trials[number] = dataclasses.replace(
+            trial, data=Data(name="two", sources=shares, instruction="Which letter?")
+        )
+    pack = open_pack(base, trials)
+    seen = counted(pack)
+    run(pack, 10)  # 60 examples of each trial: none has left the first stretch of a source
+    assert len(seen) == 2, "a stretch of each source"
+    validate(pack, list(trials))
+    first = len(seen)
+    validate(pack, list(trials))
+    run(pack, 1)
+    assert len(seen) == first
+
+
+@pytest.mark.parametrize("room", [hidden_cache.MOST_BYTES, 40_000])
+def test_a_source_that_is_gone_through_again_is_known_where_it_fits(
+    room: int, base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text(
+        "".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[:90]), encoding="utf-8"
+    )
+    trials = halved(
+        {
+            number: make(few, rank=number, batch_size=6 + number, steps=40, eval_every=40)
+            for number in (1, 2)
+        }
+    )
+    pack = open_pack(base, trials)
+    pack.trunk.most_bytes = room
+    seen = counted(pack)
+    losses = run(pack, 40)
+    if room == hidden_cache.MOST_BYTES:
+        assert len(seen) == 2, "the stretches of the first walk, and in the next two nothing new"
+    else:
+        assert not any(pack.trunk.sources.values()) and len(seen) > 4, (
+            "too large to be kept whole: each walk by itself"
+        )
+    for number in trials:
+        assert_ends_alike(pack, number, losses[number], base)
+
+
+def test_a_slot_that_leaves_makes_room_for_what_others_go_through_again(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text(
+        "".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[:90]), encoding="utf-8"
+    )
+    trials = {
+        number: dataclasses.replace(trial, seed=number)
+        for number, trial in halved({1: make(few), 2: make(few)}).items()
+    }
+    pack = open_pack(base, trials)
+    run(pack, 16)  # 96 of 90 rows: the second walk has begun
+    first = next(size for size in pack.trunk.sources.values() if size)
+    pack.trunk.sources.clear()
+    pack.trunk.most_bytes = int(3 * first)  # half of it holds one source
+    run(pack, 1)
+    assert sorted(map(bool, pack.trunk.sources.values())) == [False, True]
+    pack.leave(1)
+    assert not pack.trunk.sources
+    run(pack, 1)
+    assert [source[0][1] for source, size in pack.trunk.sources.items() if size] == [2]
+
+
+def test_trials_of_other_seeds_walk_apart(base: BaseModel, rows: Path) -> None:
+    pack = open_pack(base, halved(varied(rows)))
+    seen = counted(pack)
+    run(pack, 1)
+    assert {name[0][1] for name in pack.trunk.known} == {3, 7} and len(seen) == len(
+        pack.trunk.known
+    )
+
+
+@pytest.mark.parametrize("budget", [10**6, 150, 16])
+def test_small_passes_and_little_room_give_the_same_step(
+    budget: int, base: BaseModel, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = halved(varied(rows))
+    expected = run(open_pack(base, trials), 5)
+    monkeypatch.setattr(hidden_cache, "MOST_BYTES", 1)
+    pack = open_pack(base, trials)
+    pack.budget = budget
+    seen = counted(pack)
+    losses = run(pack, 5)
+    assert not pack.trunk.known and len(seen) >= 5, (
+        "each pass computes its own rows, not whole stretches that nobody could keep"
+    )
+    validate(pack, list(trials))
+    assert not pack.trunk.known
+    assert (
+        max(
+            abs(a - b)
+            for number in losses
+            for a, b in zip(expected[number], losses[number], strict=True)
+        )
+        < 1e-5
+    )
+
+
+def test_validation_that_is_larger_than_what_is_kept_goes_through_the_layers_below_once(
+    base: BaseModel, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = halved(varied(rows))
+    pack = open_pack(base, trials)
+    calm = validate(pack, list(trials))
+    monkeypatch.setattr(hidden_cache, "STRETCH", 2)
+    monkeypatch.setattr(evaluation, "STRETCH", 2)
+    pack = open_pack(base, trials)
+    pack.budget = 100  # several passes for each slot
+    _, _, valid = pack.corpus(trials[1])
+    pack.trunk.most_bytes = (
+        4 * max(len(example.ids) for example in valid) * pack.trunk.token_bytes()
+    )
+    stretches: list[int] = []
+    make_one = pack.trunk.make
+    pack.trunk.make = lambda examples, budget: (
+        stretches.append(len(examples)) or make_one(examples, budget)
+    )  # type: ignore[method-assign,func-returns-value]
+    assert validate(pack, []) == {}, (
+        "a slot that fails between two rungs makes a boundary at which nobody is due"
+    )
+    found = validate(pack, list(trials))
+    assert sum(stretches) == len(valid) and max(stretches) == 2
+    assert (
+        sum(hidden.states.nbytes for hidden in pack.trunk.known.values()) <= pack.trunk.most_bytes
+    )
+    for number, own in found.items():
+        assert (own.tokens, own.exact, own.rows) == (
+            calm[number].tokens,
+            calm[number].exact,
+            calm[number].rows,
+        )
+        assert abs(own.loss - calm[number].loss) < 1e-3
+
+
+def test_the_saved_adapter_is_an_ordinary_peft_adapter_and_scores_alike(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    pack = open_pack(base, halved(varied(rows)))
+    run(pack, 20)
+    own = validate(pack, [1, 2])[2]
+    pack.save(2, tmp_path / "kept")
+    settings = json.loads((tmp_path / "kept" / "model" / "adapter_config.json").read_text())
+    assert len(settings["target_modules"]) == 7 and all(
+        name.startswith("model.layers.1.") for name in settings["target_modules"]
+    )
+    model = restore(base, tmp_path / "kept" / "model", torch.float32, CPU)
+    _, _, valid = pack.corpus(pack.slots[2].trial)
+    plain = teacher_forced_scores(model, valid, pack.template.eos_id, 2048)
+    assert (own.tokens, own.exact, own.rows) == (plain.tokens, plain.exact, plain.rows)
+    assert abs(own.loss - plain.loss) < 1e-3
+
+
+def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    trials = halved(varied(rows))
+    pack = open_pack(base, trials)
+    run(pack, 10)
+    alone = validate(pack, list(trials))
+    processes.spawn(worker, (2, trials, base, tmp_path), nprocs=2)  # type: ignore[attr-defined]
+    state, found = torch.load(tmp_path / "found.pt", weights_only=True)
+    for number, slot in pack.slots.items():
+        assert torch.allclose(slot.adapter.weights.data, state[number], atol=2e-5)
+        assert found[number][1:] == (alone[number].exact, alone[number].rows)
+
+
+def test_layers_that_pass_on_more_than_hidden_states_all_run_every_time(
+    base: BaseModel, rows: Path
+) -> None:
+    trial = halved({1: make(rows)})[1]
+    pack = Pack(base, trial)
+    first, second = pack.model.model.layers
+    kept: list[torch.Tensor] = []
+    first.register_forward_hook(lambda module, inputs, output: kept.append(first.mlp(output)))
+
+    second.mlp.register_forward_pre_hook(
+        lambda module, inputs: (inputs[0] + kept.pop(), *inputs[1:])
+    )
+    assert find_incompatibility(pack, trial) is None
+    assert validate(pack, []) == {}
+    assert not pack.trunk.attached
+    pack.join(1, trial)
+    assert all(loss > 0 for loss in run(pack, 3)[1])
+
+
+def test_a_row_that_cannot_be_used_fails_nobody_before_its_turn(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    lines = rows.read_text().splitlines()
+    trial = halved({1: make(rows)})[1]
+    later = open_pack(base, {1: trial}).slots[1].course.batch(5)[0].text
+    known = [json.loads(line) for line in lines]
+    lines = [
+        json.dumps(row | {"completion": "x" * 400} if f"{row['prompt']}<" in later else row)
+        for row in known
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    trial = dataclasses.replace(
+        trial,
+        data=dataclasses.replace(
+            trial.data, sources={"train": Source(path=str(tmp_path / "rows.jsonl"))}
+        ),
+    )
+    pack = open_pack(base, {1: trial})
+    for _ in range(5):
+        assert pack.unreadable(1) is None
+        pack.step([1])
+    assert "the answer has" in (pack.unreadable(1) or "")
+
+
+def test_experts_are_not_taken_for_the_layers_of_a_decoder() -> None:
+    layers = torch.nn.ModuleList(
+        torch.nn.ModuleDict({"experts": torch.nn.ModuleList([torch.nn.Identity()] * 9)})
+        for _ in range(3)
+    )
+    model = torch.nn.ModuleDict(
+        {"extra": torch.nn.ModuleList([torch.nn.Identity()]), "layers": layers}
+    )
+    assert (
+        hidden_cache.layers_of(model) == list(layers)
+        and hidden_cache.layers_of(torch.nn.Identity()) == []
+    )
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "q_proj,down_proj"])
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.5, {2, 3}), (0.01, {3}), (1e-8, {3}), (0.26, {2, 3}), (0.25, {3}), (0.75, {1, 2, 3})],
+)
+def test_the_last_layers_of_a_model_are_adapted(
+    targets: str, share: float, expected: set[int], base: BaseModel, tmp_path: Path
+) -> None:
+    model = restore(
+        architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4),
+        None,
+        torch.float32,
+        CPU,
+    )
+    named = targets_of(model, Adapter(targets=targets, layers=share))
+    assert {int(name.split(".")[2]) for name in named} == expected
+    assert len(named) == len(expected) * (7 if targets == "all-linear" else 2)
+    adapted = attach(model, Adapter(targets=targets, layers=share), 0)
+    assert {
+        name.removesuffix(".lora_A.default.weight")
+        for name, _ in adapted.named_parameters()
+        if "lora_A" in name
+    } == {f"base_model.model.{name}" for name in named}
+
+
+def test_targets_that_the_last_layers_have_not_are_named(base: BaseModel, tmp_path: Path) -> None:
+    model = restore(
+        architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4),
+        None,
+        torch.float32,
+        CPU,
+    )
+    del model.model.layers[3].mlp.down_proj
+    with pytest.raises(
+        ValueError,
+        match=r"adapter.layers=0.25: the last 1 of 4 layers have no down_proj; adapter.layers=1 helps",
+    ):
+        targets_of(model, Adapter(targets="down_proj", layers=0.25))
+    with pytest.raises(ValueError, match="adapter.targets=nowhere"):
+        attach(model, Adapter(targets="nowhere", layers=0.25), 0)
+
+
+def test_targets_outside_of_layers_are_adapted_too_where_they_are_named(
+    base: BaseModel, tmp_path: Path
+) -> None:
+    model = restore(
+        architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4),
+        None,
+        torch.float32,
+        CPU,
+    )
+    assert targets_of(model, Adapter(targets="q_proj,lm_head", layers=0.25)) == [
+        "model.layers.3.self_attn.q_proj",
+        "lm_head",
+    ]
+    assert targets_of(model, Adapter(targets="lm_head", layers=0.25)) == ["lm_head"]
+
+
+def test_layers_of_a_kind_of_their_own_are_linear_ones_too(base: BaseModel, tmp_path: Path) -> None:
+    own = {"new_decoder_architecture": True, "num_kv_heads": 2, "num_hidden_layers": 8}
+    model = restore(
+        architecture("Falcon", tmp_path / "base", base, **own), None, torch.float32, CPU
+    )
+    assert type(model.transformer.h[7].mlp.dense_h_to_4h).__name__ != "Linear"
+    assert {int(name.split(".")[2]) for name in targets_of(model, Adapter(layers=0.25))} == {6, 7}
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"), [("Qwen3Moe", "gate_proj,up_proj,down_proj"), ("Mixtral", "w1,w2,w3")]
+)
+def test_experts_that_get_adapters_in_all_layers_are_refused_with_the_remedy(
+    kind: str, targets: str, base: BaseModel, tmp_path: Path
+) -> None:
+    few = {"num_experts": 4} if kind == "Qwen3Moe" else {"num_local_experts": 4}
+    model = restore(
+        architecture(kind, tmp_path / "base", base, num_hidden_layers=4, **few),
+        None,
+        torch.float32,
+        CPU,
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"adapter\.layers=0\.25: PEFT puts adapters on model\.layers\.0\..*experts.* below layer 3; adapter\.layers=1",
+    ):
+        attach(model, Adapter(targets=targets, layers=0.25), 0)
+
+
+def test_what_is_kept_halves_when_memory_runs_out(base: BaseModel, rows: Path) -> None:
+    pack = open_pack(base, halved(varied(rows)))
+    run(pack, 1)
+    assert pack.trunk.known
+    pack.trunk.shrink(2)
+    assert not pack.trunk.known and pack.trunk.most_bytes == hidden_cache.MOST_BYTES / 4
+    pack.shrink(pack.share(1, pack.slots[1].course.batch(0)), MemoryError())
+    assert pack.trunk.most_bytes == hidden_cache.MOST_BYTES / 8 and not any(
+        layer.frozen.fast for layer in pack.active.layers
+    )
+
+
+def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() -> None:
+    sizes = {"terms": 70, "titles": 200, "notes": 31}
+    mixes = [
+        Mixture(sizes, weights, 5)
+        for weights in (
+            {"terms": 2, "titles": 5, "notes": 1},
+            {"terms": 9, "titles": 1, "notes": 4},
+        )
+    ]
+    for mix in mixes:
+        for step in range(60):
+            for (name, row), (source, number, first) in zip(
+                mix.batch(step, 9), mix.stretches(step, 9), strict=True
+            ):
+                assert (
+                    name == source
+                    and row in mix.rows(name, number)
+                    and len(mix.rows(name, number)) <= CHUNK_ROWS
+                )
+                assert (
+                    row in mix.rows(name, first)
+                    and first * CHUNK_ROWS < sizes[name]
+                    and first <= number
+                )
+    assert all(mixes[0].rows(name, 3) == mixes[1].rows(name, 3) for name in sizes)
+    opened = [place for step in range(10) for place in mixes[0].stretches(step, 9)]
+    titles = [number for name, number, _ in opened if name == "titles"]
+    assert titles == sorted(titles)

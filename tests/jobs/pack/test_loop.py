@@ -1,0 +1,160 @@
+"""A pack between its rungs, without Ray: what it keeps, and that it goes on from there as if
+nothing had been.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.config import BaseModel, Trial
+from jobs.files.checkpoints import REPORT, CheckpointStore
+from jobs.files.manifest import Damaged
+from jobs.pack.engine import Pack
+from jobs.pack.loop import serve
+from jobs.pack.membership import Member, PackMembership, StepReport
+from jobs.workers.packed_trial import with_point
+from tests.support.packs import varied
+
+
+class Desk:
+    """The roster's part: every trial asks for its next rung at once, until it has `rungs` of them;
+    at a step the sweep may pause.
+    """
+
+    def __init__(
+        self,
+        seats: PackMembership,
+        rungs: dict[int, int],
+        pause: Callable[[dict[int, int]], bool] = lambda steps: False,
+    ) -> None:
+        self.seats, self.rungs, self.pause, self.steps = seats, rungs, pause, {}
+        self.pausing = False
+        self.heard: list[tuple[int, int]] = []
+        self.boundaries: list[StepReport] = []
+        for index in [index for index, count in rungs.items() if count > 0]:
+            self.seats.credit(index)
+
+    def company(self) -> list[Member] | None:
+        return None if self.pausing or max(self.rungs.values()) <= 0 else self.seats.company(0)
+
+    def resting(self) -> bool:
+        return self.pausing
+
+    def left(self, tickets: dict[int, int]) -> bool:
+        self.pausing = self.pausing or self.pause(self.steps)
+        return self.pausing
+
+    def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+        self.boundaries.append(boundary)
+        self.seats.hand_in(boundary, tickets)
+        for index in boundary.reports:
+            self.rungs[index] -= 1
+            if self.rungs[index] > 0:
+                self.seats.credit(index)
+
+    def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
+        self.steps |= {index: step for index, (step, _) in steps.items()}
+        self.heard += [(index, step) for index, (step, _) in steps.items()]
+
+
+def trials(rows: Path, steps: int = 8, every: int = 4) -> dict[int, Trial]:
+    """Three trials that share a pack."""
+    return {
+        index: with_point(trial, {"train.steps": steps, "train.eval_every": every})
+        for index, trial in varied(rows).items()
+    }
+
+
+def work(
+    base: BaseModel,
+    own: dict[int, Trial],
+    shelf: CheckpointStore,
+    rungs: dict[int, int],
+    at: dict[int, tuple[str, int]],
+    **desk: Any,
+) -> Desk:
+    """One life of a pack's worker; `at` is where each trial goes on."""
+    seats = PackMembership(1, 4, len(own))
+    for index, trial in own.items():
+        seats.take(index, trial, *at.get(index, (None, 0)))
+    told = Desk(seats, dict(rungs), **desk)
+    serve(Pack(base, next(iter(own.values()))), told, shelf)
+    return told
+
+
+def learned(shelf: CheckpointStore, index: int, step: int) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint."""
+    folder = Path(shelf.at(index, step))
+    return load_file(folder / "state.safetensors") | load_file(
+        folder / "model" / "adapter_model.safetensors"
+    )
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_slot_that_stands_at_its_rung_keeps_its_score(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    own, shelf = trials(rows), CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
+    work(base, own, shelf, {1: 1, 2: 2, 5: 1}, {})
+    for index in (1, 5):
+        assert shelf.steps(index) == [4]
+        report = json.loads((Path(shelf.at(index, 4)) / REPORT).read_text())
+        assert report["step"] == 4 and report["valid/loss"] > 0
+        assert shelf.load(index)[4] == -report["valid/loss"]
+    # Also after the worker was replaced, when its slots are read from disk.
+    again = CheckpointStore(shelf.place, "valid/loss", False)
+    at = {index: (again.at(index, 4), 4) for index in (1, 5)} | {2: (again.at(2, 8), 8)}
+    longer = {index: with_point(trial, {"train.steps": 12}) for index, trial in own.items()}
+    desk = work(base, longer, again, {1: 0, 2: 1, 5: 0}, at)
+    assert (Path(again.at(1, 4)) / REPORT).exists() and again.steps(2)[-2:] == [8, 12]
+    assert desk.boundaries[-1].snapshots[1] == (again.at(1, 4), 4)
+
+
+@pytest.mark.parametrize("pause_at", [1, 4, 6])
+def test_a_pause_at_any_step_changes_no_bit_and_computes_no_step_twice(
+    pause_at: int, base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    own, rungs = trials(rows), {1: 2, 2: 2, 5: 2}
+    calm, paused = (
+        CheckpointStore(str(tmp_path / name / "train"), "valid/loss", False)
+        for name in ("calm", "paused")
+    )
+    for shelf in (calm, paused):
+        Path(shelf.place).parent.mkdir()
+    work(base, own, calm, rungs, {})
+    first = work(
+        base, own, paused, rungs, {}, pause=lambda steps: max(steps.values(), default=0) >= pause_at
+    )
+    left = first.boundaries[-1].snapshots
+    assert {step for _, step in left.values()} == {pause_at}
+    again = CheckpointStore(paused.place, "valid/loss", False)
+    second = work(base, own, again, dict.fromkeys(own, 1 if pause_at >= 4 else 2), left)
+    assert sorted(first.heard + second.heard) == sorted(
+        (index, step) for index in own for step in range(1, 9)
+    )
+    for index in own:
+        assert_same(learned(calm, index, 8), learned(again, index, 8))
+
+
+def test_a_damaged_checkpoint_seats_nobody(base: BaseModel, rows: Path, tmp_path: Path) -> None:
+    own, shelf = trials(rows), CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
+    work(base, own, shelf, {1: 1, 2: 1, 5: 1}, {})
+    file = Path(shelf.at(2, 4)) / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(
+        Damaged,
+        match=r"trial-002/step-000004 is damaged \(state\.safetensors does not match its checksum\)",
+    ):
+        work(
+            base, own, shelf, {1: 1, 2: 1, 5: 1}, {index: (shelf.at(index, 4), 4) for index in own}
+        )

@@ -1,0 +1,99 @@
+"""conf/: every choice composes and builds, alone and together with the sweeps and experiments."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import orchestrator.space
+import pytest
+
+import jobs.config
+import orchestrator.config
+from orchestrator.cli import main
+from orchestrator.config.compose import ADDED, choices, compose
+from orchestrator.config.dotted_paths import lookup
+from tests.support.settings import build
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+SHARED = ("storage=/mnt/shared/outputs", "tracking.uri=http://mlflow:5000")
+NEEDS = {
+    "data=files": ["data.folder=x"],
+    "job=predict": ["model_uri=x", "prompt=y"],
+    "model=hub": ["model.id=a/b"],
+    "model=path": ["model.path=x"],
+    "cluster=attached": ["cluster.address=http://head:8265", *SHARED],
+    "cluster=kuberay": [
+        "cluster.namespace=a",
+        f"cluster.image=registry.example.com/b@sha256:{'0' * 64}",
+        "cluster.claim=c",
+        *SHARED,
+    ],
+}
+"""What a choice leaves to the user."""
+CHOICES = [f"{group}={name}" for group, names in choices().items() for name in names]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_choice_composes_and_builds(choice: str) -> None:
+    build(compose([choice, *NEEDS.get(choice, [])], None))
+
+
+def test_every_file_is_a_choice_of_a_group_or_the_table_of_contents() -> None:
+    assert len(FILES) == len(CHOICES) + 1 >= 20
+    assert {str(file.relative_to(CONF)) for file in FILES} == {
+        f"{c.replace('=', '/')}.yaml" for c in CHOICES
+    } | {"config.yaml"}
+
+
+@pytest.mark.parametrize("choice", sorted(NEEDS))
+def test_what_a_choice_leaves_open_is_asked_for(
+    choice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([choice]) == 2
+    message = capsys.readouterr().err
+    assert all(need.split("=")[0] in message for need in NEEDS[choice])
+
+
+@pytest.mark.parametrize("data", choices()["data"])
+@pytest.mark.parametrize(
+    "added", [f"+{group}={name}" for group in ADDED for name in choices()[group]]
+)
+def test_sweeps_and_experiments_go_with_any_data(added: str, data: str) -> None:
+    config = build(compose([added, f"data={data}", *NEEDS.get(f"data={data}", [])], None))
+    raw = dataclasses.asdict(config)
+    assert all(lookup(raw, knob.path) for knob in config.sweep.space.values())
+
+
+def test_an_experiment_begins_with_the_command_that_runs_it() -> None:
+    for file in (CONF / "experiment").glob("*.yaml"):
+        head = [
+            line
+            for line in file.read_text(encoding="utf-8").splitlines()
+            if not line.startswith("# @package")
+        ]
+        assert head[0] == f"# python -m orchestrator +experiment={file.stem}"
+
+
+def test_the_default_composition_sets_nothing_that_no_class_declares() -> None:
+    raw = compose([], None)
+    assert set(raw) <= {entry.name for entry in dataclasses.fields(orchestrator.config.Config)}
+    build(raw)
+
+
+def settings_classes() -> list[Any]:
+    """Every dataclass of the modules that declare settings."""
+    found = [
+        vars(module).values() for module in (jobs.config, orchestrator.config, orchestrator.space)
+    ]
+    return [kind for kinds in found for kind in kinds if dataclasses.is_dataclass(kind)]
+
+
+def test_every_settings_class_is_frozen_keyword_only_and_refuses_unknown_keys() -> None:
+    assert len(set(settings_classes())) >= 13
+    for kind in settings_classes():
+        assert kind.__pydantic_config__["extra"] == "forbid", kind
+        assert kind.__dataclass_params__.frozen, kind
+        assert all(entry.kw_only for entry in dataclasses.fields(kind)), kind

@@ -1,0 +1,248 @@
+"""No secret in any text: the mask over the forms that addresses take, and what stands in a secret's
+place in a command.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from orchestrator.config import credentials
+from orchestrator.errors import ConfigError, TrackingError
+from orchestrator.tracking.uri import resolve
+
+SECRETS = (
+    "s3cret-0815",
+    "p@ss",
+    "@",
+    "@@",
+    "a/b",
+    "a?b",
+    "a#b",
+    "a:b",
+    "x@y/z",
+    "x/y@z",
+    "p@s?s@x",
+    "100%",
+    "p%40ss",
+    "it's",
+    "pa$$",
+    "${x}",
+    "ü-umlaut",
+    "a&b=c",
+)
+"""Passwords of every kind of character that an address gives a meaning to, as they are typed."""
+FORMS = (
+    "http://me:{}@host:5000",
+    "https://me:{}@host/prefix/",
+    "http://:{}@host",
+    "postgresql://me:{}@host/database",
+    "postgresql+psycopg://me:{}@host:5432/database?sslmode=require",
+    "postgres://me.name:{}@[::1]:5432/d",
+)
+TOKENS = (
+    "http://{}@host:5000",
+    "https://{}:@host/prefix",
+    "http://{}:x-oauth-basic@host",
+    "https://ghp_0123456789012345678901234567890123456789{}:x@host",
+    "http://host/?token={}",
+    "http://host/path?a=b&access_token={}&c=d",
+    "http://host?api_key={}",
+    "https://bucket.example/x?X-Amz-Signature={}&X-Amz-Credential=y",
+    "postgresql://me@host/d?password={}",
+    "postgresql://host/d?user=me&password={}&sslmode=require",
+    "postgresql://me@host/d?sslpassword={}",
+    "s3://{}@bucket/prefix",
+)
+OPEN = (
+    "http://host:5000",
+    "http://host:5000/a@b",
+    "http://host/a@b?c=d",
+    "https://[::1]:5000/x",
+    "postgresql://me@host/d",
+    "postgresql:///d?host=/var/run&sslkey=/certs/x.key&passfile=/home/me/.pgpass",
+    "sqlite:////tmp/my outputs/mlflow.db",
+    "models:/icd10@champion",
+    "s3://bucket/prefix",
+    "ssh://git@host/repository",
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    "the password is wrong; ask me@example.org",
+    "http://***@host:1",
+    "http://me:***@host:1/?token=***",
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_password_is_masked_whatever_it_holds(form: str, secret: str) -> None:
+    for shown in (
+        credentials.mask(form.format(secret)),
+        credentials.mask(f"cannot open {form.format(secret)}, try again"),
+    ):
+        assert "***@" in shown
+        assert secret not in shown or secret == "@", shown
+        assert "host" in shown or "[::1]" in shown
+    kept = credentials.printable(f"tracking.uri={form.format(secret)}")
+    assert kept == f"tracking.uri={form}".replace(
+        "{}", "${secret:%s}" % ("PGPASSWORD" if "postgres" in form else "MLFLOW_TRACKING_PASSWORD")
+    )
+
+
+@pytest.mark.parametrize("form", TOKENS)
+def test_a_token_is_masked_wherever_it_stands(form: str) -> None:
+    canary = "canary4711"
+    for text in (
+        form.format(canary),
+        f"'{form.format(canary)}': no answer",
+        f"tracking.uri={form.format(canary)}",
+    ):
+        assert canary not in credentials.mask(text) and canary not in credentials.printable(text)
+        assert "ghp_0123" not in credentials.mask(text)
+    assert credentials.holds_secret(form.format(canary))
+    assert "${secret:" in credentials.printable(form.format(canary))
+
+
+@pytest.mark.parametrize("text", OPEN)
+def test_what_holds_no_secret_stays_as_it_is(text: str) -> None:
+    assert credentials.mask(text) == text
+    assert credentials.printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "printed"),
+    [
+        (
+            'tracking.uri=http://me:pa ss"wo@rd@host',
+            "tracking.uri=http://me:${secret:MLFLOW_TRACKING_PASSWORD}@host",
+        ),
+        (
+            '++tracking.uri="http://me:canary@host"',
+            '++tracking.uri="http://me:${secret:MLFLOW_TRACKING_PASSWORD}@host"',
+        ),
+        (
+            "tracking={uri: http://me:canary@host, experiment: x}",
+            "tracking={uri: http://me:${secret:MLFLOW_TRACKING_PASSWORD}@host, experiment: x}",
+        ),
+        (
+            "tracking.uri=http://first.last-name@company.example:canary@host",
+            "tracking.uri=http://first.last-name@company.example:${secret:MLFLOW_TRACKING_PASSWORD}@host",
+        ),
+        (
+            "tracking.uri=postgresql://a_user_with_a_very_long_name:canary@h/d",
+            "tracking.uri=postgresql://a_user_with_a_very_long_name:${secret:PGPASSWORD}@h/d",
+        ),
+        (
+            "tracking.uri=http://h?api-key=canary",
+            "tracking.uri=http://h?api-key=${secret:TRACKING_API_KEY}",
+        ),
+        (
+            "tracking.uri=http://me:${secret:MINE}@host",
+            "tracking.uri=http://me:${secret:MINE}@host",
+        ),
+    ],
+)
+def test_a_printed_setting_means_what_was_typed(typed: str, printed: str) -> None:
+    assert credentials.printable(typed) == printed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "connection to host=h user=me password=canary4711 failed",
+        "host=h password='canary4711 with spaces' dbname=d",
+        "headers {'Authorization': 'Bearer canary4711'}",
+        "Authorization: Basic canary4711",
+    ],
+)
+def test_secrets_in_the_words_of_other_programs_are_masked(text: str) -> None:
+    assert "canary4711" not in credentials.mask(text)
+
+
+def test_a_secret_of_this_command_is_masked_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "known", set())
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary/4711+aws")
+    monkeypatch.setenv("MY_TOKEN_FILE", "/a/path/that/is/no/secret")
+    credentials.remember_environment()
+    credentials.remember_address("http://me:canary%404712@host")
+    text = "denied: canary/4711+aws, canary@4712, canary%404712 (see /a/path/that/is/no/secret)"
+    assert credentials.mask(text) == "denied: ***, ***, *** (see /a/path/that/is/no/secret)"
+
+
+@pytest.mark.parametrize("secret", [secret for secret in SECRETS if secret != "p%40ss"])
+def test_a_password_reaches_the_server_as_it_was_typed(secret: str) -> None:
+    """Whether typed as it is or with %: every library must read the same."""
+    import psycopg.conninfo
+    from requests.utils import get_auth_from_url
+    from sqlalchemy.engine import make_url
+
+    for typed in (quote(secret, safe=""),) if "%" in secret else (secret, quote(secret, safe="")):
+        assert get_auth_from_url(resolve(f"http://me:{typed}@host:5000")) == ("me", secret)
+        resolved = resolve(f"postgresql://me:{typed}@host/d")
+        assert make_url(resolved).password == secret
+        assert (
+            psycopg.conninfo.conninfo_to_dict(resolved.replace("+psycopg", ""))["password"]
+            == secret
+        )
+
+
+def composed(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "orchestrator", "model=tiny", "--cfg", "job", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env={**os.environ, **given})
+
+
+def test_a_setting_asks_for_its_secret_and_never_shows_it(tmp_path: Path) -> None:
+    from orchestrator.config.compose import compose
+
+    (tmp_path / "secret").write_text("p@ss/w${o}rd\n")
+    os.environ["MY_SECRET"] = "p@ss/w${o}rd"
+    try:
+        for place in ("MY_SECRET", str(tmp_path / "secret")):
+            found = compose([f"tracking.uri=http://me:${{secret:{place}}}@host"], None)
+            assert found["tracking"]["uri"] == "http://me:p%40ss%2Fw%24%7Bo%7Drd@host"
+            shown = str(credentials.without_secrets(found))
+            assert "me:${secret:MLFLOW_TRACKING_PASSWORD}@host" in shown and "ss%2F" not in shown
+    finally:
+        del os.environ["MY_SECRET"]
+    with pytest.raises(
+        ConfigError,
+        match="tracking.uri +NO_SUCH_SECRET, which holds the secret, is not set in the environment",
+    ):
+        compose(["tracking.uri=http://me:${secret:NO_SUCH_SECRET}@host"], None)
+    with pytest.raises(
+        ConfigError, match=r"tracking.uri +the secret's file /no/such cannot be read: No such file"
+    ):
+        compose(["tracking.uri=http://me:${secret:/no/such}@host"], None)
+
+
+def test_cfg_job_shows_no_secret_and_what_it_shows_can_be_used_again() -> None:
+    done = composed("tracking.uri=http://me:canary@4711@host")
+    assert (
+        "4711" not in done.stdout + done.stderr
+        and "uri: http://me:${secret:MLFLOW_TRACKING_PASSWORD}@host" in done.stdout
+    )
+    again = composed(
+        "tracking.uri=http://me:${secret:MLFLOW_TRACKING_PASSWORD}@host",
+        MLFLOW_TRACKING_PASSWORD="canary@4711",
+    )
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://host/?token=canary4711",
+        "http://host/x#canary4711",
+        "https://me:canary4711@host/?a=b",
+    ],
+)
+def test_a_server_whose_address_has_a_query_is_refused_without_repeating_its_secret(
+    uri: str,
+) -> None:
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN") as caught:
+        resolve(uri)
+    assert "canary4711" not in str(caught.value) or "#" in uri

@@ -1,0 +1,460 @@
+"""The whole command against the stand-in: submitted once whatever happens, found again, stopped,
+deleted; its answer and its exit code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.job_environment import MARK
+from orchestrator.kuberay import manifest, overview, submit
+from orchestrator.kuberay.names import SWEEP, sweep_name
+from tests.support.apiserver import ApiServer, Fault
+from tests.support.kuberay import ARGUMENTS, QUICK, Serve, serving, settings
+
+serve = pytest.fixture(serving)
+ROOT = Path(__file__).resolve().parents[3]
+ANSWER = '{"sweep": "lora-7f3a91", "score": 0.5}'
+SWEEP_NAME = sweep_name(settings(), ARGUMENTS, None)
+
+
+def names(api: ApiServer) -> list[str]:
+    """The RayJobs that there are."""
+    return sorted(name for kind, name in api.things if kind == "rayjobs")
+
+
+def posts(api: ApiServer) -> int:
+    """How often a RayJob was sent."""
+    return sum(request.startswith("POST") and "/rayjobs" in request for request in api.requests)
+
+
+def until(condition: Any, seconds: float = 10.0) -> None:
+    """Wait for something that comes within moments."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+
+
+def phase(api: ApiServer, name: str) -> str:
+    """jobDeploymentStatus of a RayJob."""
+    return api.job(name).get("status", {}).get("jobDeploymentStatus", "")
+
+
+@pytest.mark.parametrize("answer", [ANSWER, '{"prompt": "a", "answer": "b"}'])
+def test_the_answer_alone_is_on_stdout(
+    answer: str, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(
+        "01",
+        logs=[
+            [
+                "plan    lora",
+                '{"sweep": "an earlier line"}',
+                "trial 1",
+                MARK,
+                answer,
+                "Ray says goodbye",
+            ]
+        ],
+    )
+    assert submit.run(settings("output=json"), ARGUMENTS, None) == 0
+    out, err = capsys.readouterr()
+    assert out == answer + "\n"
+    assert "plan    lora" in err
+    assert "Ray says goodbye" in err
+    assert MARK not in err
+
+
+def test_as_text_the_result_is_on_stdout_and_the_rest_on_stderr(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve("01", logs=[["plan    lora", MARK, "best    trial 3"]])
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    out, err = capsys.readouterr()
+    assert out == "best    trial 3\n"
+    assert "plan    lora" in err
+
+
+def test_an_answer_that_was_not_heard_is_said_to_be_missing(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve("01", logs=[["plan    lora"]])
+    monkeypatch.setattr(overview, "PACE", dataclasses.replace(QUICK, drain_seconds=0.5))
+    assert submit.run(settings("output=json"), ARGUMENTS, None) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "its answer is missing here" in err
+
+
+def test_the_answer_is_that_of_the_head_that_ended_it(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(
+        "10b",
+        speed=25.0,
+        logs=[[MARK, "half an answer"], ["plan    again", MARK, "best    trial 3"]],
+    )
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    out, err = capsys.readouterr()
+    assert out == "half an answer\nbest    trial 3\n"
+    assert "plan    again" in err
+
+
+def test_what_is_sent_is_the_manifest(serve: Serve) -> None:
+    api = serve(None)
+    assert submit.run(settings("cluster.detach=true"), ARGUMENTS, None) == 0
+    sent = api.job(SWEEP_NAME)
+    key = sent["metadata"]["annotations"]["slm-orchestrator/submission"]
+    assert sent["spec"] == manifest.make(settings(), SWEEP_NAME, ARGUMENTS, key)["spec"]
+    (request,) = [line for line in api.requests if line.startswith("POST") and "/rayjobs" in line]
+    assert "fieldValidation=Strict" in request
+
+
+def test_detached_it_returns_when_the_job_is_accepted(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve("01", speed=0.01)
+    began = time.monotonic()
+    assert submit.run(settings("cluster.detach=true"), ARGUMENTS, None) == 0
+    assert time.monotonic() - began < 5
+    assert f"runs watch {SWEEP_NAME} --namespace slm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["lost", "drop"])
+def test_a_creation_whose_answer_was_lost_is_one_job(kind: str, serve: Serve) -> None:
+    api = serve("01")
+    api.faults = [Fault("POST .*/rayjobs", kind)]
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert posts(api) == 2
+    assert names(api) == [SWEEP_NAME]
+
+
+def test_a_creation_that_is_never_answered_says_that_nobody_knows(serve: Serve) -> None:
+    api = serve(None)
+    api.faults = [Fault("POST .*/rayjobs", "drop", None, 100)]
+    with pytest.raises(
+        OrchestratorError, match="may have been accepted or not: the same command again finds it"
+    ) as caught:
+        submit.run(settings(), ARGUMENTS, None)
+    assert caught.value.exit_code == 1
+
+
+def test_a_sweep_that_runs_is_followed_and_not_started_twice(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = serve("01", speed=20.0)
+    assert submit.run(settings("cluster.detach=true"), ARGUMENTS, None) == 0
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert posts(api) == 1
+    err = capsys.readouterr().err
+    assert f"running  RayJob slm/{SWEEP_NAME} of the same sweep already" in err
+    assert "finished RayJob" in err
+
+
+def test_of_two_submissions_at_once_the_slower_follows_the_faster(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = serve("01")
+    create = api.fault
+
+    def first_another(request: str) -> Fault | None:
+        """Just before our creation arrives, someone else's does."""
+        if "POST" in request and "/rayjobs" in request and not names(api):
+            api.put("ADDED", "rayjobs", other(SWEEP_NAME))
+            import threading
+
+            threading.Thread(target=api.play, args=(SWEEP_NAME,), daemon=True).start()
+        return create(request)
+
+    api.fault = first_another  # type: ignore[method-assign]
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert "of the same sweep already" in capsys.readouterr().err
+    assert names(api) == [SWEEP_NAME]
+
+
+def other(name: str, **labels: str) -> dict[str, Any]:
+    """A RayJob of another submission."""
+    job = manifest.make(settings(), name, ARGUMENTS, "another-key")
+    job["metadata"] |= {"uid": f"uid-{name}", "creationTimestamp": "2026-11-23T16:00:00Z"}
+    job["metadata"]["labels"] |= labels
+    return job
+
+
+def test_how_the_answer_is_printed_and_where_it_begins_do_not_make_another_sweep() -> None:
+    same = [*reversed(ARGUMENTS), "output=json", "++fresh=true", "retry=true"]
+    assert sweep_name(settings(), same, None) == SWEEP_NAME
+    assert sweep_name(settings(), [*ARGUMENTS, "seed=2"], None) != SWEEP_NAME
+
+
+def test_a_job_of_others_with_our_name_is_left_alone(serve: Serve) -> None:
+    api = serve("01")
+    api.put(
+        "ADDED",
+        "rayjobs",
+        {**other(SWEEP_NAME), "metadata": {"name": SWEEP_NAME, "namespace": "slm", "uid": "1"}},
+    )
+    with pytest.raises(
+        InputError, match=f"a RayJob {SWEEP_NAME} that is not of this program is in the way"
+    ):
+        submit.run(settings(), ARGUMENTS, None)
+
+
+def test_an_ended_sweep_gets_a_new_job_that_continues_it(serve: Serve) -> None:
+    api = serve("03")
+    assert submit.run(settings(), ARGUMENTS, None) == 1
+    api.scenario = "01"
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert names(api) == [SWEEP_NAME, f"{SWEEP_NAME}-r2"]
+    assert {api.job(name)["metadata"]["labels"][SWEEP] for name in names(api)} == {SWEEP_NAME}
+    assert submit.run(settings(), ARGUMENTS, None) == 0
+    assert names(api)[-1] == f"{SWEEP_NAME}-r3"
+
+
+def test_beginning_anew_beside_a_live_job_is_refused(serve: Serve) -> None:
+    serve("01", speed=0.01)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    with pytest.raises(
+        InputError,
+        match=f"fresh=true, and RayJob {SWEEP_NAME} of the same sweep runs; stop it first",
+    ):
+        submit.run(settings("fresh=true"), ARGUMENTS, None)
+
+
+def test_a_field_that_the_server_does_not_know_is_an_error_and_nothing_is_started(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = serve("01")
+    make = manifest.make
+
+    def misspelt(*arguments: Any) -> dict[str, Any]:
+        job = make(*arguments)
+        job["spec"]["ttlSecondsAfterFinishd"] = 1
+        return job
+
+    monkeypatch.setattr(manifest, "make", misspelt)
+    with pytest.raises(
+        OrchestratorError, match=r'unknown field "spec.ttlSecondsAfterFinishd".*older'
+    ) as caught:
+        submit.run(settings(), ARGUMENTS, None)
+    assert caught.value.exit_code == 2
+    assert names(api) == []
+
+
+def test_a_server_that_cannot_be_reached_is_bad_input(serve: Serve, tmp_path: Path) -> None:
+    serve(None).kubeconfig(tmp_path, address="http://127.0.0.1:9")
+    with pytest.raises(InputError, match="refuses the connection") as caught:
+        submit.run(settings(), ARGUMENTS, None)
+    assert caught.value.exit_code == 2
+
+
+def test_ctrl_c_detaches_and_the_job_goes_on(serve: Serve) -> None:
+    api = serve("01", speed=0.5)
+    code = "from tests.support.kuberay import *; from orchestrator.kuberay import submit; import sys; sys.exit(submit.run(settings(), ARGUMENTS, None))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+    )
+    assert process.stderr is not None
+    try:
+        seen = ""
+        while "starting cluster" not in seen:
+            line = process.stderr.readline()
+            assert line, seen
+            seen += line
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"detached RayJob slm/{SWEEP_NAME} goes on" in err
+    assert f"python -m orchestrator.runs watch {SWEEP_NAME} --namespace slm" in err
+    assert names(api) == [SWEEP_NAME]
+    assert not any(request.startswith(("DELETE", "PATCH")) for request in api.requests)
+
+
+def test_a_preview_is_the_manifest_and_asks_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    text = manifest.as_yaml(submit.preview(settings(), ARGUMENTS, None))
+    assert yaml.safe_load(text) == manifest.make(settings(), SWEEP_NAME, ARGUMENTS, "0" * 12)
+
+
+def test_jobs_are_listed_with_their_state_and_those_of_others_are_not(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = serve("03")
+    submit.run(settings(), ARGUMENTS, None)
+    api.scenario = None
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    api.put("ADDED", "rayjobs", {"metadata": {"name": "foreign", "namespace": "slm", "uid": "f"}})
+    first, second = sorted(overview.listed(settings().cluster), key=lambda entry: entry.name)
+    assert (first.name, first.sweep, first.state, first.where) == (
+        SWEEP_NAME,
+        SWEEP_NAME,
+        "failed",
+        "slm",
+    )
+    assert first.reason is not None
+    assert "exit code 3" in first.reason
+    assert first.started == "2026-11-23T17:37:38Z"
+    assert (second.name, second.sweep, second.state, second.reason) == (
+        f"{SWEEP_NAME}-r2",
+        SWEEP_NAME,
+        "starting",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("scenario", "state"),
+    [
+        ("01", "finished"),
+        ("04", "overdue"),
+        ("05", "unplaced"),
+        ("06a", "refused"),
+        ("07", "finished"),
+        ("06d", "running"),
+    ],
+)
+def test_every_state_has_its_word(scenario: str, state: str, serve: Serve) -> None:
+    serve(scenario, speed=400.0, waits_seconds=0)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    until(lambda: overview.listed(settings().cluster)[0].state == state)
+
+
+def test_a_job_is_shown_with_its_pods_and_what_it_waits_for(serve: Serve) -> None:
+    api = serve("12", speed=400.0, waits_seconds=0, until=lambda entry: entry["t"] > 30)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    until(
+        lambda: (
+            sum(kind == "pods" for kind, _ in api.things) == 2
+            and "HeadPodRunningAndReady" in json.dumps(api.job(SWEEP_NAME))
+        )
+    )
+    shown = overview.show(settings().cluster, SWEEP_NAME)
+    assert shown["state"] == "starting"
+    assert shown["command"].startswith("python -m orchestrator +sweep=lora")
+    assert sorted(shown["pods"].values()) == ["Pending", "Running"]
+    assert shown["waits_for"] == "0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
+    assert not shown["ray_cluster"].endswith("(gone)")
+    json.dumps(shown)
+
+
+def test_after_its_time_to_live_only_the_cluster_is_gone(serve: Serve) -> None:
+    api = serve("11", speed=400.0, waits_seconds=0)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    until(
+        lambda: any(
+            change == "DELETED" and kind == "rayclusters" for _, change, kind, _ in api.history
+        )
+    )
+    shown = overview.show(settings().cluster, SWEEP_NAME)
+    assert (shown["state"], shown["attempts"]) == ("finished", 1)
+    assert shown["ray_cluster"].endswith("(gone)")
+
+
+def test_a_finished_job_is_watched_to_its_answer_as_long_as_its_pod_is_there(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = serve("01", speed=400.0, waits_seconds=0, logs=[["plan    lora", MARK, ANSWER]])
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    until(lambda: phase(api, SWEEP_NAME) == "Complete")
+    assert submit.watch(settings().cluster, SWEEP_NAME, "json") == 0
+    assert capsys.readouterr().out == ANSWER + "\n"
+
+
+def test_a_stopped_job_loses_its_cluster_and_the_same_command_continues(serve: Serve) -> None:
+    api = serve(None)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    assert "the same command again continues it" in submit.stop(settings().cluster, SWEEP_NAME)
+    assert api.job(SWEEP_NAME)["spec"]["suspend"] is True
+    assert overview.listed(settings().cluster)[0].state == "stopped"
+    assert "runs no more (stopped)" in submit.stop(settings().cluster, SWEEP_NAME)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    assert names(api) == [SWEEP_NAME, f"{SWEEP_NAME}-r2"]
+
+
+def test_under_kueue_a_stopped_job_is_deleted_since_kueue_would_start_it_again(
+    serve: Serve,
+) -> None:
+    api = serve(None)
+    submit.run(settings("cluster.detach=true", "cluster.queue=team"), ARGUMENTS, None)
+    assert "Kueue would start a suspended job again" in submit.stop(settings().cluster, SWEEP_NAME)
+    assert names(api) == []
+
+
+def test_deleting_waits_until_the_job_is_gone_and_says_what_holds_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = serve(None)
+    submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
+    monkeypatch.setattr(submit, "GONE_SECONDS", 1.0)
+    api.holds = True
+    with pytest.raises(
+        OrchestratorError,
+        match="held by: ray.io/rayjob-finalizer\n.*is one running that watches namespace slm",
+    ) as caught:
+        submit.delete(settings().cluster, SWEEP_NAME)
+    assert caught.value.exit_code == 1
+    api.holds = False
+    assert "deleted" in submit.delete(settings().cluster, SWEEP_NAME)
+    assert names(api) == []
+
+
+def test_a_name_that_does_not_exist_or_is_not_ours_is_refused(serve: Serve) -> None:
+    api = serve(None)
+    api.put("ADDED", "rayjobs", {"metadata": {"name": "foreign", "namespace": "slm", "uid": "f"}})
+    for name in ("nothing", "foreign"):
+        for command in (overview.show, submit.stop, submit.delete, submit.watch):
+            with pytest.raises(
+                InputError, match=f"{name}: no RayJob or sweep of this program there"
+            ):
+                command(settings().cluster, name)
+    assert names(api) == ["foreign"]
+
+
+def test_a_sweeps_name_leads_to_its_newest_job(serve: Serve) -> None:
+    api = serve(None)
+    api.put("ADDED", "rayjobs", other("lora-aaaaaa-r2"))
+    assert overview.show(settings().cluster, "lora-aaaaaa")["name"] == "lora-aaaaaa-r2"
+
+
+def test_an_existing_cluster_is_used_through_its_jobs_api(serve: Serve) -> None:
+    api = serve(None)
+    cluster = settings("cluster.ray_cluster=big").cluster
+    with pytest.raises(InputError, match="no such RayCluster in namespace slm; there are: none"):
+        submit.address_of(cluster)
+    condition = {
+        "type": "HeadPodReady",
+        "status": "False",
+        "reason": "ImagePullBackOff",
+        "message": "Back-off pulling",
+    }
+    big = {
+        "metadata": {"name": "big", "namespace": "slm", "uid": "b"},
+        "status": {"conditions": [condition]},
+    }
+    api.put("ADDED", "rayclusters", big)
+    with pytest.raises(InputError, match="is not ready .*ImagePullBackOff Back-off pulling"):
+        submit.address_of(cluster)
+    api.put(
+        "MODIFIED",
+        "rayclusters",
+        {**big, "status": {"state": "ready", "head": {"serviceName": "big-head-svc"}}},
+    )
+    assert submit.address_of(cluster) == "http://big-head-svc.slm.svc:8265"

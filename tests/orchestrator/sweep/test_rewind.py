@@ -1,0 +1,202 @@
+"""Which trials go back when a checkpoint is damaged, how far, and that a step that is computed
+again is told once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.config import BaseModel
+from jobs.files.checkpoints import CheckpointStore
+from jobs.files.manifest import Snapshot
+from orchestrator.config.compose import compose
+from orchestrator.plan import planner as planning
+from orchestrator.storage.journal import Journal
+from orchestrator.storage.paths import sweep_folder
+from orchestrator.sweep.logged_steps import Logged, Steps
+from orchestrator.sweep.rewind import forget_unknown, go_back
+from orchestrator.sweep.searcher import TrialSearcher
+from orchestrator.sweep.state import SweepState
+from tests.support.settings import build
+
+
+def write(folder: Path) -> None:
+    (folder / "state").write_text("x")
+
+
+class Sweep:
+    """A sweep's journal and checkpoints."""
+
+    def __init__(self, executor: str, toy: Path, storage: Path, base: BaseModel) -> None:
+        settings = [
+            "model=tiny",
+            "+sweep=lora",
+            "data=files",
+            f"data.folder={toy}",
+            f"storage={storage}",
+            "sweep.num_trials=4",
+        ]
+        config = build(
+            compose(
+                [*settings, "train.steps=60", "train.eval_every=20", f"executor={executor}"], None
+            )
+        )
+        self.plan, self.base = planning.make(config), base
+        self.journal = Journal(sweep_folder(str(storage), self.plan.name))
+        self.shelf = CheckpointStore(str(self.journal.folder / "train"), "valid/loss", False)
+        self.journal.folder.mkdir(parents=True)
+
+    def train(self, index: int, to: int, start: int = 0, state: str | None = None) -> None:
+        """As a sweep writes it."""
+        if start == 0:
+            self.journal.append("trial", trial=index, point={"optim.lr": 0.01 * index})
+        for step in range(start + 1, to + 1):
+            self.journal.append("metrics", trial=index, step=step, metrics={"train/loss": 1.0})
+            if step % 20 == 0:
+                place = self.shelf.put(index, step, Snapshot(write, 1), {"valid/loss": 1 / step})
+                self.journal.append(
+                    "report",
+                    trial=index,
+                    step=step,
+                    metrics={"valid/loss": 1 / step},
+                    checkpoint=place,
+                )
+        if state is not None:
+            self.journal.append(
+                "end", trial=index, state=state, error="reason" if state == "failed" else None
+            )
+
+    def board(self, back: dict[int, int] | None = None) -> SweepState:
+        screen: Any = None
+        return SweepState(self.plan, self.base, self.journal, screen, {}, back)
+
+    def harm(self, index: int, step: int) -> str:
+        place = self.shelf.at(index, step)
+        (Path(place) / "state").write_text("y")
+        return place
+
+
+@pytest.fixture
+def pack(
+    base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Sweep:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+    return Sweep("pack", toy, tmp_path, base)
+
+
+@pytest.fixture
+def plain(
+    base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Sweep:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+    return Sweep("plain", toy, tmp_path, base)
+
+
+def test_who_was_rounded_together_goes_back_together_to_what_all_have(pack: Sweep) -> None:
+    for index in (1, 2, 3, 4):
+        pack.train(index, 47)
+    pack.harm(2, 40)
+    assert go_back(pack.board(), 2, 40) == {1: 20, 2: 20, 3: 20, 4: 20}
+    assert [pack.shelf.steps(index) for index in (1, 2, 3, 4)] == [[20]] * 4
+
+
+def test_what_is_damaged_at_another_trial_too_sends_all_further_back(pack: Sweep) -> None:
+    for index in (1, 2, 3, 4):
+        pack.train(index, 40)
+    pack.harm(2, 40)
+    pack.harm(4, 20)
+    assert go_back(pack.board(), 2, 40) == {1: 0, 2: 0, 3: 0, 4: 0}
+    assert [pack.shelf.steps(index) for index in (1, 2, 3, 4)] == [[]] * 4
+
+
+def test_who_had_left_before_stays_as_it_is(pack: Sweep) -> None:
+    pack.train(1, 20, state="stopped")
+    pack.train(2, 13, state="failed")
+    for index in (3, 4):
+        pack.train(index, 60)
+    pack.harm(3, 60)
+    back = go_back(pack.board(), 3, 60)
+    assert back == {3: 40, 4: 40}
+    board = pack.board(back)
+    assert [board.earlier[index].state for index in (1, 2, 3, 4)] == [
+        "stopped",
+        "failed",
+        "running",
+        "running",
+    ]
+    assert max(board.earlier[3].reports) == 40 and max(board.records[3].reports) == 60
+
+
+def test_a_trial_that_failed_since_is_trained_again_as_company(pack: Sweep) -> None:
+    pack.train(1, 33, state="failed")
+    for index in (2, 3):
+        pack.train(index, 40)
+    pack.harm(2, 40)
+    back = go_back(pack.board(), 2, 40)
+    assert back == {1: 20, 2: 20, 3: 20}
+    assert pack.board(back).earlier[1].error is None
+
+
+def test_a_trial_by_itself_goes_back_alone(plain: Sweep) -> None:
+    for index in (1, 2):
+        plain.train(index, 60, state="finished")
+    plain.harm(2, 60)
+    assert go_back(plain.board(), 2, 60) == {2: 40}
+    plain.harm(2, 40)
+    assert go_back(plain.board(), 2, 60) == {2: 20} or go_back(plain.board(), 2, 60) == {2: 0}
+
+
+def test_what_the_journal_has_not_heard_of_has_not_happened(pack: Sweep) -> None:
+    pack.train(1, 40)
+    pack.shelf.put(1, 60, Snapshot(write, 1))
+    forget_unknown(pack.board())
+    assert pack.shelf.steps(1) == [40]
+
+
+def test_a_pause_is_where_a_trial_goes_on(pack: Sweep) -> None:
+    pack.train(1, 33)
+    place = pack.shelf.put(1, 33, Snapshot(write, 1))
+    pack.journal.append("checkpoint", trial=1, step=33, checkpoint=place)
+    earlier = pack.board().earlier[1]
+    assert TrialSearcher.left_at(earlier, 20, 60) == (33, place)
+    assert TrialSearcher.left_at(earlier, 20, 30) == (20, pack.shelf.at(1, 20)), "a shorter sweep"
+    assert TrialSearcher.left_at(None, 0, 60) == (0, None)
+
+
+def test_a_trial_that_has_ended_may_have_lost_its_checkpoints_and_one_under_way_may_not(
+    pack: Sweep,
+) -> None:
+    pack.train(1, 40, state="stopped")
+    pack.train(2, 40, state="interrupted")
+    board = pack.board()
+    for index in (1, 2):
+        for step in (20, 40):
+            (Path(pack.shelf.at(index, step)) / "state").unlink()
+            (Path(pack.shelf.at(index, step)) / "SHA256SUMS").unlink()
+            (Path(pack.shelf.at(index, step)) / "report.json").unlink()
+            Path(pack.shelf.at(index, step)).rmdir()
+    assert TrialSearcher.left_at(board.earlier[1], 40, 60) == (0, None)
+    assert TrialSearcher.left_at(board.earlier[2], 40, 60) == (40, pack.shelf.at(2, 40))
+
+
+def test_steps_are_told_once_in_whatever_order_they_come() -> None:
+    steps = Steps()
+    assert [steps.add(step) for step in (1, 2, 5, 2, 4, 3, 3, 7)] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert steps.upto == 5 and steps.beyond == {7} and steps.last() == 7
+    logged = Logged(
+        [{"kind": "metrics", "trial": 3, "step": step} for step in (1, 2, 3)]
+        + [{"kind": "metrics", "trial": None, "step": 9}]
+    )
+    assert logged.last(3) == 3 and logged.last(4) == 0 and not logged.add(3, 2) and logged.add(3, 4)

@@ -1,0 +1,88 @@
+"""Packs of a few trials that differ in all that may differ, for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from jobs.config import BaseModel, Trial
+from jobs.pack.compatibility import find_incompatibility
+from jobs.pack.cuda_graphs import CudaGraphCache
+from jobs.pack.engine import Pack
+from jobs.training.distributed import World
+from tests.support.plain import make, reference
+
+
+def varied(rows: Path) -> dict[int, Trial]:
+    """Three trials that differ in all that may differ within a pack."""
+    first = make(rows)
+    second = make(rows, rank=8, alpha=8.0, lr=1e-3, batch_size=9, max_norm=10.0, weight_decay=0.1)
+    third = dataclasses.replace(
+        make(rows, rank=2, lr=3e-3, batch_size=3, max_norm=0.01, beta2=0.95), seed=7
+    )
+    return {1: first, 2: second, 5: third}
+
+
+def open_pack(
+    base: BaseModel,
+    trials: dict[int, Trial],
+    sharing: bool = True,
+    world: World | None = None,
+    frames: bool | None = None,
+) -> Pack:
+    """A checked pack with all trials in it. `frames`: whether rows are filled up as on a GPU."""
+    pack = Pack(base, next(iter(trials.values())), world)
+    pack.sharing = sharing
+    if frames is not None:
+        pack.frames = CudaGraphCache(pack.device, pack.say) if frames else None
+    assert find_incompatibility(pack, next(iter(trials.values()))) is None
+    for number, trial in trials.items():
+        pack.join(number, trial)
+    return pack
+
+
+def run(pack: Pack, steps: int) -> dict[int, list[float]]:
+    """Losses of each slot over some steps."""
+    losses: dict[int, list[float]] = {number: [] for number in pack.slots}
+    for _ in range(steps):
+        for number, metrics in pack.step(list(pack.slots)).items():
+            losses[number].append(metrics["train/loss"])
+    return losses
+
+
+ROUNDING = 2.0**-23
+"""One rounding of a float32. Plain PEFT whose first weights are moved by it shows what AdamW makes
+of one; a processor rounds at each step.
+"""
+
+
+def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseModel) -> None:
+    """A slot's losses and what it has learned against the tutorial's."""
+    trial = pack.slots[number].trial
+    expected, plain = reference(trial, base)
+    again, moved = reference(trial, base, ROUNDING)
+    apart = max(abs(a - b) for a, b in zip(again, expected, strict=True))
+    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < max(
+        1e-5, trial.train.steps * apart
+    )
+    start, _ = pack.initial.draw(trial.adapter, trial.seed)
+    ended = pack.slots[number].adapter.written()
+    trained = {
+        name.replace(".default.", "."): weight
+        for name, weight in plain.named_parameters()
+        if weight.requires_grad
+    }
+    assert trained.keys() == ended.keys()
+    others = {
+        name.replace(".default.", "."): weight
+        for name, weight in moved.named_parameters()
+        if weight.requires_grad
+    }
+    for name, weight in trained.items():
+        update = torch.linalg.norm(weight.detach() - start[name])
+        spread = torch.linalg.norm(others[name].detach() - weight.detach())
+        assert torch.linalg.norm(ended[name] - weight.detach()) <= max(
+            1e-4 * update, trial.train.steps * spread
+        ), name
