@@ -337,7 +337,7 @@ def test_trials_processes_are_small_and_nothing_stands_beside_the_workers(
         for actor in state.actor_table(None, None).values()
     }
     assert kinds == {
-        "Roster",
+        "Coordinator",
         "TrainController",
         "RayTrainWorker",
         "SynchronizationActor",

@@ -15,6 +15,7 @@ import pytest
 from orchestrator.errors import InputError
 from orchestrator.job_environment import JOB
 from orchestrator.kuberay import driver
+from orchestrator.storage import sync
 from orchestrator.storage.locks import locked
 from tests.support.manifests import build, named
 
@@ -72,7 +73,7 @@ def test_a_lock_that_stays_is_told_in_the_end(
 def test_a_claim_in_an_object_store_is_told_in_the_words_that_are_waited_for(
     tmp_path: Path,
 ) -> None:
-    text = (Path(driver.__file__).parent / "mirror.py").read_text(encoding="utf-8")
+    text = Path(sync.__file__).read_text(encoding="utf-8")
     assert driver.HELD in text
 
 
