@@ -32,12 +32,13 @@ class Wish:
         """Whether someone wants this process to stop."""
         return self.asked_at is not None
 
-    def handle(self, number: int, frame: Any) -> None:
+    def handle(self, signal_number: int, frame: Any) -> None:
         """Take a signal: gently the first time, where that is possible, else at once."""
         now = time.monotonic()
         if self.asked_at is not None and now - self.asked_at < SAME_WISH_SECONDS:
             return
-        first, self.asked_at = self.asked_at is None, now
+        first = self.asked_at is None
+        self.asked_at = now
         if first and self.gently is not None:
             self.gently()
             return
@@ -53,10 +54,10 @@ def arm() -> dict[Any, Any]:
     ignored, as by nohup, stays so.
     """
     before = {}
-    for number in SIGNALS:
-        if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+    for signal_number in SIGNALS:
+        if signal_number != signal.SIGINT and signal.getsignal(signal_number) == signal.SIG_IGN:
             continue
-        before[number] = signal.signal(number, wish.handle)
+        before[signal_number] = signal.signal(signal_number, wish.handle)
     return before
 
 
@@ -71,5 +72,5 @@ def gently(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         wish.gently = None
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
