@@ -21,33 +21,33 @@ def notes(corpus: Corpus, template: ChatTokenizer | None) -> list[str]:
     """
     if template is None:
         return []
-    said = []
+    lines = []
     for name, rows in {**corpus.sources, "valid": corpus.valid, "test": corpus.test}.items():
-        held = fields_of(rows)
+        message_fields = fields_of(rows)
         idle = {
             key: count
-            for (role, key), (count, row) in sorted(held.items())
+            for (role, key), (count, row) in sorted(message_fields.items())
             if not is_written(row, role, key, template)
         }
         listed = ", ".join(f'"{key}" ({count:,})' for key, count in idle.items())
-        said += (
+        lines += (
             [f"{name}: fields of messages not used, with the number of messages: {listed}"]
             if idle
             else []
         )
-    return said
+    return lines
 
 
 def fields_of(rows: list[Row]) -> dict[tuple[str, str], tuple[int, Row]]:
     """(number of messages, a row) by the role and the name of a field."""
-    held: dict[tuple[str, str], tuple[int, Row]] = {}
+    by_field: dict[tuple[str, str], tuple[int, Row]] = {}
     for row in rows:
         for message in row.messages:
             if message.keys() != SEEN:
                 for key in message.keys() - SEEN - set(OWNED):
-                    count, first = held.get((message["role"], key), (0, row))
-                    held[message["role"], key] = count + 1, first
-    return held
+                    count, first = by_field.get((message["role"], key), (0, row))
+                    by_field[message["role"], key] = count + 1, first
+    return by_field
 
 
 def is_written(row: Row, role: str, key: str, template: ChatTokenizer) -> bool:
