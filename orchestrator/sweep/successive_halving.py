@@ -30,12 +30,10 @@ class SuccessiveHalving:
         maximise: bool,
         rows: int | None = None,
     ) -> None:
-        self._rungs, self._reduction, self._maximise, self._rows = (
-            rungs[:-1],
-            reduction,
-            maximise,
-            rows,
-        )
+        self._rungs = rungs[:-1]
+        self._reduction = reduction
+        self._maximise = maximise
+        self._rows = rows
         self._alive = set(range(1, num_trials + 1))
         self._scores: list[dict[int, tuple[float, float]]] = [{} for _ in self._rungs]
         self.level = 0
@@ -74,10 +72,10 @@ class SuccessiveHalving:
             and self._alive <= self._scores[self.level].keys()
         ):
             scores = {trial: self._scores[self.level][trial] for trial in self._alive}
-            kept = max(1, math.ceil(len(scores) / self._reduction))
+            num_promoted = max(1, math.ceil(len(scores) / self._reduction))
             ranked = [trial for group in self._equals(scores) for trial in group]
-            self._stopped |= set(ranked[kept:])
-            self._alive = set(ranked[:kept])
+            self._stopped |= set(ranked[num_promoted:])
+            self._alive = set(ranked[:num_promoted])
             self.level += 1
 
     def _equals(self, scores: dict[int, tuple[float, float]]) -> list[list[int]]:
@@ -88,12 +86,14 @@ class SuccessiveHalving:
         which who is before another stays before it.
         """
         groups: list[list[int]] = []
-        nearest, reach = math.nan, 0.0
+        nearest = math.nan
+        reach = 0.0
         for trial in sorted(scores, key=lambda trial: scores[trial][0]):
             score = scores[trial][0]
             if not groups or not (score == nearest or score - nearest <= reach):
                 groups.append([])
-                nearest, reach = score, self._two_errors(score)
+                nearest = score
+                reach = self._two_errors(score)
             groups[-1].append(trial)
         return [sorted(group, key=lambda trial: (scores[trial][1], trial)) for group in groups]
 
