@@ -133,7 +133,8 @@ def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     waiting = None
     for argument in arguments:
         if waiting:
-            flags[waiting], waiting = argument, None
+            flags[waiting] = argument
+            waiting = None
         elif argument in ("-h", "--help"):
             flags["--help"] = ""
         elif argument in ("--cfg", "--config-dir"):
