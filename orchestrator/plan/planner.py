@@ -28,7 +28,6 @@ from orchestrator.config.search_space import grid_size
 from orchestrator.config.settings import MOST_TRIALS, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.plan import unread_fields
 from orchestrator.plan.advice import advice, shaped_by_steps
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
@@ -97,7 +96,6 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     check_targets(trials or [trial_of(config, 1, {})], base)
     asked = [
         *idle_settings.check_instruction(config, corpus),
-        *unread_fields.notes(corpus, template),
         *near_duplicates.notes(corpus),
     ]
     measured = measure(config, corpus, template)
