@@ -19,6 +19,7 @@ from jobs.files import filesystem
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
 from orchestrator.output.log_summary import refused, sweep_told, told
+from orchestrator.runs.backend import hint
 from orchestrator.storage.journal import Record
 from orchestrator.storage.journal_reader import History
 from orchestrator.storage.json_files import read_text
@@ -110,10 +111,12 @@ class LocalRuns:
         """See runs.Place."""
         folder = self.sweep(name)
         record = self.record(folder)
+        advice = hint(record["state"])
         return record | {
+            **({"hint": advice} if advice else {}),
             "trial": [
                 trial_line(trial) for _, trial in sorted(self.history(folder).records.items())
-            ]
+            ],
         }
 
     def watch(self, name: str) -> int:
@@ -126,7 +129,8 @@ class LocalRuns:
                     print(line, file=sys.stderr, flush=True)
             now = self.told(history, owner)
             if now["state"] != "running":
-                print(f"{name} {now['state']}" + (f": {now['error']}" if now["error"] else ""))
+                reasons = [text for text in (now["error"], hint(now["state"])) if text]
+                print(f"{name} {now['state']}{': ' if reasons else ''}{'; '.join(reasons)}")
                 return {"finished": 0, "interrupted": 130}.get(now["state"], 1)
             time.sleep(POLL_SECONDS)
 
