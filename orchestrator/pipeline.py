@@ -299,7 +299,10 @@ class SweepCommand:
     def stop(board: Any) -> None:
         """Let trials stop cleanly and keep what is done."""
         board.interrupted = True
-        board.screen.note("stopping: what is done is kept; press Ctrl-C again to stop at once")
+        board.screen.note(
+            "stopping: what is done is kept; to stop at once, press Ctrl-C again after "
+            f"{interruption.SAME_WISH_SECONDS:g} s"
+        )
 
     def end_at_once(self, lost: str, screen: ProgressDisplay, writer: OutboxWorker) -> None:
         """End this process, whose Ray is gone, telling why: what waits for Ray in it would wait for

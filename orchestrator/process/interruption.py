@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SAME_WISH_SECONDS = 1.0
+"""What comes this soon after a signal is the same wish. The note about a second Ctrl-C says so."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
