@@ -1,8 +1,25 @@
 """Synchronous successive halving: all trials reach a rung before the better ones go on (Jamieson
 and Talwalkar, 2016). Pure.
 
-Trials are judged at equal steps and decisions depend on scores alone, never on which trial happened
-to be faster.
+Implementation notes
+--------------------
+- *Bracket*: all trials of the sweep. *Rung*: a number of steps at which they are compared; the
+  last rung is the end of training and compares nobody. *Reduction* (eta): at each rung the best
+  ceil(n / reduction) of n trials are promoted, the others stop:
+
+      steps      1/9        1/3         1
+      trials  1..9 ---> 3 best ---> 1 best      reduction 3, rungs at 1/9, 1/3 and the end
+
+- *Synchronous*: a rung closes when every trial that is still in the bracket has reported there, or
+  has left (failed, or ended by itself). Until then those who have reported wait. So decisions
+  depend on scores at equal steps alone, never on which trial happened to be faster; ASHA, the
+  asynchronous kind, would decide otherwise on another machine.
+- *Ties*: where a score is a share of rows, scores within two standard errors of a group's best
+  count as equal and the validation loss decides, then the trial's number. A score or loss that is
+  not a number ranks last.
+- *Invariants*: `_alive` and `_stopped` are disjoint; `level` only grows; a trial's first score at a
+  rung counts, so that a report that is told again after a restart changes nothing.
+- *Cost*: n log n comparisons a rung.
 """
 
 from __future__ import annotations
