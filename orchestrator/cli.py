@@ -21,6 +21,7 @@ from orchestrator.output import plan_text
 from orchestrator.project import ROOT
 from orchestrator.storage import staging
 
+VERBS_OF_RUNS = ("list", "show", "watch", "stop", "delete")
 CHECKS = (preflight.problems,)
 """Rules on settings beyond their types and ranges."""
 
@@ -82,6 +83,7 @@ def run(arguments: list[str]) -> int:
                 "that is set to UTF-8"
             )
     credentials.remember_environment()
+    check_is_sweep(arguments)
     flags, overrides = split_flags(arguments)
     if "--help" in flags:
         print(plan_text.usage(choices()))
@@ -126,6 +128,23 @@ def run(arguments: list[str]) -> int:
     return pipeline.run(config, shown, [credentials.printable(text) for text in typed])
 
 
+def check_is_sweep(arguments: list[str]) -> None:
+    """Raise InputError for what belongs to `python -m orchestrator.runs`, which takes no
+    settings.
+    """
+    if arguments[:1] == ["runs"]:
+        asked = arguments[1:]
+    elif arguments[:1] and arguments[0] in VERBS_OF_RUNS:
+        asked = arguments
+    else:
+        return
+    line = shlex.join(["python", "-m", "orchestrator.runs", *(asked or ["list"])])
+    raise InputError(
+        f'"{arguments[0]}" is no setting; sweeps are listed and stopped by a command of its own: '
+        f"{line}"
+    )
+
+
 def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Separate --flags from Hydra overrides. Raises InputError for a flag that does not exist."""
     flags: dict[str, str] = {}
@@ -133,7 +152,8 @@ def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     waiting = None
     for argument in arguments:
         if waiting:
-            flags[waiting], waiting = argument, None
+            flags[waiting] = argument
+            waiting = None
         elif argument in ("-h", "--help"):
             flags["--help"] = ""
         elif argument in ("--cfg", "--config-dir"):

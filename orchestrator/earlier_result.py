@@ -28,28 +28,28 @@ def report_line(text: str) -> None:
 
 def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> result.Result | None:
     """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
-    kept = read_object(folder / "result.json")
+    earlier = read_object(folder / "result.json")
     if (
-        not result.is_whole(kept)
-        or kept["state"] != "finished"
-        or kept["steps"] < config.train.steps
+        not result.is_whole(earlier)
+        or earlier["state"] != "finished"
+        or earlier["steps"] < config.train.steps
     ):
         return None
-    if kept.get("judging") != about.judging():
+    if earlier.get("judging") != about.judging():
         report_line(
             "the winner is judged again: before it was by other rules (job.confidence, "
             "job.max_new_tokens, tracking.same_task)"
         )
         return None
-    wider = kept["trials"]["total"] < plan.num_trials
-    again = config.retry and kept["trials"]["failed"] > 0
-    elsewhere = kept["target"] != about.target()
+    wider = earlier["trials"]["total"] < plan.num_trials
+    again = config.retry and earlier["trials"]["failed"] > 0
+    elsewhere = earlier["target"] != about.target()
     gone = about.uri.startswith("sqlite:") and not database_file(about.uri).exists()
-    return None if wider or again or elsewhere or gone else kept
+    return None if wider or again or elsewhere or gone else earlier
 
 
 def show_again(
-    kept: result.Result,
+    earlier: result.Result,
     config: Config,
     plan: Plan,
     folder: Path,
@@ -59,19 +59,19 @@ def show_again(
     be done again.
     """
     asked = {
-        "steps": (kept["steps"], config.train.steps),
-        "trials": (kept["trials"]["total"], plan.num_trials),
+        "steps": (earlier["steps"], config.train.steps),
+        "trials": (earlier["trials"]["total"], plan.num_trials),
     }
     more = [
-        f"{had} {what}, not the {wanted} asked for now"
-        for what, (had, wanted) in asked.items()
+        f"{had} {quantity}, not the {wanted} asked for now"
+        for quantity, (had, wanted) in asked.items()
         if had != wanted
     ]
-    what = f"its result, of {' and '.join(more)}" if more else "its result"
-    shown = f"sweep {plan.name} is finished; this is {what} (fresh=true starts anew)"
+    description = f"its result, of {' and '.join(more)}" if more else "its result"
+    shown = f"sweep {plan.name} is finished; this is {description} (fresh=true starts anew)"
     try:
         store = connect()
-        gone = evaluation_kept_result.missing(store, kept)
+        gone = evaluation_kept_result.missing(store, earlier)
         if gone is not None:
             report_line(
                 f"sweep {plan.name} is finished, but {gone}: its winner is judged and registered "
@@ -81,22 +81,22 @@ def show_again(
                 missing_ok=True
             )  # what MLflow lacks is told again; what it has is found again
             return None
-        changed = renew(store, kept)
+        changed = renew(store, earlier)
     except ExperimentDeleted:
         raise
     except TrackingError as error:
-        unchecked(kept, str(error))
+        unchecked(earlier, str(error))
         report_line(shown)
-        return kept
+        return earlier
     report_line(shown)
-    if kept.get("missing"):
+    if earlier.get("missing"):
         writer = OutboxWorker(lambda: store, folder)
         writer.start()
-        kept["missing"] = missing(writer, config)
+        earlier["missing"] = missing(writer, config)
         changed = True
     if changed:
-        write_json(folder / "result.json", kept)
-    return kept
+        write_json(folder / "result.json", earlier)
+    return earlier
 
 
 def missing(writer: OutboxWorker, config: Config) -> str | None:

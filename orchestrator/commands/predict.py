@@ -28,9 +28,9 @@ def run(config: Config) -> int:
     assert config.model_uri is not None and (
         config.prompt is not None or config.messages is not None
     )
-    told, line = plan(config) if config.dry_run else ask(config)
+    record, line = plan(config) if config.dry_run else ask(config)
     mark_answer()
-    print(json.dumps(told, ensure_ascii=False) if config.output == "json" else line)
+    print(json.dumps(record, ensure_ascii=False) if config.output == "json" else line)
     return 0
 
 
@@ -39,15 +39,15 @@ def plan(config: Config) -> tuple[dict[str, Any], str]:
     server.
     """
     local = local_folder(config.model_uri or "")
-    place = mask(store_address(config)) if local is None else str(local)
+    source = mask(store_address(config)) if local is None else str(local)
     if local is not None:
         check_version(config.model_uri or "", local)
-    told = {"job": "predict", "model_uri": config.model_uri, **asked(config), "from": place}
-    where = f"in {place}" if local is not None else f"of {place}"
-    (said,) = asked(config).values()
+    record = {"job": "predict", "model_uri": config.model_uri, **asked(config), "from": source}
+    where = f"in {source}" if local is not None else f"of {source}"
+    (question,) = asked(config).values()
     return {
-        "plan": told
-    }, f"plan    would ask {config.model_uri} {where}: {json.dumps(said, ensure_ascii=False)}"
+        "plan": record
+    }, f"plan    would ask {config.model_uri} {where}: {json.dumps(question, ensure_ascii=False)}"
 
 
 def asked(config: Config) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def ask(config: Config) -> tuple[dict[str, Any], str]:
     """The model's answer, as a record and as text. Raises InputError for a model that cannot be
     used.
     """
-    told = asked(config)
+    question = asked(config)
     with tempfile.TemporaryDirectory(prefix="version-") as scratch:
         folder = find(config, Path(scratch))
         try:
@@ -76,7 +76,7 @@ def ask(config: Config) -> tuple[dict[str, Any], str]:
             raise OrchestratorError(str(error)) from error
         except (ValueError, RuntimeError) as error:
             raise InputError(f"model_uri {config.model_uri}: {error}") from error
-    return {**told, "answer": answered}, answered
+    return {**question, "answer": answered}, answered
 
 
 def find(config: Config, scratch: Path) -> Path:

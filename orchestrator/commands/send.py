@@ -48,21 +48,19 @@ def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | No
     from orchestrator.kuberay.manifest import size_bytes
 
     if config.cluster.ray_cluster is not None:
-        found = dataclasses.replace(
+        attached = dataclasses.replace(
             config.cluster, kind="attached", address=submit.address_of(config.cluster)
         )
         try:
-            return run(dataclasses.replace(config, cluster=found), overrides, config_dir)
+            return run(dataclasses.replace(config, cluster=attached), overrides, config_dir)
         except NoAnswer as error:  # a Service is known and reached in its cluster only
-            service = (found.address or "").removeprefix("http://").split(".")[0]
-            forward = run_commands.kubectl(found, "port-forward", f"service/{service}", "8265")
+            service = (attached.address or "").removeprefix("http://").split(".")[0]
+            forward = run_commands.kubectl(attached, "port-forward", f"service/{service}", "8265")
             raise NoAnswer(
                 f"{error}\n  from outside: {forward}, then cluster=attached cluster.address=http://localhost:8265"
             ) from error
-    arguments, typed = (
-        in_image(config, remote_arguments(overrides, dry_run=False)),
-        shlex.join(overrides),
-    )
+    arguments = in_image(config, remote_arguments(overrides, dry_run=False))
+    typed = shlex.join(overrides)
     problems = preflight.argument_problems(config.cluster, arguments)
     if config_dir is not None:
         problems.append(
@@ -95,7 +93,8 @@ def in_image(config: Config, arguments: list[str]) -> list[str]:
         if path.is_relative_to(project.ROOT)
     }
     return arguments + [
-        f"{setting}={Path(config.cluster.folder) / place}" for setting, place in moved.items()
+        f"{setting}={Path(config.cluster.folder) / path_in_project}"
+        for setting, path_in_project in moved.items()
     ]
 
 
@@ -142,12 +141,12 @@ def submission(
     config: Config, arguments: list[str], typed: list[str], plan: Plan | None
 ) -> Submission:
     """What is sent."""
-    sweep = (
-        plan.name
-        if plan is not None
-        else config.sweep.name
-        if config.job.kind == "train"
-        else config.job.kind
-    )
-    sweep = f"plan-of-{sweep}" if config.dry_run else sweep  # not to be taken for the sweep itself
+    if plan is not None:
+        sweep = plan.name
+    elif config.job.kind == "train":
+        sweep = config.sweep.name
+    else:
+        sweep = config.job.kind
+    if config.dry_run:
+        sweep = f"plan-of-{sweep}"  # not to be taken for the sweep itself
     return Submission(sweep, arguments, shlex.join(typed))

@@ -182,37 +182,38 @@ class Cluster:
             ),
         )
 
-    def own(self) -> set[str]:
+    def meaningful(self) -> set[str]:
         """Settings that have a meaning for this kind of cluster."""
-        own = set(KINDS.get(self.kind, ()))
+        names = set(KINDS.get(self.kind, ()))
         if self.kind == "kuberay":
-            own = {entry.name for entry in fields(self)} - {*KINDS["local"], "address"} | {
+            names = {entry.name for entry in fields(self)} - {*KINDS["local"], "address"} | {
                 "detach",
                 "wait_seconds",
             }
-            own -= set() if self.ray_cluster is not None else {"token_file", "code"}
-        return own
+            names -= set() if self.ray_cluster is not None else {"token_file", "code"}
+        return names
 
     def misplaced(self) -> list[tuple[str, str]]:
         """Settings that were given and belong to another kind of cluster, as (dotted path, message)
         pairs: the work would run elsewhere.
         """
-        own, found = self.own(), []
+        meaningful = self.meaningful()
+        faults = []
         for entry in fields(self):
             default = entry.default if entry.default is not MISSING else entry.default_factory()  # type: ignore[misc]
             if (
                 entry.name != "kind"
-                and entry.name not in own
+                and entry.name not in meaningful
                 and getattr(self, entry.name) != default
             ):
                 kind = next(
                     (kind for kind, names in KINDS.items() if entry.name in names), "kuberay"
                 )
-                found.append(
+                faults.append(
                     (
                         f"cluster.{entry.name}",
                         f"belongs to cluster={kind}, and this is "
                         f"cluster={self.kind}; leave one out",
                     )
                 )
-        return found
+        return faults

@@ -44,17 +44,17 @@ def compose(
             f"{'this user may not read it' if os.path.isdir(folder) else 'no such folder'}"
         )
     search = [f"hydra.searchpath=[file://{Path(folder).resolve()}]"] if folder else []
-    prepared, found = prepare(overrides, folder)
+    prepared, faults = prepare(overrides, folder)
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             composed = hydra_compose("config", overrides=search + prepared)
-        found += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
+        faults += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
         raw: Any = OmegaConf.to_container(composed, resolve=True)
         credentials.remember_address(str(raw["tracking"].get("uri") or ""))
     except UnicodeDecodeError as error:
         raise ConfigError(
             [
-                *found,
+                *faults,
                 (
                     "conf",
                     f"a file below {folder or ROOT / 'conf'} is not UTF-8 ({error}); save it as "
@@ -64,17 +64,17 @@ def compose(
         ) from error
     except InterpolationResolutionError as error:
         problem = first_line(error).removeprefix("Missing raised while resolving interpolation: ")
-        raise ConfigError([*found, (error.full_key or "arguments", problem)]) from error
+        raise ConfigError([*faults, (error.full_key or "arguments", problem)]) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError([*found, ("arguments", first_line(error))]) from error
+        raise ConfigError([*faults, ("arguments", first_line(error))]) from error
     except Exception as error:
         if type(error).__module__.startswith("yaml"):
             raise ConfigError(
-                [*found, ("conf", f"not valid YAML: {' '.join(str(error).split())}")]
+                [*faults, ("conf", f"not valid YAML: {' '.join(str(error).split())}")]
             ) from error
         raise
-    if found:
-        raise ConfigError(found + check(raw, checks))
+    if faults:
+        raise ConfigError(faults + check(raw, checks))
     return raw
 
 
@@ -90,29 +90,31 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
 
     A setting becomes `++name=value`; the choice of a group is checked here.
     """
-    known = choices(folder)
-    found: list[tuple[str, str]] = []
+    choices_by_group = choices(folder)
+    faults: list[tuple[str, str]] = []
     prepared: list[str] = []
     for text in overrides:
         match = re.match(r"^(\+\+|\+|~)?([A-Za-z_][\w.@/:-]*)(=(.*))?$", text, re.DOTALL)
         if match is None or (match[3] is None and match[1] != "~"):
-            found.append((text[:40], "is not of the form name=value"))
+            faults.append((text[:40], "is not of the form name=value"))
             continue
-        sign, name, value = match[1] or "", match[2], match[4]
+        sign = match[1] or ""
+        name = match[2]
+        value = match[4]
         if re.split(r"[./@]", name)[0] == "hydra" or (
-            re.search(r"[/@:]", name) and name not in known
+            re.search(r"[/@:]", name) and name not in choices_by_group
         ):
-            found.append((name, "no such setting" + suggestion(name, [*known])))
+            faults.append((name, "no such setting" + suggestion(name, [*choices_by_group])))
         elif not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
-            found.append(
+            faults.append(
                 (
                     name,
                     "no such setting; on the command line a name has ASCII letters, digits and _, "
                     "joined by single dots",
                 )
             )
-        elif name in known and sign != "~":
-            found += (wrong := choice_problems(name, value, known))
+        elif name in choices_by_group and sign != "~":
+            faults += (wrong := choice_problems(name, value, choices_by_group))
             prepared += [] if wrong else [f"{'+' if name in ADDED else ''}{name}={value}"]
         elif sign == "~":
             prepared.append(text)
@@ -122,22 +124,29 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
             if wrong and value[:1] not in "[{'\"" and not several(override):
                 # A bare text with a character that Hydra's grammar does not know, such as a path
                 # with an umlaut.
-                override, wrong = f"++{name}={as_text(value)}", []
-            found += wrong
+                override = f"++{name}={as_text(value)}"
+                wrong = []
+            faults += wrong
             prepared += [] if wrong else [override]
-    return prepared, found
+    return prepared, faults
 
 
 ADDED = ("sweep", "experiment")
 """Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
 
 
-def choice_problems(name: str, value: str, known: dict[str, list[str]]) -> list[tuple[str, str]]:
+def choice_problems(
+    name: str, value: str, choices_by_group: dict[str, list[str]]
+) -> list[tuple[str, str]]:
     """Whether GROUP=CHOICE names a file under conf/."""
-    if value in known[name]:
+    if value in choices_by_group[name]:
         return []
     return [
-        (name, f'"{value}" is not one of {", ".join(known[name])}{suggestion(value, known[name])}')
+        (
+            name,
+            f'"{value}" is not one of {", ".join(choices_by_group[name])}'
+            f"{suggestion(value, choices_by_group[name])}",
+        )
     ]
 
 
@@ -203,11 +212,11 @@ def as_text(value: str) -> str:
 
 def choices(folder: str | None = None) -> dict[str, list[str]]:
     """The configuration groups and the names in each."""
-    found: dict[str, set[str]] = {}
+    names_by_group: dict[str, set[str]] = {}
     for root in [ROOT / "conf", *([Path(folder)] if folder else [])]:
         for file in root.glob("*/*.yaml"):
-            found.setdefault(file.parent.name, set()).add(file.stem)
-    return {group: sorted(found[group]) for group in sorted(found)}
+            names_by_group.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(names_by_group[group]) for group in sorted(names_by_group)}
 
 
 def as_yaml(raw: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ VARIABLES = {
     ("postgresql", "password"): "PGPASSWORD",
 }
 
-known: set[str] = set()
+SECRETS: set[str] = set()
 """Secrets of this command, as they were given: `mask` takes them out of any text."""
 
 
@@ -52,23 +52,24 @@ def mask(text: str) -> str:
     """Hide every secret in `text`: in the addresses that it holds, and those of this command
     wherever they stand.
     """
-    for secret in sorted(known, key=len, reverse=True):
+    for secret in sorted(SECRETS, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
-    text = ADDRESS.sub(lambda found: replaced(found, None), text)
+    text = ADDRESS.sub(lambda address: replaced(address, None), text)
     return HEADER.sub(
         rf"\1{HIDDEN}", LOOSE.sub(rf"\1{HIDDEN}", QUERY.sub(rf"\g<before>\g<name>={HIDDEN}", text))
     )
 
 
-def replaced(found: re.Match[str], names: Mapping[tuple[str, str], str] | None) -> str:
+def replaced(address: re.Match[str], names: Mapping[tuple[str, str], str] | None) -> str:
     """An address with `***` in a secret's place, or with the variable that `names` has for it."""
-    scheme, rest = found["scheme"], found["rest"]
-    user, place = split_user(rest)
+    scheme = address["scheme"]
+    after_scheme = address["rest"]
+    user, after_user = split_user(after_scheme)
     kind = dialect(scheme)
 
-    def hidden(part: str) -> str:
-        variable = re.sub(r"\W", "_", f"TRACKING_{part}".upper())
-        return HIDDEN if names is None else reference(names.get((kind, part), variable))
+    def hidden(field: str) -> str:
+        variable = re.sub(r"\W", "_", f"TRACKING_{field}".upper())
+        return HIDDEN if names is None else reference(names.get((kind, field), variable))
 
     if user is not None:
         name, colon, password = user.partition(":")
@@ -78,13 +79,13 @@ def replaced(found: re.Match[str], names: Mapping[tuple[str, str], str] | None) 
             user = kept_or(name, hidden("name")) + (
                 f"{colon}{kept_or(password, hidden('password'))}" if password else ""
             )
-    place = QUERY.sub(
+    after_user = QUERY.sub(
         lambda query: (
             f"{query['before']}{query['name']}={kept_or(query['value'], hidden(query['name'].lower()))}"
         ),
-        place,
+        after_user,
     )
-    return f"{scheme}://{place}" if user is None else f"{scheme}://{user}@{place}"
+    return f"{scheme}://{after_user}" if user is None else f"{scheme}://{user}@{after_user}"
 
 
 def looks_secret(name: str, kind: str) -> bool:
@@ -100,21 +101,24 @@ def kept_or(value: str, hidden: str) -> str:
     return value if value == HIDDEN or asked or not value else hidden
 
 
-def split_user(rest: str) -> tuple[str | None, str]:
+def split_user(after_scheme: str) -> tuple[str | None, str]:
     """What stands before the @ of an address, None without one, and what stands behind it.
 
     A password that was typed as it is may hold any character, so the last @ counts that can be the
     one.
     """
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    authority = re.split(r"[/?#]", after_scheme, maxsplit=1)[0]
     port = authority.partition(":")[2]
     if "@" not in authority and (not port or port.isdigit() or authority.startswith("[")):
-        return None, rest  # HOST or HOST:PORT: an @ behind it belongs to the path
-    before, mark, query = rest.partition("?")
+        return None, after_scheme  # HOST or HOST:PORT: an @ behind it belongs to the path
+    before, mark, query = after_scheme.partition("?")
     if "@" in query and "=" not in query.partition("@")[0]:
-        before, mark, query = rest, "", ""  # the ? is the password's
-    user, at, place = before.rpartition("@")
-    return (user, place + mark + query) if at else (None, rest)
+        # the ? is the password's
+        before = after_scheme
+        mark = ""
+        query = ""
+    user, at, host = before.rpartition("@")
+    return (user, host + mark + query) if at else (None, after_scheme)
 
 
 def dialect(scheme: str) -> str:
@@ -152,7 +156,7 @@ def resolve(name: str) -> str:
 def remember(*secrets: str) -> None:
     """Take these out of every text from now on."""
     for secret in secrets:
-        known.update(form for form in (secret, quote(secret, safe="")) if len(form) >= SHORTEST)
+        SECRETS.update(form for form in (secret, quote(secret, safe="")) if len(form) >= SHORTEST)
 
 
 def remember_environment() -> None:
@@ -166,14 +170,14 @@ def remember_environment() -> None:
 
 def remember_address(uri: str) -> None:
     """The same for what an address holds."""
-    scheme, _, rest = uri.partition("://")
-    user, place = split_user(rest)
+    scheme, _, after_scheme = uri.partition("://")
+    user, after_user = split_user(after_scheme)
     name, _, password = (user or "").partition(":")
     secrets = [] if password in DUMMIES else [password]
     kind = dialect(scheme)
     if user is not None and kind not in NAMELESS and (not secrets or looks_secret(name, kind)):
         secrets.append(name)
-    secrets += [query["value"] for query in QUERY.finditer(place)]
+    secrets += [query["value"] for query in QUERY.finditer(after_user)]
     remember(*secrets, *map(unquote, secrets))
 
 
@@ -181,25 +185,25 @@ def escaped(uri: str) -> str:
     """An address whose name and password hold only characters that every library reads the same
     way.
     """
-    scheme, separator, rest = uri.partition("://")
-    user, place = split_user(rest)
+    scheme, separator, after_scheme = uri.partition("://")
+    user, after_user = split_user(after_scheme)
     if not separator or user is None:
         return uri
     name, colon, password = user.partition(":")
-    name, password = (quote(unquote(part), safe="") for part in (name, password))
-    return f"{scheme}://{name}{colon}{password}@{place}"
+    name, password = (quote(unquote(credential), safe="") for credential in (name, password))
+    return f"{scheme}://{name}{colon}{password}@{after_user}"
 
 
 def printable(text: str) -> str:
     """A setting as it was typed, with the variables to give its secrets in; it means the same where
     they are set.
     """
-    whole = re.fullmatch(
+    address = re.fullmatch(
         r"(?s)(?P<before>(?:[\w.+~@/]+=)?)(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>.+)", text
     )
-    if whole is not None:  # all of it is the address, whatever its secret holds
-        return whole["before"] + replaced(whole, VARIABLES)
-    return ADDRESS.sub(lambda found: replaced(found, VARIABLES), text)
+    if address is not None:  # all of it is the address, whatever its secret holds
+        return address["before"] + replaced(address, VARIABLES)
+    return ADDRESS.sub(lambda match: replaced(match, VARIABLES), text)
 
 
 def holds_secret(text: str) -> bool:

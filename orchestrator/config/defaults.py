@@ -86,7 +86,8 @@ def without_absent(config: Config) -> Config:
     """`config` without the optional knobs whose setting, or whose leader's setting, does not exist
     or changes nothing; `skipped` says which and why.
     """
-    raw, space = dataclasses.asdict(config), config.sweep.space
+    raw = dataclasses.asdict(config)
+    space = config.sweep.space
     reasons = {
         knob.path: f"the configuration has no setting {knob.path}"
         for knob in space.values()
@@ -102,8 +103,8 @@ def without_absent(config: Config) -> Config:
         absent = next((path for path in (knob.path, knob.to) if path in reasons), None)
         if knob.optional and absent is not None:
             skipped[name] = reasons[absent]
-    kept = {name: knob for name, knob in space.items() if name not in skipped}
-    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=kept))
+    space_here = {name: knob for name, knob in space.items() if name not in skipped}
+    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=space_here))
     object.__setattr__(
         config, "skipped", skipped
     )  # no argument, so that nobody can give it on the command line

@@ -9,7 +9,7 @@ from typing import Any
 
 def dotted(loc: tuple[Any, ...]) -> str:
     """A pydantic location as a dotted path."""
-    return ".".join(str(part) for part in loc)
+    return ".".join(str(key) for key in loc)
 
 
 def without(raw: Any, locs: list[tuple[Any, ...]]) -> Any:
@@ -17,13 +17,13 @@ def without(raw: Any, locs: list[tuple[Any, ...]]) -> Any:
     heads = {loc[0] for loc in locs if len(loc) == 1}
     if not isinstance(raw, dict):
         return raw
-    kept = {}
+    copy = {}
     for key, value in raw.items():
         if key in heads:
             continue
         deeper = [loc[1:] for loc in locs if len(loc) > 1 and loc[0] == key]
-        kept[key] = without(value, deeper) if deeper else value
-    return kept
+        copy[key] = without(value, deeper) if deeper else value
+    return copy
 
 
 def assign(raw: dict[str, Any], path: str, value: Any) -> None:
@@ -36,10 +36,10 @@ def assign(raw: dict[str, Any], path: str, value: Any) -> None:
 
 def lookup(raw: Any, path: str) -> bool:
     """Whether a dotted path names a leaf of nested dictionaries."""
-    for part in path.split("."):
-        if not isinstance(raw, dict) or part not in raw:
+    for key in path.split("."):
+        if not isinstance(raw, dict) or key not in raw:
             return False
-        raw = raw[part]
+        raw = raw[key]
     return not isinstance(raw, dict)
 
 

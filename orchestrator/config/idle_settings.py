@@ -62,8 +62,8 @@ def values_of(config: Config, path: str) -> set[Any]:
     """The values that a setting has in some trial."""
     knob = next((knob for knob in config.sweep.space.values() if knob.path == path), None)
     group, _, name = path.partition(".")
-    own = {getattr(getattr(config, group), name)}
-    return own if knob is None else set(knob.values or own)
+    configured = {getattr(getattr(config, group), name)}
+    return configured if knob is None else set(knob.values or configured)
 
 
 def of_other_model(config: Config, path: str) -> str | None:
@@ -83,12 +83,12 @@ def of_other_model(config: Config, path: str) -> str | None:
 def beside_other_data(config: Config, path: str) -> str | None:
     """A folder of one's own beside data that comes with the project."""
     data = config.data
-    own = [
+    sources_with_files = [
         name
         for name, source in data.sources.items()
         if source.path is not None and shipped(f"data.sources.{name}.path", source.path)
     ]
-    if data.folder is None or not own:
+    if data.folder is None or not sources_with_files:
         return None
     return (
         f"data={data.name} names files of its own; write data=files data.folder={data.folder}, or "
@@ -151,10 +151,11 @@ def of_other_knob(config: Config, path: str) -> str | None:
 
 def of_other_cluster(config: Config, path: str) -> str | None:
     """A setting of another kind of cluster, also where it has its default value."""
-    cluster, name = config.cluster, path.removeprefix("cluster.")
+    cluster = config.cluster
+    name = path.removeprefix("cluster.")
     return (
         None
-        if name in cluster.own()
+        if name in cluster.meaningful()
         else (
             f"it belongs to another kind of cluster, and this is cluster={cluster.kind}; leave it "
             "out"
@@ -219,22 +220,23 @@ def find_idle(
     Given is what was typed, and what a file of the user's own sets to something else than the
     default.
     """
-    refused, named = [], {}
+    refused = []
+    named = {}
     for path, value in leaves(raw).items():
         if value is None or value == {} or not (is_typed(path, typed) or differs(path, value)):
             continue
-        found = why_idle(config, path)
-        if found is None or not (is_typed(path, typed) or not shipped(path, value)):
+        why = why_idle(config, path)
+        if why is None or not (is_typed(path, typed) or not shipped(path, value)):
             continue
-        reason, is_refused = found
+        reason, is_refused = why
         if is_refused:
             refused.append((path, f"has no effect: {reason}"))
         else:
             named[f"{path}={credentials.mask(str(value))}"] = reason
     for name, knob in config.sweep.space.items():
-        found = idle_knob(config, knob.path) if config.job.kind == "train" else None
-        if found is not None:
-            refused.append((f"sweep.space.{name}.path", f"{knob.path} changes nothing: {found}"))
+        why = idle_knob(config, knob.path) if config.job.kind == "train" else None
+        if why is not None:
+            refused.append((f"sweep.space.{name}.path", f"{knob.path} changes nothing: {why}"))
     return refused, named
 
 
@@ -276,7 +278,7 @@ def own_values() -> dict[str, list[Any]]:
     """What the files under conf/ set, by dotted path."""
     import yaml
 
-    found: dict[str, list[Any]] = {}
+    values_by_path: dict[str, list[Any]] = {}
     for file in sorted(CONF.rglob("*.yaml")):
         text = file.read_text(encoding="utf-8")
         text = re.sub(r"\$\{project:([^}]*)\}", lambda match: str(CONF.parent / match[1]), text)
@@ -284,8 +286,8 @@ def own_values() -> dict[str, list[Any]]:
             "" if file.parent == CONF or "@package _global_" in text else f"{file.parent.name}."
         )
         for path, value in leaves(yaml.safe_load(text) or {}, prefix).items():
-            found.setdefault(path, []).append(value)
-    return found
+            values_by_path.setdefault(path, []).append(value)
+    return values_by_path
 
 
 def check_instruction(config: Config, corpus: Corpus) -> list[str]:
@@ -299,12 +301,13 @@ def check_instruction(config: Config, corpus: Corpus) -> list[str]:
         return []
     if corpus.chats == corpus.uses:
         path = "data.instruction" if searched is None else f"sweep.space.{searched}.path"
-        what = "has no effect: it is put before each prompt, and these rows hold messages"
+        reason = "has no effect: it is put before each prompt, and these rows hold messages"
         raise ConfigError(
             [
                 (
                     path,
-                    f"{what}; leave it out, or write it into the rows as a message from the system",
+                    f"{reason}; leave it out, or write it into the rows as a message from the "
+                    "system",
                 )
             ]
         )
@@ -331,10 +334,10 @@ def environment_notes(config: Config) -> list[str]:
         )
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if experiment and experiment != config.tracking.experiment:
-        taken = 'tracking.experiment="$MLFLOW_EXPERIMENT_NAME" takes it'
+        remedy = 'tracking.experiment="$MLFLOW_EXPERIMENT_NAME" takes it'
         notes.append(
             "MLFLOW_EXPERIMENT_NAME is not used: runs go to "
-            f"tracking.experiment={config.tracking.experiment}; {taken}"
+            f"tracking.experiment={config.tracking.experiment}; {remedy}"
         )
     for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
         if os.environ.get(name):

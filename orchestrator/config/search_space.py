@@ -84,8 +84,9 @@ class Knob:
 
     def _check_range(self, where: str) -> None:
         require((self.low is not None and self.high is not None, f"{where} needs `low` and `high`"))
-        low, high = self.low or 0.0, self.high or 0.0
-        whole = (
+        low = self.low or 0.0
+        high = self.high or 0.0
+        are_integers = (
             low == int(low) and high == int(high)
             if math.isfinite(low) and math.isfinite(high)
             else False
@@ -108,7 +109,10 @@ class Knob:
                 self.step is None or 0 < self.step < math.inf,
                 f"{where}: `step` must be a finite number above 0, got {self.step}",
             ),
-            (self.type != "randint" or whole, f"{where}: `low` and `high` must be whole numbers"),
+            (
+                self.type != "randint" or are_integers,
+                f"{where}: `low` and `high` must be whole numbers",
+            ),
             (
                 self.type != "randint" or self.step is None or self.step % 1 == 0,
                 f"{where}: `step` must be a whole number",
@@ -131,11 +135,11 @@ def grid_size(space: dict[str, Knob]) -> int:
 
 def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
     """What is wrong between the knobs: two on one setting, a link to nothing or to itself."""
-    found: list[tuple[str, str]] = []
+    faults: list[tuple[str, str]] = []
     owner: dict[str, str] = {}
     for name, knob in space.items():
         if knob.path in owner:
-            found.append(
+            faults.append(
                 (
                     f"sweep.space.{name}.path",
                     f"{knob.path} is searched twice, also by sweep.space.{owner[knob.path]}",
@@ -147,7 +151,7 @@ def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
         if knob.type != "linked":
             continue
         if knob.to not in free:
-            found.append(
+            faults.append(
                 (
                     f"sweep.space.{name}.to",
                     f"{knob.to} is not a searched setting; searched are "
@@ -155,17 +159,17 @@ def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
                 )
             )
         elif knob.values is not None and len(knob.values) != len(free[knob.to].values or []):
-            found.append((f"sweep.space.{name}.values", f"needs one value per value of {knob.to}"))
+            faults.append((f"sweep.space.{name}.values", f"needs one value per value of {knob.to}"))
         elif knob.values is None and any(
             isinstance(value, str) for value in free[knob.to].values or []
         ):
-            found.append(
+            faults.append(
                 (
                     f"sweep.space.{name}.values",
                     f"must be set, one value per value of {knob.to}, because those are texts",
                 )
             )
-    return found
+    return faults
 
 
 def point(space: dict[str, Knob], seed: int, index: int, draw_number: int = 0) -> Point:
@@ -175,13 +179,13 @@ def point(space: dict[str, Knob], seed: int, index: int, draw_number: int = 0) -
     Another `draw_number` gives another draw.
     """
     chosen: Point = {}
-    rest = index - 1
+    remaining = index - 1
     for knob in reversed(
         [knob for knob in space.values() if knob.type == "grid"]
     ):  # the last one changes fastest
         values = knob.values or []
-        rest, place = divmod(rest, len(values))
-        chosen[knob.path] = values[place]
+        remaining, position = divmod(remaining, len(values))
+        chosen[knob.path] = values[position]
     again = f"/{draw_number}" if draw_number else ""
     for name, knob in space.items():
         if knob.type not in ("grid", "linked"):
@@ -198,19 +202,21 @@ def link(space: dict[str, Knob], chosen: Point) -> Point:
     return {knob.path: point[knob.path] for knob in space.values()}
 
 
-def follow(knob: Knob, space: dict[str, Knob], other: Value) -> Value:
+def follow(knob: Knob, space: dict[str, Knob], leader_value: Value) -> Value:
     """The value of a linked knob, given the value it follows."""
     if knob.values is not None:
         leader = next(k for k in space.values() if k.path == knob.to)
-        return knob.values[(leader.values or []).index(other)]
-    if isinstance(other, str):
+        return knob.values[(leader.values or []).index(leader_value)]
+    if isinstance(leader_value, str):
         raise ValueError(
-            f"{knob.path} is linked to {knob.to}, which holds the text {other!r}: give `values`, "
-            f"one per value of {knob.to}"
+            f"{knob.path} is linked to {knob.to}, which holds the text {leader_value!r}: "
+            f"give `values`, one per value of {knob.to}"
         )
-    linked = knob.times * other + knob.plus
+    linked = knob.times * leader_value + knob.plus
     return (
-        int(linked) if isinstance(other, int) and float(linked).is_integer() else round(linked, 12)
+        int(linked)
+        if isinstance(leader_value, int) and float(linked).is_integer()
+        else round(linked, 12)
     )
 
 
@@ -228,7 +234,8 @@ def extremes(knob: Knob, space: dict[str, Knob]) -> list[Value]:
             for value in extremes(leader, space)
             if not isinstance(value, str)
         ]
-    low, high = knob.low or 0.0, knob.high or 0.0
+    low = knob.low or 0.0
+    high = knob.high or 0.0
     if knob.type == "randint":
         return [int(low), int(high)]
     between = (
@@ -243,7 +250,8 @@ def draw(knob: Knob, random_stream: random.Random) -> Value:
     """One value of a knob that is neither grid nor linked."""
     if knob.type == "choice":
         return random_stream.choice(knob.values or [])
-    low, high = knob.low or 0.0, knob.high or 0.0
+    low = knob.low or 0.0
+    high = knob.high or 0.0
     if knob.type == "loguniform":
         return rounded(math.exp(random_stream.uniform(math.log(low), math.log(high))), low, high)
     if knob.type == "randint" and knob.step is None:
@@ -253,9 +261,9 @@ def draw(knob: Knob, random_stream: random.Random) -> Value:
     return stepped(knob, random_stream.randint(0, int((high - low) / knob.step + 1e-9)))
 
 
-def stepped(knob: Knob, number: int) -> Value:
-    """Value `number` (from 0) of a knob with finitely many between its ends."""
-    value = (knob.low or 0.0) + (knob.step or 1) * number
+def stepped(knob: Knob, step_index: int) -> Value:
+    """Value `step_index` (from 0) of a knob with finitely many between its ends."""
+    value = (knob.low or 0.0) + (knob.step or 1) * step_index
     return round(value) if knob.type == "randint" else round(value, 12)
 
 

@@ -57,7 +57,7 @@ class Sweep:
     """The sweep stops when its first so many trials have all failed for the same reason."""
 
     def __post_init__(self) -> None:
-        named = bool(self.name) and all(part.isalnum() for part in self.name.split("-"))
+        named = bool(self.name) and all(word.isalnum() for word in self.name.split("-"))
         require(
             (
                 named,

@@ -58,24 +58,26 @@ def build(
     settings of the command line: of those, and of others than the defaults, it is said when they
     change nothing. `checks` are further rules, of the rooms that use the settings.
     """
-    found: list[tuple[str, str]] = []
+    faults: list[tuple[str, str]] = []
     raw = with_names(raw)
-    kept = collect(Config, raw, found)
-    if isinstance(kept, Config):
-        found += truth_values(raw, kept)
-        kept = without_absent(with_folder_source(with_absolute_paths(kept)))
-        found += problems(kept.sweep.space) + space_problems(kept)
-        known = {path for path, _ in found}
-        found += [(path, text) for path, text in job_problems(kept, checks) if path not in known]
-        known = {path for path, _ in found}
-        refused, named = idle_settings.find_idle(kept, raw, typed)
-        found += [(path, text) for path, text in refused if path not in known]
+    config = collect(Config, raw, faults)
+    if isinstance(config, Config):
+        faults += truth_values(raw, config)
+        config = without_absent(with_folder_source(with_absolute_paths(config)))
+        faults += problems(config.sweep.space) + space_problems(config)
+        faulty_paths = {path for path, _ in faults}
+        faults += [
+            (path, text) for path, text in job_problems(config, checks) if path not in faulty_paths
+        ]
+        faulty_paths = {path for path, _ in faults}
+        refused, named = idle_settings.find_idle(config, raw, typed)
+        faults += [(path, text) for path, text in refused if path not in faulty_paths]
         object.__setattr__(
-            kept, "unused", named
+            config, "unused", named
         )  # no argument, so that nobody can give it on the command line
-    if found:
-        raise ConfigError(list(dict.fromkeys(found)))
-    return kept
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+    return config
 
 
 def trial_of(config: Config, index: int, point: Point) -> Trial:
@@ -91,15 +93,15 @@ def trial_of(config: Config, index: int, point: Point) -> Trial:
 
 def parse(kind: type, raw: dict[str, Any]) -> Any:
     """`raw` as an instance of `kind`; raises ConfigError."""
-    found: list[tuple[str, str]] = []
-    kept = collect(kind, raw, found)
-    if found:
-        raise ConfigError(found)
-    return kept
+    faults: list[tuple[str, str]] = []
+    instance = collect(kind, raw, faults)
+    if faults:
+        raise ConfigError(faults)
+    return instance
 
 
-def collect(kind: type, raw: dict[str, Any], found: list[tuple[str, str]]) -> Any:
-    """Read `raw`, append its problems to `found`; what is wrong is taken out and the rest read
+def collect(kind: type, raw: dict[str, Any], faults: list[tuple[str, str]]) -> Any:
+    """Read `raw`, append its problems to `faults`; what is wrong is taken out and the rest read
     again: no mistake hides another.
     """
     from pydantic import ValidationError
@@ -108,25 +110,25 @@ def collect(kind: type, raw: dict[str, Any], found: list[tuple[str, str]]) -> An
         try:
             return adapter_of(kind).validate_python(raw)
         except ValidationError as error:
-            items = [item for item in error.errors() if not (item["type"] == "missing" and found)]
+            items = [item for item in error.errors() if not (item["type"] == "missing" and faults)]
             new = [problem for item in items for problem in describe(kind, item)]
             # What was taken out for another mistake is not also missing.
-            found += [
+            faults += [
                 (path, text)
                 for path, text in new
-                if not any(f"{known}.".startswith(f"{path}.") for known, _ in found)
+                if not any(f"{faulty_path}.".startswith(f"{path}.") for faulty_path, _ in faults)
             ]
             wrong = [
                 item["loc"][:-1] if item["type"] == "missing" else item["loc"]
                 for item in items
                 if item["type"] != "value_error"
             ]
-            rest = without(
+            remaining = without(
                 raw, [loc for loc in wrong if loc] + [tuple(path.split(".")) for path, _ in new]
             )
-            if rest == raw:
+            if remaining == raw:
                 return None
-            raw = rest
+            raw = remaining
 
 
 @functools.cache
@@ -139,7 +141,8 @@ def adapter_of(kind: type) -> Any:
 
 def describe(kind: type, item: Any) -> list[tuple[str, str]]:
     """One pydantic error as (dotted path, message) pairs in our words."""
-    path, value = dotted(item["loc"]), item.get("input")
+    path = dotted(item["loc"])
+    value = item.get("input")
     shown = "null" if value is None else repr(value)
     if item["type"] == "unexpected_keyword_argument" or item["type"] == "extra_forbidden":
         return [(path, "no such setting" + suggestion(path, names(kind, path)))]
@@ -178,11 +181,11 @@ def split(path: str, line: str) -> tuple[str, str]:
     """Cut "adapter.rank must be ..." into its path and the rest; a wildcard in it is filled from
     the place where it was found.
     """
-    first, _, rest = line.partition(" ")
+    first, _, message = line.partition(" ")
     if "*" in first:
-        return (f"{path}.{first.rsplit('.', 1)[1]}", rest)
+        return (f"{path}.{first.rsplit('.', 1)[1]}", message)
     root = path.split(".")[0] or first
-    return (first, rest) if first.split(".")[0] == root or not path else (path, line)
+    return (first, message) if first.split(".")[0] == root or not path else (path, line)
 
 
 def names(kind: type, path: str) -> list[str]:
@@ -232,26 +235,32 @@ def space_problems(config: Config) -> list[tuple[str, str]]:
     """Knobs over settings that do not exist or cannot be searched, values that no trial could hold,
     and too few or too many trials.
     """
-    found: list[tuple[str, str]] = []
+    faults: list[tuple[str, str]] = []
     raw = dataclasses.asdict(config)
-    known = [path for path in leaves(raw) if searchable(path)]
+    searchable_paths = [path for path in leaves(raw) if searchable(path)]
     for name, knob in config.sweep.space.items():
         where = f"sweep.space.{name}"
         if not lookup(raw, knob.path):
-            found.append(
-                (f"{where}.path", f'"{knob.path}" is no setting{suggestion(knob.path, known)}')
+            faults.append(
+                (
+                    f"{where}.path",
+                    f'"{knob.path}" is no setting{suggestion(knob.path, searchable_paths)}',
+                )
             )
         elif not searchable(knob.path):
-            found.append(
-                (f"{where}.path", f"{knob.path} cannot be searched; what can: {', '.join(known)}")
+            faults.append(
+                (
+                    f"{where}.path",
+                    f"{knob.path} cannot be searched; what can: {', '.join(searchable_paths)}",
+                )
             )
         else:
-            found += value_problems(config, where, knob)
+            faults += value_problems(config, where, knob)
         if config.sweep.search == "grid" and knob.type not in ("choice", "grid", "linked"):
-            found.append(
+            faults.append(
                 (f"{where}.type", f"sweep.search=grid needs a list of values, not {knob.type}")
             )
-    return found
+    return faults
 
 
 def searchable(path: str) -> bool:
@@ -263,10 +272,10 @@ def searchable(path: str) -> bool:
 
 def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, str]]:
     """Values of one knob that its setting refuses."""
-    found = []
+    faults = []
     for value in extremes(knob, config.sweep.space):
         if isinstance(value, bool):
-            found.append(
+            faults.append(
                 (
                     where,
                     f"{knob.path} must not be {str(value).lower()}: no setting that can be "
@@ -277,11 +286,11 @@ def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, st
         try:
             trial_of(config, 1, {knob.path: value})
         except ConfigError as error:
-            found += [
+            faults += [
                 (where, f"{path} {text}" if path not in text else text)
                 for path, text in error.problems
             ]
-    return found
+    return faults
 
 
 VERSION = r"models:/[^/:@'\"]+(@[\w.-]+|/\d+)|runs:/\w+/.+"
@@ -290,17 +299,17 @@ VERSION = r"models:/[^/:@'\"]+(@[\w.-]+|/\d+)|runs:/\w+/.+"
 
 def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[str, str]]:
     """Settings that the chosen job needs and that are not there, and the other way round."""
-    found = []
+    faults = []
     reason = why_plain(config) if config.executor == "pack" else None
     if reason:
-        found.append(
+        faults.append(
             (
                 "executor",
                 f"pack is not possible: {reason}; executor=plain trains each trial by itself",
             )
         )
     if config.adapter.kind == "full" and config.adapter.dropout > 0:
-        found.append(
+        faults.append(
             (
                 "adapter.dropout",
                 f"{config.adapter.dropout:g} drops nothing with adapter.kind=full, which has no "
@@ -309,13 +318,13 @@ def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[s
         )
     if config.job.kind == "predict":
         needed = ("model_uri",) if config.messages is not None else ("model_uri", "prompt")
-        found += [
+        faults += [
             (name, "must be set for job=predict")
             for name in needed
             if not (getattr(config, name) or "").strip()
         ]
         if config.messages is not None and config.prompt is not None:
-            found.append(
+            faults.append(
                 (
                     "messages",
                     "is the whole conversation, and prompt a part of it; leave one of them out",
@@ -326,7 +335,7 @@ def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[s
             and re.match(r"\w+:", config.model_uri)
             and not re.fullmatch(VERSION, config.model_uri)
         ):
-            found.append(
+            faults.append(
                 (
                     "model_uri",
                     f"{config.model_uri} is neither models:/NAME@champion, models:/NAME/3, "
@@ -335,17 +344,17 @@ def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[s
             )
     if config.sweep.metric not in METRICS:
         near = suggestion(config.sweep.metric, list(METRICS))
-        found.append(
+        faults.append(
             (
                 "sweep.metric",
                 f'"{config.sweep.metric}" is not measured; what is: {", ".join(METRICS)}{near}',
             )
         )
     for check_settings in checks:
-        named = dict(found)
-        found += [(path, text) for path, text in check_settings(config) if path not in named]
+        named = dict(faults)
+        faults += [(path, text) for path, text in check_settings(config) if path not in named]
     if not any(source.weight > 0 for source in config.data.sources.values()):
-        found.append(
+        faults.append(
             ("data.sources", "every weight is 0; at least one source needs a weight above 0")
         )
-    return found
+    return faults

@@ -30,12 +30,16 @@ def sign_in(cluster: Cluster) -> Any:
 
     configuration = client.Configuration()
     files = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    found = any(Path(file).is_file() for file in files.split(os.pathsep) if file)
+    has_kubeconfig = any(Path(file).is_file() for file in files.split(os.pathsep) if file)
     try:
         with heard() as complaints:
-            if cluster.context is None and not found and "KUBERNETES_SERVICE_HOST" in os.environ:
+            if (
+                cluster.context is None
+                and not has_kubeconfig
+                and "KUBERNETES_SERVICE_HOST" in os.environ
+            ):
                 config.load_incluster_config(configuration)
-            elif not found:
+            elif not has_kubeconfig:
                 raise InputError(
                     f"no kubeconfig at {files}, and this is no pod; set KUBECONFIG, or sign in to "
                     "the cluster first"
@@ -95,7 +99,8 @@ def heard() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             complaints.append(record.getMessage())
 
-    root, listener = logging.getLogger(), Listener()
+    root = logging.getLogger()
+    listener = Listener()
     root.addHandler(SILENT)
     root.addHandler(listener)
     try:

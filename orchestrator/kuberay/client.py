@@ -42,13 +42,13 @@ lost. Bookmarks are too rare for that.
 """
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
-DOUBT_SECONDS, START_SECONDS = 60.0, 5.0
+DOUBT_SECONDS = 60.0
+START_SECONDS = 5.0
 """See Client.doubt_seconds; and how long a server takes until it knows all rights and kinds."""
-RAYJOBS, RAYCLUSTERS = (
-    "/apis/ray.io/v1/namespaces/{}/rayjobs",
-    "/apis/ray.io/v1/namespaces/{}/rayclusters",
-)
-PODS, EVENTS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/events"
+RAYJOBS = "/apis/ray.io/v1/namespaces/{}/rayjobs"
+RAYCLUSTERS = "/apis/ray.io/v1/namespaces/{}/rayclusters"
+PODS = "/api/v1/namespaces/{}/pods"
+EVENTS = "/api/v1/namespaces/{}/events"
 
 
 class Client:
@@ -62,7 +62,9 @@ class Client:
     ) -> None:
         if cluster.namespace is None:
             raise InputError("cluster.namespace must be set for Kubernetes")
-        self.cluster, self.patience_seconds, self.say = cluster, patience_seconds, say
+        self.cluster = cluster
+        self.patience_seconds = patience_seconds
+        self.say = say
         self.doubt_seconds = DOUBT_SECONDS
         """How long a refusal of what was allowed before passes for a server that starts, or for a
         token on its way here.
@@ -134,36 +136,33 @@ class Client:
         judge.
         """
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
-        what, began, pause, renewed = (
-            (method, kind_of(path)),
-            time.monotonic(),
-            FIRST_PAUSE_SECONDS,
-            False,
-        )
+        request_kind = (method, kind_of(path))
+        began = time.monotonic()
+        pause = FIRST_PAUSE_SECONDS
+        renewed = False
         doubted: float | None = None
         while True:
             limit = began + patience
             try:
                 answer = self.ask_once(method, path, query or {}, body, kind)
-                self.granted.add(what)
+                self.granted.add(request_kind)
                 return answer
             except Refusal as error:
-                problem, passes = (
-                    error,
-                    error.passes and not (error.status == 410 and "continue" in (query or {})),
-                )
+                problem = error
+                passes = error.passes and not (error.status == 410 and "continue" in (query or {}))
                 if error.status == 401 and not renewed:
-                    self.api, renewed = (
-                        sign_in(self.cluster),
-                        True,
-                    )  # the kubeconfig or the pod's token may be a new one
+                    # the kubeconfig or the pod's token may be a new one
+                    self.api = sign_in(self.cluster)
+                    renewed = True
                     continue
                 renewed = False
                 if error.doubtful:
                     doubted = time.monotonic() if doubted is None else doubted
-                    passes, limit = bool(self.granted), min(limit, doubted + self.doubt_of(what))
+                    passes = bool(self.granted)
+                    limit = min(limit, doubted + self.doubt_of(request_kind))
             except Unreachable as error:
-                problem, passes = error, error.passes
+                problem = error
+                passes = error.passes
             wait = max(pause, problem.wait_seconds)
             if not passes or time.monotonic() + wait > limit:
                 raise problem
@@ -172,12 +171,14 @@ class Client:
             time.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def doubt_of(self, what: tuple[str, str]) -> float:
+    def doubt_of(self, request_kind: tuple[str, str]) -> float:
         """How long a refusal may pass: of what was never allowed, only as long as a server takes to
         start.
         """
         return (
-            self.doubt_seconds if what in self.granted else min(self.doubt_seconds, START_SECONDS)
+            self.doubt_seconds
+            if request_kind in self.granted
+            else min(self.doubt_seconds, START_SECONDS)
         )
 
     def ask_once(
@@ -216,26 +217,28 @@ class Client:
         self, path: str, query: dict[str, Any] | None = None, patience_seconds: float | None = None
     ) -> tuple[list[dict[str, Any]], str]:
         """Everything of a collection, and the version to watch it from."""
-        found: list[dict[str, Any]] = []
-        part: dict[str, Any] = {}
+        objects: list[dict[str, Any]] = []
+        next_page: dict[str, Any] = {}
         while True:
             try:
                 answer = self.ask(
                     "GET",
                     path,
-                    {**(query or {}), "limit": 500, **part},
+                    {**(query or {}), "limit": 500, **next_page},
                     patience_seconds=patience_seconds,
                 )
             except Refusal as error:
-                if error.status != 410 or not part:
+                if error.status != 410 or not next_page:
                     raise
-                found, part = [], {}  # the rest is of a version that is no more: from the beginning
+                # the rest is of a version that is no more: from the beginning
+                objects = []
+                next_page = {}
                 continue
-            found += answer.get("items") or []
+            objects += answer.get("items") or []
             metadata = answer.get("metadata", {})
             if not metadata.get("continue"):
-                return found, metadata.get("resourceVersion", "")
-            part = {"continue": metadata["continue"]}
+                return objects, metadata.get("resourceVersion", "")
+            next_page = {"continue": metadata["continue"]}
 
     def find(
         self, path: str, name: str, patience_seconds: float | None = None
@@ -315,18 +318,20 @@ class Client:
             for line in lines(answer):
                 try:
                     event = json.loads(line)
-                    kind, thing = event["type"], dict(event["object"])
+                    kind = event["type"]
+                    changed_object = dict(event["object"])
                 except (ValueError, TypeError, KeyError) as error:
                     raise Unreachable(
                         f"{self.where} ended a watch in the middle of an event"
                     ) from error
                 if kind == "ERROR":
-                    if thing.get("code") == 410:
+                    if changed_object.get("code") == 410:
                         raise Expired
                     raise Unreachable(
-                        f"{self.where} ended a watch: {thing.get('code')} {thing.get('message')}"
+                        f"{self.where} ended a watch: {changed_object.get('code')} "
+                        f"{changed_object.get('message')}"
                     )
-                yield kind, thing
+                yield kind, changed_object
 
     def log(
         self, pod: str, container: str, since: str | None = None, follow: bool = True
@@ -375,15 +380,15 @@ class Client:
 
 def kind_of(path: str) -> str:
     """The kind of object that a path is about; the path itself where it is about none."""
-    found = re.search(r"/namespaces/\{\}/([a-z]+)", path)
-    return found[1] if found else path
+    match = re.search(r"/namespaces/\{\}/([a-z]+)", path)
+    return match[1] if match else path
 
 
 def lines(answer: urllib3.BaseHTTPResponse) -> Iterator[str]:
     """The lines of a stream, the last one also without its end."""
-    rest = b""
+    unfinished = b""
     for piece in answer.stream(2**16):
-        *whole, rest = (rest + piece).split(b"\n")
-        yield from (line.decode(errors="replace") for line in whole if line)
-    if rest:
-        yield rest.decode(errors="replace")
+        *complete, unfinished = (unfinished + piece).split(b"\n")
+        yield from (line.decode(errors="replace") for line in complete if line)
+    if unfinished:
+        yield unfinished.decode(errors="replace")

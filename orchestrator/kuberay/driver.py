@@ -18,7 +18,8 @@ from orchestrator.job_environment import JOB, RETRIED
 
 HELD = " is in use by "
 """What journal.locked and mirror.Mirror.claim say of a sweep that another process works on."""
-HELD_SECONDS, LOOK_SECONDS = 240.0, 5.0
+HELD_SECONDS = 240.0
+LOOK_SECONDS = 5.0
 """How long a lock may outlive its head: an NFS server keeps one for 90 s, and a claim in an object
 store is believed as long."""
 
@@ -26,18 +27,19 @@ store is believed as long."""
 def patient(command: Callable[[], int]) -> int:
     """Run a command; in a RayJob again for a while where its sweep is held, which a head that was
     lost may seem to do."""
-    deadline, told = time.monotonic() + HELD_SECONDS, False
+    deadline = time.monotonic() + HELD_SECONDS
+    has_said = False
     while True:
         try:
             return command()
         except InputError as error:
             if JOB not in os.environ or HELD not in str(error) or time.monotonic() > deadline:
                 raise
-            if not told:
+            if not has_said:
                 print(
                     f"waiting  for up to {HELD_SECONDS:.0f} s: {error}", file=sys.stderr, flush=True
                 )
-            told = True
+            has_said = True
         time.sleep(LOOK_SECONDS)
 
 

@@ -42,7 +42,11 @@ class Follower:
         pace: Timeouts,
         say: Callable[[str], None],
     ) -> None:
-        self.client, self.name, self.cluster, self.pace, self.say = client, name, cluster, pace, say
+        self.client = client
+        self.name = name
+        self.cluster = cluster
+        self.pace = pace
+        self.say = say
         self.story = StatusReporter(name, cluster)
         self.story.holds = True
         self.as_json = as_json
@@ -55,7 +59,8 @@ class Follower:
         self.uid = ""
         self.since = time.monotonic()
         """When the present phase began."""
-        self.attempt, self.attempt_since = "", self.since
+        self.attempt = ""
+        self.attempt_since = self.since
         """startTime of the present attempt, and when it was first seen here: the clocks of two
         machines are not compared.
         """
@@ -132,8 +137,8 @@ class Follower:
             return self.take_job(change)
         elif change.kind == "changed":
             self.tell_of(change)
-        elif change.source == "pod" and change.thing:
-            self.story.pod_gone(change.thing)
+        elif change.source == "pod" and change.object:
+            self.story.pod_gone(change.object)
         return None
 
     def take_note(self, change: Change) -> None:
@@ -144,23 +149,24 @@ class Follower:
         self.away = change.source == "away" or (self.away and change.source != "back")
         if change.text:
             self.say(f"note     {change.text}")
-        if change.thing.get("unseen") == "pod":
+        if change.object.get("unseen") == "pod":
             self.tell(self.story.all_seen())
 
     def take_job(self, change: Change) -> Outcome | None:
         """A change of the job itself."""
-        if change.kind == "gone" or self.uid not in ("", change.thing["metadata"]["uid"]):
+        if change.kind == "gone" or self.uid not in ("", change.object["metadata"]["uid"]):
             return endings.deleted(self.story)
-        self.uid = change.thing["metadata"]["uid"]
-        if self.attempt != (attempt := (change.thing.get("status") or {}).get("startTime") or ""):
-            self.attempt, self.attempt_since = attempt, time.monotonic()
+        self.uid = change.object["metadata"]["uid"]
+        if self.attempt != (attempt := (change.object.get("status") or {}).get("startTime") or ""):
+            self.attempt = attempt
+            self.attempt_since = time.monotonic()
         before = self.story.phase
-        self.tell(self.story.rayjob(change.thing))
+        self.tell(self.story.rayjob(change.object))
         if self.story.phase != before:
             self.since = time.monotonic()
         self.count_waiting(before)
-        self.sweep = self.sweep or sweep_name_of(change.thing)
-        by_hand = self.cluster.queue is None and (change.thing.get("spec") or {}).get("suspend")
+        self.sweep = self.sweep or sweep_name_of(change.object)
+        by_hand = self.cluster.queue is None and (change.object.get("spec") or {}).get("suspend")
         if self.story.phase[0] == "Suspended" and by_hand:
             return endings.suspended(self.story)
         if self.story.unplaced and not self.story.waits_for:
@@ -169,7 +175,7 @@ class Follower:
             return endings.not_again(self.story, self.call_off())
         if self.story.phase[0] in ("Complete", "Failed"):
             self.story.freed = self.cluster_is_gone()
-        return endings.outcome_of(change.thing, self.story)
+        return endings.outcome_of(change.object, self.story)
 
     def cluster_is_gone(self) -> bool:
         """Whether the job's RayCluster is there no more, as for who comes long after the end. Where
@@ -205,7 +211,8 @@ class Follower:
         A moment that the server has written down is believed as long as the job could still wait by
         it.
         """
-        phase, limit = self.story.phase[0], self.cluster.wait_seconds + self.pace.grace_seconds
+        phase = self.story.phase[0]
+        limit = self.cluster.wait_seconds + self.pace.grace_seconds
         if phase in ("Initializing", "Suspended") and (
             phase != before[0] or self.story.began != self.waiting_attempt
         ):
@@ -244,27 +251,32 @@ class Follower:
 
     def tell_of(self, change: Change) -> None:
         """A change of something that belongs to the job."""
-        thing = change.thing
+        changed_object = change.object
         if change.source == "workload":
-            owners = thing["metadata"].get("ownerReferences") or []
+            owners = changed_object["metadata"].get("ownerReferences") or []
             lines = (
-                self.story.workload(thing)
+                self.story.workload(changed_object)
                 if any(owner.get("uid") == self.uid for owner in owners)
                 else []
             )
         else:
-            lines = self.story.pod(thing) if change.source == "pod" else self.story.event(thing)
+            lines = (
+                self.story.pod(changed_object)
+                if change.source == "pod"
+                else self.story.event(changed_object)
+            )
         self.tell(lines)
         if change.source == "workload" and lines:
             self.queued_since()
         if change.source == "pod":
-            self.read_log(driver_pod(thing))
+            self.read_log(driver_pod(changed_object))
 
     def read_log(self, name: str | None) -> None:
         """Begin with the log of a head pod."""
         if name is not None and name not in self.logs:
             # A new head runs the command anew: what an earlier one had answered is not its answer.
-            self.relay, self.answer = Relay(), None
+            self.relay = Relay()
+            self.answer = None
             self.logs[name] = Log(self.client, name, LOG_CONTAINER, self.changes, self.over)
             self.logs[name].start()
 
@@ -272,7 +284,8 @@ class Follower:
         """What has been silent for too long."""
         if self.away:
             return None
-        silence, (deployment, state) = time.monotonic() - self.since, self.story.phase
+        silence = time.monotonic() - self.since
+        (deployment, state) = self.story.phase
         if not self.story.seen_by_operator and silence > self.pace.unseen_seconds:
             return endings.unseen(self.story, silence)
         if deployment == "Running" and not state and silence > self.pace.unsubmitted_seconds:
@@ -287,7 +300,9 @@ class Follower:
 
     def deadline_passed(self, silence: float) -> Outcome | None:
         """A deadline that the operator should have kept, had it still been there."""
-        pace, cluster, deployment = self.pace, self.cluster, self.story.phase[0]
+        pace = self.pace
+        cluster = self.cluster
+        deployment = self.story.phase[0]
         if deployment == "Initializing" and silence > cluster.wait_seconds + pace.grace_seconds:
             return endings.operator_gone(
                 self.story, f"cluster.wait_seconds={cluster.wait_seconds}", silence
@@ -369,7 +384,7 @@ class Follower:
                     self.print_log(change.text)
                 elif change.source == "pod" and change.kind == "changed":
                     self.read_log(
-                        driver_pod(change.thing)
+                        driver_pod(change.object)
                     )  # of a job that had ended before it was followed
         if self.as_json and self.answer is not None:
             print(self.answer, flush=True)

@@ -132,19 +132,20 @@ def make(
 
 def told_to_head(cluster: Cluster, name: str, typed: str) -> dict[str, str]:
     """What the command on the cluster cannot know of its RayJob otherwise."""
-    told = {job_environment.JOB: name, job_environment.WORKERS: asked_workers(cluster)}
+    variables = {job_environment.JOB: name, job_environment.WORKERS: asked_workers(cluster)}
     if cluster.retries:
-        told[job_environment.RETRIED] = "true"
+        variables[job_environment.RETRIED] = "true"
     if typed:
-        told[job_environment.TYPED] = typed.replace("$(", "$$(")  # $(NAME) is Kubernetes' own
-    return told
+        variables[job_environment.TYPED] = typed.replace("$(", "$$(")  # $(NAME) is Kubernetes' own
+    return variables
 
 
 def asked_workers(cluster: Cluster) -> str:
     """How many workers come by themselves and, where the autoscaler may add some, how many there
     may be: 3, or 2-8.
     """
-    spot, most = cluster.spot_workers, most_workers(cluster)
+    spot = cluster.spot_workers
+    most = most_workers(cluster)
     return f"{cluster.workers}-{most + spot}" if scales(cluster) else str(cluster.workers + spot)
 
 
@@ -254,7 +255,12 @@ def template(
         # An autoscaling head gets a service account of its own from the operator, with the right to
         # make pods; workers never share it.
         spec["serviceAccountName"] = cluster.service_account
-    selector = {} if head else cluster.spot_selector if spot else cluster.worker_selector
+    if head:
+        selector = {}
+    elif spot:
+        selector = cluster.spot_selector
+    else:
+        selector = cluster.worker_selector
     if selector:
         spec["nodeSelector"] = dict(selector)
     tolerated = (
@@ -346,7 +352,7 @@ def volumes(cluster: Cluster) -> list[dict[str, Any]]:
     """Folders that pods may write to. The operator's autoscaler container looks for one by the name
     ray-logs.
     """
-    found: list[dict[str, Any]] = [
+    volumes_of_pod: list[dict[str, Any]] = [
         {"name": "tmp", "emptyDir": {}},
         {"name": "ray-logs", "emptyDir": {}},
         {
@@ -355,8 +361,10 @@ def volumes(cluster: Cluster) -> list[dict[str, Any]]:
         },
     ]
     if cluster.claim is not None:
-        found.append({"name": "shared", "persistentVolumeClaim": {"claimName": cluster.claim}})
-    return found
+        volumes_of_pod.append(
+            {"name": "shared", "persistentVolumeClaim": {"claimName": cluster.claim}}
+        )
+    return volumes_of_pod
 
 
 class Readable(yaml.SafeDumper):

@@ -47,9 +47,9 @@ def sweep_name(config: Config, arguments: list[str], planned: str | None) -> str
     )
 
 
-def job_name(sweep: str, number: int) -> str:
-    """Name of the RayJob of a sweep's `number`-th submission, from 1."""
-    return sweep if number == 1 else f"{sweep}-r{number}"
+def job_name(sweep: str, submission_number: int) -> str:
+    """Name of the RayJob of a sweep's `submission_number`-th submission, from 1."""
+    return sweep if submission_number == 1 else f"{sweep}-r{submission_number}"
 
 
 def sweep_of(name: str) -> str:

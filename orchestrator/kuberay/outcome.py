@@ -37,7 +37,8 @@ def outcome_of(job: dict[str, Any], story: StatusReporter) -> Outcome | None:
     An exit code of 2 is the command's own for bad input; every other failure is 1.
     """
     status = job.get("status") or {}
-    deployment, state = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
+    deployment = status.get("jobDeploymentStatus", "")
+    state = status.get("jobStatus", "")
     if deployment == "Complete":
         if state == "SUCCEEDED":
             return Outcome(0, "finished", f"finished RayJob {story.name}{held(story)}")
@@ -76,11 +77,9 @@ AGAIN = "the same command again continues what is finished"
 
 def failure(status: dict[str, Any], story: StatusReporter) -> Outcome:
     """The ending of a job that the operator calls Failed, by its reason."""
-    reason, message, cluster = (
-        status.get("reason", ""),
-        clean(status.get("message", "")),
-        story.cluster,
-    )
+    reason = status.get("reason", "")
+    message = clean(status.get("message", ""))
+    cluster = story.cluster
     attempts = f" after {status['failed']} attempts" if status.get("failed", 0) > 1 else ""
     if reason == "AppFailed":
         return command_failed(status, attempts)
@@ -133,16 +132,14 @@ def failure(status: dict[str, Any], story: StatusReporter) -> Outcome:
 def command_failed(status: dict[str, Any], attempts: str) -> Outcome:
     """The command itself ended with an error: its exit code, and its last lines."""
     message = re.sub(COLOUR, "", status.get("message", ""))
-    code, lines = (
-        re.search(r"failed with exit code (\d+)", message),
-        last_lines(message.split("\n")[1:]),
-    )
-    number = int(code[1]) if code else None
-    what = f"with exit code {number}" if code else clean(message.split("\n")[0])
-    text = f"failed: the command on the cluster ended {what}{attempts}"
-    advice = CORRECT if number == 2 else AGAIN
+    code = re.search(r"failed with exit code (\d+)", message)
+    lines = last_lines(message.split("\n")[1:])
+    exit_code = int(code[1]) if code else None
+    ending = f"with exit code {exit_code}" if code else clean(message.split("\n")[0])
+    text = f"failed: the command on the cluster ended {ending}{attempts}"
+    advice = CORRECT if exit_code == 2 else AGAIN
     return Outcome(
-        2 if number == 2 else 1,
+        2 if exit_code == 2 else 1,
         "failed",
         f"{text}{':' if lines else ''}{indented(lines)}\n  {advice}",
     )

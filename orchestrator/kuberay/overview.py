@@ -54,7 +54,8 @@ def connect(cluster: Cluster, follows: bool = False, tell: Callable[[str], None]
 
 def as_submitted(cluster: Cluster, job: Job) -> Cluster:
     """The settings that the RayJob was made with, where they matter for following it."""
-    spec, labels = job.get("spec") or {}, job["metadata"].get("labels") or {}
+    spec = job.get("spec") or {}
+    labels = job["metadata"].get("labels") or {}
     return dataclasses.replace(
         cluster,
         queue=labels.get(QUEUE),
@@ -71,17 +72,17 @@ def listed(cluster: Cluster) -> list[Entry]:
     no such namespace: it lists as an empty one does.
     """
     client = connect(cluster, tell=say_with_flags)
-    found = jobs(client)
+    rayjobs_here = jobs(client)
     with contextlib.suppress(Refusal):  # not all may look at namespaces
         if (
-            not found
+            not rayjobs_here
             and client.find("/api/v1/namespaces", client.namespace, patience_seconds=0) is None
         ):
             raise InputError(
                 f"{client.where} has no namespace {client.namespace}; is it the right one: "
                 "--context NAME?"
             )
-    return [entry(job, cluster) for job in found]
+    return [entry(job, cluster) for job in rayjobs_here]
 
 
 def logs(cluster: Cluster, names: list[str]) -> dict[str, str]:
@@ -93,7 +94,7 @@ def logs(cluster: Cluster, names: list[str]) -> dict[str, str]:
 
 def drivers_logs(client: Client, names: list[str]) -> dict[str, str]:
     """The same by a client that is there."""
-    found = {}
+    log_by_job = {}
     with contextlib.suppress(Refusal, Unreachable):
         pods, _ = client.items(PODS, {"labelSelector": JOB}, patience_seconds=0)
         drivers = {
@@ -101,10 +102,10 @@ def drivers_logs(client: Client, names: list[str]) -> dict[str, str]:
         }
         for name in drivers.keys() & set(names):
             with contextlib.suppress(Refusal, Unreachable):
-                found[name] = "\n".join(
+                log_by_job[name] = "\n".join(
                     line for line in client.log(drivers[name], LOG_CONTAINER, follow=False) if line
                 )
-    return found
+    return log_by_job
 
 
 def named(client: Client, name: str) -> Job:
@@ -116,13 +117,15 @@ def named(client: Client, name: str) -> Job:
     try:
         return rayjobs.named(client, name)
     except InputError:
-        known = {job["metadata"]["name"]: job for job in jobs(client)}
-        told = {
-            job for job, log in drivers_logs(client, [*known]).items() if sweep_told(log) == name
+        job_by_name = {job["metadata"]["name"]: job for job in jobs(client)}
+        names_by_log = {
+            job
+            for job, log in drivers_logs(client, [*job_by_name]).items()
+            if sweep_told(log) == name
         }
-        if not told:
+        if not names_by_log:
             raise
-        return next(job for key, job in known.items() if key in told)
+        return next(job for key, job in job_by_name.items() if key in names_by_log)
 
 
 def show(cluster: Cluster, name: str) -> dict[str, Any]:
@@ -131,7 +134,8 @@ def show(cluster: Cluster, name: str) -> dict[str, Any]:
     """
     client = connect(cluster, tell=say_with_flags)
     job = named(client, name)
-    status, metadata = job.get("status") or {}, job["metadata"]
+    status = job.get("status") or {}
+    metadata = job["metadata"]
     story = StatusReporter(metadata["name"], as_submitted(cluster, job))
     pods, _ = client.items(PODS, {"labelSelector": f"{JOB}={metadata['name']}"})
     story.holds = True
@@ -143,7 +147,7 @@ def show(cluster: Cluster, name: str) -> dict[str, Any]:
             story.event(event)
     ray_cluster = status.get("rayClusterName")
     gone = ray_cluster is not None and client.find(RAYCLUSTERS, ray_cluster) is None
-    held = bool(pods) and not gone and has_ended(job)
+    holds_pods = bool(pods) and not gone and has_ended(job)
     return {
         **dataclasses.asdict(entry(job, cluster)),
         "command": metadata.get("annotations", {}).get(COMMAND),
@@ -152,6 +156,6 @@ def show(cluster: Cluster, name: str) -> dict[str, Any]:
         "pods": {pod["metadata"]["name"]: (pod.get("status") or {}).get("phase") for pod in pods},
         "waits_for": story.waits_for or None,
         "free_the_pods": run_commands.on_cluster("delete", metadata["name"], cluster)
-        if held
+        if holds_pods
         else None,
     }

@@ -64,8 +64,8 @@ def placement_remedy(why: str, who: tuple[str, ...] = (), cluster: Cluster = DEF
 
     `who` are the pods that wait: head, or groups of workers; empty where that is not known.
     """
-    found = next((text for pattern, text in PLACEMENT if re.search(pattern, why)), ELSE)
-    return found.format(
+    remedy = next((text for pattern, text in PLACEMENT if re.search(pattern, why)), ELSE)
+    return remedy.format(
         less=f"ask for less ({sizes(who)})",
         labels=no_labels(who),
         tolerate=""
@@ -83,8 +83,8 @@ def sizes(who: tuple[str, ...]) -> str:
     """The settings that decide how much the pods ask for, as a user finds them."""
     groups = [name for name in who if name in SIZES]
     names = dict.fromkeys(name for group in groups or ("workers",) for name in SIZES[group])
-    rest = "" if groups else "; of the head: cluster.head_cpus, head_memory"
-    return f"cluster.{', '.join(names)}{rest}"
+    of_head = "" if groups else "; of the head: cluster.head_cpus, head_memory"
+    return f"cluster.{', '.join(names)}{of_head}"
 
 
 def no_labels(who: tuple[str, ...]) -> str:

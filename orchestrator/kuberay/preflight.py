@@ -59,17 +59,17 @@ def problems(config: Config) -> Problems:
     pairs.
     """
     cluster = config.cluster
-    found = name_problems(config) + tracking_problems(config)
+    all_problems = name_problems(config) + tracking_problems(config)
     if cluster.ray_cluster is not None:
-        return found + existing_problems(cluster)
-    found += (
+        return all_problems + existing_problems(cluster)
+    all_problems += (
         image_problems(cluster.image)
         + worker_problems(cluster)
         + memory_problems(cluster)
         + queue_problems(cluster)
     )
     return (
-        found
+        all_problems
         + time_problems(cluster)
         + storage_problems(config)
         + data_problems(config)
@@ -79,12 +79,12 @@ def problems(config: Config) -> Problems:
 
 def name_problems(config: Config) -> Problems:
     """A sweep's name becomes the RayJob's, which the operator wants short and plain."""
-    found: Problems = []
+    faults: Problems = []
     if config.cluster.namespace is None:
-        found.append(("cluster.namespace", "must be set for cluster=kuberay"))
+        faults.append(("cluster.namespace", "must be set for cluster=kuberay"))
     name = config.sweep.name
     if not name.isascii():
-        found.append(
+        faults.append(
             (
                 "sweep.name",
                 f"{name!r} becomes the name of a RayJob: ASCII letters, digits and '-' only",
@@ -92,24 +92,24 @@ def name_problems(config: Config) -> Problems:
         )
     longest = LONGEST_SWEEP - len("-000000")
     if len(name) > longest:
-        found.append(
+        faults.append(
             (
                 "sweep.name",
                 f"becomes the name of a RayJob: at most {longest} characters, got {len(name)}",
             )
         )
-    return found
+    return faults
 
 
 def argument_problems(cluster: Cluster, arguments: list[str]) -> Problems:
     """Characters that no shell takes as they are, and a command that is too long for one."""
-    found: Problems = []
+    faults: Problems = []
     for argument in arguments:
         bad = sorted(
             {character for character in argument if ord(character) < 32 or ord(character) == 127}
         )
         if bad:
-            found.append(
+            faults.append(
                 (
                     argument.split("=")[0],
                     f"holds the control character {bad[0]!r}, which cannot be sent; keep such a "
@@ -118,14 +118,14 @@ def argument_problems(cluster: Cluster, arguments: list[str]) -> Problems:
             )
     length = len(entrypoint(cluster, arguments).encode())
     if length >= LONGEST_ARGUMENT:
-        found.append(
+        faults.append(
             (
                 "arguments",
                 f"the command has {length:,} bytes and a shell takes {LONGEST_ARGUMENT:,}; put "
                 "long texts into a file",
             )
         )
-    return found
+    return faults
 
 
 def tracking_problems(config: Config) -> Problems:
@@ -153,20 +153,21 @@ def tracking_problems(config: Config) -> Problems:
 def existing_problems(cluster: Cluster) -> Problems:
     """Settings that only a new cluster has."""
     defaults = {entry.name: entry for entry in dataclasses.fields(Cluster)}
-    found: Problems = []
+    faults: Problems = []
     for name in NEW_CLUSTER:
-        entry, value = defaults[name], getattr(cluster, name)
+        entry = defaults[name]
+        value = getattr(cluster, name)
         make: Any = entry.default_factory
         default = make() if entry.default is dataclasses.MISSING else entry.default
         if value != default:
-            found.append(
+            faults.append(
                 (
                     f"cluster.{name}",
                     f"belongs to a new cluster, and cluster.ray_cluster={cluster.ray_cluster} "
                     "exists; leave one out",
                 )
             )
-    return found
+    return faults
 
 
 def image_problems(image: str | None) -> Problems:
@@ -191,29 +192,28 @@ def image_problems(image: str | None) -> Problems:
                 f"{image!r} is no image with a digest of 64 hexadecimal digits: {form}",
             )
         ]
-    why = (
-        "has the tag latest, which moves"
-        if tag == "latest"
-        else f"has the tag {tag}, which can move"
-        if tag
-        else "has neither tag nor digest"
-    )
+    if tag == "latest":
+        why = "has the tag latest, which moves"
+    elif tag:
+        why = f"has the tag {tag}, which can move"
+    else:
+        why = "has neither tag nor digest"
     return [("cluster.image", f"{image} {why}; name it by digest: {form}")]
 
 
 def worker_problems(cluster: Cluster) -> Problems:
     """The head does no work, so there must be workers, and the bounds must hold."""
-    found: Problems = []
+    faults: Problems = []
     most = most_workers(cluster)
     if most < cluster.workers:
-        found.append(
+        faults.append(
             (
                 "cluster.max_workers",
                 f"must be at least cluster.workers ({cluster.workers}), got {most}",
             )
         )
     if most + cluster.spot_workers < 1:
-        found.append(
+        faults.append(
             (
                 "cluster.workers",
                 "the head does no work: cluster.workers, cluster.max_workers or "
@@ -221,29 +221,29 @@ def worker_problems(cluster: Cluster) -> Problems:
             )
         )
     if cluster.spot_workers and not cluster.spot_selector:
-        found.append(
+        faults.append(
             (
                 "cluster.spot_selector",
                 "must name the label of spot nodes, such as {cloud.google.com/gke-spot: 'true'}",
             )
         )
-    return found
+    return faults
 
 
 def memory_problems(cluster: Cluster) -> Problems:
     """Memory that Ray cannot start in, and shared memory that is larger than the pod's."""
-    found: Problems = []
+    faults: Problems = []
     for name, least in LEAST_BYTES.items():
         amount = getattr(cluster, name)
         if size_bytes(amount) < least:
-            found.append(
+            faults.append(
                 (
                     f"cluster.{name}",
                     f"must be at least {least // 2**30}Gi for Ray to start, got {amount}",
                 )
             )
         if size_bytes(cluster.shm_memory) >= size_bytes(amount):
-            found.append(
+            faults.append(
                 (
                     "cluster.shm_memory",
                     f"is part of a pod's memory and must be below cluster.{name} ({amount}), got "
@@ -251,27 +251,27 @@ def memory_problems(cluster: Cluster) -> Problems:
                 )
             )
     if size_bytes(cluster.shm_memory) < 128 * 2**20:
-        found.append(
+        faults.append(
             (
                 "cluster.shm_memory",
                 f"must be at least 128Mi for Ray's object store, got {cluster.shm_memory}",
             )
         )
-    return found
+    return faults
 
 
 def queue_problems(cluster: Cluster) -> Problems:
     """Kueue reserves a fixed amount for the whole job."""
-    found: Problems = []
+    faults: Problems = []
     if cluster.queue is not None and scales(cluster):
         text = (
             "Kueue admits a fixed number of pods: leave it out, or set "
             f"cluster.workers={most_workers(cluster)}"
         )
-        found.append(("cluster.max_workers", text))
+        faults.append(("cluster.max_workers", text))
     if cluster.priority is not None and cluster.queue is None:
-        found.append(("cluster.priority", "is Kueue's, so cluster.queue must be set too"))
-    return found
+        faults.append(("cluster.priority", "is Kueue's, so cluster.queue must be set too"))
+    return faults
 
 
 def time_problems(cluster: Cluster) -> Problems:
@@ -287,10 +287,12 @@ def time_problems(cluster: Cluster) -> Problems:
 
 def storage_problems(config: Config) -> Problems:
     """Checkpoints and the journal must outlive a pod and be seen by all of them."""
-    cluster, storage = config.cluster, config.storage
+    cluster = config.cluster
+    storage = config.storage
     if re.match(r"[a-z][a-z0-9+.-]*://", storage) and not storage.startswith("file://"):
         return []
-    folder, mount = storage.removeprefix("file://"), cluster.mount.rstrip("/")
+    folder = storage.removeprefix("file://")
+    mount = cluster.mount.rstrip("/")
     if cluster.claim is None:
         return [
             (
@@ -315,7 +317,7 @@ def data_problems(config: Config) -> Problems:
     image, or on the claim.
     """
     cluster = config.cluster
-    places = (cluster.mount, cluster.folder)
+    folders_in_pods = (cluster.mount, cluster.folder)
     return [
         (
             setting,
@@ -323,7 +325,7 @@ def data_problems(config: Config) -> Problems:
             f"the image, below {cluster.folder}",
         )
         for setting, path in staging.named_paths(config).items()
-        if not any(Path(path).is_relative_to(place) for place in places)
+        if not any(Path(path).is_relative_to(folder) for folder in folders_in_pods)
         and not (
             Path(path).is_relative_to(project.ROOT / "data") and code_archive.travels(Path(path))
         )
@@ -332,11 +334,11 @@ def data_problems(config: Config) -> Problems:
 
 def text_problems(cluster: Cluster) -> Problems:
     """Names, labels and paths that the API server or a kubelet would refuse later."""
-    found: Problems = []
+    faults: Problems = []
     for name in ("folder", "mount"):
         value = getattr(cluster, name)
         if not re.fullmatch(r"/[\w./-]*", value) or ".." in value.split("/"):
-            found.append(
+            faults.append(
                 (
                     f"cluster.{name}",
                     f"must be a plain path of letters, digits and . _ -, got {value!r}",
@@ -351,7 +353,7 @@ def text_problems(cluster: Cluster) -> Problems:
         "/home/ray",
         cluster.folder.rstrip("/"),
     ):
-        found.append(
+        faults.append(
             (
                 "cluster.mount",
                 f"{cluster.mount} is used by the image or by Ray; mount the claim elsewhere, such "
@@ -360,7 +362,7 @@ def text_problems(cluster: Cluster) -> Problems:
         )
     for secret in cluster.environment_secrets:
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", secret):
-            found.append(
+            faults.append(
                 (
                     "cluster.environment_secrets",
                     f"{secret!r} is no name of a Secret: lower-case letters, digits, '-' and '.'",
@@ -369,5 +371,5 @@ def text_problems(cluster: Cluster) -> Problems:
     for name in ("worker_selector", "spot_selector"):
         for key, value in getattr(cluster, name).items():
             if not re.fullmatch(LABEL_KEY, key) or not re.fullmatch(LABEL_VALUE, value):
-                found.append((f"cluster.{name}", f"{key}: {value!r} is no label of a node"))
-    return found
+                faults.append((f"cluster.{name}", f"{key}: {value!r} is no label of a node"))
+    return faults

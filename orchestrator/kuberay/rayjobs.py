@@ -46,9 +46,9 @@ def jobs(client: Client, sweep: str | None = None) -> list[Job]:
             *([f"{SWEEP}={sweep}"] if sweep else []),
         ]
     )
-    found, _ = client.items(RAYJOBS, {"labelSelector": selector})
+    items, _ = client.items(RAYJOBS, {"labelSelector": selector})
     return sorted(
-        found,
+        items,
         key=lambda job: (job["metadata"].get("creationTimestamp", ""), job["metadata"]["name"]),
         reverse=True,
     )
@@ -61,7 +61,8 @@ def has_ended(job: Job) -> bool:
 
 def state_of(job: Job) -> tuple[str, str | None]:
     """One word for a RayJob's state, and the reason where it did not go well."""
-    status, metadata = job.get("status") or {}, job["metadata"]
+    status = job.get("status") or {}
+    metadata = job["metadata"]
     story = StatusReporter(metadata["name"], Cluster(namespace=metadata["namespace"]))
     if metadata.get("deletionTimestamp"):
         return "deleting", None
@@ -77,7 +78,8 @@ def state_of(job: Job) -> tuple[str, str | None]:
 
 def entry(job: Job, cluster: Cluster) -> Entry:
     """A RayJob as a line of `runs list`."""
-    status, metadata = job.get("status") or {}, job["metadata"]
+    status = job.get("status") or {}
+    metadata = job["metadata"]
     state, reason = state_of(job)
     where = f"{metadata['namespace']}" + (f" ({cluster.context})" if cluster.context else "")
     return Entry(
@@ -109,11 +111,11 @@ def named(client: Client, name: str) -> Job:
         client.find(RAYJOBS, name) if re.fullmatch(NAMESPACE, name) else None
     )  # all else would be no name in a path
     if job is None:
-        known = jobs(client)
+        all_jobs = jobs(client)
         job = next(
             (
                 job
-                for job in known
+                for job in all_jobs
                 if name in (sweep_name_of(job), job["metadata"]["labels"].get(SWEEP))
             ),
             None,

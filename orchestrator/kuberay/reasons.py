@@ -46,7 +46,7 @@ class Reasons:
         """Forget the reasons of a source, of an object, or of a kind of it: they hold no more."""
         wanted = (source, name, kind)
         for key in [*self._held]:
-            if all(part in ("", given) for part, given in zip(wanted, key, strict=True)):
+            if all(pattern in ("", value) for pattern, value in zip(wanted, key, strict=True)):
                 del self._held[key]
 
     @property

@@ -40,7 +40,10 @@ class Refusal(Problem):
         self, status: int, reason: str, text: str, message: str, wait_seconds: float
     ) -> None:
         super().__init__(message)
-        self.status, self.reason, self.text, self.wait_seconds = status, reason, text, wait_seconds
+        self.status = status
+        self.reason = reason
+        self.text = text
+        self.wait_seconds = wait_seconds
         # Conflict: another change of the object was faster. An object that is there already is
         # another reason of the same status.
         self.passes = (status in AGAIN and TOO_LARGE not in text) or reason == "Conflict"
@@ -88,11 +91,13 @@ def refusal(where: str, status: int, data: bytes, retry_after: str) -> Refusal:
 
     `retry_after` is the header of that name, in seconds.
     """
-    reason, text = "", data.decode(errors="replace").strip()
+    reason = ""
+    text = data.decode(errors="replace").strip()
     with contextlib.suppress(ValueError):
         body = json.loads(data)
         if isinstance(body, dict):
-            reason, text = str(body.get("reason") or ""), str(body.get("message") or text)
+            reason = str(body.get("reason") or "")
+            text = str(body.get("message") or text)
     wait_seconds = min(float(retry_after), 60.0) if retry_after.isdigit() else 0.0
     return Refusal(status, reason, text, remedy(where, status, text), wait_seconds)
 
@@ -100,6 +105,12 @@ def refusal(where: str, status: int, data: bytes, retry_after: str) -> Refusal:
 def remedy(where: str, status: int, text: str) -> str:
     """One line that says what was refused and what to do."""
     text = readable(text)
+    if "page not found" in text:
+        absence = "; is KubeRay installed there?"
+    elif "not found" in text:
+        absence = ""
+    else:
+        absence = WRONG
     texts = {
         400: (
             f"{where} does not take the request: {text}; its KubeRay may be older than this "
@@ -109,14 +120,7 @@ def remedy(where: str, status: int, text: str) -> str:
             f"{where} does not know this identity (401); sign in again, or choose another one: "
             "cluster.context=NAME"
         ),
-        404: f"{where}: {text}"
-        + (
-            "; is KubeRay installed there?"
-            if "page not found" in text
-            else ""
-            if "not found" in text
-            else WRONG
-        ),
+        404: f"{where}: {text}{absence}",
         413: f"{where} says that the request is too large: {text}; put long settings into a file",
         422: f"{where} refuses the object: {text}" + POLICY * ("AdmissionPolicy" in text),
         429: f"{where} has too many requests to answer (429); try again later",
@@ -153,26 +157,28 @@ def unreachable(where: str, error: Exception) -> Unreachable:
     the same next time.
     """
     text = str(error)
-    what, passes = "broke off the connection", True
+    fault = "broke off the connection"
+    passes = True
     if (
         isinstance(error, urllib3.exceptions.NameResolutionError)
         or "Name or service not known" in text
     ):
-        what = "has a name that cannot be resolved; is the address in the kubeconfig right?"
+        fault = "has a name that cannot be resolved; is the address in the kubeconfig right?"
     elif re.search("UNEXPECTED_EOF|EOF occurred", text):
         pass  # a server, or a load balancer before it, that goes down in the middle of a greeting
     elif isinstance(error, urllib3.exceptions.SSLError) or "SSL" in text or "X509" in text:
-        what, passes = untrusted(text), False
+        fault = untrusted(text)
+        passes = False
     elif "refused" in text:
-        what = "refuses the connection; is the address in the kubeconfig right?"
+        fault = "refuses the connection; is the address in the kubeconfig right?"
     elif isinstance(error, urllib3.exceptions.TimeoutError):
-        what = "does not answer in time; is there a way to it from here, such as a VPN?"
+        fault = "does not answer in time; is there a way to it from here, such as a VPN?"
     elif isinstance(error, ValueError | RecursionError):
-        what, passes = (
-            "does not answer as a Kubernetes API server; is the address in the kubeconfig right?",
-            False,
+        fault = (
+            "does not answer as a Kubernetes API server; is the address in the kubeconfig right?"
         )
-    problem = Unreachable(f"{where} {what}")
+        passes = False
+    problem = Unreachable(f"{where} {fault}")
     problem.passes = passes
     return problem
 

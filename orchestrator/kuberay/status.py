@@ -37,7 +37,8 @@ class StatusReporter:
     """What was seen of one RayJob, so that each change is told once."""
 
     def __init__(self, name: str, cluster: Cluster) -> None:
-        self.name, self.cluster = name, cluster
+        self.name = name
+        self.cluster = cluster
         self.phase = ("", "")
         """jobDeploymentStatus and jobStatus."""
         self.failed = 0
@@ -82,10 +83,8 @@ class StatusReporter:
     def rayjob(self, job: Thing) -> list[str]:
         """Lines about a change of the job."""
         status = job.get("status") or {}
-        self.created, self.began = (
-            job["metadata"].get("creationTimestamp", ""),
-            status.get("startTime") or self.began,
-        )
+        self.created = job["metadata"].get("creationTimestamp", "")
+        self.began = status.get("startTime") or self.began
         self.ray_cluster = status.get("rayClusterName") or self.ray_cluster
         self.seen_by_operator = self.seen_by_operator or bool(status)
         self.unplaced = status.get("reason") == "PreRunningDeadlineExceeded"
@@ -103,7 +102,8 @@ class StatusReporter:
 
     def attempts(self, status: Thing, deployment: str) -> list[str]:
         """A failed attempt that is followed by another."""
-        failed, before = status.get("failed", 0), self.failed
+        failed = status.get("failed", 0)
+        before = self.failed
         if failed <= before or deployment in ("Failed", "Complete"):
             return []
         self.failed = failed
@@ -129,16 +129,13 @@ class StatusReporter:
                 "one"
             )
         self.silent = bool(silent)
-        job_id, started = (
-            status.get("jobId", ""),
-            (status.get("rayJobInfo") or {}).get("startTime", ""),
-        )
+        job_id = status.get("jobId", "")
+        started = (status.get("rayJobInfo") or {}).get("startTime", "")
         if job_id not in ("", self.job_id):
-            self.job_id, self.driver_started, self.head_is = (
-                job_id,
-                "",
-                "",
-            )  # another attempt, on another cluster
+            # another attempt, on another cluster
+            self.job_id = job_id
+            self.driver_started = ""
+            self.head_is = ""
         if job_id and self.driver_started and started and started != self.driver_started:
             self.head_is = ""  # the conditions that come with this are older than the new head
             lines.append(
@@ -171,13 +168,13 @@ class StatusReporter:
 
     def conditions(self, status: Thing) -> list[str]:
         """What the RayCluster's conditions say, as the RayJob repeats them."""
-        found = {
+        by_type = {
             entry["type"]: entry
             for entry in (status.get("rayClusterStatus") or {}).get("conditions", [])
         }
         lines = []
-        failure, ready, whole = (
-            found.get(kind, {})
+        failure, ready, provisioned = (
+            by_type.get(kind, {})
             for kind in ("ReplicaFailure", "HeadPodReady", "RayClusterProvisioned")
         )
         if failure.get("status") == "True":
@@ -185,11 +182,11 @@ class StatusReporter:
             lines += self.waiting(
                 "replicas", "", Reason(text, self.of_failure(failure.get("reason", ""), text))
             )
-        elif found:
+        elif by_type:
             self.reasons.drop("replicas")
             self.reasons.drop("event", self.ray_cluster or "-")
-        if whole.get("status") == "True":
-            self.up_since = whole.get("lastTransitionTime") or self.up_since
+        if provisioned.get("status") == "True":
+            self.up_since = provisioned.get("lastTransitionTime") or self.up_since
         if ready.get("reason") in STUCK:
             text = f"head: {ready['reason']}: {ready.get('message', '').split('; ', 1)[-1]}"
             lines += self.waiting("head", "", Reason(text, "head"))
@@ -201,7 +198,8 @@ class StatusReporter:
         """A head that is not ready any more, or is again. One whose probe fails is still there, and
         its job with it.
         """
-        before, reason = self.head_is, ready.get("reason", "")
+        before = self.head_is
+        reason = ready.get("reason", "")
         if ready.get("status") == "True":
             self.head_is = "ready"
             return ["head     is ready again"] if before == "unready" else []
@@ -225,15 +223,15 @@ class StatusReporter:
     def of_failure(self, reason: str, text: str) -> str:
         """The pods that a failure to make one is about."""
         named = re.search(r'pods "([^"]+)"', text)
-        return who_is(named[1]) if named else "head" if "Head" in reason else ""
+        if named:
+            return who_is(named[1])
+        return "head" if "Head" in reason else ""
 
     def event(self, event: Thing) -> list[str]:
         """Lines about an event, where it is about this job and worth a line."""
-        about, reason, message = (
-            event.get("involvedObject", {}),
-            event.get("reason", ""),
-            event.get("message", ""),
-        )
+        about = event.get("involvedObject", {})
+        reason = event.get("reason", "")
+        message = event.get("message", "")
         if (
             not self.is_ours(about)
             or event.get("type") != "Warning"
@@ -283,7 +281,9 @@ class StatusReporter:
         """Pods are not seen here after all, for want of the right to watch them: what events say of
         them counts as it comes.
         """
-        self.holds, early, self._early = False, self._early, {}
+        self.holds = False
+        early = self._early
+        self._early = {}
         return [line for events in early.values() for event in events for line in self.event(event)]
 
     def is_ours(self, about: Thing) -> bool:
@@ -298,10 +298,12 @@ class StatusReporter:
 
     def pod(self, pod: Thing) -> list[str]:
         """Lines about a pod that cannot start, was evicted or ran out of memory."""
-        name, status = pod["metadata"]["name"], pod.get("status") or {}
+        name = pod["metadata"]["name"]
+        status = pod.get("status") or {}
         self._pods[name] = pod
         lines = [line for event in self._early.pop(name, []) for line in self.event(event)]
-        who, waits = who_is(name, pod["metadata"].get("labels")), False
+        who = who_is(name, pod["metadata"].get("labels"))
+        waits = False
         if is_placed(pod):
             self.reasons.drop("event", name, "FailedScheduling")
         if has_started(pod):
@@ -320,11 +322,10 @@ class StatusReporter:
             *(status.get("initContainerStatuses") or []),
             *(status.get("containerStatuses") or []),
         ]:
-            state, before = container.get("state") or {}, container.get("lastState") or {}
-            waiting, ended = (
-                state.get("waiting") or {},
-                [(of.get("terminated") or {}).get("reason") for of in (state, before)],
-            )
+            state = container.get("state") or {}
+            before = container.get("lastState") or {}
+            waiting = state.get("waiting") or {}
+            ended = [(of.get("terminated") or {}).get("reason") for of in (state, before)]
             if waiting.get("reason") in STUCK:
                 waits = True
                 lines += self.waiting(

@@ -66,22 +66,24 @@ def accepted(
     client: Client, config: Config, arguments: list[str], plan: Plan | None, typed: str
 ) -> Job:
     """The sweep's RayJob on the cluster: one that runs, or one that was made just now."""
-    key, sweep, own_name = (
-        os.urandom(6).hex(),
-        sweep_name(config, arguments, plan.name if plan else None),
-        plan.name if plan else "",
-    )
+    key = os.urandom(6).hex()
+    sweep = sweep_name(config, arguments, plan.name if plan else None)
+    own_name = plan.name if plan else ""
     for _ in range(MOST_TRIES):
-        known = {job["metadata"]["name"]: job for job in jobs(client, sweep)}
-        for job in known.values():
+        job_by_name = {job["metadata"]["name"]: job for job in jobs(client, sweep)}
+        for job in job_by_name.values():
             if not has_ended(job):
                 return running_already(job, config)
-        number = next(
-            number for number in range(1, len(known) + 2) if job_name(sweep, number) not in known
+        submission_number = next(
+            submission_number
+            for submission_number in range(1, len(job_by_name) + 2)
+            if job_name(sweep, submission_number) not in job_by_name
         )
         job = create(
             client,
-            manifest.make(config, job_name(sweep, number), arguments, key, typed, own_name),
+            manifest.make(
+                config, job_name(sweep, submission_number), arguments, key, typed, own_name
+            ),
             sweep,
         )
         if job is not None:
@@ -113,14 +115,14 @@ def create(client: Client, body: Job, sweep: str) -> Job | None:
     except Refusal as refusal:
         if refusal.reason != "AlreadyExists":
             raise
-    found = client.find(RAYJOBS, name)
-    if found is None or found["metadata"].get("labels", {}).get(SWEEP) == sweep:
+    existing = client.find(RAYJOBS, name)
+    if existing is None or existing["metadata"].get("labels", {}).get(SWEEP) == sweep:
         ours = (
-            found is not None
-            and found["metadata"]["annotations"].get(SUBMISSION)
+            existing is not None
+            and existing["metadata"]["annotations"].get(SUBMISSION)
             == body["metadata"]["annotations"][SUBMISSION]
         )
-        return found if ours else None
+        return existing if ours else None
     raise InputError(
         f"a RayJob {name} that is not of this program is in the way; choose another name: "
         "sweep.name=NAME"
@@ -137,12 +139,15 @@ def running_already(job: Job, config: Config) -> Job:
             f"fresh=true, and RayJob {name} of the same sweep runs; stop it "
             f"first:\n{ways_back(config.cluster, name)}"
         )
-    what = (
+    consequence = (
         "nothing new is started"
         if config.cluster.detach
         else "following it, nothing new is started"
     )
-    say(f"running  RayJob {config.cluster.namespace}/{name} of the same sweep already; {what}")
+    say(
+        f"running  RayJob {config.cluster.namespace}/{name} of the same sweep already; "
+        f"{consequence}"
+    )
     return job
 
 
@@ -150,11 +155,11 @@ def asked_for(cluster: Cluster) -> str:
     """What is asked for, in a few words."""
     most = manifest.most_workers(cluster)
     counts = str(cluster.workers) if most == cluster.workers else f"{cluster.workers} to {most}"
-    each = f"{cluster.worker_cpus} CPU cores, {cluster.worker_memory}" + (
+    worker_size = f"{cluster.worker_cpus} CPU cores, {cluster.worker_memory}" + (
         f", {cluster.worker_gpus} GPUs" if cluster.worker_gpus else ""
     )
     spot = f" and {cluster.spot_workers} on spot nodes" if cluster.spot_workers else ""
-    return f"{counts} workers{spot} of {each}"
+    return f"{counts} workers{spot} of {worker_size}"
 
 
 def follow(client: Client, cluster: Cluster, name: str, as_json: bool) -> int:
@@ -189,8 +194,8 @@ def address_of(cluster: Cluster) -> str:
     """
     client = connect(cluster)
     where = f"cluster.ray_cluster={cluster.ray_cluster}"
-    found = client.find(RAYCLUSTERS, cluster.ray_cluster or "")
-    if found is None:
+    ray_cluster = client.find(RAYCLUSTERS, cluster.ray_cluster or "")
+    if ray_cluster is None:
         names = (
             ", ".join(sorted(item["metadata"]["name"] for item in client.items(RAYCLUSTERS)[0]))
             or "none"
@@ -198,17 +203,18 @@ def address_of(cluster: Cluster) -> str:
         raise InputError(
             f"{where}: no such RayCluster in namespace {client.namespace}; there are: {names}"
         )
-    status = found.get("status") or {}
+    status = ray_cluster.get("status") or {}
     service = (status.get("head") or {}).get("serviceName")
     if status.get("state") != "ready" or not service:
-        told = [
+        reasons = [
             f"{entry['reason']} {clean(entry.get('message', ''))}".strip()
             for entry in status.get("conditions", [])
             if stands_out(entry)
         ]
         raise InputError(
             f"{where} is not ready "
-            f"({status.get('state') or 'no state yet'}){': ' if told else ''}{'; '.join(told)}"
+            f"({status.get('state') or 'no state yet'})"
+            f"{': ' if reasons else ''}{'; '.join(reasons)}"
         )
     return f"http://{service}.{client.namespace}.svc:8265"
 
@@ -264,10 +270,10 @@ def remove(client: Client, name: str, seconds: Callable[[], float] = time.monoto
     deadline = seconds() + GONE_SECONDS
     while (job := client.find(RAYJOBS, name)) is not None:
         if seconds() > deadline:
-            kept = ", ".join(job["metadata"].get("finalizers", [])) or "nothing that is shown"
+            finalizers = ", ".join(job["metadata"].get("finalizers", [])) or "nothing that is shown"
             raise OrchestratorError(
                 f"{name} is marked for deletion and still there after {GONE_SECONDS:.0f} s; held "
-                f"by: {kept}"
+                f"by: {finalizers}"
                 "\n  ray.io/rayjob-finalizer is the KubeRay operator's: is one running that "
                 f"watches namespace {client.namespace}?"
             )

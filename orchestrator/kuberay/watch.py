@@ -36,7 +36,7 @@ class Change:
     source: str
     """rayjob, event, pod, workload, log, note; or of the connection: away, back, lost."""
     kind: Literal["changed", "gone", ""] = ""
-    thing: dict[str, Any] = field(default_factory=dict)
+    object: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     """A line of the log, a note, or why following is over."""
 
@@ -58,17 +58,15 @@ class Watch(threading.Thread):
         over: threading.Event,
     ) -> None:
         super().__init__(daemon=True, name=f"feed-{source}")
-        self.client, self.source, self.path, self.query, self.out, self.over = (
-            client,
-            source,
-            path,
-            query,
-            out,
-            over,
-        )
+        self.client = client
+        self.source = source
+        self.path = path
+        self.query = query
+        self.out = out
+        self.over = over
         self.must = source == "rayjob"
         """Without the job's own changes there is nothing to follow; the others only tell more."""
-        self.known: dict[str, dict[str, Any]] = {}
+        self.objects_by_uid: dict[str, dict[str, Any]] = {}
         self.granted = self.must
         """Whether this was allowed before. Nobody follows a job whom the server has not shown
         it.
@@ -101,12 +99,12 @@ class Watch(threading.Thread):
             began = time.monotonic()
             try:
                 version = self.list_again() if version is None else version
-                for kind, thing in self.client.watch(self.path, version, self.query):
+                for kind, changed_object in self.client.watch(self.path, version, self.query):
                     if kind == "OPEN":
                         self.back()
                         continue
-                    version = thing["metadata"]["resourceVersion"]
-                    self.take(kind, thing)
+                    version = changed_object["metadata"]["resourceVersion"]
+                    self.take(kind, changed_object)
                 self.breathe(time.monotonic() - began)
             except Expired:
                 version = None
@@ -133,31 +131,34 @@ class Watch(threading.Thread):
         """Tell what differs from what is known, and return the version to watch from."""
         items, version = self.client.items(self.path, self.query, patience_seconds=0)
         self.granted = True
-        seen = {item["metadata"]["uid"]: item for item in items}
-        for uid, item in seen.items():
+        listed_by_uid = {item["metadata"]["uid"]: item for item in items}
+        for uid, item in listed_by_uid.items():
             if (
-                uid not in self.known
-                or self.known[uid]["metadata"]["resourceVersion"]
+                uid not in self.objects_by_uid
+                or self.objects_by_uid[uid]["metadata"]["resourceVersion"]
                 != item["metadata"]["resourceVersion"]
             ):
                 self.take("MODIFIED", item)
-        before, self.known = self.known, seen
-        for uid in before.keys() - seen.keys():
+        before = self.objects_by_uid
+        self.objects_by_uid = listed_by_uid
+        for uid in before.keys() - listed_by_uid.keys():
             self.out.put(Change(self.source, "gone", before[uid]))
-        if self.must and not seen and not before:
+        if self.must and not listed_by_uid and not before:
             self.out.put(Change(self.source, "gone"))
         return version
 
-    def take(self, kind: str, thing: dict[str, Any]) -> None:
+    def take(self, kind: str, changed_object: dict[str, Any]) -> None:
         """Hand one change on."""
         if kind == "BOOKMARK":
             return
-        uid = thing["metadata"]["uid"]
+        uid = changed_object["metadata"]["uid"]
         if kind == "DELETED":
-            self.known.pop(uid, None)
+            self.objects_by_uid.pop(uid, None)
         else:
-            self.known[uid] = thing
-        self.out.put(Change(self.source, "gone" if kind == "DELETED" else "changed", thing))
+            self.objects_by_uid[uid] = changed_object
+        self.out.put(
+            Change(self.source, "gone" if kind == "DELETED" else "changed", changed_object)
+        )
 
     def may_go_on(self, refusal: Refusal) -> bool:
         """What a refusal means: a pause, an end of everything, or hardly an attempt now and then at
@@ -180,7 +181,7 @@ class Watch(threading.Thread):
         if refusal.status == 403 and not self.said_refused:
             self.said_refused = True
             unseen = f"not shown: {self.source}s, for want of the right to watch them"
-            self.out.put(Change("note", thing={"unseen": self.source}, text=unseen))
+            self.out.put(Change("note", object={"unseen": self.source}, text=unseen))
         return not self.over.wait(ANEW_SECONDS)
 
     def wait(self, why: str, at_least_seconds: float = 0.0) -> bool:
@@ -212,12 +213,10 @@ class Watch(threading.Thread):
         """The connection is there."""
         if self.must and self.lost_since is not None:
             self.out.put(Change("back", text="connection is back" if self.away else ""))
-        self.lost_since, self.refused_since, self.away, self.pause = (
-            None,
-            None,
-            False,
-            FIRST_PAUSE_SECONDS,
-        )
+        self.lost_since = None
+        self.refused_since = None
+        self.away = False
+        self.pause = FIRST_PAUSE_SECONDS
 
 
 class Log(threading.Thread):
@@ -227,13 +226,11 @@ class Log(threading.Thread):
         self, client: Client, pod: str, container: str, out: Changes, over: threading.Event
     ) -> None:
         super().__init__(daemon=True, name=f"log-{pod}")
-        self.client, self.pod, self.container, self.out, self.over = (
-            client,
-            pod,
-            container,
-            out,
-            over,
-        )
+        self.client = client
+        self.pod = pod
+        self.container = container
+        self.out = out
+        self.over = over
         self.last = ("", "")
         """Second and nanoseconds of the last line."""
         self.count = 0
@@ -294,7 +291,8 @@ class Log(threading.Thread):
         lines may be known; later ones are new whatever their time says, since a node's clock may be
         set back.
         """
-        skip, taken = self.count, 0
+        skip = self.count
+        num_new = 0
         for line in self.client.log(
             self.pod, self.container, f"{self.last[0]}Z" if self.last[0] else None
         ):
@@ -304,25 +302,26 @@ class Log(threading.Thread):
                 continue
             stamp, _, text = line.partition(" ")
             moment = parts(stamp) or self.last
-            if not taken and moment < self.last:
+            if not num_new and moment < self.last:
                 continue
-            if not taken and moment == self.last and skip:
+            if not num_new and moment == self.last and skip:
                 skip -= 1
                 continue
             self.count = self.count + 1 if moment == self.last else 1
-            self.last, taken = moment, taken + 1
+            self.last = moment
+            num_new = num_new + 1
             self.out.put(Change("log", text=text))
-        return taken
+        return num_new
 
 
 def parts(stamp: str) -> tuple[str, str] | None:
     """2026-11-23T17:47:51.59Z, or the same with a node's offset such as +02:00, as second in UTC
     and nanoseconds of equal width, which compare as texts do. None: no time.
     """
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.?(\d*)(Z|[+-]\d\d:\d\d)", stamp)
-    if found is None:
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.?(\d*)(Z|[+-]\d\d:\d\d)", stamp)
+    if match is None:
         return None
-    second, fraction, offset = found.groups()
+    second, fraction, offset = match.groups()
     if offset != "Z":
         second = (
             datetime.fromisoformat(second + offset).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")

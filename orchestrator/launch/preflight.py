@@ -16,21 +16,21 @@ from orchestrator.tracking.uri import is_files, resolve
 
 def problems(config: Config) -> list[tuple[str, str]]:
     """Settings that cannot work where the work runs, as (dotted path, message) pairs."""
-    found = placement_problems(config)
-    if config.tracking.uri is not None and "tracking.uri" not in dict(found):
+    faults = placement_problems(config)
+    if config.tracking.uri is not None and "tracking.uri" not in dict(faults):
         try:
             resolve(config.tracking.uri)
         except TrackingError as error:
-            found.append(("tracking.uri", str(error).removeprefix("tracking.uri").lstrip("= ")))
-    return found
+            faults.append(("tracking.uri", str(error).removeprefix("tracking.uri").lstrip("= ")))
+    return faults
 
 
 def placement_problems(config: Config) -> list[tuple[str, str]]:
     """Settings of cluster, storage and tracking that do not fit each other."""
     cluster = config.cluster
-    found = cluster.misplaced() + storage_problems(config)
+    faults = cluster.misplaced() + storage_problems(config)
     if cluster.kind == "local":
-        return found
+        return faults
     if (
         not config.runs_here
         and config.tracking.uri is not None
@@ -39,7 +39,7 @@ def placement_problems(config: Config) -> list[tuple[str, str]]:
         remedy = (
             "give the cluster's pods or nodes MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-        found.append(
+        faults.append(
             (
                 "tracking.uri",
                 f"holds a password, which all who see the cluster's jobs could read; {remedy} "
@@ -49,39 +49,40 @@ def placement_problems(config: Config) -> list[tuple[str, str]]:
     if cluster.kind == "kuberay":
         from orchestrator.kuberay import preflight
 
-        return found + [
-            (path, text) for path, text in preflight.problems(config) if path not in dict(found)
+        return faults + [
+            (path, text) for path, text in preflight.problems(config) if path not in dict(faults)
         ]
     if is_files(config.tracking.uri):
-        given = (
+        configured_uri = (
             "null, which is SQLite in the storage"
             if config.tracking.uri is None
             else config.tracking.uri
         )
-        found.append(
+        faults.append(
             (
                 "tracking.uri",
                 "on a cluster it must be a server that all can reach, http://HOST:5000 or "
-                f"postgresql://..., got {given}",
+                f"postgresql://..., got {configured_uri}",
             )
         )
     if cluster.kind == "attached":
         head = cluster.address or ""
         if head != "???" and not re.fullmatch(r"auto|https?://[^/\s@]+/?[^@]*", head):
             got = f", got {credentials.mask(head)!r}" if head else ""
-            found.append(
+            faults.append(
                 (
                     "cluster.address",
                     f"must be http://HEAD:8265, or auto inside the cluster{got}; the token is "
                     "given apart",
                 )
             )
-    return found
+    return faults
 
 
 def storage_problems(config: Config) -> list[tuple[str, str]]:
     """Why sweeps cannot be kept where the storage setting says, as far as this machine can tell."""
-    storage, remote = config.storage, config.cluster.kind != "local"
+    storage = config.storage
+    remote = config.cluster.kind != "local"
     if re.match(r"\w[\w+.-]*:/", storage) and not storage.startswith("file://"):
         return uri_problems(config)
     if config.cluster.kind == "kuberay" and config.cluster.ray_cluster is None:
@@ -112,7 +113,8 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
 
 def uri_problems(config: Config) -> list[tuple[str, str]]:
     """Why an object store cannot be the storage."""
-    storage, schemes = config.storage, ", ".join(filesystem.SCHEMES)
+    storage = config.storage
+    schemes = ", ".join(filesystem.SCHEMES)
     if credentials.holds_secret(storage) or re.search(r"[?&]\w*(secret|token|key)\w*=", storage):
         remedy = (
             "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in "
@@ -143,17 +145,17 @@ def uri_problems(config: Config) -> list[tuple[str, str]]:
 def unusable(folder: Path, writing: bool) -> str | None:
     """Why sweeps cannot be kept in a folder that may not exist yet, or None."""
     try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
+        nearest_existing = next(path for path in (folder, *folder.parents) if path.exists())
     except OSError as error:
         return f"cannot be used: {error.strerror}"
-    if not there.is_dir():
+    if not nearest_existing.is_dir():
         return (
             "is a file; it must be a folder"
-            if there == folder
-            else f"lies below {there}, which is a file"
+            if nearest_existing == folder
+            else f"lies below {nearest_existing}, which is a file"
         )
     return (
-        f"cannot be written: {there} is not open to this user"
-        if writing and not os.access(there, os.W_OK | os.X_OK)
+        f"cannot be written: {nearest_existing} is not open to this user"
+        if writing and not os.access(nearest_existing, os.W_OK | os.X_OK)
         else None
     )

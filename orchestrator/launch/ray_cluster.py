@@ -93,7 +93,7 @@ def head_address() -> str:
 
 def check_versions() -> None:
     """Raise InputError when this is not what the machine that sent the command has."""
-    wanted = dict(part.split("=") for part in os.environ.get(EXPECTED, "").split())
+    wanted = dict(pair.split("=") for pair in os.environ.get(EXPECTED, "").split())
     python = ".".join(platform.python_version_tuple()[:2])
     if wanted.get("python", python) != python:
         sender = f"the machine that sent the command {wanted['python']}"
@@ -152,17 +152,17 @@ def nodes() -> tuple[Node, ...]:
     InputError when there are none.
     """
     alive, possible = resources_of_nodes()
-    found = [
+    usable_nodes = [
         Node(int(r.get("CPU", 0)), int(r.get("GPU", 0)))
         for r in (possible if len(possible) > len(alive) else alive)
     ]
-    found = [node for node in found if node.cpus > 0]
-    if not found:
+    usable_nodes = [node for node in usable_nodes if node.cpus > 0]
+    if not usable_nodes:
         raise InputError(
             f"the cluster has {len(alive)} nodes and none offers CPU cores to work; add worker "
             "nodes to it"
         )
-    return tuple(sorted(found, key=lambda node: (-node.gpus, -node.cpus)))
+    return tuple(sorted(usable_nodes, key=lambda node: (-node.gpus, -node.cpus)))
 
 
 def check_head(resources: Resources) -> None:
@@ -184,11 +184,9 @@ def check_nodes(config: Config) -> None:
     """Raise InputError naming the nodes that do not see the storage or the base model's folder, or
     that have another Python.
     """
-    storage, folder = (
-        config.storage,
-        None
-        if staging.shipped_with_code(config)
-        else staging.named_paths(config).get("model.path"),
+    storage = config.storage
+    folder = (
+        None if staging.shipped_with_code(config) else staging.named_paths(config).get("model.path")
     )
     marker = filesystem.join(
         storage if filesystem.is_uri(storage) else str(storage_folder(storage)),
@@ -204,36 +202,37 @@ def check_nodes(config: Config) -> None:
             "storage=FOLDER"
         ) from error
     finally:
-        filesystem.remove(marker) if filesystem.is_uri(marker) else Path(marker).unlink(
-            missing_ok=True
-        )
+        if filesystem.is_uri(marker):
+            filesystem.remove(marker)
+        else:
+            Path(marker).unlink(missing_ok=True)
     shared = "mount the same folder there, or choose one that every node sees"
-    for number, what in enumerate(
+    for index, setting in enumerate(
         [f"storage {storage}"] if folder is None else [f"storage {storage}", f"model.path {folder}"]
     ):
-        blind = [address for address, (seen, _) in answers.items() if not seen[number]]
+        blind = [address for address, (visible, _) in answers.items() if not visible[index]]
         if blind:
             remedy = (
                 f"{shared}: "
-                f"{'storage=/mnt/shared/outputs' if number == 0 else f'model.path={storage}/MODEL'}"
+                f"{'storage=/mnt/shared/outputs' if index == 0 else f'model.path={storage}/MODEL'}"
             )
             raise InputError(
-                f"{what} is not shared: {len(blind)} of {len(answers)} nodes do not see it "
+                f"{setting} is not shared: {len(blind)} of {len(answers)} nodes do not see it "
                 f"({', '.join(blind[:5])}); {remedy}"
             )
-    other = {
+    other_versions = {
         f"{address} has {version}"
         for address, (_, version) in answers.items()
         if version != platform.python_version()
     }
-    if other:
+    if other_versions:
         raise InputError(
             f"the nodes have different versions of Python: the head {platform.python_version()}, "
-            f"{', '.join(sorted(other)[:5])}"
+            f"{', '.join(sorted(other_versions)[:5])}"
         )
 
 
-def ask_nodes(places: list[str]) -> dict[str, tuple[list[bool], str]]:
+def ask_nodes(paths: list[str]) -> dict[str, tuple[list[bool], str]]:
     """Which of the places each node sees, and its version of Python, by the node's address. Raises
     InputError when one cannot be asked.
     """
@@ -256,7 +255,9 @@ def ask_nodes(places: list[str]) -> dict[str, tuple[list[bool], str]]:
             for id in alive
         }
         try:
-            seen = ray.get([task.remote(places) for task in placed.values()], timeout=PROBE_SECONDS)
+            answers = ray.get(
+                [task.remote(paths) for task in placed.values()], timeout=PROBE_SECONDS
+            )
         except RayError as error:
             if alive.keys() - there().keys() and not isinstance(error, RayTaskError):
                 continue  # one has died meanwhile, which says nothing about the others
@@ -264,7 +265,7 @@ def ask_nodes(places: list[str]) -> dict[str, tuple[list[bool], str]]:
                 "a node of the cluster cannot run this project's code: "
                 f"{str(error).strip().splitlines()[-1]}"
             ) from error
-        return dict(zip(alive.values(), seen, strict=True))
+        return dict(zip(alive.values(), answers, strict=True))
 
 
 def leave(marker: str) -> None:

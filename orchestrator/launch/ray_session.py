@@ -60,21 +60,21 @@ def private() -> Iterator[Path]:
     Raises InputError when there is no place for it. What a process that was killed has left is
     removed by the next one.
     """
-    place = choose_place()
-    for known in {place, *PLACES}:
-        remove_stale(Path(known))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    parent = choose_place()
+    for earlier_parent in {parent, *PLACES}:
+        remove_stale(Path(earlier_parent))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     lifeline.remove_at_end(folder)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    own = environment(folder / "token")
-    before = {name: os.environ.get(name) for name in (*own, *MISLEADING)}
+    session_variables = environment(folder / "token")
+    before = {name: os.environ.get(name) for name in (*session_variables, *MISLEADING)}
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with open(
             os.open(folder / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
         ) as stream:
             stream.write(secrets.token_hex(32))
-        set_environment(dict.fromkeys(MISLEADING) | own)
+        set_environment(dict.fromkeys(MISLEADING) | session_variables)
         yield folder / "r"
     finally:
         set_environment(before)
@@ -145,14 +145,14 @@ def on_loopback() -> Iterator[None]:
             functools.partial(parameter.RayParams, dashboard_agent_listen_port=0),
         ),
     ]
-    before = [(place, name, getattr(place, name)) for place, name, _ in changes]
-    for place, name, value in changes:
-        setattr(place, name, value)
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        for place, name, value in before:
-            setattr(place, name, value)
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 def choose_place() -> str:
@@ -160,13 +160,13 @@ def choose_place() -> str:
     short enough for Ray's sockets.
     """
     wanted = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    for place in (os.path.abspath(wanted), *PLACES):
+    for parent in (os.path.abspath(wanted), *PLACES):
         if (
-            len(os.fsencode(place)) <= LONGEST_PLACE
-            and os.path.isdir(place)
-            and os.access(place, os.W_OK | os.X_OK)
+            len(os.fsencode(parent)) <= LONGEST_PLACE
+            and os.path.isdir(parent)
+            and os.access(parent, os.W_OK | os.X_OK)
         ):
-            return place
+            return parent
     size = len(os.fsencode(os.path.abspath(wanted)))
     raise InputError(
         f"TMPDIR={wanted} has a path of {size} bytes, and Ray's sockets need one of at most "
@@ -176,13 +176,13 @@ def choose_place() -> str:
     )
 
 
-def remove_stale(place: Path) -> None:
+def remove_stale(parent: Path) -> None:
     """Remove the folders of sessions whose process is no more."""
     try:
-        found = [folder for folder in place.iterdir() if folder.name.startswith(PREFIX)]
+        session_folders = [folder for folder in parent.iterdir() if folder.name.startswith(PREFIX)]
     except OSError:
         return
-    for folder in found:
+    for folder in session_folders:
         with suppress(OSError):
             about = folder.lstat()
             mine = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid()

@@ -20,10 +20,8 @@ def unfinished(config: Config) -> str | None:
     """Why trials are compared while their learning rates fall, if so."""
     if config.sweep.scheduler == "none" or not shaped_by_steps(config):
         return None
-    optim, searched = (
-        config.optim,
-        any(knob.path == "optim.schedule" for knob in config.sweep.space.values()),
-    )
+    optim = config.optim
+    searched = any(knob.path == "optim.schedule" for knob in config.sweep.space.values())
     if searched or optim.schedule != "warmup_stable_decay":
         return "optim.schedule is not always constant"
     start = config.train.steps * (1 - optim.decay_share)

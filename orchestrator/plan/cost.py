@@ -58,11 +58,14 @@ def estimate(
         count * length * config.train.batch_size
         for count, length in zip(counts, lengths, strict=True)
     ]
-    training, origin = (
-        sum(each / rate for each, (rate, _) in zip(examples, rates, strict=True)),
-        rates[0][1],
+    training = sum(
+        num_examples / rate for num_examples, (rate, _) in zip(examples, rates, strict=True)
     )
-    starts = resources.concurrent if resources.packs else sum(counts) if halving else num_trials
+    origin = rates[0][1]
+    if resources.packs:
+        starts = resources.concurrent
+    else:
+        starts = sum(counts) if halving else num_trials
     return Estimate(training + starts * SECONDS_PER_START / resources.concurrent + 60, origin)
 
 
@@ -121,13 +124,15 @@ def check_disk(config: Config, base: BaseModel, num_trials: int, folder: Path) -
     if filesystem.is_uri(config.storage):
         return
     needed = disk_bytes(config, base, num_trials)
-    there = sum(file.stat().st_size for file in (folder / "train").rglob("*") if file.is_file())
+    existing_bytes = sum(
+        file.stat().st_size for file in (folder / "train").rglob("*") if file.is_file()
+    )
     free = free_bytes(str(storage_folder(config.storage)))
-    if free is not None and free + there < needed:
-        more = f" more, beside the {size(there)} that are there" if there else ""
+    if free is not None and free + existing_bytes < needed:
+        more = f" more, beside the {size(existing_bytes)} that are there" if existing_bytes else ""
         sizes = (
-            f"{size(free)} free, and {num_trials} trials may leave {size(needed - there)} of "
-            f"checkpoints{more}"
+            f"{size(free)} free, and {num_trials} trials may leave "
+            f"{size(needed - existing_bytes)} of checkpoints{more}"
         )
         raise InputError(
             f"storage {config.storage}: {sizes}; free some space, or choose another one: "

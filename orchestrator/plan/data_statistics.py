@@ -67,14 +67,16 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     }
     rows = {**corpus.sources, "valid": corpus.valid, "test": corpus.test}
     notes = [
-        note for name, own in counts.items() for note in split_notes(config, name, own, rows[name])
+        note
+        for name, counted in counts.items()
+        for note in split_notes(config, name, counted, rows[name])
     ]
     if any(row.thinking for row in corpus.test[:1]):
         notes.append(
             "answers come with reasoning: valid/exact_match asks for its very words, "
             "test/exact_match for the answer alone"
         )
-    cost = sum(cost_tokens(config, own) for own in few) / sum(map(len, few))
+    cost = sum(cost_tokens(config, counted) for counted in few) / sum(map(len, few))
     return Measured(
         shares,
         few[0][0],
@@ -98,15 +100,16 @@ def count_all(config: Config, corpus: Corpus, template: ChatTokenizer) -> dict[s
         "valid": (corpus.valid, "valid", "data.valid", valid),
         "test": (corpus.test, "test", "data.test", test),
     }
-    found, problems = {}, []
+    count_by_split = {}
+    problems = []
     for name, (rows, key, where, limits) in wanted.items():
         try:
-            found[name] = count(rows, corpus.digests[key], template, limits, where)
+            count_by_split[name] = count(rows, corpus.digests[key], template, limits, where)
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    return found
+    return count_by_split
 
 
 def cost_tokens(config: Config, examples: list[Example]) -> float:
@@ -117,21 +120,22 @@ def cost_tokens(config: Config, examples: list[Example]) -> float:
     )
 
 
-def split_notes(config: Config, name: str, found: Count, rows: Sequence[Row]) -> list[str]:
+def split_notes(config: Config, name: str, counted: Count, rows: Sequence[Row]) -> list[str]:
     """What of a source's or a held-out split's rows is not as it stands in the file."""
     notes = []
-    if found.cut:
-        what = (
-            f"{found.cut:,} of {found.rows:,} prompts leave the answer no room in "
+    if counted.cut:
+        cut_prompts = (
+            f"{counted.cut:,} of {counted.rows:,} prompts leave the answer no room in "
             f"train.max_length={config.train.max_length}"
         )
         notes.append(
-            f"{name}: {what} and lose some of the user's text, no marks or instruction (first: "
-            f"{rows[found.first_cut].place})"
+            f"{name}: {cut_prompts} and lose some of the user's text, no marks or instruction "
+            f"(first: {rows[counted.first_cut].place})"
         )
-    for words, (number, first) in found.unused.items():
+    for words, (num_rows, first) in counted.unused.items():
         notes.append(
-            f"{name}: {words}, in {number:,} of {found.rows:,} rows (first: {rows[first].place})"
+            f"{name}: {words}, in {num_rows:,} of {counted.rows:,} rows "
+            f"(first: {rows[first].place})"
         )
     return notes
 
@@ -140,10 +144,12 @@ def lost_notes(counts: dict[str, Count]) -> list[str]:
     """How many answers the tokenizer does not give back, such as one with a special token in it:
     none can be matched.
     """
-    lost = {name: own for name, own in counts.items() if own.lost}
+    lost = {name: counted for name, counted in counts.items() if counted.lost}
     if not lost:
         return []
-    how_many = ", ".join(f"{own.lost:,} of {own.rows:,} in {name}" for name, own in lost.items())
+    how_many = ", ".join(
+        f"{counted.lost:,} of {counted.rows:,} in {name}" for name, counted in lost.items()
+    )
     example = next(iter(lost.values())).lost_answer
     return [
         f"answers that come back changed from the tokenizer and can never match: {how_many}, such "
@@ -155,7 +161,8 @@ def length_notes(counts: Collection[Count], template: ChatTokenizer) -> tuple[st
     """Whether examples are longer than the model was made for: some architectures fail on those,
     others answer badly.
     """
-    longest, limit = max(found.longest for found in counts), template.num_positions
+    longest = max(counted.longest for counted in counts)
+    limit = template.num_positions
     if limit is None or longest <= limit:
         return ()
     return (

@@ -10,7 +10,8 @@ import statistics
 from typing import Any
 
 MEASURE = "train/examples_per_second"
-LONGEST_STEP, LONGEST_EVALUATION = 10.0, 3.0
+LONGEST_STEP = 10.0
+LONGEST_EVALUATION = 3.0
 """A step or an evaluation that took so many times the usual was interrupted: a stopped process, a
 machine asleep.
 """
@@ -41,14 +42,16 @@ def training_rate(events: list[dict[str, Any]], batch_size: int, packed: bool) -
         for event in events
         if has_params(event)
     }
-    own = [(event, sizes.get(event.get("trial"), batch_size)) for event in steps]
+    sized_steps = [(event, sizes.get(event.get("trial"), batch_size)) for event in steps]
     longest = LONGEST_STEP * statistics.median(
-        size / event["metrics"][MEASURE] for event, size in own
+        size / event["metrics"][MEASURE] for event, size in sized_steps
     )
-    spans = [span(event, min(size / event["metrics"][MEASURE], longest)) for event, size in own]
+    spans = [
+        span(event, min(size / event["metrics"][MEASURE], longest)) for event, size in sized_steps
+    ]
     busy = united(spans)
     seconds = sum(end - begin for begin, end in busy) + between(busy, events, longest)
-    return sum(size for _, size in own) / max(seconds, 1e-3)
+    return sum(size for _, size in sized_steps) / max(seconds, 1e-3)
 
 
 def is_step(event: dict[str, Any]) -> bool:
@@ -69,13 +72,13 @@ def span(event: dict[str, Any], seconds: float) -> Span:
 
 def united(spans: list[Span]) -> list[Span]:
     """The same time without overlaps, in order."""
-    found: list[Span] = []
+    merged: list[Span] = []
     for begin, end in sorted(spans):
-        if found and begin <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
         else:
-            found.append((begin, end))
-    return found
+            merged.append((begin, end))
+    return merged
 
 
 def between(busy: list[Span], events: list[dict[str, Any]], longest_breath: float) -> float:
@@ -114,5 +117,5 @@ def is_rung(event: dict[str, Any]) -> bool:
 
 def holds(moments: list[float], begin: float, end: float) -> bool:
     """Whether one of the moments, in order, lies in a span."""
-    place = bisect.bisect_left(moments, begin)
-    return place < len(moments) and moments[place] <= end
+    following = bisect.bisect_left(moments, begin)
+    return following < len(moments) and moments[following] <= end

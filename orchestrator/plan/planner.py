@@ -28,7 +28,6 @@ from orchestrator.config.search_space import grid_size
 from orchestrator.config.settings import MOST_TRIALS, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.plan import unread_fields
 from orchestrator.plan.advice import advice, shaped_by_steps
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
@@ -97,7 +96,6 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     check_targets(trials or [trial_of(config, 1, {})], base)
     asked = [
         *idle_settings.check_instruction(config, corpus),
-        *unread_fields.notes(corpus, template),
         *near_duplicates.notes(corpus),
     ]
     measured = measure(config, corpus, template)
@@ -187,10 +185,12 @@ def alike(trials: list[Trial]) -> list[str]:
     """A note where trials of different settings compute the same, because what they differ in has
     no effect.
     """
-    found: dict[str, list[int]] = {}
+    indices_by_settings: dict[str, list[int]] = {}
     for trial in trials[:MOST_COMPARED]:
-        found.setdefault(repr(effective(trial)), []).append(trial.index)
-    groups = [", ".join(map(str, indices)) for indices in found.values() if len(indices) > 1]
+        indices_by_settings.setdefault(repr(effective(trial)), []).append(trial.index)
+    groups = [
+        ", ".join(map(str, indices)) for indices in indices_by_settings.values() if len(indices) > 1
+    ]
     text = (
         f"trials {groups[0]} compute the same: they differ in settings that have no effect together"
         if groups
@@ -205,11 +205,9 @@ def alike(trials: list[Trial]) -> list[str]:
 
 def effective(trial: Trial) -> list[Any]:
     """What of a trial's settings decides its result."""
-    adapter, optim, data = (
-        dataclasses.asdict(trial.adapter),
-        dataclasses.asdict(trial.optim),
-        trial.data,
-    )
+    adapter = dataclasses.asdict(trial.adapter)
+    optim = dataclasses.asdict(trial.optim)
+    data = trial.data
     total = sum(source.weight for source in data.sources.values()) or 1.0
     weights = {name: round(source.weight / total, 12) for name, source in data.sources.items()}
     if trial.adapter.kind == "full":
@@ -343,7 +341,7 @@ def decisive_weights(config: Config) -> dict[str, float]:
 def flat_params(config: Config, trial: Trial) -> dict[str, Any]:
     """A trial's settings by dotted name, the same names for every trial of a sweep."""
     raw = dataclasses.asdict(trial)
-    kept = {key: raw[key] for key in ("adapter", "optim", "train")} | {
+    logged = {key: raw[key] for key in ("adapter", "optim", "train")} | {
         "seed": trial.seed,
         "model": {"name": trial.model.name},
     }
@@ -351,7 +349,7 @@ def flat_params(config: Config, trial: Trial) -> dict[str, Any]:
         f"data.sources.{name}.weight": source["weight"]
         for name, source in raw["data"]["sources"].items()
     }
-    return {key: value for key, value in (leaves(kept) | weights).items() if value is not None}
+    return {key: value for key, value in (leaves(logged) | weights).items() if value is not None}
 
 
 def used(plan: Plan, trial: Trial) -> list[dict[str, Any]]:

@@ -27,9 +27,9 @@ many and more count as endless.
 Key = tuple[Value, ...]
 
 
-def key(found: Point) -> Key:
+def key(a_point: Point) -> Key:
     """What tells a point from others of its space."""
-    return tuple(found[path] for path in sorted(found))
+    return tuple(a_point[path] for path in sorted(a_point))
 
 
 def size(space: dict[str, Knob]) -> float:
@@ -59,7 +59,7 @@ def within(low: float, high: float, logarithmic: bool) -> list[Value]:
     """Values of four digits that a draw from a range can give; all of them where the range is
     narrow.
     """
-    shares = (number / GRAIN for number in range(GRAIN + 1))
+    shares = (step / GRAIN for step in range(GRAIN + 1))
     if logarithmic:
         drawn = (
             math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares
@@ -74,7 +74,7 @@ def all_values(knob: Knob) -> list[Value]:
     if knob.values is not None:
         return list(dict.fromkeys(knob.values))
     if is_stepped(knob):
-        return [stepped(knob, number) for number in range(int(num_values(knob)))]
+        return [stepped(knob, step) for step in range(int(num_values(knob)))]
     return within(knob.low or 0.0, knob.high or 0.0, knob.type == "loguniform")
 
 
@@ -93,7 +93,8 @@ class Points:
     """
 
     def __init__(self, space: dict[str, Knob], seed: int) -> None:
-        self._space, self._seed = space, seed
+        self._space = space
+        self._seed = seed
         self._found: list[Point] = []
         self._seen: set[Key] = set()
         self._left: dict[Key, list[Point]] = {}
@@ -110,8 +111,8 @@ class Points:
         drawn = point(self._space, self._seed, index)
         grid = {knob.path: drawn[knob.path] for knob in self._space.values() if knob.type == "grid"}
         if key(grid) not in self._left:
-            for number in range(MOST_DRAWS):
-                drawn = point(self._space, self._seed, index, number)
+            for draw_number in range(MOST_DRAWS):
+                drawn = point(self._space, self._seed, index, draw_number)
                 if key(drawn) not in self._seen:
                     return drawn
             self._left[key(grid)] = self._rest(index, grid)
@@ -126,6 +127,10 @@ class Points:
         """What is left of the space with these values of the grid knobs, in an order that the seed
         decides.
         """
-        left = [found for found in every_point(self._space, grid) if key(found) not in self._seen]
+        left = [
+            candidate
+            for candidate in every_point(self._space, grid)
+            if key(candidate) not in self._seen
+        ]
         random.Random(f"{self._seed}/{index}/left").shuffle(left)
         return left

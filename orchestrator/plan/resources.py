@@ -63,7 +63,8 @@ class Resources:
     def share(self, num_tasks: int) -> tuple[int, float]:
         """CPU cores and GPUs of each of a few tasks of one process that run at the same time."""
         together = -(-num_tasks // len(self.nodes))
-        cpus, gpus = max(node.cpus for node in self.nodes), max(node.gpus for node in self.nodes)
+        cpus = max(node.cpus for node in self.nodes)
+        gpus = max(node.gpus for node in self.nodes)
         return max(1, cpus // together), min(1.0, gpus / together)
 
 
@@ -98,29 +99,31 @@ def count_gpus(config: Config) -> int:
 
 def describe(nodes: tuple[Node, ...]) -> str:
     """ "3 nodes of 4 CPU cores, 1 node of 8 CPU cores and 2 GPUs"."""
-    parts = []
+    descriptions = []
     for node, count in Counter(nodes).items():
         gpus = f" and {node.gpus} GPU{'s' if node.gpus > 1 else ''}" if node.gpus else ""
-        parts.append(
+        descriptions.append(
             f"{count} node{'s' if count > 1 else ''} of {node.cpus} CPU "
             f"core{'s' if node.cpus != 1 else ''}{gpus}"
         )
-    return ", ".join(parts)
+    return ", ".join(descriptions)
 
 
 def problems(config: Config, nodes: tuple[Node, ...], per_gpu: float) -> list[tuple[str, str]]:
     """Why not even one trial fits, with the numbers."""
-    train, local = config.train, config.cluster.kind == "local"
-    least, gpus = train.cpus_per_worker or 1, sum(node.gpus for node in nodes)
+    train = config.train
+    local = config.cluster.kind == "local"
+    least = train.cpus_per_worker or 1
+    gpus = sum(node.gpus for node in nodes)
     where = (
         f"the {gpus} GPUs of this machine"
         if local
         else f"what this cluster has or may scale to: {describe(nodes)}"
     )
-    found = []
+    faults = []
     if per_gpu and sum(int(node.gpus / per_gpu) for node in nodes) < train.num_workers:
         asked = f"{per_gpu:g} for each of {train.num_workers} workers"
-        found.append(
+        faults.append(
             (
                 "train.gpus_per_worker",
                 f"{asked} is more than {where}; leave it out to train on what is here",
@@ -129,9 +132,11 @@ def problems(config: Config, nodes: tuple[Node, ...], per_gpu: float) -> list[tu
     if sum(node.holds(least, 0) for node in nodes) < train.num_workers:
         name = "train.cpus_per_worker" if train.cpus_per_worker else "train.num_workers"
         room = f"{nodes[0].cpus} CPU cores" if local else describe(nodes)
-        found.append((name, f"{train.num_workers} workers of {least} cores do not fit into {room}"))
-    elif not found and sum(node.holds(least, per_gpu) for node in nodes) < train.num_workers:
-        found.append(
+        faults.append(
+            (name, f"{train.num_workers} workers of {least} cores do not fit into {room}")
+        )
+    elif not faults and sum(node.holds(least, per_gpu) for node in nodes) < train.num_workers:
+        faults.append(
             (
                 "train.num_workers",
                 f"{train.num_workers} workers of {least} cores and {per_gpu:g} GPUs do not fit "
@@ -139,13 +144,13 @@ def problems(config: Config, nodes: tuple[Node, ...], per_gpu: float) -> list[tu
             )
         )
     if local and config.cluster.num_gpus is not None and config.cluster.num_gpus > gpus:
-        found.append(
+        faults.append(
             (
                 "cluster.num_gpus",
                 f"{config.cluster.num_gpus} is more than the {gpus} GPUs of this machine",
             )
         )
-    return found
+    return faults
 
 
 def divide(
@@ -161,8 +166,8 @@ def divide(
         if train.gpus_per_worker is not None
         else min(gpus // train.num_workers, 1)
     )
-    if found := problems(config, nodes, per_gpu):
-        raise ConfigError(found)
+    if faults := problems(config, nodes, per_gpu):
+        raise ConfigError(faults)
     if per_gpu:
         nodes = tuple(node for node in nodes if node.gpus)
     fits = (

@@ -9,7 +9,8 @@ from orchestrator.config.settings import Config
 
 def rung_steps(config: Config) -> list[int]:
     """Steps at which trials are compared."""
-    steps, rungs = config.train.eval_every, []
+    steps = config.train.eval_every
+    rungs = []
     while config.sweep.scheduler != "none" and steps < config.train.steps:
         rungs.append(steps)
         steps *= config.sweep.reduction

@@ -16,7 +16,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-FINGERPRINT, TEST, INSTRUCTION, METRIC = "task", "test.digest", "task.instruction", "task.metric"
+FINGERPRINT = "task"
+TEST = "test.digest"
+INSTRUCTION = "task.instruction"
+METRIC = "task.metric"
 """Tags of a registered version. Versions of before there were tasks have TEST alone."""
 
 
@@ -34,8 +37,8 @@ class Task:
         """What a version made for this task is marked with. The instruction may be long, so its
         digest stands for it.
         """
-        parts = {TEST: self.test, INSTRUCTION: digest(self.instruction), METRIC: self.metric}
-        return {FINGERPRINT: digest(json.dumps(parts, sort_keys=True))} | parts
+        task_tags = {TEST: self.test, INSTRUCTION: digest(self.instruction), METRIC: self.metric}
+        return {FINGERPRINT: digest(json.dumps(task_tags, sort_keys=True))} | task_tags
 
     def differences(self, tags: Mapping[str, str]) -> list[str]:
         """What distinguishes the task of a version with these tags from this one; nothing where it
@@ -54,10 +57,10 @@ class Task:
         """That the champion `uri` is another task's, and what to do; None where it is this one's,
         or does not say.
         """
-        found = self.differences(tags)
-        if not found:
+        differences = self.differences(tags)
+        if not differences:
             return None
-        chosen = " and by ".join(found)
+        chosen = " and by ".join(differences)
         return (
             f"another task than that of the champion {uri}: the champion was chosen by {chosen}; "
             f"it keeps its alias. {REMEDY}"

@@ -29,11 +29,11 @@ def rate_key(config: Config, resources: Resources) -> str:
 
 def read_rates(storage: str) -> dict[str, Any]:
     """The remembered rates by what they depend on; what is no rate is left out."""
-    found = read_object(storage_folder(storage) / "rates.json")
+    rate_by_key = read_object(storage_folder(storage) / "rates.json")
     return {
-        key: kept
-        for key, kept in found.items()
-        if isinstance(kept, dict) and is_rate(kept.get("examples_per_second"))
+        key: entry
+        for key, entry in rate_by_key.items()
+        if isinstance(entry, dict) and is_rate(entry.get("examples_per_second"))
     }
 
 
@@ -50,6 +50,6 @@ def remember_rate(config: Config, resources: Resources, sweep: str, journal: Jou
         list(journal.events()), config.train.batch_size, packed=resources.packs > 0
     )
     if rate is not None:
-        kept = read_rates(config.storage)
-        kept[rate_key(config, resources)] = {"examples_per_second": rate, "sweep": sweep}
-        write_json(storage_folder(config.storage) / "rates.json", kept)
+        rate_by_key = read_rates(config.storage)
+        rate_by_key[rate_key(config, resources)] = {"examples_per_second": rate, "sweep": sweep}
+        write_json(storage_folder(config.storage) / "rates.json", rate_by_key)

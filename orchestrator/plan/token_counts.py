@@ -79,7 +79,7 @@ def count(
     """
     if len(rows) < FEWEST_KEPT:
         return count_anew(rows, template, limits, where)
-    told = [
+    cache_key = [
         digest,
         rows[0].instruction,
         rows[0].thinking,
@@ -88,45 +88,48 @@ def count(
         code(),
     ]
     file = (
-        cache_folder() / "counts" / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()}.json"
+        cache_folder()
+        / "counts"
+        / f"{hashlib.sha256(json.dumps(cache_key).encode()).hexdigest()}.json"
     )
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         return Count(**json.loads(file.read_text(encoding="utf-8")))
-    found = count_anew(rows, template, limits, where)
-    keep(file, found)
-    return found
+    counted = count_anew(rows, template, limits, where)
+    keep(file, counted)
+    return counted
 
 
 def count_anew(rows: Sequence[Row], template: ChatTokenizer, limits: Limits, where: str) -> Count:
     """See `count`."""
-    found = Count(len(rows))
-    known: dict[str, tuple[int, bool]] = {}
+    counted = Count(len(rows))
+    answer_lengths: dict[str, tuple[int, bool]] = {}
     sizes: list[tuple[int, int]] = []
     for start, rendered, prompts in tokenised(rows, template, where):
-        note_answers(rendered, template, known)
-        for number, (text, ids) in enumerate(zip(rendered, prompts, strict=True), start):
-            length, kept = known[text.answer]
+        note_answers(rendered, template, answer_lengths)
+        for row_index, (text, ids) in enumerate(zip(rendered, prompts, strict=True), start):
+            length, comes_back = answer_lengths[text.answer]
             sizes.append((len(ids), length))
-            check(rows[number], ids, text, length, template, where)
-            if not kept:
-                found.lost, found.lost_answer = found.lost + 1, found.lost_answer or text.reference
+            check(rows[row_index], ids, text, length, template, where)
+            if not comes_back:
+                counted.lost = counted.lost + 1
+                counted.lost_answer = counted.lost_answer or text.reference
             for words in text.unused:
-                found.unused.setdefault(words, [0, number])[0] += 1
+                counted.unused.setdefault(words, [0, row_index])[0] += 1
     limit = limits.max_new_tokens or max((length for _, length in sizes), default=0)
     least: dict[str, int] = {}
-    for number, (prompt, answer) in enumerate(sizes):
+    for row_index, (prompt, answer) in enumerate(sizes):
         room = limits.max_length - answer
         if prompt > (room_in_use(limits.max_length, limit) if limits.in_use else room):
-            found.first_cut = found.first_cut if found.cut else number
-            found.cut += 1
+            counted.first_cut = counted.first_cut if counted.cut else row_index
+            counted.cut += 1
         if prompt > room:
-            if limits.everything or not renderer(template).fits(rows[number], room, least):
-                (example,) = encode_rows([rows[number]], template, limits.max_length, where)
+            if limits.everything or not renderer(template).fits(rows[row_index], room, least):
+                (example,) = encode_rows([rows[row_index]], template, limits.max_length, where)
                 prompt = example.prompt_length
             prompt = min(prompt, room)
-        found.longest = max(found.longest, prompt + answer)
-        found.supervised += prompt + answer - 1 if limits.everything else answer
-    return found
+        counted.longest = max(counted.longest, prompt + answer)
+        counted.supervised += prompt + answer - 1 if limits.everything else answer
+    return counted
 
 
 def tokenised(
@@ -148,11 +151,16 @@ def tokenised(
 
 
 def note_answers(
-    rendered: Sequence[Rendered], template: ChatTokenizer, known: dict[str, tuple[int, bool]]
+    rendered: Sequence[Rendered],
+    template: ChatTokenizer,
+    answer_lengths: dict[str, tuple[int, bool]],
 ) -> None:
-    """Add to `known` how many tokens each answer has and whether it comes back from them."""
-    new = {text.answer: text for text in rendered if text.answer not in known}
-    texts, all_ids = list(new.values()), template.encode_continuations(list(new))
+    """Add to `answer_lengths` how many tokens each answer has and whether it comes back from
+    them.
+    """
+    new = {text.answer: text for text in rendered if text.answer not in answer_lengths}
+    texts = list(new.values())
+    all_ids = template.encode_continuations(list(new))
     plain = renderer(template).without_end
     sure = [
         template.faithful
@@ -160,12 +168,13 @@ def note_answers(
         and plain(text.answer).strip() == text.reference
         for text, ids in zip(texts, all_ids, strict=True)
     ]
-    doubtful = [number for number, kept in enumerate(sure) if not kept]
-    decoded = template.decode_batch([all_ids[number] for number in doubtful])
-    for number, said in zip(doubtful, decoded, strict=True):
-        sure[number] = texts[number].matches(said.strip())
-    known |= {
-        text.answer: (len(ids), kept) for text, ids, kept in zip(texts, all_ids, sure, strict=True)
+    doubtful = [position for position, comes_back in enumerate(sure) if not comes_back]
+    decoded = template.decode_batch([all_ids[position] for position in doubtful])
+    for position, decoded_text in zip(doubtful, decoded, strict=True):
+        sure[position] = texts[position].matches(decoded_text.strip())
+    answer_lengths |= {
+        text.answer: (len(ids), comes_back)
+        for text, ids, comes_back in zip(texts, all_ids, sure, strict=True)
     }
 
 
@@ -194,14 +203,14 @@ def code() -> str:
     uses.
     """
     files = [*sorted(Path(chat_template.__file__).parent.glob("*.py")), Path(__file__)]
-    found = hashlib.sha256(b"".join(file.read_bytes() for file in files))
-    found.update(
+    checksum = hashlib.sha256(b"".join(file.read_bytes() for file in files))
+    checksum.update(
         "".join(importlib.metadata.version(name) for name in ("tokenizers", "jinja2")).encode()
     )
-    return found.hexdigest()
+    return checksum.hexdigest()
 
 
-def keep(file: Path, found: Count) -> None:
+def keep(file: Path, counted: Count) -> None:
     """Write counts into the cache, whole or not at all; a cache that cannot be written costs time
     only.
     """
@@ -209,7 +218,7 @@ def keep(file: Path, found: Count) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".draft")
         with os.fdopen(handle, "w", encoding="utf-8") as target:
-            json.dump(dataclasses.asdict(found), target)
+            json.dump(dataclasses.asdict(counted), target)
         os.replace(draft, file)
         for old in sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[
             :-MOST_KEPT

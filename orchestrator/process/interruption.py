@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SAME_WISH_SECONDS = 1.0
+"""What comes this soon after a signal is the same wish. The note about a second Ctrl-C says so."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -32,12 +33,13 @@ class Wish:
         """Whether someone wants this process to stop."""
         return self.asked_at is not None
 
-    def handle(self, number: int, frame: Any) -> None:
+    def handle(self, signal_number: int, frame: Any) -> None:
         """Take a signal: gently the first time, where that is possible, else at once."""
         now = time.monotonic()
         if self.asked_at is not None and now - self.asked_at < SAME_WISH_SECONDS:
             return
-        first, self.asked_at = self.asked_at is None, now
+        first = self.asked_at is None
+        self.asked_at = now
         if first and self.gently is not None:
             self.gently()
             return
@@ -53,10 +55,10 @@ def arm() -> dict[Any, Any]:
     ignored, as by nohup, stays so.
     """
     before = {}
-    for number in SIGNALS:
-        if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+    for signal_number in SIGNALS:
+        if signal_number != signal.SIGINT and signal.getsignal(signal_number) == signal.SIG_IGN:
             continue
-        before[number] = signal.signal(number, wish.handle)
+        before[signal_number] = signal.signal(signal_number, wish.handle)
     return before
 
 
@@ -71,5 +73,5 @@ def gently(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         wish.gently = None
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)

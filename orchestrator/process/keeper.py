@@ -34,14 +34,15 @@ POLL_SECONDS = 0.02
 
 def main(arguments: list[str]) -> None:
     """Wait for the command's end, then clean up."""
-    command, mark = int(arguments[0]), arguments[1]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    told = wait(command)
+    command = int(arguments[0])
+    mark = arguments[1]
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, signal.SIG_IGN)
+    entries = wait(command)
     end_all(
-        command, mark, {entry["session"]: entry["since"] for entry in told if "session" in entry}
+        command, mark, {entry["session"]: entry["since"] for entry in entries if "session" in entry}
     )
-    for entry in told:
+    for entry in entries:
         if "folder" in entry:
             shutil.rmtree(entry["folder"], ignore_errors=True)
         elif "file" in entry:
@@ -52,7 +53,7 @@ def wait(command: int) -> list[dict[str, Any]]:
     """Until the command says that it ends, or is gone, though a process that it has forked may hold
     the pipe; returns what it has told.
     """
-    told = b""
+    received = b""
     poll = select.poll()
     poll.register(0, select.POLLIN)
     with contextlib.suppress(OSError, AttributeError):
@@ -60,17 +61,17 @@ def wait(command: int) -> list[dict[str, Any]]:
     while True:
         ready = [descriptor for descriptor, _ in poll.poll()]
         if 0 in ready:
-            part = os.read(0, 65536)
-            told += part
-            if not part or told.endswith(END):
+            chunk = os.read(0, 65536)
+            received += chunk
+            if not chunk or received.endswith(END):
                 break
         else:
             break
-    found = []
-    for line in told.removesuffix(END).splitlines():
+    entries = []
+    for line in received.removesuffix(END).splitlines():
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+            entries.append(json.loads(line))
+    return entries
 
 
 def end_all(command: int, mark: str, sessions: dict[int, int | None]) -> None:
@@ -94,11 +95,13 @@ def left_behind(command: int, mark: str, sessions: dict[int, int | None]) -> lis
     except OSError:  # a system without /proc, where Ray's own watching must do
         return []
     # A number whose leader is another process by now has become someone else's session.
-    own = {leader for leader, since in sessions.items() if started_at(leader) in (since, None)}
+    own_sessions = {
+        leader for leader, since in sessions.items() if started_at(leader) in (since, None)
+    }
     return [
         process
         for process in names
-        if process not in (os.getpid(), command) and is_left(process, wanted, pipe, own)
+        if process not in (os.getpid(), command) and is_left(process, wanted, pipe, own_sessions)
     ]
 
 

@@ -41,10 +41,15 @@ class Lifeline:
             str(os.getpid()),
             self.mark,
         ]
-        held = () if inherited is None else (inherited,)
+        inherited_descriptors = () if inherited is None else (inherited,)
         quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.keeper = subprocess.Popen(
-            line, stdin=subprocess.PIPE, pass_fds=held, start_new_session=True, cwd="/", **quiet
+            line,
+            stdin=subprocess.PIPE,
+            pass_fds=inherited_descriptors,
+            start_new_session=True,
+            cwd="/",
+            **quiet,
         )
 
     def remove_folder(self, folder: Path) -> None:
@@ -94,7 +99,8 @@ def opened(inherited: int | None = None) -> Iterator[Lifeline]:
     global current
     line = Lifeline(inherited)
     name, _, value = line.mark.partition("=")
-    before, current = current, line
+    before = current
+    current = line
     with environment(name, value):
         try:
             yield line
@@ -125,7 +131,8 @@ def temporary_files() -> Iterator[None]:
     """
     folder = tempfile.mkdtemp(prefix="sweep-")
     remove_at_end(Path(folder))
-    before, tempfile.tempdir = tempfile.tempdir, folder
+    before = tempfile.tempdir
+    tempfile.tempdir = folder
     with environment("TMPDIR", folder):
         try:
             yield

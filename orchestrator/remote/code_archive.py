@@ -33,17 +33,17 @@ def tracked(root: Path = ROOT) -> list[Path]:
         listed = subprocess.run(
             ["git", "-C", str(root), "ls-files", "-z"], capture_output=True, timeout=60, check=True
         ).stdout
-        found = [root / name for name in os.fsdecode(listed).split("\0") if name]
+        files = [root / name for name in os.fsdecode(listed).split("\0") if name]
     except (OSError, subprocess.SubprocessError):
-        found = []
-    if not found:  # also where the installation lies in an ignored folder of another project
-        found = [
+        files = []
+    if not files:  # also where the installation lies in an ignored folder of another project
+        files = [
             file
-            for part in PARTS
-            for file in [root / part, *(root / part).rglob("*")]
+            for folder in PARTS
+            for file in [root / folder, *(root / folder).rglob("*")]
             if "__pycache__" not in file.parts
         ]
-    return sorted(file for file in found if file.is_file())
+    return sorted(file for file in files if file.is_file())
 
 
 def untracked(root: Path = ROOT) -> list[str]:
@@ -67,10 +67,10 @@ def local(
     What lies in the storage every node sees; the project's own data the other side finds by itself,
     unless it was `typed`.
     """
-    here = {setting: Path(path) for setting, path in named.items() if os.path.exists(path)}
+    existing = {setting: Path(path) for setting, path in named.items() if os.path.exists(path)}
     return {
         setting: path
-        for setting, path in here.items()
+        for setting, path in existing.items()
         if not path.is_relative_to(storage)
         and (was_typed(setting, typed) or not travels(path, root))
     }
@@ -99,48 +99,54 @@ def pack(archive: Path, data: dict[str, Path], root: Path = ROOT) -> dict[str, s
     """Write the archive; returns the settings that point at the data's new place. Raises InputError
     when it is larger than Ray takes.
     """
-    moved, members = {}, {str(file.relative_to(root)): file for file in tracked(root)}
+    moved = {}
+    members = {str(file.relative_to(root)): file for file in tracked(root)}
     for setting, path in data.items():
         if travels(path, root):
             moved[setting] = str(path.relative_to(root))
             continue
-        place = moved[setting] = (
+        name_there = moved[setting] = (
             f"shipped/{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}/{path.name}"
         )
         members |= {
-            os.path.join(place, os.path.relpath(file, path)) if path.is_dir() else place: file
+            os.path.join(name_there, os.path.relpath(file, path))
+            if path.is_dir()
+            else name_there: file
             for file in files_of(path)
         }
-    with archive.open("wb") as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as made:
+    with (
+        archive.open("wb") as stream,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as zip_archive,
+    ):
         for name, file in sorted(members.items()):
             try:
-                add(made, name, file)
+                add(zip_archive, name, file)
             except UnicodeEncodeError as error:
                 raise InputError(
                     f"{str(file)!r} cannot be sent: its name is no UTF-8; rename it"
                 ) from error
             except OSError as error:
                 raise InputError(f"{file} cannot be sent: {error.strerror or error}") from error
-            if whole.tell() > LIMIT_BYTES:
+            if stream.tell() > LIMIT_BYTES:
                 raise too_large(members)
     if archive.stat().st_size > LIMIT_BYTES:
         raise too_large(members)
     return moved
 
 
-def add(made: zipfile.ZipFile, name: str, file: Path) -> None:
+def add(zip_archive: zipfile.ZipFile, name: str, file: Path) -> None:
     """Put a file under its name into an archive, no more of it than shows that it is too large: the
     whole may be a disk full.
     """
     entry = zipfile.ZipInfo(name)  # its date is 1980, always
-    entry.external_attr, entry.compress_type, entry.file_size = (
-        0o644 << 16,
-        zipfile.ZIP_DEFLATED,
-        file.stat().st_size,
-    )
-    with file.open("rb") as content, made.open(entry, "w") as packed:
+    entry.external_attr = 0o644 << 16
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.file_size = file.stat().st_size
+    with file.open("rb") as content, zip_archive.open(entry, "w") as packed:
         while (
-            (piece := content.read(2**20)) and made.fp is not None and made.fp.tell() <= LIMIT_BYTES
+            (piece := content.read(2**20))
+            and zip_archive.fp is not None
+            and zip_archive.fp.tell() <= LIMIT_BYTES
         ):
             packed.write(piece)
 
@@ -162,8 +168,8 @@ def too_large(members: dict[str, Path]) -> InputError:
 def code_digest(root: Path = ROOT) -> str:
     """Hash over the program's own files, the same on every machine that has the same code."""
     digest = hashlib.sha256()
-    for part in ("orchestrator", "jobs", "conf"):
-        for file in sorted((root / part).rglob("*")):
+    for folder in ("orchestrator", "jobs", "conf"):
+        for file in sorted((root / folder).rglob("*")):
             if file.suffix in (".py", ".yaml"):
                 digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:12]

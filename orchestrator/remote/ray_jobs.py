@@ -29,7 +29,8 @@ from orchestrator.remote.submission import Submission, job_name, say
 from orchestrator.storage import staging
 from orchestrator.storage.paths import storage_folder
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
 ASK_SECONDS = 5.0
 """Between two questions about a job whose log does not come as a stream."""
 LOST_SECONDS = 600.0
@@ -38,7 +39,8 @@ MOST_REFUSALS = 10
 """How often a head may answer that it takes no job yet, as one does that is starting: with the
 pauses between, for some three minutes.
 """
-SILENT_SECONDS, MOST_SILENCES = 30.0, 10
+SILENT_SECONDS = 30.0
+MOST_SILENCES = 10
 """How long a log may be silent before the head is asked about the job, and after how many such
 silences the log is read anew: a connection that only one side knows to be broken brings nothing,
 for ever.
@@ -99,7 +101,8 @@ def job_payload(
     """The arguments and the runtime environment of the job: with the code and the user's files, or
     with what the image holds.
     """
-    arguments, environment = list(submission.arguments), {"env_vars": {}}
+    arguments = list(submission.arguments)
+    environment = {"env_vars": {}}
     if config.cluster.code == "image":
         if config_dir is not None:
             raise InputError(
@@ -117,18 +120,18 @@ def job_payload(
     typed = (
         submission.arguments if config_dir is None else list(named)
     )  # its files may name any path
-    archive, data = (
-        folder / "code.zip",
-        code_archive.local(named, storage_folder(config.storage), typed),
-    )
-    places = code_archive.pack(
+    archive = folder / "code.zip"
+    data = code_archive.local(named, storage_folder(config.storage), typed)
+    names_there = code_archive.pack(
         archive, data | ({"--config-dir": Path(config_dir).resolve()} if config_dir else {})
     )
-    arguments += [f"{setting}={places[setting]}" for setting in data]
-    arguments = ["--config-dir", places["--config-dir"], *arguments] if config_dir else arguments
+    arguments += [f"{setting}={names_there[setting]}" for setting in data]
+    arguments = (
+        ["--config-dir", names_there["--config-dir"], *arguments] if config_dir else arguments
+    )
     say(
         f"code    {archive.stat().st_size / 2**20:.1f} MiB to "
-        f"{config.cluster.address}{', with ' if places else ''}{', '.join(places)}"
+        f"{config.cluster.address}{', with ' if names_there else ''}{', '.join(names_there)}"
     )
     return arguments, environment | {"working_dir": str(archive)}
 
@@ -153,7 +156,9 @@ def post(
         "key": submission.key,
         "command": f"python -m orchestrator {submission.typed}",
     }
-    unanswered, refused, pause = 0, 0, FIRST_PAUSE_SECONDS
+    unanswered = 0
+    refused = 0
+    pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             return head.call(
@@ -234,13 +239,18 @@ def follow(head: RayJobsClient, name: str) -> int:
 
 
 async def _follow(head: RayJobsClient, name: str) -> int:
-    relay, pause, heard, lost = Relay(), FIRST_PAUSE_SECONDS, time.monotonic(), False
+    relay = Relay()
+    pause = FIRST_PAUSE_SECONDS
+    heard = time.monotonic()
+    lost = False
     while True:
         try:
             relay.restart()
             async for text in log_of(head, name):
                 relay.feed(text)
-                pause, heard, lost = FIRST_PAUSE_SECONDS, time.monotonic(), back(lost)
+                pause = FIRST_PAUSE_SECONDS
+                heard = time.monotonic()
+                lost = back(lost)
             job = head.call(head.client.get_job_info, name)
         except Exception as error:  # whatever broke here, the job does not hang on this connection
             job = without_stream(head, name, relay, error)
@@ -256,7 +266,8 @@ async def _follow(head: RayJobsClient, name: str) -> int:
                 )
                 lost = True
         if job is not None:
-            heard, lost = time.monotonic(), back(lost)
+            heard = time.monotonic()
+            lost = back(lost)
             if job.status.is_terminal():
                 relay.close()
                 return ending(job)
@@ -277,13 +288,15 @@ async def log_of(head: RayJobsClient, name: str) -> AsyncIterator[str]:
 
     Raises what breaks the connection, OSError where the head does not answer any more.
     """
-    log, silences = head.client.tail_job_logs(name), 0
+    log = head.client.tail_job_logs(name)
+    silences = 0
     piece = asyncio.ensure_future(anext(log))
     try:
         while silences < MOST_SILENCES:
             if (await asyncio.wait({piece}, timeout=SILENT_SECONDS))[0]:
                 yield piece.result()
-                piece, silences = asyncio.ensure_future(anext(log)), 0
+                piece = asyncio.ensure_future(anext(log))
+                silences = 0
             elif head.call(head.client.get_job_info, name).status.is_terminal():
                 return
             else:
@@ -305,9 +318,9 @@ def without_stream(head: RayJobsClient, name: str, relay: Relay, error: Exceptio
     try:
         job = head.call(head.client.get_job_info, name)
         with contextlib.suppress(OSError, RuntimeError):
-            whole = head.call(head.client.get_job_logs, name)
+            log = head.call(head.client.get_job_logs, name)
             relay.restart()
-            relay.feed(whole)
+            relay.feed(log)
         return job
     except InputError as refused:
         raise OrchestratorError(

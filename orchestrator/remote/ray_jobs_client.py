@@ -34,7 +34,8 @@ class RayJobsClient:
 
     def __init__(self, cluster: Cluster) -> None:
         assert cluster.address is not None
-        self.cluster, self.address = cluster, cluster.address.rstrip("/")
+        self.cluster = cluster
+        self.address = cluster.address.rstrip("/")
         sign_in(cluster)
         self.version = self.greet()
         import ray
@@ -123,14 +124,14 @@ class RayJobsClient:
 
     def jobs(self) -> list[Any]:
         """This program's jobs on the cluster, newest first."""
-        found = [
+        own_jobs = [
             job
             for job in self.ask(self.client.list_jobs)
             if (job.metadata or {}).get("orchestrator") and job.submission_id
         ]
-        return sorted(found, key=lambda job: -(job.start_time or 0))
+        return sorted(own_jobs, key=lambda job: -(job.start_time or 0))
 
-    def call(self, what: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def call(self, request: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """One request. Raises OSError when the head does not answer, RuntimeError when it refuses,
         InputError when it refuses the token.
         """
@@ -138,7 +139,7 @@ class RayJobsClient:
         from ray.exceptions import AuthenticationError
 
         try:
-            return what(*arguments, **named)
+            return request(*arguments, **named)
         except AuthenticationError as error:
             raise InputError(
                 f"{self.where}: the cluster refuses this token now; set RAY_AUTH_TOKEN, or "
@@ -155,12 +156,12 @@ class RayJobsClient:
         except requests.exceptions.RequestException as error:
             raise ConnectionError(unreachable(error)) from error
 
-    def ask(self, what: Callable[..., Any], *arguments: Any) -> Any:
+    def ask(self, request: Callable[..., Any], *arguments: Any) -> Any:
         """One request of someone who has nothing else to try. Raises OrchestratorError when it is
         not answered, or refused.
         """
         try:
-            return self.call(what, *arguments)
+            return self.call(request, *arguments)
         except OSError as error:
             raise OrchestratorError(f"{self.where}: {error}; try again when it answers") from error
         except RuntimeError as error:
@@ -171,16 +172,16 @@ class RayJobsClient:
         none.
         """
         jobs = self.jobs()
-        found = [
+        matching = [
             job for job in jobs if name in (job.submission_id, (job.metadata or {}).get("sweep"))
         ]
-        if not found:
-            known = (
+        if not matching:
+            sweeps = (
                 ", ".join(sorted({str((job.metadata or {}).get("sweep")) for job in jobs}))
                 or "none"
             )
-            raise InputError(f"{self.where}: no sweep {name}; what it has: {known}")
-        return next((job for job in found if not job.status.is_terminal()), found[0])
+            raise InputError(f"{self.where}: no sweep {name}; what it has: {sweeps}")
+        return next((job for job in matching if not job.status.is_terminal()), matching[0])
 
 
 def stop_own_job() -> None:
@@ -188,12 +189,12 @@ def stop_own_job() -> None:
     that fails is started anew on another cluster, where the same input would be as bad; one that
     was stopped is not. Returns where it cannot be stopped.
     """
-    told = (
+    submission_id = (
         json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
         .get("metadata", {})
         .get("job_submission_id")
     )
-    if told is None:
+    if submission_id is None:
         return
     from ray.dashboard.utils import ray_address_to_api_server_url
 
@@ -205,7 +206,7 @@ def stop_own_job() -> None:
                 address=ray_address_to_api_server_url(os.environ.get("RAY_ADDRESS")),
             )
         )
-        head.call(head.client.stop_job, told)
+        head.call(head.client.stop_job, submission_id)
     except Exception as error:  # noqa: BLE001  # whatever it is, the command ends as it would have ended
         print(
             f"note     the job could not be stopped ({error}), so that it may be started anew",

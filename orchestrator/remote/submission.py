@@ -71,13 +71,13 @@ def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:
     itself in.
     """
     names = [text.lstrip("+~").partition("=")[0] for text in overrides]
-    kept = [
+    travelling = [
         text
         for text, name in zip(overrides, names, strict=True)
         if name in TRAVELS or name.split(".")[0] not in STAYS
     ]
     return [
-        *kept,
+        *travelling,
         "cluster=attached",
         "cluster.address=auto",
         *(["dry_run=true"] if dry_run else []),

@@ -7,6 +7,18 @@ from typing import Any, Protocol
 COLUMNS = ("name", "state", "trials", "best", "started", "where")
 
 
+_CONTINUES = "the same command continues it"
+_HINTS = {
+    "died": f"its process is gone without a word (killed, or the machine went down); {_CONTINUES}",
+    "interrupted": f"what is done is kept, and {_CONTINUES}",
+}
+
+
+def hint(state: str) -> str | None:
+    """What to do about a sweep in this state; None where nothing is to be done."""
+    return _HINTS.get(state)
+
+
 class RunBackend(Protocol):
     """Where sweeps are: each answers the same five questions. A name that is not there is an
     InputError.

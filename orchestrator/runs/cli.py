@@ -28,18 +28,18 @@ def main(arguments: list[str]) -> int:
     """
     asked = parse(arguments)
     try:
-        place = place_of(asked)
+        backend = place_of(asked)
         if asked.command == "list":
-            records = place.listed()
+            records = backend.listed()
             print(json.dumps(records) if asked.json else table(records))
         elif asked.command == "show":
-            record = place.show(asked.name)
+            record = backend.show(asked.name)
             print(json.dumps(record) if asked.json else details(record))
         elif asked.command == "watch":
-            return watch_as_json(place, asked.name) if asked.json else place.watch(asked.name)
+            return watch_as_json(backend, asked.name) if asked.json else backend.watch(asked.name)
         else:
-            said = getattr(place, asked.command)(asked.name)
-            print(json.dumps({"name": asked.name, "done": said}) if asked.json else said)
+            message = getattr(backend, asked.command)(asked.name)
+            print(json.dumps({"name": asked.name, "done": message}) if asked.json else message)
         sys.stdout.flush()
     except OrchestratorError as error:
         plan_text.error(as_flags(str(error)))
@@ -54,14 +54,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def watch_as_json(place: RunBackend, name: str) -> int:
+def watch_as_json(backend: RunBackend, name: str) -> int:
     """Follow one, with all that it prints on stderr, and print its record at the end; returns its
     exit code.
     """
     with contextlib.redirect_stdout(sys.stderr):
-        code = place.watch(name)
+        code = backend.watch(name)
     try:
-        record = place.show(name)
+        record = backend.show(name)
     except InputError:
         record = {"name": name, "state": "deleted"}
     print(json.dumps(record), flush=True)
@@ -152,7 +152,7 @@ def table(records: list[dict[str, Any]]) -> str:
     differs = any(record.get("sweep") not in (None, record["name"]) for record in records)
     columns = (COLUMNS[0], "sweep", *COLUMNS[1:]) if differs else COLUMNS
     rows = [columns, *([shown(record.get(column)) for column in columns] for record in records)]
-    widths = [max(len(row[number]) for row in rows) for number in range(len(columns))]
+    widths = [max(len(row[column_index]) for row in rows) for column_index in range(len(columns))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
@@ -168,14 +168,10 @@ def details(record: dict[str, Any]) -> str:
         if not isinstance(value, list | dict)
     ]
     for key, value in record.items():
-        items = (
-            [f"{name} {of}" for name, of in value.items()]
-            if isinstance(value, dict)
-            else value
-            if isinstance(value, list)
-            else []
-        )
-        lines += [f"{key:<{width}}{item}" for item in items]
+        if isinstance(value, dict):
+            lines += [f"{key:<{width}}{name} {of}" for name, of in value.items()]
+        elif isinstance(value, list):
+            lines += [f"{key:<{width}}{item}" for item in value]
     return "\n".join(lines)
 
 

@@ -30,11 +30,11 @@ class KubeRayRuns:
 
     def record(self, entry: Any, log: str) -> dict[str, Any]:
         """A RayJob in the terms of runs.COLUMNS."""
-        known = {key: getattr(entry, key) for key in ("name", "state", "where")}
+        fields = {key: getattr(entry, key) for key in ("name", "state", "where")}
         times = {"started": moment(entry.started), "ended": moment(entry.ended)}
         return (
-            known
-            | of_log(known["state"], entry.sweep, log)
+            fields
+            | of_log(fields["state"], entry.sweep, log)
             | times
             | {"command": None, "error": entry.reason}
         )
@@ -43,11 +43,11 @@ class KubeRayRuns:
         """See runs.Place."""
         from orchestrator.kuberay import overview
 
-        found = overview.show(self.cluster, name)
-        log = overview.logs(self.cluster, [found["name"]]).get(found["name"], "")
+        rayjob = overview.show(self.cluster, name)
+        log = overview.logs(self.cluster, [rayjob["name"]]).get(rayjob["name"], "")
         return (
-            found
-            | of_log(found["state"], found["sweep"], log)
+            rayjob
+            | of_log(rayjob["state"], rayjob["sweep"], log)
             | {"log": log.splitlines()[-NUM_LOG_LINES:]}
         )
 
@@ -67,11 +67,11 @@ class KubeRayRuns:
         """See runs.Place."""
         from orchestrator.kuberay import overview, submit
 
-        found = overview.show(self.cluster, name)
-        if found["state"] in LIVE:
-            stop = run_commands.on_cluster("stop", found["name"], self.cluster)
-            raise InputError(f"{found['name']} is {found['state']}; stop it first: {stop}")
-        return submit.delete(self.cluster, found["name"])
+        rayjob = overview.show(self.cluster, name)
+        if rayjob["state"] in LIVE:
+            stop = run_commands.on_cluster("stop", rayjob["name"], self.cluster)
+            raise InputError(f"{rayjob['name']} is {rayjob['state']}; stop it first: {stop}")
+        return submit.delete(self.cluster, rayjob["name"])
 
 
 def moment(text: str | None) -> float | None:

@@ -19,6 +19,7 @@ from jobs.files import filesystem
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
 from orchestrator.output.log_summary import refused, sweep_told, told
+from orchestrator.runs.backend import hint
 from orchestrator.storage.journal import Record
 from orchestrator.storage.journal_reader import History
 from orchestrator.storage.json_files import read_text
@@ -43,7 +44,8 @@ class LocalRuns:
                 f"--storage {storage}: this tool reads folders; the sweep's own command shows its "
                 "result, or continues it"
             )
-        self.storage, self.folder = storage, storage_folder(storage)
+        self.storage = storage
+        self.folder = storage_folder(storage)
         self.histories: dict[Path, History] = {}
         if not self.folder.is_dir():
             raise InputError(
@@ -53,8 +55,8 @@ class LocalRuns:
 
     def listed(self) -> list[dict[str, Any]]:
         """See runs.Place."""
-        found = [self.record(file.parent) for file in self.folder.glob("sweeps/*/journal.jsonl")]
-        return sorted(found, key=lambda record: -(record["started"] or 0))
+        records = [self.record(file.parent) for file in self.folder.glob("sweeps/*/journal.jsonl")]
+        return sorted(records, key=lambda record: -(record["started"] or 0))
 
     def owner(self, name: str) -> str | None:
         """Who works on a sweep, or on all of this storage."""
@@ -62,11 +64,11 @@ class LocalRuns:
 
     def sweep(self, name: str) -> Path:
         """The folder of a sweep."""
-        known = sorted(file.parent.name for file in self.folder.glob("sweeps/*/journal.jsonl"))
-        if name not in known:
+        names = sorted(file.parent.name for file in self.folder.glob("sweeps/*/journal.jsonl"))
+        if name not in names:
             raise InputError(
                 f"storage {self.storage}: no sweep {name}; what it has: "
-                f"{', '.join(known) or 'none'}"
+                f"{', '.join(names) or 'none'}"
             )
         return self.folder / "sweeps" / name
 
@@ -109,10 +111,12 @@ class LocalRuns:
         """See runs.Place."""
         folder = self.sweep(name)
         record = self.record(folder)
+        advice = hint(record["state"])
         return record | {
+            **({"hint": advice} if advice else {}),
             "trial": [
                 trial_line(trial) for _, trial in sorted(self.history(folder).records.items())
-            ]
+            ],
         }
 
     def watch(self, name: str) -> int:
@@ -125,7 +129,8 @@ class LocalRuns:
                     print(line, file=sys.stderr, flush=True)
             now = self.told(history, owner)
             if now["state"] != "running":
-                print(f"{name} {now['state']}" + (f": {now['error']}" if now["error"] else ""))
+                reasons = [text for text in (now["error"], hint(now["state"])) if text]
+                print(f"{name} {now['state']}{': ' if reasons else ''}{'; '.join(reasons)}")
                 return {"finished": 0, "interrupted": 130}.get(now["state"], 1)
             time.sleep(POLL_SECONDS)
 
@@ -136,11 +141,11 @@ class LocalRuns:
         owner = self.owner(name)
         if owner is None:
             return f"{name} does not run"
-        found = re.match(r"process (\d+)(?: on (\S+?))?,", owner)
-        if found is None or (found[2] and found[2] != os.uname().nodename):
+        match = re.match(r"process (\d+)(?: on (\S+?))?,", owner)
+        if match is None or (match[2] and match[2] != os.uname().nodename):
             raise InputError(f"{name} is run by {owner}: stop it there, with kill -INT")
         try:
-            os.kill(int(found[1]), signal.SIGINT)
+            os.kill(int(match[1]), signal.SIGINT)
         except ProcessLookupError:
             pass  # it has just ended, and its lock with it
         except PermissionError as error:
@@ -193,19 +198,19 @@ def trial_line(record: Record) -> str:
 
 def event_line(event: dict[str, Any]) -> str | None:
     """An event of the journal for someone who watches."""
-    number = event.get("trial")
+    trial = event.get("trial")
     if event["kind"] == "report":
         scores = "  ".join(
             f"{key} {value:.4g}"
             for key, value in event["metrics"].items()
             if key.startswith(("valid/", "test/"))
         )
-        return f"trial {number}  step {event['step']}  {scores}"
+        return f"trial {trial}  step {event['step']}  {scores}"
     if event["kind"] == "end":
-        return f"trial {number}  {event['state']}" + (
+        return f"trial {trial}  {event['state']}" + (
             f": {event['error']}" if event.get("error") else ""
         )
-    return f"trial {number}  starts" if event["kind"] == "trial" else None
+    return f"trial {trial}  starts" if event["kind"] == "trial" else None
 
 
 def of_log(state: str, sweep: str, log: str) -> dict[str, Any]:

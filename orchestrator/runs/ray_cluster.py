@@ -24,8 +24,8 @@ class RayJobRuns:
         """See runs.Place."""
         jobs = self.head.jobs()
         return [
-            self.record(job, self.log(job) if number < NUM_LOGS else "")
-            for number, job in enumerate(jobs)
+            self.record(job, self.log(job) if position < NUM_LOGS else "")
+            for position, job in enumerate(jobs)
         ]
 
     def log(self, job: Any) -> str:

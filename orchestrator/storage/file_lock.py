@@ -74,21 +74,21 @@ def is_held(file: Path) -> bool:
     """
     if not HAS_OFD:
         lock = Lock(file)
-        taken = file.exists() and not lock.acquire()
+        is_taken = file.exists() and not lock.acquire()
         lock.release()
-        return taken
+        return is_taken
     assert fcntl is not None
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # none there, or not ours to read: nobody whom we could see holds it
         return False
     try:
-        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted(fcntl.F_WRLCK))
+        lock_info = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted(fcntl.F_WRLCK))
     except OSError:  # a file system without locks
         return False
     finally:
         os.close(descriptor)
-    return struct.unpack(WHOLE_FILE, found)[0] != fcntl.F_UNLCK
+    return struct.unpack(WHOLE_FILE, lock_info)[0] != fcntl.F_UNLCK
 
 
 def wanted(kind: int) -> bytes:

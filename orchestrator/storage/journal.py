@@ -100,37 +100,39 @@ class Journal:
 
     def records(self) -> dict[int, Record]:
         """The trials by index."""
-        found: dict[int, Record] = {}
+        record_by_trial: dict[int, Record] = {}
         for event in self.events():
             if (
                 event["kind"] in ("trial", "report", "checkpoint", "end")
                 and event.get("trial") is not None
             ):
-                replay(found.setdefault(event["trial"], Record(event["trial"])), event)
-        return found
+                replay(record_by_trial.setdefault(event["trial"], Record(event["trial"])), event)
+        return record_by_trial
 
 
-def is_event(found: Any) -> bool:
+def is_event(value: Any) -> bool:
     """Whether a line of a journal is an event as this program writes them; someone may have edited
     it.
     """
     if (
-        not isinstance(found, dict)
-        or not isinstance(found.get("t"), int)
-        or not isinstance(found.get("trial"), int | None)
+        not isinstance(value, dict)
+        or not isinstance(value.get("t"), int)
+        or not isinstance(value.get("trial"), int | None)
     ):
         return False
-    needed = NEEDED.get(str(found.get("kind")), {"kind": str})
-    numbers = found["metrics"].values() if isinstance(found.get("metrics"), dict) else ()
-    return all(isinstance(found.get(name), kind) for name, kind in needed.items()) and all(
-        isinstance(n, int | float) for n in numbers
+    needed = NEEDED.get(str(value.get("kind")), {"kind": str})
+    metric_values = value["metrics"].values() if isinstance(value.get("metrics"), dict) else ()
+    return all(isinstance(value.get(name), kind) for name, kind in needed.items()) and all(
+        isinstance(n, int | float) for n in metric_values
     )
 
 
 def replay(record: Record, event: dict[str, Any]) -> None:
     """Bring a record up to date with one event."""
     if event["kind"] == "trial":
-        record.point, record.state, record.error = event["point"], "running", None
+        record.point = event["point"]
+        record.state = "running"
+        record.error = None
     elif event["kind"] == "report":
         # The winner's test scores are reported later, at the step of its best checkpoint.
         record.reports.setdefault(event["step"], {}).update(event["metrics"])
@@ -139,4 +141,5 @@ def replay(record: Record, event: dict[str, Any]) -> None:
     elif event["kind"] == "checkpoint":
         record.checkpoints[event["step"]] = event["checkpoint"]
     else:
-        record.state, record.error = event["state"], event.get("error")
+        record.state = event["state"]
+        record.error = event.get("error")

@@ -23,7 +23,8 @@ class History:
 
     def _forget(self) -> None:
         """As if nothing had been read."""
-        self._offset, self._head = 0, b""
+        self._offset = 0
+        self._head = b""
         self.records: dict[int, Record] = {}
         self.total: int | None = None
         self.started: float | None = None
@@ -72,11 +73,9 @@ class History:
             self.by = event.get("by")
             self.ended = self.state = self.error = None
         elif kind == "sweep_end":
-            self.ended, self.state, self.error = (
-                event["t"] / 1000,
-                event["state"],
-                event.get("error"),
-            )
+            self.ended = event["t"] / 1000
+            self.state = event["state"]
+            self.error = event.get("error")
         elif kind in ("trial", "report", "end") and event.get("trial") is not None:
             replay(self.records.setdefault(event["trial"], Record(event["trial"])), event)
 

@@ -30,10 +30,10 @@ def read_object(path: Path) -> dict[str, Any]:
     files hold can be made again.
     """
     try:
-        found = json.loads(read_text(path))
+        value = json.loads(read_text(path))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -38,11 +38,13 @@ def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
             if time.monotonic() > deadline or (
                 owner and not is_gone(owner)
             ):  # without an owner someone is just coming or going
-                what = (
+                scope = (
                     f"storage {storage}" if sweep is None else f"sweep {sweep} of storage {storage}"
                 )
-                held = f"{what} is in use by {owner or 'another process'}"
-                raise InputError(f"{held}; wait for it to end, or use another one: storage=FOLDER")
+                in_use = f"{scope} is in use by {owner or 'another process'}"
+                raise InputError(
+                    f"{in_use}; wait for it to end, or use another one: storage=FOLDER"
+                )
             time.sleep(0.1)
     except OSError as error:
         raise InputError(
@@ -68,16 +70,16 @@ def is_gone(owner: str) -> bool:
     """Whether an owner as `locked` writes it is a process of this machine that has ended: what it
     has started is being ended, too.
     """
-    found = re.match(r"process (\d+) on (\S+?),", owner)
-    if found is None or found[2] != os.uname().nodename:
+    match = re.match(r"process (\d+) on (\S+?),", owner)
+    if match is None or match[2] != os.uname().nodename:
         return False
     try:
-        os.kill(int(found[1]), 0)
+        os.kill(int(match[1]), 0)
     except ProcessLookupError:
         return True
     except OSError:
         return False
-    status = read_text(Path("/proc") / found[1] / "stat")
+    status = read_text(Path("/proc") / match[1] / "stat")
     return status.rpartition(")")[2].split()[:1] == ["Z"]
 
 

@@ -44,10 +44,10 @@ def forget(folder: Path, submission: str | None = None) -> None:
     """Remove what an earlier run of the sweep has left, but not what an earlier attempt of the same
     submission to a cluster has done.
     """
-    known = folder / ".submission"
-    if submission is not None and read_text(known) == submission:
+    submission_file = folder / ".submission"
+    if submission is not None and read_text(submission_file) == submission:
         return
     shutil.rmtree(folder, ignore_errors=True)
     if submission is not None:
         folder.mkdir(parents=True)
-        known.write_text(submission, encoding="utf-8")
+        submission_file.write_text(submission, encoding="utf-8")

@@ -20,8 +20,6 @@ from orchestrator.config.settings import Config, changed
 from orchestrator.errors import InputError
 from orchestrator.storage.paths import storage_folder
 
-HASH_BYTES = 1 << 20
-
 
 def named_paths(config: Config) -> dict[str, str]:
     """The files and folders that settings name, by dotted path: the data's, and a base model's."""
@@ -59,10 +57,10 @@ def stage_data(config: Config) -> Config:
         target = copied(Path(path), storage / "data")
         if not filesystem.is_uri(config.storage):
             return str(target)
-        there = filesystem.join(config.storage, str(target.relative_to(storage)))
-        if not filesystem.exists(there):
-            filesystem.put(target, there)
-        return there
+        target_uri = filesystem.join(config.storage, str(target.relative_to(storage)))
+        if not filesystem.exists(target_uri):
+            filesystem.put(target, target_uri)
+        return target_uri
 
     try:
         config = changed(config, data=with_paths(config.data, moved))
@@ -86,15 +84,15 @@ def copied(path: Path, folder: Path) -> Path:
         if file.is_file():
             digest.update(f"{file.relative_to(path)}\0".encode())
             with file.open("rb") as stream:
-                while part := stream.read(
-                    HASH_BYTES
-                ):  # a model's file may be larger than the memory
-                    digest.update(part)
+                hashlib.file_digest(stream, lambda: digest)  # goes on with this one, piece by piece
     target = folder / digest.hexdigest()[:12] / path.name
     if not target.exists():
         draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
         draft.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(path, draft) if path.is_dir() else shutil.copy(path, draft)
+        if path.is_dir():
+            shutil.copytree(path, draft)
+        else:
+            shutil.copy(path, draft)
         os.replace(draft, target)
     return target
 
@@ -103,20 +101,19 @@ def notes(config: Config, base: BaseModel | None) -> list[str]:
     """How the base model and the data reach every node, for the plan of a cluster."""
     if config.cluster.kind == "local":
         return []
-    storage, base = (
-        storage_folder(config.storage),
-        base if config.runs_here else None,
-    )  # where it lies here says nothing about there
+    # where it lies here says nothing about there
+    storage = storage_folder(config.storage)
+    base = base if config.runs_here else None
     path = named_paths(config).get("model.path") or (base.path if base is not None else None)
-    kept = not filesystem.is_uri(config.storage) and (
+    in_storage = not filesystem.is_uri(config.storage) and (
         path is None or Path(path).is_relative_to(storage)
     )
     read = (
         "every node reads it from the storage"
-        if kept
+        if in_storage
         else "a node without it fetches it once, into its cache"
     )
-    if not kept and config.model.source == "path":
+    if not in_storage and config.model.source == "path":
         read = (
             "it comes with the code"
             if shipped_with_code(config)

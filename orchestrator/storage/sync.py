@@ -92,11 +92,13 @@ class StorageSync:
     """The small files of one sweep and of its storage, here and there."""
 
     def __init__(self, storage: str, sweep: str) -> None:
-        self.storage, self.sweep, self.folder = storage, sweep, storage_folder(storage)
+        self.storage = storage
+        self.sweep = sweep
+        self.folder = storage_folder(storage)
         self.claims = f"owners/{sweep}"
-        self.own = self.folder / self.claims / f"{uuid.uuid4().hex}.json"
+        self.claim_file = self.folder / self.claims / f"{uuid.uuid4().hex}.json"
         """This command's claim, here; it has the same name there."""
-        self.taken: str | None = None
+        self.taken_by: str | None = None
         self.pushed: dict[Path, tuple[int, int]] = {}
         self.ended = threading.Event()
         self.beaten = 0.0
@@ -110,36 +112,38 @@ class StorageSync:
         is there: of two, the one that wrote later has seen the other's. Who sees another takes the
         own claim back; those who have met try again after pauses of unequal length.
         """
-        others: list[dict[str, Any]] = []
+        rivals: list[dict[str, Any]] = []
         for attempt in range(CLAIM_TRIES):
-            self.beat(held=False)
-            others = self.others()
-            if not others:
+            self.beat(is_holder=False)
+            rivals = self.others()
+            if not rivals:
                 self.beat()
                 return
             self.release()
-            if any(other["held"] for other in others):
+            if any(rival["held"] for rival in rivals):
                 break
             time.sleep(random.uniform(0.1, 0.6) * 2 ** min(attempt, 3))
         raise InputError(
-            f"sweep {self.sweep} of storage {self.storage} is in use by {others[0]['who']}; wait "
+            f"sweep {self.sweep} of storage {self.storage} is in use by {rivals[0]['who']}; wait "
             "for it to end"
         )
 
     def others(self) -> list[dict[str, Any]]:
         """The claims of others that live, holders first. Those of the dead are removed."""
         system, path = filesystem.opened(filesystem.join(self.storage, self.claims))
-        found = {info.path.rsplit("/", 1)[-1]: info for info in filesystem.listing(system, path)}
-        own = found.pop(self.own.name, None)
+        claim_infos = {
+            info.path.rsplit("/", 1)[-1]: info for info in filesystem.listing(system, path)
+        }
+        own_claim = claim_infos.pop(self.claim_file.name, None)
         alive = []
-        for info in found.values():
+        for info in claim_infos.values():
             claim = self.read_claim(system, info.path)
             if claim is None:
                 continue
             # Both moments are the store's own: clocks of machines differ.
             age = (
-                (own.mtime - info.mtime).total_seconds()
-                if own is not None and own.mtime and info.mtime
+                (own_claim.mtime - info.mtime).total_seconds()
+                if own_claim is not None and own_claim.mtime and info.mtime
                 else time.time() - claim["t"]
             )
             if age > STALE_SECONDS or is_gone(f"{claim['who']},"):
@@ -163,26 +167,28 @@ class StorageSync:
             claim if isinstance(claim, dict) else {}
         )
 
-    def beat(self, held: bool = True) -> None:
+    def beat(self, is_holder: bool = True) -> None:
         """A sign of life."""
-        claim = {"who": this_process(), "t": time.time(), "held": held}
-        self.own.parent.mkdir(parents=True, exist_ok=True)
-        self.own.write_text(json.dumps(claim), encoding="utf-8")
-        filesystem.put(self.own, filesystem.join(self.storage, self.claims, self.own.name))
+        claim = {"who": this_process(), "t": time.time(), "held": is_holder}
+        self.claim_file.parent.mkdir(parents=True, exist_ok=True)
+        self.claim_file.write_text(json.dumps(claim), encoding="utf-8")
+        filesystem.put(
+            self.claim_file, filesystem.join(self.storage, self.claims, self.claim_file.name)
+        )
         self.beaten = time.time()
 
     def release(self) -> None:
         """Let others use the sweep."""
-        filesystem.remove(filesystem.join(self.storage, self.claims, self.own.name))
-        self.own.unlink(missing_ok=True)
+        filesystem.remove(filesystem.join(self.storage, self.claims, self.claim_file.name))
+        self.claim_file.unlink(missing_ok=True)
 
     def is_taken(self) -> str | None:
         """Who has taken the sweep over, if someone has: this machine gave no sign of life for so
         long that it counted as dead.
         """
-        if filesystem.exists(filesystem.join(self.storage, self.claims, self.own.name)):
+        if filesystem.exists(filesystem.join(self.storage, self.claims, self.claim_file.name)):
             return None
-        return next((other["who"] for other in self.others()), "another command")
+        return next((rival["who"] for rival in self.others()), "another command")
 
     def pull(self) -> None:
         """Fetch what is over there, which is the truth; only a journal that has grown here since
@@ -192,16 +198,20 @@ class StorageSync:
         mine = self.folder / "sweeps" / self.sweep
         files = {self.folder / name: f"{root.rstrip('/')}/{name}" for name in SMALL}
         files |= {mine / name: f"{root.rstrip('/')}/sweeps/{self.sweep}/{name}" for name in SMALL}
-        files = {own: path for own, path in files.items() if filesystem.listing(system, path)}
+        files = {file: path for file, path in files.items() if filesystem.listing(system, path)}
         if mine / JOURNAL not in files:
             shutil.rmtree(mine, ignore_errors=True)
-        for own, path in files.items():
+        for file, path in files.items():
             with system.open_input_stream(path) as stream:
-                there = stream.read()
-            if own.name != JOURNAL or not own.exists() or not own.read_bytes().startswith(there):
-                own.parent.mkdir(parents=True, exist_ok=True)
-                own.write_bytes(there)
-                self.pushed[own] = stamp(own)
+                remote_bytes = stream.read()
+            if (
+                file.name != JOURNAL
+                or not file.exists()
+                or not file.read_bytes().startswith(remote_bytes)
+            ):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(remote_bytes)
+                self.pushed[file] = stamp(file)
 
     def push(self) -> None:
         """Copy what has changed here."""
@@ -221,7 +231,7 @@ class StorageSync:
         """Copy the last changes and let others use the sweep. A store that does not answer is said;
         this machine keeps the files.
         """
-        if self.taken is not None:
+        if self.taken_by is not None:
             return
         try:
             self.push()
@@ -241,8 +251,8 @@ class StorageSync:
                 # First the sign of life: after a long silence, what is over there may be another
                 # command's by now.
                 if time.time() - self.beaten > BEAT_SECONDS:
-                    self.taken = self.is_taken()
-                    if self.taken is not None:
+                    self.taken_by = self.is_taken()
+                    if self.taken_by is not None:
                         self.give_way()
                         return
                     self.beat()
@@ -253,7 +263,7 @@ class StorageSync:
     def give_way(self) -> None:
         """Stop this command, whose sweep another one works on."""
         print(
-            f"note    sweep {self.sweep} was taken over by {self.taken}, since this machine was "
+            f"note    sweep {self.sweep} was taken over by {self.taken_by}, since this machine was "
             "silent; stopping here",
             file=sys.stderr,
         )

@@ -38,8 +38,9 @@ class SweepCallback(Callback):
 
     def __init__(self, board: SweepState) -> None:
         self.board = board
-        board.started, board.ended = set(), set()
-        self.kept: set[int] = set()
+        board.started = set()
+        board.ended = set()
+        self.with_checkpoints: set[int] = set()
         """Ended trials whose checkpoints are still on disk: the best of them, and the last."""
         self.to_free: list[tuple[float, str]] = []
         self.drained = 0.0
@@ -74,17 +75,18 @@ class SweepCallback(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial's report at a rung."""
-        index, step = trial.config["index"], int(result["step"])
+        index = trial.config["index"]
+        step = int(result["step"])
         record = self.board.records[index]
         self.drain()  # the steps up to here, before the rung that the trial may go on from
         if self.board.metric not in result:
-            known = ", ".join(
+            metric_names = ", ".join(
                 sorted(
                     key for key in result if "/" in key and key.split("/")[0] in ("valid", "train")
                 )
             )
             self.board.fatal = (
-                f"trial {index} reports no {self.board.metric}; sweep.metric can be {known}"
+                f"trial {index} reports no {self.board.metric}; sweep.metric can be {metric_names}"
             )
         if step not in record.reports:
             self.write_report(index, step, result, result.get("checkpoint_path"))
@@ -110,13 +112,16 @@ class SweepCallback(Callback):
         """A trial that reached its end or was stopped."""
         index = trial.config["index"]
         done = max(self.board.records[index].reports, default=0) >= self.board.config.train.steps
-        self.end(
-            index, "finished" if done else "interrupted" if self.board.halted else "stopped", None
-        )
+        if done:
+            state = "finished"
+        else:
+            state = "interrupted" if self.board.halted else "stopped"
+        self.end(index, state, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that failed."""
-        index, board = trial.config["index"], self.board
+        index = trial.config["index"]
+        board = self.board
         self.hear()
         refused = (
             None
@@ -128,16 +133,18 @@ class SweepCallback(Callback):
         if board.halted:
             self.end(index, "interrupted", None)
             return
-        said: Any = ray.get(board.roster.failure.remote(index)) or trial.config.get("failed")
+        reported_failure: Any = ray.get(board.roster.failure.remote(index)) or trial.config.get(
+            "failed"
+        )
         error = why_failed(trial)
-        if said is None and isinstance(
+        if reported_failure is None and isinstance(
             error, RayActorError | WorkerCrashedError | OutOfMemoryError
         ):
             # The trial is not to blame: its process only waits, or hands on what others compute.
             board.lost = board.lost or f"{reason(error)} (it spoke for trial {index})"
             self.end(index, "interrupted", None)
             return
-        why = said or reason(error or RuntimeError("it has not said why"))
+        why = reported_failure or reason(error or RuntimeError("it has not said why"))
         self.end(index, "failed", mask(why))
 
     def hear(self) -> None:
@@ -201,7 +208,8 @@ class SweepCallback(Callback):
         self.release(index)
         ray.get(board.roster.ended.remote(index))
         record = board.records[index]
-        record.state, record.error = state, error
+        record.state = state
+        record.error = error
         best = record.best(board.metric, board.maximise)
         board.search.ended(index, best[1] if best and state != "failed" else None)
         self.write("end", trial=index, state=state, error=error)
@@ -214,14 +222,14 @@ class SweepCallback(Callback):
         """Delete the checkpoints of ended trials that cannot win any more. The one that ends right
         now may still be closing its files.
         """
-        ended = self.kept | {present}
+        ended = self.with_checkpoints | {present}
         ranked = [
             (rank, index)
             for index in ended
             if (rank := self.board.rank(self.board.records[index])) is not None
         ]
-        self.kept = {present, max(ranked)[1]} if ranked else {present}
-        for index in ended - self.kept:
+        self.with_checkpoints = {present, max(ranked)[1]} if ranked else {present}
+        for index in ended - self.with_checkpoints:
             filesystem.remove(self.board.place("train", f"trial-{index:03d}"))
 
     def release(self, index: int) -> None:

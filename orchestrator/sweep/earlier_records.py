@@ -17,6 +17,10 @@ def as_before(record: Record, step: int) -> Record:
         record,
         state="running",
         error=None,
-        reports={known: metrics for known, metrics in record.reports.items() if known <= step},
-        checkpoints={known: place for known, place in record.checkpoints.items() if known <= step},
+        reports={
+            at_step: metrics for at_step, metrics in record.reports.items() if at_step <= step
+        },
+        checkpoints={
+            at_step: path for at_step, path in record.checkpoints.items() if at_step <= step
+        },
     )

@@ -37,24 +37,25 @@ def for_workers(
     be. Goes on with fewer when the time is over; raises OrchestratorError when there are none.
     """
     few, _, most = asked.partition("-")
-    began, said = time.monotonic(), None
+    began = time.monotonic()
+    said_at = None
     while True:
-        here, grows = look()
+        num_here, grows = look()
         waited = time.monotonic() - began
-        if here >= int(few) and (
+        if num_here >= int(few) and (
             grows or not most or waited > min(AUTOSCALER_SECONDS, limit_seconds)
         ):
             return
-        have = f"{here} of {few} workers are here"
+        have = f"{num_here} of {few} workers are here"
         if waited > limit_seconds:
             break
-        if said is None or time.monotonic() - said > SAY_AGAIN_SECONDS:
-            said = time.monotonic()
+        if said_at is None or time.monotonic() - said_at > SAY_AGAIN_SECONDS:
+            said_at = time.monotonic()
             say(
                 f"waiting  for workers: {have}, for {waited:.0f} s of at most {limit_seconds:.0f} s"
             )
         time.sleep(WORKER_SECONDS)
-    if not here and not grows:
+    if not num_here and not grows:
         late = f"after cluster.wait_seconds={limit_seconds:.0f}"
         raise OrchestratorError(
             f"{have} {late}; what is done is kept, and the same command continues"
@@ -66,10 +67,11 @@ class PlacementMonitor:
     """Looks after worker groups that Ray has not placed."""
 
     def __init__(self, board: SweepState) -> None:
-        self.board, self.limit = board, board.config.cluster.wait_seconds
+        self.board = board
+        self.limit = board.config.cluster.wait_seconds
         self.since: dict[int, float] = {}
         """When each group was first seen without a place, by the roster's key."""
-        self.looked = self.said = 0.0
+        self.looked = self.said_at = 0.0
 
     def look(self, started: set[int]) -> None:
         """Compare who should train with who does. `started` are the trials that Tune has
@@ -80,27 +82,29 @@ class PlacementMonitor:
             return
         self.looked = now
         packs = self.board.plan.resources.packs
-        wanted = {-1 - number for number in range(packs)} if self.board.packed else started
+        wanted = {-1 - pack for pack in range(packs)} if self.board.packed else started
         placed: Any = ray.get(self.board.roster.placed.remote())
         self.since = {key: self.since.get(key, now) for key in wanted - set(placed)}
         longest = max((now - moment for moment in self.since.values()), default=0.0)
         if longest > self.limit:
             self.board.fatal = f"{self.text(self.limit)}; what is done is kept"
-        elif longest > PATIENT_SECONDS and now - self.said > SAY_AGAIN_SECONDS:
-            self.said = now
+        elif longest > PATIENT_SECONDS and now - self.said_at > SAY_AGAIN_SECONDS:
+            self.said_at = now
             self.board.screen.note(self.text())
 
     def text(self, limit: int | None = None) -> str:
         """Who waits, and for what."""
-        resources, count = self.board.plan.resources, len(self.since)
+        resources = self.board.plan.resources
+        count = len(self.since)
         who = (
             f"{count} of {resources.packs} packs wait"
             if self.board.packed
             else f"{count} trials wait"
         )
         gpus = f" and {resources.gpus:g} GPU" if resources.gpus else ""
-        each = f"{resources.workers} x ({resources.cpus} CPU cores{gpus})"
-        free, total = ray.available_resources(), ray.cluster_resources()
+        worker_group = f"{resources.workers} x ({resources.cpus} CPU cores{gpus})"
+        free = ray.available_resources()
+        total = ray.cluster_resources()
         room = ", ".join(
             f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s"
             for kind in ("CPU", "GPU")
@@ -108,6 +112,6 @@ class PlacementMonitor:
         )
         late = f", for longer than cluster.wait_seconds={limit}" if limit else ""
         return (
-            f"{who} for {each} each{late}; free now: {room or 'nothing'}; the cluster has or may "
-            f"grow to {describe(resources.nodes)}"
+            f"{who} for {worker_group} each{late}; free now: {room or 'nothing'}; the cluster has "
+            f"or may grow to {describe(resources.nodes)}"
         )

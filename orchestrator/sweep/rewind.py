@@ -29,9 +29,9 @@ def forget_unknown(board: SweepState) -> None:
 def remove_beyond(board: SweepState, index: int, step: int) -> None:
     """Delete a trial's checkpoints beyond a step."""
     home = board.place("train", f"trial-{index:03d}")
-    for found in steps_in(home):
-        if found > step:
-            filesystem.remove(filesystem.join(home, f"step-{found:06d}"))
+    for checkpoint_step in steps_in(home):
+        if checkpoint_step > step:
+            filesystem.remove(filesystem.join(home, f"step-{checkpoint_step:06d}"))
 
 
 def go_back(board: SweepState, index: int, step: int) -> dict[int, int]:
@@ -40,22 +40,25 @@ def go_back(board: SweepState, index: int, step: int) -> dict[int, int]:
     when the storage does not answer.
     """
     records = {
-        number: record
-        for number, record in board.records.items()
-        if number <= board.plan.num_trials
+        trial: record for trial, record in board.records.items() if trial <= board.plan.num_trials
     }
     together = (
-        [number for number in records if progress(board, number) > 0] if board.packed else [index]
+        [trial for trial in records if progress(board, trial) > 0] if board.packed else [index]
     )
-    places = sorted({known for known in records[index].checkpoints if known < step}, reverse=True)
-    for before in [*places, 0]:
-        moved = [
-            number for number in together if progress(board, number) > before or number == index
-        ]
-        if before == 0 or all(is_whole(records[number], before) for number in moved):
+    earlier_steps = sorted(
+        {
+            checkpoint_step
+            for checkpoint_step in records[index].checkpoints
+            if checkpoint_step < step
+        },
+        reverse=True,
+    )
+    for before in [*earlier_steps, 0]:
+        moved = [trial for trial in together if progress(board, trial) > before or trial == index]
+        if before == 0 or all(is_whole(records[trial], before) for trial in moved):
             break
-    for number in moved:
-        remove_beyond(board, number, before)
+    for trial in moved:
+        remove_beyond(board, trial, before)
     return dict.fromkeys(moved, before)
 
 

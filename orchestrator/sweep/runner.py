@@ -36,7 +36,8 @@ class SweepStopper(Stopper):
     """Ends the sweep when the user or a hopeless state asks for it."""
 
     def __init__(self, board: SweepState, rested: Callable[[], bool]) -> None:
-        self.board, self.rested = board, rested
+        self.board = board
+        self.rested = rested
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether one trial should stop: never for a reason of its own."""
@@ -114,13 +115,16 @@ def start_packs(board: SweepState) -> list[threading.Thread]:
     """Start the worker groups that train the trials; they load the base while Tune starts its own
     processes.
     """
-    numbers = range(board.plan.resources.packs)
+    pack_indices = range(board.plan.resources.packs)
     assignment = board.assignment(trial_of(board.config, 1, {}))
     packs = [
         threading.Thread(
-            target=pack_worker.run, args=(assignment, number), name=f"pack-{number}", daemon=True
+            target=pack_worker.run,
+            args=(assignment, pack_index),
+            name=f"pack-{pack_index}",
+            daemon=True,
         )
-        for number in numbers
+        for pack_index in pack_indices
     ]
     for pack in packs:
         pack.start()
@@ -143,5 +147,5 @@ def stop_packs(board: SweepState, packs: list[threading.Thread]) -> None:
     for pack in packs:
         pack.join(PACK_ENDS_SECONDS)
     with contextlib.suppress(RayError):
-        for number in range(len(packs)):
-            free(ray.get(board.roster.leave.remote(pack_worker.place(number))))
+        for pack_index in range(len(packs)):
+            free(ray.get(board.roster.leave.remote(pack_worker.place(pack_index))))

@@ -19,33 +19,35 @@ class Sampler:
     points depend on (seed, index) only.
     """
 
-    def __init__(self, config: Config, num_trials: int, known: dict[int, Record]) -> None:
+    def __init__(self, config: Config, num_trials: int, earlier_records: dict[int, Record]) -> None:
         self._space = as_grid(config).sweep.space
         self._points = Points(self._space, config.seed)
-        self._known = known
+        self._known = earlier_records
         self._handed: dict[int, Point] = {}
         """What Optuna has proposed."""
         self._optuna = None
         if config.sweep.search == "optuna" and self._space:
             # Another seed than last time: a sampler that began again would propose its first points
             # again.
-            started = max((index for index, record in known.items() if record.point), default=0)
+            started = max(
+                (index for index, record in earlier_records.items() if record.point), default=0
+            )
             self._optuna = TPESampler(
                 self._space, config.seed + 1000 * started, config.sweep.maximise, num_trials
             )
-            for record in known.values():
-                self._optuna.seen |= {key(record.point)} if record.point else set()
+            for record in earlier_records.values():
+                self._optuna.proposed |= {key(record.point)} if record.point else set()
                 best = record.best(config.sweep.metric, config.sweep.maximise)
                 if record.state in ENDED and best is not None:
                     self._optuna.learn(record.point, best[1])
 
     def next_point(self, index: int) -> Point:
         """The point of trial `index`; the one it had before, if it ran before."""
-        known = self._known.get(index)
-        if known is not None and known.point:
-            if self._optuna is not None and known.state not in ENDED:
-                self._optuna.resume(index, known.point)
-            return known.point
+        earlier = self._known.get(index)
+        if earlier is not None and earlier.point:
+            if self._optuna is not None and earlier.state not in ENDED:
+                self._optuna.resume(index, earlier.point)
+            return earlier.point
         if self._optuna is None:
             return self._points[index]
         if index in self._handed:  # the packs have stepped aside, and the sweep begins again
@@ -80,7 +82,7 @@ class TPESampler:
             direction="maximize" if maximise else "minimize", sampler=sampler
         )
         self._asked: dict[int, Any] = {}
-        self.seen: set[Key] = set()
+        self.proposed: set[Key] = set()
         """The points that were handed out, now or in an earlier run."""
 
     def ask(self, index: int) -> Point:
@@ -88,22 +90,23 @@ class TPESampler:
         for _ in range(MOST_DRAWS):
             asked = self._study.ask(self._distributions)
             point = link(self._space, dict(asked.params))
-            if key(point) not in self.seen:
+            if key(point) not in self.proposed:
                 break
             self._drop(asked)
         else:
             point = next(
-                (left for left in every_point(self._space, {}) if key(left) not in self.seen), None
+                (left for left in every_point(self._space, {}) if key(left) not in self.proposed),
+                None,
             )
             if point is None:
                 raise ValueError(
-                    f"the search space holds {len(self.seen)} different points, and no other one "
-                    f"for trial {index}"
+                    f"the search space holds {len(self.proposed)} different points, and no other "
+                    f"one for trial {index}"
                 )
             self._study.enqueue_trial(self.params(point) or {})
             asked = self._study.ask(self._distributions)
         self._asked[index] = asked
-        self.seen.add(key(point))
+        self.proposed.add(key(point))
         return point
 
     def _drop(self, asked: Any) -> None:
@@ -151,7 +154,8 @@ def distribution(knob: Knob) -> Any:
 
     if knob.values is not None:
         return CategoricalDistribution(knob.values)
-    low, high = knob.low or 0.0, knob.high or 0.0
+    low = knob.low or 0.0
+    high = knob.high or 0.0
     if knob.type == "randint":
         return IntDistribution(int(low), int(high), step=int(knob.step or 1))
     return FloatDistribution(low, high, log=knob.type == "loguniform", step=knob.step)

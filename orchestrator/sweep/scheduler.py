@@ -48,7 +48,8 @@ class HalvingScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Go on, wait for the others, or stop."""
         index = trial.config["index"]
-        score, loss = result.get(self.board.metric, float("nan")), result.get("valid/loss", 0.0)
+        score = result.get(self.board.metric, float("nan"))
+        loss = result.get("valid/loss", 0.0)
         decision = self.halving.report(index, result["step"], score, loss)
         self._sort(tune_controller)
         if decision == "wait":
@@ -118,7 +119,8 @@ class HalvingScheduler(FIFOScheduler):
 
 def scheduler(board: SweepState, release: Callable[[int], None]) -> Any:
     """Tune's scheduler for this sweep. `release` gives back what a paused trial holds."""
-    sweep, train = board.config.sweep, board.config.train
+    sweep = board.config.sweep
+    train = board.config.train
     if sweep.scheduler == "halving":
         return HalvingScheduler(board, release)
     if sweep.scheduler == "none":

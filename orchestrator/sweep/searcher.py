@@ -16,7 +16,8 @@ class TrialSearcher(Searcher):
 
     def __init__(self, board: SweepState) -> None:
         super().__init__(metric=board.metric, mode="max" if board.maximise else "min")
-        self.board, self.handed = board, 0
+        self.board = board
+        self.handed = 0
         self.starts_at_once = max(1, board.plan.resources.num_cpus - 1)
 
     def suggest(self, trial_id: str) -> Any:
@@ -26,7 +27,8 @@ class TrialSearcher(Searcher):
         if self.board.full() or self.crowded() or self.board.halted:
             return None
         self.handed += 1
-        board, index = self.board, self.handed
+        board = self.board
+        index = self.handed
         board.seats.add(index)
         trial = board.trial(index)
         earlier = board.earlier.get(index)
@@ -47,23 +49,29 @@ class TrialSearcher(Searcher):
         return fixed | {"recorded": recorded, "failed": failed, "checkpoint": checkpoint}
 
     @staticmethod
-    def left_at(earlier: Record | None, known: int, steps: int) -> tuple[int, str | None]:
+    def left_at(earlier: Record | None, reported_step: int, steps: int) -> tuple[int, str | None]:
         """Step and place of the checkpoint that a trial goes on from: of its last report, or of a
         pause after that. One that has ended may have none any more, and starts anew if it has to go
         on.
         """
-        found = (
+        checkpoint_by_step = (
             {}
             if earlier is None
             else {
-                step: place for step, place in earlier.checkpoints.items() if known <= step <= steps
+                step: path
+                for step, path in earlier.checkpoints.items()
+                if reported_step <= step <= steps
             }
         )
-        if earlier is None or not found:
+        if earlier is None or not checkpoint_by_step:
             return 0, None
-        step = max(found)
+        step = max(checkpoint_by_step)
         ended = earlier.state in ("finished", "stopped", "failed")
-        return (0, None) if ended and not filesystem.exists(found[step]) else (step, found[step])
+        return (
+            (0, None)
+            if ended and not filesystem.exists(checkpoint_by_step[step])
+            else (step, checkpoint_by_step[step])
+        )
 
     def crowded(self) -> bool:
         """Whether enough of the first trials' processes are starting: all at once would keep the

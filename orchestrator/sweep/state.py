@@ -30,11 +30,15 @@ class SweepState:
         back: dict[int, int] | None = None,
     ) -> None:
         """`back` holds the trials that go back, and to which step; see rewind.py."""
-        self.plan, self.base, self.journal, self.screen = plan, base, journal, screen
+        self.plan = plan
+        self.base = base
+        self.journal = journal
+        self.screen = screen
         self.config = plan.config
         self.common = common
         """What the tracking store keeps with every trial: tags and the composed configuration."""
-        self.metric, self.maximise = self.config.sweep.metric, self.config.sweep.maximise
+        self.metric = self.config.sweep.metric
+        self.maximise = self.config.sweep.maximise
         self.records = journal.records()
         self.earlier = {
             index: record

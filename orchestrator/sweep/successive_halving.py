@@ -1,8 +1,25 @@
 """Synchronous successive halving: all trials reach a rung before the better ones go on (Jamieson
 and Talwalkar, 2016). Pure.
 
-Trials are judged at equal steps and decisions depend on scores alone, never on which trial happened
-to be faster.
+Implementation notes
+--------------------
+- *Bracket*: all trials of the sweep. *Rung*: a number of steps at which they are compared; the
+  last rung is the end of training and compares nobody. *Reduction* (eta): at each rung the best
+  ceil(n / reduction) of n trials are promoted, the others stop:
+
+      steps      1/9        1/3         1
+      trials  1..9 ---> 3 best ---> 1 best      reduction 3, rungs at 1/9, 1/3 and the end
+
+- *Synchronous*: a rung closes when every trial that is still in the bracket has reported there, or
+  has left (failed, or ended by itself). Until then those who have reported wait. So decisions
+  depend on scores at equal steps alone, never on which trial happened to be faster; ASHA, the
+  asynchronous kind, would decide otherwise on another machine.
+- *Ties*: where a score is a share of rows, scores within two standard errors of a group's best
+  count as equal and the validation loss decides, then the trial's number. A score or loss that is
+  not a number ranks last.
+- *Invariants*: `_alive` and `_stopped` are disjoint; `level` only grows; a trial's first score at a
+  rung counts, so that a report that is told again after a restart changes nothing.
+- *Cost*: n log n comparisons a rung.
 """
 
 from __future__ import annotations
@@ -30,12 +47,10 @@ class SuccessiveHalving:
         maximise: bool,
         rows: int | None = None,
     ) -> None:
-        self._rungs, self._reduction, self._maximise, self._rows = (
-            rungs[:-1],
-            reduction,
-            maximise,
-            rows,
-        )
+        self._rungs = rungs[:-1]
+        self._reduction = reduction
+        self._maximise = maximise
+        self._rows = rows
         self._alive = set(range(1, num_trials + 1))
         self._scores: list[dict[int, tuple[float, float]]] = [{} for _ in self._rungs]
         self.level = 0
@@ -74,10 +89,10 @@ class SuccessiveHalving:
             and self._alive <= self._scores[self.level].keys()
         ):
             scores = {trial: self._scores[self.level][trial] for trial in self._alive}
-            kept = max(1, math.ceil(len(scores) / self._reduction))
+            num_promoted = max(1, math.ceil(len(scores) / self._reduction))
             ranked = [trial for group in self._equals(scores) for trial in group]
-            self._stopped |= set(ranked[kept:])
-            self._alive = set(ranked[:kept])
+            self._stopped |= set(ranked[num_promoted:])
+            self._alive = set(ranked[:num_promoted])
             self.level += 1
 
     def _equals(self, scores: dict[int, tuple[float, float]]) -> list[list[int]]:
@@ -88,12 +103,14 @@ class SuccessiveHalving:
         which who is before another stays before it.
         """
         groups: list[list[int]] = []
-        nearest, reach = math.nan, 0.0
+        nearest = math.nan
+        reach = 0.0
         for trial in sorted(scores, key=lambda trial: scores[trial][0]):
             score = scores[trial][0]
             if not groups or not (score == nearest or score - nearest <= reach):
                 groups.append([])
-                nearest, reach = score, self._two_errors(score)
+                nearest = score
+                reach = self._two_errors(score)
             groups[-1].append(trial)
         return [sorted(group, key=lambda trial: (scores[trial][1], trial)) for group in groups]
 

@@ -84,10 +84,11 @@ def create(uri: str, make: Callable[[str], object]) -> None:
         return
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
     with tempfile.TemporaryDirectory(prefix="mlflow-", dir=memory) as scratch:
-        made, draft = Path(scratch) / file.name, file.with_name(f"{file.name}.draft")
-        make(sqlite_uri(made))
+        database = Path(scratch) / file.name
+        draft = file.with_name(f"{file.name}.draft")
+        make(sqlite_uri(database))
         try:
-            shutil.copyfile(made, draft)
+            shutil.copyfile(database, draft)
             os.replace(draft, file)
         finally:
             draft.unlink(missing_ok=True)

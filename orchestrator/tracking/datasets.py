@@ -27,20 +27,20 @@ def inputs(datasets: list[dict[str, Any]]) -> list[DatasetInput]:
         merged[key] = item | {
             "contexts": contexts + [item["context"]] * (item["context"] not in contexts)
         }
-    found = []
+    dataset_inputs = []
     for (name, digest), item in merged.items():
-        source, profile = (
-            json.dumps({"uri": str(item["source"])}),
-            json.dumps({"num_rows": item.get("rows")}),
-        )
+        source = json.dumps({"uri": str(item["source"])})
+        profile = json.dumps({"num_rows": item.get("rows")})
         tags = {
             "mlflow.data.context": ", ".join(item["contexts"]),
             "rows": item.get("rows"),
             "weight": item.get("weight"),
         }
         marks = [InputTag(key, plain(value)) for key, value in tags.items() if value is not None]
-        found.append(DatasetInput(Dataset(name, digest, "local", source, profile=profile), marks))
-    return found
+        dataset_inputs.append(
+            DatasetInput(Dataset(name, digest, "local", source, profile=profile), marks)
+        )
+    return dataset_inputs
 
 
 def plain(value: Any) -> str:

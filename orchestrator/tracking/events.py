@@ -83,16 +83,19 @@ def merge_events(events: list[Event]) -> RunUpdate:
 
 
 def _add(update: RunUpdate, event: Event) -> None:
-    kind, moment = event["kind"], int(event["t"])
+    kind = event["kind"]
+    moment = int(event["t"])
     if kind in ("sweep", "trial"):
-        update.status, update.ended = "RUNNING", None
+        update.status = "RUNNING"
+        update.ended = None
         update.params |= event.get("params") or {}
         update.tags |= {"state": "running"}
         update.datasets += event.get("datasets") or []
         if event.get("config") is not None:
             update.files["config.yaml"] = str(event["config"])
     if kind in ("end", "sweep_end"):
-        update.status, update.ended = STATUSES[event["state"]], moment
+        update.status = STATUSES[event["state"]]
+        update.ended = moment
         update.tags["state"] = event["state"]
         if event.get("error"):
             update.tags["failure"] = _shorten(str(event["error"]))
@@ -101,12 +104,12 @@ def _add(update: RunUpdate, event: Event) -> None:
     step = int(event.get("step") or 0)
     # What a report says of the step itself, the step's own event has said already: a second point
     # would stand beside it in every chart.
-    told = {
+    metrics = {
         key: value
         for key, value in (event.get("metrics") or {}).items()
         if kind != "report" or not key.startswith("train/")
     }
-    update.metrics += [(key, _number(value), moment, step) for key, value in told.items()]
+    update.metrics += [(key, _number(value), moment, step) for key, value in metrics.items()]
 
 
 def _number(value: float | None) -> float:

@@ -32,7 +32,9 @@ class JournalReader:
         A torn line is no event: its writer died writing it. Lines whose digest is in `skip` are
         left out.
         """
-        events, start, digests = [], offset, []
+        events = []
+        start = offset
+        digests = []
         for line in self._lines(offset):
             digests.append(digest(line))
             if skip and digests[-1] in skip:
@@ -51,13 +53,14 @@ class JournalReader:
 
     def digests(self, end: int) -> list[bytes] | None:
         """The digests of all lines before an offset; None when no line begins there."""
-        found, offset = [], 0
+        digests_before = []
+        offset = 0
         for line in self._lines(0):
             if offset >= end:
                 break
-            found.append(digest(line))
+            digests_before.append(digest(line))
             offset += len(line)
-        return found if offset == end else None
+        return digests_before if offset == end else None
 
     def begins_line(self, offset: int) -> bool:
         """Whether a line can begin at an offset."""

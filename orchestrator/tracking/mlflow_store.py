@@ -61,13 +61,13 @@ def connect(uri: str, experiment: str, artifact_root: Path | None) -> MlflowStor
             resolved, lambda fresh: MlflowClient(fresh, fresh).search_experiments(max_results=1)
         )
         client = MlflowClient(resolved, resolved)
-        found = _experiment_id(client, resolved, experiment, artifact_root)
+        experiment_id = _experiment_id(client, resolved, experiment, artifact_root)
         if resolved.startswith("sqlite:") and "%" in resolved:
             client.search_registered_models(
                 max_results=1
             )  # the registry's side, which makes folders of its own when it is first used
             database_setup.tidy(resolved)
-        return MlflowStore(client, resolved, experiment, found)
+        return MlflowStore(client, resolved, experiment, experiment_id)
 
 
 def _prepare_process() -> None:
@@ -107,8 +107,8 @@ def _probe(uri: str) -> None:
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: Path | None) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    existing = client.get_experiment_by_name(name)
+    if existing is None:
         # A database's default is a folder under the current directory, which is elsewhere at the
         # next start.
         local = (
@@ -119,15 +119,15 @@ def _experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: Pat
         try:
             return client.create_experiment(name, artifact_location=local)
         except Exception as error:
-            found = client.get_experiment_by_name(name)
-            if code_of(error) != EXISTS or found is None:
+            existing = client.get_experiment_by_name(name)
+            if code_of(error) != EXISTS or existing is None:
                 raise
-    if found.lifecycle_stage != "active":
-        remedy = shown_commands.mlflow(uri, "experiments", "restore", "-x", found.experiment_id)
+    if existing.lifecycle_stage != "active":
+        remedy = shown_commands.mlflow(uri, "experiments", "restore", "-x", existing.experiment_id)
         raise ExperimentDeleted(
             f"tracking.experiment={name} was deleted; choose another name, or run: {remedy}"
         )
-    return found.experiment_id
+    return existing.experiment_id
 
 
 @contextmanager
@@ -197,7 +197,8 @@ class MlflowStore(Models):
 
     def open_run(self, name: str, tags: dict[str, str], started: int) -> str:
         """Id of the oldest run with these orchestrator.* tags, created where there is none."""
-        journal, trial = tags["orchestrator.storage.journal"], tags["orchestrator.trial"]
+        journal = tags["orchestrator.storage.journal"]
+        trial = tags["orchestrator.trial"]
         with explained(self._address, Refused):
             if journal not in self._opened:
                 shared = {
@@ -230,7 +231,8 @@ class MlflowStore(Models):
 
     def _runs(self, tags: dict[str, str]) -> list[Run]:
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found, page = [], None
+        runs = []
+        page = None
         while page is None or page:
             batch = self._client.search_runs(
                 [self._experiment_id],
@@ -238,15 +240,18 @@ class MlflowStore(Models):
                 order_by=["attributes.start_time ASC"],
                 page_token=page,
             )
-            found, page = found + list(batch), batch.token or ""
-        return found
+            runs = runs + list(batch)
+            page = batch.token or ""
+        return runs
 
     def write(self, run_id: str, update: RunUpdate) -> None:
         """Tell a run everything in `update`. Repeating it changes nothing."""
         from mlflow.entities import Metric, Param, RunTag
 
         with explained(self._address, Refused):
-            params, tags, empty = dict(update.params), dict(update.tags), run_id in self._empty
+            params = dict(update.params)
+            tags = dict(update.tags)
+            empty = run_id in self._empty
             self._empty.discard(run_id)
             if update.params and not empty:
                 params, tags = self._compared(run_id, params, tags)
@@ -269,13 +274,13 @@ class MlflowStore(Models):
 
     def told(self, run_id: str, keys: set[str]) -> dict[str, dict[int, list[str]]]:
         """What a run holds of these metrics: step -> its values, as Python writes them."""
-        found: dict[str, dict[int, list[str]]] = {}
+        values_by_step: dict[str, dict[int, list[str]]] = {}
         with explained(self._address):
             for key in keys:
-                steps = found.setdefault(key, {})
+                steps = values_by_step.setdefault(key, {})
                 for point in self._client.get_metric_history(run_id, key):
                     steps.setdefault(point.step, []).append(repr(point.value))
-        return found
+        return values_by_step
 
     def _compared(
         self, run_id: str, params: dict[str, Any], tags: dict[str, str]
@@ -353,11 +358,11 @@ class MlflowStore(Models):
             raise
 
 
-def same(value: str, kept: str) -> bool:
+def same(value: str, stored: str) -> bool:
     """Whether a param holds `value`. MLflow cuts long ones, so of those only the part that it kept
     can be compared.
     """
-    return value == kept or (len(kept) >= SHORTEST_CUT and value.startswith(kept))
+    return value == stored or (len(stored) >= SHORTEST_CUT and value.startswith(stored))
 
 
 def _user() -> str:

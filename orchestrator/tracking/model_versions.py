@@ -64,7 +64,8 @@ class Models:
 
     def __init__(self, client: Any, uri: str) -> None:
         """`client` is an mlflow.MlflowClient for `uri`."""
-        self._client, self._address = client, uri
+        self._client = client
+        self._address = uri
 
     def register(
         self, name: str, run_id: str, artifact_path: str, tags: dict[str, str], description: str
@@ -79,22 +80,22 @@ class Models:
             except Exception as error:
                 if code_of(error) != EXISTS:
                     raise
-            for known in self._versions(name):
-                if known.run_id == run_id and (known.source or "").rstrip("/") == source:
+            for existing in self._versions(name):
+                if existing.run_id == run_id and (existing.source or "").rstrip("/") == source:
                     for key, value in tags.items():
-                        self._client.set_model_version_tag(name, known.version, key, value)
-                    return _version(known)
+                        self._client.set_model_version_tag(name, existing.version, key, value)
+                    return _version(existing)
             return _version(
                 self._client.create_model_version(
                     name, source, run_id, tags=tags, description=description
                 )
             )
 
-    def version(self, name: str, number: int) -> Version | None:
+    def version(self, name: str, version_number: int) -> Version | None:
         """A version of model `name`, None when there is none."""
         with explained(self._address):
             try:
-                return _version(self._client.get_model_version(name, str(number)))
+                return _version(self._client.get_model_version(name, str(version_number)))
             except Exception as error:
                 if code_of(error) in (ABSENT, INVALID):
                     return None
@@ -103,8 +104,8 @@ class Models:
     def champion(self, name: str) -> Version | None:
         """The version that carries the champion's alias, None when there is none."""
         with explained(self._address):
-            found = self._aliased(name, CHAMPION)
-            return None if found is None else _version(found)
+            aliased = self._aliased(name, CHAMPION)
+            return None if aliased is None else _version(aliased)
 
     def set_champion(self, name: str, version: int) -> None:
         """Move the alias to this version."""
@@ -116,20 +117,22 @@ class Models:
         with explained(self._address):
             return next(
                 (
-                    _version(known)
-                    for known in self._versions(name)
-                    if known.tags.get(tag_key) == tag_value
+                    _version(candidate)
+                    for candidate in self._versions(name)
+                    if candidate.tags.get(tag_key) == tag_value
                 ),
                 None,
             )
 
     def _versions(self, name: str) -> list[Any]:
         """All versions, newest first."""
-        found, page = [], None
+        versions = []
+        page = None
         while page is None or page:
             batch = self._client.search_model_versions(f"name = '{name}'", page_token=page)
-            found, page = found + list(batch), batch.token or ""
-        return sorted(found, key=lambda known: -int(known.version))
+            versions = versions + list(batch)
+            page = batch.token or ""
+        return sorted(versions, key=lambda entry: -int(entry.version))
 
     def _aliased(self, name: str, alias: str) -> Any:
         try:
@@ -146,24 +149,29 @@ class Models:
         """
         if not model_uri.startswith("models:"):
             return model_uri
-        parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", model_uri)
-        if parts is None:
+        match = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", model_uri)
+        if match is None:
             raise InputError(
                 f"{model_uri} is no model; write models:/NAME@{CHAMPION} or models:/NAME/3"
             )
-        name, alias, number = parts.groups()
+        name, alias, version_number = match.groups()
         if alias is not None:
-            found = self._aliased(name, alias)
+            registered = self._aliased(name, alias)
         else:
-            found = next(
-                (known for known in self._versions(name) if int(known.version) == int(number)), None
+            registered = next(
+                (
+                    entry
+                    for entry in self._versions(name)
+                    if int(entry.version) == int(version_number)
+                ),
+                None,
             )
-        if found is None:
+        if registered is None:
             raise InputError(f"{model_uri}: {self._inventory(name)}")
-        return self._client.get_model_version_download_uri(name, found.version)
+        return self._client.get_model_version_download_uri(name, registered.version)
 
     def _inventory(self, name: str) -> str:
-        versions = sorted(int(known.version) for known in self._versions(name))
+        versions = sorted(int(entry.version) for entry in self._versions(name))
         if not versions:
             names = sorted(
                 model.name for model in self._client.search_registered_models(max_results=100)
@@ -176,8 +184,12 @@ class Models:
         )
 
 
-def _version(found: Any) -> Version:
-    number = int(found.version)
+def _version(entry: Any) -> Version:
+    version_number = int(entry.version)
     return Version(
-        found.name, number, f"models:/{found.name}/{number}", found.run_id, dict(found.tags)
+        entry.name,
+        version_number,
+        f"models:/{entry.name}/{version_number}",
+        entry.run_id,
+        dict(entry.tags),
     )

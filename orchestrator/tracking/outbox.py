@@ -107,11 +107,9 @@ class OutboxWorker:
         self._connected = False
         self._state: OutboxState | None = None
         self._failures = 0
-        self._wake, self._closing, self._abandoned = (
-            threading.Event(),
-            threading.Event(),
-            threading.Event(),
-        )
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="tracking", daemon=True)
         self.error: str | None = None
 
@@ -153,13 +151,12 @@ class OutboxWorker:
             )  # before the look: what was written until then is what is left
             try:
                 more = self._step()
-                self._failures, self.error = 0, None
+                self._failures = 0
+                self.error = None
             except Exception as error:  # noqa: BLE001  # whatever a store can raise, training goes on and the journal keeps the events
-                self._failures, self.error, more = (
-                    self._failures + 1,
-                    mask(str(error) or repr(error)),
-                    False,
-                )
+                self._failures = self._failures + 1
+                self.error = mask(str(error) or repr(error))
+                more = False
             if last and not more and not self._failures:
                 return
             if not more:
@@ -169,7 +166,10 @@ class OutboxWorker:
         if self._failures:
             pause = min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
             # Once closing, someone waits: try every second until the time is up.
-            self._abandoned.wait(1.0) if self._closing.is_set() else self._closing.wait(pause)
+            if self._closing.is_set():
+                self._abandoned.wait(1.0)
+            else:
+                self._closing.wait(pause)
         else:
             self._wake.wait(FLUSH_SECONDS)
             self._wake.clear()
@@ -177,7 +177,8 @@ class OutboxWorker:
     def _step(self) -> bool:
         """Deal with the next chunk of the journal. False when there is none."""
         if not self._connected:
-            self._sink, self._connected = self._connect(), True
+            self._sink = self._connect()
+            self._connected = True
         identity = self._journal.identity()
         if identity is None:
             return False
@@ -205,8 +206,11 @@ class OutboxWorker:
         """Where an earlier start has ended, if the journal still says up to there what the store
         was told.
         """
-        state, told = OutboxState.read(self._file, identity), self._told.read()
-        self._skip, self._known, self._num_told = set(), {}, 0
+        state = OutboxState.read(self._file, identity)
+        told_digests = self._told.read()
+        self._skip = set()
+        self._known = {}
+        self._num_told = 0
         parent = state.runs.get(SWEEP)
         # Another store, or a store that was wiped: the journal is the truth, so tell it everything
         # from the start.
@@ -214,17 +218,17 @@ class OutboxWorker:
             self._told.keep([])
             return OutboxState(journal=identity, target=sink.target)
         now = self._journal.digests(state.offset)
-        if state.journal == identity and now is not None and told[: len(now)] == now:
+        if state.journal == identity and now is not None and told_digests[: len(now)] == now:
             self._told.keep(now)
             self._num_told = len(now)
             return state
         if state.journal != identity and not self._journal.holds(
-            set(told)
+            set(told_digests)
         ):  # another journal altogether
             self._told.keep([])
             return OutboxState(journal=identity, target=sink.target)
         # Cut or edited: every line that the store has not been told is new, wherever it stands.
-        self._skip = set(told)
+        self._skip = set(told_digests)
         self._told.keep([])
         self.aside.unlink(missing_ok=True)
         return OutboxState(
@@ -243,9 +247,9 @@ class OutboxWorker:
                 trial = event.get("trial")
                 by_run.setdefault(SWEEP if trial is None else str(trial), []).append((at, event))
                 state.name = state.name or str(event.get("name") or "")
-        for key, own in by_run.items():
-            if own and not self._abandoned.is_set():
-                self._write(state, key, own)
+        for key, run_events in by_run.items():
+            if run_events and not self._abandoned.is_set():
+                self._write(state, key, run_events)
         if state.doubtful and any(event.get("kind") == "sweep_end" for _, event in events):
             self._sink.drop_strays(
                 {"orchestrator.storage.journal": state.journal}, set(state.runs.values())
@@ -257,10 +261,8 @@ class OutboxWorker:
         alone, and set that aside.
         """
         try:
-            update, run_id = (
-                merge_events([event for _, event in events]),
-                self._run(state, key, int(events[0][1]["t"])),
-            )
+            update = merge_events([event for _, event in events])
+            run_id = self._run(state, key, int(events[0][1]["t"]))
             if state.mended:
                 update.metrics = self._lacking(run_id, update)
             self._sink.write(run_id, update)
@@ -283,13 +285,13 @@ class OutboxWorker:
         holds one value, whatever a second one would be; of what is judged, such as a test score,
         another value is news.
         """
-        known = self._known.setdefault(run_id, {})
-        missing = {key for key, *_ in update.metrics} - known.keys()
+        values_by_step = self._known.setdefault(run_id, {})
+        missing = {key for key, *_ in update.metrics} - values_by_step.keys()
         if missing:
-            known |= {key: {} for key in missing} | self._sink.told(run_id, missing)
+            values_by_step |= {key: {} for key in missing} | self._sink.told(run_id, missing)
         lacking = []
         for key, value, moment, step in update.metrics:
-            values = known[key].get(step, [])
+            values = values_by_step[key].get(step, [])
             if (values and key.startswith(MEASURED)) or repr(value) in values:
                 continue
             lacking.append((key, value, moment, step))

@@ -20,14 +20,14 @@ def tags(config: Config) -> dict[str, str]:
     """Code version, library versions, machine, and on a cluster the job that it was, as tags of a
     run.
     """
-    found = {f"library.{name}": version(name) for name in LIBRARIES}
-    found |= {
+    library_tags = {f"library.{name}": version(name) for name in LIBRARIES}
+    library_tags |= {
         "library.python": platform.python_version(),
         "machine": f"{platform.machine()} {os.cpu_count()} cores",
     }
     if job := os.environ.get(JOB) or os.environ.get(SUBMISSION):
-        found["cluster.job"] = job
-    return found | {
+        library_tags["cluster.job"] = job
+    return library_tags | {
         "code.version": code_version(),
         "data": config.data.name,
         "model": config.model.name,

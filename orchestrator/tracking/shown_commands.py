@@ -30,8 +30,11 @@ def programs_here() -> str:
     """The folder of this environment's programs, as typed from here; nothing where typing python
     starts this one anyway.
     """
-    folder, found = os.path.dirname(sys.executable), shutil.which("python")
-    if away() or (found is not None and os.path.dirname(os.path.abspath(found)) == folder):
+    folder = os.path.dirname(sys.executable)
+    python_on_path = shutil.which("python")
+    if away() or (
+        python_on_path is not None and os.path.dirname(os.path.abspath(python_on_path)) == folder
+    ):
         return ""
     near = os.path.relpath(folder)
     return shlex.quote(folder if near.startswith("..") else near) + "/"
@@ -58,9 +61,10 @@ def orchestrator(arguments: Sequence[str], programs: str | None = None) -> str:
 
 def mlflow(uri: str, *arguments: str) -> str:
     """MLflow's own program, acting on the store at `uri` and no other."""
-    there, forward = reachable(uri)
+    reachable_uri, forward = reachable(uri)
     command = (
-        f"MLFLOW_TRACKING_URI={shlex.quote(there)} {programs_here()}mlflow {shlex.join(arguments)}"
+        f"MLFLOW_TRACKING_URI={shlex.quote(reachable_uri)} "
+        f"{programs_here()}mlflow {shlex.join(arguments)}"
     )
     return after(forward, command) + needed(uri)
 
@@ -120,36 +124,36 @@ def bare(uri: str) -> str:
     path. User and password of a server are left out together: MLflow reads them from the
     environment.
     """
-    scheme, separator, rest = uri.partition("://")
+    scheme, separator, after_scheme = uri.partition("://")
     if not separator:
         return uri
     if scheme.startswith("sqlite"):
         return resolve(uri)
-    place, path = split_after_host(rest)
-    user, at, host = place.rpartition("@")
-    known = f"{user.partition(':')[0]}@" if at and not scheme.startswith("http") else ""
+    authority, path = split_after_host(after_scheme)
+    user, at, host = authority.rpartition("@")
+    user_prefix = f"{user.partition(':')[0]}@" if at and not scheme.startswith("http") else ""
     if scheme in ("postgres", "postgresql"):
         scheme = "postgresql+psycopg"
-    parts = urlsplit(f"{scheme}://{known}{host}{path}")
-    return urlunsplit(parts._replace(query=SECRET_PARAMETERS.sub("", parts.query).lstrip("&")))
+    url = urlsplit(f"{scheme}://{user_prefix}{host}{path}")
+    return urlunsplit(url._replace(query=SECRET_PARAMETERS.sub("", url.query).lstrip("&")))
 
 
-def split_after_host(rest: str) -> tuple[str, str]:
+def split_after_host(after_scheme: str) -> tuple[str, str]:
     """Cut "user:password@host:port/path?query" behind its port. A password may hold @, even a slash
     that should have been written %2F.
     """
-    place = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index]
-    user, _, port = place.partition(":")
+    authority = re.match(r"[^/?#]*", after_scheme)[0]  # type: ignore[index]
+    user, _, port = authority.partition(":")
     if (
-        "@" not in place
+        "@" not in authority
         and user
         and port
         and not port.isdigit()
         and not port.endswith("]")
-        and "@" in rest.partition("?")[0]
+        and "@" in after_scheme.partition("?")[0]
     ):
-        place = re.match(r"[^?#]*@[^/?#]*", rest)[0]  # type: ignore[index]
-    return place, rest[len(place) :]
+        authority = re.match(r"[^?#]*@[^/?#]*", after_scheme)[0]  # type: ignore[index]
+    return authority, after_scheme[len(authority) :]
 
 
 def needed(uri: str) -> str:
@@ -172,8 +176,11 @@ def needs(uri: str) -> str | None:
     """
     _, forward = reachable(uri)
     secrets = needed(uri).strip(" ()").removeprefix("with ")
-    found = [*([f"while they run: {forward}"] if forward else []), *([secrets] if secrets else [])]
-    return "; ".join(found) or None
+    needs_list = [
+        *([f"while they run: {forward}"] if forward else []),
+        *([secrets] if secrets else []),
+    ]
+    return "; ".join(needs_list) or None
 
 
 def has_secret(uri: str) -> bool:
@@ -198,15 +205,15 @@ def reachable(uri: str) -> tuple[str, str | None]:
     service = service_of(plain) if away() and plain.startswith("http") else None
     if service is None:
         return plain, None
-    parts = urlsplit(plain)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    own = port if port >= 1024 else 5000
+    url = urlsplit(plain)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    local_port = port if port >= 1024 else 5000
     name, namespace = service
     forward = (
         f"kubectl --namespace {namespace} port-forward service/{name} "
-        f"{own if own == port else f'{own}:{port}'}"
+        f"{local_port if local_port == port else f'{local_port}:{port}'}"
     )
-    return urlunsplit(parts._replace(netloc=f"localhost:{own}")), forward
+    return urlunsplit(url._replace(netloc=f"localhost:{local_port}")), forward
 
 
 def service_of(uri: str) -> tuple[str, str] | None:

@@ -100,11 +100,11 @@ def is_of_the_future(text: str) -> bool:
     """Whether MLflow complains of a database whose schema it has never heard of: upgrading it here
     is not possible.
     """
-    found = re.search(r"out-of-date database schema \(found version (\w+)", text)
+    match = re.search(r"out-of-date database schema \(found version (\w+)", text)
     spec = importlib.util.find_spec("mlflow")
-    if found is None or spec is None or spec.origin is None:
+    if match is None or spec is None or spec.origin is None:
         return False
-    return not any(Path(spec.origin).parent.glob(f"store/db_migrations/versions/{found[1]}_*.py"))
+    return not any(Path(spec.origin).parent.glob(f"store/db_migrations/versions/{match[1]}_*.py"))
 
 
 def judge_answer(uri: str, status: int, body: str) -> str | None:

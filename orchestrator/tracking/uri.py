@@ -30,12 +30,12 @@ def resolve(uri: str) -> str:
             "tracking.uri is empty; leave it out for SQLite under the storage folder, or name a "
             "server: http://HOST:5000"
         )
-    scheme, separator, rest = escaped(uri).partition("://")
+    scheme, separator, after_scheme = escaped(uri).partition("://")
     dialect = scheme.partition("+")[0].lower()
     if not separator or dialect == "file":
         raise TrackingError(_not_an_address(uri))
     if dialect in ("postgresql", "postgres"):
-        return f"postgresql+psycopg://{rest}"
+        return f"postgresql+psycopg://{after_scheme}"
     if dialect == "sqlite":
         return sqlite_uri(database_file(uri))
     if dialect not in SCHEMES:
@@ -47,8 +47,9 @@ def resolve(uri: str) -> str:
         )
         raise TrackingError(f"tracking.uri={mask(uri)}: {dialect} is not supported; {hint}")
     try:
-        parts = urlsplit(f"{scheme}://{rest}")
-        named, _ = parts.hostname, parts.port
+        url = urlsplit(f"{scheme}://{after_scheme}")
+        named = url.hostname
+        _ = url.port
     except ValueError as error:
         raise TrackingError(
             f"tracking.uri={mask(uri)}: {error}; write it as tracking.uri=http://HOST:5000"
@@ -57,7 +58,7 @@ def resolve(uri: str) -> str:
         raise TrackingError(
             f"tracking.uri={mask(uri)} names no host; write it as tracking.uri=http://HOST:5000"
         )
-    if parts.query or parts.fragment:
+    if url.query or url.fragment:
         remedy = (
             "give a token as MLFLOW_TRACKING_TOKEN, a password as MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD"
@@ -66,7 +67,7 @@ def resolve(uri: str) -> str:
             f"tracking.uri={mask(uri)}: MLflow takes no ?... or #... in the address of a server; "
             f"{remedy}"
         )
-    return f"{dialect}://{rest}".rstrip("/")
+    return f"{dialect}://{after_scheme}".rstrip("/")
 
 
 def _not_an_address(uri: str) -> str:

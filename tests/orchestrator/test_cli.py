@@ -392,3 +392,23 @@ def test_neither_an_ascii_terminal_nor_a_torn_file_of_an_earlier_run_keeps_the_p
     )
     assert done.returncode == 0, done.stderr
     assert "1 trial in 1 pack" in done.stdout and "\\xb7" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (["runs", "list"], "python -m orchestrator.runs list"),
+        (["runs"], "python -m orchestrator.runs list"),
+        (
+            ["watch", "lora-7f3a91", "--json"],
+            "python -m orchestrator.runs watch lora-7f3a91 --json",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_command_about_sweeps_is_told_where_it_lives(
+    typed: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.endswith(f"a command of its own: {line}\n")

@@ -114,7 +114,7 @@ def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     and makes the program impatient.
     """
     monkeypatch.setattr(overview, "PACE", QUICK)
-    for module in ("client", "feed"):
+    for module in ("client", "watch"):
         monkeypatch.setattr(f"orchestrator.kuberay.{module}.FIRST_PAUSE_SECONDS", 0.1)
     with ExitStack() as stack:
 

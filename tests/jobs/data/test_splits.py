@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,16 @@ def test_a_part_that_is_not_there_and_parts_of_two_forms_are_refused(tmp_path: P
     fill(tmp_path, train_D_00000_D_of_D_00002__csv=range(3))
     with pytest.raises(ValueError, match="both hold train rows"):
         load_corpus(Data(name="cases", folder=str(tmp_path)))
+
+
+def test_of_two_files_for_a_split_the_setting_that_is_offered_chooses_one(tmp_path: Path) -> None:
+    fill(tmp_path, train__jsonl=range(50), valid__jsonl=range(50, 60), valid__csv=range(60, 80))
+    with pytest.raises(ValueError, match="both hold valid rows") as caught:
+        load_corpus(Data(name="cases", folder=str(tmp_path)))
+    offered = re.search(r"name the one to read: data\.valid=([^,]+),", str(caught.value))
+    assert offered is not None
+    corpus = load_corpus(Data(name="cases", folder=str(tmp_path), valid=offered[1]))
+    assert len(corpus.valid) in (10, 20)
 
 
 def test_what_else_lies_in_the_folder_is_named_but_for_texts_about_it(tmp_path: Path) -> None:

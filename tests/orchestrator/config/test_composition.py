@@ -6,12 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import orchestrator.space
 import pytest
 
 import jobs.config
-import orchestrator.config
 from orchestrator.cli import main
+from orchestrator.config import cluster, search_space, settings
 from orchestrator.config.compose import ADDED, choices, compose
 from orchestrator.config.dotted_paths import lookup
 from tests.support.settings import build
@@ -79,16 +78,19 @@ def test_an_experiment_begins_with_the_command_that_runs_it() -> None:
 
 def test_the_default_composition_sets_nothing_that_no_class_declares() -> None:
     raw = compose([], None)
-    assert set(raw) <= {entry.name for entry in dataclasses.fields(orchestrator.config.Config)}
+    assert set(raw) <= {entry.name for entry in dataclasses.fields(settings.Config)}
     build(raw)
 
 
 def settings_classes() -> list[Any]:
     """Every dataclass of the modules that declare settings."""
-    found = [
-        vars(module).values() for module in (jobs.config, orchestrator.config, orchestrator.space)
+    modules = (jobs.config, settings, cluster, search_space)
+    return [
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if dataclasses.is_dataclass(kind)
     ]
-    return [kind for kinds in found for kind in kinds if dataclasses.is_dataclass(kind)]
 
 
 def test_every_settings_class_is_frozen_keyword_only_and_refuses_unknown_keys() -> None:

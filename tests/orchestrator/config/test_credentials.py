@@ -164,7 +164,7 @@ def test_secrets_in_the_words_of_other_programs_are_masked(text: str) -> None:
 
 
 def test_a_secret_of_this_command_is_masked_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(credentials, "known", set())
+    monkeypatch.setattr(credentials, "SECRETS", set())
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary/4711+aws")
     monkeypatch.setenv("MY_TOKEN_FILE", "/a/path/that/is/no/secret")
     credentials.remember_environment()

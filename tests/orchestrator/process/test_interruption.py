@@ -5,10 +5,12 @@ cannot do without.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
@@ -16,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from jobs.workers.reporting import death
 from orchestrator.errors import OrchestratorError
 from orchestrator.launch.ray_watchdog import in_words, watched
+from orchestrator.pipeline import SweepCommand
 from tests.conftest import ROOT
 
 CODE = """
@@ -61,6 +64,22 @@ def test_one_wish_told_to_the_process_and_to_its_group_stops_gently_and_a_later_
     assert process.stdout.readline() == "at once 1\n"
     process.communicate()
     assert process.returncode == 0
+
+
+def test_the_note_about_a_second_ctrl_c_says_from_when_on_it_counts() -> None:
+    notes: list[str] = []
+    board = SimpleNamespace(interrupted=False, screen=SimpleNamespace(note=notes.append))
+    SweepCommand.stop(board)
+    assert board.interrupted
+    (seconds,) = re.findall(r"press Ctrl-C again after ([\d.]+) s$", notes[0])
+    process = start()
+    assert process.stdout is not None
+    os.kill(process.pid, signal.SIGINT)
+    assert process.stdout.readline() == "gently\n"
+    time.sleep(float(seconds) + 0.1)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.stdout.readline() == "at once 1\n"
+    process.communicate()
 
 
 def test_a_hang_up_that_nohup_keeps_away_stops_nothing() -> None:

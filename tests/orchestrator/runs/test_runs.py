@@ -58,7 +58,10 @@ def test_a_running_sweep_is_listed_watched_stopped_and_deleted(
     process.communicate()
     assert process.returncode == 130
     watched = tool("watch", name)
-    assert (watched.code, watched.out) == (130, f"{name} interrupted\n")
+    assert watched.code == 130
+    assert watched.out == (
+        f"{name} interrupted: what is done is kept, and the same command continues it\n"
+    )
     told = tool("watch", "--json", name)
     assert told.code == 130 and json.loads(told.out)["state"] == "interrupted"
     assert "does not run" in tool("stop", name).out
@@ -73,8 +76,13 @@ def test_a_sweep_whose_process_was_killed_has_died(command: Any, tool: Any, tmp_
             break
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    shown = tool("show", json.loads(tool("list", "--json").out)[0]["name"])
+    name = json.loads(tool("list", "--json").out)[0]["name"]
+    shown = tool("show", name)
     assert re.search(r"^state +died$", shown.out, re.MULTILINE)
+    assert re.search(r"^hint +.*; the same command continues it$", shown.out, re.MULTILINE)
+    watched = tool("watch", name)
+    assert watched.code == 1 and watched.out.startswith(f"{name} died: ")
+    assert watched.out.endswith("; the same command continues it\n")
     assert re.search(r"^trial +1  running", shown.out, re.MULTILINE)
 
 
