@@ -41,7 +41,7 @@ def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> res
             "job.max_new_tokens, tracking.same_task)"
         )
         return None
-    wider = kept["trials"]["total"] < plan.num_trials
+    wider = kept["trials"]["total"] - kept.get("copies", 0) < plan.num_trials
     again = config.retry and kept["trials"]["failed"] > 0
     elsewhere = kept["target"] != about.target()
     gone = about.uri.startswith("sqlite:") and not database_file(about.uri).exists()
@@ -60,7 +60,7 @@ def show_again(
     """
     asked = {
         "steps": (kept["steps"], config.train.steps),
-        "trials": (kept["trials"]["total"], plan.num_trials),
+        "trials": (kept["trials"]["total"] - kept.get("copies", 0), plan.num_trials),
     }
     more = [
         f"{had} {what}, not the {wanted} asked for now"

@@ -4,22 +4,17 @@ a baseline that wins, idle slots, a leak, and the like. Pure functions of the sw
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
-from typing import Any
 
 from orchestrator.report.command_text import with_settings
-from orchestrator.report.metric_text import is_counted, is_share, noise, shown
-from orchestrator.report.sweep_data import SweepData, TrialData, finite
+from orchestrator.report.edges import edge_of, widened
+from orchestrator.report.judged import Alert, alert, test_values
+from orchestrator.report.leaks import leaks
+from orchestrator.report.metric_text import is_counted, noise, shown
+from orchestrator.report.sweep_data import SweepData, TrialData
 
-Alert = dict[str, Any]
-"""kind, level ("warning" or "note"), text, and where there is a remedy command."""
-EDGE_SHARE = 0.05
-"""So near to an end of its range, as a share of it, a value counts as at the edge."""
 IDLE_SHARE = 0.4
-TOO_GOOD = 0.99
-FEW_ROWS = 50
 FALL_SHARE = 1 / 3
 """More failures than this share of the trials are a warning of their own."""
 
@@ -40,34 +35,11 @@ def alerts(data: SweepData) -> list[Alert]:
     return [alert for check in checks for alert in check(data)]
 
 
-def alert(kind: str, text: str, command: str | None = None, level: str = "warning") -> Alert:
-    """One alert."""
-    return {"kind": kind, "level": level, "text": text, "command": command}
-
-
 def no_score(data: SweepData) -> list[Alert]:
     """Nothing to choose from."""
     if data.trials and not data.ranked():
         return [alert("no_score", f"no trial has a value of {data.metric}: there is no verdict")]
     return []
-
-
-def test_values(data: SweepData) -> dict[str, float]:
-    """The sweep's metric on the test split by who was judged: "candidate", the base, baselines."""
-    best = data.result.get("best")
-    values = {"candidate": data.value_in(metrics_of(best), "test")}
-    values["the untouched base"] = data.value_in(metrics_of(data.result.get("base")), "test")
-    baselines = data.result.get("baselines")
-    for name, entry in baselines.items() if isinstance(baselines, dict) else []:
-        values[str(name)] = data.value_in(metrics_of(entry), "test")
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def metrics_of(entry: Any) -> Any:
-    """The metrics of a result's entry, which holds them itself or under "metrics"."""
-    if isinstance(entry, dict) and isinstance(entry.get("metrics"), dict):
-        return entry["metrics"]
-    return entry
 
 
 def baseline_wins(data: SweepData) -> list[Alert]:
@@ -174,68 +146,6 @@ def best_at_edge(data: SweepData) -> list[Alert]:
             | {"knob": knob["path"]}
         )
     return issued
-
-
-def edge_of(knob: dict[str, Any], value: Any) -> str | None:
-    """ "lower" or "upper" where a value lies at an end of its knob's range, else None."""
-    ends = range_of(knob)
-    number = finite(value)
-    if ends is None or number is None:
-        return None
-    low, high = ends
-    if knob.get("type") == "loguniform" and low > 0 and number > 0:
-        low, high, number = math.log(low), math.log(high), math.log(number)
-    reach = (high - low) * EDGE_SHARE
-    if reach <= 0:
-        return None
-    if number <= low + reach:
-        return "lower"
-    return "upper" if number >= high - reach else None
-
-
-def range_of(knob: dict[str, Any]) -> tuple[float, float] | None:
-    """Both ends of what a knob searches; None for texts and for knobs that follow another."""
-    if knob.get("type") == "linked":
-        return None
-    values = knob.get("values")
-    if isinstance(values, list) and values:
-        numbers = [finite(value) for value in values]
-        if len(numbers) < 2 or any(number is None for number in numbers):
-            return None
-        return min(n for n in numbers if n is not None), max(n for n in numbers if n is not None)
-    low, high = finite(knob.get("low")), finite(knob.get("high"))
-    return None if low is None or high is None else (low, high)
-
-
-def widened(name: str, knob: dict[str, Any], side: str) -> str | None:
-    """The setting that searches beyond an end; None where nothing lies there."""
-    ends = range_of(knob)
-    assert ends is not None
-    low, high = ends
-    whole = all(float(end).is_integer() for end in ends) and knob.get("type") != "uniform"
-    values = knob.get("values")
-    logarithmic = knob.get("type") == "loguniform" or values is not None
-    if logarithmic and low > 0:
-        end = high * 4 if side == "upper" else low / 4
-    else:
-        end = high + (high - low) / 2 if side == "upper" else low - (high - low) / 2
-    if side == "lower" and low >= 0:
-        end = max(end, 0.0)
-    if side == "upper" and is_bounded_by_one(knob["path"]):
-        end = min(end, 1.0)
-    if whole:
-        end = max(round(end), 1 if low >= 1 else round(end))
-    if end in (low, high):
-        return None
-    if values is not None:
-        text = ",".join(f"{value:g}" for value in sorted([*values, end]))
-        return f"sweep.space.{name}.values=[{text}]"
-    return f"sweep.space.{name}.{'high' if side == 'upper' else 'low'}={end:g}"
-
-
-def is_bounded_by_one(path: str) -> bool:
-    """Whether a setting is a share."""
-    return path.endswith((".weight", "dropout", "layers", "_share", "beta1", "beta2"))
 
 
 def still_rising(data: SweepData) -> list[Alert]:
@@ -354,75 +264,3 @@ def idle_share(data: SweepData) -> float | None:
     begin, end = min(start for start, _ in spans), max(last for _, last in spans)
     taken = sum(last - start for start, last in spans)
     return max(0.0, 1 - taken / (data.concurrent * (end - begin)))
-
-
-NEAR_TWINS = re.compile(r"(\w+): ([\d,]+) of ([\d,]+) rows have a near-twin that is trained on")
-
-
-def leaks(data: SweepData) -> list[Alert]:
-    """Signs that held-out rows are not held out."""
-    issued = []
-    for note in data.notes:
-        twins = NEAR_TWINS.search(note)
-        if twins and (total := int(twins[3].replace(",", ""))):
-            share = int(twins[2].replace(",", "")) / total
-            if share >= 0.01:
-                text = f"{share:.1%} of the {twins[1]} rows have a near-twin that is trained on"
-                issued.append(alert("leak_suspected", f"{text}: scores may be too good"))
-    values = test_values(data)
-    candidate, rows = values.get("candidate"), data.rows.get("test", 0)
-    if candidate is not None and is_share(data.metric) and rows >= FEW_ROWS:
-        if data.maximise and candidate >= TOO_GOOD:
-            issued.append(
-                alert(
-                    "leak_suspected",
-                    f"{shown(candidate)} {data.stem} on {rows:,} test rows is suspiciously good: "
-                    "look whether the answer stands in the prompt or the rows in the training data",
-                )
-            )
-        issued += [*valid_above_test(data, candidate, rows), *answers_in_prompts(data)]
-    return issued
-
-
-def valid_above_test(data: SweepData, candidate: float, rows: int) -> list[Alert]:
-    """A validation score that the test split does not hold by far."""
-    winner, num_valid = data.winner(), data.rows.get("valid")
-    if winner is None or winner.score is None or not num_valid or not is_counted(data.metric):
-        return []
-    gap = winner.score - candidate
-    if gap <= 2 * noise(winner.score, candidate, min(rows, num_valid)):
-        return []
-    return [
-        alert(
-            "leak_suspected",
-            f"the winner has {shown(winner.score)} {data.stem} on validation rows and "
-            f"{shown(candidate)} on test rows: validation rows may stand in the training data, or "
-            "the splits differ",
-        )
-    ]
-
-
-def answers_in_prompts(data: SweepData) -> list[Alert]:
-    """Long answers that stand in their prompts word for word."""
-    longer_answers = [
-        row
-        for row in data.predictions
-        if isinstance(row.get("text"), str)
-        and isinstance(row["reference"], str)
-        and len(row["reference"].strip()) >= 3
-    ]
-    if len(longer_answers) < FEW_ROWS:
-        return []
-    inside = sum(row["reference"].strip() in row["text"] for row in longer_answers)
-    share = inside / len(longer_answers)
-    if share < 0.5:
-        return []
-    return [
-        alert(
-            "leak_suspected",
-            f"in {share:.0%} of the test rows the answer stands in the prompt word for word: is it "
-            "part of the question?",
-            None,
-            "note",
-        )
-    ]

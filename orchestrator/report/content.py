@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.report import answers, importance
-from orchestrator.report.alerts import (
-    alerts,
-    causes,
-    edge_of,
-    metrics_of,
-    test_values,
-    tied,
-    widened,
-)
+from orchestrator.report.alerts import alerts, causes, tied
+from orchestrator.report.edges import edge_of, widened
+from orchestrator.report.judged import metrics_of, test_values
 from orchestrator.report.metric_text import is_counted, rounded, shown, unit, wilson
 from orchestrator.report.sweep_data import SweepData, TrialData, finite
 
@@ -129,7 +123,9 @@ def baseline_lines(data: SweepData) -> list[dict[str, Any]]:
         if value is not None:
             ends = [data.value_in(metrics_of(entry), "test", end) for end in ("_low", "_high")]
             low, high = map(rounded, ends)
-            lines.append({"name": name, "value": rounded(value), "low": low, "high": high})
+            letter = chr(ord("A") + len(lines) % 26)
+            line = {"letter": letter, "name": name, "value": rounded(value)}
+            lines.append(line | {"low": low, "high": high})
     return lines
 
 
@@ -152,6 +148,7 @@ def knobs(data: SweepData, ranked: list[TrialData]) -> list[dict[str, Any]]:
                 "path": path,
                 "linked": linked,
                 "log": knob.get("type") == "loguniform",
+                "listed": knob.get("type") in ("choice", "grid"),
                 "importance": rounded(shares.get(path)),
                 "best": compact(best),
                 "edge": side,
@@ -171,7 +168,8 @@ def mixture(data: SweepData, ranked: list[TrialData]) -> list[dict[str, Any]]:
         weights = {
             path.removeprefix("data.sources.").removesuffix(".weight"): weight
             for path, value in settings.items()
-            if path.startswith("data.sources.") and path.endswith(".weight")
+            if path.startswith("data.sources.")
+            and path.endswith(".weight")
             and (weight := finite(value)) is not None
         }
         total = sum(weights.values())
@@ -288,8 +286,7 @@ def verdict(data: SweepData) -> list[str]:
     if ties:
         others = "trial" if len(ties) == 1 else f"{len(ties)} trials, among them trial"
         sentences.append(
-            f"The validation rows cannot tell it from {others} "
-            f"{', '.join(map(str, ties[:3]))}."
+            f"The validation rows cannot tell it from {others} {', '.join(map(str, ties[:3]))}."
         )
     sentences += test_sentences(data)
     decision, model = data.result.get("decision"), data.result.get("model")

@@ -1,5 +1,5 @@
-"""How much each knob of the search space matters for the score, by PED-ANOVA (Watanabe et al., 2023,
-as Optuna has it), and how the score follows each knob.
+"""How much each knob of the search space matters for the score, by PED-ANOVA (Watanabe et al.,
+2023, as Optuna has it), and how the score follows each knob.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ def importances(data: SweepData) -> dict[str, float]:
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {path: distribution_of([trial.point.get(path) for trial in trials], knob)
-                     for path, knob in paths.items()}
+    distributions = {
+        path: distribution_of([trial.point.get(path) for trial in trials], knob)
+        for path, knob in paths.items()
+    }
     distributions = {path: kind for path, kind in distributions.items() if kind is not None}
     whole = [trial for trial in trials if all(path in trial.point for path in distributions)]
     if not distributions or len(whole) < FEWEST_TRIALS:
@@ -42,9 +44,7 @@ def importances(data: SweepData) -> dict[str, float]:
     for trial in whole:
         params = {path: encoded(trial.point[path], distributions[path]) for path in distributions}
         study.add_trial(
-            optuna.trial.create_trial(
-                params=params, distributions=distributions, value=trial.score
-            )
+            optuna.trial.create_trial(params=params, distributions=distributions, value=trial.score)
         )
     quantile = max(0.1, min(0.5, TOP_TRIALS / len(whole)))
     evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
@@ -58,9 +58,7 @@ def searched_paths(data: SweepData) -> dict[str, dict[str, Any]]:
     """The knobs that were searched by themselves, by path; one that follows another says nothing
     more.
     """
-    return {
-        knob["path"]: knob for knob in data.space.values() if knob.get("type") != "linked"
-    }
+    return {knob["path"]: knob for knob in data.space.values() if knob.get("type") != "linked"}
 
 
 def distribution_of(values: list[Any], knob: dict[str, Any]) -> Any:
@@ -88,10 +86,10 @@ def encoded(value: Any, distribution: Any) -> Any:
 
 
 def effect(trials: list[TrialData], values: dict[int, Any], logarithmic: bool) -> dict[str, Any]:
-    """How the score follows one quantity: a point for each trial, and the quartiles of the scores in
-    bins of it. `values` holds the quantity by trial index.
+    """How the score follows one quantity: a point for each trial, and the quartiles of the scores
+    in bins of it. `values` holds the quantity by trial index.
     """
-    points = [
+    points: list[tuple[Any, float | None, int]] = [
         (values[trial.index], trial.score, trial.index)
         for trial in trials
         if values.get(trial.index) is not None
@@ -99,7 +97,7 @@ def effect(trials: list[TrialData], values: dict[int, Any], logarithmic: bool) -
     numeric = all(finite(value) is not None for value, _, _ in points)
     if not numeric:
         points = [(str(value), score, index) for value, score, index in points]
-    distinct = sorted({value for value, _, _ in points})
+    distinct: list[Any] = sorted({value for value, _, _ in points})
     groups = [[value] for value in distinct]
     if numeric and len(distinct) > MOST_BINS:
         groups = cut(distinct, logarithmic)

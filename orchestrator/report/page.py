@@ -157,12 +157,10 @@ def leaderboard(of: Content) -> str:
     by_index = {trial["index"]: trial for trial in of["trials"]}
     rest = [trial["index"] for trial in of["trials"] if trial["index"] not in of["order"]]
     rows = []
-    for place_in_order, index in enumerate([*of["order"], *rest], 1):
+    for position, index in enumerate([*of["order"], *rest], 1):
         trial = by_index[index]
-        interval = (
-            None if trial["low"] is None else f"{trial['low']:.3g} to {trial['high']:.3g}"
-        )
-        ranked = place_in_order if index in of["order"] else None
+        interval = None if trial["low"] is None else f"{trial['low']:.3g} to {trial['high']:.3g}"
+        ranked = position if index in of["order"] else None
         values = [trial["point"].get(path) for path in paths]
         rows.append(
             [ranked, {"trial": index}, trial["score"], interval, trial["state"], trial["steps"]]
@@ -170,13 +168,16 @@ def leaderboard(of: Content) -> str:
         )
     head = ["rank", "trial", of["metric"], "95 % interval", "state", "steps", *paths]
     lines = [
-        [line["name"], line["value"], line["low"], line["high"]] for line in of["baselines"]
+        [line[key] for key in ("letter", "name", "value", "low", "high")]
+        for line in of["baselines"]
     ]
-    beside = table(["beside it", "test score", "low", "high"], lines, number=1) if lines else ""
-    told = "Bars are 95 % intervals; lines are scores on the test split of what stands beside."
+    beside = (
+        table(["line", "beside it", "test score", "low", "high"], lines, number=2) if lines else ""
+    )
+    legend = "Bars: 95 % intervals on the validation rows. Upright lines: scores on the test split."
     return (
         chart("leaderboard", "scores of the trials", True)
-        + paragraph(told, "note")
+        + paragraph(legend, "note")
         + beside
         + table(head, rows, "trials", 0)
     )
@@ -205,8 +206,10 @@ def parallel(of: Content) -> str:
             "Parallel coordinates compare trials with different settings: there are not two that "
             "have a score."
         )
-    told = "Each line is a trial; drag along an axis to keep the trials within a range."
-    return chart("parallel", "parallel coordinates of settings and score") + paragraph(told, "note")
+    legend = "Each line is a trial; drag along an axis to keep the trials within a range."
+    return chart("parallel", "parallel coordinates of settings and score") + paragraph(
+        legend, "note"
+    )
 
 
 def knobs(of: Content) -> str:
@@ -320,14 +323,17 @@ def failures(of: Content) -> str:
 
 def next_steps(of: Content) -> str:
     """Commands to paste, one for each alert that has a remedy."""
-    advised = {alert["command"]: alert["text"] for alert in of["alerts"] if alert["command"]}
+    advised: dict[str, list[str]] = {}
+    for alert in of["alerts"]:
+        if alert["command"]:
+            advised.setdefault(alert["command"], []).append(alert["text"])
     if not advised:
         return paragraph(
             "Nothing calls for another sweep: look at the wrong answers, and at rows like them."
         )
     items = "".join(
-        f"<li>{paragraph(text)}<div class=command><pre>{escape(command)}</pre>"
+        f"<li>{''.join(map(paragraph, texts))}<div class=command><pre>{escape(command)}</pre>"
         '<button type="button" data-copy>Copy</button></div></li>'
-        for command, text in advised.items()
+        for command, texts in advised.items()
     )
     return f"<ol>{items}</ol>"

@@ -19,6 +19,9 @@ from jobs.files import filesystem
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
 from orchestrator.output.log_summary import refused, sweep_told, told
+from orchestrator.report.alerts import alerts
+from orchestrator.report.page import NAME as REPORT
+from orchestrator.report.sweep_data import read_sweep
 from orchestrator.storage.journal import Record
 from orchestrator.storage.journal_reader import History
 from orchestrator.storage.json_files import read_text
@@ -97,7 +100,7 @@ class LocalRuns:
         return {
             "name": folder.name,
             "state": history.state_for(owner),
-            "trials": None if history.total is None else f"{done}/{history.total}",
+            "trials": None if history.total is None else f"{done}/{history.num_trials()}",
             "best": None if best is None else f"test/exact_match {best:.3f}",
             "started": history.started,
             "ended": history.ended,
@@ -109,10 +112,13 @@ class LocalRuns:
         """See runs.Place."""
         folder = self.sweep(name)
         record = self.record(folder)
+        report = folder / REPORT
         return record | {
+            "report": str(report) if report.exists() else None,
             "trial": [
                 trial_line(trial) for _, trial in sorted(self.history(folder).records.items())
-            ]
+            ],
+            "alerts": alerts(read_sweep(folder)),
         }
 
     def watch(self, name: str) -> int:
@@ -205,6 +211,8 @@ def event_line(event: dict[str, Any]) -> str | None:
         return f"trial {number}  {event['state']}" + (
             f": {event['error']}" if event.get("error") else ""
         )
+    if event["kind"] == "request":
+        return str(event.get("text") or "")
     return f"trial {number}  starts" if event["kind"] == "trial" else None
 
 

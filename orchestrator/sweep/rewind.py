@@ -39,11 +39,7 @@ def go_back(board: SweepState, index: int, step: int) -> dict[int, int]:
     checkpoint of `step`, and delete what lies beyond; returns the steps by trial. Raises OSError
     when the storage does not answer.
     """
-    records = {
-        number: record
-        for number, record in board.records.items()
-        if number <= board.plan.num_trials
-    }
+    records = {number: record for number, record in board.records.items() if board.belongs(number)}
     together = (
         [number for number in records if progress(board, number) > 0] if board.packed else [index]
     )

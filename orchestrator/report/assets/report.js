@@ -41,13 +41,13 @@
     const colors = ["soft", "warn", "text", "mark", "best"];
     const lines = data.baselines.map((line, at) => ({
       xAxis: line.value, lineStyle: { color: color(colors[at % colors.length]), type: at % 2 ? "dotted" : "dashed", width: 2 },
-      label: { formatter: `${shorten(line.name, 26)} ${format(line.value)}`, color: color("text"), position: "insideEndTop", rotate: 90, distance: [4, 0] },
+      label: { formatter: line.letter, color: color("text"), fontWeight: "bold", position: "start", distance: 4 },
     }));
     const values = [...rows.flatMap((t) => [t.low, t.high, t.score]), ...data.baselines.map((l) => l.value)].filter((v) => v !== null);
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const spare = (high - low) * .05 || .01;
     return base({
-      xAxis: axis(scoreName, { min: Math.max(low - spare, data.unit.startsWith("share") ? 0 : -Infinity), max: high + spare, axisLabel: { color: color("soft"), formatter: format, hideOverlap: true } }),
+      xAxis: axis(scoreName, { min: Math.max(low - spare, data.unit.startsWith("share") ? 0 : -Infinity), max: high + spare, axisLabel: { color: color("soft"), formatter: format, hideOverlap: true, showMinLabel: false, showMaxLabel: false } }),
       yAxis: upright(`trial, best first${order.length < data.order.length ? ` (${order.length} of ${data.order.length})` : ""}`, { type: "category", inverse: true, data: order.map(String) }),
       series: [
         { type: "custom", silent: true, data: rows.filter((t) => t.low !== null).map((t) => [t.low, t.high, String(t.index)]), encode: { x: [0, 1], y: 2 },
@@ -90,12 +90,12 @@
     const axes = knobs.map((knob, dim) => {
       const numeric = knob.effect.numeric;
       const name = shorten(knob.path.replace("data.sources.", ""), narrow() ? 12 : 26);
-      if (!numeric) return { dim, name, type: "category", data: [...new Set(rows.map((t) => String(t.point[knob.path])))].sort() };
+      if (!numeric || knob.listed) return { dim, name, type: "category", data: [...new Set(rows.map((t) => t.point[knob.path]))].sort((a, b) => (numeric ? a - b : String(a).localeCompare(String(b)))).map(String), axisLabel: { color: color("soft") } };
       return { dim, name, type: knob.log && spread(knob).min > 0 ? "log" : "value", ...spread(knob, knob.log), axisLabel: { formatter: format, color: color("soft") } };
     });
     axes.push({ dim: axes.length, name: data.metric, type: "value", scale: true, axisLabel: { formatter: format, color: color("soft") } });
     const front = marked ?? data.winner;
-    const value = (trial, knob) => (knob.effect.numeric ? trial.point[knob.path] : String(trial.point[knob.path]));
+    const value = (trial, knob) => (knob.effect.numeric && !knob.listed ? trial.point[knob.path] : String(trial.point[knob.path]));
     return base({
       grid: undefined, parallel: { left: narrow() ? 36 : 70, right: narrow() ? 36 : 70, top: 44, bottom: 28, parallelAxisDefault: {
         nameTextStyle: { color: color("text") }, axisLine: { lineStyle: { color: color("soft") } }, axisLabel: { color: color("soft") }, areaSelectStyle: { color: color("best"), opacity: .3 } } },
