@@ -1,4 +1,4 @@
-"""Whether the best value of a knob lies at an end of what was searched, and what lies beyond. Pure."""
+"""Whether a knob's best value lies at an end of what was searched, and what is beyond. Pure."""
 
 from __future__ import annotations
 
