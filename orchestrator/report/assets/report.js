@@ -120,7 +120,7 @@
 
   function importance() {
     const knobs = data.knobs.filter((knob) => knob.importance !== null);
-    return bars(knobs.map((knob) => knob.path), knobs.map((knob) => knob.importance), "importance (share, all add up to 1)", "");
+    return bars(knobs.map((knob) => knob.path.replace("data.sources.", "")), knobs.map((knob) => knob.importance), "importance (share, all add up to 1)", "");
   }
 
   function response(effect, name, log) {
