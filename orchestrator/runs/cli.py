@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+from jobs.files import filesystem
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.credentials import mask
 from orchestrator.errors import InputError, OrchestratorError
@@ -174,6 +175,10 @@ def find_place(asked: argparse.Namespace) -> RunBackend:
         return KubeRayRuns(
             Cluster(kind="kuberay", namespace=asked.namespace, context=asked.context)
         )
+    if filesystem.is_uri(asked.storage):
+        from orchestrator.runs.object_store import StoreRuns
+
+        return StoreRuns(asked.storage)
     return LocalRuns(asked.storage)
 
 

@@ -41,7 +41,7 @@ def report(place: LocalRuns, words: list[str]) -> Answer:
     """Make the report anew."""
     folder = place.sweep(words[0])
     try:
-        file = write_report(folder)
+        file = place.publish(words[0], write_report(folder))
     except OSError as error:
         raise OrchestratorError(f"{folder}: {error.strerror or error}") from error
     issued = alerts(read_sweep(folder))

@@ -42,10 +42,7 @@ class LocalRuns:
 
     def __init__(self, storage: str) -> None:
         if filesystem.is_uri(storage):
-            raise InputError(
-                f"--storage {storage}: this tool reads folders; the sweep's own command shows its "
-                "result, or continues it"
-            )
+            raise InputError(f"--storage {storage}: this is an object store, not a folder")
         self.storage, self.folder = storage, storage_folder(storage)
         self.histories: dict[Path, History] = {}
         if not self.folder.is_dir():
@@ -72,6 +69,14 @@ class LocalRuns:
                 f"{', '.join(known) or 'none'}"
             )
         return self.folder / "sweeps" / name
+
+    def where(self, name: str) -> str:
+        """Where a sweep's driver looks for requests."""
+        return str(self.folder / "sweeps" / name)
+
+    def publish(self, name: str, file: Path) -> Path:
+        """Where a report that was made of a sweep stays."""
+        return file
 
     def history(self, folder: Path) -> History:
         """What the journal of a sweep told when it was read last."""

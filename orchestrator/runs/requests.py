@@ -31,7 +31,7 @@ def drop(place: LocalRuns, name: str, trial: int) -> str:
     total = place.history(folder).num_trials() or 0
     if not 1 <= trial <= max([total, *points]):
         raise InputError(f"{name} has no trial {trial}; it has {total}: see runs show {name}")
-    return answered(place, name, requests.ask(folder, "drop", trial))
+    return answered(place, name, asked(place, name, "drop", trial, {}))
 
 
 def clone(place: LocalRuns, name: str, trial: int, typed: list[str]) -> str:
@@ -40,7 +40,19 @@ def clone(place: LocalRuns, name: str, trial: int, typed: list[str]) -> str:
     config = config_of(folder)
     settings = copies.read_settings(config, typed)
     copies.copy_point(config, points_of(folder), trial, settings, packed=False)
-    return answered(place, name, requests.ask(folder, "clone", trial, settings))
+    return answered(place, name, asked(place, name, "clone", trial, settings))
+
+
+def asked(
+    place: LocalRuns, name: str, action: str, trial: int, settings: dict[str, Any]
+) -> requests.Request:
+    """A request that lies where the sweep looks. Raises InputError where it cannot be written."""
+    try:
+        return requests.ask(place.where(name), action, trial, settings)
+    except OSError as error:
+        raise InputError(
+            f"{place.where(name)} cannot be written: {error.strerror or error}; ask its owner"
+        ) from error
 
 
 def changeable(place: LocalRuns, name: str) -> Path:
@@ -85,12 +97,13 @@ def answered(place: LocalRuns, name: str, request: requests.Request) -> str:
     folder = place.sweep(name)
     deadline = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < deadline:
+        state = place.record(folder)["state"]
         for event in Journal(folder).events():
             if event["kind"] == "request" and event["id"] == request["id"]:
                 if event.get("state") != "accepted":
                     raise InputError(str(event.get("text") or "refused"))
                 return str(event["text"])
-        if place.record(folder)["state"] != "running":
+        if state != "running":
             return f"{name} does not run now; the command that continues it does this first"
         time.sleep(LOOK_SECONDS)
     return f"{name} has not answered within {ANSWER_SECONDS:g} s; it does this when it looks next"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,23 @@ Request = dict[str, Any]
 """id, action, trial, and for a copy its settings."""
 
 
-def ask(folder: Path, action: str, trial: int, settings: dict[str, Any] | None = None) -> Request:
-    """Leave a request for the sweep of a folder."""
+def ask(where: str, action: str, trial: int, settings: dict[str, Any] | None = None) -> Request:
+    """Leave a request for the sweep in a folder, or at a URI. Raises OSError."""
     request = {
         "id": uuid.uuid4().hex[:12],
         "action": action,
         "trial": trial,
         "settings": settings or {},
     }
-    (folder / FOLDER).mkdir(exist_ok=True)
-    write_whole(folder / FOLDER / f"{request['id']}.json", json.dumps(request))
+    name, text = f"{request['id']}.json", json.dumps(request)
+    if filesystem.is_uri(where):
+        with tempfile.TemporaryDirectory(prefix="request-") as draft:
+            (Path(draft) / name).write_text(text, encoding="utf-8")
+            filesystem.put(Path(draft) / name, filesystem.join(where, FOLDER, name))
+        return request
+    home = Path(where) / FOLDER
+    home.mkdir(exist_ok=True)
+    write_whole(home / name, text)
     return request
 
 

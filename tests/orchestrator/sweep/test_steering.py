@@ -46,7 +46,7 @@ class Sweep:
 
     def ask(self, board: SweepState, action: str, trial: int, **settings: Any) -> dict[str, Any]:
         named = {path.replace("__", "."): value for path, value in settings.items()}
-        request = requests.ask(self.journal.folder, action, trial, named)
+        request = requests.ask(str(self.journal.folder), action, trial, named)
         board.steering.look(board, at_once=True)
         assert requests.waiting(str(self.journal.folder)) == []
         (answer,) = (
@@ -135,7 +135,7 @@ def test_nothing_changes_once_the_training_is_over(sweep: Sweep) -> None:
 def test_an_interrupted_sweep_leaves_requests_for_the_next_start(sweep: Sweep) -> None:
     board = sweep.board()
     board.interrupted = True
-    requests.ask(sweep.journal.folder, "drop", 1)
+    requests.ask(str(sweep.journal.folder), "drop", 1)
     board.steering.look(board, at_once=True)
     assert len(requests.waiting(str(sweep.journal.folder))) == 1
     again = sweep.board()
