@@ -31,7 +31,7 @@ def read_settings(config: Config, typed: list[str]) -> Point:
         if not equals or not value.strip():
             problems.append((name, f"write it as KNOB=VALUE, got {text!r}"))
         elif not lookup(raw, path):
-            near = suggestion(path, [known for known in leaves(raw) if searchable(known)])
+            near = suggestion(path, [other for other in leaves(raw) if searchable(other)])
             problems.append((path, f"no such setting{near}"))
         elif not searchable(path):
             allowed = ", ".join(path for path in leaves(raw) if searchable(path))
@@ -67,7 +67,7 @@ def copy_point(
     not there, a value that its setting refuses, and a copy that the sweep has already.
     """
     if not points.get(index):
-        started = ", ".join(str(number) for number in sorted(points) if points[number]) or "none"
+        started = ", ".join(str(trial) for trial in sorted(points) if points[trial]) or "none"
         raise InputError(f"trial {index} has no settings to copy; trials with some: {started}")
     point = points[index] | settings
     space = config.sweep.space

@@ -222,8 +222,8 @@ def pareto(points: list[tuple[float, float, int]], maximise: bool) -> list[int]:
 def slices(data: SweepData) -> list[dict[str, Any]]:
     """Scores of parts of the test split: those of the result, else those that the answers give."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    told = data.result.get("slices")
-    for column, entries in told.items() if isinstance(told, dict) else []:
+    sliced = data.result.get("slices")
+    for column, entries in sliced.items() if isinstance(sliced, dict) else []:
         rows = slice_rows(data, entries)
         if rows:
             groups[str(column)] = rows

@@ -14,18 +14,18 @@ EDGE_SHARE = 0.05
 def edge_of(knob: dict[str, Any], value: Any) -> str | None:
     """ "lower" or "upper" where a value lies at an end of its knob's range, else None."""
     ends = range_of(knob)
-    number = finite(value)
-    if ends is None or number is None:
+    position = finite(value)
+    if ends is None or position is None:
         return None
     low, high = ends
-    if knob.get("type") == "loguniform" and low > 0 and number > 0:
-        low, high, number = math.log(low), math.log(high), math.log(number)
+    if knob.get("type") == "loguniform" and low > 0 and position > 0:
+        low, high, position = math.log(low), math.log(high), math.log(position)
     reach = (high - low) * EDGE_SHARE
     if reach <= 0:
         return None
-    if number <= low + reach:
+    if position <= low + reach:
         return "lower"
-    return "upper" if number >= high - reach else None
+    return "upper" if position >= high - reach else None
 
 
 def range_of(knob: dict[str, Any]) -> tuple[float, float] | None:
@@ -34,10 +34,12 @@ def range_of(knob: dict[str, Any]) -> tuple[float, float] | None:
         return None
     values = knob.get("values")
     if isinstance(values, list) and values:
-        numbers = [finite(value) for value in values]
-        if len(numbers) < 2 or any(number is None for number in numbers):
+        positions = [finite(value) for value in values]
+        if len(positions) < 2 or any(position is None for position in positions):
             return None
-        return min(n for n in numbers if n is not None), max(n for n in numbers if n is not None)
+        return min(n for n in positions if n is not None), max(
+            n for n in positions if n is not None
+        )
     low, high = finite(knob.get("low")), finite(knob.get("high"))
     return None if low is None or high is None else (low, high)
 

@@ -71,9 +71,9 @@ def distribution_of(values: list[Any], knob: dict[str, Any]) -> Any:
     if len(set(map(str, present))) < 2:
         return None
     numbers = [finite(value) for value in present]
-    if any(number is None for number in numbers) or knob.get("type") in ("choice", "grid"):
+    if any(value is None for value in numbers) or knob.get("type") in ("choice", "grid"):
         return CategoricalDistribution(sorted(set(map(str, present))))
-    drawn = [number for number in numbers if number is not None]
+    drawn = [value for value in numbers if value is not None]
     low, high = finite(knob.get("low")), finite(knob.get("high"))
     ends = [end for end in (low, high) if end is not None]
     low, high = min([*drawn, *ends]), max([*drawn, *ends])
@@ -118,7 +118,7 @@ def cut(values: list[float], logarithmic: bool) -> list[list[float]]:
     groups: dict[int, list[float]] = {}
     for value, at in zip(values, scale, strict=True):
         groups.setdefault(min(int((at - scale[0]) / width), MOST_BINS - 1), []).append(value)
-    return [groups[number] for number in sorted(groups)]
+    return [groups[bin_index] for bin_index in sorted(groups)]
 
 
 def quartiles(scores: list[float]) -> list[float | None]:

@@ -111,14 +111,14 @@ def chooser(name: str, label: str, options: list[str]) -> str:
     )
 
 
-def table(head: list[str], rows: list[list[Any]], css: str = "", number: int = 0) -> str:
-    """A table that its headings sort; the first `number` columns are texts."""
+def table(head: list[str], rows: list[list[Any]], css: str = "", num_texts: int = 0) -> str:
+    """A table that its headings sort; the first `num_texts` columns are texts."""
     heads = "".join(
         f'<th scope="col" aria-sort="none"><button type="button">{escape(h)}</button></th>'
         for h in head
     )
     body = "".join(
-        "<tr>" + "".join(cell(value, at < number) for at, value in enumerate(row)) + "</tr>"
+        "<tr>" + "".join(cell(value, at < num_texts) for at, value in enumerate(row)) + "</tr>"
         for row in rows
     )
     return (
@@ -172,7 +172,9 @@ def leaderboard(of: Content) -> str:
         for line in of["baselines"]
     ]
     beside = (
-        table(["line", "beside it", "test score", "low", "high"], lines, number=2) if lines else ""
+        table(["line", "beside it", "test score", "low", "high"], lines, num_texts=2)
+        if lines
+        else ""
     )
     legend = "Bars: 95 % intervals on the validation rows. Upright lines: scores on the test split."
     return (
@@ -283,7 +285,7 @@ def slices(of: Content) -> str:
     return (
         chooser("slices", "By", names)
         + chart("slices", "scores by slice")
-        + f"<details><summary>The numbers</summary>{table(head, rows, number=2)}</details>"
+        + f"<details><summary>The numbers</summary>{table(head, rows, num_texts=2)}</details>"
     )
 
 

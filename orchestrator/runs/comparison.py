@@ -126,13 +126,13 @@ def verdict(pair: list[SweepData], result: Comparison) -> str:
         return f"they were decided by different metrics, {metrics}: their scores do not compare"
     if same_rows is not None and is_counted(pair[0].metric):
         counts = same_rows["only_first"], same_rows["only_second"]
-        told = (
+        counted = (
             f"of {same_rows['rows']:,} common test rows {names[0]} alone has {counts[0]} right and "
             f"{names[1]} alone {counts[1]} (p = {shown(same_rows['p_value'])})"
         )
         if same_rows["p_value"] >= SIGNIFICANT:
-            return f"tied: {told}"
-        return f"{names[int(counts[1] > counts[0])]} is better: {told}"
+            return f"tied: {counted}"
+        return f"{names[int(counts[1] > counts[0])]} is better: {counted}"
     ends = [entry["test"] for entry in result["scores"]]
     if any(end["value"] is None for end in ends):
         return "not both were judged on the test split: their scores do not compare yet"

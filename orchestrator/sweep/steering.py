@@ -67,7 +67,11 @@ class Steering:
         for request in asked:
             if request["id"] not in self.answered:
                 answer = self.answer(board, request)
-                board.journal.append("request", **answer)
+                try:
+                    board.journal.append("request", **answer)
+                except OSError:  # a full disk is told by whoever trains; the request waits
+                    self.fresh.discard(request["trial"])
+                    return
                 self.take(answer)
                 board.screen.num_trials = board.total()
                 board.screen.note(answer["text"])
@@ -76,15 +80,15 @@ class Steering:
     def answer(self, board: Any, request: requests.Request) -> dict[str, Any]:
         """What is made of one request, as an event of the journal."""
         index = request["trial"]
-        told = {"id": request["id"], "action": request["action"], "trial": index}
+        answer = {"id": request["id"], "action": request["action"], "trial": index}
         try:
             if self.closed:
                 raise InputError("the training of this sweep is over: nothing can be changed in it")
             if request["action"] == "drop":
-                return told | self.drop(board, index)
-            return told | self.copy(board, index, request["settings"])
+                return answer | self.drop(board, index)
+            return answer | self.copy(board, index, request["settings"])
         except InputError as error:
-            return told | {"state": "refused", "text": str(error)}
+            return answer | {"state": "refused", "text": str(error)}
 
     def drop(self, board: Any, index: int) -> dict[str, Any]:
         """End a trial that has not ended. Raises InputError for another one."""
@@ -102,11 +106,11 @@ class Steering:
 
     def copy(self, board: Any, index: int, settings: Point) -> dict[str, Any]:
         """A changed copy of a trial. Raises InputError for one that the sweep may not have."""
-        points = {number: record.point for number, record in board.records.items()} | self.copies
+        points = {trial: record.point for trial, record in board.records.items()} | self.copies
         point = copy_point(board.config, points, index, settings, board.packed)
-        number = max([board.plan.num_trials, *board.records, *self.copies]) + 1
-        text = f"trial {number} is a copy of trial {index} with {described(settings)}"
-        return {"state": "accepted", "trial": number, "of": index, "point": point, "text": text}
+        copy_index = max([board.plan.num_trials, *board.records, *self.copies]) + 1
+        text = f"trial {copy_index} is a copy of trial {index} with {described(settings)}"
+        return {"state": "accepted", "trial": copy_index, "of": index, "point": point, "text": text}
 
     def is_over(self, index: int, step: int, earlier: int) -> bool:
         """Whether a trial that reports `step` is dropped; in an earlier run it had come to the step
