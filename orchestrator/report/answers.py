@@ -95,7 +95,8 @@ def own_slices(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Shares of right answers by the length of the reference and, for closed answers, by label."""
     if not rows:
         return {}
-    slices = {"length of the reference answer": by_length(rows)}
+    lengths = by_length(rows)
+    slices = {"length of the reference answer": lengths} if len(lengths) > 1 else {}
     labels = Counter(str(row["reference"]).strip() for row in rows)
     if 1 < len(labels) <= FEW_ANSWERS * len(rows):
         frequent = [label for label, _ in labels.most_common(MOST_LABELS)]

@@ -110,9 +110,9 @@
 
   function bars(names, values, unit, name, extra = []) {
     return base({
-      grid: { left: narrow() ? 120 : 230, right: 40, top: 10, bottom: 54 },
+      grid: { left: narrow() ? 130 : 290, right: 40, top: 10, bottom: 54 },
       xAxis: axis(unit, { scale: false }),
-      yAxis: { type: "category", inverse: true, data: names, name, nameLocation: "start", nameTextStyle: { color: color("text") }, axisLabel: { color: color("text"), width: narrow() ? 105 : 210, overflow: "truncate" }, axisLine: { lineStyle: { color: color("line") } } },
+      yAxis: { type: "category", inverse: true, data: names, name, nameLocation: "start", nameTextStyle: { color: color("text") }, axisLabel: { color: color("text"), width: narrow() ? 115 : 270, overflow: "truncate" }, axisLine: { lineStyle: { color: color("line") } } },
       tooltip: { ...base({}).tooltip, formatter: (item) => `${escapeText(item.name)}<br>${format(Array.isArray(item.value) ? item.value[0] : item.value)}` },
       series: [{ type: "bar", data: values, color: color("mark"), barMaxWidth: 22 }, ...extra],
     });

@@ -15,7 +15,8 @@ from orchestrator.storage.journal import Journal
 from tests.conftest import Finished, environment
 
 pytestmark = pytest.mark.slow
-LENGTH = ("train.steps=240", "train.eval_every=40", "train.batch_size=8")
+STEPS = 600
+LENGTH = (f"train.steps={STEPS}", "train.eval_every=100", "train.batch_size=8")
 SWEEP = ("+sweep=lora", "sweep.num_trials=3", "sweep.max_concurrent=2", "sweep.scheduler=none")
 WAIT_SECONDS = 200
 
@@ -53,6 +54,8 @@ def test_trials_are_dropped_and_copied_in_a_sweep_that_goes_on(
     process = command(*line, start=True)
     journal = journal_once(tmp_path, "metrics", trial=1)
     name = journal.folder.name
+    assert "trial 2 is dropped" in tool("drop", name, "2").out
+    journal_once(tmp_path, "end", trial=2)
     assert "trial 3 is dropped" in tool("drop", name, "3").out
     copied = tool("clone", name, "1", "lr=0.0123", "--json")
     assert json.loads(copied.out)["done"].startswith("trial 4 is a copy of trial 1")
@@ -60,8 +63,6 @@ def test_trials_are_dropped_and_copied_in_a_sweep_that_goes_on(
     assert again.code == 2 and "trial 4 has exactly these settings already" in again.err
     refused = tool("clone", name, "1", "adapter.rank=0")
     assert refused.code == 2 and "adapter.rank   must be between 1 and 1024, got 0" in refused.err
-    assert "trial 2 is dropped" in tool("drop", name, "2").out
-    journal_once(tmp_path, "end", trial=2)
     assert tool("stop", name).code == 0
     process.communicate()
     assert process.returncode == 130
@@ -75,7 +76,7 @@ def test_trials_are_dropped_and_copied_in_a_sweep_that_goes_on(
         3: "stopped",
         4: "finished",
     }
-    assert max(records[2].reports, default=0) < 240
+    assert max(records[2].reports, default=0) < STEPS
     assert records[4].point["optim.lr"] == 0.0123
     assert records[4].point["adapter.rank"] == records[1].point["adapter.rank"]
     assert not list((journal.folder / "requests").iterdir())
