@@ -87,8 +87,7 @@ def small_gain(data: SweepData) -> list[Alert]:
             alert(
                 "gain_below_noise",
                 f"trials {numbers}{more} are tied: on {data.rows['valid']:,} validation rows their "
-                f"{data.stem} differs by less than chance alone gives",
-                with_settings(data.command, *longer(data)),
+                f"{data.stem} differs by less than chance alone gives; more of them would tell",
             )
         )
     values, rows = test_values(data), data.rows.get("test")
