@@ -14,8 +14,8 @@ import pytest
 from orchestrator.storage.journal import Journal
 from tests.conftest import Finished, environment
 
-pytestmark = pytest.mark.slow
-STEPS = 600
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+STEPS = 400
 LENGTH = (f"train.steps={STEPS}", "train.eval_every=100", "train.batch_size=8")
 SWEEP = ("+sweep=lora", "sweep.num_trials=3", "sweep.max_concurrent=2", "sweep.scheduler=none")
 WAIT_SECONDS = 200
@@ -66,7 +66,7 @@ def test_trials_are_dropped_and_copied_in_a_sweep_that_goes_on(
     assert tool("stop", name).code == 0
     process.communicate()
     assert process.returncode == 130
-    finished = command(*line)
+    finished = command(*line, timeout=600)
     assert finished.code == 0, finished.err
     assert finished.result["trials"] == {"total": 4, "finished": 2, "stopped": 2, "failed": 0}
     records = journal.records()
