@@ -41,7 +41,7 @@ def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> res
             "job.max_new_tokens, tracking.same_task)"
         )
         return None
-    wider = earlier["trials"]["total"] < plan.num_trials
+    wider = earlier["trials"]["total"] - earlier.get("copies", 0) < plan.num_trials
     again = config.retry and earlier["trials"]["failed"] > 0
     elsewhere = earlier["target"] != about.target()
     gone = about.uri.startswith("sqlite:") and not database_file(about.uri).exists()
@@ -60,7 +60,7 @@ def show_again(
     """
     asked = {
         "steps": (earlier["steps"], config.train.steps),
-        "trials": (earlier["trials"]["total"], plan.num_trials),
+        "trials": (earlier["trials"]["total"] - earlier.get("copies", 0), plan.num_trials),
     }
     more = [
         f"{had} {quantity}, not the {wanted} asked for now"

@@ -71,7 +71,8 @@ class Outcome:
         return {
             "sweep": plan.name,
             "state": state,
-            "trials": result.counted([record.state for record in records], plan.num_trials),
+            "trials": result.counted([record.state for record in records], board.total()),
+            "copies": len(board.extra_copies()),
             "best": None if best is None else self.describe(board, best),
             "base": None,
             "model": None,

@@ -37,6 +37,7 @@ from orchestrator.plan.cost import check_disk
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
 from orchestrator.process import interruption
+from orchestrator.report import delivery
 from orchestrator.storage import staging, sync
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.json_files import write_json
@@ -83,6 +84,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         outcome = (
             show_again(earlier, config, plan, folder, command.connect) if earlier else None
         ) or command.work()
+        outcome.setdefault("report", delivery.present(folder))
     mark_answer()
     print(
         json.dumps(result.public(outcome))
@@ -175,7 +177,12 @@ class SweepCommand:
         }
         datasets = planning.used(self.plan, trial_of(self.config, 1, {}))
         about = {"params": params, "tags": tags, "config": self.composed, "datasets": datasets}
-        self.journal.append("sweep", name=self.plan.name, by=this_process(), **about)
+        context = {
+            "notes": list(self.plan.notes),
+            "concurrent": self.plan.resources.concurrent,
+            "command": shown_commands.orchestrator(self.about.typed(), ""),
+        }
+        self.journal.append("sweep", name=self.plan.name, by=this_process(), **about, **context)
         writer = OutboxWorker(lambda: store, self.folder)
         writer.start()
         try:
@@ -216,6 +223,7 @@ class SweepCommand:
             else contextlib.nullcontext()
         ):
             write_json(self.folder / "result.json", outcome)
+        outcome["report"] = delivery.deliver(self.folder, store, writer.run_id(None), report_line)
         return outcome
 
     def train_and_judge(
@@ -338,6 +346,7 @@ class SweepCommand:
 
         common = {"tags": provenance.tags(self.config), "config": self.composed}
         board = SweepState(self.plan, self.base, self.journal, screen, common, back)
+        screen.num_trials = board.total()
         forget_unknown(board)
         board.roster = open_coordinator(self.plan.name, *self.seats())
         return board

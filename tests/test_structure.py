@@ -33,6 +33,7 @@ LAYERS = [
     ["orchestrator/launch"],
     ["orchestrator/kuberay"],
     ["orchestrator/evaluation", "orchestrator/sweep", "orchestrator/remote"],
+    ["orchestrator/report"],
     ["orchestrator/output"],
     ["orchestrator/tracking", "orchestrator/plan"],
     ["orchestrator/storage"],
@@ -61,7 +62,7 @@ OWNERS = {
     "hydra": {"orchestrator/config/compose.py"},
     "omegaconf": {"orchestrator/config/compose.py"},
     "mlflow": {"orchestrator/tracking/mlflow_store.py", "orchestrator/tracking/datasets.py"},
-    "optuna": {"orchestrator/sweep/sampler.py"},
+    "optuna": {"orchestrator/sweep/sampler.py", "orchestrator/report/importance.py"},
     "kubernetes": {"orchestrator/kuberay/auth.py"},
     "ray": {
         "orchestrator/launch",

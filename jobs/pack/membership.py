@@ -123,6 +123,11 @@ class PackMembership:
         self.away.discard(index) if coming else self.away.add(index)
         self._count(index)
 
+    def widen(self) -> None:
+        """One more trial will come."""
+        if self.total is not None:
+            self.total += 1
+
     def _count(self, index: int) -> None:
         """Bring `_present` up to date for a trial."""
         if index in self.seats:

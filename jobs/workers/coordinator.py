@@ -154,6 +154,10 @@ class Coordinator:
         self._change([index], lambda seats: (seats.leave(index), seats.expect(index, False)))
         self._trial_bells.pop(index, None)
 
+    async def widen(self) -> None:
+        """One more trial will come than was said at the start."""
+        self._change([], PackMembership.widen)
+
     async def company(self, pack: int) -> list[Member] | None:
         """Wait until a pack's company is complete and return it; None when the sweep is over, or
         pauses.

@@ -117,6 +117,8 @@ def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
     lines = []
     if result["state"] == "interrupted":
         lines.append(("go on", f"{programs}{result['command']}"))
+    if result.get("report"):
+        lines.append(("report", result["report"]))
     lines.append(("open", shown_commands.ui(result["tracking_uri"], programs)))
     if result["state"] == "finished" and result["trials"]["total"] > 1 and result["wider"]:
         lines.append(("more", f"{programs}{result['wider']}"))

@@ -1,6 +1,7 @@
 """What runs and what has run: python -m orchestrator.runs list|show|watch|stop|delete NAME, for
 sweeps of this machine's storage, of a running Ray cluster (--address) and of Kubernetes
-(--namespace) alike.
+(--namespace) alike; and for those of a storage: drop NAME TRIAL, clone NAME TRIAL KNOB=VALUE ...,
+report NAME, compare NAME NAME, debug NAME.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from typing import Any
 
+from jobs.files import filesystem
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.credentials import mask
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import plan_text
 from orchestrator.output.run_commands import as_flags, flag
+from orchestrator.runs import local_commands
 from orchestrator.runs.backend import COLUMNS, RunBackend
+from orchestrator.runs.local_commands import IN_STORAGE
+from orchestrator.runs.local_storage import LocalRuns
+
+ONE_NAME = ("show", "watch", "stop", "delete")
+"""Commands that take a sweep's name and nothing else, wherever it runs."""
 
 
 def main(arguments: list[str]) -> int:
@@ -37,6 +46,9 @@ def main(arguments: list[str]) -> int:
             print(json.dumps(record) if asked.json else details(record))
         elif asked.command == "watch":
             return watch_as_json(backend, asked.name) if asked.json else backend.watch(asked.name)
+        elif asked.command in IN_STORAGE:
+            answer = local_commands.run(in_storage(asked, backend), asked.command, asked.words)
+            print(json.dumps(answer.record) if asked.json else answer.text)
         else:
             message = getattr(backend, asked.command)(asked.name)
             print(json.dumps({"name": asked.name, "done": message}) if asked.json else message)
@@ -71,8 +83,13 @@ def watch_as_json(backend: RunBackend, name: str) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line; ends the process with code 2 when it cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator.runs", description=__doc__)
-    parser.add_argument("command", choices=["list", "show", "watch", "stop", "delete"])
-    parser.add_argument("name", nargs="?", help="a sweep, as list names it")
+    parser.add_argument("command", choices=["list", *ONE_NAME, *IN_STORAGE])
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="name",
+        help="a sweep, as list names it; then what the command takes",
+    )
     parser.add_argument("--json", action="store_true", help="the answer as one line of JSON")
     parser.add_argument(
         "--storage", default="outputs", help="storage of this machine's sweeps (default: outputs)"
@@ -97,7 +114,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name in ("context", "kubeconfig"):
         if getattr(asked, name) is not None and asked.namespace is None:
             parser.error(f"{flag(name)} is for Kubernetes: give the --namespace too")
-    if (asked.command == "list") != (asked.name is None):
+    asked.name = next(iter(asked.words), None)
+    if asked.command in IN_STORAGE:
+        wrong = local_commands.problem(asked.command, asked.words)
+        if wrong is not None:
+            parser.error(wrong)
+    elif len(asked.words) != int(asked.command != "list"):
         parser.error(
             f"{asked.command} takes "
             f"{'no name' if asked.command == 'list' else 'the name of a sweep: see list'}"
@@ -107,6 +129,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             "--address is a running Ray cluster and --namespace is Kubernetes: give one of them"
         )
     return asked
+
+
+def in_storage(asked: argparse.Namespace, place: RunBackend) -> LocalRuns:
+    """The storage that a command needs to see. Raises InputError for one that runs elsewhere."""
+    if isinstance(place, LocalRuns):
+        return place
+    command = f"python -m orchestrator.runs {shlex.join([asked.command, *asked.words])}"
+    shell = "there"
+    if asked.namespace:
+        shell = f"there, with kubectl --namespace {asked.namespace} exec HEADPOD -- COMMAND"
+    raise InputError(
+        f"{asked.command} works on the sweep's storage: where a machine sees it, give --storage in "
+        f"place of {'--address' if asked.address else '--namespace'}; on the cluster's head, run "
+        f"{shell}: {command} --storage FOLDER"
+    )
 
 
 def place_of(asked: argparse.Namespace) -> RunBackend:
@@ -138,8 +175,10 @@ def find_place(asked: argparse.Namespace) -> RunBackend:
         return KubeRayRuns(
             Cluster(kind="kuberay", namespace=asked.namespace, context=asked.context)
         )
-    from orchestrator.runs.local_storage import LocalRuns
+    if filesystem.is_uri(asked.storage):
+        from orchestrator.runs.object_store import StoreRuns
 
+        return StoreRuns(asked.storage)
     return LocalRuns(asked.storage)
 
 
@@ -171,8 +210,13 @@ def details(record: dict[str, Any]) -> str:
         if isinstance(value, dict):
             lines += [f"{key:<{width}}{name} {of}" for name, of in value.items()]
         elif isinstance(value, list):
-            lines += [f"{key:<{width}}{item}" for item in value]
+            lines += [f"{key:<{width}}{listed(item)}" for item in value]
     return "\n".join(lines)
+
+
+def listed(item: Any) -> str:
+    """An entry of a list: a line, or an alert."""
+    return f"{item['level']}: {item['text']}" if isinstance(item, dict) else str(item)
 
 
 def shown(value: Any) -> str:

@@ -19,6 +19,9 @@ from jobs.files import filesystem
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
 from orchestrator.output.log_summary import refused, sweep_told, told
+from orchestrator.report.alerts import alerts
+from orchestrator.report.page import NAME as REPORT
+from orchestrator.report.sweep_data import read_sweep
 from orchestrator.runs.backend import hint
 from orchestrator.storage.journal import Record
 from orchestrator.storage.journal_reader import History
@@ -40,10 +43,7 @@ class LocalRuns:
 
     def __init__(self, storage: str) -> None:
         if filesystem.is_uri(storage):
-            raise InputError(
-                f"--storage {storage}: this tool reads folders; the sweep's own command shows its "
-                "result, or continues it"
-            )
+            raise InputError(f"--storage {storage}: this is an object store, not a folder")
         self.storage = storage
         self.folder = storage_folder(storage)
         self.histories: dict[Path, History] = {}
@@ -72,6 +72,14 @@ class LocalRuns:
             )
         return self.folder / "sweeps" / name
 
+    def where(self, name: str) -> str:
+        """Where a sweep's driver looks for requests."""
+        return str(self.folder / "sweeps" / name)
+
+    def publish(self, name: str, file: Path) -> Path:
+        """Where a report that was made of a sweep stays."""
+        return file
+
     def history(self, folder: Path) -> History:
         """What the journal of a sweep told when it was read last."""
         return self.histories.setdefault(folder, History(folder))
@@ -99,7 +107,7 @@ class LocalRuns:
         return {
             "name": folder.name,
             "state": history.state_for(owner),
-            "trials": None if history.total is None else f"{done}/{history.total}",
+            "trials": None if history.total is None else f"{done}/{history.num_trials()}",
             "best": None if best is None else f"test/exact_match {best:.3f}",
             "started": history.started,
             "ended": history.ended,
@@ -111,12 +119,15 @@ class LocalRuns:
         """See runs.Place."""
         folder = self.sweep(name)
         record = self.record(folder)
+        report = folder / REPORT
         advice = hint(record["state"])
         return record | {
             **({"hint": advice} if advice else {}),
+            "report": str(report) if report.exists() else None,
             "trial": [
                 trial_line(trial) for _, trial in sorted(self.history(folder).records.items())
             ],
+            "alerts": alerts(read_sweep(folder)),
         }
 
     def watch(self, name: str) -> int:
@@ -210,6 +221,8 @@ def event_line(event: dict[str, Any]) -> str | None:
         return f"trial {trial}  {event['state']}" + (
             f": {event['error']}" if event.get("error") else ""
         )
+    if event["kind"] == "request":
+        return str(event.get("text") or "")
     return f"trial {trial}  starts" if event["kind"] == "trial" else None
 
 

@@ -52,6 +52,7 @@ NEEDED: dict[str, dict[str, type]] = {
     "checkpoint": {"step": int, "checkpoint": str},
     "end": {"state": str},
     "sweep_end": {"state": str},
+    "request": {"id": str, "action": str},
 }
 """What an event of a kind cannot do without."""
 CLEANING_SECONDS = 20.0

@@ -27,6 +27,8 @@ class History:
         self._head = b""
         self.records: dict[int, Record] = {}
         self.total: int | None = None
+        self.copies: set[int] = set()
+        """Changed copies that were asked for while the sweep ran."""
         self.started: float | None = None
         """When the sweep was started for the first time, in seconds since the epoch."""
         self.by: str | None = None
@@ -76,8 +78,16 @@ class History:
             self.ended = event["t"] / 1000
             self.state = event["state"]
             self.error = event.get("error")
+        elif kind == "request" and event.get("state") == "accepted" and event["action"] == "clone":
+            self.copies.add(event["trial"])
         elif kind in ("trial", "report", "end") and event.get("trial") is not None:
             replay(self.records.setdefault(event["trial"], Record(event["trial"])), event)
+
+    def num_trials(self) -> int | None:
+        """How many trials the sweep has, changed copies among them."""
+        if self.total is None:
+            return None
+        return self.total + sum(index > self.total for index in self.copies)
 
     def state_for(self, owner: str | None) -> str:
         """The sweep's state, where `owner` holds its lock: a start without an end runs if its own

@@ -212,6 +212,8 @@ class SweepCallback(Callback):
         record.error = error
         best = record.best(board.metric, board.maximise)
         board.search.ended(index, best[1] if best and state != "failed" else None)
+        if index in board.steering.dropped:
+            self.write("tags", trial=index, tags={"note": "dropped on request"})
         self.write("end", trial=index, state=state, error=error)
         board.screen.end(index, state, error)
         board.fatal = board.fatal or hopeless(board)
@@ -252,6 +254,7 @@ class SweepCallback(Callback):
             self.drained = now
             self.drain()
             self.hear()
+            self.board.steering.look(self.board)
         self.waiting.look(self.board.started - self.board.ended)
         self.board.screen.refresh()
 

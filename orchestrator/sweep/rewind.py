@@ -39,9 +39,7 @@ def go_back(board: SweepState, index: int, step: int) -> dict[int, int]:
     checkpoint of `step`, and delete what lies beyond; returns the steps by trial. Raises OSError
     when the storage does not answer.
     """
-    records = {
-        trial: record for trial, record in board.records.items() if trial <= board.plan.num_trials
-    }
+    records = {trial: record for trial, record in board.records.items() if board.belongs(trial)}
     together = (
         [trial for trial in records if progress(board, trial) > 0] if board.packed else [index]
     )

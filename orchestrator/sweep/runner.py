@@ -79,7 +79,7 @@ def search(
         tune_config=tune.TuneConfig(
             search_alg=TrialSearcher(board),
             scheduler=scheduler(board, recorder.release),
-            num_samples=board.plan.num_trials,
+            num_samples=-1,  # the searcher says when there are no more: copies may be asked for
             reuse_actors=board.packed,
         ),
         run_config=tune.RunConfig(
@@ -93,6 +93,8 @@ def search(
     packs = start(board)
     try:
         tuner.fit()
+        board.steering.closed = not board.halted
+        board.steering.look(board, at_once=True)
     except Exception as error:
         refused = cause(error)
         if refused is None or isinstance(refused, ConnectionError):

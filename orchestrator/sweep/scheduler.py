@@ -31,6 +31,7 @@ class HalvingScheduler(FIFOScheduler):
             plan.num_trials, plan.rungs, board.config.sweep.reduction, board.maximise, rows
         )
         self.level = 0
+        self.live: dict[int, Any] = {}
         self.new: deque[Any] = deque()
         self.waiting: dict[int, Any] = {}
         """Trials that are paused, or about to be, by index."""
@@ -44,6 +45,7 @@ class HalvingScheduler(FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A new trial."""
         self.new.append(trial)
+        self.live[trial.config["index"]] = trial
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Go on, wait for the others, or stop."""
@@ -52,6 +54,10 @@ class HalvingScheduler(FIFOScheduler):
         loss = result.get("valid/loss", 0.0)
         decision = self.halving.report(index, result["step"], score, loss)
         self._sort(tune_controller)
+        if is_dropped(self.board, index, int(result["step"])):
+            self.halving.leave(index)
+            self._sort(tune_controller)
+            return TrialScheduler.STOP
         if decision == "wait":
             self.waiting[index] = trial
             self.board.seats.discard(index)
@@ -75,6 +81,7 @@ class HalvingScheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """A paused trial that has won its rung, when a seat is free; new trials come first."""
+        self._drop(tune_controller)
         self._stop_losers(tune_controller)
         while self.new:
             if self.new[0].status == "PENDING":
@@ -90,13 +97,33 @@ class HalvingScheduler(FIFOScheduler):
                 return trial
         return None
 
+    def _drop(self, tune_controller: Any) -> None:
+        """Take what was dropped out of the bracket, and stop it."""
+        steering = self.board.steering
+        for index in sorted(steering.dropped):
+            trial = self.live.get(index)
+            earlier = self.board.earlier.get(index)
+            paused = index in self.waiting or any(trial is one for one in self.won)
+            if trial is None:
+                never = earlier is None or not earlier.reports
+                due = never or index in steering.fresh
+            else:
+                due = index in steering.fresh or (paused and self.level >= steering.dropped[index])
+            if not due or (trial is not None and not stop_now(tune_controller, trial)):
+                continue
+            self.waiting.pop(index, None)
+            self.won = deque(one for one in self.won if one is not trial)
+            steering.fresh.discard(index)
+            self.halving.leave(index)
+            self._sort(tune_controller)
+
     def _sort(self, tune_controller: Any) -> None:
         """When a rung has closed, tell winners from losers; a pack waits for those that have won
         before it goes on.
         """
         if self.halving.level == self.level:
             return
-        self.level = self.halving.level
+        self.level = self.board.steering.rungs_closed = self.halving.level
         decided = {index: self.halving.decide(index) for index in sorted(self.waiting)}
         won = [index for index, decision in decided.items() if decision == "go on"]
         self.won.extend(self.waiting[index] for index in won)
@@ -117,6 +144,82 @@ class HalvingScheduler(FIFOScheduler):
                 tune_controller.stop_trial(trial)
 
 
+def is_dropped(board: SweepState, index: int, step: int) -> bool:
+    """Whether a trial that reports `step` ends there since it was dropped."""
+    earlier = board.earlier.get(index)
+    reached = 0 if earlier is None else max(earlier.reports, default=0)
+    return board.steering.is_over(index, step, reached)
+
+
+def stop_now(tune_controller: Any, trial: Any) -> bool:
+    """Stop a trial that Tune has started; whether that could be done yet."""
+    if trial.status in ("RUNNING", "PAUSED"):
+        tune_controller.stop_trial(trial)
+        return True
+    return trial.status in ("TERMINATED", "ERROR")
+
+
+class SteeredMixin:
+    """Drops trials on request, and lets changed copies train to their end."""
+
+    board: SweepState
+    live: dict[int, Any]
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A new trial."""
+        self.live[trial.config["index"]] = trial
+        if not is_copy(self.board, trial):
+            super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Go on, or stop."""
+        index, step = trial.config["index"], int(result["step"])
+        if is_dropped(self.board, index, step):
+            return TrialScheduler.STOP
+        if is_copy(self.board, trial):
+            reached = step >= self.board.config.train.steps
+            return TrialScheduler.STOP if reached else TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A trial has ended."""
+        if not is_copy(self.board, trial):
+            super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """A trial is stopped that does not run."""
+        if not is_copy(self.board, trial):
+            super().on_trial_remove(tune_controller, trial)  # type: ignore[misc]
+
+    def choose_trial_to_run(self, tune_controller: Any, **asked: Any) -> Any:
+        """Stop what was dropped meanwhile, then choose as ever."""
+        for index in sorted(self.board.steering.fresh & self.live.keys()):
+            if stop_now(tune_controller, self.live[index]):
+                self.board.steering.fresh.discard(index)
+        return super().choose_trial_to_run(tune_controller, **asked)  # type: ignore[misc]
+
+
+def is_copy(board: SweepState, trial: Any) -> bool:
+    """Whether a trial is a changed copy beyond those that are compared at rungs."""
+    return trial.config["index"] > board.plan.num_trials
+
+
+class SteeredFIFO(SteeredMixin, FIFOScheduler):
+    """All trials run to their end."""
+
+    def __init__(self, board: SweepState) -> None:
+        self.board, self.live = board, {}
+        super().__init__()
+
+
+class SteeredASHA(SteeredMixin, ASHAScheduler):
+    """Trials are compared at rungs without waiting."""
+
+    def __init__(self, board: SweepState, **settings: Any) -> None:
+        self.board, self.live = board, {}
+        super().__init__(**settings)
+
+
 def scheduler(board: SweepState, release: Callable[[int], None]) -> Any:
     """Tune's scheduler for this sweep. `release` gives back what a paused trial holds."""
     sweep = board.config.sweep
@@ -124,12 +227,13 @@ def scheduler(board: SweepState, release: Callable[[int], None]) -> Any:
     if sweep.scheduler == "halving":
         return HalvingScheduler(board, release)
     if sweep.scheduler == "none":
-        return FIFOScheduler()
+        return SteeredFIFO(board)
     mode = "max" if board.maximise else "min"
-    return ASHAScheduler(
-        "step",
-        board.metric,
-        mode,
+    return SteeredASHA(
+        board,
+        time_attr="step",
+        metric=board.metric,
+        mode=mode,
         max_t=train.steps,
         grace_period=min(train.eval_every, train.steps),
         reduction_factor=sweep.reduction,

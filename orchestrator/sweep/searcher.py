@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray.tune.search import Searcher
 
 from jobs.files import filesystem
@@ -18,17 +19,21 @@ class TrialSearcher(Searcher):
         super().__init__(metric=board.metric, mode="max" if board.maximise else "min")
         self.board = board
         self.handed = 0
+        self.skipped = 0
         self.starts_at_once = max(1, board.plan.resources.num_cpus - 1)
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's settings, None while it has to wait, FINISHED after the last."""
-        if self.handed >= self.board.plan.num_trials:
-            return Searcher.FINISHED
-        if self.board.full() or self.crowded() or self.board.halted:
+        board = self.board
+        self.skip_dropped()
+        if not self.left():
+            return None if self.is_open() else Searcher.FINISHED
+        if board.full() or self.crowded() or board.halted:
             return None
         self.handed += 1
-        board = self.board
-        index = self.handed
+        index = self.numbers()[self.handed - 1]
+        if index > board.plan.num_trials:
+            ray.get(board.roster.widen.remote())
         board.seats.add(index)
         trial = board.trial(index)
         earlier = board.earlier.get(index)
@@ -47,6 +52,42 @@ class TrialSearcher(Searcher):
         step, checkpoint = self.left_at(earlier, recorded[-1]["step"] if recorded else 0, steps)
         fixed = {"index": index, "assignment": board.assignment(trial), "step": step}
         return fixed | {"recorded": recorded, "failed": failed, "checkpoint": checkpoint}
+
+    def numbers(self) -> list[int]:
+        """The trials by number, in the order in which they start: changed copies come last."""
+        return [*range(1, self.board.plan.num_trials + 1), *self.board.extra_copies()]
+
+    def left(self) -> bool:
+        """Whether trials are left to start."""
+        return self.handed < self.board.total()
+
+    def is_open(self) -> bool:
+        """Whether a changed copy may still be asked for: while trials train, or one was asked for
+        just now.
+        """
+        board = self.board
+        if board.halted or board.started - board.ended:
+            return not board.halted
+        if len(board.started | board.ended) + self.skipped < self.handed:
+            return True  # handed to Tune, and about to start
+        board.steering.look(board, at_once=True)
+        return self.left()
+
+    def skip_dropped(self) -> None:
+        """Pass over trials that were dropped before they had reported anything."""
+        board = self.board
+        while self.left():
+            index = self.numbers()[self.handed]
+            earlier = board.earlier.get(index)
+            if index not in board.steering.dropped or (earlier is not None and earlier.reports):
+                return
+            self.handed += 1
+            self.skipped += 1
+            ray.get(board.roster.ended.remote(index))
+            record = board.records.setdefault(index, Record(index))
+            if record.state != "stopped":
+                record.state = "stopped"
+                board.journal.append("end", trial=index, state="stopped", error=None)
 
     @staticmethod
     def left_at(earlier: Record | None, reported_step: int, steps: int) -> tuple[int, str | None]:

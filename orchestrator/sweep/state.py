@@ -15,6 +15,7 @@ from orchestrator.storage.journal import Journal, Record
 from orchestrator.sweep.earlier_records import as_before
 from orchestrator.sweep.logged_steps import Logged
 from orchestrator.sweep.sampler import Sampler
+from orchestrator.sweep.steering import Steering
 
 
 class SweepState:
@@ -40,10 +41,9 @@ class SweepState:
         self.metric = self.config.sweep.metric
         self.maximise = self.config.sweep.maximise
         self.records = journal.records()
+        self.steering = Steering(journal.events())
         self.earlier = {
-            index: record
-            for index, record in self.records.items()
-            if record.index <= plan.num_trials
+            index: record for index, record in self.records.items() if self.belongs(index)
         }
         self.search = Sampler(self.config, plan.num_trials, dict(self.earlier))
         self.earlier |= {
@@ -106,7 +106,21 @@ class SweepState:
 
     def asked_for(self) -> Iterator[Record]:
         """What is known of the trials that the sweep has now."""
-        return (record for index, record in self.records.items() if index <= self.plan.num_trials)
+        return (record for index, record in self.records.items() if self.belongs(index))
+
+    def belongs(self, index: int) -> bool:
+        """Whether a trial is one of this sweep's: an earlier run may have had more than are asked
+        for now.
+        """
+        return 1 <= index <= self.plan.num_trials or index in self.steering.copies
+
+    def extra_copies(self) -> list[int]:
+        """The numbers of the changed copies beyond the trials that are asked for."""
+        return sorted(n for n in self.steering.copies if n > self.plan.num_trials)
+
+    def total(self) -> int:
+        """How many trials the sweep has, changed copies among them."""
+        return self.plan.num_trials + len(self.extra_copies())
 
     def rank(self, record: Record) -> tuple[float, float, int] | None:
         """What trials are compared by, higher being better; None for one that has failed or has no
@@ -129,7 +143,8 @@ class SweepState:
 
     def trial(self, index: int) -> Trial:
         """A trial's settings, for it to start with; its point is written down the first time."""
-        point = self.search.next_point(index)
+        copied = self.steering.copies.get(index)
+        point = self.search.next_point(index) if copied is None else copied
         trial = trial_of(self.config, index, point)
         self.records.setdefault(index, Record(index)).point = point
         return trial

@@ -1,0 +1,141 @@
+"""runs report, compare and debug on sweeps of a storage, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config import credentials
+from orchestrator.runs import cli, comparison
+from tests.support.journals import write_sweep
+
+SECRET = "hunter2hunter2"
+TOKEN = "tok-0123456789abcdef0123456789"
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_sweep(tmp_path / "sweeps" / "first", 12)
+    write_sweep(tmp_path / "sweeps" / "second", 12, best_lr=4e-3, seed=1)
+    return tmp_path
+
+
+@pytest.fixture
+def tool(storage: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*words: str) -> tuple[int, str, str]:
+        try:
+            code = cli.main([*words, "--storage", str(storage)])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        told = capsys.readouterr()
+        assert "Traceback" not in told.err
+        return code, told.out, told.err
+
+    return run
+
+
+def test_a_report_is_made_anew_from_the_folder_alone(tool: Any, storage: Path) -> None:
+    code, out, _ = tool("report", "first", "--json")
+    record = json.loads(out)
+    assert code == 0 and record["report"] == str(storage / "sweeps/first/report.html")
+    page = Path(record["report"]).read_text()
+    assert "Trial" in page and {alert["kind"] for alert in record["alerts"]}
+    assert tool("show", "first")[1].count("report.html") == 1
+
+
+def test_the_alerts_stand_in_what_show_tells(tool: Any) -> None:
+    record = json.loads(tool("show", "first", "--json")[1])
+    assert {"kind", "level", "text", "command"} <= record["alerts"][0].keys()
+    assert "warning: " in tool("show", "first")[1]
+
+
+def test_two_sweeps_are_compared_by_settings_scores_and_rows(tool: Any, storage: Path) -> None:
+    result = json.loads(tool("compare", "first", "second", "--json")[1])
+    assert "winner: optim.lr" in result["settings"]
+    assert all(entry["test"]["low"] < entry["test"]["value"] for entry in result["scores"])
+    assert result["paired"] is None or result["paired"]["rows"] < 850
+    shutil.copytree(storage / "sweeps/first", storage / "sweeps/third")
+    same = json.loads(tool("compare", "first", "third", "--json")[1])
+    assert same["settings"] == {} and same["paired"]["rows"] == 850
+    assert same["paired"]["p_value"] == 1 and same["verdict"].startswith("tied")
+    file = storage / "sweeps/third/export/predictions.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    better = [row | {"prediction": row["reference"]} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in better))
+    won = json.loads(tool("compare", "first", "third", "--json")[1])
+    assert won["verdict"].startswith("third is better") and won["paired"]["only_first"] == 0
+    assert "third is better" in tool("compare", "first", "third")[1]
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 3), (1, 9), (0, 20), (400, 460)])
+def test_the_paired_test_is_scipys(first: int, second: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    assert comparison.mcnemar(first, second) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_debug_archive_holds_what_helps_and_no_secret(
+    tool: Any, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "known", set())
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+    folder = storage / "sweeps/first"
+    uri = f"postgresql://user:{SECRET}@db/mlflow"
+    with (folder / "config.yaml").open("w") as stream:
+        stream.write(f"tracking:\n  uri: {uri}\n")
+    event = {
+        "t": 1,
+        "kind": "end",
+        "trial": 3,
+        "state": "failed",
+        "error": f"401 for {TOKEN}; again {SECRET}",
+    }
+    with (folder / "journal.jsonl").open("a") as stream:
+        stream.write(json.dumps(event) + "\n")
+    code, out, _ = tool("debug", "first", "--json")
+    record = json.loads(out)
+    assert code == 0
+    with tarfile.open(record["archive"]) as archive:
+        texts = {m.name.split("/")[1]: archive.extractfile(m).read().decode() for m in archive}  # type: ignore[union-attr]
+    assert {
+        "versions.json",
+        "config.yaml",
+        "journal-end.jsonl",
+        "sweep.json",
+        "files.txt",
+    } <= texts.keys()
+    assert "ray" in json.loads(texts["versions.json"])["libraries"]
+    whole = "\n".join(texts.values())
+    assert SECRET not in whole and TOKEN not in whole and "***" in whole
+    assert "<b>diagnosis</b>" not in whole
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("drop", "first"), "drop takes the name of a sweep and the number of a trial"),
+        (("drop", "first", "x"), "x is no number of a trial"),
+        (("clone", "first", "3"), "what is to differ: clone NAME 3 optim.lr=0.001"),
+        (("compare", "first"), "the names of two sweeps"),
+        (("compare", "first", "first"), "compare takes two sweeps, got first twice"),
+        (("report", "nobody"), "no sweep nobody; what it has: first, second"),
+        (("drop", "first", "3"), "first has finished, so nothing of it can be changed"),
+    ],
+)
+def test_bad_words_are_answered_with_the_remedy(
+    tool: Any, words: tuple[str, ...], message: str
+) -> None:
+    code, out, err = tool(*words)
+    assert (code, out) == (2, "") and message in err
+
+
+def test_what_needs_the_storage_says_so_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.main(["report", "a", "--address", "http://127.0.0.1:9"])
+    assert code == 2
+    assert "Traceback" not in capsys.readouterr().err
