@@ -72,7 +72,7 @@ def test_a_lock_that_stays_is_told_in_the_end(
 def test_a_claim_in_an_object_store_is_told_in_the_words_that_are_waited_for(
     tmp_path: Path,
 ) -> None:
-    text = (Path(driver.__file__).parent / "mirror.py").read_text(encoding="utf-8")
+    text = (Path(driver.__file__).parents[1] / "storage" / "sync.py").read_text(encoding="utf-8")
     assert driver.HELD in text
 
 
