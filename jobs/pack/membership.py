@@ -68,7 +68,10 @@ class PackMembership:
         total: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.num_packs, self.capacity, self.total, self.clock = num_packs, capacity, total, clock
+        self.num_packs = num_packs
+        self.capacity = capacity
+        self.total = total
+        self.clock = clock
         self.seats: dict[int, Member] = {}
         self.away: set[int] = set()
         """Trials that have ended, or that wait for the others of their rung: nobody waits for them,
@@ -92,7 +95,7 @@ class PackMembership:
         pack = (
             before.pack
             if before
-            else min(range(self.num_packs), key=lambda number: len(self._present[number]))
+            else min(range(self.num_packs), key=lambda pack_index: len(self._present[pack_index]))
         )
         self.leave(index)
         self.away.discard(index)
@@ -108,7 +111,8 @@ class PackMembership:
 
     def credit(self, index: int) -> None:
         """Train the trial to its next rung."""
-        self.seats[index].credit, self.seats[index].result = True, None
+        self.seats[index].credit = True
+        self.seats[index].result = None
 
     def leave(self, index: int, ticket: int | None = None) -> None:
         """Stand up; a ticket that is not the present one is ignored."""
@@ -143,9 +147,10 @@ class PackMembership:
 
     def settled(self, pack: int) -> bool:
         """Whether everyone in this pack knows whether to go on, and someone does."""
-        own, oldest = self.company(pack), self.clock() - UNDECIDED_SECONDS
-        return all(seat.credit or seat.since < oldest for seat in own) and any(
-            seat.credit for seat in own
+        members = self.company(pack)
+        oldest = self.clock() - UNDECIDED_SECONDS
+        return all(seat.credit or seat.since < oldest for seat in members) and any(
+            seat.credit for seat in members
         )
 
     def ready(self, pack: int) -> bool:
@@ -172,9 +177,8 @@ class PackMembership:
             if index in boundary.snapshots:
                 seat.checkpoint, seat.step = boundary.snapshots[index]
             if index in boundary.failures:
-                seat.credit, seat.result = False, {"failure": boundary.failures[index]}
+                seat.credit = False
+                seat.result = {"failure": boundary.failures[index]}
             elif index in boundary.reports:
-                seat.credit, seat.result = (
-                    False,
-                    {"metrics": boundary.reports[index], "checkpoint": seat.checkpoint},
-                )
+                seat.credit = False
+                seat.result = {"metrics": boundary.reports[index], "checkpoint": seat.checkpoint}

@@ -24,7 +24,10 @@ class Slot:
     """One trial's place in the pack."""
 
     def __init__(self, trial: Trial, course: TrialData, adapter: Adapter, settings: Any) -> None:
-        self.trial, self.course, self.adapter, self.settings = trial, course, adapter, settings
+        self.trial = trial
+        self.course = course
+        self.adapter = adapter
+        self.settings = settings
         self.step = 0
         self.num_bad = 0
         """Steps in a row whose loss or gradient was not finite; they change no weight."""
@@ -109,4 +112,5 @@ class Slot:
             group.update(
                 rate
             )  # a trial that was copied from another one goes on with its own settings
-        self.step, self.num_bad = facts["step"], facts["num_bad"]
+        self.step = facts["step"]
+        self.num_bad = facts["num_bad"]
