@@ -158,7 +158,8 @@ class Coordinator:
         """Wait until a pack's company is complete and return it; None when the sweep is over, or
         pauses.
         """
-        deadline, bell = self._clock() + COMPANY_SECONDS, self._pack_bells[pack]
+        deadline = self._clock() + COMPANY_SECONDS
+        bell = self._pack_bells[pack]
         while not self._over() and not self._seats.ready(pack) and self._clock() < deadline:
             bell.clear()
             with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it

@@ -59,7 +59,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     from jobs.training.distributed import World
 
     assignment: WorkerSpec = settings["assignment"]
-    number, context = settings["number"], ray.train.get_context()
+    number = settings["number"]
+    context = ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
     world = World(context.get_world_rank(), context.get_world_size())
@@ -109,8 +110,8 @@ def open_pack(assignment: WorkerSpec, number: int, world: Any, roster: Any) -> A
     """The engine, checked against the plain model; None when the plain executor must do the work,
     which the roster is told.
     """
-    from jobs.pack.compatibility import find_incompatibility
     from jobs.pack.engine import NotPackable, Pack
+    from jobs.pack.opening import enable_packing
 
     group: Any = ray.util.get_current_placement_group()
     times_shrunk: Any = ray.get(roster.sit.remote(place(number), group.id.hex()))
@@ -129,9 +130,10 @@ def open_pack(assignment: WorkerSpec, number: int, world: Any, roster: Any) -> A
     try:
         pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
         pack.trunk.shrink(times_shrunk)
-        problem = find_incompatibility(pack, trial)
+        problem = enable_packing(pack, trial)
     except NotPackable as error:
-        pack, problem = None, str(error)
+        pack = None
+        problem = str(error)
     if problem is not None:
         ray.get(roster.give_up.remote({"aside": problem}))
         return None
@@ -142,7 +144,9 @@ class RankZeroClient:
     """Worker 0 asks the roster; the others hear it from worker 0."""
 
     def __init__(self, roster: Any, number: int, world: Any) -> None:
-        self.roster, self.number, self.world = roster, number, world
+        self.roster = roster
+        self.number = number
+        self.world = world
         self.asked: Any = None
         self.posts: dict[int, MetricsBuffer] = {}
 

@@ -32,7 +32,8 @@ def run_packed_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     assignment: WorkerSpec = config["assignment"]
-    recorded, roster = config.get("recorded", []), find_coordinator(assignment.sweep)
+    recorded = config.get("recorded", [])
+    roster = find_coordinator(assignment.sweep)
     index: Any = ray.get(roster.number.remote(tune.get_context().get_trial_id(), config["index"]))
     trial = with_point(assignment.trial, config.get("point", {}) | {"index": index})
     pointer = read_pointer(tune.get_checkpoint())

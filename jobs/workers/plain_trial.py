@@ -56,7 +56,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     from jobs.training.finetune import Hooks, finetune
 
     assignment: WorkerSpec = settings["assignment"]
-    trial, context = assignment.trial, ray.train.get_context()
+    trial = assignment.trial
+    context = ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
     roster = find_coordinator(assignment.sweep)

@@ -25,7 +25,8 @@ class NoteDeaths(UserCallback):
     """
 
     def __init__(self, sweep: str, trial: int) -> None:
-        self.sweep, self.trial = sweep, trial
+        self.sweep = sweep
+        self.trial = trial
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called before a failed worker group is restarted."""
@@ -62,7 +63,8 @@ class MetricsBuffer:
     """
 
     def __init__(self, roster: Any, trial: int) -> None:
-        self.roster, self.trial = roster, trial
+        self.roster = roster
+        self.trial = trial
         self.waiting: list[tuple[int, int, dict[str, float]]] = []
         self.sent = time.monotonic()
         self.room: Any = None
@@ -143,7 +145,8 @@ def death(told: str) -> str:
     """One sentence from all that Ray tells of a process that has died: which, where and, as far as
     Ray knows, of what.
     """
-    pid, node = re.search(r"\bpid[:=] ?(\d+)", told), re.search(r"\bip[:=] ?([\w.:-]+[\w])", told)
+    pid = re.search(r"\bpid[:=] ?(\d+)", told)
+    node = re.search(r"\bip[:=] ?([\w.:-]+[\w])", told)
     facts = [] if pid is None else [f"pid {pid[1]}"]
     if node is not None and pid is not None and not node[1].startswith("127."):
         facts.append(f"on {node[1]}")
