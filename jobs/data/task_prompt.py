@@ -27,20 +27,18 @@ def common_task(corpus: Corpus) -> dict[str, Any]:
     rows = [row for split in (*corpus.sources.values(), corpus.valid, corpus.test) for row in split]
     systems = {system_of(row) for row in rows}
     tools = {json.dumps(row.tools) for row in rows}
+    system = "" if None in systems else None
+    if len(systems) == 1:
+        system = next(iter(systems)) or ""
+    common_tools = [] if "[]" in tools else None
+    if len(tools) == 1:
+        common_tools = json.loads(next(iter(tools)))
     return {
         "instruction": next(
             (row.instruction.removesuffix("\n") for row in rows if row.instruction), ""
         ),
-        "system": next(iter(systems)) or ""
-        if len(systems) == 1
-        else ""
-        if None in systems
-        else None,
-        "tools": json.loads(next(iter(tools)))
-        if len(tools) == 1
-        else []
-        if "[]" in tools
-        else None,
+        "system": system,
+        "tools": common_tools,
         "thinking": any(row.thinking for row in rows),
     }
 

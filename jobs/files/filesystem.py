@@ -75,9 +75,10 @@ def get(location: str) -> str:
             copy.parent.mkdir(parents=True, exist_ok=True)
             with store.open_input_stream(info.path) as source, copy.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
-        os.replace(draft, target) if not target.exists() else shutil.rmtree(
-            draft, ignore_errors=True
-        )
+        if target.exists():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            os.replace(draft, target)
     return str(target)
 
 
@@ -109,4 +110,7 @@ def remove(location: str) -> None:
         return
     with contextlib.suppress(OSError):
         store, path = opened(location)
-        store.delete_file(path) if store.get_file_info(path).is_file else store.delete_dir(path)
+        if store.get_file_info(path).is_file:
+            store.delete_file(path)
+        else:
+            store.delete_dir(path)

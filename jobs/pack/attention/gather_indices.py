@@ -131,9 +131,11 @@ def make_map(block: AttentionBlock, heads: int, kv_heads: int, fixed: bool) -> G
     kv = torch.arange(kv_heads, device=device)
     query = key = block.rows[None] * kv_heads + kv.view(-1, 1, 1, 1)
     is_filler = ~inside(block)[None].expand(query.shape).flatten()
-    padded = (
-        is_filler if fixed else is_filler.nonzero().flatten() if bool(is_filler.any()) else None
-    )
+    padded: torch.Tensor | None = None
+    if fixed:
+        padded = is_filler
+    elif bool(is_filler.any()):
+        padded = is_filler.nonzero().flatten()
     prefix = None
     size = 0
     if block.prefix is not None:

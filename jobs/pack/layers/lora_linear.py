@@ -200,10 +200,9 @@ class LoRALinearFunction(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         rows, *hidden = ctx.saved_tensors
         back = None
-        for layer, gradient in (
-            zip(ctx.layers, gradients, strict=True) if ctx.needs_input_grad[0] else ()
-        ):
-            back = layer.frozen.back(gradient, back)
+        if ctx.needs_input_grad[0]:
+            for layer, gradient in zip(ctx.layers, gradients, strict=True):
+                back = layer.frozen.back(gradient, back)
         for block, low in zip(ctx.blocks, hidden, strict=True):
             add_gradients(ctx.layers, block, low, rows, gradients, back)
         return back, None, None, None
