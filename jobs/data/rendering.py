@@ -13,19 +13,12 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
+from jobs.data import truncation
 from jobs.data.chat_template import PROBES, ChatTokenizer, common_end
 from jobs.data.messages import CLOSED_THOUGHT, THOUGHTS, tool_name
 from jobs.data.readers import Row
 from jobs.data.rendered import Around, Rendered, squeezed
-from jobs.data.truncation import (
-    emptied,
-    fixed,
-    head_and_exchanges,
-    highest,
-    is_free,
-    least,
-    middle_cut,
-)
+from jobs.data.truncation import emptied, fixed, highest, is_free, least, middle_cut
 
 NEEDED = (*THOUGHTS, "tool_calls", "function_call")
 """Fields of a message that say something to the model: a template that does not render them cannot
@@ -326,17 +319,12 @@ class Renderer:
         instruction stay, of the rest the oldest exchanges go first, then the middle of the longest
         text of the one that is cut. It is longer than `room` where even what must stay is.
         """
-        head, exchanges = head_and_exchanges(row)
+        head, exchanges = truncation.head_and_exchanges(row)
         for index, exchange in enumerate(exchanges):
             later_messages = [message for later in exchanges[index + 1 :] for message in later]
             last = index + 1 == len(exchanges)
             bare = self.prompt(
-                row,
-                [
-                    *head,
-                    *(emptied(message, row.instruction) for message in exchange),
-                    *later_messages,
-                ],
+                row, [*head, *(emptied(m, row.instruction) for m in exchange), *later_messages]
             )
             spare = room - len(self.template.encode(bare))
             if spare < (0 if last else LEAST_TURN):
@@ -379,12 +367,7 @@ class Renderer:
             spare = max(0, spare - (len(ids) - room))
         else:
             text = self.prompt(
-                row,
-                [
-                    *head,
-                    *(emptied(message, row.instruction) for message in exchange),
-                    *later_messages,
-                ],
+                row, [*head, *(emptied(m, row.instruction) for m in exchange), *later_messages]
             )
             ids = self.template.encode(text)
         return text, ids

@@ -19,9 +19,8 @@ Invariants:
   running out of memory the budget is halved and the step begins again; only rounding changes.
 - With several workers each takes every size-th example of each batch, and the gradients are added.
 
-Cost: a pass reads the frozen weights once for all slots. With T tokens it takes about 4 * T * W
-multiplications for W frozen weights above the lowest adapter (forward and gradient of the input);
-the layers below take 2 * T * W once per row, see layers/hidden_cache.py.
+Cost: a pass reads the frozen weights once for all slots. With W frozen weights it takes about
+4 * T * W operations; layers below the lowest adapter take 2 * T * W once per row.
 
 Shapes: T tokens of the packed row, S supervised tokens, V the vocabulary, H the hidden width.
 Free of Ray.
@@ -40,7 +39,7 @@ from jobs.config import BaseModel, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.tokenization import Example
-from jobs.data.trial_data import TrialData, shortened
+from jobs.data.trial_data import TrialData
 from jobs.model.frozen_linear import drop_prepacked, prepack_weights
 from jobs.model.loading import load, pick_device, pick_dtype
 from jobs.model.memory import out_of_memory
@@ -64,7 +63,7 @@ from jobs.pack.layers.initial_weights import Initial
 from jobs.pack.layers.lora_linear import AdapterStacks, inject
 from jobs.pack.layers.rms_norm import replace_norms
 from jobs.pack.layers.selective_mlp import SelectiveMLP, row_of
-from jobs.pack.slot import Slot
+from jobs.pack.slot import Slot, dropouts, step_metrics
 from jobs.training.distributed import World
 from jobs.training.optimizer import NON_FINITE_LIMIT, not_finite
 
@@ -261,15 +260,7 @@ class Pack:
         # 5) Metrics.
         seconds = time.perf_counter() - began
         return {
-            slot_id: {
-                "train/loss": losses[slot_id],
-                "train/learning_rate": rates[slot_id],
-                "train/gradient_norm": norm,
-                "train/tokens_per_second": sum(len(example.ids) for example in batches[slot_id])
-                / seconds,
-                "train/examples_per_second": len(batches[slot_id]) / seconds,
-                **shortened("train", batches[slot_id]),
-            }
+            slot_id: step_metrics(losses[slot_id], rates[slot_id], norm, batches[slot_id], seconds)
             for slot_id, norm in zip(chosen, norms, strict=True)
         }
 
@@ -314,7 +305,7 @@ class Pack:
         `slot_ids`.
         """
         row_of_slot = {slot_id: row for row, slot_id in enumerate(slot_ids)}
-        drops = self.drops(slot_ids)
+        drops = dropouts({slot_id: self.slots[slot_id] for slot_id in slot_ids})
         totals = torch.zeros(len(slot_ids), device=self.device)
         for micro_batch in micro_batches(prefix_groups, self.budget):
             num_tokens = sum(prefix_group.num_tokens for prefix_group in micro_batch)
@@ -367,15 +358,6 @@ class Pack:
         if slot.num_bad < NON_FINITE_LIMIT:
             return None
         return not_finite(slot.step, slot.trial.optim)
-
-    def drops(self, slot_ids: list[int]) -> dict[int, DropoutSpec]:
-        """The dropout of the present step of each slot that has any."""
-        trials = {slot_id: self.slots[slot_id].trial for slot_id in slot_ids}
-        return {
-            slot_id: DropoutSpec(trial.seed, self.slots[slot_id].step, trial.adapter.dropout)
-            for slot_id, trial in trials.items()
-            if trial.adapter.dropout > 0
-        }
 
     def shrink(self, prefix_groups: list[PrefixGroup], error: Exception) -> None:
         """Halve the token budget after running out of memory.
