@@ -17,7 +17,7 @@ Invariants:
   step are sorted by family, then by tokens, and slots of equally many tokens form a `Group`.
 - Every optimizer step sees the whole batch, in as many passes as the token budget asks for. After
   running out of memory the budget is halved and the step begins again; only rounding changes.
-- With several workers each takes every size-th example of each batch, and the gradients are added.
+- Each of several workers takes a share of every batch; their gradients are added.
 
 Cost: a pass reads the frozen weights once for all slots. With W frozen weights it takes about
 4 * T * W operations; layers below the lowest adapter take 2 * T * W once per row.
@@ -68,9 +68,7 @@ from jobs.training.distributed import World
 from jobs.training.optimizer import NON_FINITE_LIMIT, not_finite
 
 PASS_TOKENS_ON_CPU = 3072
-"""The token budget of a pass on a CPU: eight slots of short examples. Smaller passes cost more
-calls, larger ones gain nothing.
-"""
+"""The token budget of a pass on a CPU: eight slots of short examples."""
 
 
 class NotPackable(ValueError):
@@ -78,11 +76,7 @@ class NotPackable(ValueError):
 
 
 class Pack:
-    """The model, the slots and their training on one worker.
-
-    `first` is any trial that will join: base model, number format and adapted layers are the same
-    for all.
-    """
+    """The model, the slots and their training on one worker. `first` is any trial that will join."""
 
     def __init__(
         self,
