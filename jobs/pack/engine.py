@@ -76,7 +76,7 @@ class NotPackable(ValueError):
 
 
 class Pack:
-    """The model, the slots and their training on one worker. `first` is any trial that will join."""
+    """Model, slots and training of one worker. `first` is any trial that will join."""
 
     def __init__(
         self,
