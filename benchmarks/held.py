@@ -24,6 +24,7 @@ from ray.tune.execution import tune_controller
 from ray.tune.result import RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from benchmarks.virtual import Timeline
+from jobs.pack.membership import AbortReason, RungResult
 from jobs.workers.coordinator import Coordinator
 from jobs.workers.packed_trial import POINTER, read_pointer
 
@@ -46,7 +47,7 @@ class HeldTrial:
         self.folder, self.files = Path(storage.trial_fs_path), storage.storage_filesystem
         self.checkpoint: Any = None
         self.iterations, self.last = 0, {}
-        self.reports: AsyncIterator[dict[str, Any]] | None = None
+        self.reports: AsyncIterator[RungResult] | None = None
 
     async def train(self) -> dict[str, Any]:
         """The next report, as Trainable.train fills it up."""
@@ -60,12 +61,11 @@ class HeldTrial:
             "done": False,
             "training_iteration": self.iterations,
             **self.filled(),
-            **answer["metrics"],
-            SHOULD_CHECKPOINT: "checkpoint" in answer,
+            **answer.metrics,
+            SHOULD_CHECKPOINT: True,
         }
-        if "checkpoint" in answer:
-            self.point_to(answer)
-            result["checkpoint_path"] = answer["checkpoint"]
+        self.point_to(answer)
+        result["checkpoint_path"] = answer.checkpoint
         self.last = result
         return pickle.loads(pickle.dumps(result))
 
@@ -85,7 +85,7 @@ class HeldTrial:
         }
         return {**auto, **times, "iterations_since_restore": self.iterations, "config": self.config}
 
-    async def attempt(self) -> AsyncIterator[dict[str, Any]]:
+    async def attempt(self) -> AsyncIterator[RungResult]:
         """The part of jobs.workers.packed_trial.run_packed_trial that a first start or a return
         from a pause goes through.
         """
@@ -96,18 +96,18 @@ class HeldTrial:
         try:
             while step < trial.train.steps:
                 answer = await roster.train(index, ticket)
-                if "metrics" not in answer:
+                if isinstance(answer, AbortReason):
                     raise RuntimeError(str(answer))
-                step = answer["metrics"]["step"]
+                step = answer.metrics["step"]
                 yield answer
         finally:
             await roster.stand_up(index, ticket)
 
-    def point_to(self, answer: dict[str, Any]) -> None:
+    def point_to(self, answer: RungResult) -> None:
         """Keep the pointer to a pack's checkpoint where Tune keeps a trial's checkpoints."""
-        target = self.folder / f"checkpoint_{answer['metrics']['step']:06d}"
+        target = self.folder / f"checkpoint_{answer.metrics['step']:06d}"
         target.mkdir(parents=True, exist_ok=True)
-        pointer = {"path": answer["checkpoint"], "step": answer["metrics"]["step"]}
+        pointer = {"path": answer.checkpoint, "step": answer.metrics["step"]}
         (target / POINTER).write_text(json.dumps(pointer), encoding="utf-8")
         self.checkpoint = Checkpoint(str(target), self.files)
 

@@ -44,8 +44,8 @@ from jobs.data.trial_data import TrialData
 from jobs.model.frozen_linear import PrepackedLinear, has_kernels
 from jobs.model.loading import attach, load, pick_device
 from jobs.pack.batch.prefix_groups import micro_batches
-from jobs.pack.compatibility import find_incompatibility
 from jobs.pack.engine import Pack
+from jobs.pack.opening import enable_packing
 from jobs.training.distributed import World
 from jobs.training.finetune import Hooks, Training
 from jobs.training.optimizer import adamw
@@ -138,7 +138,7 @@ def open_pack(
     Contenders differ in their seed: none finds rows at hand that another one has met.
     """
     pack = Pack(base, trials[0])
-    problem = find_incompatibility(pack, trials[0])
+    problem = enable_packing(pack, trials[0])
     assert problem is None, problem
     sizes = {f"pack_{count}": count for count in counts} | {NO_PREFIX: min(8, max(counts))}
     found: dict[str, list[int]] = {}
@@ -259,7 +259,7 @@ def synchronize(device: torch.device) -> None:
 
 def known_rows(pack: Pack) -> int:
     """How many tokens the layers below the adapters have seen."""
-    return sum(len(hidden.states) for hidden in pack.trunk.known.values())
+    return sum(len(hidden.states) for hidden in pack.trunk.cache.values())
 
 
 def measure(

@@ -145,7 +145,7 @@ class Data:
     """
 
     def __post_init__(self) -> None:
-        given = self.folder is not None or bool(self.sources)
+        has_training_data = self.folder is not None or bool(self.sources)
         require(
             (
                 is_name(self.name),
@@ -163,7 +163,7 @@ class Data:
                 for split, path in (("valid", self.valid), ("test", self.test))
             ),
             (
-                given,
+                has_training_data,
                 "data.folder must be set: a folder with train.jsonl, train.csv or train.parquet",
             ),
             *(
@@ -304,7 +304,9 @@ class Train:
     def __post_init__(self) -> None:
         counts = {"steps": 1, "batch_size": 1, "eval_every": 1, "num_workers": 1, "max_length": 8}
         counts |= {"tokens_per_step": 16} if self.tokens_per_step is not None else {}
-        cpus, gpus, workers = self.cpus_per_worker, self.gpus_per_worker, self.num_workers
+        cpus = self.cpus_per_worker
+        gpus = self.gpus_per_worker
+        workers = self.num_workers
         require(
             *(
                 (

@@ -64,16 +64,16 @@ def converted(path: Path) -> Iterator[dict[str, Any]]:
     """
     if form_of(path) is None or not path.is_file():
         raise ValueError(f"{path} is no file of rows that is read")
-    for place, record in read_records(path, Counter(), every=True):
-        made = as_row(record) if isinstance(record, dict) else None
-        if made is None:
-            found = (
+    for location, record in read_records(path, Counter(), every=True):
+        row = as_row(record) if isinstance(record, dict) else None
+        if row is None:
+            problem = (
                 ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
             )
             raise ValueError(
-                f"{path}, {place}: no prompt and answer are found in it; found {found}"
+                f"{path}, {location}: no prompt and answer are found in it; found {problem}"
             )
-        yield made
+        yield row
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ LAYERS = [
     ["orchestrator/errors.py", "orchestrator/project.py", "orchestrator/job_environment.py"],
     ["jobs/workers"],
     [
+        "jobs/pack/opening.py",
         "jobs/pack/loop.py",
         "jobs/pack/compatibility.py",
         "jobs/pack/evaluation.py",

@@ -114,13 +114,13 @@ def at_hand(base: BaseModel, model: Model) -> BaseModel:
         raise ValueError(
             f"model.path {base.path} is not on this node; put it on storage that every node sees"
         )
-    found = prepare(model)
-    if found.revision != base.revision:
+    local = prepare(model)
+    if local.revision != base.revision:
         raise ValueError(
-            f"model {base.name}: this node has revision {found.revision[:12]}, the head "
+            f"model {base.name}: this node has revision {local.revision[:12]}, the head "
             f"{base.revision[:12]}"
         )
-    return found
+    return local
 
 
 def _subject(model: Model) -> str:
@@ -158,9 +158,9 @@ def _local(model: Model, cache: Path, max_bytes: int | None) -> BaseModel | None
     assert model.path is not None  # Model refuses to be made without it.
     path = Path(model.path).expanduser().absolute()
     try:
-        if found := hf_folder.problems(path):
+        if problems := hf_folder.problems(path):
             raise ValueError(
-                f"model.path {model.path}: {'; '.join(found)}. It must be a folder that holds "
+                f"model.path {model.path}: {'; '.join(problems)}. It must be a folder that holds "
                 f"{hf_folder.LAYOUT}"
             )
         revision = hf_folder.revision(path, cache / "digests", max_bytes)

@@ -59,8 +59,8 @@ def problems(folder: Path, tokenizer: bool = True) -> list[str]:
         return ["it is a file; it must be a folder" if folder.exists() else "no such folder"]
     if (folder / "adapter_config.json").exists():
         return [_adapter_problem(folder)]
-    found = [*_config_problems(folder / "config.json"), *_weight_problems(folder)]
-    return [*found, *_tokenizer_problems(folder)] if tokenizer else found
+    all_problems = [*_config_problems(folder / "config.json"), *_weight_problems(folder)]
+    return [*all_problems, *_tokenizer_problems(folder)] if tokenizer else all_problems
 
 
 def _adapter_problem(folder: Path) -> str:
@@ -134,8 +134,11 @@ def _weight_problems(folder: Path) -> list[str]:
             f"{links[0]} is a link to {(folder / links[0]).readlink()}, where there is no file; "
             "fetch it again"
         ]
-    others = sorted(path.name for path in folder.glob("*.safetensors"))
-    return [f"no {', '.join(missing)} in it" + (f" (found {', '.join(others)})" if others else "")]
+    file_names = sorted(path.name for path in folder.glob("*.safetensors"))
+    return [
+        f"no {', '.join(missing)} in it"
+        + (f" (found {', '.join(file_names)})" if file_names else "")
+    ]
 
 
 def _safetensors_problem(path: Path) -> str | None:
@@ -185,8 +188,8 @@ def _tokenizer_problems(folder: Path) -> list[str]:
         with path.open("rb") as file:
             start = file.read(1)
             file.seek(-min(16, path.stat().st_size), os.SEEK_END)
-            whole = start == b"{" and file.read().rstrip().endswith(b"}")
-        return [] if whole else ["tokenizer.json is not a whole JSON object; fetch it again"]
+            is_complete = start == b"{" and file.read().rstrip().endswith(b"}")
+        return [] if is_complete else ["tokenizer.json is not a whole JSON object; fetch it again"]
     if not has_slow_tokenizer(folder):
         return ["no tokenizer.json in it"]
     return [
@@ -199,11 +202,11 @@ def saving(kind: str, folder: Path) -> str:
     """A command to paste that saves what a folder holds as this environment's transformers writes
     it.
     """
-    found = shutil.which("python")
-    here = found is not None and os.path.dirname(os.path.abspath(found)) == os.path.dirname(
-        sys.executable
-    )
-    program = "python" if here else shlex.quote(sys.executable)
+    interpreter = shutil.which("python")
+    is_ours = interpreter is not None and os.path.dirname(
+        os.path.abspath(interpreter)
+    ) == os.path.dirname(sys.executable)
+    program = "python" if is_ours else shlex.quote(sys.executable)
     code = (
         f"from transformers import {kind} as T; "
         f"T.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
@@ -264,9 +267,9 @@ def _memo(path: Path, digests: Path) -> Path:
 def _digest(path: Path, digests: Path) -> str:
     memo = _memo(path, digests)
     with contextlib.suppress(OSError):
-        known = memo.read_text()
-        if len(known) == 64:
-            return known
+        remembered = memo.read_text()
+        if len(remembered) == 64:
+            return remembered
     digest = sha256(path)
     # A cache that cannot be written costs time, not correctness.
     with contextlib.suppress(OSError):
@@ -310,16 +313,16 @@ def lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     import filelock
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(path)
+    file_lock = filelock.FileLock(path)
     try:
-        held.acquire(timeout=0)
+        file_lock.acquire(timeout=0)
     except filelock.Timeout:
         say(f"waiting for another process that holds {path}")
-        held.acquire()
+        file_lock.acquire()
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()
 
 
 def build(base: BaseModel, recipe: dict[str, object], make: Callable[[Path], None]) -> BaseModel:
@@ -342,9 +345,9 @@ def build(base: BaseModel, recipe: dict[str, object], make: Callable[[Path], Non
         ):
             make(partial)
         _open_like_the_config(partial)
-        if found := problems(partial):
+        if faults := problems(partial):
             raise RuntimeError(
-                f"model {base.name} was converted into an unusable folder: {'; '.join(found)}"
+                f"model {base.name} was converted into an unusable folder: {'; '.join(faults)}"
             )
         (partial / "recipe.json").write_text(json.dumps(recipe, indent=1))
         (partial / "base.json").write_text(json.dumps(dataclasses.asdict(base), indent=1))

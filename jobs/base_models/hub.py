@@ -76,8 +76,8 @@ def prepare(model: Model, cache: Path, say: Callable[[str], None]) -> BaseModel:
     recorded = _recorded(model, cache)
     say(f"fetching {model.id} at revision {recorded.get(requested, requested)}")
     snapshot = _download(model, recorded.get(requested, requested))
-    if found := hf_folder.problems(snapshot, tokenizer=False):
-        raise ValueError(f"model.id {model.id} at {snapshot.name}: {'; '.join(found)}")
+    if problems := hf_folder.problems(snapshot, tokenizer=False):
+        raise ValueError(f"model.id {model.id} at {snapshot.name}: {'; '.join(problems)}")
     base = _with_tokenizer(model, snapshot, cache, say)
     # Recorded last: a record says that the snapshot is whole.
     if recorded.get(requested) != base.revision:
@@ -206,11 +206,11 @@ def _with_tokenizer(
     lacks.
     """
     commit = snapshot.name
-    found = hf_folder.problems(snapshot)
-    if not found:
+    problems = hf_folder.problems(snapshot)
+    if not problems:
         return _base(model, commit, snapshot)
     if not hf_folder.has_slow_tokenizer(snapshot):
-        raise ValueError(f"model.id {model.id} at {commit}: {'; '.join(found)}")
+        raise ValueError(f"model.id {model.id} at {commit}: {'; '.join(problems)}")
     say(f"converting the tokenizer of {model.id} to tokenizer.json")
     return hf_folder.build(
         _converted(model, commit, cache),

@@ -48,7 +48,8 @@ def locate(model: Model, cache: Path) -> BaseModel | None:
     Raises ValueError if another file of the same wheel was converted under this name: they would
     replace each other for ever.
     """
-    base, wheel = _base(model, cache), _wheel(model)
+    base = _base(model, cache)
+    wheel = _wheel(model)
     recipe = hf_folder.recipe_of(Path(base.path))
     if recipe is None:
         return None

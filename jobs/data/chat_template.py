@@ -42,7 +42,8 @@ has passed. Llama's own template prints this one where it cannot ask.
 """
 NOW = re.compile(r"""strftime_now\(\s*(?:'([^'"\\]*)'|"([^'"\\]*)")\s*\)""")
 """A template's question for the date."""
-SHORTEST_HEAD, FEWEST_ALIKE = 32, 16  # below these, treating a common beginning apart saves nothing
+SHORTEST_HEAD = 32
+FEWEST_ALIKE = 16  # below these, treating a common beginning apart saves nothing
 
 
 class ChatTokenizer:
@@ -96,7 +97,7 @@ class ChatTokenizer:
         """Tokens at which generation stops: end of text and end of turn. The first is `eos_id`."""
         self.eos_id: int = self.eos_ids[0]
         self.eos_tokens: list[str] = [
-            self._tokenizer.id_to_token(number) or "" for number in self.eos_ids
+            self._tokenizer.id_to_token(token_id) or "" for token_id in self.eos_ids
         ]
         """The same as text."""
         self.end_of_turn: str = (
@@ -150,24 +151,25 @@ class ChatTokenizer:
     @cached_property
     def foreign(self) -> frozenset[int]:
         """Tokens that the tokenizer knows and the model does not."""
-        known = (
+        token_ids = (
             self._tokenizer.get_vocab(with_added_tokens=True).values()
             if self.vocab_size is not None
             else ()
         )
-        return frozenset(number for number in known if number >= (self.vocab_size or 0))
+        return frozenset(token_id for token_id in token_ids if token_id >= (self.vocab_size or 0))
 
     def check_known(self, ids: Iterable[int]) -> None:
         """Raise ValueError for a token that the model has no weights for."""
-        found = (
-            next((number for number in ids if number in self.foreign), None)
+        unknown = (
+            next((token_id for token_id in ids if token_id in self.foreign), None)
             if self.foreign
             else None
         )
-        if found is not None:
-            token = json.dumps(self._tokenizer.id_to_token(found), ensure_ascii=False)
+        if unknown is not None:
+            token = json.dumps(self._tokenizer.id_to_token(unknown), ensure_ascii=False)
             raise ValueError(
-                f"the tokenizer gives token {found}, {token}, but the model in {self.folder} knows "
+                f"the tokenizer gives token {unknown}, {token}, but the model in {self.folder} "
+                "knows "
                 f"{self.vocab_size:,} tokens; "
                 f"leave {token} out, or take a model whose weights were resized for it"
             )
@@ -188,15 +190,15 @@ class ChatTokenizer:
     def special_ids(self) -> frozenset[int]:
         """Tokens that decoding leaves out."""
         return frozenset(
-            number
-            for number, token in self._tokenizer.get_added_tokens_decoder().items()
+            token_id
+            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
             if token.special
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that decides the text and the token ids that a row gives."""
-        told = [
+        digested = [
             self.chat_template,
             self.today,
             self.special_tokens,
@@ -206,7 +208,7 @@ class ChatTokenizer:
             self.num_positions,
         ]
         content = hashlib.sha256((self.folder / "tokenizer.json").read_bytes())
-        content.update(json.dumps(told, sort_keys=True).encode())
+        content.update(json.dumps(digested, sort_keys=True).encode())
         return content.hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -237,8 +239,12 @@ class ChatTokenizer:
         if self._cuts is None:
             return self._encode_all(texts)
         pieces = [[piece for piece in self._cuts.split(text) if piece] for text in texts]
-        ids = self._encode_alike(list(dict.fromkeys(piece for parts in pieces for piece in parts)))
-        return [[number for piece in parts for number in ids[piece]] for parts in pieces]
+        ids = self._encode_alike(
+            list(dict.fromkeys(piece for text_pieces in pieces for piece in text_pieces))
+        )
+        return [
+            [token_id for piece in text_pieces for token_id in ids[piece]] for text_pieces in pieces
+        ]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token of a text begins and ends in it, in characters."""
@@ -268,26 +274,28 @@ class ChatTokenizer:
         for file in ("generation_config.json", "config.json"):
             value = read_json(self.folder / file).get("eos_token_id")
             named += value if isinstance(value, list) else [value]
-        wrong = [number for number in named if number is not None and not isinstance(number, int)]
+        wrong = [
+            token_id for token_id in named if token_id is not None and not isinstance(token_id, int)
+        ]
         if wrong:
             raise ValueError(
                 f"{self.folder} has the eos_token_id {wrong[0]!r}, which is no number; correct its "
                 "generation_config.json"
             )
-        known = self._tokenizer.id_to_token
-        found = list(
+        id_to_token = self._tokenizer.id_to_token
+        eos_ids = list(
             dict.fromkeys(
-                number
-                for number in [*named, end_of_turn]
-                if number is not None and known(number) is not None
+                token_id
+                for token_id in [*named, end_of_turn]
+                if token_id is not None and id_to_token(token_id) is not None
             )
         )
-        if not found:
+        if not eos_ids:
             raise ValueError(
                 f"{self.folder} names no end-of-text token; set eos_token in its "
                 "tokenizer_config.json"
             )
-        return found
+        return eos_ids
 
     def _find_end_of_turn(self) -> int | None:
         """The first special token that the template writes after an answer. Gemma's is not its end
@@ -312,7 +320,11 @@ class ChatTokenizer:
                 "or remove it"
             )
         return next(
-            (number for number in self.encode(common_end(*texts)) if number in self.special_ids),
+            (
+                token_id
+                for token_id in self.encode(common_end(*texts))
+                if token_id in self.special_ids
+            ),
             None,
         )
 
@@ -334,43 +346,45 @@ class ChatTokenizer:
         for text in texts:
             groups[text[:SHORTEST_HEAD]].append(text)
         ids: dict[str, list[int]] = {}
-        whole: list[str] = []
+        whole_texts: list[str] = []
         for alike in groups.values():
             head = common_head(alike) if len(alike) >= FEWEST_ALIKE else ""
             word = head[head.rstrip().rfind(" ") :] if " " in head.rstrip() else head
             if len(head) - len(word) < SHORTEST_HEAD // 2:
-                whole += alike
+                whole_texts += alike
                 continue
-            head_ids, word_ids = self.encode(head), self.encode(word)
-            for text, found in zip(
+            head_ids = self.encode(head)
+            word_ids = self.encode(word)
+            for text, token_ids in zip(
                 alike, self._encode_all([word + text[len(head) :] for text in alike]), strict=True
             ):
-                if found[: len(word_ids)] == word_ids:
-                    ids[text] = head_ids + found[len(word_ids) :]
+                if token_ids[: len(word_ids)] == word_ids:
+                    ids[text] = head_ids + token_ids[len(word_ids) :]
                 else:
-                    whole.append(text)
-        return ids | dict(zip(whole, self._encode_all(whole), strict=True))
+                    whole_texts.append(text)
+        return ids | dict(zip(whole_texts, self._encode_all(whole_texts), strict=True))
 
 
 def common_head(texts: list[str]) -> str:
     """What all texts begin with, up to its last line break."""
-    first, last = min(texts), max(texts)  # what these two share, all those between them share too
+    first = min(texts)
+    last = max(texts)  # what these two share, all those between them share too
     length = next(
         (
-            place
-            for place, (one, other) in enumerate(zip(first, last, strict=False))
-            if one != other
+            index
+            for index, (first_id, last_id) in enumerate(zip(first, last, strict=False))
+            if first_id != last_id
         ),
         len(first),
     )
     return first[: first.rfind("\n", 0, length) + 1]
 
 
-def common_end(one: str, other: str) -> str:
+def common_end(left: str, right: str) -> str:
     """What two texts end with alike."""
-    most = min(len(one), len(other))
-    length = next((place for place in range(most) if one[-1 - place] != other[-1 - place]), most)
-    return one[len(one) - length :]
+    most = min(len(left), len(right))
+    length = next((index for index in range(most) if left[-1 - index] != right[-1 - index]), most)
+    return left[len(left) - length :]
 
 
 def pin_date(source: str, today: str) -> str:
@@ -379,6 +393,6 @@ def pin_date(source: str, today: str) -> str:
     """
     day = datetime.datetime.fromisoformat(today)
     return NOW.sub(
-        lambda found: json.dumps(day.strftime(found[1] or found[2] or ""), ensure_ascii=False),
+        lambda match: json.dumps(day.strftime(match[1] or match[2] or ""), ensure_ascii=False),
         source,
     )

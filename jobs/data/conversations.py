@@ -18,7 +18,7 @@ own, but what many have in common: a greeting, or examples that stand before eac
 """
 
 
-def groups_of(parts: Sequence[list[Row]]) -> dict[str, str]:
+def groups_of(splits: Sequence[list[Row]]) -> dict[str, str]:
     """The smallest key of a row's conversation by the row's key, for rows that share one with rows
     of another key.
 
@@ -26,18 +26,18 @@ def groups_of(parts: Sequence[list[Row]]) -> dict[str, str]:
     answer: the first turns in which not many, and not all, rows are alike. What the system says is
     part of the first turn.
     """
-    rows = [row for part in parts for row in part]
+    rows = [row for split_rows in splits for row in split_rows]
     if not any(message["role"] == "assistant" for row in rows for message in row.context):
         return {}
-    known: dict[tuple[str, str], bytes] = {}
-    paths = [path_of(row, known) for row in rows]
+    digests: dict[tuple[str, str], bytes] = {}
+    paths = [path_of(row, digests) for row in rows]
     followers: dict[bytes, set[bytes]] = {}
     sizes: dict[bytes, int] = {}
     for path in paths:
-        for place, beginning in enumerate(path):
+        for depth, beginning in enumerate(path):
             sizes[beginning] = sizes.get(beginning, 0) + 1
-            if place + 1 < len(path):
-                followers.setdefault(beginning, set()).add(path[place + 1])
+            if depth + 1 < len(path):
+                followers.setdefault(beginning, set()).add(path[depth + 1])
     common = {beginning for beginning, after in followers.items() if len(after) > MOST_BRANCHES}
     common |= {
         beginning
@@ -48,7 +48,7 @@ def groups_of(parts: Sequence[list[Row]]) -> dict[str, str]:
     firsts: dict[bytes, str] = {}
     for row, path in zip(rows, paths, strict=True):
         shared = max(
-            (place + 1 for place, beginning in enumerate(path) if beginning in common), default=0
+            (depth + 1 for depth, beginning in enumerate(path) if beginning in common), default=0
         )
         if shared < len(path):
             first = firsts.setdefault(path[shared], row.key)
@@ -60,18 +60,19 @@ def groups_of(parts: Sequence[list[Row]]) -> dict[str, str]:
     return {key: min(group) for group in members.values() if len(group) > 1 for key in group}
 
 
-def path_of(row: Row, known: dict[tuple[str, str], bytes]) -> list[bytes]:
+def path_of(row: Row, digests: dict[tuple[str, str], bytes]) -> list[bytes]:
     """A digest of the row's turns up to each answer, one after the other; the last is the whole
     row's. `known` keeps what plain turns come to: those of a conversation stand in many rows.
     """
-    path, digest = [], hashlib.blake2b(digest_size=12)
+    path = []
+    digest = hashlib.blake2b(digest_size=12)
     for message in row.messages:
         plain = (message["role"], message["content"]) if len(message) == 2 else None
-        turn = known.get(plain) if plain is not None else None
+        turn = digests.get(plain) if plain is not None else None
         if turn is None:
             turn = hashlib.blake2b(repr(turn_key(message)).encode(), digest_size=12).digest()
             if plain is not None:
-                known[plain] = turn
+                digests[plain] = turn
         digest.update(turn)
         if message["role"] == "assistant":
             path.append(digest.digest())
@@ -85,8 +86,9 @@ def root_of(roots: dict[str, str], key: str) -> str:
     return key
 
 
-def join(roots: dict[str, str], one: str, other: str) -> None:
+def join(roots: dict[str, str], left: str, right: str) -> None:
     """Make two groups one."""
-    first, second = root_of(roots, one), root_of(roots, other)
+    first = root_of(roots, left)
+    second = root_of(roots, right)
     if first != second:
         roots[max(first, second)] = min(first, second)

@@ -50,11 +50,11 @@ class Corpus:
         """SHA-256 over the rows of "valid", "test" and each "train/SOURCE", as hexadecimal
         digits.
         """
-        parts = {f"train/{name}": rows for name, rows in self.sources.items()} | {
+        rows_by_split = {f"train/{name}": rows for name, rows in self.sources.items()} | {
             "valid": self.valid,
             "test": self.test,
         }
-        return {name: digest(rows) for name, rows in parts.items()}
+        return {name: digest(rows) for name, rows in rows_by_split.items()}
 
     @property
     def fingerprint(self) -> str:
@@ -141,20 +141,20 @@ def try_read(use: str, paths: list[str], instruction: str, problems: list[str]) 
     """The rows of one or more files; what is wrong with them goes to `problems`, so that all are
     read before anyone is told.
     """
-    whole = Table([])
+    merged = Table([])
     for path in paths:
         try:
             table = read_table(path, instruction)
         except ValueError as error:
             problems.append(f"data.{use}: {error}")
             continue
-        if whole.shape not in ("", table.shape):
+        if merged.shape not in ("", table.shape):
             problems.append(
-                f"data.{use}: {path} holds {table.shape}, the files before it {whole.shape}; give "
+                f"data.{use}: {path} holds {table.shape}, the files before it {merged.shape}; give "
                 "each its own source"
             )
-        whole = Table(whole.rows + table.rows, table.shape, whole.unused + table.unused)
-    return whole
+        merged = Table(merged.rows + table.rows, table.shape, merged.unused + table.unused)
+    return merged
 
 
 def column_notes(tables: dict[str, Table]) -> list[str]:
@@ -188,15 +188,17 @@ def drop(
     corpus: Corpus,
     name: str,
     rows: list[Row],
-    others: list[Row],
+    held_out: list[Row],
     where: str,
     groups: dict[str, str],
 ) -> list[Row]:
     """`rows` without those whose prompt, or part of whose conversation, stands in `others`; how
     many is said in the corpus's notes.
     """
-    kept, num_same = without(rows, {row.key for row in others})
-    kept, num_related = without(kept, {groups.get(row.key, row.key) for row in others}, groups)
+    remaining, num_same = without(rows, {row.key for row in held_out})
+    remaining, num_related = without(
+        remaining, {groups.get(row.key, row.key) for row in held_out}, groups
+    )
     for count, reason in (
         (num_same, "their prompt stands"),
         (num_related, "their conversation stands"),
@@ -206,7 +208,7 @@ def drop(
             if count
             else []
         )
-    return kept
+    return remaining
 
 
 def without(
@@ -215,9 +217,9 @@ def without(
     """The rows with another key than `keys`, or whose group has another, and how many had one of
     them.
     """
-    known = groups or {}
-    kept = [row for row in rows if known.get(row.key, row.key) not in keys]
-    return kept, len(rows) - len(kept)
+    group_of = groups or {}
+    remaining = [row for row in rows if group_of.get(row.key, row.key) not in keys]
+    return remaining, len(rows) - len(remaining)
 
 
 def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str]) -> None:
@@ -242,8 +244,8 @@ def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str
         setattr(corpus, split, [row for row in rows if groups.get(row.key, row.key) in chosen])
         origin = []
         for name, source in corpus.sources.items():
-            corpus.sources[name], taken = without(source, chosen, groups)
-            origin += [f"{name} {taken:,}"] if taken else []
+            corpus.sources[name], num_moved = without(source, chosen, groups)
+            origin += [f"{name} {num_moved:,}"] if num_moved else []
         size = len(getattr(corpus, split))
         by = f"by a hash of the prompt{together} ({', '.join(origin)})"
         corpus.notes.append(f"{split}: {size:,} rows cut from the training rows {by}")
@@ -253,7 +255,8 @@ def choose(order: list[str], counts: Counter[str], target: int) -> set[str]:
     """Groups in `order` whose rows together come to at most `target`; the smallest alone if every
     one has more rows than that.
     """
-    chosen, size = set(), 0
+    chosen = set()
+    size = 0
     for key in order:
         if size + counts[key] <= target:
             chosen.add(key)
@@ -263,5 +266,5 @@ def choose(order: list[str], counts: Counter[str], target: int) -> set[str]:
 
 def digest(rows: Iterable[Row]) -> str:
     """SHA-256 over the messages of all rows, and the functions that they may call, in order."""
-    said = [(row.tools, row.messages) if row.tools else row.messages for row in rows]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    contents = [(row.tools, row.messages) if row.tools else row.messages for row in rows]
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()

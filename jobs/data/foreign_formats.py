@@ -54,41 +54,44 @@ def as_row(record: dict[str, Any]) -> dict[str, Any] | None:
     Columns whose meaning is known and that are no part of the row, such as `tools`, are kept; a
     row's id and the like are left out.
     """
-    kept = {"tools": record["tools"]} if record.get("tools") else {}
-    given = {name: value for name, value in record.items() if value not in (None, "", [])}
-    turns = next((given[name] for name in CONVERSATIONS if isinstance(given.get(name), list)), None)
+    tools = {"tools": record["tools"]} if record.get("tools") else {}
+    filled = {name: value for name, value in record.items() if value not in (None, "", [])}
+    turns = next(
+        (filled[name] for name in CONVERSATIONS if isinstance(filled.get(name), list)), None
+    )
     if (
         turns is None
-        and isinstance(given.get("prompt"), list)
-        and isinstance(given.get("completion"), list)
+        and isinstance(filled.get("prompt"), list)
+        and isinstance(filled.get("completion"), list)
     ):
-        turns = given["prompt"] + given["completion"]
+        turns = filled["prompt"] + filled["completion"]
     if turns is not None:
         messages = [as_message(turn) for turn in turns]
         first = (
-            [{"role": "system", "content": given["system"]}]
-            if isinstance(given.get("system"), str)
+            [{"role": "system", "content": filled["system"]}]
+            if isinstance(filled.get("system"), str)
             else []
         )
-        return None if None in messages else {"messages": [*first, *messages], **kept}
-    asked = next((name for name in PROMPTS if name in given), None)
-    answered = next((name for name in ANSWERS if name in given and name != asked), None)
+        return None if None in messages else {"messages": [*first, *messages], **tools}
+    asked = next((name for name in PROMPTS if name in filled), None)
+    answered = next((name for name in ANSWERS if name in filled and name != asked), None)
     if (
         asked is None
         or answered is None
-        or isinstance(given[asked], list | dict)
-        or isinstance(given[answered], list | dict)
+        or isinstance(filled[asked], list | dict)
+        or isinstance(filled[answered], list | dict)
     ):
         return None
-    prompt, answer = str(given[asked]), as_text(given[answered])
+    prompt = str(filled[asked])
+    answer = as_text(filled[answered])
     if (
-        asked == "instruction" and "input" in given and answered != "input"
+        asked == "instruction" and "input" in filled and answered != "input"
     ):  # Alpaca: the task, and what it is to be done to
-        prompt = f"{prompt}\n\n{given['input']}"
-    history = given.get("history", [])
-    if "system" not in given and not history:
-        return {"prompt": prompt, "completion": answer, **kept}
-    before = [{"role": "system", "content": str(given["system"])}] if "system" in given else []
+        prompt = f"{prompt}\n\n{filled['input']}"
+    history = filled.get("history", [])
+    if "system" not in filled and not history:
+        return {"prompt": prompt, "completion": answer, **tools}
+    before = [{"role": "system", "content": str(filled["system"])}] if "system" in filled else []
     for question, reply in history:
         before += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return {
@@ -97,7 +100,7 @@ def as_row(record: dict[str, Any]) -> dict[str, Any] | None:
             {"role": "user", "content": prompt},
             {"role": "assistant", "content": answer},
         ],
-        **kept,
+        **tools,
     }
 
 
@@ -110,9 +113,13 @@ def as_message(turn: Any) -> dict[str, Any] | None:
     role, content = (next((name for name in names if name in turn), None) for names in NAMED)
     if role is None or content is None:
         return None
-    said = str(turn[role])
-    rest = {name: value for name, value in turn.items() if name not in (role, content)}
-    return {"role": ROLES.get(said.lower(), said), "content": turn[content], **rest}
+    role_name = str(turn[role])
+    extra_fields = {name: value for name, value in turn.items() if name not in (role, content)}
+    return {
+        "role": ROLES.get(role_name.lower(), role_name),
+        "content": turn[content],
+        **extra_fields,
+    }
 
 
 def as_text(value: Any) -> str:

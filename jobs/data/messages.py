@@ -32,62 +32,62 @@ class Malformed(ValueError):
     """What is wrong with one row; the reader adds the file and the line. Never leaves rows.py."""
 
 
-def read_message(message: Any, number: int) -> dict[str, Any]:
+def read_message(message: Any, position: int) -> dict[str, Any]:
     """A message as templates expect it: content as one text, arguments as objects, and no null
     fields, which parquet adds to every row and templates would print as "None".
     """
     if not isinstance(message, dict):
         raise Malformed(
-            f"message {number} must be an object with role and content, got {describe(message)}"
+            f"message {position} must be an object with role and content, got {describe(message)}"
         )
-    kept = {name: value for name, value in message.items() if value is not None}
-    if "tool_calls" in kept:
-        kept["tool_calls"] = read_calls(kept["tool_calls"], number)
-        if not kept["tool_calls"]:
-            del kept["tool_calls"]
+    fields = {name: value for name, value in message.items() if value is not None}
+    if "tool_calls" in fields:
+        fields["tool_calls"] = read_calls(fields["tool_calls"], position)
+        if not fields["tool_calls"]:
+            del fields["tool_calls"]
     for name in ("role", "content"):
-        if name == "content" and name not in kept and "tool_calls" in kept:
-            kept["content"] = ""  # the usual form of a message that only calls
-        if name not in message and name not in kept:
-            raise Malformed(f'message {number} has no "{name}"; found {quote(message)}')
-        value = kept.get(name)
+        if name == "content" and name not in fields and "tool_calls" in fields:
+            fields["content"] = ""  # the usual form of a message that only calls
+        if name not in message and name not in fields:
+            raise Malformed(f'message {position} has no "{name}"; found {quote(message)}')
+        value = fields.get(name)
         if name == "content" and isinstance(value, list):
-            value = kept[name] = join_parts(value, number)
-        check_text(value, f'"{name}" of message {number}')
+            value = fields[name] = join_parts(value, position)
+        check_text(value, f'"{name}" of message {position}')
     for name in THOUGHTS:
-        if name in kept:
-            check_text(kept[name], f'"{name}" of message {number}')
-    role = kept["role"]
+        if name in fields:
+            check_text(fields[name], f'"{name}" of message {position}')
+    role = fields["role"]
     near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.75)
     if near and role not in ROLES:
-        raise Malformed(f'message {number} has the role "{role}"; did you mean "{near[0]}"?')
-    return kept
+        raise Malformed(f'message {position} has the role "{role}"; did you mean "{near[0]}"?')
+    return fields
 
 
-def join_parts(parts: list[Any], number: int) -> str:
+def join_parts(content_parts: list[Any], position: int) -> str:
     """A content that is a list of texts as one text, a line for each, as servers join it for
     templates that take one text.
     """
     texts = []
-    for part in parts:
-        text = part
-        if isinstance(part, dict):
-            kind = part.get("type", "text")
+    for content_part in content_parts:
+        text = content_part
+        if isinstance(content_part, dict):
+            kind = content_part.get("type", "text")
             if kind != "text":
                 raise Malformed(
-                    f'message {number} holds a part of the type "{kind}"; only texts can be '
+                    f'message {position} holds a part of the type "{kind}"; only texts can be '
                     "trained on"
                 )
-            text = part.get("text")
-        texts.append(check_text(text, f"a part of message {number}"))
+            text = content_part.get("text")
+        texts.append(check_text(text, f"a part of message {position}"))
     return "\n".join(texts)
 
 
-def read_calls(calls: Any, number: int) -> list[dict[str, Any]]:
+def read_calls(calls: Any, position: int) -> list[dict[str, Any]]:
     """The calls of a message, each with its arguments as an object: some templates would quote a
     text a second time.
     """
-    name = f'"tool_calls" of message {number}'
+    name = f'"tool_calls" of message {position}'
     calls = parsed(calls, name)
     if not isinstance(calls, list):
         raise Malformed(f"{name} must be a list, got {describe(calls)}")
@@ -106,13 +106,13 @@ def read_calls(calls: Any, number: int) -> list[dict[str, Any]]:
         }
         if isinstance(inner.get("arguments"), str):
             try:
-                found = json.loads(inner["arguments"] or "{}")
+                arguments = json.loads(inner["arguments"] or "{}")
             except ValueError:
-                found = None
-            if isinstance(found, dict):  # a template gets other texts as they are
-                inner["arguments"] = found
-        kept = {key: value for key, value in call.items() if value is not None}
-        read.append(kept | {"function": inner} if "function" in call else inner)
+                arguments = None
+            if isinstance(arguments, dict):  # a template gets other texts as they are
+                inner["arguments"] = arguments
+        fields = {key: value for key, value in call.items() if value is not None}
+        read.append(fields | {"function": inner} if "function" in call else inner)
     return read
 
 
@@ -128,10 +128,10 @@ def read_tools(value: Any) -> tuple[dict[str, Any], ...]:
     tools = tuple(parsed(tool, 'an entry of "tools"') for tool in value)
     for tool in tools:
         if not isinstance(tool, dict) or tool_name(tool) is None:
-            found = quote(tool) if isinstance(tool, dict) else describe(tool)
+            description = quote(tool) if isinstance(tool, dict) else describe(tool)
             raise Malformed(
                 'an entry of "tools" must be an object with a function\'s name and parameters, '
-                f"found {found}"
+                f"found {description}"
             )
     return tools
 

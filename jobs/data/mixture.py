@@ -15,12 +15,8 @@ CHUNK_ROWS = 64
 """Rows that follow each other in the walk through a source, as what is done once for all trials is
 done for them together.
 """
-ORDER, WALK = (
-    0,
-    1,
-    # two streams per seed: the order of the sources within an epoch, and the order of the rows
-    # within a source
-)
+ORDER = 0
+WALK = 1
 
 
 class Mixture:
@@ -52,40 +48,37 @@ class Mixture:
         """(source, row index) of the `size` examples of optimizer step `step`, counted from 0."""
         return [(self.names[source], row) for source, row, _ in self._drawn(step, size)]
 
-    def stretches(self, step: int, size: int) -> list[tuple[str, int, int]]:
-        """(source, number of the stretch of its walks, number of the row's stretch in its first
-        walk) of the same examples; see `rows`.
-        """
-        found = []
-        for source, row, walked in self._drawn(step, size):
-            number, index = divmod(walked, self.sizes[source])
-            first = index if number == 0 else int(self._first_places(source)[row])
-            found.append(
-                (
-                    self.names[source],
-                    number * self._num_stretches(source) + index // CHUNK_ROWS,
-                    first // CHUNK_ROWS,
-                )
-            )
-        return found
+    def chunks(self, step: int, size: int) -> list[tuple[str, int, int]]:
+        """The chunk of each of the same examples: (source, index of the chunk, index of the chunk
+        of the first epoch that has the same row).
 
-    def rows(self, name: str, stretch: int) -> list[int]:
-        """Row indices of a stretch of a source's walk. They depend on its seed, name and size
-        alone: trials of other weights share them.
+        Chunks are counted over all epochs of the source; see `rows`.
+        """
+        chunks = []
+        for source, row, walked in self._drawn(step, size):
+            epoch, position = divmod(walked, self.sizes[source])
+            first = position if epoch == 0 else int(self._first_positions(source)[row])
+            index = epoch * self._num_chunks(source) + position // CHUNK_ROWS
+            chunks.append((self.names[source], index, first // CHUNK_ROWS))
+        return chunks
+
+    def rows(self, name: str, chunk: int) -> list[int]:
+        """Row indices of a chunk of a source. They depend on seed, name and size of the source
+        alone: trials with other weights share them.
         """
         source = self.names.index(name)
-        number, part = divmod(stretch, self._num_stretches(source))
-        walk = self._permuted(source, number)
-        return walk[part * CHUNK_ROWS : (part + 1) * CHUNK_ROWS].tolist()
+        epoch, index = divmod(chunk, self._num_chunks(source))
+        order = self._permuted(source, epoch)
+        return order[index * CHUNK_ROWS : (index + 1) * CHUNK_ROWS].tolist()
 
     def _drawn(self, step: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Source number, row index and place in the source's walk of each example of a step."""
-        for position in range(step * size, (step + 1) * size):
-            epoch, place = divmod(position, self.epoch_size)
+        for draw in range(step * size, (step + 1) * size):
+            epoch, index = divmod(draw, self.epoch_size)
             sources, rows, walked = self._open(epoch)
-            yield int(sources[place]), int(rows[place]), int(walked[place])
+            yield int(sources[index]), int(rows[index]), int(walked[index])
 
-    def _first_places(self, source: int) -> np.ndarray:
+    def _first_positions(self, source: int) -> np.ndarray:
         """Where each row of a source stands in the first walk through it."""
         if source not in self._firsts:
             self._firsts[source] = np.argsort(
@@ -93,17 +86,17 @@ class Mixture:
             )
         return self._firsts[source]
 
-    def _num_stretches(self, source: int) -> int:
-        """In how many stretches a walk through a source is cut."""
+    def _num_chunks(self, source: int) -> int:
+        """Chunks in one epoch of a source."""
         return -(-self.sizes[source] // CHUNK_ROWS)
 
     def drawn(self, steps: int, size: int) -> dict[str, int]:
         """How many examples each source has given after `steps` steps of `size` examples."""
-        epochs, rest = divmod(steps * size, self.epoch_size)
+        epochs, remainder = divmod(steps * size, self.epoch_size)
         counts = np.array(self.quotas) * epochs
-        if rest:
+        if remainder:
             sources, *_ = self._open(epochs)
-            counts = counts + np.bincount(sources[:rest], minlength=len(self.names))
+            counts = counts + np.bincount(sources[:remainder], minlength=len(self.names))
         return {name: int(count) for name, count in zip(self.names, counts, strict=True)}
 
     def _open(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,31 +107,32 @@ class Mixture:
             labels = np.repeat(np.arange(len(self.names)), self.quotas)[
                 permutation(self.epoch_size, self.seed, ORDER, epoch)
             ]
-            rows, walked = np.empty_like(labels), np.empty_like(labels)
+            rows = np.empty_like(labels)
+            walked = np.empty_like(labels)
             for source, quota in enumerate(self.quotas):
-                own = labels == source
-                rows[own], walked[own] = (
-                    self._walk(source, epoch),
-                    np.arange(epoch * quota, (epoch + 1) * quota),
-                )
+                of_source = labels == source
+                rows[of_source] = self._walk(source, epoch)
+                walked[of_source] = np.arange(epoch * quota, (epoch + 1) * quota)
             self._epoch = epoch, labels, rows, walked
         return self._epoch[1:]
 
     def _walk(self, source: int, epoch: int) -> np.ndarray:
         """Row indices that a source gives in one epoch."""
-        size, quota = self.sizes[source], self.quotas[source]
-        start, stop = epoch * quota, (epoch + 1) * quota
+        size = self.sizes[source]
+        quota = self.quotas[source]
+        start = epoch * quota
+        stop = (epoch + 1) * quota
         rounds = range(start // size, -(-stop // size))
-        walks = [self._permuted(source, number) for number in rounds]
+        walks = [self._permuted(source, round_index) for round_index in rounds]
         skip = start - rounds.start * size
         return np.concatenate(walks)[skip : skip + quota] if walks else np.empty(0, dtype=np.intp)
 
-    def _permuted(self, source: int, number: int) -> np.ndarray:
+    def _permuted(self, source: int, epoch: int) -> np.ndarray:
         """The order of walk `number` through a source. Each source's last one is kept."""
-        if self._orders.get(source, (None, None))[0] != number:
+        if self._orders.get(source, (None, None))[0] != epoch:
             self._orders[source] = (
-                number,
-                permutation(self.sizes[source], self.seed, WALK, self._keys[source], number),
+                epoch,
+                permutation(self.sizes[source], self.seed, WALK, self._keys[source], epoch),
             )
         return self._orders[source][1]
 
@@ -178,9 +172,9 @@ def apportion(total: int, weights: list[float]) -> list[int]:
     ]  # the sum of the weights may overflow or vanish, that of the ratios cannot
     exact = [total * weight / sum(scaled) for weight in scaled]
     counts = [int(share) for share in exact]
-    by_remainder = sorted(range(len(weights)), key=lambda place: counts[place] - exact[place])
-    for place in by_remainder[: total - sum(counts)]:
-        counts[place] += 1
+    by_remainder = sorted(range(len(weights)), key=lambda index: counts[index] - exact[index])
+    for index in by_remainder[: total - sum(counts)]:
+        counts[index] += 1
     return counts
 
 

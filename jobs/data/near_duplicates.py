@@ -60,32 +60,38 @@ def twins_of(held_out: list[Row], trained: Iterable[Row]) -> list[Twin]:
         for word, count in counts.items()
         if len(asked) >= FEWEST_ROWS and 2 * count > len(asked)
     }
-    own = [set(words) - form for words in asked]
+    asked_words = [set(words) - form for words in asked]
     in_order: dict[tuple[str, ...], list[int]] = {}
     in_any: dict[tuple[str, ...], list[int]] = {}
     by_rare: dict[str, list[int]] = {}
-    for number, words in enumerate(asked):
-        in_order.setdefault(tuple(words), []).append(number)
-        in_any.setdefault(tuple(sorted(words)), []).append(number)
-        if len(own[number]) >= FEWEST_WORDS:
-            rarest = sorted(own[number], key=lambda word: (counts[word], word))
+    for index, words in enumerate(asked):
+        in_order.setdefault(tuple(words), []).append(index)
+        in_any.setdefault(tuple(sorted(words)), []).append(index)
+        if len(asked_words[index]) >= FEWEST_WORDS:
+            rarest = sorted(asked_words[index], key=lambda word: (counts[word], word))
             for word in rarest[: len(rarest) - int(ALIKE * len(rarest)) + NUM_RARE]:
-                by_rare.setdefault(word, []).append(number)
-    found: dict[int, Twin] = {}
+                by_rare.setdefault(word, []).append(index)
+    twins: dict[int, Twin] = {}
     for row in trained:
         words = words_of(row)
-        numbers = list(in_order.get(tuple(words), ()))
-        numbers += [
+        candidates = list(in_order.get(tuple(words), ()))
+        candidates += [
             n for n in in_any.get(tuple(sorted(words)), ()) if same_answer(held_out[n], row)
         ]
         if by_rare and len(words) >= FEWEST_WORDS:
-            held = set(words) - form
-            shared = Counter(chain.from_iterable(by_rare[word] for word in held & by_rare.keys()))
-            near = [n for n, count in shared.items() if count >= NUM_RARE and n not in found]
-            numbers += [n for n in near if alike(held, own[n]) and same_answer(held_out[n], row)]
-        for number in numbers:
-            found.setdefault(number, Twin(held_out[number], row))
-    return [found[number] for number in sorted(found)]
+            row_words = set(words) - form
+            shared = Counter(
+                chain.from_iterable(by_rare[word] for word in row_words & by_rare.keys())
+            )
+            near = [n for n, count in shared.items() if count >= NUM_RARE and n not in twins]
+            candidates += [
+                n
+                for n in near
+                if alike(row_words, asked_words[n]) and same_answer(held_out[n], row)
+            ]
+        for index in candidates:
+            twins.setdefault(index, Twin(held_out[index], row))
+    return [twins[index] for index in sorted(twins)]
 
 
 def words_of(row: Row) -> list[str]:
@@ -102,42 +108,46 @@ def words_of(row: Row) -> list[str]:
     return WORDS.findall(text)
 
 
-def alike(some: set[str], others: set[str]) -> bool:
+def alike(left: set[str], right: set[str]) -> bool:
     """Whether two sets of words are nearly the same, and differ in no number: another number is
     another question.
     """
-    shared = len(some & others)
-    if shared < ALIKE * (len(some) + len(others) - shared):
+    shared = len(left & right)
+    if shared < ALIKE * (len(left) + len(right) - shared):
         return False
-    return not any(character.isdigit() for word in some ^ others for character in word)
+    return not any(character.isdigit() for word in left ^ right for character in word)
 
 
-def same_answer(one: Row, other: Row) -> bool:
+def same_answer(left: Row, right: Row) -> bool:
     """Whether two answers hold the same words."""
-    return WORDS.findall(one.answer.casefold()) == WORDS.findall(other.answer.casefold())
+    return WORDS.findall(left.answer.casefold()) == WORDS.findall(right.answer.casefold())
 
 
 def notes(corpus: Corpus) -> list[str]:
     """How many rows of each held-out split have a near-twin that is trained on, with one of
     them.
     """
-    found = twins_of(
+    twins = twins_of(
         [*corpus.valid, *corpus.test], (row for rows in corpus.sources.values() for row in rows)
     )
-    said, held = [], {id(row) for row in corpus.test}
+    lines = []
+    test_ids = {id(row) for row in corpus.test}
     for split, rows in (("valid", corpus.valid), ("test", corpus.test)):
-        own = [twin for twin in found if (id(twin.held_out) in held) == (split == "test")]
-        if own:
-            first = own[0]
+        twins_of_split = [
+            twin for twin in twins if (id(twin.held_out) in test_ids) == (split == "test")
+        ]
+        if twins_of_split:
+            first = twins_of_split[0]
             example = (
                 f"{shown(first.held_out)} ({place(first.held_out)}) and {shown(first.trained)} "
                 f"({place(first.trained)})"
             )
-            said.append(
-                f"{split}: {len(own):,} of {len(rows):,} rows have a near-twin that is trained on, "
+            lines.append(
+                f"{split}: {len(twins_of_split):,} of {len(rows):,} rows have a near-twin "
+                "that is trained on, "
                 f"such as {example}"
             )
-    return said
+    return lines
 
 
 def shown(row: Row) -> str:

@@ -93,17 +93,19 @@ def read_table(path: str | Path, instruction: str = "") -> Table:
         check_file(path)
     except OSError as error:  # a folder on the way that may not be entered, a name that is too long
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    table, first = Table([]), ""
-    for place, record in read_records(path, table.unused):
+    table = Table([])
+    first = ""
+    for location, record in read_records(path, table.unused):
         try:
             shape = find_shape(record, path)
-            table.shape, first = table.shape or shape, first or place
+            table.shape = table.shape or shape
+            first = first or location
             if shape != table.shape:
                 raise Malformed(
                     f"a mix of formats: {first} holds {table.shape}, this one {shape}; put them "
                     "into two files"
                 )
-            where = f"{path}, {place}"
+            where = f"{path}, {location}"
             table.rows.append(
                 read_messages(record, where)
                 if shape == CHAT
@@ -114,13 +116,14 @@ def read_table(path: str | Path, instruction: str = "") -> Table:
                     name for name, value in record.items() if name not in READ and value is not None
                 )
         except Malformed as error:
-            raise ValueError(f"{path}, {place}: {error}") from None
+            raise ValueError(f"{path}, {location}: {error}") from None
     if not table.rows:
         raise ValueError(f"{path} is empty, it has no rows; a row needs {COLUMNS}")
     return table
 
 
-CHAT, PAIR = '"messages"', '"prompt" and "completion"'
+CHAT = '"messages"'
+PAIR = '"prompt" and "completion"'
 NUM_COLUMNS = {CHAT: 1, PAIR: 2}
 
 
@@ -131,11 +134,11 @@ def find_shape(record: Any, path: Path) -> str:
     if not isinstance(record, dict):
         remedy = "; write one object per line" if isinstance(record, list) else ""
         raise Malformed(f"a row must be an object with {COLUMNS}, got {describe(record)}{remedy}")
-    given = [name for name in SHAPES if record.get(name) is not None]
-    if "messages" in given:
-        if len(given) > 1:
+    shapes = [name for name in SHAPES if record.get(name) is not None]
+    if "messages" in shapes:
+        if len(shapes) > 1:
             raise Malformed(
-                f'has "messages" and {quote(given[:-1])}; leave one out, or set it to null'
+                f'has "messages" and {quote(shapes[:-1])}; leave one out, or set it to null'
             )
         first = (
             record["messages"][0]
@@ -145,7 +148,7 @@ def find_shape(record: Any, path: Path) -> str:
         if isinstance(first, dict) and "role" not in first and (remedy := remedy_for(path, record)):
             raise Malformed(f'message 1 has no "role"; found {quote(first)}; {remedy}')
         return CHAT
-    if "messages" in record and not given:
+    if "messages" in record and not shapes:
         return CHAT  # and null, which read_messages says
     for column in ("prompt", "completion"):
         if column not in record:
@@ -161,7 +164,7 @@ def find_shape(record: Any, path: Path) -> str:
     return PAIR
 
 
-def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
+def read_pair(record: dict[str, Any], location: str, instruction: str) -> Row:
     """A row with `prompt` and `completion`."""
     prompt = check_text(record["prompt"], '"prompt"')
     answer = check_answer(record["completion"], '"completion"')
@@ -171,7 +174,7 @@ def read_pair(record: dict[str, Any], place: str, instruction: str) -> Row:
     return Row(
         messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}),
         key=context_key(({"role": "user", "content": prompt},), tools),
-        place=place,
+        place=location,
         tools=tools,
         instruction=opening(instruction),
         thinking=CLOSED_THOUGHT in answer,
@@ -188,7 +191,7 @@ def opening(instruction: str) -> str:
     return f"{instruction}\n" if instruction else ""
 
 
-def read_messages(record: dict[str, Any], place: str) -> Row:
+def read_messages(record: dict[str, Any], location: str) -> Row:
     """A row with `messages`."""
     messages = record["messages"]
     if not isinstance(messages, list):
@@ -196,7 +199,7 @@ def read_messages(record: dict[str, Any], place: str) -> Row:
     if not messages:
         raise Malformed('"messages" is empty; it needs a user message and the assistant\'s answer')
     checked = tuple(
-        read_message(message, number) for number, message in enumerate(messages, start=1)
+        read_message(message, position) for position, message in enumerate(messages, start=1)
     )
     if checked[-1]["role"] != "assistant":
         raise Malformed(
@@ -219,7 +222,7 @@ def read_messages(record: dict[str, Any], place: str) -> Row:
     return Row(
         messages=checked,
         key=context_key(checked[:-1], tools),
-        place=place,
+        place=location,
         tools=tools,
         thinking=thinks(checked[-1]),
     )
@@ -238,15 +241,15 @@ def context_key(messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
         and messages[0]["role"] == "user"
     ):
         return normalise(messages[0]["content"])
-    said = [turn_key(message) for message in messages]
+    turns = [turn_key(message) for message in messages]
     return json.dumps(
-        [*said, normalised(tools)] if tools else said, ensure_ascii=False, sort_keys=True
+        [*turns, normalised(tools)] if tools else turns, ensure_ascii=False, sort_keys=True
     )
 
 
 def turn_key(message: dict[str, Any]) -> Any:
     """What one message says, in that form; calls of functions and other fields are part of it."""
-    rest = {
+    fields = {
         name: value for name, value in message.items() if name not in ("role", "content") and value
     }
     text = (
@@ -254,7 +257,7 @@ def turn_key(message: dict[str, Any]) -> Any:
         if message["role"] == "system"
         else normalise(message.get("content") or "")
     )
-    return [message["role"], text, normalised(rest)] if rest else [message["role"], text]
+    return [message["role"], text, normalised(fields)] if fields else [message["role"], text]
 
 
 def normalised(value: Any) -> Any:

@@ -52,9 +52,9 @@ def check_file(path: Path) -> None:
     is.
     """
     if form_of(path) is None:
-        given = path.suffix or "a file without extension"
+        ending = path.suffix or "a file without extension"
         raise ValueError(
-            f"{path}: cannot read {given}; use one of {', '.join(EXTENSIONS)}, the text ones also "
+            f"{path}: cannot read {ending}; use one of {', '.join(EXTENSIONS)}, the text ones also "
             f"with {', '.join(PACKED)}"
         )
     if path.is_dir():
@@ -112,9 +112,11 @@ def read_text(path: Path) -> str:
         content = unpacked(path, path.read_bytes())
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    found = next((words for start, words in FOREIGN.items() if content.startswith(start)), None)
-    if found is not None:
-        raise ValueError(f"{path} is {found.format(path=shlex.quote(str(path)))}")
+    format_name = next(
+        (words for start, words in FOREIGN.items() if content.startswith(start)), None
+    )
+    if format_name is not None:
+        raise ValueError(f"{path} is {format_name.format(path=shlex.quote(str(path)))}")
     encoding = next(
         (name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8-sig"
     )
@@ -162,7 +164,9 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     if text.lstrip().startswith("["):
         try:
             rows = json.loads(text, object_pairs_hook=without_twins)
-            yield from ((f"row {number}", record) for number, record in enumerate(rows, start=1))
+            yield from (
+                (f"row {line_number}", record) for line_number, record in enumerate(rows, start=1)
+            )
             return
         except (ValueError, RecursionError) as error:
             if not (
@@ -175,29 +179,29 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
                 ) from None
     # Not splitlines(): JSON strings may hold U+2028 and other characters that Python counts as line
     # ends.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for line_number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line, object_pairs_hook=without_twins)
         except (ValueError, RecursionError) as error:
-            whole = one_object(text) if number == 1 else None
+            single_object = one_object(text) if line_number == 1 else None
             raise ValueError(
-                f"{path}, line {number}: broken JSON: {reason(error)}; "
-                f"{whole or 'write one object per line'}"
+                f"{path}, line {line_number}: broken JSON: {reason(error)}; "
+                f"{single_object or 'write one object per line'}"
             ) from None
-        yield f"line {number}", record
+        yield f"line {line_number}", record
 
 
 def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Python would take the last of two entries of one name without a word."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(
             f'"{next(name for name in names if names.count(name) > 1)}" stands in one object twice'
         )
-    return made
+    return fields
 
 
 def reason(error: Exception) -> str:
@@ -212,16 +216,16 @@ def reason(error: Exception) -> str:
 def one_object(text: str) -> str | None:
     """What to do with a file that is one JSON object over several lines; None for any other."""
     try:
-        whole = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
         return None
     lists = (
-        [name for name, value in whole.items() if isinstance(value, list)]
-        if isinstance(whole, dict)
+        [name for name, value in parsed.items() if isinstance(value, list)]
+        if isinstance(parsed, dict)
         else []
     )
-    held = f', whose rows may be in "{lists[0]}"' if lists else ""
-    return f"the file is one JSON object{held}; write its rows as one array, or one object per line"
+    hint = f', whose rows may be in "{lists[0]}"' if lists else ""
+    return f"the file is one JSON object{hint}; write its rows as one array, or one object per line"
 
 
 def read_csv(path: Path, text: str, delimiter: str, every: bool) -> Iterator[tuple[str, Any]]:
@@ -325,8 +329,8 @@ def read_parquet(path: Path, unused: Counter[str], every: bool) -> Iterator[tupl
             f"{path} holds a text that is not UTF-8 ({error.object[:20]!r}); write it as UTF-8"
         ) from None
     nested = [name for name in ("messages", "tools") if name in read]
-    for number, record in enumerate(records, start=1):
-        yield f"row {number}", record | {name: without_nulls(record[name]) for name in nested}
+    for row_number, record in enumerate(records, start=1):
+        yield f"row {row_number}", record | {name: without_nulls(record[name]) for name in nested}
 
 
 def foreign_table(path: Path) -> str:

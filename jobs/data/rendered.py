@@ -29,18 +29,18 @@ class Rendered:
     unused: tuple[str, ...] = ()
     """Fields of messages that the template does not use, and contents that it changes, in words."""
 
-    def matches(self, given: str) -> bool:
+    def matches(self, answer: str) -> bool:
         """Whether a decoded answer is right; what stands before a mark need not be the same."""
-        return matches(given, self.reference, self.mark)
+        return matches(answer, self.reference, self.mark)
 
 
-def matches(given: str, reference: str, mark: str) -> bool:
+def matches(answer: str, reference: str, mark: str) -> bool:
     """Whether a decoded answer says what it should, where each may have something before a mark
     that does not count.
     """
     if mark:
-        given, reference = (text.rpartition(mark)[2].strip() for text in (given, reference))
-    return given == reference
+        answer, reference = (text.rpartition(mark)[2].strip() for text in (answer, reference))
+    return answer == reference
 
 
 def squeezed(text: str) -> str:

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
+from jobs.data import truncation
 from jobs.data.chat_template import PROBES, ChatTokenizer, common_end
 from jobs.data.messages import CLOSED_THOUGHT, THOUGHTS, tool_name
 from jobs.data.readers import Row
 from jobs.data.rendered import Around, Rendered, squeezed
-from jobs.data.truncation import emptied, fixed, highest, is_free, least, middle_cut, parts
+from jobs.data.truncation import emptied, fixed, highest, is_free, least, middle_cut
 
 NEEDED = (*THOUGHTS, "tool_calls", "function_call")
 """Fields of a message that say something to the model: a template that does not render them cannot
@@ -42,7 +43,7 @@ class Renderer:
 
     def __init__(self, template: ChatTokenizer) -> None:
         self.template = template
-        self.known: dict[Any, Around] = {}
+        self.surroundings: dict[Any, Around] = {}
 
     def render(self, row: Row) -> Rendered:
         """Raises ValueError, without the row's place, for a row of which the template leaves out or
@@ -58,14 +59,14 @@ class Renderer:
             row.thinking,
             kind,
         )
-        if shape not in self.known:
+        if shape not in self.surroundings:
             self.check_shown(row, prompt)
-            self.known[shape] = self.around(row, prompt)
+            self.surroundings[shape] = self.around(row, prompt)
         unused = self.unused(row, prompt, full)
-        found = self.answer(row, prompt, full, self.known[shape]) or self.answer(
+        rendered = self.answer(row, prompt, full, self.surroundings[shape]) or self.answer(
             row, prompt, full, None
         )
-        answer, reference, mark = found or self.refuse(row, full.startswith(prompt))
+        answer, reference, mark = rendered or self.refuse(row, full.startswith(prompt))
         return Rendered(prompt, answer, reference, self.mark if row.thinking else mark, unused)
 
     def prompt(self, row: Row, context: Sequence[dict[str, Any]]) -> str:
@@ -103,27 +104,26 @@ class Renderer:
         Without `around` it is found for this very row. A template that rewrites the prompt once an
         answer follows gets the answer as it stands, right after the prompt.
         """
-        start, around = len(prompt), around or self.around(row, prompt)
+        start = len(prompt)
+        around = around or self.around(row, prompt)
         if not full.startswith(prompt):
             first, second = (self.full(row, {"content": probe}) for probe in PROBES)
             if first == second or any(row.messages[-1].get(name) for name in THOUGHTS):
                 return None
-            start, around = (
-                len(common_start(first, second)),
-                Around("", self.around(row, prompt).ending),
-            )
-        rest = full[start:]
-        if not rest.endswith(around.ending):
+            start = len(common_start(first, second))
+            around = Around("", self.around(row, prompt).ending)
+        remaining = full[start:]
+        if not remaining.endswith(around.ending):
             return None
-        body = rest[: len(rest) - len(around.ending)]
-        said = row.answer.strip()
+        body = remaining[: len(remaining) - len(around.ending)]
+        expected = row.answer.strip()
         text = body + self.end(around.ending)
-        if body.strip() == said:
-            return text, said, ""
+        if body.strip() == expected:
+            return text, expected, ""
         if not self.says(row, body, around.lead):
             return None
-        if "tool_calls" not in row.messages[-1] and body.strip().endswith(said):
-            return text, said, self.decoded(around.lead)
+        if "tool_calls" not in row.messages[-1] and body.strip().endswith(expected):
+            return text, expected, self.decoded(around.lead)
         return text, self.decoded(self.without_end(text)), ""
 
     def decoded(self, text: str) -> str:
@@ -136,31 +136,32 @@ class Renderer:
         """Whether `body`, which the template wrote for an answer, is that answer but for white
         space and what belongs around it.
         """
-        last, said = row.messages[-1], row.answer.strip()
+        last = row.messages[-1]
+        expected = row.answer.strip()
         if "tool_calls" in last:
-            return squeezed(said) in squeezed(body) and all(
+            return squeezed(expected) in squeezed(body) and all(
                 str(tool_name(one)) in body for one in last["tool_calls"]
             )
         thoughts = [last[name].strip() for name in THOUGHTS if last.get(name)]
         if thoughts:
-            return body.strip().endswith(said) and any(thought in body for thought in thoughts)
-        if body.startswith(lead) and body[len(lead) :].strip() == said:
+            return body.strip().endswith(expected) and any(thought in body for thought in thoughts)
+        if body.startswith(lead) and body[len(lead) :].strip() == expected:
             return True
-        return squeezed(body) in (squeezed(said), squeezed(lead + said))
+        return squeezed(body) in (squeezed(expected), squeezed(lead + expected))
 
     def end(self, ending: str) -> str:
         """What ends an answer: as much of the template's ending as holds a token that ends a turn,
         or such a token where it has none.
         """
-        found = [
-            (place, -len(token), token)
+        candidates = [
+            (index, -len(token), token)
             for token in self.template.eos_tokens
-            if token and (place := ending.find(token)) >= 0
+            if token and (index := ending.find(token)) >= 0
         ]
-        if not found:
+        if not candidates:
             return self.template.end_of_turn
-        place, _, token = min(found)
-        return ending[: place + len(token)]
+        index, _, token = min(candidates)
+        return ending[: index + len(token)]
 
     def without_end(self, text: str) -> str:
         """An answer without the token that ends its turn."""
@@ -175,7 +176,8 @@ class Renderer:
 
     def refuse(self, row: Row, goes_on: bool) -> tuple[str, str, str]:
         """Say that a template changes an answer, or has no place for its calls or its reasoning."""
-        name, written = self.template.folder.name, self.full(row, {})
+        name = self.template.folder.name
+        written = self.full(row, {})
         if not goes_on and row.messages[-1].keys() - {"role", "content"}:
             problem = (
                 "writes the prompt otherwise once an answer with calls or reasoning follows, which "
@@ -224,25 +226,25 @@ class Renderer:
         say.
         """
         name = self.template.folder.name
-        for number, message in enumerate(row.context):
+        for index, message in enumerate(row.context):
             if not message["content"].strip():
                 continue
-            other = [
-                one | {"content": PROBES[0]} if place == number else one
-                for place, one in enumerate(row.context)
+            probed = [
+                one | {"content": PROBES[0]} if position == index else one
+                for position, one in enumerate(row.context)
             ]
             try:
-                there = PROBES[0].lower() in self.prompt(row, other).lower()
+                is_shown = PROBES[0].lower() in self.prompt(row, probed).lower()
             except ValueError:
-                there = message["content"].strip() in prompt
-            if not there:
+                is_shown = message["content"].strip() in prompt
+            if not is_shown:
                 remedy = (
                     "put it before the first message of the user"
                     if message["role"] == "system"
                     else "leave it out"
                 )
                 raise ValueError(
-                    f"the chat template of {name} leaves out message {number + 1}, which is from "
+                    f"the chat template of {name} leaves out message {index + 1}, which is from "
                     f'"{message["role"]}"; {remedy}, '
                     "or take a model whose template renders it"
                 )
@@ -251,7 +253,8 @@ class Renderer:
         """What of a row the template does not use and that may be left out, in words. Raises
         ValueError for what may not.
         """
-        name, found = self.template.folder.name, []
+        name = self.template.folder.name
+        unused_fields = []
         if row.tools:
             missing = [
                 str(tool_name(tool)) for tool in row.tools if str(tool_name(tool)) not in prompt
@@ -261,12 +264,12 @@ class Renderer:
                     f'the chat template of {name} does not render "tools"; take another model, or '
                     "leave them out"
                 )
-        for number, message in enumerate(row.messages):
+        for index, message in enumerate(row.messages):
             for field in message.keys() - {"role", "content"}:
-                if self.uses(row, number, field, full):
+                if self.uses(row, index, field, full):
                     continue
-                if field in THOUGHTS and field == self.thought and number + 1 < len(row.messages):
-                    found.append(
+                if field in THOUGHTS and field == self.thought and index + 1 < len(row.messages):
+                    unused_fields.append(
                         f'the template leaves the "{field}" of earlier answers out, as in use'
                     )
                 elif field in NEEDED and message[field]:
@@ -278,53 +281,55 @@ class Renderer:
                     remedy = better or "; take another model, or leave it out"
                     raise ValueError(
                         f'the chat template of {name} does not render the "{field}" of message '
-                        f"{number + 1}{remedy}"
+                        f"{index + 1}{remedy}"
                     )
                 else:
-                    found.append(f'the template does not use "{field}" of messages')
+                    unused_fields.append(f'the template does not use "{field}" of messages')
         if any(
-            said not in prompt for message in row.context if (said := message["content"].strip())
+            content not in prompt
+            for message in row.context
+            if (content := message["content"].strip())
         ):
-            found.append("the template changes what earlier messages say")
-        return tuple(dict.fromkeys(found))
+            unused_fields.append("the template changes what earlier messages say")
+        return tuple(dict.fromkeys(unused_fields))
 
-    def uses(self, row: Row, number: int, field: str, full: str) -> bool:
+    def uses(self, row: Row, index: int, field: str, full: str) -> bool:
         """Whether a message's field changes the text, and each call in it is named there."""
-        message = row.messages[number]
+        message = row.messages[index]
         if field == "tool_calls" and not all(str(tool_name(one)) in full for one in message[field]):
             return False
         bare = {key: value for key, value in message.items() if key != field}
-        others = [bare if place == number else one for place, one in enumerate(row.messages)]
+        messages = [bare if position == index else one for position, one in enumerate(row.messages)]
         try:
-            return self.template.render(others, False, row.tools, row.thinking) != full
+            return self.template.render(messages, False, row.tools, row.thinking) != full
         except ValueError:
             return True
 
-    def fits(self, row: Row, room: int, known: dict[str, int]) -> bool:
-        """Whether `room` tokens hold what must stay of a row's prompt. `known` keeps lengths by
+    def fits(self, row: Row, room: int, sizes: dict[str, int]) -> bool:
+        """Whether `room` tokens hold what must stay of a row's prompt. `sizes` keeps lengths by
         text.
         """
         text = self.prompt(row, least(row))
-        if text not in known:
-            known[text] = len(self.template.encode(text))
-        return known[text] <= room
+        if text not in sizes:
+            sizes[text] = len(self.template.encode(text))
+        return sizes[text] <= room
 
     def shorten(self, row: Row, room: int) -> tuple[str, list[int]]:
         """A prompt of at most `room` tokens, as text and ids: marks, system messages, tools and
         instruction stay, of the rest the oldest exchanges go first, then the middle of the longest
         text of the one that is cut. It is longer than `room` where even what must stay is.
         """
-        head, exchanges = parts(row)
-        for number, exchange in enumerate(exchanges):
-            rest = [message for later in exchanges[number + 1 :] for message in later]
-            last = number + 1 == len(exchanges)
+        head, exchanges = truncation.head_and_exchanges(row)
+        for index, exchange in enumerate(exchanges):
+            later_messages = [message for later in exchanges[index + 1 :] for message in later]
+            last = index + 1 == len(exchanges)
             bare = self.prompt(
-                row, [*head, *(emptied(message, row.instruction) for message in exchange), *rest]
+                row, [*head, *(emptied(m, row.instruction) for m in exchange), *later_messages]
             )
             spare = room - len(self.template.encode(bare))
             if spare < (0 if last else LEAST_TURN):
                 continue
-            return self.cut(row, room, spare, head, exchange, rest)
+            return self.cut(row, room, spare, head, exchange, later_messages)
         text = self.prompt(row, least(row))
         return text, self.template.encode(text)
 
@@ -335,34 +340,34 @@ class Renderer:
         spare: int,
         head: list[dict[str, Any]],
         exchange: list[dict[str, Any]],
-        rest: list[dict[str, Any]],
+        later_messages: list[dict[str, Any]],
     ) -> tuple[str, list[int]]:
         """The longest prompt of at most `room` tokens that can be had by cutting the free texts of
         one exchange to about `spare` tokens.
         """
         free = {
-            number: message["content"][len(fixed(message, row.instruction)) :]
-            for number, message in enumerate(exchange)
+            index: message["content"][len(fixed(message, row.instruction)) :]
+            for index, message in enumerate(exchange)
             if is_free(message)
         }
-        spans = {number: self.template.spans(text) for number, text in free.items()}
+        spans = {index: self.template.spans(text) for index, text in free.items()}
         for _ in range(MOST_TRIES):
-            level = highest([len(own) for own in spans.values()], spare)
-            texts = {number: middle_cut(free[number], spans[number], level) for number in free}
+            level = highest([len(message_spans) for message_spans in spans.values()], spare)
+            texts = {index: middle_cut(free[index], spans[index], level) for index in free}
             messages = [
-                message | {"content": fixed(message, row.instruction) + texts[number]}
-                if number in texts
+                message | {"content": fixed(message, row.instruction) + texts[index]}
+                if index in texts
                 else message
-                for number, message in enumerate(exchange)
+                for index, message in enumerate(exchange)
             ]
-            text = self.prompt(row, [*head, *messages, *rest])
+            text = self.prompt(row, [*head, *messages, *later_messages])
             ids = self.template.encode(text)
             if len(ids) <= room or spare <= 0:
                 break
             spare = max(0, spare - (len(ids) - room))
         else:
             text = self.prompt(
-                row, [*head, *(emptied(message, row.instruction) for message in exchange), *rest]
+                row, [*head, *(emptied(m, row.instruction) for m in exchange), *later_messages]
             )
             ids = self.template.encode(text)
         return text, ids
@@ -380,7 +385,7 @@ def shown(text: str) -> str:
     return json.dumps(text if len(text) <= 60 else text[:57] + "...", ensure_ascii=False)
 
 
-def common_start(one: str, other: str) -> str:
+def common_start(left: str, right: str) -> str:
     """What two texts begin with alike."""
-    most = min(len(one), len(other))
-    return one[: next((place for place in range(most) if one[place] != other[place]), most)]
+    most = min(len(left), len(right))
+    return left[: next((index for index in range(most) if left[index] != right[index]), most)]

@@ -51,25 +51,28 @@ def find_files(data: Data, problems: list[str]) -> Files:
     named = {
         split for split, path in (("valid", data.valid), ("test", data.test)) if path is not None
     }
-    found = find_splits(data.folder, named, problems) if data.folder is not None else {}
-    if "train" in found:
+    files_by_split = find_splits(data.folder, named, problems) if data.folder is not None else {}
+    if "train" in files_by_split:
         if "sources.train" in files.paths:
             problems.append(
-                f'data.sources.train: {found["train"][0]} already is the source "train"; give the '
+                f'data.sources.train: {files_by_split["train"][0]} already is the source "train"; '
+                "give the "
                 "other one another name"
             )
-        files.paths.setdefault("sources.train", found["train"])
+        files.paths.setdefault("sources.train", files_by_split["train"])
     elif len(files.paths) < max(len(data.sources), 1) and not problems:
         problems.append(
             f"data.folder: {data.folder} has no train.jsonl, train.csv or train.parquet; it holds "
             f"{list_names(data.folder)}"
         )
     for split, path in (("valid", data.valid), ("test", data.test)):
-        if path is not None or split in found:
-            files.paths[split] = [path] if path is not None else found[split]
+        if path is not None or split in files_by_split:
+            files.paths[split] = [path] if path is not None else files_by_split[split]
     if data.folder is not None and Path(data.folder).expanduser().is_dir():
         missing = [split for split in ("valid", "test") if split not in files.paths]
-        missing += ["train"] if "train" not in found and data.sources.keys() <= {"train"} else []
+        missing += (
+            ["train"] if "train" not in files_by_split and data.sources.keys() <= {"train"} else []
+        )
         used = {
             os.path.abspath(os.path.expanduser(path))
             for paths in files.paths.values()
@@ -77,9 +80,13 @@ def find_files(data: Data, problems: list[str]) -> Files:
         }
         left = [path for path in entries(data.folder) if os.path.abspath(path) not in used]
         problems += misnamed(left, missing)
-        rest = [path.name + ("/" if path.is_dir() else "") for path in left if not is_about(path)]
-        listed = ", ".join(rest[:8]) + (f" and {len(rest) - 8} more" if len(rest) > 8 else "")
-        files.notes += [f"not read in {data.folder}: {listed}"] if rest else []
+        unused_names = [
+            path.name + ("/" if path.is_dir() else "") for path in left if not is_about(path)
+        ]
+        listed = ", ".join(unused_names[:8]) + (
+            f" and {len(unused_names) - 8} more" if len(unused_names) > 8 else ""
+        )
+        files.notes += [f"not read in {data.folder}: {listed}"] if unused_names else []
     return files
 
 
@@ -108,8 +115,10 @@ def split_of(path: Path) -> tuple[str, int | None, int | None] | None:
     for split, names in NAMES.items():
         match = re.fullmatch(f"(?:{'|'.join(names)}){SHARD}", stem)
         if match:
-            part, parts = (None if number is None else int(number) for number in match.groups())
-            return split, part, parts
+            shard, num_shards = (
+                None if digits is None else int(digits) for digits in match.groups()
+            )
+            return split, shard, num_shards
     return None
 
 
@@ -126,14 +135,14 @@ def find_splits(folder: str, named: Collection[str], problems: list[str]) -> dic
     them are a problem, as neither can be preferred, unless they are numbered parts of one, or the
     setting for it names another file anyway.
     """
-    place = Path(folder).expanduser()
-    if not place.is_dir():
+    directory = Path(folder).expanduser()
+    if not directory.is_dir():
         problems.append(f"data.folder: {folder} is not a folder (looked in {Path.cwd()})")
         return {}
-    found: dict[str, list[Path]] = {}
+    files_by_split: dict[str, list[Path]] = {}
     for path in entries(folder):
-        known = split_of(path) if form_of(path) is not None else None
-        if known is None or known[0] in named:
+        shard_name = split_of(path) if form_of(path) is not None else None
+        if shard_name is None or shard_name[0] in named:
             continue
         if not path.is_file() and not path.is_fifo():
             problems.append(
@@ -141,10 +150,10 @@ def find_splits(folder: str, named: Collection[str], problems: list[str]) -> dic
                 "it must be a file"
             )
             continue
-        found.setdefault(known[0], []).append(path)
+        files_by_split.setdefault(shard_name[0], []).append(path)
     splits = {}
-    for split, paths in found.items():
-        problem = part_problem(split, paths)
+    for split, paths in files_by_split.items():
+        problem = shard_problem(split, paths)
         if problem is not None:
             problems.append(f"data.folder: {problem}")
             continue
@@ -155,16 +164,16 @@ def find_splits(folder: str, named: Collection[str], problems: list[str]) -> dic
     return splits
 
 
-def part_problem(split: str, paths: list[Path]) -> str | None:
+def shard_problem(split: str, paths: list[Path]) -> str | None:
     """Why several files are not the numbered parts of one split, or None."""
-    numbers = [(split_of(path) or ("", None, None))[1:] for path in paths]
+    shards = [(split_of(path) or ("", None, None))[1:] for path in paths]
     shown = " and ".join(str(path) for path in paths[:3]) + (
         f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     )
-    parts = [part for part, _ in numbers if part is not None]
+    shard_indices = [shard for shard, _ in shards if shard is not None]
     if len(paths) > 1 and (
-        len(parts) < len(paths)
-        or len(set(parts)) < len(parts)
+        len(shard_indices) < len(paths)
+        or len(set(shard_indices)) < len(shard_indices)
         or len({form_of(path) for path in paths}) > 1
     ):
         choice = "" if split == "train" else f"name the one to read: data.{split}={paths[0]}, or "
@@ -172,21 +181,21 @@ def part_problem(split: str, paths: list[Path]) -> str | None:
             f"{shown} both hold {split} rows; remove one, or {choice}number the parts of one file: "
             f"{split}-1, {split}-2"
         )
-    whole = {number for _, number in numbers if number is not None}
-    if len(whole) > 1:
+    totals = {total for _, total in shards if total is not None}
+    if len(totals) > 1:
         return f"{shown} are parts of different files"
-    lacking = len(whole) == 1 and len(paths) < min(whole)
-    return f"{shown}: {len(paths)} of {min(whole)} parts; fetch the others" if lacking else None
+    lacking = len(totals) == 1 and len(paths) < min(totals)
+    return f"{shown}: {len(paths)} of {min(totals)} parts; fetch the others" if lacking else None
 
 
 def list_names(folder: str | None) -> str:
     """The files of a folder, for a message."""
-    place = Path(folder or ".").expanduser()
-    names = sorted(entry.name for entry in place.iterdir())
+    directory = Path(folder or ".").expanduser()
+    names = sorted(entry.name for entry in directory.iterdir())
     inner = next(
         (
             path
-            for path in entries(str(place))
+            for path in entries(str(directory))
             if path.is_dir() and any((split_of(p) or " ")[0] == "train" for p in entries(str(path)))
         ),
         None,
@@ -215,9 +224,10 @@ def misnamed(left: list[Path], missing: Collection[str]) -> list[str]:
     """Files that are not read and whose names speak of a split that has no file: it must not be cut
     from other rows instead.
     """
-    found = []
+    problems = []
     for path in left:
-        form, name = form_of(path), path.name.lower()
+        form = form_of(path)
+        name = path.name.lower()
         words = (
             re.split(r"[^a-z]+", name)
             if form is not None
@@ -241,7 +251,7 @@ def misnamed(left: list[Path], missing: Collection[str]) -> list[str]:
                 f"is not read; write it as {split}.jsonl, or as one of {', '.join(EXTENSIONS[1:])}"
             )
         else:
-            other = "" if split == "train" else f", or name it: {setting}={path}"
-            remedy = f"is not read; rename it to {split}{form}{other}"
-        found.append(f"data.folder: {path} {remedy}")
-    return found
+            advice = "" if split == "train" else f", or name it: {setting}={path}"
+            remedy = f"is not read; rename it to {split}{form}{advice}"
+        problems.append(f"data.folder: {path} {remedy}")
+    return problems

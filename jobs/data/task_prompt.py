@@ -27,20 +27,18 @@ def common_task(corpus: Corpus) -> dict[str, Any]:
     rows = [row for split in (*corpus.sources.values(), corpus.valid, corpus.test) for row in split]
     systems = {system_of(row) for row in rows}
     tools = {json.dumps(row.tools) for row in rows}
+    system = "" if None in systems else None
+    if len(systems) == 1:
+        system = next(iter(systems)) or ""
+    common_tools = [] if "[]" in tools else None
+    if len(tools) == 1:
+        common_tools = json.loads(next(iter(tools)))
     return {
         "instruction": next(
             (row.instruction.removesuffix("\n") for row in rows if row.instruction), ""
         ),
-        "system": next(iter(systems)) or ""
-        if len(systems) == 1
-        else ""
-        if None in systems
-        else None,
-        "tools": json.loads(next(iter(tools)))
-        if len(tools) == 1
-        else []
-        if "[]" in tools
-        else None,
+        "system": system,
+        "tools": common_tools,
         "thinking": any(row.thinking for row in rows),
     }
 
@@ -55,15 +53,17 @@ def from_prompt(prompt: str, task: dict[str, Any]) -> Row:
     """A prompt as the task's rows have it. Raises ValueError where they have more than a prompt,
     and differ in it.
     """
-    own = [name for name in ("system", "tools") if name in task and task[name] is None]
-    if own:
-        what = " and ".join(
-            {"system": "a system message", "tools": "functions"}[name] for name in own
+    null_fields = [name for name in ("system", "tools") if name in task and task[name] is None]
+    if null_fields:
+        names = " and ".join(
+            {"system": "a system message", "tools": "functions"}[name] for name in null_fields
         )
         example = '[{"role": "system", "content": "..."}, {"role": "user", "content": "..."}]'
-        example = example if own == ["system"] else f'{{"tools": [...], "messages": {example}}}'
+        example = (
+            example if null_fields == ["system"] else f'{{"tools": [...], "messages": {example}}}'
+        )
         raise ValueError(
-            f"each row that it was trained on brought {what} of its own; ask with "
+            f"each row that it was trained on brought {names} of its own; ask with "
             f"messages='{example}' instead of prompt="
         )
     system = ({"role": "system", "content": task["system"]},) if task.get("system") else ()
@@ -80,15 +80,15 @@ def from_messages(text: str, task: dict[str, Any]) -> Row:
     ValueError for one that cannot be read.
     """
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"messages is no JSON ({error}); write it as in a file of rows") from None
-    record = found if isinstance(found, dict) else {"messages": found}
+    record = parsed if isinstance(parsed, dict) else {"messages": parsed}
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError(
             'messages must be a list of messages, or an object with "messages", got '
-            f"{describe(found)}"
+            f"{describe(parsed)}"
         )
     if unknown := record.keys() - {"messages", "tools"}:
         raise ValueError(
@@ -97,7 +97,7 @@ def from_messages(text: str, task: dict[str, Any]) -> Row:
         )
     try:
         read = tuple(
-            read_message(message, number) for number, message in enumerate(messages, start=1)
+            read_message(message, position) for position, message in enumerate(messages, start=1)
         )
         tools = read_tools(record["tools"]) if "tools" in record else task.get("tools")
     except Malformed as error:
@@ -135,10 +135,10 @@ def command_text(row: Row, task: dict[str, Any]) -> tuple[str, str]:
         alike = None
     if alike and (alike.context, alike.tools) == (row.context, row.tools):
         return "prompt", prompt
-    told: Any = list(row.context)
+    value: Any = list(row.context)
     if list(row.tools) != (task["tools"] or []):
-        told = {"tools": list(row.tools), "messages": told}
-    return "messages", json.dumps(told, ensure_ascii=False)
+        value = {"tools": list(row.tools), "messages": value}
+    return "messages", json.dumps(value, ensure_ascii=False)
 
 
 def encode_asked_row(row: Row, task: dict[str, Any], template: ChatTokenizer) -> list[int]:

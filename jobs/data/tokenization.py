@@ -35,9 +35,9 @@ class Example:
     mark: str = ""
     """What stands between a reasoning and the answer proper, where rows have reasoning."""
 
-    def matches(self, given: str) -> bool:
+    def matches(self, answer: str) -> bool:
         """Whether a decoded answer is right; a reasoning before it need not be the same."""
-        return matches(given, self.reference, self.mark)
+        return matches(answer, self.reference, self.mark)
 
 
 def encode_row(row: Row, template: ChatTokenizer, max_length: int) -> Example:
@@ -100,7 +100,8 @@ def room_in_use(max_length: int, max_new_tokens: int) -> int:
 
 def render_rows(rows: Iterable[Row], template: ChatTokenizer, where: str) -> list[Rendered]:
     """The text of every row. Raises ValueError that names the first that cannot be rendered."""
-    render, texts = renderer(template).render, []
+    render = renderer(template).render
+    texts = []
     for row in rows:
         try:
             texts.append(render(row))
@@ -121,11 +122,17 @@ def make_example(
     row: Row, text: Rendered, ids: list[int], answer: list[int], room: int, template: ChatTokenizer
 ) -> Example:
     """The example of a row whose prompt has `ids` and may have `room` of them."""
-    prompt, kept = text.prompt, ids
+    prompt = text.prompt
+    shortened_ids = ids
     if len(ids) > room:
-        prompt, kept = renderer(template).shorten(row, room)
+        prompt, shortened_ids = renderer(template).shorten(row, room)
     return Example(
-        kept + answer, len(kept), prompt, text.reference, len(ids) - len(kept), text.mark
+        shortened_ids + answer,
+        len(shortened_ids),
+        prompt,
+        text.reference,
+        len(ids) - len(shortened_ids),
+        text.mark,
     )
 
 
@@ -154,7 +161,8 @@ def shared_prefix(examples: list[Example]) -> int:
     if len(examples) < 2:
         return 0
     limit = min(example.prompt_length for example in examples) - 1
-    first, last = min(e.ids[:limit] for e in examples), max(e.ids[:limit] for e in examples)
+    first = min(e.ids[:limit] for e in examples)
+    last = max(e.ids[:limit] for e in examples)
     # In sorted order everything between the smallest and the largest shares what these two share.
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=True)) if a != b), limit)
     return length if length >= PREFIX_MIN else 0

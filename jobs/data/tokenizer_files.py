@@ -36,12 +36,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        parsed = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: broken JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(parsed).__name__}")
+    return parsed
 
 
 def find_number(folder: Path, *names: str) -> int | None:
@@ -50,9 +50,15 @@ def find_number(folder: Path, *names: str) -> int | None:
     """
     config = read_json(folder / "config.json")
     nested = config.get("text_config")
-    parts = [config, nested if isinstance(nested, dict) else {}]
+    sections = [config, nested if isinstance(nested, dict) else {}]
     return next(
-        (part[name] for part in parts for name in names if isinstance(part.get(name), int)), None
+        (
+            section[name]
+            for section in sections
+            for name in names
+            if isinstance(section.get(name), int)
+        ),
+        None,
     )
 
 
@@ -67,8 +73,8 @@ def find_num_tokens(folder: Path) -> int | None:
         for name, shape in tensor_shapes(folder).items()
         if name.endswith(EMBEDDINGS) and len(shape) == 2
     ]
-    told = find_number(folder, "vocab_size")
-    return min([*rows, *([] if told is None else [told])], default=None)
+    vocab_size = find_number(folder, "vocab_size")
+    return min([*rows, *([] if vocab_size is None else [vocab_size])], default=None)
 
 
 def find_special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
@@ -97,16 +103,16 @@ def find_template(folder: Path, settings: dict[str, Any]) -> str | None:
             raise ValueError(
                 f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
             ) from None
-    found = settings.get("chat_template") or read_json(folder / "chat_template.json").get(
+    template = settings.get("chat_template") or read_json(folder / "chat_template.json").get(
         "chat_template"
     )
-    if isinstance(found, list):
-        found = {entry["name"]: entry["template"] for entry in found}
-    if isinstance(found, dict):
-        if "default" not in found:
+    if isinstance(template, list):
+        template = {entry["name"]: entry["template"] for entry in template}
+    if isinstance(template, dict):
+        if "default" not in template:
             raise ValueError(
-                f"{folder} holds the chat templates {', '.join(sorted(found))} but none named "
+                f"{folder} holds the chat templates {', '.join(sorted(template))} but none named "
                 f"default; save one as {file.name}"
             )
-        found = found["default"]
-    return found
+        template = template["default"]
+    return template

@@ -18,27 +18,28 @@ from jobs.data.tokenization import Example, encode_rows
 
 @dataclass(frozen=True)
 class Chunk:
-    """Examples that what is done once for all trials is done for together, under a name that tells
-    them.
+    """A chunk of CHUNK_ROWS consecutive rows of an epoch of one source.
+
+    The hidden-state cache keeps one entry per chunk, under its name.
     """
 
     name: Hashable
     read: Callable[[], list[Example]]
+    """Gives its examples, tokenised."""
     first: Chunk | None = None
-    """Where a source is gone through again: the stretch in which an example of it was met the first
-    time.
+    """In a later epoch: the chunk of the first epoch that has the same row. None in the first one.
     """
     source: tuple[Hashable, ...] = ()
-    """Tells the walk, the order in which a course's sources are gone through, and the source."""
+    """(`TrialData.walk`, name of the source)."""
     num_rows: int = 0
-    """Of the source."""
+    """Rows of the whole source."""
 
 
 class TrialData:
     """One trial's examples. Pure in (trial, step): a trial that was stopped, moved or trained
     beside others sees the same ones.
 
-    `known` keeps tokenised rows by (source, row); trials on the same rows can share it. Raises
+    `token_cache` has tokenised rows by (source, row); trials on the same rows share it. Raises
     ValueError for rows that cannot be used.
     """
 
@@ -47,31 +48,31 @@ class TrialData:
         trial: Trial,
         template: ChatTokenizer,
         corpus: Corpus,
-        known: dict[tuple[str, int], Example] | None = None,
+        token_cache: dict[tuple[str, int], Example] | None = None,
     ) -> None:
-        self.trial, self.template, self.corpus = trial, template, corpus
-        self.known = {} if known is None else known
+        self.trial = trial
+        self.template = template
+        self.corpus = corpus
+        self.token_cache = {} if token_cache is None else token_cache
         weights = {name: source.weight for name, source in trial.data.sources.items()}
         sizes = {name: len(rows) for name, rows in corpus.sources.items()}
         self.mix = Mixture(sizes, {name: weights.get(name, 1.0) for name in sizes}, trial.seed)
 
     @property
     def walk(self) -> Hashable:
-        """Tells the rows and the order in which they are gone through: courses with the same one
-        meet the same stretches.
-        """
-        return id(self.known), self.trial.seed
+        """Names the rows and their order. Trials with the same walk meet the same chunks."""
+        return id(self.token_cache), self.trial.seed
 
     def batch(self, step: int) -> list[Example]:
         """The whole batch of optimizer step `step`, counted from 0, over all workers."""
         picks = self.mix.batch(step, self.trial.train.batch_size)
         missing: dict[str, list[int]] = {}
         for name, row in picks:
-            if (name, row) not in self.known:
+            if (name, row) not in self.token_cache:
                 missing.setdefault(name, []).append(row)
         for name, rows in missing.items():
             self.read(name, rows)
-        return [self.known[pick] for pick in picks]
+        return [self.token_cache[pick] for pick in picks]
 
     def read(self, name: str, rows: list[int]) -> None:
         """Tokenise some rows of a source. Raises ValueError for one that cannot be used."""
@@ -79,39 +80,36 @@ class TrialData:
         encoded = encode_rows(
             chosen, self.template, self.trial.train.max_length, f"data.sources.{name}"
         )
-        self.known |= {(name, row): example for row, example in zip(rows, encoded, strict=True)}
+        self.token_cache |= {
+            (name, row): example for row, example in zip(rows, encoded, strict=True)
+        }
 
-    def stretches(self, step: int) -> list[Chunk]:
-        """The stretch that each example of a batch belongs to."""
-        return [
-            self.stretch(*place) for place in self.mix.stretches(step, self.trial.train.batch_size)
-        ]
+    def chunks(self, step: int) -> list[Chunk]:
+        """The chunk that each example of a batch belongs to."""
+        size = self.trial.train.batch_size
+        return [self.chunk(*indices) for indices in self.mix.chunks(step, size)]
 
-    def stretch(self, name: str, number: int, first: int) -> Chunk:
-        """A stretch of a source's walks; `first` is where in the first walk one of its rows
-        stood.
-        """
+    def chunk(self, name: str, index: int, first: int) -> Chunk:
+        """Chunk `index` of a source; `first` is the chunk of the first epoch with the same row."""
         source = self.walk, name
-        earlier = None if first == number else self.stretch(name, first, first)
+        earlier = None if first == index else self.chunk(name, first, first)
         return Chunk(
-            (*source, number),
-            partial(self.readable, name, number),
+            (*source, index),
+            partial(self.readable, name, index),
             earlier,
             source,
             len(self.corpus.sources[name]),
         )
 
-    def readable(self, name: str, stretch: int) -> list[Example]:
-        """The examples of a stretch, without those that cannot be used: they fail the trial when
-        their turn comes.
-        """
-        rows = self.mix.rows(name, stretch)
-        missing = [row for row in rows if (name, row) not in self.known]
+    def readable(self, name: str, chunk: int) -> list[Example]:
+        """The examples of a chunk that can be used. The others fail the trial at their turn."""
+        rows = self.mix.rows(name, chunk)
+        missing = [row for row in rows if (name, row) not in self.token_cache]
         for some in (missing, *([row] for row in missing)):
-            if not all((name, row) in self.known for row in some):
+            if not all((name, row) in self.token_cache for row in some):
                 with contextlib.suppress(ValueError):
                     self.read(name, some)
-        return [self.known[name, row] for row in rows if (name, row) in self.known]
+        return [self.token_cache[name, row] for row in rows if (name, row) in self.token_cache]
 
     def valid(self) -> list[Example]:
         """The validation split, tokenised."""

@@ -8,21 +8,22 @@ from typing import Any
 from jobs.data.readers import Row
 
 
-def parts(row: Row) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+def head_and_exchanges(row: Row) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
     """A row's context as what always stays in front, and the exchanges, each of which begins with a
     message of the user.
     """
     context = list(row.context)
-    number = next(
+    num_leading = next(
         (
-            place
-            for place, message in enumerate(context)
+            index
+            for index, message in enumerate(context)
             if message["role"] not in ("system", "developer")
         ),
         len(context),
     )
-    head, exchanges = context[:number], []
-    for message in context[number:]:
+    head = context[:num_leading]
+    exchanges = []
+    for message in context[num_leading:]:
         if not exchanges or (
             message["role"] == "user" and any(one["role"] == "user" for one in exchanges[-1])
         ):
@@ -33,7 +34,7 @@ def parts(row: Row) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
 
 def least(row: Row) -> list[dict[str, Any]]:
     """The messages of a row with nothing but what must stay."""
-    head, exchanges = parts(row)
+    head, exchanges = head_and_exchanges(row)
     return [*head, *(emptied(message, row.instruction) for message in (exchanges or [[]])[-1])]
 
 
@@ -57,8 +58,8 @@ def highest(lengths: Sequence[int], spare: int) -> int:
     together.
     """
     left = spare
-    for number, length in enumerate(sorted(lengths)):
-        share = left // (len(lengths) - number)
+    for index, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - index)
         if length > share:
             return share
         left -= length

@@ -10,8 +10,8 @@ def cache_folder() -> Path:
     """Where base models are kept: $ORCHESTRATOR_CACHE, else $XDG_CACHE_HOME/orchestrator, else
     ~/.cache/orchestrator.
     """
-    if own := os.environ.get("ORCHESTRATOR_CACHE"):
-        return Path(own).expanduser().absolute()
+    if configured := os.environ.get("ORCHESTRATOR_CACHE"):
+        return Path(configured).expanduser().absolute()
     return (
         Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
         / "orchestrator"

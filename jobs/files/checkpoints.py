@@ -32,20 +32,18 @@ class CheckpointStore:
 
     def __init__(
         self,
-        place: str,
+        location: str,
         metric: str,
         maximise: bool,
         say: Callable[[str], None] = lambda text: None,
         num_trials: int = 1,
     ) -> None:
-        self.place, self.metric, self.maximise, self.say, self.num_trials = (
-            place,
-            metric,
-            maximise,
-            say,
-            num_trials,
-        )
-        self.known: dict[int, dict[int, Score]] = {}
+        self.place = location
+        self.metric = metric
+        self.maximise = maximise
+        self.say = say
+        self.num_trials = num_trials
+        self.scores: dict[int, dict[int, Score]] = {}
         """Trial -> step -> score, of the checkpoints that are there."""
 
     def put(
@@ -55,28 +53,28 @@ class CheckpointStore:
 
         Raises Refused, after some attempts, when the storage does not take it.
         """
-        place = self.at(index, step)
+        location = self.at(index, step)
         try:
-            patiently(lambda: self.write(place, save, report), self.say)
+            patiently(lambda: self.write(location, save, report), self.say)
         except OSError as error:
             raise Refused(
                 error.errno, told(error, self.place, save.num_bytes, KEPT * self.num_trials)
             ) from error
-        known = self.known.get(index) or self.load(index)
-        known[step] = self.score(report)
+        scores = self.scores.get(index) or self.load(index)
+        scores[step] = self.score(report)
         self.tidy(index, step)
-        return place
+        return location
 
-    def write(self, place: str, save: Snapshot, report: dict[str, Any] | None) -> None:
+    def write(self, location: str, save: Snapshot, report: dict[str, Any] | None) -> None:
         """One attempt: a draft beside its place, or in this machine's folder for temporary files,
         sealed and then put there whole.
         """
         remote = filesystem.is_uri(self.place)
-        home = tempfile.mkdtemp(prefix="checkpoint-") if remote else os.path.dirname(place)
+        home = tempfile.mkdtemp(prefix="checkpoint-") if remote else os.path.dirname(location)
         if not remote:
             Path(self.place).parent.stat()  # a storage that is gone is not made anew
             Path(home).mkdir(parents=True, exist_ok=True)
-        draft = Path(home) / f"draft-{os.path.basename(place)}"
+        draft = Path(home) / f"draft-{os.path.basename(location)}"
         try:
             shutil.rmtree(draft, ignore_errors=True)
             if shutil.disk_usage(home).free < save.num_bytes:
@@ -87,11 +85,11 @@ class CheckpointStore:
                 (draft / REPORT).write_text(json.dumps(report), encoding="utf-8")
             manifest.seal(draft)
             if remote:
-                filesystem.remove(place)
-                filesystem.put(draft, place)
+                filesystem.remove(location)
+                filesystem.put(draft, location)
             else:
-                shutil.rmtree(place, ignore_errors=True)
-                draft.rename(place)
+                shutil.rmtree(location, ignore_errors=True)
+                draft.rename(location)
                 manifest.flush_folder(Path(home))
         finally:
             shutil.rmtree(home if remote else draft, ignore_errors=True)
@@ -112,30 +110,30 @@ class CheckpointStore:
 
     def load(self, index: int) -> dict[int, Score]:
         """What lies there of a trial, of this process or another one."""
-        found: dict[int, Score] = {}
+        scores: dict[int, Score] = {}
         for step in patiently(lambda: self.steps(index), self.say):
             try:
-                found[step] = self.score(report_in(self.at(index, step)))
+                scores[step] = self.score(report_in(self.at(index, step)))
             except (OSError, ValueError, AttributeError):
-                found[step] = None  # none, or one that cannot be read
-        self.known[index] = found
-        return found
+                scores[step] = None  # none, or one that cannot be read
+        self.scores[index] = scores
+        return scores
 
     def tidy(self, index: int, newest: int) -> None:
         """Delete what is neither the newest, nor the one before it, nor the best."""
-        known = self.known[index]
-        earlier = [(score is not None, step) for step, score in known.items() if step < newest]
+        scores = self.scores[index]
+        earlier = [(score is not None, step) for step, score in scores.items() if step < newest]
         before = max(earlier, default=(False, newest))[
             1
         ]  # rather one of a rung: it is what the sweep's journal goes on from
         best = max(
             (score, step)
-            for step, score in [*known.items(), (newest, -float("inf"))]
+            for step, score in [*scores.items(), (newest, -float("inf"))]
             if score is not None
         )[1]
-        for step in [step for step in known if step not in (newest, before, best)]:
+        for step in [step for step in scores if step not in (newest, before, best)]:
             filesystem.remove(self.at(index, step))
-            del known[step]
+            del scores[step]
 
     def score(self, report: dict[str, Any] | None) -> Score:
         """The metric of a checkpoint, higher being better; None without one."""
@@ -148,17 +146,17 @@ class CheckpointStore:
         """Step and local folder of a trial's newest whole checkpoint, None when there is none.
         Those that are damaged are named.
         """
-        found = patiently(lambda: self.steps(index), self.say)
+        steps = patiently(lambda: self.steps(index), self.say)
         damaged = []
-        for step in [*reversed(found), 0]:
+        for step in [*reversed(steps), 0]:
             try:
-                whole = (step, fetched(self.at(index, step))) if step else None
+                newest = (step, fetched(self.at(index, step))) if step else None
             except Damaged as error:
                 damaged.append(error)
                 continue
             for error in damaged:
                 self.say(f"{error}; goes on from {f'step {step}' if step else 'the start'}")
-            return whole
+            return newest
         return None
 
 
@@ -171,13 +169,13 @@ def write_out(draft: Path, save: Snapshot) -> None:
     except OSError:
         raise
     except Exception as error:
-        found = re.search(r"os error (\d+)", str(error)) or re.search(
+        match = re.search(r"os error (\d+)", str(error)) or re.search(
             r"\[Errno (\d+)\]", str(error)
         )
-        if type(error).__name__ != "SafetensorError" or found is None:
+        if type(error).__name__ != "SafetensorError" or match is None:
             raise
-        number = int(found[1])
-        raise OSError(number, os.strerror(number), str(draft)) from error
+        error_number = int(match[1])
+        raise OSError(error_number, os.strerror(error_number), str(draft)) from error
 
 
 def steps_in(home: str) -> list[int]:
@@ -193,62 +191,62 @@ def steps_in(home: str) -> list[int]:
             names = set(os.listdir(home))
         except FileNotFoundError:
             names = set()
-    found = [re.fullmatch(r"step-(\d+)", name) for name in names]
-    return sorted(int(match[1]) for match in found if match)
+    matches = [re.fullmatch(r"step-(\d+)", name) for name in names]
+    return sorted(int(match[1]) for match in matches if match)
 
 
-def read_text(place: str) -> str:
+def read_text(location: str) -> str:
     """A small file's text. Raises OSError."""
-    if not filesystem.is_uri(place):
-        return Path(place).read_text(encoding="utf-8")
-    system, path = filesystem.opened(place)
+    if not filesystem.is_uri(location):
+        return Path(location).read_text(encoding="utf-8")
+    system, path = filesystem.opened(location)
     with system.open_input_stream(path) as stream:
         return stream.read().decode()
 
 
-def fetched(place: str) -> Path:
+def fetched(location: str) -> Path:
     """A checkpoint's local folder, checked. Raises Damaged, or OSError when it cannot be told
     now.
     """
-    if not filesystem.is_uri(place):
-        sweep = Path(place).parent.parent.parent
+    if not filesystem.is_uri(location):
+        sweep = Path(location).parent.parent.parent
         sweep.stat()  # a storage that is gone may come back: nothing in it is damaged
-        patiently(lambda: manifest.check(Path(place)))
-        return Path(place)
-    local = fetch(place)
+        patiently(lambda: manifest.check(Path(location)))
+        return Path(location)
+    local = fetch(location)
     try:
-        manifest.check(local, place)
+        manifest.check(local, location)
     except Damaged:
         shutil.rmtree(local, ignore_errors=True)  # it may be this machine's copy alone
-        local = fetch(place)
-        manifest.check(local, place)
+        local = fetch(location)
+        manifest.check(local, location)
     return local
 
 
-def fetch(place: str) -> Path:
+def fetch(location: str) -> Path:
     """A copy of a URI's folder on this machine. Raises Damaged when nothing is there."""
 
     def attempt() -> Path:
         try:
-            return Path(filesystem.get(place))
+            return Path(filesystem.get(location))
         except FileNotFoundError as error:
-            raise Damaged(place, "it is gone") from error
+            raise Damaged(location, "it is gone") from error
 
     return patiently(attempt)
 
 
-def report_in(place: str) -> dict[str, Any] | None:
+def report_in(location: str) -> dict[str, Any] | None:
     """What a trial has reported when a checkpoint was taken; None when that was at no rung."""
     try:
-        return json.loads(read_text(filesystem.join(place, REPORT)))
+        return json.loads(read_text(filesystem.join(location, REPORT)))
     except FileNotFoundError:
         return None
 
 
-def why_unreadable(place: str) -> str | None:
+def why_unreadable(location: str) -> str | None:
     """Why a checkpoint cannot be used, if so. Raises OSError when that cannot be told now."""
     try:
-        fetched(place)
+        fetched(location)
     except Damaged as error:
         return error.why
     return None

@@ -20,14 +20,18 @@ from jobs.files import cache
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
 
 
-def is_uri(place: str) -> bool:
+def is_uri(location: str) -> bool:
     """Whether a place is an object store's, not a folder's; file:// is a folder's."""
-    return re.match(r"\w[\w+.-]*://", place) is not None and not place.startswith("file://")
+    return re.match(r"\w[\w+.-]*://", location) is not None and not location.startswith("file://")
 
 
-def join(place: str, *names: str) -> str:
+def join(location: str, *names: str) -> str:
     """A place below another."""
-    return "/".join([place.rstrip("/"), *names]) if is_uri(place) else os.path.join(place, *names)
+    return (
+        "/".join([location.rstrip("/"), *names])
+        if is_uri(location)
+        else os.path.join(location, *names)
+    )
 
 
 def opened(uri: str) -> tuple[Any, str]:
@@ -42,38 +46,39 @@ def opened(uri: str) -> tuple[Any, str]:
         raise OSError(f"{uri}: {error}") from error
 
 
-def put(local: Path, place: str) -> None:
+def put(local: Path, location: str) -> None:
     """Copy a file or a folder's content to a URI, over what is there. Raises OSError."""
     from pyarrow.fs import LocalFileSystem, copy_files
 
-    store, path = opened(place)
+    store, path = opened(location)
     copy_files(str(local), path, source_filesystem=LocalFileSystem(), destination_filesystem=store)
 
 
-def get(place: str) -> str:
+def get(location: str) -> str:
     """A folder or file of a place as a local path: itself, or a copy in this machine's cache.
     Raises OSError when it is not there.
     """
-    if not is_uri(place):
-        return place
-    store, path = opened(place)
+    if not is_uri(location):
+        return location
+    store, path = opened(location)
     files = listing(store, path)
-    parts = sorted((info.path, info.size, str(info.mtime)) for info in files)
-    if not parts:
-        raise FileNotFoundError(f"{place} is not there")
-    digest = hashlib.sha256(repr((place, parts)).encode()).hexdigest()[:16]
-    target = cache.cache_folder() / "fetched" / digest / place.rstrip("/").rsplit("/", 1)[-1]
+    entries = sorted((info.path, info.size, str(info.mtime)) for info in files)
+    if not entries:
+        raise FileNotFoundError(f"{location} is not there")
+    digest = hashlib.sha256(repr((location, entries)).encode()).hexdigest()[:16]
+    target = cache.cache_folder() / "fetched" / digest / location.rstrip("/").rsplit("/", 1)[-1]
     if not target.exists():
         draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         for info in files:
-            own = draft if info.path == path else draft / os.path.relpath(info.path, path)
-            own.parent.mkdir(parents=True, exist_ok=True)
-            with store.open_input_stream(info.path) as source, own.open("wb") as sink:
+            copy = draft if info.path == path else draft / os.path.relpath(info.path, path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with store.open_input_stream(info.path) as source, copy.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
-        os.replace(draft, target) if not target.exists() else shutil.rmtree(
-            draft, ignore_errors=True
-        )
+        if target.exists():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            os.replace(draft, target)
     return str(target)
 
 
@@ -81,9 +86,9 @@ def listing(store: Any, path: str) -> list[Any]:
     """The files at or below a path."""
     from pyarrow.fs import FileSelector, FileType
 
-    own = store.get_file_info(path)
-    if own.type == FileType.File:
-        return [own]
+    info = store.get_file_info(path)
+    if info.type == FileType.File:
+        return [info]
     return [
         info
         for info in store.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
@@ -91,18 +96,21 @@ def listing(store: Any, path: str) -> list[Any]:
     ]
 
 
-def exists(place: str) -> bool:
+def exists(location: str) -> bool:
     """Whether something is at a place. Raises OSError when the store does not answer."""
-    if not is_uri(place):
-        return os.path.exists(place)
-    return bool(listing(*opened(place)))
+    if not is_uri(location):
+        return os.path.exists(location)
+    return bool(listing(*opened(location)))
 
 
-def remove(place: str) -> None:
+def remove(location: str) -> None:
     """Delete a folder and all below it; what is not there or cannot be deleted stays."""
-    if not is_uri(place):
-        shutil.rmtree(place, ignore_errors=True)
+    if not is_uri(location):
+        shutil.rmtree(location, ignore_errors=True)
         return
     with contextlib.suppress(OSError):
-        store, path = opened(place)
-        store.delete_file(path) if store.get_file_info(path).is_file else store.delete_dir(path)
+        store, path = opened(location)
+        if store.get_file_info(path).is_file:
+            store.delete_file(path)
+        else:
+            store.delete_dir(path)

@@ -38,9 +38,10 @@ class Snapshot:
 class Damaged(RuntimeError):
     """Files that are not what was written: never finished, cut, changed or gone."""
 
-    def __init__(self, place: str, why: str) -> None:
-        super().__init__(place, why)
-        self.place, self.why = place, why
+    def __init__(self, location: str, why: str) -> None:
+        super().__init__(location, why)
+        self.place = location
+        self.why = why
 
     def __str__(self) -> str:
         return f"{self.place} is damaged ({self.why})"
@@ -61,57 +62,57 @@ def seal(folder: Path) -> None:
         flush_folder(inner)
 
 
-def check(folder: Path, place: str | None = None) -> None:
+def check(folder: Path, location: str | None = None) -> None:
     """Raise Damaged unless a folder holds what was sealed, whole and nothing else; OSError when
     that cannot be told now.
 
     `place` names the folder where it is a copy of something else.
     """
-    place = place or str(folder)
+    location = location or str(folder)
     if not folder.is_dir():
-        raise Damaged(place, "it is gone")
-    sums = read(folder, place)
-    there = files(folder)
-    for name in sorted(sums.keys() | there):
+        raise Damaged(location, "it is gone")
+    sums = read(folder, location)
+    present = files(folder)
+    for name in sorted(sums.keys() | present):
         if name not in sums:
-            raise Damaged(place, f"{name} is not in its {NAME}")
+            raise Damaged(location, f"{name} is not in its {NAME}")
         try:
             changed = digest(folder / name) != sums[name]
         except OSError as error:
             if error.errno not in UNREADABLE:
                 raise
-            raise Damaged(place, f"{name}: {(error.strerror or str(error)).lower()}") from error
+            raise Damaged(location, f"{name}: {(error.strerror or str(error)).lower()}") from error
         if changed:
-            raise Damaged(place, f"{name} does not match its checksum")
+            raise Damaged(location, f"{name} does not match its checksum")
 
 
-def read(folder: Path, place: str) -> dict[str, str]:
+def read(folder: Path, location: str) -> dict[str, str]:
     """The checksums of a sealed folder by name. Raises Damaged when they cannot be read."""
     try:
         text = (folder / NAME).read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise Damaged(place, f"its {NAME} cannot be read") from error
+        raise Damaged(location, f"its {NAME} cannot be read") from error
     except OSError as error:
         if error.errno not in UNREADABLE:
             raise
         raise Damaged(
-            place, f"its {NAME} cannot be read: {(error.strerror or str(error)).lower()}"
+            location, f"its {NAME} cannot be read: {(error.strerror or str(error)).lower()}"
         ) from error
     lines = text.split("\n")
-    found = [LINE.fullmatch(line) for line in lines[:-1]]
-    if lines[-1] or not found or None in found:
-        raise Damaged(place, f"its {NAME} is cut or changed")
-    return {match[2]: match[1] for match in found if match is not None}
+    matches = [LINE.fullmatch(line) for line in lines[:-1]]
+    if lines[-1] or not matches or None in matches:
+        raise Damaged(location, f"its {NAME} is cut or changed")
+    return {match[2]: match[1] for match in matches if match is not None}
 
 
 def files(folder: Path) -> list[str]:
     """The names of all files below a folder, but for the checksums themselves."""
-    found = [
+    listed = [
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if not path.is_dir() or path.is_symlink()
     ]
-    return sorted(name for name in found if name not in (NAME, f"{NAME}.draft"))
+    return sorted(name for name in listed if name not in (NAME, f"{NAME}.draft"))
 
 
 def digest(file: Path, flush: bool = False) -> str:

@@ -7,6 +7,6 @@ import platform
 from jobs.files import filesystem
 
 
-def look(places: list[str]) -> tuple[list[bool], str]:
+def look(locations: list[str]) -> tuple[list[bool], str]:
     """Which files and folders this machine sees, and this machine's Python version."""
-    return [filesystem.exists(place) for place in places], platform.python_version()
+    return [filesystem.exists(location) for location in locations], platform.python_version()

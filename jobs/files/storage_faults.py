@@ -51,38 +51,44 @@ def first_line(error: BaseException) -> str:
     return (lines or [type(error).__name__])[0][:300]
 
 
-def told(error: OSError, place: str, each: int = 0, copies: int = 0) -> str:
-    """What the machine refuses and what helps, in one line. `each` is the size of a checkpoint,
+def told(error: OSError, location: str, bytes_each: int = 0, copies: int = 0) -> str:
+    """What the machine refuses and what helps, in one line. `bytes_each` is a checkpoint's size,
     `copies` how many may still come.
     """
     if isinstance(error, Refused):
         return str(error)
     if error.errno not in FULL:
-        what = (error.strerror or first_line(error)).rstrip(".")
+        cause = (error.strerror or first_line(error)).rstrip(".")
         file = "" if error.filename is None else os.path.abspath(str(error.filename))
-        inside = not file or file.startswith(place) or file.startswith(os.path.abspath(place))
-        subject = f"storage {place}" if inside else file
-        named = f" ({file})" if inside and file not in ("", place) else ""
+        inside = not file or file.startswith(location) or file.startswith(os.path.abspath(location))
+        subject = f"storage {location}" if inside else file
+        named = f" ({file})" if inside and file not in ("", location) else ""
         return (
-            f"{subject} cannot be used: {what[:1].lower() + what[1:]}{named}; mend that, and the "
-            "same command continues"
+            f"{subject} cannot be used: {cause[:1].lower() + cause[1:]}{named}; mend that, and "
+            "the same command continues"
         )
-    if "://" in place:  # a store has room; what is copied to it is written here first
-        what, place = "the folder for temporary files", tempfile.gettempdir()
+    if "://" in location:  # a store has room; what is copied to it is written here first
+        subject = "the folder for temporary files"
+        location = tempfile.gettempdir()
     else:
-        what = "storage"
-    room, free = "", free_bytes(place)
+        subject = "storage"
+    room = ""
+    free = free_bytes(location)
     if free is not None and error.errno == errno.ENOSPC:
         room = f": {size(free)} free"
-    if each:
-        room += f"{',' if room else ':'} a checkpoint takes {size(each)}"
-    remedy = f"free {size(each * max(copies, 1))} there" if each else "free some space there"
-    return f"{what} {place} {FULL[error.errno]}{room}; {remedy}, and the same command continues"
+    if bytes_each:
+        room += f"{',' if room else ':'} a checkpoint takes {size(bytes_each)}"
+    remedy = (
+        f"free {size(bytes_each * max(copies, 1))} there" if bytes_each else "free some space there"
+    )
+    return (
+        f"{subject} {location} {FULL[error.errno]}{room}; {remedy}, and the same command continues"
+    )
 
 
-def free_bytes(place: str) -> int | None:
+def free_bytes(location: str) -> int | None:
     """Room in the file system that holds a folder; None for what is no folder."""
-    folder = Path(place)
+    folder = Path(location)
     with contextlib.suppress(OSError, IndexError):
         return shutil.disk_usage(
             next(path for path in (folder, *folder.parents) if path.is_dir())
@@ -116,10 +122,10 @@ def probe(folder: Path, num_bytes: int = PROBE_BYTES) -> OSError | None:
 
 def cause(error: BaseException | None) -> OSError | None:
     """The machine's error in a chain of errors."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    visited: set[int] = set()
+    while error is not None and id(error) not in visited:
         if isinstance(error, OSError):
             return error
-        seen.add(id(error))
+        visited.add(id(error))
         error = error.__cause__ or error.__context__
     return None

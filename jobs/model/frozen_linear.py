@@ -94,20 +94,20 @@ def laid_out(matrix: torch.Tensor) -> torch.Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(matrix.detach().contiguous(), NUM_ROWS)
 
 
-def prepack_weights(model: Any, known: list[PrepackedLinear]) -> bool:
+def prepack_weights(model: Any, weights: list[PrepackedLinear]) -> bool:
     """Let the linear layers of a model that nothing trains compute so, if that helps and memory
     allows; whether they do.
 
     `known` are those layers that ask a Frozen of theirs already. The weights must stay as they
     are from now on.
     """
-    own = {id(weight.layer) for weight in known}
+    prepacked_ids = {id(weight.layer) for weight in weights}
     plain = [
         layer
         for layer in model.modules()
-        if type(layer).forward is torch.nn.Linear.forward and id(layer) not in own
+        if type(layer).forward is torch.nn.Linear.forward and id(layer) not in prepacked_ids
     ]
-    weights = known + [PrepackedLinear(layer) for layer in plain]
+    weights = weights + [PrepackedLinear(layer) for layer in plain]
     weights = [
         weight
         for weight in weights
@@ -118,7 +118,7 @@ def prepack_weights(model: Any, known: list[PrepackedLinear]) -> bool:
     for weight in weights:
         weight.fast = True
         setattr(weight.layer, MARK, weight)
-        if id(weight.layer) not in own:
+        if id(weight.layer) not in prepacked_ids:
             weight.layer.forward = lambda rows, weight=weight: times(rows, weight)
     return bool(weights)
 
@@ -129,7 +129,9 @@ def drop_prepacked(model: Any) -> bool:
     """
     weights = [vars(layer).pop(MARK) for layer in model.modules() if MARK in vars(layer)]
     for weight in weights:
-        weight.fast, weight.ahead, weight.behind = False, None, None
+        weight.fast = False
+        weight.ahead = None
+        weight.behind = None
     return bool(weights)
 
 
@@ -151,20 +153,21 @@ def available_bytes() -> int:
     """Memory that this process may still take: of the machine, and of its control group; 0 where
     that is not known.
     """
-    found = [
+    limits = [
         int(line.split()[1]) << 10
         for line in lines("/proc/meminfo")
         if line.startswith("MemAvailable:")
     ]
-    limit, used = lines("/sys/fs/cgroup/memory.max"), lines("/sys/fs/cgroup/memory.current")
+    limit = lines("/sys/fs/cgroup/memory.max")
+    used = lines("/sys/fs/cgroup/memory.current")
     if limit and used and limit[0].isdigit():
         spare = [
             int(line.split()[1])
             for line in lines("/sys/fs/cgroup/memory.stat")
             if line.startswith("inactive_file ")
         ]
-        found.append(int(limit[0]) - int(used[0]) + sum(spare))
-    return max(min(found, default=0), 0)
+        limits.append(int(limit[0]) - int(used[0]) + sum(spare))
+    return max(min(limits, default=0), 0)
 
 
 def lines(path: str) -> list[str]:

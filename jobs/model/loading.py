@@ -90,12 +90,13 @@ def read(path: str | Path, **options: Any) -> Any:
             own_code if "trust_remote_code" in str(error) else " ".join(str(error).split())[:300]
         )
         raise ValueError(f"cannot load the model in {path}: {reason}") from error
-    model, told = loaded
-    missing, other = sorted(told["missing_keys"]), sorted(told["mismatched_keys"])
-    if missing or other:
+    model, loading_info = loaded
+    missing = sorted(loading_info["missing_keys"])
+    mismatched = sorted(loading_info["mismatched_keys"])
+    if missing or mismatched:
         shapes = [
-            f"{name} has the shape {list(here)} instead of {list(wanted)}"
-            for name, here, wanted in other
+            f"{name} has the shape {list(actual)} instead of {list(wanted)}"
+            for name, actual, wanted in mismatched
         ]
         lacks = (
             [f"{len(missing)} weights of it are not there, such as {missing[0]}"] if missing else []
@@ -129,7 +130,7 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
     first = first_adapted(model, adapter)[0] if adapter.layers < 1 else 0
     torch.manual_seed(seed)
     try:
-        made = get_peft_model(model, settings)
+        adapted = get_peft_model(model, settings)
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         if "lora_dropout" in reason:
@@ -139,8 +140,8 @@ def attach(model: Any, adapter: Adapter, seed: int) -> Any:
                 f"{remedy}"
             ) from error
         raise ValueError(f"adapter.targets={adapter.targets}: {reason}") from error
-    check_place(made, adapter, first)
-    return made
+    check_place(adapted, adapter, first)
+    return adapted
 
 
 @contextlib.contextmanager

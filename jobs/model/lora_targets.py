@@ -24,12 +24,12 @@ def targets_of(model: Any, adapter: Adapter) -> str | list[str]:
     if adapter.layers >= 1:
         return wanted
     meant = [name for name, module in model.named_modules() if means(wanted, name, module)]
-    first, number = first_adapted(model, adapter)
+    first, num_layers = first_adapted(model, adapter)
     layers = {name: layer for name in meant if (layer := layer_of(name)) is not None}
     upper = [name for name, layer in layers.items() if layer >= first]
     outside = [name for name in meant if name not in layers and wanted != "all-linear"]
     if not upper and (layers or wanted == "all-linear"):
-        have = f"the last {number - first} of {number} layers have no {adapter.targets}"
+        have = f"the last {num_layers - first} of {num_layers} layers have no {adapter.targets}"
         raise ValueError(f"adapter.layers={adapter.layers:g}: {have}; adapter.layers=1 helps")
     return [*upper, *outside] or wanted
 
@@ -38,20 +38,21 @@ def layer_of(name: str) -> int | None:
     """The layer that a module or weight belongs to, by the first number in its name: those that
     follow count experts.
     """
-    found = re.match(r".*?\.(\d+)\.", name)
-    return int(found[1]) if found else None
+    match = re.match(r".*?\.(\d+)\.", name)
+    return int(match[1]) if match else None
 
 
 def first_adapted(model: Any, adapter: Adapter) -> tuple[int, int]:
     """The first of the layers that `adapter.layers` asks for, and how many layers the model has."""
-    number = (
+    num_layers = (
         max(
             (layer for name, _ in model.named_modules() if (layer := layer_of(name)) is not None),
             default=-1,
         )
         + 1
     )
-    return number - min(max(math.ceil(round(adapter.layers * number, 6)), 1), number), number
+    num_adapted = min(max(math.ceil(round(adapter.layers * num_layers, 6)), 1), num_layers)
+    return num_layers - num_adapted, num_layers
 
 
 def check_place(model: Any, adapter: Adapter, first: int) -> None:
@@ -60,10 +61,10 @@ def check_place(model: Any, adapter: Adapter, first: int) -> None:
     """
     for name, _ in model.named_parameters():
         if "lora_" in name and (layer := layer_of(name)) is not None and layer < first:
-            place = name.partition(".lora_")[0].removeprefix("base_model.model.")
+            layer_name = name.partition(".lora_")[0].removeprefix("base_model.model.")
             text = (
-                f"adapter.layers={adapter.layers:g}: PEFT puts adapters on {place}, too, below "
-                f"layer {first}"
+                f"adapter.layers={adapter.layers:g}: PEFT puts adapters on {layer_name}, too, "
+                f"below layer {first}"
             )
             raise ValueError(
                 f"{text}; adapter.layers=1, or adapter.targets that name no experts, helps"

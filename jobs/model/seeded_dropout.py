@@ -19,7 +19,9 @@ NUM_MASKS = 1024
 many.
 """
 LEVELS = 1 << 16
-MULTIPLIER, INCREMENT, WORD = 6364136223846793005, 1442695040888963407, (1 << 64) - 1
+MULTIPLIER = 6364136223846793005
+INCREMENT = 1442695040888963407
+WORD = (1 << 64) - 1
 """Knuth's linear congruential generator modulo 2^64, from MMIX."""
 
 
@@ -56,12 +58,12 @@ class DropoutSpec:
             (NUM_MASKS * width + 3) // 4
         )
         dropped = min(round(self.share * LEVELS), LEVELS - 1)
-        kept = words.view(np.uint16)[: NUM_MASKS * width] >= dropped
+        keep = words.view(np.uint16)[: NUM_MASKS * width] >= dropped
         # Written as the bits of the one number that is no zero: many times quicker than torch's
         # conversion from bool.
         one = torch.tensor(LEVELS / (LEVELS - dropped), dtype=dtype)
-        whole = f"int{8 * one.element_size()}"
-        bits = kept.astype(whole) * one.view(getattr(torch, whole)).numpy()
+        int_format = f"int{8 * one.element_size()}"
+        bits = keep.astype(int_format) * one.view(getattr(torch, int_format)).numpy()
         return torch.from_numpy(bits).view(dtype).view(NUM_MASKS, width).to(device)
 
 
@@ -93,27 +95,30 @@ class DropoutState:
 class SeededDropout(torch.nn.Module):
     """Takes the place of the dropout of layer `number` in a PEFT model."""
 
-    def __init__(self, number: int, share: float, dropper: DropoutState) -> None:
+    def __init__(self, index: int, share: float, dropper: DropoutState) -> None:
         super().__init__()
-        self.number, self.share, self.dropper = number, share, dropper
+        self.index = index
+        self.share = share
+        self.dropper = dropper
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., in) for the tokens of the pass. Where a layer sees others, as experts
         do, torch's own stream draws.
         """
-        drop, chosen = self.dropper.drop, self.dropper.chosen
+        drop = self.dropper.drop
+        chosen = self.dropper.chosen
         if not self.training or drop is None or chosen is None:
             return inputs
         if inputs.shape[:-1].numel() != chosen.numel():
             return torch.nn.functional.dropout(inputs, self.share)
-        table = drop.table(self.number, inputs.shape[-1], inputs.dtype, inputs.device)
+        table = drop.table(self.index, inputs.shape[-1], inputs.dtype, inputs.device)
         return inputs * table[chosen.flatten().to(inputs.device)].view_as(inputs)
 
 
 def seed_dropout(model: Any, dropper: DropoutState) -> None:
     """Let every adapter of a PEFT model draw its masks through `dropper`."""
     layers = [module for module in model.modules() if hasattr(module, "lora_dropout")]
-    for number, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         for name, dropout in layer.lora_dropout.items():
             if isinstance(dropout, torch.nn.Dropout):
-                layer.lora_dropout[name] = SeededDropout(number, dropout.p, dropper)
+                layer.lora_dropout[name] = SeededDropout(index, dropout.p, dropper)

@@ -33,27 +33,28 @@ def answer_logits(
     device = next(model.parameters()).device
     if prefix and max(len(example.ids) for example in examples) > attention_window(model):
         prefix = 0
-    owns = [example.ids[prefix:] for example in examples]
-    width = max(map(len, owns))
-    ids = torch.full((len(owns), width), pad_id)
-    mask = torch.zeros((len(owns), width), dtype=torch.long)
-    for row, own in enumerate(owns):
-        ids[row, width - len(own) :] = torch.tensor(own)
-        mask[row, width - len(own) :] = 1
+    positions_by_row = [example.ids[prefix:] for example in examples]
+    width = max(map(len, positions_by_row))
+    ids = torch.full((len(positions_by_row), width), pad_id)
+    mask = torch.zeros((len(positions_by_row), width), dtype=torch.long)
+    for row, positions in enumerate(positions_by_row):
+        ids[row, width - len(positions) :] = torch.tensor(positions)
+        mask[row, width - len(positions) :] = 1
     targets = ids.masked_fill(mask == 0, -100)[:, -keep:]
     inputs = {
         "input_ids": ids,
         "attention_mask": torch.nn.functional.pad(mask, (prefix, 0), value=1),
         "position_ids": (mask.cumsum(1) - 1).clamp(min=0) + prefix,
     }
-    known, dropper = accepted(model), dropper or DropoutState()
-    inputs = {name: value.to(device) for name, value in inputs.items() if name in known}
+    parameters = accepted(model)
+    dropper = dropper or DropoutState()
+    inputs = {name: value.to(device) for name, value in inputs.items() if name in parameters}
     common = examples[0].ids[:prefix]
     if prefix:
         dropper.see([common], [])
-    cache = prefix_cache(model, common, len(owns)) if prefix else None
-    dropper.see(owns, common)
-    last = {"logits_to_keep": keep + 1} if "logits_to_keep" in known else {}
+    cache = prefix_cache(model, common, len(positions_by_row)) if prefix else None
+    dropper.see(positions_by_row, common)
+    last = {"logits_to_keep": keep + 1} if "logits_to_keep" in parameters else {}
     logits = model(**inputs, past_key_values=cache, use_cache=cache is not None, **last).logits
     return logits[:, -keep - 1 : -1].float(), targets.to(device)
 
@@ -98,13 +99,13 @@ def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
     tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 5e-2
     try:
         with torch.no_grad():
-            whole, targets = answer_logits(model, few, keep, pad_id)
+            unshared, targets = answer_logits(model, few, keep, pad_id)
             shared, _ = answer_logits(model, few, keep, pad_id, prefix)
     except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, LookupError):
         return False
     losses = [
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        for logits in (whole, shared)
+        for logits in (unshared, shared)
     ]
     return bool((losses[0] - losses[1]).abs() <= tolerance * (1 + losses[0].abs()))
 

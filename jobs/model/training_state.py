@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-TENSORS, FACTS = "state.safetensors", "state.json"
+TENSORS = "state.safetensors"
+FACTS = "state.json"
 
 
 def write(
@@ -25,8 +26,8 @@ def write(
     state = optimizer.state_dict()
     flat = {
         f"{index}.{name}": value
-        for index, own in state["state"].items()
-        for name, value in own.items()
+        for index, moments in state["state"].items()
+        for name, value in moments.items()
     }
     save_file(
         {name: value.contiguous() for name, value in (flat | (tensors or {})).items()},
@@ -45,11 +46,11 @@ def read(
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     groups = [group | {"betas": tuple(group["betas"])} for group in facts.pop("param_groups")]
     state: dict[int, dict[str, torch.Tensor]] = {}
-    others: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, value in load_file(str(folder / TENSORS), device=str(device)).items():
         index, dot, key = name.partition(".")
         if dot and index.isdigit():
             state.setdefault(int(index), {})[key] = value
         else:
-            others[name] = value
-    return {"state": state, "param_groups": groups}, facts, others
+            tensors[name] = value
+    return {"state": state, "param_groups": groups}, facts, tensors

@@ -1,9 +1,15 @@
-"""May this model be packed? Not by a list of names: a few examples run packed and plain, and losses
-and gradients must agree.
+"""May this model be packed? No list of names decides it: a few examples run plain and packed, and
+losses and gradients must agree.
+
+pack/opening.py calls it in order: `obstacle`, `run_plain` before packing is enabled, `compare`
+after.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,14 +29,33 @@ GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0
 is off by about 1.
 """
 REFUSALS = (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, LookupError)
-"""What architectures raise that the pack does not fit."""
+"""What architectures raise that do not fit the pack."""
 
 
-def find_incompatibility(pack: Pack, trial: Trial) -> str | None:
-    """Why this pack's model must take the plain executor; None when packed and plain agree. Leaves
-    the pack ready to train.
+@dataclass(frozen=True)
+class Outcome:
+    """What one adapter gives for the examples of the comparison."""
+
+    loss: float
+    """Mean loss per supervised token, in nats."""
+    gradient: torch.Tensor
+    """float32 (weights of the adapter,)."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Two adapters with random weights in slots of their own, and a few examples to run them on."""
+
+    slot_ids: list[int]
+    examples: list[Example]
+
+
+def obstacle(pack: Pack, trial: Trial) -> str | None:
+    """What the structure of the base model shows that no comparison would: why this trial cannot be
+    packed; None when nothing speaks against it.
     """
-    if (limit := rope_limit(pack.model)) is not None and trial.train.max_length > limit:
+    limit = rope_limit(pack.model)
+    if limit is not None and trial.train.max_length > limit:
         return (
             f"beyond {limit} tokens its rotary embedding depends on the longest row beside one; "
             f"train.max_length={limit} would pack"
@@ -44,57 +69,69 @@ def find_incompatibility(pack: Pack, trial: Trial) -> str | None:
             f"its base drops activations while it trains (dropout {dropped:g}), which the pack "
             "does not"
         )
+    return None
+
+
+@contextlib.contextmanager
+def probing(pack: Pack, trial: Trial) -> Iterator[Probes]:
+    """Probes in the pack, for as long as it is compared: the two shortest and the two longest
+    validation examples.
+    """
     _, _, valid = pack.corpus(trial)
     by_length = sorted(valid, key=lambda example: len(example.ids))
-    few = by_length[:2] + by_length[2:][-2:]
-    slots = {-1: probe(pack, 1), -2: probe(pack, 2)}
-    pack.active.adapters |= slots
-    plain: dict[int, Outcome] = {}
+    adapters = {-1: probe(pack, 1), -2: probe(pack, 2)}
+    pack.active.adapters |= adapters
     try:
-        problem = compare(pack, few, list(slots), plain)
-        for shortcut in (pack.trunk, pack.tail):
-            if problem is not None and shortcut.detach():
-                problem = compare(pack, few, list(slots), plain)
-        return problem
+        yield Probes(list(adapters), by_length[:2] + by_length[2:][-2:])
     finally:
-        for number in slots:
-            pack.active.leave(number)
+        for slot_id in adapters:
+            pack.active.leave(slot_id)
+
+
+def compare(pack: Pack, probes: Probes, plain: dict[int, Outcome]) -> str | None:
+    """Where the packed model and the plain outcomes differ; None when they agree.
+
+    A shortcut that the difference comes from is left out from then on.
+    """
+    problem = difference_now(pack, probes, plain)
+    for shortcut in (pack.trunk, pack.tail):
+        if problem is not None and shortcut.detach():
+            problem = difference_now(pack, probes, plain)
+    return problem
+
+
+def difference_now(pack: Pack, probes: Probes, plain: dict[int, Outcome]) -> str | None:
+    """Where the pack as it is and the plain outcomes differ, or why it cannot run."""
+    try:
+        return difference(plain, run_packed(pack, probes), pack.dtype)
+    except REFUSALS as error:
+        return refusal(error)
+
+
+def refusal(error: Exception) -> str:
+    """One line for an error that says that the pack does not fit."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def rope_limit(model: Any) -> int | None:
-    """Up to how many tokens the rotary embedding of a place is the same whatever stands beside it;
-    None for always.
+    """The length up to which the rotary embedding of a position does not depend on its neighbours;
+    None where it never does.
     """
     limits = []
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
         if {"dynamic", "longrope"} & set(kinds.values() if isinstance(kinds, dict) else [kinds]):
             rope = getattr(module.config, "rope_parameters", None) or {}
-            each = [rope, *(part for part in rope.values() if isinstance(part, dict))]
-            limits += [part.get("original_max_position_embeddings") for part in each] + [
+            ropes = [rope, *(nested for nested in rope.values() if isinstance(nested, dict))]
+            limits += [nested.get("original_max_position_embeddings") for nested in ropes] + [
                 getattr(module, "original_max_seq_len", None)
             ]
     return min((limit for limit in limits if isinstance(limit, int)), default=None)
 
 
-def compare(
-    pack: Pack, few: list[Example], numbers: list[int], plain: dict[int, Outcome]
-) -> str | None:
-    """What packed and plain do not agree on; `plain` is filled at first, before the model is
-    specialised.
-    """
-    try:
-        if not plain:
-            plain |= run_plain(pack, numbers, few)
-            pack.specialise()
-        return difference(plain, run_packed(pack, few, numbers), pack.dtype)
-    except REFUSALS as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def probe(pack: Pack, seed: int) -> Adapter:
-    """An adapter with random weights, large enough to matter. Two of them stand in one stack: their
-    ranks are of one family.
+    """An adapter with random weights that are large enough to matter. The two probes share a stack,
+    because their ranks are of one family.
     """
     adapter = Adapter(pack.shapes, 2 * seed, 1.0, pack.dtype, pack.device)
     generator = torch.Generator().manual_seed(seed)
@@ -102,25 +139,22 @@ def probe(pack: Pack, seed: int) -> Adapter:
     return adapter
 
 
-Outcome = tuple[float, torch.Tensor]
-"""Mean loss per supervised token, and the adapter's gradient."""
+def run_plain(pack: Pack, probes: Probes) -> dict[int, Outcome]:
+    """The outcomes of the model as it was loaded, by slot: one example at a time, a row for each
+    probe.
 
-
-def run_plain(pack: Pack, numbers: list[int], examples: list[Example]) -> dict[int, Outcome]:
-    """One example at a time, a row for each slot, through the model as it was loaded and as it
-    trains: some draw their experts then.
+    The model is in training mode: some architectures draw their experts then.
     """
-    pack.active.arrange(numbers)
-    sums, count = (
-        torch.zeros(len(numbers), device=pack.device),
-        sum(len(example.ids) - example.prompt_length for example in examples),
-    )
-    for example in examples:
+    slot_ids = probes.slot_ids
+    pack.active.arrange(slot_ids)
+    sums = torch.zeros(len(slot_ids), device=pack.device)
+    count = num_supervised(probes.examples)
+    for example in probes.examples:
         pack.model.train()
-        ids = torch.tensor([example.ids] * len(numbers), device=pack.device)
-        pack.active.groups = [Group(tuple(numbers), 0, len(example.ids))]
+        ids = torch.tensor([example.ids] * len(slot_ids), device=pack.device)
+        pack.active.groups = [Group(tuple(slot_ids), 0, len(example.ids))]
         try:
-            logits: Any = pack.model(
+            logits: torch.Tensor = pack.model(
                 input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
             ).logits
             targets = ids[:, example.prompt_length :].flatten()
@@ -129,50 +163,58 @@ def run_plain(pack: Pack, numbers: list[int], examples: list[Example]) -> dict[i
                 logits[:, example.prompt_length - 1 : -1].flatten(0, 1), targets, weights
             )  # type: ignore[misc]
             total.backward()
-            pack.active.collect(numbers)
+            pack.active.collect(slot_ids)
         finally:
             pack.active.groups = []
             pack.model.eval()
-        sums += (losses * weights).view(len(numbers), -1).sum(1)
-    return {
-        number: (loss, pack.active.adapters[number].gradient.clone())
-        for number, loss in zip(numbers, sums.tolist(), strict=True)
-    }
+        sums += (losses * weights).view(len(slot_ids), -1).sum(1)
+    return outcomes(pack, slot_ids, sums)
 
 
-def run_packed(pack: Pack, examples: list[Example], numbers: list[int]) -> dict[int, Outcome]:
-    """All slots together."""
-    weight = 1 / sum(len(example.ids) - example.prompt_length for example in examples)
-    pack.active.arrange(numbers)
+def run_packed(pack: Pack, probes: Probes) -> dict[int, Outcome]:
+    """The outcomes of the packed model, by slot: all examples of all probes in one pass."""
+    slot_ids = probes.slot_ids
+    weight = 1 / num_supervised(probes.examples)
+    pack.active.arrange(slot_ids)
     layout, logits = pack.run(
-        [part for number in numbers for part in group_by_prefix(number, examples, weight)]
+        [
+            prefix_group
+            for slot_id in slot_ids
+            for prefix_group in group_by_prefix(slot_id, probes.examples, weight)
+        ]
     )
     total, losses = CrossEntropy.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
     total.backward()
-    pack.active.collect(numbers)
-    sums = (
-        torch.zeros(len(numbers), device=pack.device)
-        .index_add_(0, layout.owners, losses * layout.weights)
-        .tolist()
-    )
+    pack.active.collect(slot_ids)
+    sums = torch.zeros(len(slot_ids), device=pack.device)
+    sums.index_add_(0, layout.owners, losses * layout.weights)
+    return outcomes(pack, slot_ids, sums)
+
+
+def num_supervised(examples: list[Example]) -> int:
+    """Tokens of the answers of some examples."""
+    return sum(len(example.ids) - example.prompt_length for example in examples)
+
+
+def outcomes(pack: Pack, slot_ids: list[int], sums: torch.Tensor) -> dict[int, Outcome]:
+    """The losses (slots,) and the gradients collected so far, by slot."""
     return {
-        number: (loss, pack.active.adapters[number].gradient.clone())
-        for number, loss in zip(numbers, sums, strict=True)
+        slot_id: Outcome(loss, pack.active.adapters[slot_id].gradient.clone())
+        for slot_id, loss in zip(slot_ids, sums.tolist(), strict=True)
     }
 
 
 def difference(
     plain: dict[int, Outcome], packed: dict[int, Outcome], dtype: torch.dtype
 ) -> str | None:
-    """What does not agree, in words."""
-    for number, (loss, gradient) in plain.items():
-        other, found = packed[number]
-        if not abs(loss - other) <= LOSS_TOLERANCE[dtype] * (1 + abs(loss)):
-            return f"packed and plain losses differ: {other:.5g} and {loss:.5g}"
-        off = float(
-            torch.linalg.vector_norm(found - gradient)
-            / torch.linalg.vector_norm(gradient).clamp(min=1e-30)
-        )
-        if not off <= GRADIENT_TOLERANCE[dtype]:
-            return f"packed and plain gradients differ by {off:.1%}"
+    """The first difference beyond the tolerances, in words; None for none."""
+    for slot_id, expected in plain.items():
+        actual = packed[slot_id]
+        loss = expected.loss
+        if not abs(loss - actual.loss) <= LOSS_TOLERANCE[dtype] * (1 + abs(loss)):
+            return f"packed and plain losses differ: {actual.loss:.5g} and {loss:.5g}"
+        norm = torch.linalg.vector_norm(expected.gradient).clamp(min=1e-30)
+        relative = float(torch.linalg.vector_norm(actual.gradient - expected.gradient) / norm)
+        if not relative <= GRADIENT_TOLERANCE[dtype]:
+            return f"packed and plain gradients differ by {relative:.1%}"
     return None

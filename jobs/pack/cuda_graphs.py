@@ -45,12 +45,12 @@ def fits(room: BatchShape, needed: BatchShape) -> bool:
     )
 
 
-def merge_shapes(needed: BatchShape, other: BatchShape, most: float = math.inf) -> BatchShape:
+def merge_shapes(needed: BatchShape, largest: BatchShape, most: float = math.inf) -> BatchShape:
     """Room for both, but at most so many times what is needed."""
     return needed.of(
         [
             max(need, int(min(size, most * need)))
-            for need, size in zip(needed.sizes, other.sizes, strict=True)
+            for need, size in zip(needed.sizes, largest.sizes, strict=True)
         ]
     )
 
@@ -61,7 +61,8 @@ class CapturedGraph:
     """
 
     def __init__(self, room: BatchShape, kind: Any) -> None:
-        self.room, self.kind = room, kind
+        self.room = room
+        self.kind = kind
         self.pools: dict[Kind, torch.Tensor] = {}
         self.uses = 0
         self.graph: Any = None
@@ -84,7 +85,8 @@ class CudaGraphCache:
     """The frames of a pack, the latest used last."""
 
     def __init__(self, device: torch.device, say: Callable[[str], None]) -> None:
-        self.device, self.say = device, say
+        self.device = device
+        self.say = say
         self.frames: list[CapturedGraph] = []
         self.largest: dict[Any, BatchShape] = {}
         """By kind of pass, the most that any has needed."""
@@ -108,14 +110,16 @@ class CudaGraphCache:
             frame = min(fitting, key=lambda frame: frame.room.num_tokens)
         else:
             frame = CapturedGraph(padded_shape(merge_shapes(needed, self.largest[kind], 1.1)), kind)
-        self.frames = [*(other for other in self.frames if other is not frame), frame][
+        self.frames = [*(cached for cached in self.frames if cached is not frame), frame][
             -MOST_FRAMES:
         ]
         return frame
 
     def clear(self) -> None:
         """Forget all frames and free their memory."""
-        self.frames, self.largest, self.memory = [], {}, None
+        self.frames = []
+        self.largest = {}
+        self.memory = None
 
     def run(
         self, frame: CapturedGraph, layout: PackedBatch, work: Callable[[PackedBatch], torch.Tensor]
@@ -123,16 +127,16 @@ class CudaGraphCache:
         """`work` on a layout that was built for the frame's room: at first as it is, then recorded
         if that helps, then replayed.
         """
-        there = frame.fill(layout, self.device)
+        placed_layout = frame.fill(layout, self.device)
         if (
             frame.graph is None
             and self.recording
             and frame.uses > 2
             and frame.room.num_tokens < self.enough
         ):
-            self.record(frame, there, work)
+            self.record(frame, placed_layout, work)
         if frame.graph is None or frame.sums is None:
-            return self.watched(frame, there, work)
+            return self.watched(frame, placed_layout, work)
         frame.graph.replay()
         return frame.sums
 
@@ -146,16 +150,15 @@ class CudaGraphCache:
             return work(layout)
         torch.cuda.synchronize(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
-        held, began = torch.cuda.memory_allocated(self.device), time.perf_counter()
+        allocated = torch.cuda.memory_allocated(self.device)
+        began = time.perf_counter()
         sums = work(layout)
         issued = time.perf_counter()
         torch.cuda.synchronize(self.device)
-        waited, needed = (
-            time.perf_counter() - issued,
-            torch.cuda.max_memory_allocated(self.device) - held,
-        )
+        gpu_seconds = time.perf_counter() - issued
+        needed = torch.cuda.max_memory_allocated(self.device) - allocated
         if (
-            waited > issued - began
+            gpu_seconds > issued - began
             or needed > MOST_MEMORY * torch.cuda.get_device_properties(self.device).total_memory
         ):
             self.enough = min(self.enough, layout.ids.shape[1] - layout.num_padded)

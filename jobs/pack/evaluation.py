@@ -18,25 +18,23 @@ from jobs.pack.layers.cross_entropy import CrossEntropy, is_argmax
 
 
 @torch.no_grad()
-def validate(pack: Pack, numbers: list[int]) -> dict[int, EvaluationSums]:
+def validate(pack: Pack, slot_ids: list[int]) -> dict[int, EvaluationSums]:
     """Loss and exact match of each of these slots on its validation split.
 
     All slots are validated in common passes, shared between the workers.
     """
-    numbers = sorted(numbers)
-    order = sorted(numbers, key=lambda number: (pack.family(number), number))
-    splits = {number: pack.corpus(pack.slots[number].trial)[2] for number in order}
-    sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
-    longest, at_once = (
-        max(map(len, splits.values()), default=0),
-        rows_at_once(pack, list(splits.values())),
-    )
+    slot_ids = sorted(slot_ids)
+    order = sorted(slot_ids, key=lambda slot_id: (pack.family(slot_id), slot_id))
+    splits = {slot_id: pack.corpus(pack.slots[slot_id].trial)[2] for slot_id in order}
+    sums = torch.zeros(len(slot_ids), 4, dtype=torch.float64, device=pack.device)
+    longest = max(map(len, splits.values()), default=0)
+    at_once = rows_at_once(pack, list(splits.values()))
     for start in range(0, -(-longest // pack.world.size), at_once):
-        sums += block(pack, splits, range(start, start + at_once), numbers)
-    found = zip(numbers, pack.world.add(sums).tolist(), strict=True)
+        sums += block(pack, splits, range(start, start + at_once), slot_ids)
+    totals = zip(slot_ids, pack.world.add(sums).tolist(), strict=True)
     return {
-        number: EvaluationSums(loss, int(tokens), int(exact), int(rows))
-        for number, (loss, tokens, exact, rows) in found
+        slot_id: EvaluationSums(loss, int(tokens), int(exact), int(rows))
+        for slot_id, (loss, tokens, exact, rows) in totals
     }
 
 
@@ -55,51 +53,53 @@ def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
 
 
 def block(
-    pack: Pack, splits: dict[int, list[Example]], rows: range, numbers: list[int]
+    pack: Pack, splits: dict[int, list[Example]], rows: range, slot_ids: list[int]
 ) -> torch.Tensor:
     """What some of this worker's rows of each split give: sums (slots, 4) in the order of
     `numbers`, see add_pass.
     """
-    place = {number: index for index, number in enumerate(numbers)}
-    parts: list[PrefixGroup] = []
+    row_of_slot = {slot_id: index for index, slot_id in enumerate(slot_ids)}
+    prefix_groups: list[PrefixGroup] = []
     stretches: dict[int, list[Chunk]] = {}
-    for number, split in splits.items():
-        own = split[pack.world.rank :: pack.world.size]
-        parts += group_by_prefix(number, own[rows.start : rows.stop], share=pack.sharing)
-        there = range(rows.start, min(rows.stop, len(own)))
-        stretches[number] = [
-            Chunk((id(split), row // CHUNK_ROWS), partial(stretch, own, row // CHUNK_ROWS))
-            for row in there
+    for slot_id, split in splits.items():
+        worker_rows = split[pack.world.rank :: pack.world.size]
+        prefix_groups += group_by_prefix(
+            slot_id, worker_rows[rows.start : rows.stop], share=pack.sharing
+        )
+        present_rows = range(rows.start, min(rows.stop, len(worker_rows)))
+        stretches[slot_id] = [
+            Chunk((id(split), row // CHUNK_ROWS), partial(stretch, worker_rows, row // CHUNK_ROWS))
+            for row in present_rows
         ]
-    examples = [example for part in parts for example in part.examples]
+    examples = [example for prefix_group in prefix_groups for example in prefix_group.examples]
     pack.active.arrange(
-        list(dict.fromkeys(part.slot for part in parts))
+        list(dict.fromkeys(prefix_group.slot for prefix_group in prefix_groups))
     )  # without those that have no row on this worker
     while True:
         try:
-            sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
+            sums = torch.zeros(len(slot_ids), 4, dtype=torch.float64, device=pack.device)
             with pack.trunk.expecting(stretches, examples):
-                for group in micro_batches(
-                    parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget
+                for micro_batch in micro_batches(
+                    prefix_groups, pack.budget if pack.device.type == "cpu" else 2 * pack.budget
                 ):  # no gradients to keep
-                    add_pass(pack, group, place, sums)
+                    add_pass(pack, micro_batch, row_of_slot, sums)
             return sums
         except (MemoryError, RuntimeError) as error:
-            pack.shrink(parts, error)
+            pack.shrink(prefix_groups, error)
 
 
-def stretch(examples: list[Example], number: int) -> list[Example]:
+def stretch(examples: list[Example], chunk_index: int) -> list[Example]:
     """Examples that go through the layers below the adapters together."""
-    return examples[number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS]
+    return examples[chunk_index * CHUNK_ROWS : (chunk_index + 1) * CHUNK_ROWS]
 
 
 def add_pass(
-    pack: Pack, group: list[PrefixGroup], place: dict[int, int], sums: torch.Tensor
+    pack: Pack, micro_batch: list[PrefixGroup], row_of_slot: dict[int, int], sums: torch.Tensor
 ) -> None:
     """Add what one pass shows to each slot's sums (slots, 4): loss, tokens, examples answered
     exactly, examples.
     """
-    layout, logits = pack.run(group)
+    layout, logits = pack.run(micro_batch)
     _, losses = CrossEntropy.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
     missed = torch.zeros(len(layout.examples), device=pack.device).index_add_(
         0, layout.answers, (~is_argmax(logits, layout.targets)).float()
@@ -108,7 +108,7 @@ def add_pass(
     by_example = torch.stack(
         [(missed == 0).double(), torch.ones_like(missed, dtype=torch.float64)], 1
     )
-    whose = torch.tensor([place[slot] for slot in layout.slots], device=pack.device)
-    examples = torch.tensor([place[slot] for slot, _ in layout.examples], device=pack.device)
-    sums[:, :2].index_add_(0, whose[layout.owners], by_token)
+    slot_rows = torch.tensor([row_of_slot[slot] for slot in layout.slots], device=pack.device)
+    examples = torch.tensor([row_of_slot[slot] for slot, _ in layout.examples], device=pack.device)
+    sums[:, :2].index_add_(0, slot_rows[layout.owners], by_token)
     sums[:, 2:].index_add_(0, examples, by_example)

@@ -51,27 +51,32 @@ def serve(pack: Pack, desk: CoordinatorClient, shelf: CheckpointStore) -> None:
     Raises MemoryError when not even one example fits, OSError when the storage takes no checkpoint,
     Damaged for one that cannot be used.
     """
-    seated: dict[int, int] = {}
-    lying: dict[int, tuple[str, int]] = {}
+    leases: dict[int, int] = {}
+    saved: dict[int, tuple[str, int]] = {}
     while (company := desk.company()) is not None:
-        failures = seat(pack, company, seated, lying)
+        failures = seat(pack, company, leases, saved)
         if failures:
-            desk.hand_in(StepReport({}, {}, failures), dict(seated))
+            desk.hand_in(StepReport({}, {}, failures), dict(leases))
             continue
         going = {
-            place.index: next_rung(pack.slots[place.index].step, place.trial.train)
-            for place in company
-            if place.credit
+            member.index: next_rung(pack.slots[member.index].step, member.trial.train)
+            for member in company
+            if member.credit
         }
         if not going:
             time.sleep(0.05)
-        while going and not desk.left(seated):
+        while going and not desk.left(leases):
             unreadable = {index: reason for index in going if (reason := pack.unreadable(index))}
             if unreadable:
-                desk.hand_in(StepReport({}, {}, unreadable), dict(seated))
+                desk.hand_in(StepReport({}, {}, unreadable), dict(leases))
                 break
             metrics = pack.step(list(going))
-            desk.tell({index: (pack.slots[index].step, own) for index, own in metrics.items()})
+            desk.tell(
+                {
+                    index: (pack.slots[index].step, step_metrics)
+                    for index, step_metrics in metrics.items()
+                }
+            )
             failed = {index: reason for index in going if (reason := pack.failure(index))}
             due = [
                 index
@@ -81,42 +86,43 @@ def serve(pack: Pack, desk: CoordinatorClient, shelf: CheckpointStore) -> None:
             if due or failed:
                 reports = reached(pack, due, metrics)
                 desk.hand_in(
-                    StepReport(snapshots(pack, shelf, reports, failed, lying), reports, failed),
-                    dict(seated),
+                    StepReport(snapshots(pack, shelf, reports, failed, saved), reports, failed),
+                    dict(leases),
                 )
                 break
     if desk.resting():
-        desk.hand_in(StepReport(snapshots(pack, shelf, {}, {}, lying), {}, {}), dict(seated))
+        desk.hand_in(StepReport(snapshots(pack, shelf, {}, {}, saved), {}, {}), dict(leases))
 
 
 def seat(
-    pack: Pack, company: list[Member], seated: dict[int, int], lying: dict[int, tuple[str, int]]
+    pack: Pack, company: list[Member], leases: dict[int, int], saved: dict[int, tuple[str, int]]
 ) -> dict[int, str]:
     """Bring the slots in line with who sits in the pack; returns why some could not be seated.
 
     `lying` holds, of every slot, place and step of the checkpoint that it was last written to or
     read from.
     """
-    present, failures = {place.index: place for place in company}, {}
+    present = {member.index: member for member in company}
+    failures = {}
     for index in [
         index
-        for index, ticket in seated.items()
+        for index, ticket in leases.items()
         if index not in present or present[index].ticket != ticket
     ]:
         if index in pack.slots:
             pack.leave(index)
-        lying.pop(index, None)
-        del seated[index]
-    for place in company:
-        if place.index not in seated:
-            checkpoint = fetched(place.checkpoint) if place.checkpoint else None
+        saved.pop(index, None)
+        del leases[index]
+    for member in company:
+        if member.index not in leases:
+            checkpoint = fetched(member.checkpoint) if member.checkpoint else None
             try:
-                pack.join(place.index, place.trial, checkpoint)
+                pack.join(member.index, member.trial, checkpoint)
             except ValueError as error:
-                failures[place.index] = str(error)
-            if place.checkpoint and place.index not in failures:
-                lying[place.index] = place.checkpoint, pack.slots[place.index].step
-            seated[place.index] = place.ticket
+                failures[member.index] = str(error)
+            if member.checkpoint and member.index not in failures:
+                saved[member.index] = member.checkpoint, pack.slots[member.index].step
+            leases[member.index] = member.ticket
     return failures
 
 
@@ -140,7 +146,7 @@ def snapshots(
     shelf: CheckpointStore,
     reports: dict[int, Any],
     failed: dict[int, str],
-    lying: dict[int, tuple[str, int]],
+    saved: dict[int, tuple[str, int]],
 ) -> dict[int, tuple[str, int]]:
     """Take a snapshot of every slot at this one step. One that has not moved lies there already,
     with the score of its rung.
@@ -149,13 +155,13 @@ def snapshots(
         return {}
     for index in [index for index in pack.slots if index not in failed]:
         step = pack.slots[index].step
-        if step > 0 and lying.get(index) != (shelf.at(index, step), step):
-            lying[index] = (
+        if step > 0 and saved.get(index) != (shelf.at(index, step), step):
+            saved[index] = (
                 shelf.put(index, step, pack.slots[index].snapshot(), reports.get(index)),
                 step,
             )
     return {
-        index: found
-        for index, found in lying.items()
+        index: checkpoint
+        for index, checkpoint in saved.items()
         if index in pack.slots and index not in failed
     }

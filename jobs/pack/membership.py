@@ -1,10 +1,34 @@
-"""Who sits in which pack, for how long, and what came out: the bookkeeping between Tune's trials
+"""Which trial is a member of which pack, and what came out: the bookkeeping between Tune's trials
 and the packs. Pure.
 
-A trial takes a seat, and with each call of `credit` asks to be trained to its next rung. A pack
-trains whoever has credit, and hands in all slots' snapshots and the due reports at one step
-boundary. Which trials train together must not depend on which process was faster, because a
-product's rounding depends on its size: so a pack waits until every trial that will come has come.
+Implementation notes
+--------------------
+The states of a member, and who moves it:
+
+                 take (trial)               credit (trial)
+    no member ----------------> undecided ----------------> may train
+        ^                         |   ^                        |
+        |    leave (trial)        |   |   hand_in (pack):      |
+        +-------------------------+   +-- rung reached, -------+
+        |                                 or failed            |
+        +------------------------------------------------------+
+                      leave (trial or driver)
+
+- A new `ticket` is given at each `take`: a report with an old ticket is dropped, and the pack sees
+  that another trial has the slot.
+- `expect(index, False)` (driver) sets a trial away: it has ended or waits for the others of its
+  rung. Nobody waits for it, and it takes no slot, even if it is a member still.
+
+A pack trains its members that may train, and hands in the snapshots of all slots and the due
+reports at one step boundary.
+
+Invariant: which trials train together does not depend on which process was faster, because the
+rounding of a product depends on its size. So a pack begins only when every trial that will come
+has come (`whole`), and each of its members has decided (`settled`). A member that has been
+undecided for UNDECIDED_SECONDS no longer holds the others up: its process may be dead.
+
+Cost: each call touches one trial, `company` one pack. Present members are counted as they change,
+because thousands of trials ask at every boundary.
 """
 
 from __future__ import annotations
@@ -20,6 +44,31 @@ UNDECIDED_SECONDS = 30.0
 """A trial that has not said for so long whether it goes on holds nobody up any more: its process
 may have been killed.
 """
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """What a trial hears when it has reached its rung."""
+
+    metrics: dict[str, Any]
+    """Of the rung, "step" among them."""
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
+class AbortReason:
+    """Why a trial, or the whole sweep, is trained no further. One field is set."""
+
+    failure: str | None = None
+    """The trial's own failure."""
+    aside: str | None = None
+    """The pack does not fit this model; the plain executor may."""
+    fault: str | None = None
+    """The machine failed, and no trial."""
+    lost: str | None = None
+    """A process of the sweep's own has died."""
+    damaged: tuple[str, str] | None = None
+    """A checkpoint that cannot be used: where it lies, and why."""
 
 
 @dataclass
@@ -39,8 +88,8 @@ class Member:
     since: float
     """When it last became the trial's turn to say whether it goes on."""
     credit: bool = False
-    result: dict[str, Any] | None = None
-    """What the trial is told when it has reached its rung, or has failed."""
+    result: RungResult | AbortReason | None = None
+    """None until the trial has reached its rung, or has failed."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +117,17 @@ class PackMembership:
         total: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.num_packs, self.capacity, self.total, self.clock = num_packs, capacity, total, clock
+        self.num_packs = num_packs
+        self.capacity = capacity
+        self.total = total
+        self.clock = clock
         self.seats: dict[int, Member] = {}
         self.away: set[int] = set()
         """Trials that have ended, or that wait for the others of their rung: nobody waits for them,
         even if they have not stood up yet.
         """
         self.closed = False
-        self.verdict: dict[str, Any] | None = None
+        self.verdict: AbortReason | None = None
         """Why nobody will train anything; see Coordinator.give_up."""
         self._tickets = 0
         self._packs: list[dict[int, Member]] = [{} for _ in range(num_packs)]
@@ -92,7 +144,7 @@ class PackMembership:
         pack = (
             before.pack
             if before
-            else min(range(self.num_packs), key=lambda number: len(self._present[number]))
+            else min(range(self.num_packs), key=lambda pack_index: len(self._present[pack_index]))
         )
         self.leave(index)
         self.away.discard(index)
@@ -108,7 +160,8 @@ class PackMembership:
 
     def credit(self, index: int) -> None:
         """Train the trial to its next rung."""
-        self.seats[index].credit, self.seats[index].result = True, None
+        self.seats[index].credit = True
+        self.seats[index].result = None
 
     def leave(self, index: int, ticket: int | None = None) -> None:
         """Stand up; a ticket that is not the present one is ignored."""
@@ -120,7 +173,10 @@ class PackMembership:
 
     def expect(self, index: int, coming: bool) -> None:
         """Say whether a trial will (still) come to be trained."""
-        self.away.discard(index) if coming else self.away.add(index)
+        if coming:
+            self.away.discard(index)
+        else:
+            self.away.add(index)
         self._count(index)
 
     def widen(self) -> None:
@@ -133,7 +189,10 @@ class PackMembership:
         if index in self.seats:
             present = self._present[self.seats[index].pack]
             self._num_present -= index in present
-            present.discard(index) if index in self.away else present.add(index)
+            if index in self.away:
+                present.discard(index)
+            else:
+                present.add(index)
             self._num_present += index in present
 
     def num_expected(self) -> int:
@@ -148,9 +207,10 @@ class PackMembership:
 
     def settled(self, pack: int) -> bool:
         """Whether everyone in this pack knows whether to go on, and someone does."""
-        own, oldest = self.company(pack), self.clock() - UNDECIDED_SECONDS
-        return all(seat.credit or seat.since < oldest for seat in own) and any(
-            seat.credit for seat in own
+        members = self.company(pack)
+        oldest = self.clock() - UNDECIDED_SECONDS
+        return all(seat.credit or seat.since < oldest for seat in members) and any(
+            seat.credit for seat in members
         )
 
     def ready(self, pack: int) -> bool:
@@ -171,15 +231,13 @@ class PackMembership:
             if not self.holds(index, ticket):
                 continue
             seat = self.seats[index]
-            seat.since = (
-                self.clock() if seat.credit else seat.since
-            )  # who owed an answer before this boundary owes it still
+            if seat.credit:  # who owed an answer before this boundary owes it still
+                seat.since = self.clock()
             if index in boundary.snapshots:
                 seat.checkpoint, seat.step = boundary.snapshots[index]
             if index in boundary.failures:
-                seat.credit, seat.result = False, {"failure": boundary.failures[index]}
+                seat.credit = False
+                seat.result = AbortReason(failure=boundary.failures[index])
             elif index in boundary.reports:
-                seat.credit, seat.result = (
-                    False,
-                    {"metrics": boundary.reports[index], "checkpoint": seat.checkpoint},
-                )
+                seat.credit = False
+                seat.result = RungResult(boundary.reports[index], seat.checkpoint)

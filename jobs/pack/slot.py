@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import Trial
-from jobs.data.trial_data import TrialData
+from jobs.data.tokenization import Example
+from jobs.data.trial_data import TrialData, shortened
 from jobs.files.manifest import Snapshot
 from jobs.model.loading import sort_targets
+from jobs.model.seeded_dropout import DropoutSpec
 from jobs.model.training_state import read, write
 from jobs.pack.layers.adapter_weights import Adapter
 from jobs.training.optimizer import adamw, learning_rate
@@ -24,7 +26,10 @@ class Slot:
     """One trial's place in the pack."""
 
     def __init__(self, trial: Trial, course: TrialData, adapter: Adapter, settings: Any) -> None:
-        self.trial, self.course, self.adapter, self.settings = trial, course, adapter, settings
+        self.trial = trial
+        self.course = course
+        self.adapter = adapter
+        self.settings = settings
         self.step = 0
         self.num_bad = 0
         """Steps in a row whose loss or gradient was not finite; they change no weight."""
@@ -109,4 +114,28 @@ class Slot:
             group.update(
                 rate
             )  # a trial that was copied from another one goes on with its own settings
-        self.step, self.num_bad = facts["step"], facts["num_bad"]
+        self.step = facts["step"]
+        self.num_bad = facts["num_bad"]
+
+
+def dropouts(slots: dict[int, Slot]) -> dict[int, DropoutSpec]:
+    """The dropout of the present step of each slot that has any."""
+    return {
+        slot_id: DropoutSpec(slot.trial.seed, slot.step, slot.trial.adapter.dropout)
+        for slot_id, slot in slots.items()
+        if slot.trial.adapter.dropout > 0
+    }
+
+
+def step_metrics(
+    loss: float, rate: float, norm: float, batch: list[Example], seconds: float
+) -> dict[str, float]:
+    """The metrics of one step of a slot."""
+    return {
+        "train/loss": loss,
+        "train/learning_rate": rate,
+        "train/gradient_norm": norm,
+        "train/tokens_per_second": sum(len(example.ids) for example in batch) / seconds,
+        "train/examples_per_second": len(batch) / seconds,
+        **shortened("train", batch),
+    }

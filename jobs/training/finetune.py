@@ -64,7 +64,9 @@ class Training:
     def __init__(
         self, trial: Trial, base: BaseModel, world: World, hooks: Hooks, checkpoint: Path | None
     ) -> None:
-        self.trial, self.world, self.hooks = trial, world, hooks
+        self.trial = trial
+        self.world = world
+        self.hooks = hooks
         self.device = pick_device()
         self.dtype = pick_dtype(trial.train.dtype, self.device)
         self.full = trial.adapter.kind == "full"
@@ -85,7 +87,8 @@ class Training:
         if checkpoint is not None:
             optimizer, facts, _ = training_state.read(checkpoint, self.device)
             self.optimizer.load_state_dict(optimizer)
-            self.step, self.num_bad = facts["step"], facts["num_bad"]
+            self.step = facts["step"]
+            self.num_bad = facts["num_bad"]
 
     def build(self, base: BaseModel, checkpoint: Path | None) -> Any:
         """The model at the start, or as a checkpoint left it."""
@@ -151,8 +154,8 @@ class Training:
                 self.model.train()
                 loss = sum(
                     (
-                        self.backward(*part, supervised)
-                        for part in enumerate(length_batches(share, self.budget))
+                        self.backward(*numbered_group, supervised)
+                        for numbered_group in enumerate(length_batches(share, self.budget))
                     ),
                     0.0,
                 )
@@ -171,10 +174,10 @@ class Training:
             self.world.add(totals[0])
         return float(totals[0])
 
-    def backward(self, part: int, group: list[Example], supervised: int) -> float:
-        """Forward and backward of one micro-batch, number `part` of its step."""
+    def backward(self, group_index: int, group: list[Example], supervised: int) -> float:
+        """Forward and backward of one micro-batch, `group_index` of its step."""
         torch.manual_seed(
-            hash((self.trial.seed, self.step, self.world.rank, part)) & 0x7FFFFFFF
+            hash((self.trial.seed, self.step, self.world.rank, group_index)) & 0x7FFFFFFF
         )  # for what the base itself drops
         share = self.trial.adapter.dropout
         self.dropper.drop = DropoutSpec(self.trial.seed, self.step, share) if share > 0 else None
@@ -224,7 +227,7 @@ class Training:
         while True:
             try:
                 with precision(self.dtype, self.device, self.full):
-                    own = teacher_forced_scores(
+                    scores = teacher_forced_scores(
                         self.model, rows, self.template.eos_id, self.evaluation_budget, self.sharing
                     )
                 break
@@ -234,7 +237,7 @@ class Training:
                     f"out of memory in the evaluation: goes on with {self.evaluation_budget} "
                     "tokens at a time, same result"
                 )
-        sums = torch.tensor(dataclasses.astuple(own), dtype=torch.float64, device=self.device)
+        sums = torch.tensor(dataclasses.astuple(scores), dtype=torch.float64, device=self.device)
         loss, tokens, exact, count = self.world.add(sums).tolist()
         return EvaluationSums(loss, int(tokens), int(exact), int(count)).metrics()
 

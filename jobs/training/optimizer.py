@@ -44,5 +44,5 @@ changed its weights.
 
 def not_finite(step: int, optim: Optim) -> str:
     """Why a trial fails at `step`."""
-    found = f"loss or gradient is not finite at step {step} and {NON_FINITE_LIMIT - 1} before it"
-    return f"{found} (optim.lr={optim.lr}); a smaller optim.lr helps"
+    text = f"loss or gradient is not finite at step {step} and {NON_FINITE_LIMIT - 1} before it"
+    return f"{text} (optim.lr={optim.lr}); a smaller optim.lr helps"

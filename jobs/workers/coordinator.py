@@ -3,7 +3,7 @@ the driver.
 
 Workers post to it without waiting; the driver drains it. It remembers where workers sit, so that
 the driver can free their resources, and whether they have run out of memory, so that the next
-attempt takes smaller portions. For packs it keeps the seats (seats.py).
+attempt takes smaller portions. For packs it keeps the seats (pack/membership.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from typing import Any
 import ray
 
 from jobs.config import Trial
-from jobs.pack.membership import Member, PackMembership, StepReport
+from jobs.pack.membership import (
+    AbortReason,
+    Member,
+    PackMembership,
+    RungResult,
+    StepReport,
+)
 
 NAMESPACE = "orchestrator"
 COMPANY_SECONDS = 120.0
@@ -46,7 +52,7 @@ class Coordinator:
         self._clock = clock
         self._posts: deque[dict[str, Any]] = deque()
         """Messages for the driver. None is ever dropped: a worker whose messages pile up waits at
-        its next flush, see worker.Posts.
+        its next flush, see reporting.MetricsBuffer.
         """
         self._groups: dict[int, str] = {}
         self._shrunk: dict[int, int] = {}
@@ -77,9 +83,9 @@ class Coordinator:
 
     async def drain(self) -> list[dict[str, Any]]:
         """All messages since the last call, oldest first."""
-        taken = list(self._posts)
+        messages = list(self._posts)
         self._posts.clear()
-        return taken
+        return messages
 
     async def sit(self, trial: int, group: str) -> int:
         """Record the placement group (as hexadecimal id) of workers; returns how often they have
@@ -120,12 +126,8 @@ class Coordinator:
         """A trial sits down in a pack, or does so again; returns its ticket."""
         return self._change([index], lambda seats: seats.take(index, trial, checkpoint, step))
 
-    async def train(self, index: int, ticket: int) -> dict[str, Any]:
-        """Have the trial trained to its next rung and wait for what came out.
-
-        That is {"metrics", "checkpoint"}, {"failure"}, or {"aside"} when the pack turns out not to
-        fit this model.
-        """
+    async def train(self, index: int, ticket: int) -> RungResult | AbortReason:
+        """Have the trial trained to its next rung, and wait for what came out."""
         self._change(
             [index], lambda seats: seats.credit(index) if seats.holds(index, ticket) else None
         )
@@ -135,9 +137,9 @@ class Coordinator:
             await bell.wait()
         return answer
 
-    def _answer(self, index: int, ticket: int) -> dict[str, Any] | None:
+    def _answer(self, index: int, ticket: int) -> RungResult | AbortReason | None:
         if self._seats.verdict is not None or not self._seats.holds(index, ticket):
-            return self._seats.verdict or {"failure": "its seat was given away"}
+            return self._seats.verdict or AbortReason(failure="its seat was given away")
         return self._seats.seats[index].result
 
     async def stand_up(self, index: int, ticket: int | None = None) -> None:
@@ -162,7 +164,8 @@ class Coordinator:
         """Wait until a pack's company is complete and return it; None when the sweep is over, or
         pauses.
         """
-        deadline, bell = self._clock() + COMPANY_SECONDS, self._pack_bells[pack]
+        deadline = self._clock() + COMPANY_SECONDS
+        bell = self._pack_bells[pack]
         while not self._over() and not self._seats.ready(pack) and self._clock() < deadline:
             bell.clear()
             with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
@@ -215,15 +218,12 @@ class Coordinator:
         }
         return not self._working, seated | self._left
 
-    async def give_up(self, verdict: dict[str, Any]) -> None:
-        """Nobody will train: {"failure": reason}; {"aside": reason} when the plain executor may;
-        {"fault": reason} when it is the machine's fault, and no trial's; {"damaged": (place,
-        reason)} for a checkpoint that cannot be used. The first one counts.
-        """
+    async def give_up(self, verdict: AbortReason) -> None:
+        """Nobody will train any more. The first reason counts."""
         self._seats.verdict = self._seats.verdict or verdict
         self._ring_all()
 
-    async def verdict(self) -> dict[str, Any] | None:
+    async def verdict(self) -> AbortReason | None:
         """Why nobody trains, if so."""
         return self._seats.verdict
 
@@ -236,21 +236,25 @@ class Coordinator:
         self._seats.closed = True
         self._ring_all()
 
-    def _change(self, indices: list[int], what: Callable[[PackMembership], Any]) -> Any:
+    def _change(self, indices: list[int], change: Callable[[PackMembership], Any]) -> Any:
         """Change the seats of these trials, and wake them and the packs that can go on now."""
         seats = self._seats
         touched = {seats.seats[index].pack for index in indices if index in seats.seats}
         was_whole = seats.whole()
-        answer = what(seats)
+        answer = change(seats)
         for index in indices:
             if index in self._trial_bells:
                 self._trial_bells[index].set()
             if index in seats.seats:
                 touched.add(seats.seats[index].pack)
         for pack in touched:
-            (self._settled.add if seats.settled(pack) else self._settled.discard)(pack)
+            if seats.settled(pack):
+                self._settled.add(pack)
+            else:
+                self._settled.discard(pack)
         if seats.whole():
-            for pack in self._settled & touched if was_whole else self._settled:
+            ready = self._settled & touched if was_whole else self._settled
+            for pack in ready:
                 self._pack_bells[pack].set()
         return answer
 
@@ -273,23 +277,23 @@ def open_coordinator(
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here: Any = NodeAffinitySchedulingStrategy(
+    on_this_node: Any = NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )  # no other node's death may end it
     # Every seated trial and every pack may have a call waiting here; with fewer places, the call
     # that would end the wait gets none.
-    places = OTHER_CALLS + num_packs + (total or 0)
+    max_calls = OTHER_CALLS + num_packs + (total or 0)
     settings: Any = {
         "name": name_of(sweep),
         "namespace": NAMESPACE,
         "num_cpus": 0,
-        "max_concurrency": places,
+        "max_concurrency": max_calls,
     }
-    made = ray.remote(Coordinator).options(**settings, scheduling_strategy=here)
+    actor = ray.remote(Coordinator).options(**settings, scheduling_strategy=on_this_node)
     deadline = time.monotonic() + FREED_SECONDS
     while True:
         try:
-            return made.remote(num_packs, capacity, total)
+            return actor.remote(num_packs, capacity, total)
         except ValueError:  # one that has just been let go still has the name
             if time.monotonic() > deadline:
                 raise
@@ -312,18 +316,18 @@ def end_controllers() -> None:
     from ray._private.state import state
 
     core: Any = vars(worker.global_worker)["core_worker"]
-    own: Any = ray.get_runtime_context().get_job_id()
+    job_id: Any = ray.get_runtime_context().get_job_id()
     for id, actor in state.actor_table(None, None).items():
         if (
             actor["ActorClassName"] == "TrainController"
-            and actor["JobID"] == own
+            and actor["JobID"] == job_id
             and actor["State"] != "DEAD"
         ):
             with contextlib.suppress(ValueError, RuntimeError):
                 core.kill_actor(ActorID.from_hex(id), True)
-    for group, told in ray.util.placement_group_table().items():
+    for group, facts in ray.util.placement_group_table().items():
         if (
-            group.endswith(own) and told["state"] != "REMOVED"
+            group.endswith(job_id) and facts["state"] != "REMOVED"
         ):  # an id ends with that of the job that it belongs to
             free(group)
 

@@ -16,7 +16,7 @@ from jobs.config import WorkerSpec
 from jobs.files.checkpoints import CheckpointStore
 from jobs.files.manifest import Damaged
 from jobs.files.storage_faults import told
-from jobs.pack.membership import Member, StepReport
+from jobs.pack.membership import AbortReason, Member, StepReport
 from jobs.workers.coordinator import find_coordinator
 from jobs.workers.ray_train import run_job
 from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, use_own_gpu
@@ -24,7 +24,7 @@ from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, u
 LOOK_SECONDS = 0.5
 
 
-def run(assignment: WorkerSpec, number: int) -> None:
+def run(assignment: WorkerSpec, pack_index: int) -> None:
     """Run pack `number` as a Ray Train job until the sweep is over. `assignment` is that of any of
     its trials.
 
@@ -34,21 +34,23 @@ def run(assignment: WorkerSpec, number: int) -> None:
     try:
         run_job(
             work,
-            {"number": number},
+            {"number": pack_index},
             assignment,
-            name=f"pack-{number}",
-            callbacks=[NoteDeaths(assignment.sweep, place(number))],
+            name=f"pack-{pack_index}",
+            callbacks=[NoteDeaths(assignment.sweep, place(pack_index))],
         )
     except Exception as error:  # noqa: BLE001  # whatever it is, the trials must hear of it
         if not ray.is_initialized():
             return  # the sweep is over already
         with contextlib.suppress(RayError):  # the roster itself is lost: whoever asks it hears that
-            ray.get(roster.give_up.remote({"lost" if is_loss(error) else "failure": reason(error)}))
+            why = reason(error)
+            verdict = AbortReason(lost=why) if is_loss(error) else AbortReason(failure=why)
+            ray.get(roster.give_up.remote(verdict))
 
 
-def place(number: int) -> int:
+def place(pack_index: int) -> int:
     """Where the roster keeps what it knows of a pack's workers."""
-    return -1 - number
+    return -1 - pack_index
 
 
 def work(settings: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +61,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     from jobs.training.distributed import World
 
     assignment: WorkerSpec = settings["assignment"]
-    number, context = settings["number"], ray.train.get_context()
+    pack_index = settings["number"]
+    context = ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
     world = World(context.get_world_rank(), context.get_world_size())
@@ -71,9 +74,9 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
             or ray.get(roster.verdict.remote())
         ):
             return {}
-        pack = open_pack(assignment, number, world, roster)
+        pack = open_pack(assignment, pack_index, world, roster)
         if pack is not None:
-            serve(pack, RankZeroClient(roster, number, world), shelf_of(assignment, pack.say))
+            serve(pack, RankZeroClient(roster, pack_index, world), shelf_of(assignment, pack.say))
     except (ValueError, MemoryError, OSError, Damaged) as error:
         if not (world.size > 1 and isinstance(error, MemoryError)):
             ray.get(roster.give_up.remote(verdict_of(error, assignment.storage)))
@@ -84,18 +87,18 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     finally:
         if world.rank == 0:
             roster.rested.remote(
-                place(number), {}
+                place(pack_index), {}
             )  # whatever the end was: nobody waits for this pack when the sweep pauses
     return {}
 
 
-def verdict_of(error: Exception, storage: str) -> dict[str, Any]:
-    """What the roster is told of what ends all training."""
+def verdict_of(error: Exception, storage: str) -> AbortReason:
+    """The reason that the coordinator hears for an error that ends all training."""
     if isinstance(error, Damaged):
-        return {"damaged": (error.place, error.why)}
+        return AbortReason(damaged=(error.place, error.why))
     if isinstance(error, OSError):
-        return {"fault": told(error, storage)}
-    return {"failure": str(error) or "out of memory"}
+        return AbortReason(fault=told(error, storage))
+    return AbortReason(failure=str(error) or "out of memory")
 
 
 def shelf_of(assignment: WorkerSpec, say: Callable[[str], None]) -> CheckpointStore:
@@ -105,15 +108,15 @@ def shelf_of(assignment: WorkerSpec, say: Callable[[str], None]) -> CheckpointSt
     )
 
 
-def open_pack(assignment: WorkerSpec, number: int, world: Any, roster: Any) -> Any:
+def open_pack(assignment: WorkerSpec, pack_index: int, world: Any, roster: Any) -> Any:
     """The engine, checked against the plain model; None when the plain executor must do the work,
     which the roster is told.
     """
-    from jobs.pack.compatibility import find_incompatibility
     from jobs.pack.engine import NotPackable, Pack
+    from jobs.pack.opening import enable_packing
 
     group: Any = ray.util.get_current_placement_group()
-    times_shrunk: Any = ray.get(roster.sit.remote(place(number), group.id.hex()))
+    times_shrunk: Any = ray.get(roster.sit.remote(place(pack_index), group.id.hex()))
     trial = assignment.trial
     budget = max(trial.train.pass_tokens(assignment.gpus > 0) >> times_shrunk, 16)
     trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
@@ -129,11 +132,12 @@ def open_pack(assignment: WorkerSpec, number: int, world: Any, roster: Any) -> A
     try:
         pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
         pack.trunk.shrink(times_shrunk)
-        problem = find_incompatibility(pack, trial)
+        problem = enable_packing(pack, trial)
     except NotPackable as error:
-        pack, problem = None, str(error)
+        pack = None
+        problem = str(error)
     if problem is not None:
-        ray.get(roster.give_up.remote({"aside": problem}))
+        ray.get(roster.give_up.remote(AbortReason(aside=problem)))
         return None
     return pack
 
@@ -141,30 +145,30 @@ def open_pack(assignment: WorkerSpec, number: int, world: Any, roster: Any) -> A
 class RankZeroClient:
     """Worker 0 asks the roster; the others hear it from worker 0."""
 
-    def __init__(self, roster: Any, number: int, world: Any) -> None:
-        self.roster, self.number, self.world = roster, number, world
+    def __init__(self, roster: Any, pack_index: int, world: Any) -> None:
+        self.roster = roster
+        self.pack_index = pack_index
+        self.world = world
         self.asked: Any = None
         self.posts: dict[int, MetricsBuffer] = {}
 
     def company(self) -> list[Member] | None:
-        """See serve.Desk."""
+        """See loop.CoordinatorClient."""
         self.asked = None
-        return self.share(lambda: ray.get(self.roster.company.remote(self.number)))
+        return self.share(lambda: ray.get(self.roster.company.remote(self.pack_index)))
 
     def resting(self) -> bool:
-        """See serve.Desk."""
+        """See loop.CoordinatorClient."""
         return bool(self.share(lambda: ray.get(self.roster.resting.remote())))
 
     def left(self, tickets: dict[int, int]) -> bool:
-        """See serve.Desk. The roster's answer is looked at when it is there; no step waits for
-        it.
-        """
+        """See loop.CoordinatorClient. No step waits for the coordinator's answer."""
         return bool(self.share(lambda: self.look(tickets)))
 
     def look(self, tickets: dict[int, int]) -> bool:
         """Whether the latest answer of the roster shows that someone has left."""
         if self.asked is None:
-            self.asked = self.roster.tickets.remote(self.number)
+            self.asked = self.roster.tickets.remote(self.pack_index)
             return False
         ready, _ = ray.wait([self.asked], timeout=0)
         if not ready:
@@ -174,14 +178,14 @@ class RankZeroClient:
         return any(now.get(index) != ticket for index, ticket in tickets.items())
 
     def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
-        """See serve.Desk."""
+        """See loop.CoordinatorClient."""
         if self.world.rank == 0:
             for posts in self.posts.values():
                 posts.flush(now=True)
             ray.get(self.roster.hand_in.remote(boundary, tickets))
 
     def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
-        """See serve.Desk."""
+        """See loop.CoordinatorClient."""
         if self.world.rank == 0:
             for index, (step, metrics) in steps.items():
                 self.posts.setdefault(index, MetricsBuffer(self.roster, index)).step(step, metrics)

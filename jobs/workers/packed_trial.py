@@ -9,12 +9,13 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
 from jobs.config import Trial, WorkerSpec
 from jobs.files.storage_faults import told
+from jobs.pack.membership import AbortReason, RungResult
 from jobs.workers.coordinator import find_coordinator
 
 POINTER = "pointer.json"
@@ -32,7 +33,8 @@ def run_packed_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     assignment: WorkerSpec = config["assignment"]
-    recorded, roster = config.get("recorded", []), find_coordinator(assignment.sweep)
+    recorded = config.get("recorded", [])
+    roster = find_coordinator(assignment.sweep)
     index: Any = ray.get(roster.number.remote(tune.get_context().get_trial_id(), config["index"]))
     trial = with_point(assignment.trial, config.get("point", {}) | {"index": index})
     pointer = read_pointer(tune.get_checkpoint())
@@ -42,55 +44,55 @@ def run_packed_trial(config: dict[str, Any]) -> None:
         if config.get("failed") is not None:
             ray.get(roster.fail.remote(index, config["failed"]))
             raise RuntimeError(config["failed"])
-    known = max((report["step"] for report in recorded), default=0)
-    if pointer is None and known >= trial.train.steps:
+    recorded_step = max((report["step"] for report in recorded), default=0)
+    if pointer is None and recorded_step >= trial.train.steps:
         return
     checkpoint, step = (
         (pointer["path"], pointer["step"])
         if pointer
-        else (config.get("checkpoint"), config.get("step", known))
+        else (config.get("checkpoint"), config.get("step", recorded_step))
     )
     step = step if checkpoint else 0
     ticket: Any = ray.get(roster.take_seat.remote(index, trial, checkpoint, step))
     try:
         while step < trial.train.steps:
-            answer: Any = ray.get(roster.train.remote(index, ticket))
-            if "metrics" not in answer:
+            answer: RungResult | AbortReason = ray.get(roster.train.remote(index, ticket))  # type: ignore[assignment]
+            if isinstance(answer, AbortReason):
                 give_up(roster, index, answer)
-            step = answer["metrics"]["step"]
+            step = answer.metrics["step"]
             if (
-                pointer is not None or step > known
+                pointer is not None or step > recorded_step
             ):  # else the journal has it already: its checkpoint alone was missing
                 try:
                     report_with_pointer(answer)
                 except OSError as error:
-                    answer = {"fault": told(error, assignment.storage)}
-                    ray.get(roster.give_up.remote(answer))
-                    give_up(roster, index, answer)
+                    fault = AbortReason(fault=told(error, assignment.storage))
+                    ray.get(roster.give_up.remote(fault))
+                    give_up(roster, index, fault)
     finally:
         roster.stand_up.remote(
             index, ticket
         )  # Tune ends this process at once, so it may be lost: the driver says it too
 
 
-def give_up(roster: Any, index: int, answer: dict[str, Any]) -> None:
+def give_up(roster: Any, index: int, abort: AbortReason) -> NoReturn:
     """Fail with the pack's reason, or wait for the driver to end this Tuner when that is no failure
     of the trial's.
     """
-    while "failure" not in answer:
+    while abort.failure is None:
         time.sleep(1)
-    ray.get(roster.fail.remote(index, answer["failure"]))
-    raise RuntimeError(answer["failure"])
+    ray.get(roster.fail.remote(index, abort.failure))
+    raise RuntimeError(abort.failure)
 
 
-def report_with_pointer(answer: dict[str, Any]) -> None:
+def report_with_pointer(result: RungResult) -> None:
     """Tell Tune a rung's metrics; its checkpoint of the trial only points to the pack's."""
     from ray import tune
 
     with tempfile.TemporaryDirectory(prefix="pointer-") as folder:
-        pointer = {"path": answer["checkpoint"], "step": answer["metrics"]["step"]}
+        pointer = {"path": result.checkpoint, "step": result.metrics["step"]}
         (Path(folder) / POINTER).write_text(json.dumps(pointer), encoding="utf-8")
-        metrics = answer["metrics"] | {"checkpoint_path": answer["checkpoint"]}
+        metrics = result.metrics | {"checkpoint_path": result.checkpoint}
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 

@@ -19,6 +19,7 @@ from jobs.config import WorkerSpec
 from jobs.files.checkpoints import CheckpointStore, fetched, report_in, why_unreadable
 from jobs.files.manifest import Snapshot
 from jobs.files.storage_faults import told
+from jobs.pack.membership import AbortReason
 from jobs.workers.coordinator import find_coordinator
 from jobs.workers.ray_train import run_job
 from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, use_own_gpu
@@ -56,7 +57,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     from jobs.training.finetune import Hooks, finetune
 
     assignment: WorkerSpec = settings["assignment"]
-    trial, context = assignment.trial, ray.train.get_context()
+    trial = assignment.trial
+    context = ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
     roster = find_coordinator(assignment.sweep)
@@ -86,7 +88,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
         finetune(trial, base, hooks, world, taken_up(world, posts, shelf))
     except (FloatingPointError, ValueError, MemoryError, OSError) as error:
         if world.size > 1 and isinstance(error, OSError):
-            ray.get(roster.give_up.remote({"fault": told(error, assignment.storage)}))
+            ray.get(roster.give_up.remote(AbortReason(fault=told(error, assignment.storage))))
         if world.size > 1 and isinstance(error, MemoryError | OSError):
             # this worker alone has failed; returning would leave the others waiting for its
             # gradients
@@ -108,20 +110,20 @@ def taken_up(world: Any, posts: MetricsBuffer, shelf: CheckpointStore) -> Path |
     """The checkpoint to go on from, the same for all workers. What it says of its rung is reported
     again: the process that wrote it may have died before anyone heard of it.
     """
-    found = [shelf.newest(posts.trial) if world.rank == 0 else None]
+    newest = [shelf.newest(posts.trial) if world.rank == 0 else None]
     if world.size > 1:
         import torch
 
-        steps = [None if found[0] is None else found[0][0]]
+        steps = [None if newest[0] is None else newest[0][0]]
         torch.distributed.broadcast_object_list(steps, src=0)
         if world.rank > 0 and steps[0] is not None:
-            found = [(steps[0], fetched(shelf.at(posts.trial, steps[0])))]
-    if found[0] is None:
+            newest = [(steps[0], fetched(shelf.at(posts.trial, steps[0])))]
+    if newest[0] is None:
         return None
-    step, folder = found[0]
-    said = report_in(shelf.at(posts.trial, step))
-    if said is not None:
-        ray.train.report(said | {"checkpoint_path": shelf.at(posts.trial, step)})
+    step, folder = newest[0]
+    rung_report = report_in(shelf.at(posts.trial, step))
+    if rung_report is not None:
+        ray.train.report(rung_report | {"checkpoint_path": shelf.at(posts.trial, step)})
     return folder
 
 
@@ -135,8 +137,8 @@ def rung(
             ray.train.report(metrics)
             return
         posts.flush(now=True)
-        place = shelf.put(posts.trial, int(metrics["step"]), save, metrics)
-        ray.train.report(metrics | {"checkpoint_path": place})
+        location = shelf.put(posts.trial, int(metrics["step"]), save, metrics)
+        ray.train.report(metrics | {"checkpoint_path": location})
 
     return report
 
@@ -145,14 +147,14 @@ def resting(world: Any, posts: MetricsBuffer) -> Callable[[], bool]:
     """Whether the sweep pauses before this step, which all workers must see alike."""
 
     def ask() -> bool:
-        own = world.rank == 0 and posts.resting()
+        rank_zero_rests = world.rank == 0 and posts.resting()
         if world.size == 1:
-            return own
+            return rank_zero_rests
         import torch
 
         from jobs.model.loading import pick_device
 
-        return bool(world.add(torch.tensor([float(own)], device=pick_device())) > 0)
+        return bool(world.add(torch.tensor([float(rank_zero_rests)], device=pick_device())) > 0)
 
     return ask
 
@@ -168,12 +170,12 @@ def rest(
         posts.flush(now=True)
         left = {}
         if step > 0:
-            there = (
+            is_saved = (
                 step in shelf.steps(posts.trial)
                 and why_unreadable(shelf.at(posts.trial, step)) is None
             )
             left[posts.trial] = (
-                shelf.at(posts.trial, step) if there else shelf.put(posts.trial, step, save),
+                shelf.at(posts.trial, step) if is_saved else shelf.put(posts.trial, step, save),
                 step,
             )
         ray.get(posts.roster.rested.remote(posts.trial, left))
@@ -208,6 +210,8 @@ def run_plain_trial(config: dict[str, Any]) -> None:
                 raise
             ended = {"lost": reason(error)}
         if "fault" in ended or "lost" in ended:
-            ray.get(roster.give_up.remote(ended))
+            ray.get(
+                roster.give_up.remote(AbortReason(fault=ended.get("fault"), lost=ended.get("lost")))
+            )
         while ended:
             time.sleep(1)  # until the driver ends this trial with all others

@@ -63,7 +63,8 @@ def run_job(
 
     Raises what Ray Train raises when more workers have died than train.max_failures allows.
     """
-    train, with_gpu = assignment.trial.train, assignment.gpus > 0
+    train = assignment.trial.train
+    with_gpu = assignment.gpus > 0
     resources: dict[str, float] = {"CPU": assignment.cpus} | (
         {"GPU": assignment.gpus} if with_gpu else {}
     )

@@ -25,18 +25,19 @@ class NoteDeaths(UserCallback):
     """
 
     def __init__(self, sweep: str, trial: int) -> None:
-        self.sweep, self.trial = sweep, trial
+        self.sweep = sweep
+        self.trial = trial
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called before a failed worker group is restarted."""
         roster: Any = find_coordinator(self.sweep)
-        said = {
+        fields = {
             "text": (
                 f"{reason(next(iter(worker_exceptions.values())))}; goes on from the last "
                 "checkpoint"
             )
         }
-        roster.post.remote(max(self.trial, 0), "say", said)
+        roster.post.remote(max(self.trial, 0), "say", fields)
         if any(
             "OutOfMemory" in f"{type(error).__name__} {error}"
             for error in worker_exceptions.values()
@@ -62,7 +63,8 @@ class MetricsBuffer:
     """
 
     def __init__(self, roster: Any, trial: int) -> None:
-        self.roster, self.trial = roster, trial
+        self.roster = roster
+        self.trial = trial
         self.waiting: list[tuple[int, int, dict[str, float]]] = []
         self.sent = time.monotonic()
         self.room: Any = None
@@ -139,23 +141,24 @@ def is_loss(error: BaseException) -> bool:
     )
 
 
-def death(told: str) -> str:
+def death(message: str) -> str:
     """One sentence from all that Ray tells of a process that has died: which, where and, as far as
     Ray knows, of what.
     """
-    pid, node = re.search(r"\bpid[:=] ?(\d+)", told), re.search(r"\bip[:=] ?([\w.:-]+[\w])", told)
+    pid = re.search(r"\bpid[:=] ?(\d+)", message)
+    node = re.search(r"\bip[:=] ?([\w.:-]+[\w])", message)
     facts = [] if pid is None else [f"pid {pid[1]}"]
     if node is not None and pid is not None and not node[1].startswith("127."):
         facts.append(f"on {node[1]}")
     who = f"a worker process ({', '.join(facts)})" if facts else "a worker process"
     if (
-        re.search(r"out.of.memory|OutOfMemory|memory pressure|low on memory", told)
-        and "potential root causes" not in told
+        re.search(r"out.of.memory|OutOfMemory|memory pressure|low on memory", message)
+        and "potential root causes" not in message
     ):
         return f"{who} was ended by Ray for lack of memory on its machine"
-    if re.search(r"node (has )?died|node was terminated|node failure", told):
+    if re.search(r"node (has )?died|node was terminated|node failure", message):
         return f"{who} was lost with its machine"
-    if "INTENDED" in told or "exit code" in told.lower():
+    if "INTENDED" in message or "exit code" in message.lower():
         return f"{who} has ended by itself or was told to end"
     return (
         f"{who} was killed: by someone, by the system for lack of memory, or by a crash of its own"

@@ -16,6 +16,7 @@ from jobs.config import WorkerSpec
 from jobs.files import filesystem
 from jobs.files.checkpoints import report_in
 from jobs.files.storage_faults import probe, told
+from jobs.pack.membership import AbortReason
 from jobs.workers.coordinator import free
 from jobs.workers.reporting import reason
 from orchestrator.config.credentials import mask
@@ -149,11 +150,11 @@ class SweepCallback(Callback):
 
     def hear(self) -> None:
         """What ends all training, if the roster knows of it."""
-        verdict: Any = ray.get(self.board.roster.verdict.remote()) or {}
-        self.board.aside = verdict.get("aside")
-        self.board.fault = self.board.fault or verdict.get("fault")
-        self.board.damaged = self.board.damaged or verdict.get("damaged")
-        self.board.lost = self.board.lost or verdict.get("lost")
+        verdict: Any = ray.get(self.board.roster.verdict.remote()) or AbortReason()
+        self.board.aside = verdict.aside
+        self.board.fault = self.board.fault or verdict.fault
+        self.board.damaged = self.board.damaged or verdict.damaged
+        self.board.lost = self.board.lost or verdict.lost
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append to the journal. What the storage refuses waits here, in order, and the sweep

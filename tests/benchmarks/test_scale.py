@@ -140,4 +140,4 @@ def test_the_roster_still_answers_when_more_than_a_thousand_trials_wait(session:
         ),
         timeout=60,
     )
-    assert all(answer["metrics"] == {"step": 1} for answer in ray.get(waiting, timeout=60))
+    assert all(answer.metrics == {"step": 1} for answer in ray.get(waiting, timeout=60))

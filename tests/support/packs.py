@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from jobs.config import BaseModel, Trial
-from jobs.pack.compatibility import find_incompatibility
 from jobs.pack.cuda_graphs import CudaGraphCache
 from jobs.pack.engine import Pack
+from jobs.pack.opening import enable_packing
 from jobs.training.distributed import World
 from tests.support.plain import make, reference
 
@@ -37,7 +37,7 @@ def open_pack(
     pack.sharing = sharing
     if frames is not None:
         pack.frames = CudaGraphCache(pack.device, pack.say) if frames else None
-    assert find_incompatibility(pack, next(iter(trials.values()))) is None
+    assert enable_packing(pack, next(iter(trials.values()))) is None
     for number, trial in trials.items():
         pack.join(number, trial)
     return pack

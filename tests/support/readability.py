@@ -40,6 +40,7 @@ VAGUE = frozenset(
         "others",
         "rest",
         "whole",
+        "held",
         "whose",
         "there",
         "here",
@@ -114,6 +115,8 @@ def measure(files: list[Path]) -> dict[str, float]:
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     )
+    if not functions:
+        return {}
     folders = Counter(file.parent for file in files if file.name != "__init__.py")
     vague = sum(name in VAGUE for tree in trees.values() for name in bindings(tree))
     ternaries = sum(is_statement_ternary(n) for tree in trees.values() for n in ast.walk(tree))
@@ -135,11 +138,45 @@ def measure(files: list[Path]) -> dict[str, float]:
         "lines of a function, most": lengths[-1],
         "statement ternaries per 1,000 functions": 1000 * ternaries / len(functions),
         "nested ternaries": sum(map(nested_ternaries, trees.values())),
+        "conditions written as loops": sum(map(conditions_as_loops, trees.values())),
         "several assignments on one line": sum(map(several_assignments, trees.values())),
         "Any": sum(len(re.findall(r"\bAny\b", text)) for text in texts.values()),
     }
 
 
+def rooms(folders: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The measured files by the folder that they lie in, the folders of a pack as one."""
+    by_room: dict[str, list[Path]] = {}
+    for file in sources(folders):
+        room = "/".join(file.relative_to(ROOT).parent.parts[:2])
+        by_room.setdefault(room, []).append(file)
+    return by_room
+
+
+def conditions_as_loops(tree: ast.AST) -> int:
+    """How many loops run over `x if condition else ()`: a condition dressed as a loop."""
+    return sum(isinstance(n, ast.For) and isinstance(n.iter, ast.IfExp) for n in ast.walk(tree))
+
+
+COLUMNS = {
+    "vague": "vague bindings per 1,000 lines",
+    ">100": "lines over 100 columns, %",
+    "stmt": "statement ternaries per 1,000 functions",
+    "nested": "nested ternaries",
+    "loops": "conditions written as loops",
+    "several": "several assignments on one line",
+    "Any": "Any",
+    "lines": "lines",
+}
+"""The figures that are shown for each room."""
+
+
 if __name__ == "__main__":
-    for name, value in measure(sources(tuple(sys.argv[1:]) or FOLDERS)).items():
+    FOLDERS_ASKED = tuple(sys.argv[1:]) or FOLDERS
+    for name, value in measure(sources(FOLDERS_ASKED)).items():
         print(f"{name:50} {value:10,.1f}")
+    print(f"\n{'room':30}" + "".join(f"{column:>9}" for column in COLUMNS))
+    for room, files in rooms(FOLDERS_ASKED).items():
+        figures = measure(files)
+        if figures:
+            print(f"{room:30}" + "".join(f"{figures[key]:9,.1f}" for key in COLUMNS.values()))

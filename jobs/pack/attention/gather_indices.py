@@ -38,12 +38,12 @@ class GatherIndices:
     among the rectangles' outputs in turn.
     """
 
-    each: list[GatherIndex]
+    blocks: list[GatherIndex]
     query_back: torch.Tensor
     key_back: torch.Tensor
     padded: bool
     """Whether some rows stand in no rectangle."""
-    known_masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+    masks: dict[Any, torch.Tensor] = field(default_factory=dict)
     """What is added to scores, by shape, window and format."""
 
 
@@ -52,9 +52,9 @@ def maps_of(layout: PackedBatch, heads: int, kv_heads: int) -> GatherIndices:
     that shape.
     """
     kind = heads, kv_heads
-    if kind not in layout.known_maps:
-        layout.known_maps[kind] = make_maps(layout, *kind)
-    return layout.known_maps[kind]
+    if kind not in layout.gather_indices:
+        layout.gather_indices[kind] = make_maps(layout, *kind)
+    return layout.gather_indices[kind]
 
 
 def make_maps(layout: PackedBatch, heads: int, kv_heads: int) -> GatherIndices:
@@ -63,35 +63,36 @@ def make_maps(layout: PackedBatch, heads: int, kv_heads: int) -> GatherIndices:
 
     With a room nothing here waits for a number from the GPU.
     """
-    num_tokens, device = layout.ids.shape[1], layout.ids.device
+    num_tokens = layout.ids.shape[1]
+    device = layout.ids.device
     query_back, key_back = (
         torch.zeros(num_tokens + 1, kv_heads, dtype=torch.long, device=device) for _ in range(2)
     )
-    each, num_queries, num_keys = [], 0, 0
-    for rectangle in layout.rectangles:
-        made = make_map(rectangle, heads, kv_heads, layout.room is not None)
-        query, key = entries(made.shape, device)
-        tokens = rectangle.rows.masked_fill(~inside(rectangle), num_tokens).flatten()
+    block_indices = []
+    num_queries = 0
+    num_keys = 0
+    for block in layout.rectangles:
+        block_index = make_map(block, heads, kv_heads, layout.room is not None)
+        query, key = entries(block_index.shape, device)
+        tokens = block.rows.masked_fill(~inside(block), num_tokens).flatten()
         query_back[tokens] = query + num_queries
         key_back[tokens] = key + num_keys
-        each.append(made)
-        num_queries, num_keys = num_queries + len(made.query), num_keys + len(made.key)
+        block_indices.append(block_index)
+        num_queries = num_queries + len(block_index.query)
+        num_keys = num_keys + len(block_index.key)
     padded = layout.num_padded > 0 or layout.room is not None
     if padded:
         nowhere = torch.ones(num_tokens + 1, 1, dtype=torch.bool, device=device)
-        for rectangle in layout.rectangles:
-            nowhere.index_fill_(0, rectangle.rows.flatten(), False)
+        for block in layout.rectangles:
+            nowhere.index_fill_(0, block.rows.flatten(), False)
         query_back.masked_fill_(nowhere, num_queries)
         key_back.masked_fill_(nowhere, num_keys)
-    return GatherIndices(each, query_back[:-1].flatten(), key_back[:-1].flatten(), padded)
+    return GatherIndices(block_indices, query_back[:-1].flatten(), key_back[:-1].flatten(), padded)
 
 
-def inside(rectangle: AttentionBlock) -> torch.Tensor:
+def inside(block: AttentionBlock) -> torch.Tensor:
     """Which places of a rectangle hold a token of its row; bool (B, N, L)."""
-    return (
-        torch.arange(rectangle.rows.shape[2], device=rectangle.rows.device)
-        < rectangle.lengths[..., None]
-    )
+    return torch.arange(block.rows.shape[2], device=block.rows.device) < block.lengths[..., None]
 
 
 def entries(shape: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,36 +100,48 @@ def entries(shape: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor,
     * L, Hkv).
     """
     kv, blocks, rows, _, length, prefix = shape
-    row, token = (
-        torch.arange(blocks * rows, device=device).view(-1, 1, 1),
-        torch.arange(length, device=device).view(-1, 1),
-    )
+    row = torch.arange(blocks * rows, device=device).view(-1, 1, 1)
+    token = torch.arange(length, device=device).view(-1, 1)
     row = torch.arange(kv, device=device) * blocks * rows + row
     return (row * length + token).view(-1, kv), (row * (prefix + length) + prefix + token).view(
         -1, kv
     )
 
 
-def scatter_rows(parts: list[torch.Tensor], way: torch.Tensor, padded: bool) -> torch.Tensor:
+def scatter_rows(
+    block_outputs: list[torch.Tensor], output_rows: torch.Tensor, padded: bool
+) -> torch.Tensor:
     """What the rectangles give, brought back to the flat rows; zeros for padding, which no other
     slot's numbers can reach.
     """
-    parts = [*parts, parts[0].new_zeros(1, parts[0].shape[1])] if padded else parts
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).index_select(0, way)
+    block_outputs = (
+        [*block_outputs, block_outputs[0].new_zeros(1, block_outputs[0].shape[1])]
+        if padded
+        else block_outputs
+    )
+    return (block_outputs[0] if len(block_outputs) == 1 else torch.cat(block_outputs)).index_select(
+        0, output_rows
+    )
 
 
-def make_map(rectangle: AttentionBlock, heads: int, kv_heads: int, fixed: bool) -> GatherIndex:
+def make_map(block: AttentionBlock, heads: int, kv_heads: int, fixed: bool) -> GatherIndex:
     """The map of one rectangle. `fixed`: no shape depends on how much of it is real."""
-    (blocks, rows, length), device = rectangle.rows.shape, rectangle.rows.device
+    (blocks, rows, length) = block.rows.shape
+    device = block.rows.device
     kv = torch.arange(kv_heads, device=device)
-    query = key = rectangle.rows[None] * kv_heads + kv.view(-1, 1, 1, 1)
-    behind = ~inside(rectangle)[None].expand(query.shape).flatten()
-    padded = behind if fixed else behind.nonzero().flatten() if bool(behind.any()) else None
-    prefix, size = None, 0
-    if rectangle.prefix is not None:
+    query = key = block.rows[None] * kv_heads + kv.view(-1, 1, 1, 1)
+    is_filler = ~inside(block)[None].expand(query.shape).flatten()
+    padded: torch.Tensor | None = None
+    if fixed:
+        padded = is_filler
+    elif bool(is_filler.any()):
+        padded = is_filler.nonzero().flatten()
+    prefix = None
+    size = 0
+    if block.prefix is not None:
         prefix, size = (
-            rectangle.prefix[None] * kv_heads + kv.view(-1, 1, 1),
-            rectangle.prefix.shape[1],
+            block.prefix[None] * kv_heads + kv.view(-1, 1, 1),
+            block.prefix.shape[1],
         )
         key = torch.cat([prefix[:, :, None].expand(-1, -1, rows, -1), key], 3)
         prefix = prefix.flatten()
@@ -141,16 +154,16 @@ def make_map(rectangle: AttentionBlock, heads: int, kv_heads: int, fixed: bool) 
     )
 
 
-def gradient_of(made: GatherIndex, gradient: torch.Tensor) -> torch.Tensor:
+def gradient_of(block_index: GatherIndex, gradient: torch.Tensor) -> torch.Tensor:
     """The part (Hkv * B * N * L, G * D) of a gradient of all outputs that a rectangle gets; what
     stands behind a row's end gets none.
     """
-    own = gradient.index_select(0, made.query)
-    if made.padded is not None and made.padded.dtype == torch.bool:
-        own.masked_fill_(made.padded.unsqueeze(1), 0)
-    elif made.padded is not None:
-        own.index_fill_(0, made.padded, 0)
-    return own
+    block_gradient = gradient.index_select(0, block_index.query)
+    if block_index.padded is not None and block_index.padded.dtype == torch.bool:
+        block_gradient.masked_fill_(block_index.padded.unsqueeze(1), 0)
+    elif block_index.padded is not None:
+        block_gradient.index_fill_(0, block_index.padded, 0)
+    return block_gradient
 
 
 ALIGNED = 8
@@ -158,22 +171,22 @@ ALIGNED = 8
 
 
 def mask_of(
-    maps: GatherIndices, made: GatherIndex, window: int | None, like: torch.Tensor
+    indices: GatherIndices, block_index: GatherIndex, window: int | None, like: torch.Tensor
 ) -> torch.Tensor:
     """What is added to the scores of a rectangle (L * G, P + L): each token sees what stands up to
     it, at most `window` tokens.
     """
-    kind = made.shape[3:], window, like.dtype
-    if kind not in maps.known_masks:
-        group, length, prefix = made.shape[3:]
-        token, seen = (
-            torch.arange(length, device=like.device),
-            torch.arange(prefix + length, device=like.device),
+    kind = block_index.shape[3:], window, like.dtype
+    if kind not in indices.masks:
+        group, length, prefix = block_index.shape[3:]
+        token = torch.arange(length, device=like.device)
+        key_position = torch.arange(prefix + length, device=like.device)
+        distance = token[:, None] + prefix - key_position
+        is_hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+        mask = like.new_zeros(length * group, -(-len(key_position) // ALIGNED) * ALIGNED)[
+            :, : len(key_position)
+        ]
+        indices.masks[kind] = mask.masked_fill_(
+            is_hidden.repeat_interleave(group, 0), float("-inf")
         )
-        distance = token[:, None] + prefix - seen
-        hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
-        room = like.new_zeros(length * group, -(-len(seen) // ALIGNED) * ALIGNED)[:, : len(seen)]
-        maps.known_masks[kind] = room.masked_fill_(
-            hidden.repeat_interleave(group, 0), float("-inf")
-        )
-    return maps.known_masks[kind]
+    return indices.masks[kind]

@@ -42,13 +42,14 @@ def spread_attention(
     """
     fused = fuses(query, cap)
     queries = GatherBlocks.apply(query, maps, True)
-    keys, values = GatherBlocks.apply(key, maps, False), GatherBlocks.apply(value, maps, False)
+    keys = GatherBlocks.apply(key, maps, False)
+    values = GatherBlocks.apply(value, maps, False)
     outs = []
-    for made, *tensors in zip(maps.each, queries, keys, values, strict=True):  # type: ignore[arg-type]
-        kv, blocks, rows = made.shape[:3]
-        mask = mask_of(maps, made, window, query)
+    for block_index, *tensors in zip(maps.blocks, queries, keys, values, strict=True):  # type: ignore[arg-type]
+        kv, blocks, rows = block_index.shape[:3]
+        mask = mask_of(maps, block_index, window, query)
         shape = (kv, blocks * rows) if fused else (kv * blocks * rows,)
-        q, k, v = (each.view(*shape, -1, each.shape[-1]) for each in tensors)
+        q, k, v = (tensor.view(*shape, -1, tensor.shape[-1]) for tensor in tensors)
         if fused:
             outs.append(
                 torch.nn.functional.scaled_dot_product_attention(
@@ -58,7 +59,7 @@ def spread_attention(
         else:
             outs.append(
                 MatmulAttention.apply(
-                    q, k, v, mask, (scaling, cap), made, (key.detach(), value.detach())
+                    q, k, v, mask, (scaling, cap), block_index, (key.detach(), value.detach())
                 )
             )
     return ScatterBlocks.apply(maps, *outs)  # type: ignore[return-value]
@@ -71,11 +72,15 @@ class GatherBlocks(torch.autograd.Function):
     def forward(
         ctx: Any, flat: torch.Tensor, maps: GatherIndices, queries: bool
     ) -> tuple[torch.Tensor, ...]:
-        ctx.maps, ctx.queries = maps, queries
+        ctx.maps = maps
+        ctx.queries = queries
         if not queries:
-            return tuple(flat.index_select(0, made.key) for made in maps.each)
+            return tuple(flat.index_select(0, block_index.key) for block_index in maps.blocks)
         wide = flat.view(len(maps.query_back), -1)
-        return tuple(wide.index_select(0, made.query).view(-1, flat.shape[1]) for made in maps.each)
+        return tuple(
+            wide.index_select(0, block_index.query).view(-1, flat.shape[1])
+            for block_index in maps.blocks
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
@@ -83,28 +88,31 @@ class GatherBlocks(torch.autograd.Function):
         if ctx.queries:
             return scatter_queries(gradients, maps), None, None
         joined = scatter_rows(list(gradients), maps.key_back, maps.padded)
-        for made, gradient in zip(maps.each, gradients, strict=True):
-            if made.prefix is not None:
-                shared = shared_sum(made, gradient)
+        for block_index, gradient in zip(maps.blocks, gradients, strict=True):
+            if block_index.prefix is not None:
+                shared = shared_sum(block_index, gradient)
                 joined.index_copy_(
-                    0, made.prefix, shared.add_(joined.index_select(0, made.prefix))
+                    0, block_index.prefix, shared.add_(joined.index_select(0, block_index.prefix))
                 )  # a row stands in it once
         return joined, None, None
 
 
-def scatter_queries(parts: tuple[torch.Tensor, ...], maps: GatherIndices) -> torch.Tensor:
+def scatter_queries(block_outputs: tuple[torch.Tensor, ...], maps: GatherIndices) -> torch.Tensor:
     """What the rectangles have for their queries (..., D), brought back to the flat rows (T * H,
     D).
     """
-    wide = [part.reshape(len(made.query), -1) for made, part in zip(maps.each, parts, strict=True)]
-    return scatter_rows(wide, maps.query_back, maps.padded).view(-1, parts[0].shape[-1])
+    wide = [
+        block_output.reshape(len(block_index.query), -1)
+        for block_index, block_output in zip(maps.blocks, block_outputs, strict=True)
+    ]
+    return scatter_rows(wide, maps.query_back, maps.padded).view(-1, block_outputs[0].shape[-1])
 
 
-def shared_sum(made: GatherIndex, gradient: torch.Tensor) -> torch.Tensor:
+def shared_sum(block_index: GatherIndex, gradient: torch.Tensor) -> torch.Tensor:
     """The gradient of a rectangle's prefix keys (Hkv * B * P, D), summed over the rows that see
     them.
     """
-    kv, blocks, rows, _, length, prefix = made.shape
+    kv, blocks, rows, _, length, prefix = block_index.shape
     return gradient.view(kv * blocks, rows, prefix + length, -1)[:, :, :prefix].sum(1).flatten(0, 1)
 
 
@@ -113,13 +121,14 @@ class ScatterBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: GatherIndices, *outs: torch.Tensor) -> torch.Tensor:
-        ctx.maps, ctx.shapes = maps, [out.shape for out in outs]
+        ctx.maps = maps
+        ctx.shapes = [out.shape for out in outs]
         return scatter_queries(outs, maps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         gradient = gradients[0].reshape(len(ctx.maps.query_back), -1)
         return None, *(
-            gradient_of(made, gradient).view(shape)
-            for made, shape in zip(ctx.maps.each, ctx.shapes, strict=True)
+            gradient_of(block_index, gradient).view(shape)
+            for block_index, shape in zip(ctx.maps.blocks, ctx.shapes, strict=True)
         )

@@ -62,7 +62,11 @@ def attend(
     executor.
     """
     layout = options.get("pack")
-    asked = (name for name, given in options.items() if given is not None and given is not False)
+    asked = (
+        name
+        for name, option_value in options.items()
+        if option_value is not None and option_value is not False
+    )
     unknown = sorted(name for name in asked if name not in UNDERSTOOD | HARMLESS)
     if not isinstance(layout, PackedBatch):
         raise ValueError("this architecture does not hand keyword arguments on to its attention")

@@ -24,7 +24,8 @@ def probabilities(
     the backward.
     """
     if cap is None:
-        scores, capped = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scaling), None
+        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scaling)
+        capped = None
     else:
         capped = torch.tanh(torch.bmm(q, k.transpose(1, 2)).mul_(scaling / cap))
         scores = (capped * cap).add_(mask)
@@ -50,20 +51,24 @@ class MatmulAttention(torch.autograd.Function):
         v: torch.Tensor,
         mask: torch.Tensor,
         rule: Any,
-        made: GatherIndex,
+        block_index: GatherIndex,
         flat: Any,
     ) -> Any:
         scaling, cap = rule
         weights, _ = probabilities(q, k, mask, scaling, cap)
         small = cap is None and weights.numel() <= KEPT_ELEMENTS
-        ctx.rule, ctx.made, ctx.shape = rule, made, k.shape
+        ctx.rule = rule
+        ctx.block_index = block_index
+        ctx.shape = k.shape
         ctx.save_for_backward(q, *flat, mask, weights if small else None)
         return torch.bmm(weights, v)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         q, keys, values, mask, weights = ctx.saved_tensors
-        k, v = (flat.index_select(0, ctx.made.key).view(ctx.shape) for flat in (keys, values))
+        k, v = (
+            flat.index_select(0, ctx.block_index.key).view(ctx.shape) for flat in (keys, values)
+        )
         scaling, cap = ctx.rule
         capped = None
         if weights is None:
@@ -75,5 +80,6 @@ class MatmulAttention(torch.autograd.Function):
         if capped is not None:
             scores = scores * (1 - capped * capped)
         dv = torch.bmm(weights.transpose(1, 2), out)
-        dq, dk = torch.bmm(scores, k), torch.bmm(scores.transpose(1, 2), q)
+        dq = torch.bmm(scores, k)
+        dk = torch.bmm(scores.transpose(1, 2), q)
         return dq.mul_(scaling), dk.mul_(scaling), dv, None, None, None, None

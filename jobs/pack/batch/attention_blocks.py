@@ -1,5 +1,7 @@
-"""Which rows attention takes together: a rectangle is as wide as its longest row, and each costs a
-few dozen calls of its own.
+"""Which rows attention computes together.
+
+Rows of different lengths are padded to one rectangle. A wide rectangle wastes scores, many
+rectangles cost calls: `split_by_width` finds the cheapest cut.
 """
 
 from __future__ import annotations
@@ -21,83 +23,93 @@ long; measured with 9 heads of 64.
 
 @dataclass(frozen=True)
 class PrefixBlock:
-    """Rows with one common beginning."""
+    """Rows that share one prefix."""
 
     rows: list[range]
-    """Their places in the flat row, the shortest first."""
-    shared: range
+    """Their positions in the flat row, the shortest row first."""
+    prefix: range
+    """Positions of the prefix in the flat row."""
     spare: int
-    """A token of the same slot, which stands for rows that there are not."""
+    """A token of the same slot, which stands for rows that only fill a rectangle."""
 
-    def part(self, start: int, stop: int) -> PrefixBlock:
+    def slice_rows(self, start: int, stop: int) -> PrefixBlock:
         """Some of the rows."""
-        return PrefixBlock(self.rows[start:stop], self.shared, self.spare)
+        return PrefixBlock(self.rows[start:stop], self.prefix, self.spare)
 
 
 def halved(blocks: list[PrefixBlock]) -> list[list[PrefixBlock]]:
     """The shorter half of each block's rows, and the longer one, which may be empty."""
     middles = [(len(block.rows) + 1) // 2 for block in blocks]
     return [
-        [block.part(0, middle) for block, middle in zip(blocks, middles, strict=True)],
+        [block.slice_rows(0, middle) for block, middle in zip(blocks, middles, strict=True)],
         [
-            block.part(middle, len(block.rows))
+            block.slice_rows(middle, len(block.rows))
             for block, middle in zip(blocks, middles, strict=True)
         ],
     ]
 
 
 def split_by_width(blocks: list[PrefixBlock], per_rectangle: int) -> list[list[PrefixBlock]]:
-    """The same stretches of all blocks' rows, cut where that costs least in all; blocks of equally
-    many rows.
+    """Cut the rows of all blocks at the same indices so that the total cost is least.
+
+    All blocks have equally many rows, the shortest first. This is the dynamic program of optimal
+    one-dimensional clustering: best[j] = min over i < j of best[i] + cost of one rectangle with the
+    rows from i to j. It takes O(widths squared), and there are few different widths.
     """
     widths = np.array([[len(row) for row in block.rows] for block in blocks]).max(0)
-    prefix, stops = (
-        len(blocks[0].shared),
-        np.append(0, np.append(np.flatnonzero(np.diff(widths)) + 1, len(widths))),
-    )
-    best, cuts = np.zeros(len(stops)), np.zeros(len(stops), dtype=np.int64)
-    for number in range(1, len(stops)):  # between rows of one width no cut pays
-        width = int(widths[stops[number] - 1])
+    prefix_length = len(blocks[0].prefix)
+    # Between rows of one width no cut pays: only ends of runs of equal width are candidates.
+    candidates = np.append(0, np.append(np.flatnonzero(np.diff(widths)) + 1, len(widths)))
+    best = np.zeros(len(candidates))
+    previous = np.zeros(len(candidates), dtype=np.int64)
+    for end in range(1, len(candidates)):
+        width = int(widths[candidates[end] - 1])
         costs = (
-            best[:number]
-            + (stops[number] - stops[:number]) * (len(blocks) * width * (prefix + width))
+            best[:end]
+            + (candidates[end] - candidates[:end]) * (len(blocks) * width * (prefix_length + width))
             + per_rectangle
         )
-        cuts[number] = costs.argmin()
-        best[number] = costs[cuts[number]]
-    chosen = [len(stops) - 1]
+        previous[end] = costs.argmin()
+        best[end] = costs[previous[end]]
+    chosen = [len(candidates) - 1]
     while chosen[0]:
-        chosen.insert(0, int(cuts[chosen[0]]))
-    ends = stops[chosen].tolist()
+        chosen.insert(0, int(previous[chosen[0]]))
+    ends = candidates[chosen].tolist()
     return [
-        [block.part(start, stop) for block in blocks] for start, stop in itertools.pairwise(ends)
+        [block.slice_rows(start, stop) for block in blocks]
+        for start, stop in itertools.pairwise(ends)
     ]
 
 
-def rectangle(blocks: list[PrefixBlock], num_rows: int = 0, num_tokens: int = 0) -> AttentionBlock:
-    """Blocks of equal prefix length as one rectangle, of at least so many rows in each and tokens
-    in a row.
+def rectangle(
+    blocks: list[PrefixBlock], least_rows: int = 0, least_tokens: int = 0
+) -> AttentionBlock:
+    """Pad blocks of equal prefix length to one rectangle (B, N, L).
+
+    N is at least `least_rows`, L at least `least_tokens`.
     """
-    most = max(num_rows, max(len(block.rows) for block in blocks))
-    longest = max(num_tokens, max(len(row) for block in blocks for row in block.rows or [range(1)]))
+    num_rows = max(least_rows, max(len(block.rows) for block in blocks))
+    num_tokens = max(
+        least_tokens, max(len(row) for block in blocks for row in block.rows or [range(1)])
+    )
     starts = whole_numbers(
         [
-            [row.start for row in block.rows] + [block.spare] * (most - len(block.rows))
+            [row.start for row in block.rows] + [block.spare] * (num_rows - len(block.rows))
             for block in blocks
         ]
     )
     lengths = whole_numbers(
-        [[len(row) for row in block.rows] + [0] * (most - len(block.rows)) for block in blocks]
+        [[len(row) for row in block.rows] + [0] * (num_rows - len(block.rows)) for block in blocks]
     )
-    places = starts[..., None] + torch.minimum(
-        torch.arange(longest), (lengths - 1).clamp(min=0)[..., None]
+    positions = starts[..., None] + torch.minimum(
+        torch.arange(num_tokens), (lengths - 1).clamp(min=0)[..., None]
     )
-    prefix = torch.tensor([block.shared.start for block in blocks])[:, None] + torch.arange(
-        len(blocks[0].shared)
+    prefix = torch.tensor([block.prefix.start for block in blocks])[:, None] + torch.arange(
+        len(blocks[0].prefix)
     )
-    return AttentionBlock(places, lengths, prefix if prefix.numel() else None)
+    return AttentionBlock(positions, lengths, prefix if prefix.numel() else None)
 
 
 def whole_numbers(values: Sequence[object]) -> torch.Tensor:
-    """int64, by way of numpy, which reads long lists several times as fast."""
+    """An int64 tensor of nested lists. numpy reads long lists several times as fast as torch."""
     return torch.from_numpy(np.array(values, dtype=np.int64))

@@ -1,4 +1,8 @@
-"""Lays the portions of one pass into a flat row."""
+"""Builds the packed batch of one pass from prefix groups.
+
+`pack_batch` takes the neighbouring slots whose ranks share a stack and whose token counts are
+close, pads them to equally many tokens, and lays one after the other into the flat row.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class Builder:
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.positions: list[int] = []
-        self.places: list[int] = []
+        self.loss_positions: list[int] = []
         self.targets: list[int] = []
         self.weights: list[float] = []
         self.owners: list[int] = []
@@ -41,7 +45,7 @@ class Builder:
         self.blocks: list[PrefixBlock] = []
 
     def put(self, ids: list[int], position: int) -> range:
-        """Append tokens; returns their places."""
+        """Append tokens of the current example; returns their positions in the row."""
         start = len(self.ids)
         self.ids += ids
         self.positions += range(position, position + len(ids))
@@ -49,89 +53,101 @@ class Builder:
         return range(start, len(self.ids))
 
     def pad(self, count: int) -> None:
-        """Append tokens that only fill up. All stand at place 0: some models look at the largest,
-        some know no place beyond their own.
+        """Append `count` padding tokens.
+
+        All have position 0: some models look at the largest position, some have no embedding beyond
+        their own length.
         """
         self.ids += self.ids[-1:] * count
         self.positions += [0] * count
         self.members += self.members[-1:] * count
 
-    def add(self, part: PrefixGroup, segment: int) -> None:
-        """Append one portion: its common beginning, then every example's own tokens."""
-        shared = self.put(part.examples[0].ids[: part.prefix], 0)
+    def add(self, prefix_group: PrefixGroup, segment: int) -> None:
+        """Append a prefix group: its prefix, then every example's own tokens.
+
+        `segment` is the index of its slot in the packed batch.
+        """
+        shared = self.put(prefix_group.examples[0].ids[: prefix_group.prefix], 0)
         rows = []
-        for row, example in zip(part.rows, part.examples, strict=True):
-            own = self.put(example.ids[part.prefix : -1], part.prefix)
-            rows.append(own)
-            first = 1 if part.everything else example.prompt_length
-            count = len(example.ids) - first
-            self.places += range(
-                own.start + first - 1 - part.prefix, own.start + first - 1 - part.prefix + count
-            )
-            self.targets += example.ids[first:]
-            self.weights += [part.weight] * count
+        for row, example in zip(prefix_group.rows, prefix_group.examples, strict=True):
+            suffix = self.put(example.ids[prefix_group.prefix : -1], prefix_group.prefix)
+            rows.append(suffix)
+            first_target = 1 if prefix_group.everything else example.prompt_length
+            count = len(example.ids) - first_target
+            # A token is predicted from the one before it.
+            first_position = suffix.start + first_target - 1 - prefix_group.prefix
+            self.loss_positions += range(first_position, first_position + count)
+            self.targets += example.ids[first_target:]
+            self.weights += [prefix_group.weight] * count
             self.owners += [segment] * count
             self.answers += [len(self.examples)] * count
-            self.examples.append((part.slot, row))
+            self.examples.append((prefix_group.slot, row))
         if shared:
             self.beginnings.append(PrefixBlock([shared], range(0), shared.stop - 1))
         self.blocks.append(PrefixBlock(sorted(rows, key=len), shared, rows[-1].stop - 1))
 
     def rectangles(self, room: BatchShape | None, per_rectangle: int) -> list[AttentionBlock]:
-        """As few and as narrow as pays; with a room those that it has, whatever rows there are."""
-        first, found = (
-            [self.beginnings] if self.beginnings else [],
-            by_kind(self.blocks, room is None),
-        )
+        """The attention blocks of the row: as few and as narrow as pays.
+
+        With a `room` they are those of the room, whatever rows there are.
+        """
+        prefix_only = [self.beginnings] if self.beginnings else []
+        by_prefix = by_kind(self.blocks, room is None)
         if room is None:
             return [
                 rectangle(blocks)
-                for blocks in first
-                + [part for blocks in found for part in split_by_width(blocks, per_rectangle)]
+                for blocks in prefix_only
+                + [rows for blocks in by_prefix for rows in split_by_width(blocks, per_rectangle)]
             ]
-        every = first + [half for blocks in found for half in halved(blocks)]
+        halves = prefix_only + [half for blocks in by_prefix for half in halved(blocks)]
         return [
             rectangle(blocks, *size[1:3])
-            for blocks, size in zip(every, room.rectangles, strict=True)
+            for blocks, size in zip(halves, room.rectangles, strict=True)
         ]
 
     def fill_up(self, supervised: int) -> int:
-        """Repeat the last supervised token, without weight, until there are so many; returns how
-        often.
+        """Repeat the last supervised token with weight 0 until there are `supervised` of them;
+        returns the number of repetitions.
         """
         more = max(supervised - len(self.weights), 0)
-        for values in (self.places, self.targets, self.owners, self.answers):
+        for values in (self.loss_positions, self.targets, self.owners, self.answers):
             values += values[-1:] * more
         self.weights += [0.0] * more
         return more
 
 
 MOST_PADDING = {"cpu": 1 / 32, "cuda": 1 / 8}
-"""Slots are filled up to equally many tokens where that adds no more than this share: batched
-products want equal parts.
+"""The largest share of padding that slots of one group may add: a batched product needs equally
+many tokens of each slot.
 """
 
 
 @dataclass(frozen=True)
 class Share:
-    """One slot's part of a pass."""
+    """The prefix groups of one slot in a pass."""
 
     slot: int
-    parts: tuple[PrefixGroup, ...]
+    prefix_groups: tuple[PrefixGroup, ...]
     num_tokens: int
 
 
-def shares_of(parts: list[PrefixGroup]) -> list[Share]:
-    """Each slot's part; portions of one slot must follow each other."""
-    sorted_out = [
-        (slot, tuple(own)) for slot, own in itertools.groupby(parts, key=lambda part: part.slot)
+def shares_of(prefix_groups: list[PrefixGroup]) -> list[Share]:
+    """The prefix groups by slot. Those of one slot must be neighbours."""
+    by_slot = [
+        (slot, tuple(slot_groups))
+        for slot, slot_groups in itertools.groupby(
+            prefix_groups, key=lambda prefix_group: prefix_group.slot
+        )
     ]
-    return [Share(slot, own, sum(part.num_tokens for part in own)) for slot, own in sorted_out]
+    return [
+        Share(slot, slot_groups, sum(prefix_group.num_tokens for prefix_group in slot_groups))
+        for slot, slot_groups in by_slot
+    ]
 
 
 def even(num_tokens: int, device: str) -> int:
-    """How many tokens a slot gets, at least so many: on a CPU one of few numbers, because kernels
-    are compiled for each that is new.
+    """`num_tokens` rounded up. On a CPU only few sizes occur, because kernels are compiled for each
+    new one.
     """
     if device != "cpu" or num_tokens < LEAST_EVEN:
         return num_tokens
@@ -142,14 +158,14 @@ def even(num_tokens: int, device: str) -> int:
 def alike(
     shares: list[Share], family: Callable[[int], int], padding: float
 ) -> Iterator[list[Share]]:
-    """Neighbours whose slots are of one family, as long as they can be filled up to equally many
-    tokens with no more than this share.
+    """Neighbouring slots that form a group: they are of one family, and padding them to equally
+    many tokens adds at most the share `padding`.
     """
     together: list[Share] = []
     for share in shares:
-        whole = [*together, share]
-        most = len(whole) * max(each.num_tokens for each in whole)
-        fits = most <= (1 + padding) * sum(each.num_tokens for each in whole)
+        candidate = [*together, share]
+        most = len(candidate) * max(member.num_tokens for member in candidate)
+        fits = most <= (1 + padding) * sum(member.num_tokens for member in candidate)
         if together and not (fits and family(together[0].slot) == family(share.slot)):
             yield together
             together = []
@@ -158,21 +174,31 @@ def alike(
         yield together
 
 
-def room_for(parts: list[PrefixGroup], family: Callable[[int], int]) -> BatchShape:
-    """What an even layout of these portions needs."""
-    groups = list(alike(shares_of(parts), family, math.inf))
+def room_for(prefix_groups: list[PrefixGroup], family: Callable[[int], int]) -> BatchShape:
+    """The shape of a packed batch of these prefix groups with few, equally wide groups."""
+    groups = list(alike(shares_of(prefix_groups), family, math.inf))
     supervised = [
-        [sum(part.num_supervised for part in share.parts) for share in group] for group in groups
+        [
+            sum(prefix_group.num_supervised for prefix_group in share.prefix_groups)
+            for share in group
+        ]
+        for group in groups
     ]
     sizes: dict[tuple[int, int], list[int]] = {}
-    for part in parts:
-        if part.prefix:
-            enlarge(sizes.setdefault((-1, 0), [0, 1, 1]), [range(part.prefix)])
+    for prefix_group in prefix_groups:
+        if prefix_group.prefix:
+            enlarge(sizes.setdefault((-1, 0), [0, 1, 1]), [range(prefix_group.prefix)])
         rows = sorted(
-            (range(len(example.ids) - 1 - part.prefix) for example in part.examples), key=len
+            (
+                range(len(example.ids) - 1 - prefix_group.prefix)
+                for example in prefix_group.examples
+            ),
+            key=len,
         )
-        for number, (half,) in enumerate(halved([PrefixBlock(rows, range(part.prefix), 0)])):
-            enlarge(sizes.setdefault((part.prefix, number), [0, 1, 1]), half.rows)
+        for which_half, (half,) in enumerate(
+            halved([PrefixBlock(rows, range(prefix_group.prefix), 0)])
+        ):
+            enlarge(sizes.setdefault((prefix_group.prefix, which_half), [0, 1, 1]), half.rows)
     return BatchShape(
         slots=tuple(map(len, groups)),
         lengths=tuple(max(share.num_tokens for share in group) for group in groups),
@@ -183,7 +209,7 @@ def room_for(parts: list[PrefixGroup], family: Callable[[int], int]) -> BatchSha
 
 
 def enlarge(size: list[int], rows: list[range]) -> None:
-    """One more block for a rectangle."""
+    """Enlarge a rectangle's [blocks, rows, tokens] in place for one more block."""
     size[:] = (
         size[0] + 1,
         max(size[1], len(rows)),
@@ -192,41 +218,45 @@ def enlarge(size: list[int], rows: list[range]) -> None:
 
 
 def by_kind(blocks: list[PrefixBlock], by_rows: bool) -> list[list[PrefixBlock]]:
-    """Blocks whose common beginnings are equally long, the shortest first; `by_rows`: and that have
-    equally many rows.
+    """Blocks of equal prefix length, the shortest prefix first; with `by_rows` also of equally many
+    rows.
     """
-    found: dict[tuple[int, int], list[PrefixBlock]] = {}
+    blocks_by_kind: dict[tuple[int, int], list[PrefixBlock]] = {}
     for block in blocks:
-        found.setdefault((len(block.shared), len(block.rows) if by_rows else 0), []).append(block)
-    return [found[kind] for kind in sorted(found)]
+        blocks_by_kind.setdefault(
+            (len(block.prefix), len(block.rows) if by_rows else 0), []
+        ).append(block)
+    return [blocks_by_kind[kind] for kind in sorted(blocks_by_kind)]
 
 
 def pack_batch(
-    parts: list[PrefixGroup],
+    prefix_groups: list[PrefixGroup],
     family: Callable[[int], int] = lambda slot: 0,
     room: BatchShape | None = None,
     device: str = "cpu",
 ) -> PackedBatch:
-    """The flat row of one pass; portions of one slot must follow each other. Slots of one `family`
-    may be grouped: see alike.
+    """The packed batch of one pass, on the CPU.
 
-    `room`, at least room_for(parts, family), makes few products of it, whose sizes depend on the
-    room alone.
+    Prefix groups of one slot must be neighbours. Slots of one `family` may be grouped: see `alike`.
+    With a `room`, at least `room_for(prefix_groups, family)`, the batch has the sizes of the room
+    alone, so that captured kernels can run on it.
     """
-    builder, groups, num_shares = Builder(), [], 0
-    shares = shares_of(parts)
-    for number, together in enumerate(
+    builder = Builder()
+    groups: list[Group] = []
+    num_shares = 0
+    shares = shares_of(prefix_groups)
+    for group_index, group_shares in enumerate(
         alike(shares, family, MOST_PADDING[device] if room is None else math.inf)
     ):
         length = (
-            even(max(share.num_tokens for share in together), device)
+            even(max(share.num_tokens for share in group_shares), device)
             if room is None
-            else room.lengths[number]
+            else room.lengths[group_index]
         )
-        groups.append(Group(tuple(share.slot for share in together), len(builder.ids), length))
-        for share in together:
-            for part in share.parts:
-                builder.add(part, num_shares)
+        groups.append(Group(tuple(share.slot for share in group_shares), len(builder.ids), length))
+        for share in group_shares:
+            for prefix_group in share.prefix_groups:
+                builder.add(prefix_group, num_shares)
             builder.pad(length - share.num_tokens)
             num_shares += 1
     num_filled = builder.fill_up(0 if room is None else room.supervised)
@@ -235,7 +265,7 @@ def pack_batch(
         positions=whole_numbers([builder.positions]),
         groups=groups,
         rectangles=builder.rectangles(room, PER_RECTANGLE[device]),
-        places=whole_numbers(builder.places),
+        loss_positions=whole_numbers(builder.loss_positions),
         targets=whole_numbers(builder.targets),
         weights=torch.tensor(builder.weights, dtype=torch.float32),
         owners=whole_numbers(builder.owners),

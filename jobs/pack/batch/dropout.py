@@ -1,5 +1,6 @@
-"""Dropout in a pack: each slot's masks over its own stretch of the flat row, the ones that it would
-draw alone (jobs/model/seeded_dropout.py).
+"""Dropout in a pack: each slot's tokens take the masks that the slot would draw alone.
+
+jobs/model/seeded_dropout.py draws them by (seed, step, token).
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from jobs.pack.batch.prefix_groups import PrefixGroup
 
 
 def draw(
-    groups: list[Group], parts: list[PrefixGroup], drops: dict[int, DropoutSpec]
+    groups: list[Group], prefix_groups: list[PrefixGroup], drops: dict[int, DropoutSpec]
 ) -> list[Group]:
-    """The groups of a pass with the masks that their tokens take; slots that are not in `drops`
-    drop nothing.
+    """The groups of a pass with the index of each token's mask. Slots outside `drops` drop
+    nothing.
     """
     chosen: dict[int, list[int]] = {}
-    for part in parts:
-        if part.slot in drops:
-            chosen.setdefault(part.slot, []).extend(choose(part, drops[part.slot]))
+    for prefix_group in prefix_groups:
+        if prefix_group.slot in drops:
+            chosen.setdefault(prefix_group.slot, []).extend(
+                choose(prefix_group, drops[prefix_group.slot])
+            )
     return [
         with_masks(group, chosen, drops) if drops.keys() & set(group.slots) else group
         for group in groups
@@ -30,28 +33,32 @@ def draw(
 
 
 def with_masks(group: Group, chosen: dict[int, list[int]], drops: dict[int, DropoutSpec]) -> Group:
-    """A group of which some slots drop something."""
-    own = [chosen.get(slot, []) for slot in group.slots]
-    flat = [index for each in own for index in each + [0] * (group.length - len(each))]
+    """The group with mask indices int64 (S * length,); `chosen` has them by slot."""
+    mask_indices = [chosen.get(slot, []) for slot in group.slots]
+    flat = [
+        index for indices in mask_indices for index in indices + [0] * (group.length - len(indices))
+    ]
     return replace(group, drops=tuple(map(drops.get, group.slots)), chosen=torch.tensor(flat))
 
 
-def choose(part: PrefixGroup, drop: DropoutSpec) -> list[int]:
-    """The mask of each of a portion's tokens, in the order of the flat row."""
-    chosen, state = drop.choose(part.examples[0].ids[: part.prefix], drop.start)
-    for example in part.examples:
-        chosen += drop.choose(example.ids[part.prefix : -1], state)[0]
+def choose(prefix_group: PrefixGroup, drop: DropoutSpec) -> list[int]:
+    """The mask index of each token of a prefix group, in the order of the flat row."""
+    chosen, state = drop.choose(prefix_group.examples[0].ids[: prefix_group.prefix], drop.start)
+    for example in prefix_group.examples:
+        chosen += drop.choose(example.ids[prefix_group.prefix : -1], state)[0]
     return chosen
 
 
 def masks(group: Group, layer: int, like: torch.Tensor) -> torch.Tensor:
-    """What the group's inputs (S, length, in) of a layer are multiplied by."""
+    """The dropout factors (S, length, in) of a layer's inputs; `like` has their shape."""
     out = torch.ones_like(like)
     tables: dict[DropoutSpec, torch.Tensor] = {}
     assert group.chosen is not None
-    for drop, chosen, own in zip(group.drops, group.chosen.split(group.length), out, strict=True):
+    for drop, chosen, slot_mask in zip(
+        group.drops, group.chosen.split(group.length), out, strict=True
+    ):
         if drop is not None:
             if drop not in tables:
                 tables[drop] = drop.table(layer, like.shape[-1], like.dtype, like.device)
-            torch.index_select(tables[drop], 0, chosen, out=own)
+            torch.index_select(tables[drop], 0, chosen, out=slot_mask)
     return out

@@ -1,6 +1,4 @@
-"""A step's examples in portions with a common beginning, and the portions in passes that fit the
-memory.
-"""
+"""Examples grouped by their common prefix, and cut into micro-batches that fit the memory."""
 
 from __future__ import annotations
 
@@ -12,14 +10,14 @@ from jobs.data.tokenization import PREFIX_MIN, Example, shared_prefix
 
 @dataclass(frozen=True)
 class PrefixGroup:
-    """Examples of one slot that begin with the same tokens, which stand once in the flat row."""
+    """Examples of one slot that begin with the same tokens. The prefix stands once in the row."""
 
     slot: int
     prefix: int
-    """Length of the common beginning; 0 for none."""
+    """Tokens of the common prefix; 0 for none."""
     examples: tuple[Example, ...]
     rows: tuple[int, ...]
-    """Which rows of the slot's batch these are."""
+    """Index of each example in the slot's batch."""
     weight: float = 1.0
     """What each supervised token counts in the slot's loss: 1 / (supervised tokens of its whole
     batch).
@@ -29,8 +27,8 @@ class PrefixGroup:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in the flat row: the last one of an example is only predicted, so it does not
-        stand there.
+        """Tokens in the flat row. The last token of an example is only predicted, so it is not
+        counted.
         """
         return self.prefix + sum(len(example.ids) - 1 - self.prefix for example in self.examples)
 
@@ -50,81 +48,94 @@ def group_by_prefix(
     everything: bool = False,
     share: bool = True,
 ) -> list[PrefixGroup]:
-    """A slot's batch as portions with a common beginning each, one per template that its examples
-    are made from.
+    """Group a slot's batch by the prompt template of its examples.
 
     Examples that agree in their first PREFIX_MIN tokens are made from one template. With loss on
-    every token nothing is shared: a token that carries loss would count once instead of once per
-    example.
+    every token no prefix is shared: its loss would count once instead of once per example.
     """
     heads: dict[tuple[int, ...], list[int]] = {}
     for row, example in enumerate(examples):
         shareable = share and not everything and example.prompt_length > PREFIX_MIN
         heads.setdefault(tuple(example.ids[:PREFIX_MIN]) if shareable else (), []).append(row)
-    portions = []
+    prefix_groups = []
     for head, rows in heads.items():
         chosen = tuple(examples[row] for row in rows)
         prefix = shared_prefix(list(chosen)) if head else 0
-        portions.append(PrefixGroup(slot, prefix, chosen, tuple(rows), weight, everything))
-    return portions
+        prefix_groups.append(PrefixGroup(slot, prefix, chosen, tuple(rows), weight, everything))
+    return prefix_groups
 
 
-def micro_batches(portions: list[PrefixGroup], budget: int) -> Iterator[list[PrefixGroup]]:
-    """Cut portions into passes of at most `budget` tokens each; one example that is longer goes
-    alone.
+def micro_batches(prefix_groups: list[PrefixGroup], budget: int) -> Iterator[list[PrefixGroup]]:
+    """Cut prefix groups into micro-batches of at most `budget` tokens. A longer example goes alone.
 
-    A portion stays whole where it can: each of its parts repeats the common beginning.
+    A prefix group stays whole where it can, because each of its pieces repeats the prefix.
     """
-    group: list[PrefixGroup] = []
-    used = 0
-    for whole in portions:
-        for part in pieces(whole, budget):
-            if group and used + part.num_tokens > budget:
-                yield group
-                group, used = [], 0
-            group.append(part)
-            used += part.num_tokens
-    if group:
-        yield group
+    micro_batch: list[PrefixGroup] = []
+    num_tokens = 0
+    for prefix_group in prefix_groups:
+        for piece in pieces(prefix_group, budget):
+            if micro_batch and num_tokens + piece.num_tokens > budget:
+                yield micro_batch
+                micro_batch = []
+                num_tokens = 0
+            micro_batch.append(piece)
+            num_tokens += piece.num_tokens
+    if micro_batch:
+        yield micro_batch
 
 
-def pieces(whole: PrefixGroup, budget: int) -> Iterator[PrefixGroup]:
-    """One portion in parts of at most `budget` tokens, of nearly equal size."""
-    if whole.num_tokens <= budget or len(whole.examples) == 1:
-        yield whole
+def pieces(prefix_group: PrefixGroup, budget: int) -> Iterator[PrefixGroup]:
+    """A prefix group in pieces of at most `budget` tokens and nearly equal size."""
+    if prefix_group.num_tokens <= budget or len(prefix_group.examples) == 1:
+        yield prefix_group
         return
-    middle = len(whole.examples) // 2
-    for part in (slice(0, middle), slice(middle, None)):
+    middle = len(prefix_group.examples) // 2
+    for rows in (slice(0, middle), slice(middle, None)):
         half = PrefixGroup(
-            whole.slot,
-            whole.prefix,
-            whole.examples[part],
-            whole.rows[part],
-            whole.weight,
-            whole.everything,
+            prefix_group.slot,
+            prefix_group.prefix,
+            prefix_group.examples[rows],
+            prefix_group.rows[rows],
+            prefix_group.weight,
+            prefix_group.everything,
         )
         yield from pieces(half if len(half.examples) > 1 else unshared(half), budget)
 
 
-def unshared(part: PrefixGroup) -> PrefixGroup:
-    """A portion of one example, whose beginning is nobody else's."""
-    return PrefixGroup(part.slot, 0, part.examples, part.rows, part.weight, part.everything)
+def unshared(prefix_group: PrefixGroup) -> PrefixGroup:
+    """A prefix group of one example, without a prefix."""
+    return PrefixGroup(
+        prefix_group.slot,
+        0,
+        prefix_group.examples,
+        prefix_group.rows,
+        prefix_group.weight,
+        prefix_group.everything,
+    )
 
 
 def equalise_prefixes(
-    parts: list[PrefixGroup], known: dict[tuple[int, ...], int]
+    prefix_groups: list[PrefixGroup], shortest_prefix: dict[tuple[int, ...], int]
 ) -> list[PrefixGroup]:
-    """Portions of one template with equally long beginnings: the shortest that was ever `known`, so
-    that their attention has one shape.
+    """Shorten the prefixes of one template to the shortest that ever occurred.
+
+    `shortest_prefix` remembers it by template and is updated in place. So the attention of a
+    template has one shape.
     """
-    for part in parts:
-        if part.prefix:
-            known[template_key(part)] = min(part.prefix, known.get(template_key(part), part.prefix))
+    for prefix_group in prefix_groups:
+        if prefix_group.prefix:
+            shortest_prefix[template_key(prefix_group)] = min(
+                prefix_group.prefix,
+                shortest_prefix.get(template_key(prefix_group), prefix_group.prefix),
+            )
     return [
-        replace(part, prefix=known[template_key(part)]) if part.prefix else part for part in parts
+        replace(prefix_group, prefix=shortest_prefix[template_key(prefix_group)])
+        if prefix_group.prefix
+        else prefix_group
+        for prefix_group in prefix_groups
     ]
 
 
-def template_key(part: PrefixGroup) -> tuple[int, ...]:
-    """What tells a template."""
-    return tuple(part.examples[0].ids[:PREFIX_MIN])
+def template_key(prefix_group: PrefixGroup) -> tuple[int, ...]:
+    """The tokens that examples of one template agree in."""
+    return tuple(prefix_group.examples[0].ids[:PREFIX_MIN])

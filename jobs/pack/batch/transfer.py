@@ -1,4 +1,8 @@
-"""All tensors of a packed batch to a device in one copy."""
+"""Moves all tensors of a packed batch to a device in one copy per number format.
+
+The tensors are concatenated to pools, the pools are copied, and the batch is rebuilt from views
+into them. torch.utils._pytree does not look into dataclasses, so `mapped` walks them.
+"""
 
 from __future__ import annotations
 
@@ -23,39 +27,35 @@ def mapped(value: Any, move: Callable[[torch.Tensor], torch.Tensor]) -> Any:
             **{field.name: mapped(getattr(value, field.name), move) for field in fields(value)},
         )
     if isinstance(value, list):
-        return [mapped(each, move) for each in value]
+        return [mapped(item, move) for item in value]
     if isinstance(value, dict):
-        return {key: mapped(each, move) for key, each in value.items()}
+        return {key: mapped(item, move) for key, item in value.items()}
     return value
 
 
 Kind = tuple[torch.dtype, str]
-"""Format of a tensor, and the kind of device that it comes from: what is known of lower layers is
-on the GPU already.
-"""
+"""Format of a tensor and the device it comes from: cached hidden states are on the GPU already."""
 
 
 def kind_of(tensor: torch.Tensor) -> Kind:
-    """With which others it travels."""
+    """The pool that a tensor belongs to."""
     return tensor.dtype, tensor.device.type
 
 
 def pooled(layout: PackedBatch) -> dict[Kind, torch.Tensor]:
-    """All tensors of a layout as one of each kind, so that they travel together."""
-    found: dict[Kind, list[torch.Tensor]] = {}
+    """The concatenated tensors (N,) of a batch by kind."""
+    by_kind: dict[Kind, list[torch.Tensor]] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        found.setdefault(kind_of(tensor), []).append(tensor.flatten())
+        by_kind.setdefault(kind_of(tensor), []).append(tensor.flatten())
         return tensor
 
     mapped(layout, note)
-    return {kind: torch.cat(parts) for kind, parts in found.items()}
+    return {kind: torch.cat(tensors) for kind, tensors in by_kind.items()}
 
 
 def placed(layout: PackedBatch, pools: dict[Kind, torch.Tensor]) -> PackedBatch:
-    """A layout whose tensors are those of `pools`, laid out by `pooled` for one of the same
-    shapes.
-    """
+    """A batch of the same shapes whose tensors are views into `pools`."""
     used = dict.fromkeys(pools, 0)
 
     def take(tensor: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ def placed(layout: PackedBatch, pools: dict[Kind, torch.Tensor]) -> PackedBatch:
 
 
 def to_device(layout: PackedBatch, device: torch.device) -> PackedBatch:
-    """A layout on a device."""
+    """The batch on a device."""
     if device.type == "cpu":
         return layout
     return placed(layout, {kind: pool.to(device) for kind, pool in pooled(layout).items()})

@@ -41,7 +41,10 @@ class Adapter:
     def __init__(
         self, shapes: list[Shape], rank: int, scale: float, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.shapes, self.rank, self.scale, self.dtype = shapes, rank, scale, dtype
+        self.shapes = shapes
+        self.rank = rank
+        self.scale = scale
+        self.dtype = dtype
         self.starts = list(
             itertools.accumulate((rank * shape.width_in for shape in shapes), initial=0)
         )
@@ -63,10 +66,10 @@ class Adapter:
 
     def b(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """B of each layer (rank, out) within the weights or the gradient."""
-        parts = flat[self.starts[-1] :].split(
+        matrices = flat[self.starts[-1] :].split(
             [self.rank * shape.width_out for shape in self.shapes]
         )
-        return [part.view(self.rank, -1) for part in parts]
+        return [matrix.view(self.rank, -1) for matrix in matrices]
 
     def read(self, state: dict[str, torch.Tensor]) -> None:
         """Take the weights of an ordinary PEFT adapter, by its names."""
@@ -83,8 +86,8 @@ class Adapter:
         return state
 
     def _layers(self) -> Iterator[tuple[Shape, torch.Tensor, torch.Tensor]]:
-        alone = [[number] for number in range(len(self.shapes))]
-        a = [layer[0] for layer in self.a(self.weights.data, alone)]
+        single_layers = [[index] for index in range(len(self.shapes))]
+        a = [layer[0] for layer in self.a(self.weights.data, single_layers)]
         return zip(self.shapes, a, self.b(self.weights.data), strict=True)
 
 
@@ -98,12 +101,11 @@ class StackedAdapters:
     """
 
     def __init__(self, members: list[Adapter], joints: FusedLayers) -> None:
-        self.joints, self.num_rows, self.rank = (
-            joints,
-            len(members),
-            max(member.rank for member in members),
-        )
-        shapes, like = members[0].shapes, members[0]
+        self.joints = joints
+        self.num_rows = len(members)
+        self.rank = max(member.rank for member in members)
+        shapes = members[0].shapes
+        like = members[0]
         sizes = [(len(joint) * self.rank, shapes[joint[0]].width_in) for joint in joints]
         sizes += [(self.rank, shape.width_out) for shape in shapes]
         self.weights, self.gradient = (
@@ -117,9 +119,10 @@ class StackedAdapters:
         )
 
         def matrices(rows: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-            parts = rows.split([height * width for height, width in sizes], 1)
+            flat_matrices = rows.split([height * width for height, width in sizes], 1)
             views = [
-                part.view(self.num_rows, *size) for part, size in zip(parts, sizes, strict=True)
+                flat.view(self.num_rows, *size)
+                for flat, size in zip(flat_matrices, sizes, strict=True)
             ]
             return views[: len(joints)], views[len(joints) :]
 
@@ -127,7 +130,7 @@ class StackedAdapters:
         self.gradient_a, self.gradient_b = matrices(self.gradient)
         self.filled = [0] * self.num_rows
         """Up to which rank a row is in use."""
-        self.known_places: dict[int, torch.Tensor] = {}
+        self.position_cache: dict[int, torch.Tensor] = {}
 
     def fits(self, members: list[Adapter], joints: FusedLayers) -> bool:
         """Whether it was made for such slots."""
@@ -139,47 +142,50 @@ class StackedAdapters:
 
     def take(self, row: int, adapter: Adapter) -> None:
         """Lay a slot's weights into a row."""
-        weights, own, start = adapter.weights.data, self.weights[row], adapter.starts[-1]
+        weights, row_weights, start = adapter.weights.data, self.weights[row], adapter.starts[-1]
         scaled = weights[start:] * adapter.scale
         if adapter.rank == self.rank:
-            own[:start].copy_(weights[:start])
-            own[start:].copy_(scaled)
+            row_weights[:start].copy_(weights[:start])
+            row_weights[start:].copy_(scaled)
         else:
             if self.filled[row] > adapter.rank:
-                own.zero_()
-            own.index_copy_(
-                0, self.places(adapter), torch.cat([weights[:start], scaled]).to(own.dtype)
+                row_weights.zero_()
+            row_weights.index_copy_(
+                0,
+                self.positions_of(adapter),
+                torch.cat([weights[:start], scaled]).to(row_weights.dtype),
             )
         self.filled[row] = adapter.rank
 
     def give(self, row: int, adapter: Adapter, first: bool) -> None:
         """Hand a slot the gradient of a pass, the `first` of a step or one to be added."""
-        start, total = adapter.starts[-1], adapter.gradient
-        own = (
+        start = adapter.starts[-1]
+        total = adapter.gradient
+        row_gradient = (
             self.gradient[row]
             if adapter.rank == self.rank
-            else self.gradient[row].index_select(0, self.places(adapter))
+            else self.gradient[row].index_select(0, self.positions_of(adapter))
         )
         if first:
-            total.copy_(own)
+            total.copy_(row_gradient)
             total[start:] *= adapter.scale
         else:
-            total[:start] += own[:start]
-            total[start:].add_(own[start:], alpha=adapter.scale)
+            total[:start] += row_gradient[:start]
+            total[start:].add_(row_gradient[start:], alpha=adapter.scale)
 
-    def places(self, adapter: Adapter) -> torch.Tensor:
+    def positions_of(self, adapter: Adapter) -> torch.Tensor:
         """int64: where in a row the weights of a slot of a smaller rank stand, in their order."""
-        if adapter.rank not in self.known_places:
+        if adapter.rank not in self.position_cache:
             widths = [shape.width_in for shape in adapter.shapes] + [
                 shape.width_out for shape in adapter.shapes
             ]
             starts = itertools.accumulate((self.rank * width for width in widths), initial=0)
-            each = [
+            indices = [
                 torch.arange(start, start + adapter.rank * width)
                 for start, width in zip(starts, widths, strict=False)
             ]
-            self.known_places[adapter.rank] = torch.cat(each).to(self.weights.device)
-        return self.known_places[adapter.rank]
+            self.position_cache[adapter.rank] = torch.cat(indices).to(self.weights.device)
+        return self.position_cache[adapter.rank]
 
 
 def peft_name(layer: str, which: str) -> str:

@@ -1,9 +1,37 @@
-"""The layers below the lowest adapter: frozen, so the same for every trial and every step. Each
-stretch of rows goes through them once.
+"""The hidden-state cache: what the frozen layers below the lowest adapter compute, once per row.
 
-A stretch is always computed by itself, whoever asks for it first, so that what comes of it does not
-depend on who stands beside it. The layers are found by their place in the model; check.py tries
-whether hidden states are all that passes between them.
+Implementation notes
+--------------------
+Layers below the lowest adapter are frozen, so their output is the same for every trial and every
+step. The cache keeps it by chunk: 64 consecutive rows (CHUNK_ROWS) of one epoch over a source.
+
+    step batch:     row 130          row 7            row 68       of slots 1, 1 and 2
+                       |               |                |
+    cache:        chunk 2 (P, H)  chunk 0 (P, H)  chunk 1 (P, H)   least recently used first
+                       |               |                |
+    gathered:     (1, T, H), the input of the first layer with an adapter
+
+Algorithm:
+1. `expecting` books the chunks of the step's examples before its passes.
+2. `fill` finds or computes the chunk of each example of a pass (`find`, `make`), and gathers the
+   hidden states of the pass's tokens in the order of its row (`gathered`).
+3. `behind` hands these states to the hooks: the layers below return their input unchanged, and
+   `enter` replaces the input of the first layer with an adapter.
+
+Invariants:
+- A chunk is always computed by itself, whoever asks for it first. So its states do not depend on
+  the neighbours, and a trial's result does not depend on who shares the pack.
+- An entry is found by the ids of its examples, so it keeps them alive.
+- A second epoch reads the chunk in which a row was met first, if the whole source may be kept
+  until then (`first_chunk`). Otherwise each epoch computes its own chunks.
+- Chunks are kept up to `most_bytes`; the least recently used one is forgotten first. If one step
+  needs more than half of that, each pass computes its own states and keeps nothing.
+
+Cost: P * H numbers for a chunk of P tokens, a common prefix counted once. A hit costs two
+`index_select` of T rows.
+
+The layers are found by their place in the model. pack/compatibility.py tries whether hidden states
+are all that passes between them.
 """
 
 from __future__ import annotations
@@ -27,30 +55,29 @@ from jobs.pack.batch.transfer import to_device
 from jobs.pack.layers.lora_linear import AdapterStacks, PackedLoRALinear
 
 MOST_BYTES = 1 << 30
-"""Hidden states beyond these are forgotten, those first that nobody asked for the longest; fewer
-after memory has run out.
-"""
+"""The largest size of the cache. It is halved each time that memory runs out."""
 
 
 @dataclass
 class Hidden:
-    """What the frozen layers make of a stretch."""
+    """The hidden states of some examples: one entry of the cache."""
 
     states: torch.Tensor
     """(P, H)."""
-    places: dict[int, torch.Tensor]
-    """By id of an example: int64 (its tokens but the last,), where they stand in `states`."""
+    positions: dict[int, torch.Tensor]
+    """By id of an example: int64 (its tokens but the last,), indices into `states`."""
     examples: list[Example]
-    """Kept alive, so that no other one gets their ids."""
+    """Kept alive, so that no other example gets their ids."""
 
 
 class ReachedFirstAdapter(Exception):
     """The first layer with an adapter is about to begin."""
 
 
-def layers_of(model: Any) -> list[Any]:
-    """The layers of a decoder: the longest list of modules that stands in no other one, as that of
-    a layer's experts does.
+def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers of a decoder: the longest ModuleList that stands in no other one.
+
+    The list of a layer's experts may be longer, but stands in the list of the layers.
     """
     stacks: list[tuple[str, torch.nn.ModuleList]] = []
     for name, module in model.named_modules():
@@ -62,234 +89,239 @@ def layers_of(model: Any) -> list[Any]:
 
 
 class HiddenStateCache:
-    """The frozen layers at the beginning of a model, and what they have made of the stretches that
-    were asked for.
-    """
+    """The frozen layers at the beginning of a model, and the cache of their output."""
 
     def __init__(self, model: Any, active: AdapterStacks, device: torch.device) -> None:
-        self.model, self.device = model, device
+        self.model = model
+        self.device = device
         layers = layers_of(model)
         carriers = {id(layer) for layer in active.layers}
-        carrying = [
-            number
-            for number, layer in enumerate(layers)
-            if carriers & set(map(id, layer.modules()))
+        adapted = [
+            index for index, layer in enumerate(layers) if carriers & set(map(id, layer.modules()))
         ]
-        inside = sum(
+        num_inside = sum(
             isinstance(module, PackedLoRALinear) for layer in layers for module in layer.modules()
         )
-        first = carrying[0] if carrying and inside == len(active.layers) else 0
-        self.below, self.entry = layers[:first], layers[first] if first else None
-        self.attached, self.most_bytes = False, MOST_BYTES
-        self.known: OrderedDict[Hashable, Hidden] = OrderedDict()
-        self.given: torch.Tensor | None = None
-        """What enters the first layer with an adapter in the pass under way, (1, T, H)."""
+        first = adapted[0] if adapted and num_inside == len(active.layers) else 0
+        self.below: list[Any] = layers[:first]
+        """The layers that are skipped."""
+        self.entry: Any = layers[first] if first else None
+        """The first layer with an adapter; None where there is nothing below it."""
+        self.attached = False
+        self.most_bytes = MOST_BYTES
+        self.cache: OrderedDict[Hashable, Hidden] = OrderedDict()
+        """By name of a chunk, the most recently used last."""
+        self.cached_input: torch.Tensor | None = None
+        """(1, T, H): what enters the first layer with an adapter in the pass under way."""
         self.reached: list[torch.Tensor] | None = None
-        self.handle: Any = None
+        """What `enter` has caught while `run` is under way."""
+        self.hook: Any = None
         self.sources: dict[tuple[Hashable, ...], float] = {}
-        """Bytes that sources take which are gone through again; 0 for one that is not kept
-        whole.
-        """
-        self.stretches: dict[tuple[int, int], Chunk] = {}
-        """Of the examples that are trained on, by slot and row of its batch; what is not there is
+        """Bytes booked for each source that is read a second time; 0 for one that is not kept."""
+        self.chunks: dict[tuple[int, int], Chunk] = {}
+        """By (slot, row of its batch): the chunks of the present step. A row that is not in it is
         computed for one pass.
         """
 
     def attach(self) -> None:
-        """Begin. A model whose first layer carries an adapter stays as it is."""
+        """Set the hooks. A model whose first layer carries an adapter stays as it is."""
         if self.entry is None:
             return
         for layer in self.below:
             layer.forward = self.skippable(layer.forward)
-        self.handle = self.entry.register_forward_pre_hook(self.enter, with_kwargs=True)
+        self.hook = self.entry.register_forward_pre_hook(self.enter, with_kwargs=True)
         self.attached = True
 
     def detach(self) -> bool:
-        """Leave the model as it was; whether that changes anything."""
-        attached, self.attached = self.attached, False
+        """Remove the hooks; returns whether there were any."""
+        attached = self.attached
+        self.attached = False
         if attached:
-            self.handle.remove()
-            self.known.clear()
+            self.hook.remove()
+            self.cache.clear()
             for layer in self.below:
                 del layer.forward
         return attached
 
     def skippable(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        """The forward of a layer, which hands its input on where the hidden states behind it are
-        known.
-        """
-        others = 0
+        """A layer's forward that returns its input (1, T, H) while `cached_input` is set."""
+        num_outputs = 0  # 0 for a layer that returns a tensor and no tuple
 
         def skip(*args: Any, **options: Any) -> Any:
-            nonlocal others
-            if self.given is not None:
+            nonlocal num_outputs
+            if self.cached_input is not None:
                 hidden = args[0] if args else options["hidden_states"]
-                return (hidden, *[None] * (others - 1)) if others else hidden
+                return (hidden, *[None] * (num_outputs - 1)) if num_outputs else hidden
             out = forward(*args, **options)
-            others = len(out) if isinstance(out, tuple) else 0
+            num_outputs = len(out) if isinstance(out, tuple) else 0
             return out
 
         return skip
 
     def enter(self, module: Any, args: Any, options: Any) -> Any:
-        """Take what the layers below have made, or hand in what is known of it."""
+        """The hook before the first layer with an adapter: catch its input (1, T, H), or replace
+        it by the cached one.
+        """
         hidden = args[0] if args else options["hidden_states"]
         if self.reached is not None:
             self.reached.append(hidden)
             raise ReachedFirstAdapter
-        if self.given is None:
+        if self.cached_input is None:
             return None
-        return (
-            ((self.given, *args[1:]), options)
-            if args
-            else (args, options | {"hidden_states": self.given})
-        )
+        if args:
+            return (self.cached_input, *args[1:]), options
+        return args, options | {"hidden_states": self.cached_input}
 
     @contextlib.contextmanager
-    def expecting(
-        self, stretches: dict[int, list[Chunk]], examples: list[Example]
-    ) -> Iterator[None]:
-        """The passes that follow are over these examples of these stretches, slot by slot in the
-        order of its rows.
+    def expecting(self, chunks: dict[int, list[Chunk]], examples: list[Example]) -> Iterator[None]:
+        """Book the chunks of the passes that follow.
 
-        Where what they need together would not be kept long enough to be of use again, each pass
-        computes its own.
+        `chunks` has, by slot, the chunk of each row of its batch; `examples` are all examples of
+        these passes. Nothing is booked where the chunks together would be forgotten before they
+        are of use again: then each pass computes its own states.
         """
-        row_bytes, room = self.token_bytes() * tokens_of_a_row(examples), self.most_bytes / 2
-        kept = {
-            number: [self.known_again(stretch, row_bytes) for stretch in own]
-            for number, own in stretches.items()
+        row_bytes = self.token_bytes() * tokens_of_a_row(examples)
+        chunks_to_keep = {
+            slot_id: [self.first_chunk(chunk, row_bytes) for chunk in slot_chunks]
+            for slot_id, slot_chunks in chunks.items()
         }
-        if (
-            len({stretch.name for own in kept.values() for stretch in own}) * CHUNK_ROWS * row_bytes
-            <= room
-        ):
-            self.stretches = {
-                (number, row): stretch
-                for number, own in kept.items()
-                for row, stretch in enumerate(own)
+        names = {chunk.name for slot_chunks in chunks_to_keep.values() for chunk in slot_chunks}
+        if len(names) * CHUNK_ROWS * row_bytes <= self.most_bytes / 2:
+            self.chunks = {
+                (slot_id, row): chunk
+                for slot_id, slot_chunks in chunks_to_keep.items()
+                for row, chunk in enumerate(slot_chunks)
             }
         try:
             yield
         finally:
-            self.stretches = {}
+            self.chunks = {}
 
-    def known_again(self, stretch: Chunk, row_bytes: float) -> Chunk:
-        """The stretch in which an example was met first, if all of its source may be kept until it
-        is gone through again.
+    def first_chunk(self, chunk: Chunk, row_bytes: float) -> Chunk:
+        """The chunk of the first epoch that has the same row, if its whole source may be kept;
+        otherwise `chunk` itself.
+
+        The first call for a source books `row_bytes` bytes for each of its rows.
         """
-        if stretch.first is None:
-            return stretch
-        if stretch.source not in self.sources:
-            size = stretch.num_rows * row_bytes
-            self.sources[stretch.source] = (
-                size if sum(self.sources.values()) + size <= self.most_bytes / 2 else 0.0
-            )
-        return stretch.first if self.sources[stretch.source] else stretch
+        if chunk.first is None:
+            return chunk
+        if chunk.source not in self.sources:
+            size = chunk.num_rows * row_bytes
+            fits = sum(self.sources.values()) + size <= self.most_bytes / 2
+            self.sources[chunk.source] = size if fits else 0.0
+        return chunk.first if self.sources[chunk.source] else chunk
 
     def keep(self, walks: set[Hashable]) -> None:
-        """Slots have left: what only they went through makes room for sources that had none.
-        `walks` are those of the slots that remain.
-        """
+        """Free the bookings of slots that have left; `walks` are those of the slots that remain."""
         self.sources = {
             source: size for source, size in self.sources.items() if size and source[0] in walks
         }
 
     def shrink(self, times: int = 1) -> None:
-        """Memory has run out so often: forget all, and keep half as much each time."""
-        self.known.clear()
+        """Memory has run out `times` times: forget everything, and halve the size each time."""
+        self.cache.clear()
         self.sources.clear()
         self.most_bytes >>= times
 
     def token_bytes(self) -> int:
-        """What the hidden state of a token takes."""
+        """Bytes of the hidden state of one token."""
         weight = self.model.get_input_embeddings().weight
         return weight.shape[1] * weight.element_size()
 
     @contextlib.contextmanager
     def behind(self, layout: PackedBatch) -> Iterator[None]:
-        """A forward pass in which the layers below are skipped, if the layout says what comes of
-        them.
-        """
-        self.given = layout.below
+        """A forward pass that skips the layers below, if the batch has their output."""
+        self.cached_input = layout.below
         try:
             yield
         finally:
-            self.given = None
+            self.cached_input = None
 
     @torch.no_grad()
     def run(self, layout: PackedBatch) -> torch.Tensor:
-        """The hidden states (T, H) that the layers below make of a layout on the device."""
+        """The output (T, H) of the layers below for a batch on the device."""
         self.reached = []
         try:
             self.model(**layout.inputs)
         except ReachedFirstAdapter:
             pass
         finally:
-            reached, self.reached = self.reached, None
+            reached = self.reached
+            self.reached = None
         return reached[0].squeeze(0)
 
-    def fill(self, layout: PackedBatch, parts: list[PrefixGroup], budget: int) -> PackedBatch:
-        """Say what enters the first layer with an adapter, for the portions of a layout on the CPU.
-        Its `members` are then done with.
+    def fill(
+        self, layout: PackedBatch, prefix_groups: list[PrefixGroup], budget: int
+    ) -> PackedBatch:
+        """Set `below` (1, T, H) of a batch on the CPU, which was built from `prefix_groups`.
+
+        Takes its `members` away, which nobody needs any more.
         """
-        members, layout.members = layout.members, None
+        members = layout.members
+        layout.members = None
         if not self.attached or members is None:
             return layout
-        pairs = [
-            ((part.slot, row), example)
-            for part in parts
-            for row, example in zip(part.rows, part.examples, strict=True)
+        examples = [
+            ((prefix_group.slot, row), example)
+            for prefix_group in prefix_groups
+            for row, example in zip(prefix_group.rows, prefix_group.examples, strict=True)
         ]
-        found = [self.find(place, example, budget) for place, example in pairs]
-        others = {
+        # 1) The examples whose chunk is booked: from the cache.
+        cached = [self.find(slot_row, example, budget) for slot_row, example in examples]
+        # 2) The others: computed together, for this pass only.
+        uncached = {
             id(example): example
-            for (_, example), hidden in zip(pairs, found, strict=True)
+            for (_, example), hidden in zip(examples, cached, strict=True)
             if hidden is None
         }
-        other = self.make(list(others.values()), budget) if others else None
-        given = [
-            (example, hidden or other) for (_, example), hidden in zip(pairs, found, strict=True)
+        computed = self.make(list(uncached.values()), budget) if uncached else None
+        # 3) All tokens in the order of the row.
+        sources: list[tuple[Example, Any]] = [
+            (example, hidden or computed)
+            for (_, example), hidden in zip(examples, cached, strict=True)
         ]
-        layout.below = gathered(given, members, layout.positions[0])
+        layout.below = gathered(sources, members, layout.positions[0])
         return layout
 
-    def find(self, place: tuple[int, int], example: Example, budget: int) -> Hidden | None:
-        """What is known of the stretch of an example, after computing it if need be; None where it
-        belongs to none.
-        """
-        stretch = self.stretches.get(place)
-        if stretch is None:
+    def find(self, slot_row: tuple[int, int], example: Example, budget: int) -> Hidden | None:
+        """The entry of an example's chunk, computed if need be; None where no chunk is booked."""
+        chunk = self.chunks.get(slot_row)
+        if chunk is None:
             return None
-        if stretch.name not in self.known:
-            self.known[stretch.name] = self.make(stretch.read(), budget)
-            while (
-                len(self.known) > 1
-                and sum(hidden.states.nbytes for hidden in self.known.values()) > self.most_bytes
-            ):
-                self.known.popitem(last=False)
-        self.known.move_to_end(stretch.name)
-        return self.known[stretch.name] if id(example) in self.known[stretch.name].places else None
+        if chunk.name not in self.cache:
+            self.cache[chunk.name] = self.make(chunk.read(), budget)
+            while len(self.cache) > 1 and self.num_bytes() > self.most_bytes:
+                self.cache.popitem(last=False)
+        self.cache.move_to_end(chunk.name)
+        hidden = self.cache[chunk.name]
+        return hidden if id(example) in hidden.positions else None
+
+    def num_bytes(self) -> int:
+        """Bytes of all cached states."""
+        return sum(hidden.states.nbytes for hidden in self.cache.values())
 
     def make(self, examples: list[Example], budget: int) -> Hidden:
-        """Run examples through the layers below, their common beginnings once."""
-        states, places, end = [], {}, 0
-        for group in micro_batches(group_by_prefix(0, examples), budget):
-            layout = to_device(pack_batch(group, device=self.device.type), self.device)
-            states.append(self.run(layout)[: sum(part.num_tokens for part in group)])
-            for part in group:
-                beginning, end = torch.arange(end, end + part.prefix), end + part.prefix
-                for example in part.examples:
-                    length = len(example.ids) - 1 - part.prefix
-                    places[id(example)], end = (
-                        torch.cat([beginning, torch.arange(end, end + length)]),
-                        end + length,
-                    )
-        return Hidden(torch.cat(states), places, examples)
+        """Run examples through the layers below, in passes of `budget` tokens."""
+        states = []
+        positions = {}
+        end = 0
+        for micro_batch in micro_batches(group_by_prefix(0, examples), budget):
+            layout = to_device(pack_batch(micro_batch, device=self.device.type), self.device)
+            num_tokens = sum(prefix_group.num_tokens for prefix_group in micro_batch)
+            states.append(self.run(layout)[:num_tokens])
+            for prefix_group in micro_batch:
+                prefix = torch.arange(end, end + prefix_group.prefix)
+                end += prefix_group.prefix
+                for example in prefix_group.examples:
+                    length = len(example.ids) - 1 - prefix_group.prefix
+                    suffix = torch.arange(end, end + length)
+                    positions[id(example)] = torch.cat([prefix, suffix])
+                    end += length
+        return Hidden(torch.cat(states), positions, examples)
 
 
 def tokens_of_a_row(examples: list[Example]) -> float:
-    """What an example adds to a stretch of such ones, a common beginning counted once in each."""
+    """Mean tokens that one example adds to a chunk of such examples, the prefix counted once."""
     prefix = shared_prefix(examples)
     return (
         sum(len(example.ids) - 1 - prefix for example in examples) / max(len(examples), 1)
@@ -298,25 +330,29 @@ def tokens_of_a_row(examples: list[Example]) -> float:
 
 
 def gathered(
-    pairs: list[tuple[Example, Any]], members: torch.Tensor, positions: torch.Tensor
+    sources: list[tuple[Example, Hidden]], members: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """The hidden states (1, T, H) of tokens: of which of the examples each is one, and its place
-    therein.
+    """The hidden states (1, T, H) of a packed row.
+
+    `members` (T,) says to which of the examples in `sources` a token belongs, `positions` (T,)
+    where in that example it stands.
     """
-    hiddens = {id(hidden): hidden for _, hidden in pairs}
-    numbers = {each: number for number, each in enumerate(hiddens)}
-    places = [hidden.places[id(example)] for example, hidden in pairs]
-    firsts = torch.tensor([0, *itertools.accumulate(map(len, places))][:-1])
-    whose = torch.tensor([numbers[id(hidden)] for _, hidden in pairs])[members]
-    order = torch.argsort(whose, stable=True)
-    device = pairs[0][1].states.device
-    chosen = (
-        torch.cat(places)[firsts[members] + positions][order]
-        .to(device)
-        .split(whose.bincount(minlength=len(hiddens)).tolist())
-    )
-    parts = [
-        hidden.states.index_select(0, own)
-        for hidden, own in zip(hiddens.values(), chosen, strict=True)
+    # 1) Number the entries that the states come from, and concatenate the indices of all examples.
+    entries = {id(hidden): hidden for _, hidden in sources}
+    entry_index = {entry_id: index for index, entry_id in enumerate(entries)}
+    example_indices = [hidden.positions[id(example)] for example, hidden in sources]
+    starts = torch.tensor([0, *itertools.accumulate(map(len, example_indices))][:-1])
+    # 2) Sort the tokens by entry, so that each entry is read by one index_select.
+    entry_of_token = torch.tensor([entry_index[id(hidden)] for _, hidden in sources])[members]
+    order = torch.argsort(entry_of_token, stable=True)
+    device = sources[0][1].states.device
+    sorted_indices = torch.cat(example_indices)[starts[members] + positions][order].to(device)
+    tokens_per_entry = entry_of_token.bincount(minlength=len(entries)).tolist()
+    selected = [
+        hidden.states.index_select(0, indices)
+        for hidden, indices in zip(
+            entries.values(), sorted_indices.split(tokens_per_entry), strict=True
+        )
     ]
-    return torch.cat(parts).index_select(0, order.argsort().to(device)).unsqueeze(0)
+    # 3) Bring the tokens back into the order of the row.
+    return torch.cat(selected).index_select(0, order.argsort().to(device)).unsqueeze(0)

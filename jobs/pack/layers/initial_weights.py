@@ -20,7 +20,8 @@ class Initial:
     """
 
     def __init__(self, path: str | Path, dtype: torch.dtype) -> None:
-        self.path, self.dtype = str(path), dtype
+        self.path = str(path)
+        self.dtype = dtype
         self.draw = cache(self._draw)
 
     def _draw(self, adapter: Adapter, seed: int) -> tuple[dict[str, torch.Tensor], Any]:

@@ -28,7 +28,7 @@ class AdapterStacks:
         self.adapters: dict[int, Adapter] = {}
         self.stacks: dict[int, StackedAdapters] = {}
         """By family; see adapter.Adapter.family."""
-        self.places: dict[int, tuple[StackedAdapters, int]] = {}
+        self.stack_rows: dict[int, tuple[StackedAdapters, int]] = {}
         """Which row of which stack an arranged slot has."""
         self.begun: set[int] = set()
         """Slots that have been given a gradient since they were arranged."""
@@ -36,7 +36,7 @@ class AdapterStacks:
         self.layers: list[PackedLoRALinear] = []
         self.anchor = torch.zeros((), requires_grad=True)
         """Ties every layer to the graph: adapters collect their gradients themselves."""
-        self.seen: dict[int, torch.Tensor] | None = {}
+        self.first_inputs: dict[int, torch.Tensor] | None = {}
         """What each layer was given first, until `join_layers`."""
         self.joints: FusedLayers = []
         """Which layers are computed together."""
@@ -53,20 +53,27 @@ class AdapterStacks:
         """Let layers that were given the very same tensor, as q, k and v are, be computed together
         from now on.
         """
-        seen, self.seen = self.seen or {}, None
-        together = itertools.groupby(self.layers, lambda layer: id(seen.get(layer.number, layer)))
-        self.joints = [[layer.number for layer in group] for _, group in together]
-        called = {number: index for index, number in enumerate(seen)}
-        for joint, numbers in enumerate(self.joints):
-            leader = min(numbers, key=lambda number: called.get(number, -1))
-            for number in numbers:
-                self.layers[number].joint, self.layers[number].leads = joint, number == leader
+        first_inputs = self.first_inputs or {}
+        self.first_inputs = None
+        together = itertools.groupby(
+            self.layers, lambda layer: id(first_inputs.get(layer.index, layer))
+        )
+        self.joints = [[layer.index for layer in group] for _, group in together]
+        call_order = {layer_index: index for index, layer_index in enumerate(first_inputs)}
+        for joint, layer_indices in enumerate(self.joints):
+            leader = min(layer_indices, key=lambda layer_index: call_order.get(layer_index, -1))
+            for layer_index in layer_indices:
+                self.layers[layer_index].joint = joint
+                self.layers[layer_index].leads = layer_index == leader
 
-    def stands(self, parts: list[PrefixGroup]) -> tuple[tuple[StackedAdapters, int], ...]:
+    def stands(self, prefix_groups: list[PrefixGroup]) -> tuple[tuple[StackedAdapters, int], ...]:
         """Whose weights the kernels of a pass read: stack and row of each of its slots, in
         order.
         """
-        return tuple(self.places[number] for number in dict.fromkeys(part.slot for part in parts))
+        return tuple(
+            self.stack_rows[slot_id]
+            for slot_id in dict.fromkeys(prefix_group.slot for prefix_group in prefix_groups)
+        )
 
     def arrange(self, order: list[int]) -> None:
         """Lay the weights of these slots, as they now are, side by side in this order; slots of one
@@ -74,39 +81,40 @@ class AdapterStacks:
 
         With this their gradients begin anew.
         """
-        self.places, self.begun = {}, set()
-        for family, numbers in itertools.groupby(
-            order, lambda number: self.adapters[number].family
+        self.stack_rows = {}
+        self.begun = set()
+        for family, slot_ids in itertools.groupby(
+            order, lambda slot_id: self.adapters[slot_id].family
         ):
             members = [adapter for adapter in self.adapters.values() if adapter.family == family]
             if family not in self.stacks or not self.stacks[family].fits(members, self.joints):
                 self.stacks.pop(family, None)
                 self.stacks[family] = StackedAdapters(members, self.joints)
-            for row, number in enumerate(numbers):
-                self.stacks[family].take(row, self.adapters[number])
-                self.places[number] = self.stacks[family], row
+            for row, slot_id in enumerate(slot_ids):
+                self.stacks[family].take(row, self.adapters[slot_id])
+                self.stack_rows[slot_id] = self.stacks[family], row
 
-    def collect(self, numbers: list[int]) -> None:
+    def collect(self, slot_ids: list[int]) -> None:
         """Hand the slots of a pass the gradients that it gave them."""
-        for number in numbers:
-            stack, row = self.places[number]
-            stack.give(row, self.adapters[number], number not in self.begun)
-            self.begun.add(number)
+        for slot_id in slot_ids:
+            stack, row = self.stack_rows[slot_id]
+            stack.give(row, self.adapters[slot_id], slot_id not in self.begun)
+            self.begun.add(slot_id)
 
-    def leave(self, number: int) -> None:
+    def leave(self, slot_id: int) -> None:
         """Forget a slot."""
-        del self.adapters[number]
-        self.places.pop(number, None)
+        del self.adapters[slot_id]
+        self.stack_rows.pop(slot_id, None)
         families = {adapter.family for adapter in self.adapters.values()}
         self.stacks = {family: stack for family, stack in self.stacks.items() if family in families}
 
     def blocks(self) -> list[tuple[Group, StackedAdapters, slice]]:
         """The groups of the present pass, each with the rows of its stack."""
-        found = []
+        group_blocks = []
         for group in self.groups:
-            stack, row = self.places[group.slots[0]]
-            found.append((group, stack, slice(row, row + len(group.slots))))
-        return found
+            stack, row = self.stack_rows[group.slots[0]]
+            group_blocks.append((group, stack, slice(row, row + len(group.slots))))
+        return group_blocks
 
 
 class PackedLoRALinear(torch.nn.Module):
@@ -114,11 +122,13 @@ class PackedLoRALinear(torch.nn.Module):
     model.
     """
 
-    def __init__(self, base: torch.nn.Module, number: int, active: AdapterStacks) -> None:
+    def __init__(self, base: torch.nn.Module, index: int, active: AdapterStacks) -> None:
         super().__init__()
-        self.base, self.number, self.active = base, number, active
+        self.base = base
+        self.index = index
+        self.active = active
         self.frozen = PrepackedLinear(base)
-        self.joint = number
+        self.joint = index
         """Number of its group of layers."""
         self.leads = True
         """Whether it is the first of its group that a forward pass calls."""
@@ -136,25 +146,25 @@ class PackedLoRALinear(torch.nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., T, in) -> (..., T, out) for the T tokens of the flat row."""
         active = self.active
-        if active.seen is not None:
-            active.seen.setdefault(self.number, inputs)
+        if active.first_inputs is not None:
+            active.first_inputs.setdefault(self.index, inputs)
         if not active.groups:
             return frozen_linear.times(inputs, self.frozen)
-        given, ready = active.ready.pop(self.number, (None, None))
-        if ready is not None and given is inputs:
+        expected_inputs, ready = active.ready.pop(self.index, (None, None))
+        if ready is not None and expected_inputs is inputs:
             return ready
         rows = inputs.reshape(-1, inputs.shape[-1])
         if len(rows) != active.groups[-1].stop:
             raise ValueError("a layer with an adapter sees other tokens than the row's")
-        layers = [active.layers[number] for number in active.joints[self.joint]]
+        layers = [active.layers[index] for index in active.joints[self.joint]]
         if not self.leads:
             raise ValueError("layers that read the same rows at first do so no longer")
         outs: tuple[torch.Tensor, ...] = LoRALinearFunction.apply(
             rows, active.anchor, active, layers
         )  # type: ignore[assignment]
         shaped = ((inputs, out.view(*inputs.shape[:-1], -1)) for out in outs)
-        active.ready = dict(zip((layer.number for layer in layers), shaped, strict=True))
-        return active.ready.pop(self.number)[1]
+        active.ready = dict(zip((layer.index for layer in layers), shaped, strict=True))
+        return active.ready.pop(self.index)[1]
 
 
 class LoRALinearFunction(torch.autograd.Function):
@@ -174,13 +184,15 @@ class LoRALinearFunction(torch.autograd.Function):
         layers: list[PackedLoRALinear],
     ) -> tuple[torch.Tensor, ...]:
         outs = [layer.frozen.forth(rows) for layer in layers]
-        blocks, hidden = active.blocks(), []
-        for group, stack, part in blocks:
-            low = project_down(group, group.of(rows), stack.a[layers[0].joint][part], layers)
-            for layer, out, own in zip(layers, outs, low.split(stack.rank, 2), strict=True):
-                group.of(out).baddbmm_(own, stack.b[layer.number][part])
+        blocks = active.blocks()
+        hidden = []
+        for group, stack, stack_slice in blocks:
+            low = project_down(group, group.of(rows), stack.a[layers[0].joint][stack_slice], layers)
+            for layer, out, layer_low in zip(layers, outs, low.split(stack.rank, 2), strict=True):
+                group.of(out).baddbmm_(layer_low, stack.b[layer.index][stack_slice])
             hidden.append(low)
-        ctx.layers, ctx.blocks = layers, blocks
+        ctx.layers = layers
+        ctx.blocks = blocks
         ctx.save_for_backward(rows, *hidden)
         return tuple(outs)
 
@@ -188,10 +200,9 @@ class LoRALinearFunction(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         rows, *hidden = ctx.saved_tensors
         back = None
-        for layer, gradient in (
-            zip(ctx.layers, gradients, strict=True) if ctx.needs_input_grad[0] else ()
-        ):
-            back = layer.frozen.back(gradient, back)
+        if ctx.needs_input_grad[0]:
+            for layer, gradient in zip(ctx.layers, gradients, strict=True):
+                back = layer.frozen.back(gradient, back)
         for block, low in zip(ctx.blocks, hidden, strict=True):
             add_gradients(ctx.layers, block, low, rows, gradients, back)
         return back, None, None, None
@@ -205,11 +216,11 @@ def project_down(
     """
     if group.chosen is None:
         return torch.bmm(rows, a.transpose(1, 2))
-    own = zip(layers, a.chunk(len(layers), 1), strict=True)
+    by_layer = zip(layers, a.chunk(len(layers), 1), strict=True)
     return torch.cat(
         [
-            torch.bmm(rows * masks(group, layer.number, rows), each.transpose(1, 2))
-            for layer, each in own
+            torch.bmm(rows * masks(group, layer.index, rows), layer_a.transpose(1, 2))
+            for layer, layer_a in by_layer
         ],
         2,
     )
@@ -226,17 +237,20 @@ def add_gradients(
     """One group's part of the backward of layers that read the same rows: its gradients, and what
     its adapters add to those of the rows.
     """
-    group, stack, part = block
-    joint, inners = layers[0].joint, []
-    for layer, whole, own in zip(layers, gradients, low.split(stack.rank, 2), strict=True):
-        gradient = group.of(whole)
-        inners.append(torch.bmm(gradient, stack.b[layer.number][part].transpose(1, 2)))
-        torch.bmm(own.transpose(1, 2), gradient, out=stack.gradient_b[layer.number][part])
-    a, room, own_back = (
-        stack.a[joint][part],
-        stack.gradient_a[joint][part],
-        None if back is None else group.of(back),
-    )
+    group, stack, stack_slice = block
+    joint = layers[0].joint
+    inners = []
+    for layer, layer_gradient, layer_low in zip(
+        layers, gradients, low.split(stack.rank, 2), strict=True
+    ):
+        gradient = group.of(layer_gradient)
+        inners.append(torch.bmm(gradient, stack.b[layer.index][stack_slice].transpose(1, 2)))
+        torch.bmm(
+            layer_low.transpose(1, 2), gradient, out=stack.gradient_b[layer.index][stack_slice]
+        )
+    a = stack.a[joint][stack_slice]
+    room = stack.gradient_a[joint][stack_slice]
+    own_back = None if back is None else group.of(back)
     if group.chosen is not None:
         masked_gradients(group, layers, inners, group.of(rows), a, room, own_back)
         return
@@ -256,13 +270,13 @@ def masked_gradients(
     back: Any,
 ) -> None:
     """What `add_gradients` does with A, where each layer has its own masks."""
-    for layer, inner, own, given in zip(
+    for layer, inner, layer_a, layer_gradient_a in zip(
         layers, inners, a.chunk(len(layers), 1), room.chunk(len(layers), 1), strict=True
     ):
-        mask = masks(group, layer.number, rows)
-        given.copy_(torch.bmm(inner.transpose(1, 2), rows * mask))
+        mask = masks(group, layer.index, rows)
+        layer_gradient_a.copy_(torch.bmm(inner.transpose(1, 2), rows * mask))
         if back is not None:
-            back.add_(torch.bmm(inner, own).mul_(mask))
+            back.add_(torch.bmm(inner, layer_a).mul_(mask))
 
 
 def inject(model: Any, names: list[str], active: AdapterStacks) -> list[Shape]:
@@ -270,14 +284,14 @@ def inject(model: Any, names: list[str], active: AdapterStacks) -> list[Shape]:
     is no plain linear one.
     """
     shapes = []
-    for number, name in enumerate(names):
+    for index, name in enumerate(names):
         layer = model.get_submodule(name)
         kind = type(layer).__name__
         if not isinstance(layer, torch.nn.Linear) and kind != "Conv1D":
             raise ValueError(f"{name} is a {kind}, not a linear layer")
-        parent, _, last = name.rpartition(".")
-        active.add(PackedLoRALinear(layer, number, active))
-        setattr(model.get_submodule(parent), last, active.layers[-1])
+        parent, _, attribute = name.rpartition(".")
+        active.add(PackedLoRALinear(layer, index, active))
+        setattr(model.get_submodule(parent), attribute, active.layers[-1])
         out, width = reversed(layer.weight.shape) if kind == "Conv1D" else layer.weight.shape  # type: ignore[union-attr]
         shapes.append(Shape(name, int(width), int(out)))
     return shapes

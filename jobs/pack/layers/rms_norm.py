@@ -54,15 +54,22 @@ class Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         rows, weight, zeros, inverse = ctx.saved_tensors
-        given = gradients[0].contiguous()
-        wide = (
+        gradient = gradients[0].contiguous()
+        weight_float32 = (
             weight.float()
         )  # with a weight in the rows' own format the kernel would want `inverse` in it too
-        back = torch.ops.aten.native_layer_norm_backward(
-            given, rows, rows.shape[1:], zeros, inverse, wide, None, [True, False, False]
+        row_gradient = torch.ops.aten.native_layer_norm_backward(
+            gradient,
+            rows,
+            rows.shape[1:],
+            zeros,
+            inverse,
+            weight_float32,
+            None,
+            [True, False, False],
         )[0]
-        mean = torch.mv(given, weight).float().div_(rows.shape[1]).unsqueeze(1)
-        return back.add_(mean.mul_(inverse).to(back.dtype)), None, None
+        mean = torch.mv(gradient, weight).float().div_(rows.shape[1]).unsqueeze(1)
+        return row_gradient.add_(mean.mul_(inverse).to(row_gradient.dtype)), None, None
 
 
 def replace_norms(model: Any) -> int:
@@ -73,8 +80,8 @@ def replace_norms(model: Any) -> int:
     for name, module in list(model.named_modules()):
         fast = equivalent(module) if "RMSNorm" in type(module).__name__ else None
         if fast is not None:
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, fast)
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, fast)
             replaced += 1
     return replaced
 

@@ -1,9 +1,9 @@
-"""The end of the last layer for those tokens only that something is predicted from: what the others
-would become there, nobody reads.
+"""The MLP of the last layer, computed for supervised tokens only.
 
-After the last attention each token is on its own. So the last feed-forward block gets the
-supervised tokens, and gives zeros for the rest, which the head never sees. At the usual four of
-twenty tokens that is a fiftieth of a model of 30 layers. Found by name, tried by check.py.
+After the last attention no token reads another one. So the last MLP gets the supervised tokens,
+and gives zeros for the others, which the head never reads. At the usual four of twenty tokens this
+saves a fiftieth of a model of 30 layers. The block is found by its name; pack/compatibility.py
+tries whether the result stays the same.
 """
 
 from __future__ import annotations
@@ -21,55 +21,59 @@ BLOCK = "mlp"
 
 
 def row_of(layout: PackedBatch) -> LossTokens | None:
-    """The supervised tokens of a layout; None where that saves little."""
-    own: list[list[int]] = [[] for _ in layout.slots]
-    num_real = len(layout.places) - layout.num_filled
-    for place, owner in zip(
-        layout.places[:num_real].tolist(), layout.owners[:num_real].tolist(), strict=True
+    """The supervised tokens of a batch; None where computing them alone saves little.
+
+    Slots of a group get equally many: a slot with fewer repeats its last one.
+    """
+    positions_by_slot: list[list[int]] = [[] for _ in layout.slots]
+    num_real = len(layout.loss_positions) - layout.num_filled
+    for position, owner in zip(
+        layout.loss_positions[:num_real].tolist(), layout.owners[:num_real].tolist(), strict=True
     ):
-        own[owner].append(place)
-    if not all(own):
+        positions_by_slot[owner].append(position)
+    if not all(positions_by_slot):
         return None
-    places: list[int] = []
+    positions: list[int] = []
     real: list[int] = []
     groups = []
-    for number, group in enumerate(layout.groups):
-        members, own = own[: len(group.slots)], own[len(group.slots) :]
-        start, length = (
-            len(places),
-            max(map(len, members)) if layout.room is None else layout.room.tails[number],
-        )
-        for member in members:
-            real += range(len(places), len(places) + len(member))
-            places += member + member[-1:] * (length - len(member))
-        chosen = (
-            None
-            if group.chosen is None
-            else group.chosen[torch.tensor(places[start:]) - group.start]
-        )
-        groups.append(Group(group.slots, start, length, group.drops, chosen))
-    if 2 * len(places) > layout.ids.shape[1]:
+    first_slot = 0
+    for group_index, group in enumerate(layout.groups):
+        of_group = positions_by_slot[first_slot : first_slot + len(group.slots)]
+        first_slot += len(group.slots)
+        start = len(positions)
+        if layout.room is None:
+            length = max(map(len, of_group))
+        else:
+            length = layout.room.tails[group_index]
+        for of_slot in of_group:
+            real += range(len(positions), len(positions) + len(of_slot))
+            positions += of_slot + of_slot[-1:] * (length - len(of_slot))
+        mask_indices = None
+        if group.chosen is not None:
+            mask_indices = group.chosen[torch.tensor(positions[start:]) - group.start]
+        groups.append(Group(group.slots, start, length, group.drops, mask_indices))
+    if 2 * len(positions) > layout.ids.shape[1]:
         return None
     real += real[-1:] * layout.num_filled
-    back = layout.places.clone()
+    back = layout.loss_positions.clone()
     back[num_real:] = layout.ids.shape[1]
-    return LossTokens(torch.tensor(places), torch.tensor(real), back, groups)
+    return LossTokens(torch.tensor(positions), torch.tensor(real), back, groups)
 
 
 class SelectiveMLP:
-    """Keeps the last feed-forward block of a model to the tokens that matter."""
+    """Restricts the last MLP of a model to the supervised tokens, by hooks before and after it."""
 
     def __init__(self, model: Any, active: AdapterStacks) -> None:
         self.active = active
         self.layout: PackedBatch | None = None
-        """Of the forward pass under way, if the block sees only a part of it."""
+        """The batch of the forward pass under way; None where the block computes all tokens."""
         self.handles: list[Any] = []
         self.block: Any = next(
             (getattr(layer, BLOCK, None) for layer in reversed(layers_of(model))), None
         )
 
     def attach(self) -> None:
-        """Begin. A model without such a block stays as it is."""
+        """Set the hooks. A model without such a block stays as it is."""
         if isinstance(self.block, torch.nn.Module):
             self.handles = [
                 self.block.register_forward_pre_hook(self.narrow),
@@ -77,7 +81,7 @@ class SelectiveMLP:
             ]
 
     def detach(self) -> bool:
-        """Leave the block as it was; whether that changes anything."""
+        """Remove the hooks; returns whether there were any."""
         attached = bool(self.handles)
         while self.handles:
             self.handles.pop().remove()
@@ -92,7 +96,7 @@ class SelectiveMLP:
         if self.layout is None or self.layout.row is None:
             return None
         self.active.groups = self.layout.row.groups
-        return (inputs[0].index_select(1, self.layout.row.places), *inputs[1:])
+        return (inputs[0].index_select(1, self.layout.row.positions), *inputs[1:])
 
     def widen(self, module: Any, inputs: Any, output: torch.Tensor) -> Any:
         """(1, R, H) -> (1, T, H)."""
@@ -101,7 +105,7 @@ class SelectiveMLP:
             return None
         self.active.groups = layout.groups
         num_tokens = layout.ids.shape[1]
-        whole = output.new_zeros(1, num_tokens + (layout.room is not None), output.shape[-1])
-        return whole.index_copy(1, layout.row.back, output.index_select(1, layout.row.real))[
+        all_tokens = output.new_zeros(1, num_tokens + (layout.room is not None), output.shape[-1])
+        return all_tokens.index_copy(1, layout.row.back, output.index_select(1, layout.row.real))[
             :, :num_tokens
         ]

@@ -32,7 +32,7 @@ def cost(cut: list[list[PrefixBlock]], per_rectangle: int) -> int:
     for part in cut:
         width = max(len(row) for block in part for row in block.rows)
         total += (
-            sum(len(block.rows) for block in part) * width * (width + len(part[0].shared))
+            sum(len(block.rows) for block in part) * width * (width + len(part[0].prefix))
             + per_rectangle
         )
     return total
@@ -51,14 +51,14 @@ def test_no_other_cut_costs_less(seed: int, per_rectangle: int) -> None:
         for inner in itertools.combinations(range(1, rows), count)
     ]
     others = [
-        [[block.part(*pair) for block in given] for pair in itertools.pairwise(ends)]
+        [[block.slice_rows(*pair) for block in given] for pair in itertools.pairwise(ends)]
         for ends in ways
     ]
     assert cost(cut, per_rectangle) == min(cost(other, per_rectangle) for other in others)
     for number, block in enumerate(given):
         assert [row for part in cut for row in part[number].rows] == block.rows
         assert all(
-            part[number].shared == block.shared and part[number].spare == block.spare
+            part[number].prefix == block.prefix and part[number].spare == block.spare
             for part in cut
         )
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from jobs.config import BaseModel
-from jobs.pack.compatibility import find_incompatibility
 from jobs.pack.engine import NotPackable, Pack
 from jobs.pack.layers.rms_norm import equivalent
+from jobs.pack.opening import enable_packing
 from tests.support.packs import assert_ends_alike, open_pack, run, varied
 from tests.support.plain import architecture, make
 
@@ -38,7 +38,7 @@ def test_a_model_that_does_not_fit_is_told_apart_with_the_reason(
     model = architecture(kind, tmp_path / "base", base, **changed)
     trial = make(rows)
     try:
-        said = find_incompatibility(Pack(model, trial), trial)
+        said = enable_packing(Pack(model, trial), trial)
     except NotPackable as error:
         said = str(error)
     assert said and reason in said
@@ -51,7 +51,7 @@ def test_a_model_that_computes_otherwise_while_it_trains_takes_the_plain_executo
     pack.model.model.norm.register_forward_hook(
         lambda module, inputs, output: output * 1.5 if module.training else output
     )
-    assert "losses differ" in str(find_incompatibility(pack, make(rows)))
+    assert "losses differ" in str(enable_packing(pack, make(rows)))
     assert not pack.model.training
 
 
@@ -61,7 +61,7 @@ def test_a_rotary_embedding_that_looks_at_the_longest_row_packs_up_to_where_it_d
     model = architecture("LongRope", tmp_path / "base", base, original=100)
     for length, packs in ((128, False), (100, True)):
         trial = make(rows, max_length=length)
-        problem = find_incompatibility(Pack(model, trial), trial)
+        problem = enable_packing(Pack(model, trial), trial)
         assert problem is None if packs else "train.max_length=100 would pack" in str(problem), (
             problem
         )

@@ -22,9 +22,9 @@ from jobs.model.loading import restore
 from jobs.pack.attention import gather_scatter
 from jobs.pack.batch.builder import pack_batch
 from jobs.pack.batch.prefix_groups import group_by_prefix, micro_batches
-from jobs.pack.compatibility import find_incompatibility
 from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
+from jobs.pack.opening import enable_packing
 from jobs.training.distributed import World
 from tests.support.packs import assert_ends_alike, open_pack, run, varied
 from tests.support.plain import CPU, architecture, joined, make
@@ -107,7 +107,7 @@ def test_a_block_whose_other_tokens_are_read_later_computes_them_all(
     pack = Pack(base, trial)
     assert pack.tail.block is pack.model.model.layers[-1].mlp
     pack.tail.block = pack.model.model.layers[0].mlp
-    assert find_incompatibility(pack, trial) is None
+    assert enable_packing(pack, trial) is None
     assert not pack.tail.handles
     pack.join(1, trial)
     assert_ends_alike(pack, 1, run(pack, 20)[1], base)
@@ -283,7 +283,7 @@ def test_a_pack_that_is_taken_up_again_ends_bitwise_as_an_undisturbed_one(
         whole.save(number, tmp_path / str(number))
     run(whole, 10)
     again = Pack(base, trials[1])
-    assert find_incompatibility(again, trials[1]) is None
+    assert enable_packing(again, trials[1]) is None
     for number, trial in trials.items():
         again.join(number, trial, tmp_path / str(number))
     run(again, 10)

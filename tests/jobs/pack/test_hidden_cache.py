@@ -18,10 +18,10 @@ from jobs.evaluation.evaluate import teacher_forced_scores
 from jobs.model.loading import attach, restore
 from jobs.model.lora_targets import targets_of
 from jobs.pack import evaluation
-from jobs.pack.compatibility import find_incompatibility
 from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
 from jobs.pack.layers import hidden_cache
+from jobs.pack.opening import enable_packing
 from tests.jobs.pack.test_engine import KINDS, worker
 from tests.support.packs import assert_ends_alike, open_pack, run, varied
 from tests.support.plain import CPU, architecture, make
@@ -157,8 +157,8 @@ def test_trials_of_other_seeds_walk_apart(base: BaseModel, rows: Path) -> None:
     pack = open_pack(base, halved(varied(rows)))
     seen = counted(pack)
     run(pack, 1)
-    assert {name[0][1] for name in pack.trunk.known} == {3, 7} and len(seen) == len(
-        pack.trunk.known
+    assert {name[0][1] for name in pack.trunk.cache} == {3, 7} and len(seen) == len(
+        pack.trunk.cache
     )
 
 
@@ -173,11 +173,11 @@ def test_small_passes_and_little_room_give_the_same_step(
     pack.budget = budget
     seen = counted(pack)
     losses = run(pack, 5)
-    assert not pack.trunk.known and len(seen) >= 5, (
+    assert not pack.trunk.cache and len(seen) >= 5, (
         "each pass computes its own rows, not whole stretches that nobody could keep"
     )
     validate(pack, list(trials))
-    assert not pack.trunk.known
+    assert not pack.trunk.cache
     assert (
         max(
             abs(a - b)
@@ -213,7 +213,7 @@ def test_validation_that_is_larger_than_what_is_kept_goes_through_the_layers_bel
     found = validate(pack, list(trials))
     assert sum(stretches) == len(valid) and max(stretches) == 2
     assert (
-        sum(hidden.states.nbytes for hidden in pack.trunk.known.values()) <= pack.trunk.most_bytes
+        sum(hidden.states.nbytes for hidden in pack.trunk.cache.values()) <= pack.trunk.most_bytes
     )
     for number, own in found.items():
         assert (own.tokens, own.exact, own.rows) == (
@@ -266,7 +266,7 @@ def test_layers_that_pass_on_more_than_hidden_states_all_run_every_time(
     second.mlp.register_forward_pre_hook(
         lambda module, inputs: (inputs[0] + kept.pop(), *inputs[1:])
     )
-    assert find_incompatibility(pack, trial) is None
+    assert enable_packing(pack, trial) is None
     assert validate(pack, []) == {}
     assert not pack.trunk.attached
     pack.join(1, trial)
@@ -402,9 +402,9 @@ def test_experts_that_get_adapters_in_all_layers_are_refused_with_the_remedy(
 def test_what_is_kept_halves_when_memory_runs_out(base: BaseModel, rows: Path) -> None:
     pack = open_pack(base, halved(varied(rows)))
     run(pack, 1)
-    assert pack.trunk.known
+    assert pack.trunk.cache
     pack.trunk.shrink(2)
-    assert not pack.trunk.known and pack.trunk.most_bytes == hidden_cache.MOST_BYTES / 4
+    assert not pack.trunk.cache and pack.trunk.most_bytes == hidden_cache.MOST_BYTES / 4
     pack.shrink(pack.share(1, pack.slots[1].course.batch(0)), MemoryError())
     assert pack.trunk.most_bytes == hidden_cache.MOST_BYTES / 8 and not any(
         layer.frozen.fast for layer in pack.active.layers
@@ -423,7 +423,7 @@ def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() 
     for mix in mixes:
         for step in range(60):
             for (name, row), (source, number, first) in zip(
-                mix.batch(step, 9), mix.stretches(step, 9), strict=True
+                mix.batch(step, 9), mix.chunks(step, 9), strict=True
             ):
                 assert (
                     name == source
@@ -436,6 +436,6 @@ def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() 
                     and first <= number
                 )
     assert all(mixes[0].rows(name, 3) == mixes[1].rows(name, 3) for name in sizes)
-    opened = [place for step in range(10) for place in mixes[0].stretches(step, 9)]
+    opened = [place for step in range(10) for place in mixes[0].chunks(step, 9)]
     titles = [number for name, number, _ in opened if name == "titles"]
     assert titles == sorted(titles)

@@ -12,7 +12,13 @@ import pytest
 
 from jobs.config import BaseModel, Train, WorkerSpec
 from jobs.pack.loop import next_rung
-from jobs.pack.membership import UNDECIDED_SECONDS, PackMembership, StepReport
+from jobs.pack.membership import (
+    UNDECIDED_SECONDS,
+    AbortReason,
+    PackMembership,
+    RungResult,
+    StepReport,
+)
 from jobs.workers.coordinator import MOST_POSTS, Coordinator
 from jobs.workers.packed_trial import with_point
 from tests.support.plain import make
@@ -116,9 +122,9 @@ def test_a_failure_reaches_its_trial_alone_and_a_snapshot_reaches_all() -> None:
     seats.hand_in(
         StepReport({2: ("b", 7), 3: ("c", 10)}, {3: {"step": 10}}, {1: "diverged"}), tickets
     )
-    assert seats.seats[1].result == {"failure": "diverged"}
+    assert seats.seats[1].result == AbortReason(failure="diverged")
     assert (seats.seats[2].checkpoint, seats.seats[2].step, seats.seats[2].credit) == ("b", 7, True)
-    assert seats.seats[3].result == {"metrics": {"step": 10}, "checkpoint": "c"}
+    assert seats.seats[3].result == RungResult({"step": 10}, "c")
 
 
 def test_a_trial_whose_process_was_killed_holds_nobody_up_for_long() -> None:
@@ -198,13 +204,13 @@ def test_a_pause_sends_packs_home_and_ends_when_all_have_kept_what_they_have() -
 
 
 def test_the_first_reason_that_nobody_trains_for_counts() -> None:
-    async def give_up() -> dict[str, Any] | None:
+    async def give_up() -> AbortReason | None:
         roster = Coordinator()
-        await roster.give_up({"fault": "the disk is full"})
-        await roster.give_up({"failure": "the workers were killed for it"})
+        await roster.give_up(AbortReason(fault="the disk is full"))
+        await roster.give_up(AbortReason(failure="the workers were killed for it"))
         return await roster.verdict()
 
-    assert asyncio.run(give_up()) == {"fault": "the disk is full"}
+    assert asyncio.run(give_up()) == AbortReason(fault="the disk is full")
 
 
 def test_without_a_driver_that_counts_nobody_is_waited_for() -> None:
