@@ -143,6 +143,10 @@ class Data:
     """Fixed text put before every prompt, on lines of its own. Rows that hold `messages` bring
     their own.
     """
+    slices: list[str] = field(default_factory=list)
+    """Columns of the held-out rows: the winner's scores are told for each of their values too.
+    Scores by source, by answer length and by label need no setting.
+    """
 
     def __post_init__(self) -> None:
         given = self.folder is not None or bool(self.sources)
@@ -367,6 +371,26 @@ class BaseModel:
 
 
 @config
+class Scoring:
+    """How validation and test answers are scored, beside the name of the metric."""
+
+    metric: str = ""
+    """What trials are chosen by, such as valid/loss; see jobs/evaluation/registry.py. Empty:
+    nothing that needs generated answers.
+    """
+    rows: int | None = None
+    """On how many validation rows answers are generated at a rung. None: on all."""
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Right label -> answered label -> cost."""
+    folder: str | None = None
+    """Folder that the user's own function is imported from."""
+    code: str | None = None
+    """SHA-256 of the file that it stands in."""
+    max_new_tokens: int | None = None
+    """Longest answer to generate. None: the longest reference answer of the split."""
+
+
+@config
 class WorkerSpec:
     """What one trial's processes need to know."""
 
@@ -383,3 +407,4 @@ class WorkerSpec:
     """GPUs per worker."""
     num_trials: int = 1
     """How many trials keep checkpoints in the storage."""
+    scoring: Scoring = field(default_factory=Scoring)

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from jobs.config import BaseModel, Trial
+from jobs.config import BaseModel, Scoring, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.tokenization import Example
 from jobs.data.trial_data import TrialData, shortened
+from jobs.evaluation import registry
 from jobs.model.frozen_linear import drop_prepacked, prepack_weights
 from jobs.model.loading import load, pick_device, pick_dtype
 from jobs.model.memory import out_of_memory
@@ -70,6 +71,10 @@ class Pack:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.base, self.world, self.say = base, world or World(), say
+        self.scoring = Scoring()
+        """What the sweep chooses trials by, where that needs generated answers."""
+        self.generator: Any = None
+        """The model that generates them; see generation.py."""
         self.device = pick_device()
         self.dtype = pick_dtype(first.train.dtype, self.device)
         self.template = ChatTokenizer(base.path)
@@ -232,7 +237,7 @@ class Pack:
         seconds = time.perf_counter() - began
         return {
             number: {
-                "train/loss": losses[number],
+                registry.TRAIN_LOSS: losses[number],
                 "train/learning_rate": rates[number],
                 "train/gradient_norm": norm,
                 "train/tokens_per_second": sum(len(example.ids) for example in batches[number])

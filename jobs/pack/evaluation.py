@@ -1,5 +1,5 @@
-"""The slots' scores on their validation splits: loss, and exact match without generating, as
-jobs/evaluate.teacher_forced_scores counts them.
+"""The slots' scores on their validation splits: what needs no generated answers in common passes,
+as jobs/evaluation/evaluate.teacher_forced_scores counts it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 from jobs.data.mixture import CHUNK_ROWS
 from jobs.data.tokenization import Example
 from jobs.data.trial_data import Chunk
-from jobs.evaluation.evaluate import EvaluationSums
+from jobs.evaluation.calibration import SUMS, add_tokens
+from jobs.evaluation.evaluate import EvaluationSums, answer_bytes
 from jobs.pack.batch.prefix_groups import PrefixGroup, group_by_prefix, micro_batches
 from jobs.pack.engine import Pack
 from jobs.pack.layers.cross_entropy import CrossEntropy, is_argmax
@@ -19,14 +20,14 @@ from jobs.pack.layers.cross_entropy import CrossEntropy, is_argmax
 
 @torch.no_grad()
 def validate(pack: Pack, numbers: list[int]) -> dict[int, EvaluationSums]:
-    """Loss and exact match of each of these slots on its validation split.
+    """What one pass tells of each of these slots on its validation split.
 
     All slots are validated in common passes, shared between the workers.
     """
     numbers = sorted(numbers)
     order = sorted(numbers, key=lambda number: (pack.family(number), number))
     splits = {number: pack.corpus(pack.slots[number].trial)[2] for number in order}
-    sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
+    sums = torch.zeros(len(numbers), NUM_SUMS, dtype=torch.float64, device=pack.device)
     longest, at_once = (
         max(map(len, splits.values()), default=0),
         rows_at_once(pack, list(splits.values())),
@@ -35,9 +36,15 @@ def validate(pack: Pack, numbers: list[int]) -> dict[int, EvaluationSums]:
         sums += block(pack, splits, range(start, start + at_once), numbers)
     found = zip(numbers, pack.world.add(sums).tolist(), strict=True)
     return {
-        number: EvaluationSums(loss, int(tokens), int(exact), int(rows))
-        for number, (loss, tokens, exact, rows) in found
+        number: EvaluationSums.from_vector(
+            [*own[:4], float(answer_bytes(splits[number])), *own[4:]]
+        )
+        for number, own in found
     }
+
+
+NUM_SUMS = 4 + SUMS
+"""Of each slot: loss, tokens, examples answered exactly, examples, and the bins of calibration."""
 
 
 def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
@@ -57,7 +64,7 @@ def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
 def block(
     pack: Pack, splits: dict[int, list[Example]], rows: range, numbers: list[int]
 ) -> torch.Tensor:
-    """What some of this worker's rows of each split give: sums (slots, 4) in the order of
+    """What some of this worker's rows of each split give: sums (slots, NUM_SUMS) in the order of
     `numbers`, see add_pass.
     """
     place = {number: index for index, number in enumerate(numbers)}
@@ -77,7 +84,7 @@ def block(
     )  # without those that have no row on this worker
     while True:
         try:
-            sums = torch.zeros(len(numbers), 4, dtype=torch.float64, device=pack.device)
+            sums = torch.zeros(len(numbers), NUM_SUMS, dtype=torch.float64, device=pack.device)
             with pack.trunk.expecting(stretches, examples):
                 for group in micro_batches(
                     parts, pack.budget if pack.device.type == "cpu" else 2 * pack.budget
@@ -96,13 +103,12 @@ def stretch(examples: list[Example], number: int) -> list[Example]:
 def add_pass(
     pack: Pack, group: list[PrefixGroup], place: dict[int, int], sums: torch.Tensor
 ) -> None:
-    """Add what one pass shows to each slot's sums (slots, 4): loss, tokens, examples answered
-    exactly, examples.
-    """
+    """Add what one pass shows to each slot's sums (slots, NUM_SUMS)."""
     layout, logits = pack.run(group)
     _, losses = CrossEntropy.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
+    right = is_argmax(logits, layout.targets)
     missed = torch.zeros(len(layout.examples), device=pack.device).index_add_(
-        0, layout.answers, (~is_argmax(logits, layout.targets)).float()
+        0, layout.answers, (~right).float()
     )
     by_token = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], 1)
     by_example = torch.stack(
@@ -111,4 +117,15 @@ def add_pass(
     whose = torch.tensor([place[slot] for slot in layout.slots], device=pack.device)
     examples = torch.tensor([place[slot] for slot, _ in layout.examples], device=pack.device)
     sums[:, :2].index_add_(0, whose[layout.owners], by_token)
-    sums[:, 2:].index_add_(0, examples, by_example)
+    sums[:, 2:4].index_add_(0, examples, by_example)
+    bins = torch.zeros(len(sums), SUMS, dtype=torch.float64, device=sums.device)
+    add_tokens(bins, whose[layout.owners], confidences(logits, layout.targets, losses), right)
+    sums[:, 4:] += bins
+
+
+def confidences(logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+    """The probability of the most likely token, float32 (S,), from logits (S, V) and the losses of
+    the targets.
+    """
+    chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1).float()
+    return (logits.amax(1).float() - chosen - losses.float()).exp()

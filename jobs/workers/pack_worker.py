@@ -128,6 +128,7 @@ def open_pack(assignment: WorkerSpec, number: int, world: Any, roster: Any) -> A
         )
     try:
         pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
+        pack.scoring = assignment.scoring
         pack.trunk.shrink(times_shrunk)
         problem = find_incompatibility(pack, trial)
     except NotPackable as error:
