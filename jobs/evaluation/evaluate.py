@@ -28,7 +28,7 @@ from jobs.evaluation.scorers import Scorer, SumScorer, ratio_scorer, whole
 from jobs.evaluation.scores import EvaluationSettings, TestScores
 from jobs.evaluation.slices import slice_scores, values_by_kind
 from jobs.evaluation.structured_metrics import by_field
-from jobs.model.frozen_linear import prepack_weights
+from jobs.model.frozen_linear import drop_prepacked, prepack_weights
 from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
 from jobs.model.shared_prefix import answer_logits
@@ -209,9 +209,13 @@ def logit_scorers(
             sums = teacher_forced_rows(model, examples, pad_id, tokens).numpy()
             break
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or tokens <= longest:
+            if not out_of_memory(error):
                 raise
-            tokens //= 2
+            if drop_prepacked(model):
+                continue
+            if tokens <= longest:
+                return {}
+            tokens = max(tokens // 2, longest)
     return {
         registry.LOSS: ratio_scorer(sums[:, [0, 1]].tolist()),
         registry.BITS_PER_BYTE: ratio_scorer(sums[:, [0, 4]].tolist(), 1 / np.log(2)),
@@ -232,6 +236,11 @@ def verdict(
     scored by it too.
     """
     decisive = registry.name_of(rule.scoring.metric or registry.DEFAULT)
+    if decisive not in scorers:
+        raise MemoryError(
+            f"out of memory on one test row: {decisive} needs a pass over a whole one; a smaller "
+            "train.max_length or a smaller model helps"
+        )
     intervals = {
         name: confidence_interval(name, scorers[name], rule.confidence)
         for name in dict.fromkeys((decisive, registry.EXACT_MATCH))
