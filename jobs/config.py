@@ -144,9 +144,7 @@ class Data:
     their own.
     """
     slices: list[str] = field(default_factory=list)
-    """Columns of the held-out rows: the winner's scores are told for each of their values too.
-    Scores by source, by answer length and by label need no setting.
-    """
+    """Columns of the held-out rows: scores are told for each of their values too."""
 
     def __post_init__(self) -> None:
         given = self.folder is not None or bool(self.sources)
@@ -372,20 +370,16 @@ class BaseModel:
 
 @config
 class Scoring:
-    """How validation and test answers are scored, beside the name of the metric."""
+    """How answers are scored: the metric that trials are chosen by, such as valid/loss (empty: none
+    that needs answers); on how many validation `rows` at a rung (None: all); costs by right and by
+    answered label; folder of the user's own function and SHA-256 of its file.
+    """
 
     metric: str = ""
-    """What trials are chosen by, such as valid/loss; see jobs/evaluation/registry.py. Empty:
-    nothing that needs generated answers.
-    """
     rows: int | None = None
-    """On how many validation rows answers are generated at a rung. None: on all."""
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Right label -> answered label -> cost."""
     folder: str | None = None
-    """Folder that the user's own function is imported from."""
     code: str | None = None
-    """SHA-256 of the file that it stands in."""
     max_new_tokens: int | None = None
     """Longest answer to generate. None: the longest reference answer of the split."""
 
