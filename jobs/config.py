@@ -370,10 +370,7 @@ class BaseModel:
 
 @config
 class Scoring:
-    """How answers are scored: the metric that trials are chosen by, such as valid/loss (empty: none
-    that needs answers); on how many validation `rows` at a rung (None: all); costs by right and by
-    answered label; folder of the user's own function and SHA-256 of its file.
-    """
+    """How answers are scored; see orchestrator/plan/metric.py."""
 
     metric: str = ""
     rows: int | None = None
@@ -381,7 +378,6 @@ class Scoring:
     folder: str | None = None
     code: str | None = None
     max_new_tokens: int | None = None
-    """Longest answer to generate. None: the longest reference answer of the split."""
 
 
 @config
@@ -401,4 +397,4 @@ class WorkerSpec:
     """GPUs per worker."""
     num_trials: int = 1
     """How many trials keep checkpoints in the storage."""
-    scoring: Scoring = field(default_factory=Scoring)
+    scoring: Scoring = Scoring()

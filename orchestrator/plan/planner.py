@@ -46,8 +46,7 @@ NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_ste
 SCORED_BY = ("metric_rows", "costs")
 """Settings of `sweep` that decide something for some metrics only; see plan/metric.py."""
 
-MOST_COMPARED = 2_000
-"""Trials that are compared with one another for the plan."""
+MOST_COMPARED = 2_000  # trials that are compared with one another for the plan
 
 
 @dataclass(frozen=True)
