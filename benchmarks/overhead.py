@@ -25,7 +25,7 @@ import psutil
 
 from benchmarks import answer
 from jobs.base_models import fetch
-from jobs.config import Trial
+from jobs.config import Scoring, Trial
 from jobs.evaluation.evaluate import EvaluationSums
 from jobs.files.manifest import Snapshot
 from jobs.training.distributed import World
@@ -66,7 +66,7 @@ class IdlePack:
     """A pack whose steps take no time; see jobs.pack.engine.Pack."""
 
     def __init__(self) -> None:
-        self.world, self.slots = World(), {}
+        self.world, self.slots, self.scoring = World(), {}, Scoring()
 
     def join(self, number: int, trial: Trial, checkpoint: Path | None = None) -> None:
         self.slots[number] = Idle(trial)

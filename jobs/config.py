@@ -143,6 +143,8 @@ class Data:
     """Fixed text put before every prompt, on lines of its own. Rows that hold `messages` bring
     their own.
     """
+    slices: list[str] = field(default_factory=list)
+    """Columns of the held-out rows: scores are told for each of their values too."""
 
     def __post_init__(self) -> None:
         has_training_data = self.folder is not None or bool(self.sources)
@@ -369,6 +371,18 @@ class BaseModel:
 
 
 @config
+class Scoring:
+    """How answers are scored; see orchestrator/plan/metric.py."""
+
+    metric: str = ""
+    rows: int | None = None
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    folder: str | None = None
+    code: str | None = None
+    max_new_tokens: int | None = None
+
+
+@config
 class WorkerSpec:
     """What one trial's processes need to know."""
 
@@ -385,3 +399,4 @@ class WorkerSpec:
     """GPUs per worker."""
     num_trials: int = 1
     """How many trials keep checkpoints in the storage."""
+    scoring: Scoring = Scoring()

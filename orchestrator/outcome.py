@@ -9,6 +9,7 @@ import shlex
 import time
 from typing import Any
 
+from jobs.evaluation import registry
 from orchestrator.config import credentials
 from orchestrator.config.settings import Config
 from orchestrator.job_environment import TYPED
@@ -73,6 +74,7 @@ class Outcome:
             "state": state,
             "trials": result.counted([record.state for record in records], board.total()),
             "copies": len(board.extra_copies()),
+            "metric": registry.key(registry.name_of(board.metric), registry.TEST),
             "best": None if best is None else self.describe(board, best),
             "base": None,
             "model": None,

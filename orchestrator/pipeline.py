@@ -71,6 +71,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             stack.enter_context(locked(config.storage))
         config = config if nodes is None else staging.stage_data(config)
         plan = prepared(config, nodes)
+        config = plan.config  # with the metric that the data has chosen, where it does
         if shared:
             stack.enter_context(locked(config.storage, plan.name))
             stack.enter_context(sync.synced(config.storage, plan.name))

@@ -46,6 +46,7 @@ LAYERS = [
         "jobs/pack/loop.py",
         "jobs/pack/compatibility.py",
         "jobs/pack/evaluation.py",
+        "jobs/pack/generation.py",
     ],
     ["jobs/pack/engine.py"],
     ["jobs/pack/slot.py"],

@@ -44,6 +44,8 @@ class Corpus:
     """Files whose rows hold messages, by their use: the instruction is not put before those."""
     uses: list[str] = field(default_factory=list)
     """All files, likewise: "valid", "test" and "sources.NAME"."""
+    columns: list[str] = field(default_factory=list)
+    """Columns that no prompt, answer or slice is made of, in any file."""
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -89,9 +91,7 @@ def load_corpus(data: Data) -> Corpus:
             "data.sources: every weight is 0, so there is nothing to train on; give one source a "
             "weight above 0",
         )
-    tables = {
-        use: try_read(use, paths, data.instruction, problems) for use, paths in files.paths.items()
-    }
+    tables = {use: try_read(use, paths, data, problems) for use, paths in files.paths.items()}
     if problems:
         raise ValueError("\n".join(problems))
     read = same_mode({use: table.rows for use, table in tables.items()})
@@ -104,6 +104,7 @@ def load_corpus(data: Data) -> Corpus:
     corpus.uses = list(tables)
     corpus.chats = [use for use, table in tables.items() if table.shape == CHAT]
     corpus.notes += files.notes + column_notes(tables)
+    corpus.columns = sorted({name for table in tables.values() for name in table.unused})
     groups = groups_of([corpus.test, corpus.valid, *corpus.sources.values()])
     decontaminate(corpus, groups)
     check_left(corpus, held_out)
@@ -137,14 +138,14 @@ def check_left(corpus: Corpus, held_out: Container[str]) -> None:
         )
 
 
-def try_read(use: str, paths: list[str], instruction: str, problems: list[str]) -> Table:
+def try_read(use: str, paths: list[str], data: Data, problems: list[str]) -> Table:
     """The rows of one or more files; what is wrong with them goes to `problems`, so that all are
     read before anyone is told.
     """
     merged = Table([])
     for path in paths:
         try:
-            table = read_table(path, instruction)
+            table = read_table(path, data.instruction, data.slices)
         except ValueError as error:
             problems.append(f"data.{use}: {error}")
             continue
@@ -243,12 +244,25 @@ def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str
         order = [key for key in order if key not in chosen]
         setattr(corpus, split, [row for row in rows if groups.get(row.key, row.key) in chosen])
         origin = []
+        by_source(corpus, split)
         for name, source in corpus.sources.items():
             corpus.sources[name], num_moved = without(source, chosen, groups)
             origin += [f"{name} {num_moved:,}"] if num_moved else []
         size = len(getattr(corpus, split))
         by = f"by a hash of the prompt{together} ({', '.join(origin)})"
         corpus.notes.append(f"{split}: {size:,} rows cut from the training rows {by}")
+
+
+def by_source(corpus: Corpus, split: str) -> None:
+    """Let the rows of a split that are still among the training rows say which source they are of,
+    unless a column of their own does.
+    """
+    names = {id(row): name for name, rows in corpus.sources.items() for row in rows}
+    rows = [
+        row if row.source else dataclasses.replace(row, source=names[id(row)])
+        for row in getattr(corpus, split)
+    ]
+    setattr(corpus, split, rows)
 
 
 def choose(order: list[str], counts: Counter[str], target: int) -> set[str]:

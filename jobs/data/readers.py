@@ -10,7 +10,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ class Row:
     """Whether the model may reason before it answers: so it is for all rows when one of them shows
     its reasoning.
     """
+    source: str = ""
+    """Where it comes from: what its own column `source` says, else the training source that it
+    stood in.
+    """
+    columns: tuple[tuple[str, str], ...] = ()
+    """Name and content of the columns that scores are told by; see data.slices."""
 
     @property
     def context(self) -> tuple[dict[str, Any], ...]:
@@ -80,12 +86,13 @@ def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
     return read_table(path, instruction).rows
 
 
-def read_table(path: str | Path, instruction: str = "") -> Table:
+def read_table(path: str | Path, instruction: str = "", slices: Sequence[str] = ()) -> Table:
     """All rows of a file, in order, and what of it is not used.
 
     A row is either `prompt` and `completion`, which become a user message (after `instruction` and
     a line break, when there is one) and an assistant message, or `messages` in the chat format; a
-    file holds one of the two. Raises ValueError with the file, the line and the remedy at the first
+    file holds one of the two. `slices` are further columns that scores are told by. Raises
+    ValueError with the file, the line and the remedy at the first
     thing that is wrong.
     """
     path = Path(path).expanduser()
@@ -95,7 +102,8 @@ def read_table(path: str | Path, instruction: str = "") -> Table:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     table = Table([])
     first = ""
-    for location, record in read_records(path, table.unused):
+    wanted = (SOURCE, *slices)
+    for location, record in read_records(path, table.unused, keep=wanted):
         try:
             shape = find_shape(record, path)
             table.shape = table.shape or shape
@@ -106,20 +114,46 @@ def read_table(path: str | Path, instruction: str = "") -> Table:
                     "into two files"
                 )
             where = f"{path}, {location}"
-            table.rows.append(
+            row = (
                 read_messages(record, where)
                 if shape == CHAT
                 else read_pair(record, where, instruction)
             )
             if len(record) > NUM_COLUMNS[shape]:
+                row = with_columns(row, record, slices)
                 table.unused.update(
-                    name for name, value in record.items() if name not in READ and value is not None
+                    name
+                    for name, value in record.items()
+                    if name not in (*READ, *wanted) and value is not None
                 )
+            table.rows.append(row)
         except Malformed as error:
             raise ValueError(f"{path}, {location}: {error}") from None
     if not table.rows:
         raise ValueError(f"{path} is empty, it has no rows; a row needs {COLUMNS}")
     return table
+
+
+SOURCE = "source"
+"""The column that says where a row comes from, for scores by source; it may be missing."""
+
+
+def with_columns(row: Row, record: dict[str, Any], slices: Sequence[str]) -> Row:
+    """A row with what its record holds in the columns that scores are told by."""
+    source = record.get(SOURCE)
+    columns = tuple((name, column_text(record[name])) for name in slices if name in record)
+    if not columns and source is None:
+        return row
+    return replace(row, source="" if source is None else column_text(source), columns=columns)
+
+
+def column_text(value: Any) -> str:
+    """What a column holds, as the name of a slice; a text as it stands, anything else as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
 CHAT = '"messages"'

@@ -88,18 +88,18 @@ def describe_neighbours(path: Path) -> str:
 
 
 def read_records(
-    path: Path, unused: Counter[str], every: bool = False
+    path: Path, unused: Counter[str], every: bool = False, keep: Sequence[str] = ()
 ) -> Iterator[tuple[str, Any]]:
     """(place, what stands there) for each record of a file, blank lines left out; a place is like
     "line 3", or "row 3" where a file has no lines. Columns of a Parquet file that are not read are
-    counted in `unused`, by the rows in which they hold something; with `every` column all are read,
-    whatever their names.
+    counted in `unused`, by the rows in which they hold something; those in `keep` are read beside
+    them, and with `every` column all are, whatever their names.
 
     Raises ValueError with the file, the place and the remedy.
     """
     form = form_of(path)
     if form == ".parquet":
-        return read_parquet(path, unused, every)
+        return read_parquet(path, unused, every, keep)
     text = read_text(path)
     if form in (".csv", ".tsv"):
         return read_csv(path, text, "\t" if form == ".tsv" else ",", every)
@@ -299,7 +299,9 @@ def check_twice(path: Path, names: Iterable[str]) -> None:
         )
 
 
-def read_parquet(path: Path, unused: Counter[str], every: bool) -> Iterator[tuple[str, Any]]:
+def read_parquet(
+    path: Path, unused: Counter[str], every: bool, keep: Sequence[str] = ()
+) -> Iterator[tuple[str, Any]]:
     """The rows of a Parquet file: only columns that are read, the others are looked at for how many
     rows hold something.
     """
@@ -309,7 +311,7 @@ def read_parquet(path: Path, unused: Counter[str], every: bool) -> Iterator[tupl
     try:
         names = pyarrow.parquet.read_schema(path).names
         check_twice(path, names)
-        read = names if every else [name for name in names if name in READ]
+        read = names if every else [name for name in names if name in READ or name in keep]
         if not every and "messages" not in read and not {"prompt", "completion"} <= set(read):
             raise ValueError(
                 f"{path} needs the columns {COLUMNS}; found {quote(names)}{foreign_table(path)}"

@@ -38,9 +38,12 @@ def matches(answer: str, reference: str, mark: str) -> bool:
     """Whether a decoded answer says what it should, where each may have something before a mark
     that does not count.
     """
-    if mark:
-        answer, reference = (text.rpartition(mark)[2].strip() for text in (answer, reference))
-    return answer == reference
+    return final_answer(answer, mark) == final_answer(reference, mark)
+
+
+def final_answer(text: str, mark: str) -> str:
+    """An answer without what stands before its mark, such as a reasoning."""
+    return text.rpartition(mark)[2].strip() if mark else text
 
 
 def squeezed(text: str) -> str:

@@ -1,25 +1,36 @@
-"""Judging a model: loss and exact match on held-out rows, greedy answers, and how sure a score
-is.
+"""Judging a model: what one pass over reference answers tells (loss, exact match, bits per byte,
+calibration), greedy answers to the test rows, all metrics of them, and how sure the scores are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from jobs.config import BaseModel, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import Example, encode_asked, shared_prefix
+from jobs.evaluation import registry
+from jobs.evaluation.answer_scores import all_scorers, confidence_interval, row_scores
+from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
 from jobs.evaluation.generate import answer
-from jobs.evaluation.metrics import interval
+from jobs.evaluation.label_metrics import LabelCounts
+from jobs.evaluation.metric_choice import context_of
+from jobs.evaluation.scored_rows import MetricContext, ScoredRow, scored_rows
+from jobs.evaluation.scorers import Scorer, SumScorer, ratio_scorer, whole
 from jobs.evaluation.scores import EvaluationSettings, TestScores
-from jobs.model.frozen_linear import prepack_weights
+from jobs.evaluation.slices import slice_scores, values_by_kind
+from jobs.evaluation.structured_metrics import by_field
+from jobs.model.frozen_linear import drop_prepacked, prepack_weights
 from jobs.model.loading import pick_device, restore
+from jobs.model.memory import out_of_memory
 from jobs.model.shared_prefix import answer_logits
 
 
@@ -32,13 +43,42 @@ class EvaluationSums:
     tokens: int = 0
     exact: int = 0
     rows: int = 0
+    num_bytes: int = 0
+    """Of the reference answers in UTF-8."""
+    bins: tuple[float, ...] = ()
+    """For the calibration error; see calibration.py."""
 
-    def metrics(self) -> dict[str, float]:
-        """`valid/loss` in nats per answer token and `valid/exact_match` as a share of rows."""
-        return {
-            "valid/loss": self.loss / max(self.tokens, 1),
-            "valid/exact_match": self.exact / max(self.rows, 1),
+    def metrics(self, split: str = registry.VALID) -> dict[str, float]:
+        """What needs no generated answers, by the names of the registry."""
+        told = {
+            registry.LOSS: self.loss / max(self.tokens, 1),
+            registry.EXACT_MATCH: self.exact / max(self.rows, 1),
         }
+        if self.num_bytes:
+            told[registry.BITS_PER_BYTE] = self.loss / math.log(2) / self.num_bytes
+        if any(self.bins):
+            told[registry.CALIBRATION_ERROR] = calibration_error(self.bins)
+        return {registry.key(name, split): value for name, value in told.items()}
+
+    def vector(self) -> list[float]:
+        """All sums, for workers to add up."""
+        bins = self.bins or (0.0,) * SUMS
+        return [self.loss, self.tokens, self.exact, self.rows, self.num_bytes, *bins]
+
+    @classmethod
+    def from_vector(cls, sums: list[float]) -> EvaluationSums:
+        """The sums of a vector."""
+        loss, tokens, exact, rows, num_bytes = sums[:5]
+        return cls(loss, int(tokens), int(exact), int(rows), int(num_bytes), tuple(sums[5:]))
+
+
+NUM_SUMS = 5 + SUMS
+"""Length of such a vector."""
+
+
+def answer_bytes(examples: Iterable[Example]) -> int:
+    """Bytes of reference answers in UTF-8."""
+    return sum(len(example.reference.encode("utf-8", "surrogatepass")) for example in examples)
 
 
 def length_batches(examples: list[Example], tokens: int) -> Iterator[list[Example]]:
@@ -55,35 +95,54 @@ def length_batches(examples: list[Example], tokens: int) -> Iterator[list[Exampl
         yield group
 
 
-@torch.no_grad()
 def teacher_forced_scores(
     model: Any, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
 ) -> EvaluationSums:
-    """Loss and exact match without generation.
+    """Loss, exact match and calibration without generation, summed over the examples; see
+    `teacher_forced_rows`.
+    """
+    sums = teacher_forced_rows(model, examples, pad_id, tokens, sharing).sum(0).tolist()
+    return EvaluationSums.from_vector(sums)
+
+
+@torch.no_grad()
+def teacher_forced_rows(
+    model: Any, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
+) -> torch.Tensor:
+    """Of each example the vector of an EvaluationSums: float64 (N, NUM_SUMS), on the CPU.
 
     Greedy decoding gives a reference answer if and only if every answer token is the most likely
     one after the reference before it, so one forward pass decides. An answer that spells the same
     text with other tokens counts as a miss. `tokens` bounds one pass; `sharing` runs a common
     beginning of the prompts once.
     """
-    total = EvaluationSums()
+    told = torch.zeros(len(examples), NUM_SUMS, dtype=torch.float64)
+    places = {id(example): row for row, example in enumerate(examples)}
     for group in length_batches(examples, tokens):
         keep = max(len(example.ids) - example.prompt_length for example in group)
         logits, targets = answer_logits(
             model, group, keep, pad_id, shared_prefix(group) if sharing else 0
         )
         targets = answer_only(targets, group, keep)
+        answered = targets != -100
         losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
-        )
-        hit = ((logits.argmax(-1) == targets) | (targets == -100)).all(1)
-        total = EvaluationSums(
-            total.loss + float(losses),
-            total.tokens + int((targets != -100).sum()),
-            total.exact + int(hit.sum()),
-            total.rows + len(group),
-        )
-    return total
+            logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none"
+        ).view(targets.shape)
+        right = logits.argmax(-1) == targets
+        chosen = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        confidence = (logits.amax(-1) - chosen - losses).exp()
+        sums = torch.zeros(len(group), NUM_SUMS, dtype=torch.float64, device=logits.device)
+        sums[:, 0] = losses.double().sum(1)
+        sums[:, 1] = answered.sum(1)
+        sums[:, 2] = (right | ~answered).all(1)
+        sums[:, 3] = 1
+        sums[:, 4] = torch.tensor([answer_bytes([example]) for example in group])
+        owners = torch.arange(len(group), device=logits.device)[:, None].expand_as(targets)
+        bins = torch.zeros(len(group), SUMS, dtype=torch.float64, device=logits.device)
+        add_tokens(bins, owners[answered], confidence[answered], right[answered])
+        sums[:, 5:] = bins
+        told[[places[id(example)] for example in group]] = sums.cpu()
+    return told
 
 
 def answer_only(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:
@@ -109,9 +168,9 @@ def evaluate_on_test(
     see the same answers on any machine.
     """
     torch.set_num_threads(rule.num_threads)
-    template = ChatTokenizer(base.path)
+    template, corpus = ChatTokenizer(base.path), load_corpus(trial.data)
     examples, limit = encode_asked(
-        load_corpus(trial.data).test, template, trial.train.max_length, rule.max_new_tokens, "test"
+        corpus.test, template, trial.train.max_length, rule.max_new_tokens, "test"
     )
     model = restore(
         base, None if folder is None else Path(folder), torch.float32, pick_device()
@@ -126,17 +185,97 @@ def evaluate_on_test(
 
     prompts = [example.ids[: example.prompt_length] for example in examples]
     answers = answer(model, prompts, template, limit, count)
-    hits = [example.matches(given) for given, example in zip(answers, examples, strict=True)]
-    low, high = interval(hits, rule.confidence)
-    rows = [
-        {"text": example.text, "reference": example.reference, "prediction": given}
-        for example, given in zip(examples, answers, strict=True)
-    ]
+    rows = scored_rows(corpus.test, examples, answers)
+    context = context_of(corpus, rule.scoring)
+    scorers = all_scorers(rule.scoring.metric or registry.DEFAULT, rows, context)
+    scorers |= logit_scorers(model, examples, template.eos_id, trial.train.pass_tokens())
+    scores = verdict(rows, scorers, context, rule, trial.data.slices)
     return TestScores(
-        sum(hits) / len(hits),
-        low,
-        high,
-        rows,
-        limit,
-        sum(example.num_cut > 0 for example in examples),
+        **scores,
+        max_new_tokens=limit,
+        num_cut=sum(example.num_cut > 0 for example in examples),
     )
+
+
+def logit_scorers(
+    model: Any, examples: list[Example], pad_id: int, tokens: int
+) -> dict[str, Scorer]:
+    """The metrics that one pass over the reference answers gives; none where no pass fits into
+    memory, since nobody is judged by them alone.
+    """
+    longest = max(len(example.ids) for example in examples)
+    while True:
+        try:
+            sums = teacher_forced_rows(model, examples, pad_id, tokens).numpy()
+            break
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if drop_prepacked(model):
+                continue
+            if tokens <= longest:
+                return {}
+            tokens = max(tokens // 2, longest)
+    return {
+        registry.LOSS: ratio_scorer(sums[:, [0, 1]].tolist()),
+        registry.BITS_PER_BYTE: ratio_scorer(sums[:, [0, 4]].tolist(), 1 / np.log(2)),
+        registry.CALIBRATION_ERROR: SumScorer(
+            sums[:, 5:].tolist(), lambda total, count: calibration_error(total.tolist())
+        ),
+    }
+
+
+def verdict(
+    rows: list[ScoredRow],
+    scorers: dict[str, Scorer],
+    context: MetricContext,
+    rule: EvaluationSettings,
+    columns: list[str],
+) -> dict[str, Any]:
+    """The fields of a TestScores that answers give; baselines that answer without a model are
+    scored by it too.
+    """
+    decisive = registry.name_of(rule.scoring.metric or registry.DEFAULT)
+    if decisive not in scorers:
+        raise MemoryError(
+            f"out of memory on one test row: {decisive} needs a pass over a whole one; a smaller "
+            "train.max_length or a smaller model helps"
+        )
+    intervals = {
+        name: confidence_interval(name, scorers[name], rule.confidence)
+        for name in dict.fromkeys((decisive, registry.EXACT_MATCH))
+    }
+    kinds = values_by_kind(rows, columns, context)
+    labels = LabelCounts(rows, context).by_label() if context.closed else {}
+    return {
+        "value": whole(scorers[decisive]),
+        "low": intervals[decisive][0],
+        "high": intervals[decisive][1],
+        "metric": decisive,
+        "predictions": predictions(rows, row_scores(scorers, len(rows)), kinds),
+        "scores": {name: whole(scorer) for name, scorer in scorers.items()},
+        "intervals": {name: list(ends) for name, ends in intervals.items()},
+        "slices": slice_scores(kinds, scorers, labels),
+        "fields": by_field(rows) if context.structured else {},
+    }
+
+
+def predictions(
+    rows: list[ScoredRow], scores: list[dict[str, float]], kinds: dict[str, list[str]]
+) -> list[dict[str, Any]]:
+    """What is told of each test row, for others to pair and to slice. `text` and `prediction` are
+    the names that versions of before have.
+    """
+    return [
+        {
+            "text": row.prompt,
+            "reference": row.reference,
+            "prediction": row.answer,
+            "prompt": row.prompt,
+            "answer": row.answer,
+            "source": row.source,
+            "scores": scores[number],
+            "slices": {kind: values[number] for kind, values in kinds.items()},
+        }
+        for number, row in enumerate(rows)
+    ]

@@ -4,8 +4,15 @@ torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import re
+from dataclasses import dataclass, field
 from typing import Any
+
+from jobs.config import Scoring
+from jobs.evaluation import registry
+
+SliceScores = dict[str, dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -15,29 +22,77 @@ class EvaluationSettings:
     confidence: float
     max_new_tokens: int | None
     num_threads: int
+    scoring: Scoring = field(default_factory=Scoring)
 
 
 @dataclass(frozen=True)
 class TestScores:
     """One model on the test split."""
 
-    exact_match: float
+    value: float
+    """By the metric that trials are chosen by."""
     low: float
     high: float
-    predictions: list[dict[str, str]]
-    """Per row: text (exactly what the model was given), reference, prediction."""
+    predictions: list[dict[str, Any]]
+    """Per row: prompt (exactly what the model was given), reference, answer, its scores, its source
+    and the slices it belongs to; `text` and `prediction` are other names of prompt and answer.
+    """
     max_new_tokens: int
     num_cut: int = 0
     """Rows whose prompt was too long and lost some of its text."""
+    metric: str = registry.EXACT_MATCH
+    """Name of the metric that `value` is of."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """All metrics by name, that one among them."""
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    """Low and high of some of them."""
+    slices: SliceScores = field(default_factory=dict)
+    """What rows are told apart by -> value -> rows and metrics."""
+    fields: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Field of a structured answer -> rows and agreement."""
+
+    @property
+    def key(self) -> str:
+        """Under which name `value` is reported."""
+        return registry.key(self.metric, registry.TEST)
 
     def metrics(self) -> dict[str, float]:
         """As MLflow metrics; `test/shortened` only where there is something to tell."""
-        shortened = {"test/shortened": float(self.num_cut)} if self.num_cut else {}
-        return {
-            "test/exact_match": self.exact_match,
-            "test/exact_match_low": self.low,
-            "test/exact_match_high": self.high,
-        } | shortened
+        told = {self.key: self.value, f"{self.key}_low": self.low, f"{self.key}_high": self.high}
+        for name, (low, high) in self.intervals.items():
+            key = registry.key(name, registry.TEST)
+            told |= {key: self.scores[name], f"{key}_low": low, f"{key}_high": high}
+        told |= {registry.key(name, registry.TEST): value for name, value in self.scores.items()}
+        if self.num_cut:
+            told[f"{registry.TEST}/shortened"] = float(self.num_cut)
+        return told
+
+    def slice_metrics(self) -> dict[str, float]:
+        """The decisive metric of each slice, and precision and recall of the labels, under names
+        that MLflow takes.
+        """
+        told = {}
+        for kind, values in self.slices.items():
+            for value, scores in values.items():
+                for name in (self.metric, "precision", "recall"):
+                    if name in scores:
+                        told[f"slice/{plain(kind)}/{plain(value)}/{plain(name)}"] = scores[name]
+        for name, scores in self.fields.items():
+            told[f"slice/field/{plain(name)}/agreement"] = scores["agreement"]
+        return told
+
+
+def plain(text: str) -> str:
+    """A text as a part of a metric's name: letters, digits, spaces and . - _ alone, not too long;
+    what had to be changed is told apart by a hash.
+    """
+    kept = re.sub(r"[^\w .-]", "_", text).strip(" .") or "_"
+    if kept == text and len(kept) <= LONGEST_PART:
+        return kept
+    return f"{kept[:LONGEST_PART]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+LONGEST_PART = 60
 
 
 def greedy_settings(eos_ids: list[int], max_new_tokens: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 
-from jobs.config import BaseModel, Trial
+from jobs.config import BaseModel, Scoring, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.tokenization import Example
@@ -88,6 +88,10 @@ class Pack:
         self.base = base
         self.world = world or World()
         self.say = say
+        self.scoring = Scoring()
+        """What the sweep chooses trials by, where that needs generated answers."""
+        self.generator: Any = None
+        """The model that generates them; see generation.py."""
         self.device = pick_device()
         self.dtype = pick_dtype(first.train.dtype, self.device)
         self.template = ChatTokenizer(base.path)

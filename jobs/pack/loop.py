@@ -14,6 +14,7 @@ from jobs.data.trial_data import shortened
 from jobs.files.checkpoints import CheckpointStore, fetched
 from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
+from jobs.pack.generation import text_metrics
 from jobs.pack.membership import Member, StepReport
 
 
@@ -128,12 +129,13 @@ def seat(
 
 def reached(pack: Pack, due: list[int], metrics: Any) -> dict[int, dict[str, Any]]:
     """Evaluate who is due; their reports."""
-    tallies = validate(pack, due)
+    tallies, texts = validate(pack, due), text_metrics(pack, due)
     return {
         index: {
             "step": pack.slots[index].step,
             **metrics[index],
             **tallies[index].metrics(),
+            **texts[index],
             **pack.slots[index].course.drawn(pack.slots[index].step),
             **shortened("valid", pack.corpus(pack.slots[index].trial)[2]),
         }

@@ -11,6 +11,7 @@ from typing import Any
 from jobs.config import Trial
 from jobs.data.tokenization import Example
 from jobs.data.trial_data import TrialData, shortened
+from jobs.evaluation import registry
 from jobs.files.manifest import Snapshot
 from jobs.model.loading import sort_targets
 from jobs.model.seeded_dropout import DropoutSpec
@@ -132,7 +133,7 @@ def step_metrics(
 ) -> dict[str, float]:
     """The metrics of one step of a slot."""
     return {
-        "train/loss": loss,
+        registry.TRAIN_LOSS: loss,
         "train/learning_rate": rate,
         "train/gradient_norm": norm,
         "train/tokens_per_second": sum(len(example.ids) for example in batch) / seconds,

@@ -19,3 +19,11 @@ class World:
         if self.size > 1:
             torch.distributed.all_reduce(values)
         return values
+
+    def gather(self, values: list[tuple[int, str]]) -> dict[int, str]:
+        """Numbered texts of all workers together."""
+        if self.size == 1:
+            return dict(values)
+        shares: list[list[tuple[int, str]]] = [[] for _ in range(self.size)]
+        torch.distributed.all_gather_object(shares, values)
+        return {number: text for share in shares for number, text in share}

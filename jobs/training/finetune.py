@@ -7,7 +7,6 @@ ends as an undisturbed one.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -17,17 +16,20 @@ from typing import Any
 
 import torch
 
-from jobs.config import BaseModel, Trial
+from jobs.config import BaseModel, Scoring, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import Example, shared_prefix
 from jobs.data.trial_data import TrialData, shortened
+from jobs.evaluation import registry
 from jobs.evaluation.evaluate import (
     EvaluationSums,
     answer_only,
     length_batches,
     teacher_forced_scores,
 )
+from jobs.evaluation.generate import answer
+from jobs.evaluation.rung_scores import RungScores
 from jobs.files.manifest import Snapshot
 from jobs.model import training_state
 from jobs.model.loading import attach, load, pick_device, pick_dtype, precision, restore, save
@@ -62,7 +64,13 @@ class Training:
     """The state of one trial in one worker: model, optimizer, data, and how far it is."""
 
     def __init__(
-        self, trial: Trial, base: BaseModel, world: World, hooks: Hooks, checkpoint: Path | None
+        self,
+        trial: Trial,
+        base: BaseModel,
+        world: World,
+        hooks: Hooks,
+        checkpoint: Path | None,
+        scoring: Scoring | None = None,
     ) -> None:
         self.trial = trial
         self.world = world
@@ -73,6 +81,11 @@ class Training:
         self.template = ChatTokenizer(base.path)
         self.course = TrialData(trial, self.template, load_corpus(trial.data))
         self.valid = self.course.valid()
+        self.texts = (
+            RungScores(scoring, self.course.corpus, self.valid)
+            if scoring is not None and registry.needs_text(scoring.metric)
+            else None
+        )
         self.budget = trial.train.pass_tokens()
         self.evaluation_budget = 4 * self.budget  # no gradients to keep
         self.step = 0
@@ -130,7 +143,7 @@ class Training:
         seconds = time.perf_counter() - began
         tokens = sum(len(example.ids) for example in batch)
         return {
-            "train/loss": loss,
+            registry.TRAIN_LOSS: loss,
             "train/learning_rate": rate,
             "train/gradient_norm": norm,
             "train/tokens_per_second": tokens / seconds,
@@ -237,9 +250,24 @@ class Training:
                     f"out of memory in the evaluation: goes on with {self.evaluation_budget} "
                     "tokens at a time, same result"
                 )
-        sums = torch.tensor(dataclasses.astuple(scores), dtype=torch.float64, device=self.device)
-        loss, tokens, exact, count = self.world.add(sums).tolist()
-        return EvaluationSums(loss, int(tokens), int(exact), int(count)).metrics()
+        sums = torch.tensor(scores.vector(), dtype=torch.float64, device=self.device)
+        metrics = EvaluationSums.from_vector(self.world.add(sums).tolist()).metrics()
+        return metrics if self.texts is None else metrics | self.answer_valid(self.texts)
+
+    def answer_valid(self, texts: RungScores) -> dict[str, float]:
+        """Answer validation rows, shared between the workers, and score the answers."""
+        rows = texts.rows(self.step >= self.trial.train.steps)
+        mine = rows[self.world.rank :: self.world.size]
+        with precision(self.dtype, self.device, self.full):
+            answers = answer(
+                self.model,
+                texts.prompts(mine),
+                self.template,
+                texts.max_new_tokens,
+                lambda count: None,
+            )
+        everyones = self.world.gather(list(zip(mine, answers, strict=True)))
+        return texts.metrics(rows, [everyones[row] for row in rows])
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint: model/ as it would be registered, and the state to go on from."""
@@ -259,14 +287,16 @@ def finetune(
     hooks: Hooks,
     world: World | None = None,
     checkpoint: Path | None = None,
+    scoring: Scoring | None = None,
 ) -> None:
-    """Train `trial` to its last step, from the start or from a checkpoint folder.
+    """Train `trial` to its last step, from the start or from a checkpoint folder. `scoring` is what
+    the sweep chooses trials by, where that needs generated answers.
 
     Raises ValueError for data that cannot be used, FloatingPointError for a loss that is not
     finite, MemoryError when not even one example fits.
     """
     world = world or World()
-    training = Training(trial, base, world, hooks, checkpoint)
+    training = Training(trial, base, world, hooks, checkpoint, scoring)
     while training.step < trial.train.steps:
         if hooks.resting():
             hooks.on_rest(training.step, training.snapshot())

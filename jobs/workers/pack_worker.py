@@ -131,6 +131,7 @@ def open_pack(assignment: WorkerSpec, pack_index: int, world: Any, roster: Any) 
         )
     try:
         pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
+        pack.scoring = assignment.scoring
         pack.trunk.shrink(times_shrunk)
         problem = enable_packing(pack, trial)
     except NotPackable as error:

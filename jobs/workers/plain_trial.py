@@ -85,7 +85,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         base = fetch.at_hand(assignment.base, trial.model)
         ray.get(roster.begin.remote(trial.index))
-        finetune(trial, base, hooks, world, taken_up(world, posts, shelf))
+        finetune(trial, base, hooks, world, taken_up(world, posts, shelf), assignment.scoring)
     except (FloatingPointError, ValueError, MemoryError, OSError) as error:
         if world.size > 1 and isinstance(error, OSError):
             ray.get(roster.give_up.remote(AbortReason(fault=told(error, assignment.storage))))

@@ -15,6 +15,7 @@ from jobs.config import Source
 from jobs.data.file_forms import form_of
 from jobs.data.paths import with_paths
 from jobs.data.splits import entries, split_of
+from jobs.evaluation import registry
 from orchestrator.config import idle_settings
 from orchestrator.config.dotted_paths import lookup
 from orchestrator.config.settings import Config
@@ -38,6 +39,49 @@ def with_names(raw: dict[str, Any]) -> dict[str, Any]:
                 "name": re.sub(r"[^\w.+-]+", "-", last).strip("-.+") or otherwise
             }
     return named
+
+
+def with_metric(raw: dict[str, Any], problems: list[tuple[str, str]]) -> dict[str, Any]:
+    """`raw` with sweep.metric under the name by which trials report it, and with the cost matrix
+    read where sweep.costs names a file of it; what is wrong with that goes to `problems`.
+    """
+    sweep = raw.get("sweep")
+    if not isinstance(sweep, dict):
+        return raw
+    changed: dict[str, Any] = {}
+    if isinstance(sweep.get("metric"), str):
+        changed["metric"] = registry.with_split(sweep["metric"].strip())
+    if isinstance(sweep.get("costs"), str):
+        changed["costs"] = read_costs(sweep["costs"], problems)
+    return raw | {"sweep": sweep | changed}
+
+
+def read_costs(file: str, problems: list[tuple[str, str]]) -> dict[str, Any]:
+    """A cost matrix from a YAML file; empty, with a problem more, for a file that holds none."""
+    import yaml
+
+    path = os.path.abspath(os.path.expanduser(file))
+    shape = "it must hold a right label on each line, with answered labels and their costs in it"
+    try:
+        with open(path, encoding="utf-8") as stream:
+            costs = yaml.safe_load(stream)
+    except OSError as error:
+        problems.append(("sweep.costs", f"{file} cannot be read: {error.strerror}"))
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        problems.append(("sweep.costs", f"{file} is no YAML: {reason}; {shape}"))
+        return {}
+    if (
+        not isinstance(costs, dict)
+        or not costs
+        or not all(isinstance(row, dict) for row in costs.values())
+    ):
+        problems.append(("sweep.costs", f"{file} is no cost matrix; {shape}"))
+        return {}
+    return {
+        str(right): {str(said): cost for said, cost in row.items()} for right, row in costs.items()
+    }
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -19,6 +19,7 @@ from jobs.config import (
     is_name,
     require,
 )
+from jobs.evaluation import registry
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
 from orchestrator.config.search_space import Knob
 
@@ -45,10 +46,19 @@ class Sweep:
     """
     reduction: int = 2
     """One in this many trials survives a rung; rungs lie at train.eval_every times its powers."""
-    metric: str = "valid/exact_match"
-    """What the best trial is best at."""
+    metric: str = registry.DEFAULT
+    """What the best trial is best at: a name of jobs/evaluation/registry.py, a function of your own
+    as module:function, or auto, with which the data decides.
+    """
+    metric_rows: int | None = 200
+    """On how many validation rows answers are generated at a rung, for a metric that needs any; at
+    a trial's end on all. None: always on all.
+    """
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Right label -> answered label -> cost, for the metric valid/cost. "*" is every other answer.
+    """
     mode: Literal["max", "min"] | None = None
-    """None: min for a metric that ends in "loss", else max."""
+    """None: as the metric says."""
     max_concurrent: int | None = None
     """Trials that train at once. None: as many as the resources hold, at most 12 on a machine
     without a GPU, in a pack 16 per GPU.
@@ -68,6 +78,18 @@ class Sweep:
                 f"sweep.num_trials must be at least 1 and at most {MOST_TRIALS:,}, got "
                 f"{self.num_trials}",
             ),
+            (
+                self.metric_rows is None or self.metric_rows >= 1,
+                f"sweep.metric_rows must be at least 1, got {self.metric_rows}",
+            ),
+            *(
+                (
+                    0 <= value < float("inf"),
+                    f"sweep.costs.{right}.{said} must be a number of at least 0, got {value}",
+                )
+                for right, row in self.costs.items()
+                for said, value in row.items()
+            ),
             (self.reduction >= 2, f"sweep.reduction must be at least 2, got {self.reduction}"),
             (
                 self.max_concurrent is None or self.max_concurrent >= 1,
@@ -82,7 +104,11 @@ class Sweep:
     @property
     def maximise(self) -> bool:
         """Whether a higher value of the metric is better."""
-        return self.mode == "max" or (self.mode is None and not self.metric.endswith("loss"))
+        if self.mode is not None:
+            return self.mode == "max"
+        if self.metric == registry.AUTO or registry.problem(self.metric) is not None:
+            return True
+        return registry.metric_of(self.metric).maximise
 
 
 @config

@@ -15,10 +15,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from jobs.config import Source, Trial
+from jobs.evaluation import registry
 from orchestrator.config import idle_settings
 from orchestrator.config.defaults import (
     with_absolute_paths,
     with_folder_source,
+    with_metric,
     with_names,
     without_absent,
 )
@@ -47,10 +49,6 @@ def check(raw: dict[str, Any], checks: tuple[Check, ...] = ()) -> list[tuple[str
     return []
 
 
-METRICS = ("valid/exact_match", "valid/loss", "train/loss")
-"""What a trial reports at every rung and a sweep can be decided by."""
-
-
 def build(
     raw: dict[str, Any], typed: Collection[str] = (), checks: tuple[Check, ...] = ()
 ) -> Config:
@@ -59,7 +57,7 @@ def build(
     change nothing. `checks` are further rules, of the rooms that use the settings.
     """
     faults: list[tuple[str, str]] = []
-    raw = with_names(raw)
+    raw = with_metric(with_names(raw), faults)
     config = collect(Config, raw, faults)
     if isinstance(config, Config):
         faults += truth_values(raw, config)
@@ -342,12 +340,15 @@ def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[s
                     "runs:/ID/PATH nor a folder",
                 )
             )
-    if config.sweep.metric not in METRICS:
-        near = suggestion(config.sweep.metric, list(METRICS))
+    no_metric = registry.problem(config.sweep.metric)
+    if no_metric is not None:
+        faults.append(("sweep.metric", no_metric))
+    elif registry.name_of(config.sweep.metric) == registry.COST and not config.sweep.costs:
         faults.append(
             (
-                "sweep.metric",
-                f'"{config.sweep.metric}" is not measured; what is: {", ".join(METRICS)}{near}',
+                "sweep.costs",
+                f"must be set for sweep.metric={config.sweep.metric}: right label -> answered "
+                "label -> cost, as a group of settings or the name of a YAML file",
             )
         )
     for check_settings in checks:

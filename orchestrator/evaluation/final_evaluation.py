@@ -17,6 +17,7 @@ from jobs.config import BaseModel
 from jobs.data.corpus import load_corpus
 from jobs.data.task_prompt import command_text, common_task
 from jobs.data.tokenization import RENDERING
+from jobs.evaluation import registry
 from jobs.evaluation.scores import EvaluationSettings, TestScores
 from jobs.export.model_folder import export
 from jobs.files import filesystem as places
@@ -27,7 +28,7 @@ from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation.promotion import Decision, Scores, decide
 from orchestrator.evaluation.version_folder import check_version
 from orchestrator.output.result import Result
-from orchestrator.plan.task import REMEDY
+from orchestrator.plan.task import REMEDY, digest
 from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking.model_versions import Version
@@ -58,6 +59,8 @@ class FinalEvaluation:
         self.config, self.plan = command.config, command.plan
         self.base: BaseModel = command.base
         self.digest = self.plan.digests["test"]
+        self.train_digest = digest(json.dumps(self.plan.digests, sort_keys=True))
+        """Of all rows: which labels are found in training decides some metrics."""
 
     def complete(self, outcome: Result) -> None:
         """Fill in what the test split says and what was registered."""
@@ -66,8 +69,10 @@ class FinalEvaluation:
         trained = self.checkpoint(best["trial"], best["step"])
         verdicts = self.judge({"base": None, f"trial {best['trial']}": trained}, trial)
         base, candidate = verdicts["base"], verdicts[f"trial {best['trial']}"]
-        outcome["base"] = {"metrics": base.metrics()}
+        outcome["base"] = {"metrics": base.metrics(), "slices": base.slices}
         best["metrics"] |= candidate.metrics()
+        best["slices"], best["fields"] = candidate.slices, candidate.fields
+        outcome["metric"] = candidate.key
         outcome["asked"], outcome["prompt"] = self.first_prompt(trial)
         folder = self.command.folder / "export"
         export(trial, self.base, checked(trained), candidate, folder)
@@ -75,8 +80,12 @@ class FinalEvaluation:
         self.command.journal.append(
             "report", trial=best["trial"], step=best["step"], metrics=candidate.metrics()
         )
-        renamed = {key.replace("test/", "base/"): value for key, value in base.metrics().items()}
-        self.command.journal.append("metrics", trial=None, metrics=renamed | candidate.metrics())
+        renamed = {
+            key.replace(f"{registry.TEST}/", "base/"): value
+            for key, value in base.metrics().items()
+        }
+        told = renamed | candidate.metrics() | candidate.slice_metrics()
+        self.command.journal.append("metrics", trial=None, metrics=told)
         try:
             self.register(outcome, candidate, base, folder, trial)
         except OrchestratorError as error:
@@ -118,7 +127,7 @@ class FinalEvaluation:
         known = read_object(memo)
         key = (
             f"{base.revision} {self.digest} {asdict(self.rule(1)) | {'num_threads': 0}} "
-            f"{trial.train.max_length} {RENDERING}"
+            f"{trial.train.max_length} {RENDERING} {self.train_digest} {trial.data.slices}"
         )
         remembered = recall(known.get(key))
         found = {
@@ -163,7 +172,7 @@ class FinalEvaluation:
     def rule(self, threads: int) -> EvaluationSettings:
         """How every model is judged."""
         job = self.config.job
-        return EvaluationSettings(job.confidence, job.max_new_tokens, threads)
+        return EvaluationSettings(job.confidence, job.max_new_tokens, threads, self.board.scoring)
 
     def register(
         self, outcome: Result, candidate: TestScores, base: TestScores, folder: Path, trial: Any
@@ -213,7 +222,7 @@ class FinalEvaluation:
 
     def tags(self, outcome: Result, candidate: TestScores) -> dict[str, str]:
         """What a later sweep needs to compare with this version without running it."""
-        scores = {key: repr(value) for key, value in candidate.metrics().items()}
+        scores = {key: repr(value) for key, value in candidate.metrics().items() if value == value}
         return (
             scores
             | self.plan.task.tags
@@ -236,13 +245,16 @@ class FinalEvaluation:
             return Decision(False, "it is the champion already")
         scores = self.scores(candidate)
         if champion is None:
-            return decide(scores, None, floor=base.exact_match)
+            return decide(
+                scores, None, floor=base.value, higher_is_better=self.config.sweep.maximise
+            )
         tags, same = champion.tags, self.config.tracking.same_task
         stranger = self.plan.task.stranger(champion.uri, tags)
         if stranger is not None and not same:
             return Decision(False, stranger)
-        if (known := told_scores(tags, self.digest)) is not None:
-            return decide(scores, known)
+        maximise = self.config.sweep.maximise
+        if (known := told_scores(tags, self.digest, candidate.key)) is not None:
+            return decide(scores, known, higher_is_better=maximise)
         self.screen.note(
             f"the champion {champion.uri} was not chosen by these test rows: it is judged on them"
         )
@@ -258,7 +270,7 @@ class FinalEvaluation:
             )
         trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
         judged = self.judge({"champion": str(trained)}, trial, made_on)["champion"]
-        decision = decide(scores, self.scores(judged), own_rows=False)
+        decision = decide(scores, self.scores(judged), higher_is_better=maximise, own_rows=False)
         if (
             decision.promote and not same
         ):  # its tags were taken away, or it is of before they were written
@@ -293,16 +305,16 @@ class FinalEvaluation:
     def scores(self, verdict: TestScores) -> Scores:
         """A verdict in the registry's terms."""
         return Scores(
-            verdict.exact_match, verdict.low, verdict.high, len(verdict.predictions), self.digest
+            verdict.value, verdict.low, verdict.high, len(verdict.predictions), self.digest
         )
 
 
-def told_scores(tags: dict[str, str], digest: str) -> Scores | None:
-    """What a version's tags say of it on the test rows with this digest; None where they do not, or
-    were edited to what is no score.
+def told_scores(tags: dict[str, str], digest: str, metric: str) -> Scores | None:
+    """What a version's tags say of its `metric` on the test rows with this digest; None where they
+    do not, or were edited to what is no score.
     """
     try:
-        value, low, high = (float(tags[f"test/exact_match{end}"]) for end in ("", "_low", "_high"))
+        value, low, high = (float(tags[f"{metric}{end}"]) for end in ("", "_low", "_high"))
         return (
             Scores(value, low, high, int(tags["test.rows"]), digest)
             if tags.get("test.digest") == digest

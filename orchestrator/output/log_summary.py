@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from orchestrator.job_environment import MARK
+from orchestrator.output.result import DEFAULT_TEST
 
 REFUSED = "==== refused ===="
 """Line of a command that has met bad input and stops its own job, so that it is not started
@@ -44,16 +45,14 @@ def told(log: str) -> dict[str, str | None]:
 
 def answered(result: dict[str, Any]) -> dict[str, str | None]:
     """The same from the answer of output=json."""
-    counts, score = (
-        result.get("trials"),
-        (result.get("best") or {}).get("metrics", {}).get("test/exact_match"),
-    )
+    counts, metric = result.get("trials"), result.get("metric") or DEFAULT_TEST
+    score = (result.get("best") or {}).get("metrics", {}).get(metric)
     trials = (
         f"{sum(counts[state] for state in ('finished', 'stopped', 'failed'))}/{counts['total']}"
         if counts
         else None
     )
-    return {"trials": trials, "best": None if score is None else f"test/exact_match {score:.3f}"}
+    return {"trials": trials, "best": None if score is None else f"{metric} {score:.3f}"}
 
 
 def sweep_told(log: str) -> str | None:

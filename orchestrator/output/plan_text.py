@@ -157,6 +157,8 @@ def judged_line(plan: Plan) -> str:
     """How trials are compared and the winner is judged."""
     sweep = plan.config.sweep
     valid, test = plural(plan.num_valid, "validation row"), plural(plan.num_test, "test row")
+    if plan.num_scored < plan.num_valid:
+        valid = f"{valid}, {plan.num_scored:,} of them before a trial's end"
     return (
         f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}; registered "
         f"as {plan.config.registered_name}"

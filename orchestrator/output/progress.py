@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.evaluation import registry
 from orchestrator.config.search_space import Point
 from orchestrator.output.plan_text import duration, plural, short
 
@@ -36,6 +37,7 @@ class ProgressDisplay:
     def __init__(self, num_trials: int, steps: int, metric: str) -> None:
         self.num_trials, self.steps, self.metric = num_trials, steps, metric
         self.rows: dict[int, Row] = {}
+        self.maximise = registry.problem(metric) is not None or registry.metric_of(metric).maximise
         self.task: str | None = None
         self.live: Any = None
         self.refreshed = 0.0
@@ -74,8 +76,8 @@ class ProgressDisplay:
         if self.live is None and time.monotonic() - row.told > LINE_SECONDS:
             row.told = time.monotonic()
             self.line(
-                f"{self.label(index)}  step {row.step}/{self.steps}  train/loss "
-                f"{metrics['train/loss']:.4g}  {self.pace(row)}"
+                f"{self.label(index)}  step {row.step}/{self.steps}  "
+                f"{registry.TRAIN_LOSS} {metrics[registry.TRAIN_LOSS]:.4g}  {self.pace(row)}"
             )
 
     def rung(self, index: int, step: int, metrics: dict[str, float]) -> None:
@@ -161,14 +163,11 @@ class ProgressDisplay:
             table.add_column(
                 name, justify="right" if name in ("trial", "step", "tok/s", "time") else "left"
             )
-        best = max((row.score for row in self.rows.values() if row.score is not None), default=None)
+        scores = [row.score for row in self.rows.values() if row.score is not None]
+        best = max(scores, default=None) if self.maximise else min(scores, default=None)
         for index, row in sorted(self.rows.items()):
             score = "" if row.score is None else f"{row.score:.4g}"
-            style = (
-                "bold green"
-                if row.score is not None and row.score == best and not self.metric.endswith("loss")
-                else ""
-            )
+            style = "bold green" if row.score is not None and row.score == best else ""
             age = row.seconds if row.seconds is not None else time.monotonic() - row.began
             bar = ProgressBar(total=self.steps, completed=row.step, width=20)
             cells = (

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from jobs.evaluation import registry
 from orchestrator.output.plan_text import duration, plural, short
 from orchestrator.tracking import shown_commands
 
+DEFAULT_TEST = registry.key(registry.EXACT_MATCH, registry.TEST)
+"""What a result of before is judged by, which does not name it."""
+SLICES_TOLD = 3
+"""Slices that the last screen names, the worst ones."""
+FEWEST_ROWS = 10
+"""Smaller slices are told in result.json alone."""
+
 Result = dict[str, Any]
-"""sweep, state, trials{total,finished,stopped,failed}, best{trial,run_id,params,metrics},
+"""sweep, metric, state, trials{total,finished,stopped,failed}, best{trial,run_id,params,metrics},
 base{metrics}, model{name,version,alias,uri}, seconds{setup,train,total}, tracking_uri; and for the
 text: decision, failures, missing, command.
 """
 
-PUBLIC = ("sweep", "state", "trials", "best", "base", "model", "seconds", "tracking_uri")
-KEPT = {*PUBLIC, "steps", "target", "command", "wider"}
+PUBLIC = ("sweep", "state", "trials", "metric", "best", "base", "model", "seconds", "tracking_uri")
+KEPT = {*PUBLIC, "steps", "target", "command", "wider"} - {"metric"}
 """What the record of a finished sweep cannot do without; one that lacks it, by another version or a
 torn disk, is made again.
 """
@@ -94,10 +103,11 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
         ("test", best["metrics"]),
         ("base", (result["base"] or {}).get("metrics", {})),
     ):
-        if "test/exact_match" in metrics:
-            value, low, high = (metrics[f"test/exact_match{end}"] for end in ("", "_low", "_high"))
-            whose = "test/exact_match" if name == "test" else "the untouched base"
-            cut = metrics.get("test/shortened")
+        metric = judged_by(result)
+        if metric in metrics:
+            value, low, high = (metrics[f"{metric}{end}"] for end in ("", "_low", "_high"))
+            whose = metric if name == "test" else "the untouched base"
+            cut = metrics.get(f"{registry.TEST}/shortened")
             told = f"; {cut:.0f} prompts were cut" if cut else ""
             lines.append(
                 (
@@ -106,10 +116,47 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
                     f"{low:.3f}..{high:.3f}{told})",
                 )
             )
+    worst = worst_slices(best.get("slices") or {}, judged_by(result))
+    if worst:
+        lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
     if model:
         alias = f" -> alias {model['alias']}" if model["alias"] else ""
         lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
     return lines
+
+
+def judged_by(result: Result) -> str:
+    """Under which name the winner's test score stands among the metrics."""
+    return result.get("metric") or DEFAULT_TEST
+
+
+def worst_slices(slices: dict[str, dict[str, dict[str, float]]], metric: str) -> str:
+    """The slices with the worst scores, a few of those of enough rows; nothing where there are not
+    two of one kind to compare.
+    """
+    name = registry.name_of(metric)
+    told = [
+        (scores[name], kind, value, int(scores["rows"]))
+        for kind, values in slices.items()
+        for value, scores in values.items()
+        if name in scores and scores["rows"] >= FEWEST_ROWS
+    ]
+    kinds = Counter(kind for _, kind, _, _ in told)
+    told = [entry for entry in told if kinds[entry[1]] > 1]
+    told.sort(reverse=not registry.metric_of(metric).maximise)
+    return ", ".join(
+        f"{kind} {shown(value)} {score:.3f} ({plural(rows, 'row')})"
+        for score, kind, value, rows in told[:SLICES_TOLD]
+    )
+
+
+def shown(value: str) -> str:
+    """A slice's value, not too long for a line."""
+    line = " ".join(value.split())
+    return line if len(line) <= LONGEST_VALUE else f"{line[:LONGEST_VALUE]}..."
+
+
+LONGEST_VALUE = 30
 
 
 def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:

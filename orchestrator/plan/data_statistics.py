@@ -12,6 +12,7 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus
 from jobs.data.readers import Row
 from jobs.data.tokenization import Example, encode_rows, shared_prefix
+from jobs.evaluation import registry
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
 from orchestrator.plan.token_counts import Count, Limits, count
@@ -73,8 +74,8 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     ]
     if any(row.thinking for row in corpus.test[:1]):
         notes.append(
-            "answers come with reasoning: valid/exact_match asks for its very words, "
-            "test/exact_match for the answer alone"
+            f"answers come with reasoning: {registry.DEFAULT} asks for its very words, "
+            f"{registry.key(registry.EXACT_MATCH, registry.TEST)} for the answer alone"
         )
     cost = sum(cost_tokens(config, counted) for counted in few) / sum(map(len, few))
     return Measured(

@@ -9,6 +9,8 @@ import itertools
 import statistics
 from typing import Any
 
+from jobs.evaluation import registry
+
 MEASURE = "train/examples_per_second"
 LONGEST_STEP = 10.0
 LONGEST_EVALUATION = 3.0
@@ -112,7 +114,7 @@ def between(busy: list[Span], events: list[dict[str, Any]], longest_breath: floa
 
 def is_rung(event: dict[str, Any]) -> bool:
     """Whether a report is an evaluation's, rather than what the test split said later."""
-    return any(name.startswith("valid/") for name in event["metrics"])
+    return any(name.startswith(f"{registry.VALID}/") for name in event["metrics"])
 
 
 def holds(moments: list[float], begin: float, end: float) -> bool:

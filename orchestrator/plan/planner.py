@@ -20,6 +20,7 @@ from jobs.data import near_duplicates
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import RENDERING, Example
+from jobs.evaluation import registry
 from jobs.files.safetensors_headers import tensor_shapes
 from orchestrator.config import idle_settings
 from orchestrator.config.dotted_paths import leaves
@@ -31,6 +32,7 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan.advice import advice, shaped_by_steps
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
+from orchestrator.plan.metric import decisive_settings, with_chosen_metric
 from orchestrator.plan.points import Points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
@@ -40,8 +42,10 @@ from orchestrator.storage import staging
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
 """Settings of `train` that change how fast a trial runs, not what it computes."""
 
-MOST_COMPARED = 2_000
-"""Trials that are compared with one another for the plan."""
+SCORED_BY = ("metric_rows", "costs")
+"""Settings of `sweep` that decide something for some metrics only; see plan/metric.py."""
+
+MOST_COMPARED = 2_000  # trials that are compared with one another for the plan
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,14 @@ class Plan:
         """What the winner is registered for."""
         return Task(self.digests["test"], self.config.data.instruction, self.config.sweep.metric)
 
+    @property
+    def num_scored(self) -> int:
+        """On how many validation rows trials are compared at a rung."""
+        sweep = self.config.sweep
+        if sweep.metric_rows is None or not registry.needs_text(sweep.metric):
+            return self.num_valid
+        return min(sweep.metric_rows, self.num_valid)
+
     def with_notes(self, *notes: str) -> Plan:
         """The same plan with more to say."""
         return dataclasses.replace(self, notes=[*self.notes, *notes])
@@ -88,6 +100,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         template = None if base is None else ChatTokenizer(base.path)
     except ValueError as error:
         raise InputError(str(error)) from error
+    config, chosen = with_chosen_metric(config, corpus)
     num_trials = count_trials(config)
     executor, reason = choose(config)
     resources = divide(config, num_trials, nodes or this_machine(config), executor)
@@ -113,6 +126,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         digests=corpus.digests,
         notes=[
             *corpus.notes,
+            *chosen,
             *asked,
             *measured.notes,
             *exhausted(config, num_trials),
@@ -296,9 +310,10 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     sweep = {
         key: value
         for key, value in groups["sweep"].items()
-        if key not in ("name", "num_trials", "max_concurrent", "give_up_after")
+        if key not in ("name", "num_trials", "max_concurrent", "give_up_after", *SCORED_BY)
     }
     sweep["mode"] = config.sweep.maximise
+    sweep |= decisive_settings(config)
     model = (
         base.revision
         if base

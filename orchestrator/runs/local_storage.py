@@ -15,10 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jobs.evaluation import registry
 from jobs.files import filesystem
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
 from orchestrator.output.log_summary import refused, sweep_told, told
+from orchestrator.output.result import DEFAULT_TEST
 from orchestrator.report.alerts import alerts
 from orchestrator.report.page import NAME as REPORT
 from orchestrator.report.sweep_data import read_sweep
@@ -98,17 +100,16 @@ class LocalRuns:
         done = sum(
             record.state in ("finished", "stopped", "failed") for record in history.records.values()
         )
-        best = None
+        best, metric = None, DEFAULT_TEST
         with contextlib.suppress(ValueError, AttributeError):  # no result, or a torn one
-            best = (
-                (json.loads(read_text(folder / "result.json")).get("best") or {}).get("metrics")
-                or {}
-            ).get("test/exact_match")
+            result = json.loads(read_text(folder / "result.json"))
+            metric = result.get("metric") or DEFAULT_TEST
+            best = ((result.get("best") or {}).get("metrics") or {}).get(metric)
         return {
             "name": folder.name,
             "state": history.state_for(owner),
             "trials": None if history.total is None else f"{done}/{history.num_trials()}",
-            "best": None if best is None else f"test/exact_match {best:.3f}",
+            "best": None if best is None else f"{metric} {best:.3f}",
             "started": history.started,
             "ended": history.ended,
             "where": str(folder),
@@ -195,7 +196,7 @@ def trial_line(record: Record) -> str:
     last = "  ".join(
         f"{key} {value:.4g}"
         for key, value in record.reports.get(step, {}).items()
-        if key.startswith("valid/")
+        if key.startswith(f"{registry.VALID}/")
     )
     point = " ".join(
         f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}"
@@ -214,7 +215,7 @@ def event_line(event: dict[str, Any]) -> str | None:
         scores = "  ".join(
             f"{key} {value:.4g}"
             for key, value in event["metrics"].items()
-            if key.startswith(("valid/", "test/"))
+            if key.startswith((f"{registry.VALID}/", f"{registry.TEST}/"))
         )
         return f"trial {trial}  step {event['step']}  {scores}"
     if event["kind"] == "end":

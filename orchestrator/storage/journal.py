@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.evaluation import registry
 from orchestrator.config import credentials
 from orchestrator.config.search_space import Point
 
@@ -35,13 +36,23 @@ class Record:
 
     def best(self, metric: str, maximise: bool) -> tuple[int, float] | None:
         """Step and value of the best report of a metric; the later one of two equals, whose
-        checkpoint Ray Train keeps.
+        checkpoint Ray Train keeps. Where answers were generated on more rows at one rung than at
+        others, the report of most rows counts.
         """
         values = [
             (step, report[metric])
             for step, report in sorted(self.reports.items(), reverse=True)
             if metric in report and report[metric] == report[metric]
         ]
+        if registry.needs_text(metric):
+            most = max(
+                (self.reports[step].get(registry.NUM_ANSWERED, 0) for step, _ in values), default=0
+            )
+            values = [
+                (step, value)
+                for step, value in values
+                if self.reports[step].get(registry.NUM_ANSWERED, 0) == most
+            ]
         return max(values, key=lambda item: item[1] if maximise else -item[1], default=None)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from jobs.evaluation import registry
 from orchestrator.sweep.state import SweepState
 from orchestrator.sweep.successive_halving import SuccessiveHalving
 
@@ -26,7 +27,7 @@ class HalvingScheduler(FIFOScheduler):
         """Gives back what a paused trial holds of the cluster."""
         plan = board.plan
         self.board = board
-        rows = plan.num_valid if board.metric == "valid/exact_match" else None
+        rows = plan.num_scored if registry.metric_of(board.metric).share else None
         self.halving = SuccessiveHalving(
             plan.num_trials, plan.rungs, board.config.sweep.reduction, board.maximise, rows
         )
@@ -51,7 +52,7 @@ class HalvingScheduler(FIFOScheduler):
         """Go on, wait for the others, or stop."""
         index = trial.config["index"]
         score = result.get(self.board.metric, float("nan"))
-        loss = result.get("valid/loss", 0.0)
+        loss = result.get(registry.VALID_LOSS, 0.0)
         decision = self.halving.report(index, result["step"], score, loss)
         self._sort(tune_controller)
         if is_dropped(self.board, index, int(result["step"])):

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from jobs.config import BaseModel, Trial, WorkerSpec
+from jobs.evaluation import registry
 from jobs.files import filesystem
 from orchestrator.config.validation import trial_of
 from orchestrator.output.progress import ProgressDisplay
+from orchestrator.plan.metric import scoring_of
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Journal, Record
 from orchestrator.sweep.earlier_records import as_before
@@ -40,6 +42,7 @@ class SweepState:
         """What the tracking store keeps with every trial: tags and the composed configuration."""
         self.metric = self.config.sweep.metric
         self.maximise = self.config.sweep.maximise
+        self.scoring = scoring_of(self.config)
         self.records = journal.records()
         self.steering = Steering(journal.events())
         self.earlier = {
@@ -122,16 +125,19 @@ class SweepState:
         """How many trials the sweep has, changed copies among them."""
         return self.plan.num_trials + len(self.extra_copies())
 
-    def rank(self, record: Record) -> tuple[float, float, int] | None:
+    def rank(self, record: Record) -> tuple[float, float, float, int] | None:
         """What trials are compared by, higher being better; None for one that has failed or has no
-        score.
+        score. A score on all rows counts more than one on some, which a lucky choice of them may
+        have lifted.
         """
         best = None if record.state == "failed" else record.best(self.metric, self.maximise)
         if best is None:
             return None
         step, value = best
-        loss = record.reports[step].get("valid/loss", 0.0)
+        loss = record.reports[step].get(registry.VALID_LOSS, 0.0)
+        answered = record.reports[step].get(registry.NUM_ANSWERED, 0.0)
         return (
+            answered,
             value if self.maximise else -value,
             -loss if loss == loss else -math.inf,
             -record.index,
@@ -174,4 +180,5 @@ class SweepState:
             cpus=resources.cpus,
             gpus=resources.gpus,
             num_trials=self.plan.num_trials,
+            scoring=self.scoring,
         )

@@ -1,0 +1,96 @@
+"""Metrics of answers that are labels: accuracy, macro-F1, precision and recall, a cost matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jobs.evaluation.scored_rows import MetricContext, ScoredRow, as_label
+from jobs.evaluation.scorers import Rows, SumScorer, mean_scorer
+
+ANYTHING = "*"
+"""In a row of the cost matrix: every answer that has no cost of its own."""
+
+
+def accuracy(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
+    """The share of answers that name the right label; case and white space do not count."""
+    return mean_scorer([float(row.predicted == row.label) for row in rows])
+
+
+class LabelCounts:
+    """Which label each row has and which one was answered, as numbers of the labels found in
+    training; all others share one number more.
+    """
+
+    def __init__(self, rows: Sequence[ScoredRow], context: MetricContext) -> None:
+        present = {row.label for row in rows} | {row.predicted for row in rows}
+        self.labels = sorted(context.labels & present)
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        other = len(self.labels)
+        self.right = np.array([numbers.get(row.label, other) for row in rows], dtype=np.int64)
+        self.said = np.array([numbers.get(row.predicted, other) for row in rows], dtype=np.int64)
+
+    @property
+    def num_rows(self) -> int:
+        """See Scorer."""
+        return len(self.right)
+
+    def counts(self, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each label: rows that have it, answers that name it, and hits."""
+        right, said, size = self.right[rows], self.said[rows], len(self.labels) + 1
+        hits = right[right == said]
+        return tuple(np.bincount(each, minlength=size)[:-1] for each in (right, said, hits))  # type: ignore[return-value]
+
+    def value(self, rows: Rows) -> float:
+        """Macro-F1: the mean F1 of the labels found in training that stand among the references or
+        the answers.
+        """
+        right, said, hits = self.counts(rows)
+        present = (right + said) > 0
+        if not present.any():
+            return float("nan")
+        return float((2 * hits[present] / (right + said)[present]).mean())
+
+    def by_label(self) -> dict[str, dict[str, float]]:
+        """Rows, precision, recall and F1 of each label of the references."""
+        right, said, hits = self.counts(np.arange(self.num_rows))
+        told = {}
+        for number, label in enumerate(self.labels):
+            if right[number]:
+                told[label] = {
+                    "rows": float(right[number]),
+                    "precision": float(hits[number] / max(said[number], 1)),
+                    "recall": float(hits[number] / right[number]),
+                    "f1": float(2 * hits[number] / (right[number] + said[number])),
+                }
+        return told
+
+
+def cost(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
+    """The mean cost of the answers."""
+    matrix = CostMatrix(context.costs)
+    return mean_scorer([matrix.cost(row.label, row.predicted) for row in rows])
+
+
+class CostMatrix:
+    """What each answer costs, by the right one. A right answer costs nothing unless it says so; a
+    wrong one that it does not name costs what stands at "*", else the most that anything costs: an
+    answer that is no label at all is never the cheaper one.
+    """
+
+    def __init__(self, costs: Mapping[str, Mapping[str, float]]) -> None:
+        self.costs = {
+            as_label(right): {as_label(said): float(value) for said, value in row.items()}
+            for right, row in costs.items()
+        }
+        self.most = max((value for row in self.costs.values() for value in row.values()), default=1)
+
+    def cost(self, right: str, said: str) -> float:
+        """What it costs to answer `said` where `right` is right, both as labels."""
+        row = self.costs.get(right, {})
+        if said in row:
+            return row[said]
+        if said == right:
+            return 0.0
+        return row.get(ANYTHING, self.most)

@@ -1,0 +1,91 @@
+"""One answered row, and what the metrics of answers are computed from.
+
+Imports neither torch nor numpy: the plan uses it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from jobs.data.corpus import Corpus
+from jobs.data.readers import Row
+from jobs.data.rendered import final_answer
+from jobs.data.tokenization import Example
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """A prompt with its reference and what a model answered."""
+
+    prompt: str
+    """Exactly as the model was given it."""
+    reference: str
+    answer: str
+    source: str = ""
+    """Where the row comes from: the training source that it was cut from, or its own column."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What it holds in the columns that data.slices names."""
+    mark: str = ""
+    """What stands between a reasoning and the answer proper, where rows have reasoning."""
+
+    @cached_property
+    def wanted(self) -> str:
+        """The reference, without a reasoning before it."""
+        return final_answer(self.reference, self.mark)
+
+    @cached_property
+    def said(self) -> str:
+        """The answer, without a reasoning before it."""
+        return final_answer(self.answer, self.mark)
+
+    @cached_property
+    def label(self) -> str:
+        """The reference as a label."""
+        return as_label(self.wanted)
+
+    @cached_property
+    def predicted(self) -> str:
+        """The answer as a label."""
+        return as_label(self.said)
+
+
+def as_label(text: str) -> str:
+    """A text in the form in which two labels are compared: case folded, white space collapsed."""
+    return " ".join(text.casefold().split())
+
+
+def scored_rows(
+    rows: Sequence[Row], examples: Sequence[Example], answers: Sequence[str]
+) -> list[ScoredRow]:
+    """Rows of a split with what was answered to them, all in the same order."""
+    return [
+        ScoredRow(
+            example.text, example.reference, answer, row.source, dict(row.columns), example.mark
+        )
+        for row, example, answer in zip(rows, examples, answers, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class MetricContext:
+    """What metrics know beside the rows that they score."""
+
+    labels: frozenset[str] = frozenset()
+    """The different answers of the training rows, as labels."""
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Reference -> answer -> cost; see label_metrics.CostMatrix."""
+    function: str | None = None
+    """A function of the user's, as module:function."""
+    folder: str | None = None
+    """Folder that its module is imported from."""
+    closed: bool = False
+    """Whether the answers are labels that repeat: then label metrics are worth logging."""
+    structured: bool = False
+    """Whether the reference answers are JSON objects or lists."""
+
+
+def training_labels(corpus: Corpus) -> frozenset[str]:
+    """The different answers of the training rows, as labels."""
+    return frozenset(as_label(row.answer) for rows in corpus.sources.values() for row in rows)

@@ -1,0 +1,89 @@
+"""Metrics that compare texts: exact match, chrF, BLEU and ROUGE-L."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.evaluation.scored_rows import MetricContext, ScoredRow
+from jobs.evaluation.scorers import SumScorer, mean_scorer
+
+
+def exact_match(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
+    """The share of answers that are their reference, word for word; a reasoning before it need not
+    be the same.
+    """
+    return mean_scorer([float(row.said == row.wanted) for row in rows])
+
+
+def chrf(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
+    """chrF2 over character 6-grams (Popović, 2015), of the whole selection, by sacrebleu."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    return by_sacrebleu(CHRF(), rows)
+
+
+def bleu(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
+    """BLEU-4 (Papineni et al., 2002) of the whole selection, sacrebleu's "13a" tokens."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    return by_sacrebleu(BLEU(), rows)
+
+
+def by_sacrebleu(metric: Any, rows: Sequence[ScoredRow]) -> SumScorer:
+    """A metric of sacrebleu, from the counts that it keeps of each row: as its own bootstrap does,
+    so that a selection costs no second look at the texts.
+    """
+    said, wanted = [row.said for row in rows], [[row.wanted for row in rows]]
+    counts = metric._extract_corpus_statistics(said, wanted)
+    return SumScorer(
+        counts,
+        lambda sums, count: (
+            metric._compute_score_from_stats([int(number) for number in sums]).score
+        ),
+    )
+
+
+WORDS = re.compile(r"[^\W_]+|[^\w\s]", re.UNICODE)
+UNSPACED = re.compile(
+    "[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]"
+)
+"""Letters of scripts that write no space between words: Thai, Japanese, Chinese."""
+
+
+def words(text: str) -> list[str]:
+    """Words of a text in any script, case folded; a sign is one of its own, and so is a letter of a
+    script without spaces.
+    """
+    spaced = UNSPACED.sub(lambda letter: f" {letter[0]} ", text.casefold())
+    return WORDS.findall(spaced)
+
+
+def rouge_l(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
+    """ROUGE-L (Lin, 2004): the mean over rows of the F1 of the longest common subsequence of
+    words.
+    """
+    return mean_scorer([rouge_l_of(row.said, row.wanted) for row in rows])
+
+
+def rouge_l_of(said: str, wanted: str) -> float:
+    """ROUGE-L of one answer. Two texts without a word agree if they are the same."""
+    given, reference = words(said), words(wanted)
+    if not given or not reference:
+        return float(said == wanted)
+    common = common_subsequence(given, reference)
+    return 2 * common / (len(given) + len(reference))
+
+
+def common_subsequence(first: list[str], second: list[str]) -> int:
+    """Length of the longest common subsequence, 1 bit per word of the first one (Hyyrö, 2004)."""
+    places: dict[str, int] = {}
+    for index, word in enumerate(first):
+        places[word] = places.get(word, 0) | (1 << index)
+    everything = (1 << len(first)) - 1
+    row = everything
+    for word in second:
+        met = row & places.get(word, 0)
+        row = ((row + met) | (row - met)) & everything
+    return len(first) - row.bit_count()

@@ -1,0 +1,73 @@
+"""Answers of a pack's slots to validation rows, for metrics that need text.
+
+The packed model runs a flat row of many slots and keeps no keys and values. So answers come from a
+plain model beside it, with the same code as in a trial that trains by itself. It reads the pack's
+own frozen weights: both models hold them once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from jobs.evaluation import registry
+from jobs.evaluation.generate import answer
+from jobs.evaluation.rung_scores import RungScores
+from jobs.model.loading import load
+from jobs.pack.engine import Pack
+
+
+def text_metrics(pack: Pack, numbers: list[int]) -> dict[int, dict[str, float]]:
+    """The text metrics of each of these slots; nothing where the sweep needs none."""
+    if not registry.needs_text(pack.scoring.metric):
+        return {number: {} for number in numbers}
+    told, known = {}, {}
+    for number in sorted(numbers):
+        slot = pack.slots[number]
+        corpus, _, valid = pack.corpus(slot.trial)
+        if id(valid) not in known:
+            known[id(valid)] = RungScores(pack.scoring, corpus, valid)
+        told[number] = answer_slot(pack, number, known[id(valid)])
+    return told
+
+
+@torch.no_grad()
+def answer_slot(pack: Pack, number: int, texts: RungScores) -> dict[str, float]:
+    """The text metrics of one slot, its rows shared between the workers."""
+    slot = pack.slots[number]
+    rows = texts.rows(slot.step >= slot.trial.train.steps)
+    mine = rows[pack.world.rank :: pack.world.size]
+    model = with_adapter(pack, number)
+    try:
+        answers = answer(
+            model, texts.prompts(mine), pack.template, texts.max_new_tokens, lambda count: None
+        )
+    finally:
+        pack.generator = model.unload()
+    everyones = pack.world.gather(list(zip(mine, answers, strict=True)))
+    return texts.metrics(rows, [everyones[row] for row in rows])
+
+
+def with_adapter(pack: Pack, number: int) -> Any:
+    """The plain model with the adapter that a slot has now."""
+    from peft import get_peft_model, set_peft_model_state_dict
+
+    slot = pack.slots[number]
+    if pack.generator is None:
+        pack.generator = plain_model(pack)
+    model: Any = get_peft_model(pack.generator, slot.settings)
+    weights = {name: tensor.to(pack.device) for name, tensor in slot.adapter.written().items()}
+    set_peft_model_state_dict(model, weights)
+    return model.requires_grad_(False).eval()
+
+
+def plain_model(pack: Pack) -> Any:
+    """The base as it is loaded for a trial by itself, on the pack's own weights."""
+    model = load(pack.base.path, pack.dtype, pack.device).requires_grad_(False)
+    packed = {name.replace(".base.", "."): weight for name, weight in pack.model.named_parameters()}
+    for name, weight in model.named_parameters():
+        same = packed.get(name)
+        if same is not None and same.shape == weight.shape and same.dtype == weight.dtype:
+            weight.data = same.data
+    return model

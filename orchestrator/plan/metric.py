@@ -1,0 +1,137 @@
+"""What trials are chosen by, once the rows are known: auto becomes a metric, a function of the
+user's is tried, and the labels of a cost matrix and the columns of slices are looked up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Collection
+
+from jobs.config import Scoring
+from jobs.data.corpus import Corpus
+from jobs.evaluation import registry, user_metric
+from jobs.evaluation.label_metrics import ANYTHING
+from jobs.evaluation.metric_choice import choose_metric
+from jobs.evaluation.scored_rows import ScoredRow, as_label, training_labels
+from orchestrator.config.settings import Config, Sweep, changed
+from orchestrator.errors import ConfigError
+
+TRIED_ROWS = 8
+"""Validation rows that a function of the user's is tried on before anything starts."""
+
+
+def with_chosen_metric(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
+    """`config` with the metric that trials are chosen by, and notes for the plan. Raises
+    ConfigError for one that cannot be used on these rows.
+    """
+    check_slices(config, corpus)
+    check_costs(config, corpus)
+    sweep, notes = config.sweep, []
+    if sweep.metric == registry.AUTO:
+        metric, reason = choose_metric(corpus)
+        sweep = dataclasses.replace(sweep, metric=metric)
+        notes = [f"sweep.metric=auto is {metric}: {reason}"]
+    if registry.is_user_function(sweep.metric):
+        sweep = try_function(sweep, corpus)
+    return (config if sweep == config.sweep else changed(config, sweep=sweep)), notes
+
+
+def try_function(sweep: Sweep, corpus: Corpus) -> Sweep:
+    """The settings with the direction that the user's function asks for, after a call of it on a
+    few rows: once with the right answers, once with empty ones. Raises ConfigError.
+    """
+    name, folder = registry.name_of(sweep.metric), os.getcwd()
+    try:
+        function = user_metric.load_function(name, folder)
+    except ValueError as error:
+        raise ConfigError([("sweep.metric", f"{name}: {error}")]) from error
+    few = corpus.valid[:TRIED_ROWS]
+    for answers in ([row.answer.strip() for row in few], [""] * len(few)):
+        rows = [
+            ScoredRow(
+                prompt=str(row.context[-1].get("content") or ""),
+                reference=row.answer.strip(),
+                answer=answer,
+                source=row.source,
+                columns=dict(row.columns),
+            )
+            for row, answer in zip(few, answers, strict=True)
+        ]
+        try:
+            user_metric.call(name, function, rows)
+        except ValueError as error:
+            text = str(error).removeprefix("sweep.metric: ")
+            raise ConfigError([("sweep.metric", text)]) from error
+    maximise = getattr(function, "maximise", True)
+    if sweep.mode is None and not maximise:
+        return dataclasses.replace(sweep, mode="min")
+    return sweep
+
+
+def check_costs(config: Config, corpus: Corpus) -> None:
+    """Raise ConfigError for labels of the cost matrix that no row has."""
+    if not config.sweep.costs:
+        return
+    labels = training_labels(corpus)
+    labels |= {as_label(row.answer) for rows in (corpus.valid, corpus.test) for row in rows}
+    problems = []
+    for right, row in config.sweep.costs.items():
+        for said in (right, *row):
+            if said != ANYTHING and as_label(said) not in labels:
+                problems.append(f'no row has the answer "{said}"{near(as_label(said), labels)}')
+    if problems:
+        raise ConfigError([("sweep.costs", text) for text in dict.fromkeys(problems)])
+
+
+def check_slices(config: Config, corpus: Corpus) -> None:
+    """Raise ConfigError for columns of data.slices that no held-out row has."""
+    held = [*corpus.valid, *corpus.test]
+    there = {name for row in held for name, _ in row.columns}
+    problems = [
+        ("data.slices", f'no held-out row has a column "{name}"{near(name, corpus.columns)}')
+        for name in config.data.slices
+        if name not in there
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def near(word: str, words: Collection[str]) -> str:
+    """The most similar words there are, or some of them."""
+    close = difflib.get_close_matches(word, sorted(words), n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    some = sorted(words)[:8]
+    return f"; there are {', '.join(some)}" if some else "; there is no further column"
+
+
+def scoring_of(config: Config) -> Scoring:
+    """How answers are scored, for those who do it."""
+    sweep = config.sweep
+    folder, code = None, None
+    if registry.is_user_function(sweep.metric):
+        folder = os.getcwd()
+        code = user_metric.digest_of(registry.name_of(sweep.metric), folder)
+    return Scoring(
+        metric=sweep.metric,
+        rows=sweep.metric_rows,
+        costs=sweep.costs,
+        folder=folder,
+        code=code,
+        max_new_tokens=config.job.max_new_tokens,
+    )
+
+
+def decisive_settings(config: Config) -> dict[str, object]:
+    """What of these settings decides which trial wins, for a sweep's identity."""
+    scoring = scoring_of(config)
+    told: dict[str, object] = {}
+    if registry.needs_text(config.sweep.metric):
+        told = {"metric_rows": scoring.rows, "max_new_tokens": scoring.max_new_tokens}
+    if registry.name_of(config.sweep.metric) == registry.COST:
+        told["costs"] = scoring.costs
+    if scoring.code is not None:
+        told["code"] = scoring.code
+    return told

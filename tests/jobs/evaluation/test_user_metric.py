@@ -1,0 +1,96 @@
+"""A user's own function as a metric, and what sweep.metric=auto chooses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.config import Scoring
+from jobs.data.corpus import Corpus
+from jobs.data.readers import Row
+from jobs.evaluation.metric_choice import choose_metric, context_of
+from jobs.evaluation.scored_rows import MetricContext, ScoredRow
+from jobs.evaluation.scorers import whole
+from jobs.evaluation.user_metric import load_function, user_scorer
+
+ROWS = [ScoredRow("p", "right", "right"), ScoredRow("p", "right", "wrong", source="web")]
+
+
+def written(folder: Path, name: str, text: str) -> str:
+    """A module of the user's; returns its function's name."""
+    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    return f"{name}:score"
+
+
+def test_one_number_or_one_per_row(tmp_path: Path) -> None:
+    name = written(
+        tmp_path,
+        "by_row_metric",
+        "def score(answers, references):\n"
+        "    return [float(a == r) for a, r in zip(answers, references)]\n",
+    )
+    context = MetricContext(function=name, folder=str(tmp_path))
+    measured = user_scorer(ROWS, context)
+    assert whole(measured) == 0.5
+    assert measured.value(np.array([0])) == 1
+    name = written(
+        tmp_path,
+        "whole_metric",
+        "def score(answers, references, rows):\n    return sum(r['source'] == 'web' for r in rows)\n",
+    )
+    measured = user_scorer(ROWS, MetricContext(function=name, folder=str(tmp_path)))
+    assert whole(measured) == 1
+    assert measured.value(np.array([0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("raises_metric", "def score(a, r):\n    raise KeyError('colour')\n", "KeyError: 'colour'"),
+        ("text_metric", "def score(a, r):\n    return 'good'\n", "returned str for 2 rows"),
+        ("short_metric", "def score(a, r):\n    return [1.0]\n", "a list of 1 for 2 rows"),
+        ("syntax_metric", "def score(a, r)\n", "cannot be imported: SyntaxError"),
+        ("other_metric", "def scores(a, r):\n    return 1\n", "did you mean scores?"),
+        ("import_metric", "import no_such_thing\n", "imports no_such_thing"),
+        ("value_metric", "score = 3\n", "is a int, not a function"),
+    ],
+)
+def test_what_is_wrong_with_a_function_is_told(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    function = written(tmp_path, name, text)
+    with pytest.raises(ValueError, match="sweep.metric") as caught:
+        user_scorer(ROWS, MetricContext(function=function, folder=str(tmp_path)))
+    assert said in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_a_module_that_is_not_there_is_told_with_the_place(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no module nowhere_metric in .*; write"):
+        load_function("nowhere_metric:score", str(tmp_path))
+
+
+def row(number: int, answer: str) -> Row:
+    """One row."""
+    asked = {"role": "user", "content": f"asked {number}"}
+    said = {"role": "assistant", "content": answer}
+    return Row((asked, said), f"asked {number}", f"line {number}")
+
+
+@pytest.mark.parametrize(
+    ("answers", "metric"),
+    [
+        (["yes", "No "], "valid/accuracy"),
+        ([f"{number}" for number in range(90)], "valid/exact_match"),
+        ([f"a long free answer of its own, of many words {n}" for n in range(90)], "valid/chrf"),
+    ],
+)
+def test_auto_chooses_by_the_answers(answers: list[str], metric: str) -> None:
+    rows = [row(number, answers[number % len(answers)]) for number in range(90)]
+    corpus = Corpus({"train": rows[:70]}, rows[70:80], rows[80:])
+    chosen, reason = choose_metric(corpus)
+    assert chosen == metric
+    assert any(letter.isdigit() for letter in reason)
+    assert context_of(corpus, Scoring(metric=chosen)).closed == (len(answers) == 2)
