@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import time
@@ -44,6 +45,8 @@ class Outcome:
             "confidence": job.confidence,
             "max_new_tokens": job.max_new_tokens,
             "same_task": same,
+            "examples": job.examples,
+            "registry": dataclasses.asdict(self.config.registry),
         }
 
     def of(self, plan: Plan, board: Any, setup: float, train: float) -> result.Result:
@@ -66,6 +69,7 @@ class Outcome:
             "trials": result.counted([record.state for record in records], plan.num_trials),
             "best": None if best is None else self.describe(board, best),
             "base": None,
+            "baselines": {},
             "model": None,
             "seconds": {
                 "setup": round(setup, 1),

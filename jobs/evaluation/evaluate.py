@@ -4,6 +4,7 @@ is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobs.config import BaseModel, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import Example, encode_asked, shared_prefix
+from jobs.evaluation.few_shot import with_examples
 from jobs.evaluation.generate import answer
 from jobs.evaluation.metrics import interval
 from jobs.evaluation.scores import EvaluationSettings, TestScores
@@ -110,8 +112,14 @@ def evaluate_on_test(
     """
     torch.set_num_threads(rule.num_threads)
     template = ChatTokenizer(base.path)
+    corpus = load_corpus(trial.data)
+    asked, taken = corpus.test, 0
+    if rule.num_examples:
+        asked, taken = with_examples(
+            corpus.test, corpus, template, Path(base.path), rule.num_examples
+        )
     examples, limit = encode_asked(
-        load_corpus(trial.data).test, template, trial.train.max_length, rule.max_new_tokens, "test"
+        asked, template, trial.train.max_length + taken, rule.max_new_tokens, "test"
     )
     model = restore(
         base, None if folder is None else Path(folder), torch.float32, pick_device()
@@ -125,12 +133,19 @@ def evaluate_on_test(
         tick(done, len(examples))
 
     prompts = [example.ids[: example.prompt_length] for example in examples]
+    began = time.monotonic()
     answers = answer(model, prompts, template, limit, count)
+    seconds = (time.monotonic() - began) / len(examples)
     hits = [example.matches(given) for given, example in zip(answers, examples, strict=True)]
     low, high = interval(hits, rule.confidence)
     rows = [
-        {"text": example.text, "reference": example.reference, "prediction": given}
-        for example, given in zip(examples, answers, strict=True)
+        {
+            "text": example.text,
+            "reference": example.reference,
+            "prediction": given,
+            "score": float(hit),
+        }
+        for example, given, hit in zip(examples, answers, hits, strict=True)
     ]
     return TestScores(
         sum(hits) / len(hits),
@@ -139,4 +154,6 @@ def evaluate_on_test(
         rows,
         limit,
         sum(example.num_cut > 0 for example in examples),
+        seconds,
+        taken,
     )

@@ -15,6 +15,8 @@ class EvaluationSettings:
     confidence: float
     max_new_tokens: int | None
     num_threads: int
+    num_examples: int = 0
+    """Training rows that stand in the prompt before the question."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,22 @@ class TestScores:
     exact_match: float
     low: float
     high: float
-    predictions: list[dict[str, str]]
-    """Per row: text (exactly what the model was given), reference, prediction."""
+    predictions: list[dict[str, Any]]
+    """Per row: text (exactly what the model was given), reference, prediction, score."""
     max_new_tokens: int
     num_cut: int = 0
     """Rows whose prompt was too long and lost some of its text."""
+    seconds: float = 0.0
+    """Mean time for a row; rows are answered many at once."""
+    example_tokens: int = 0
+    """Tokens of the examples that stood before each question."""
+
+    @property
+    def per_row(self) -> tuple[float, ...]:
+        """The score of each row, in order; empty where rows have none, by an earlier version."""
+        if not all("score" in row for row in self.predictions):
+            return ()
+        return tuple(float(row["score"]) for row in self.predictions)
 
     def metrics(self) -> dict[str, float]:
         """As MLflow metrics; `test/shortened` only where there is something to tell."""

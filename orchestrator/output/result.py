@@ -10,11 +10,14 @@ from orchestrator.tracking import shown_commands
 
 Result = dict[str, Any]
 """sweep, state, trials{total,finished,stopped,failed}, best{trial,run_id,params,metrics},
-base{metrics}, model{name,version,alias,uri}, seconds{setup,train,total}, tracking_uri; and for the
-text: decision, failures, missing, command.
+base{metrics}, baselines{NAME{metrics}}, model{name,version,alias,uri},
+seconds{setup,train,total}, tracking_uri; and for the text: decision, failures, missing, command.
 """
 
-PUBLIC = ("sweep", "state", "trials", "best", "base", "model", "seconds", "tracking_uri")
+PUBLIC = (
+    *("sweep", "state", "trials", "best", "base", "baselines", "model", "seconds"),
+    "tracking_uri",
+)
 KEPT = {*PUBLIC, "steps", "target", "command", "wider"}
 """What the record of a finished sweep cannot do without; one that lacks it, by another version or a
 torn disk, is made again.
@@ -75,6 +78,7 @@ def text(result: Result, programs: str = "") -> str:
             f"{duration(seconds['train'])} of training)",
         )
     )
+    lines += [("help", hint) for hint in result.get("help", [])]
     lines += next_lines(result, programs)
     return "\n".join(f"{label:<8}{line}" for label, line in lines)
 
@@ -106,10 +110,32 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
                     f"{low:.3f}..{high:.3f}{told})",
                 )
             )
+    lines += baseline_lines(result)
     if model:
         alias = f" -> alias {model['alias']}" if model["alias"] else ""
         lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
     return lines
+
+
+BASELINES = {
+    "most_frequent": "the most frequent answer",
+    "nearest_prompt": "the answer of the nearest training prompt",
+    "linear_classifier": "a linear classifier",
+    "base_with_examples": "the untouched base with examples in its prompt",
+}
+"""Baselines in words."""
+
+
+def baseline_lines(result: Result) -> list[tuple[str, str]]:
+    """What needs no training, the best first, and what of it is not known."""
+    values = {
+        name: told["metrics"]["test/exact_match"]
+        for name, told in (result.get("baselines") or {}).items()
+        if "test/exact_match" in told["metrics"]
+    }
+    order = sorted(values, key=lambda name: -values[name])
+    lines = [("beside", f"{BASELINES.get(name, name)} {values[name]:.3f}") for name in order]
+    return lines + [("note", note) for note in result.get("notes", [])]
 
 
 def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
