@@ -106,6 +106,10 @@ def run(arguments: list[str]) -> int:
         from orchestrator.commands import predict
 
         return predict.run(config)
+    if config.job.kind in ("promote", "rollback"):
+        from orchestrator.commands import move_alias
+
+        return move_alias.run(config)
     if config.job.kind == "setup":
         from orchestrator.commands import fetch_model
 

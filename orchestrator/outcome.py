@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import time
@@ -49,6 +50,8 @@ class Outcome:
             "confidence": job.confidence,
             "max_new_tokens": job.max_new_tokens,
             "same_task": same,
+            "examples": job.examples,
+            "registry": dataclasses.asdict(self.config.registry),
         }
 
     def of(self, plan: Plan, board: Any, setup: float, train: float) -> result.Result:
@@ -77,6 +80,7 @@ class Outcome:
             "metric": registry.key(registry.name_of(board.metric), registry.TEST),
             "best": None if best is None else self.describe(board, best),
             "base": None,
+            "baselines": {},
             "model": None,
             "seconds": {
                 "setup": round(setup, 1),

@@ -26,6 +26,7 @@ from orchestrator.config.validation import trial_of
 from orchestrator.earlier_result import kept_result, missing, report_line, show_again
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.evaluation import champion_lookup
+from orchestrator.evaluation.baseline_process import BaselineProcess
 from orchestrator.job_environment import SUBMISSION, mark_answer
 from orchestrator.launch import ray_cluster, ray_local
 from orchestrator.outcome import Outcome
@@ -149,6 +150,7 @@ class SweepCommand:
         """
         self.ending = threading.Lock()
         self.journal = Journal(folder)
+        self.baselines = BaselineProcess(config.data, plan.digests, folder)
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
@@ -175,6 +177,7 @@ class SweepCommand:
         params = {
             "sweep.num_trials": self.plan.num_trials,
             "sweep.metric": self.config.sweep.metric,
+            "registry.beat": self.config.registry.beat,
         }
         datasets = planning.used(self.plan, trial_of(self.config, 1, {}))
         about = {"params": params, "tags": tags, "config": self.composed, "datasets": datasets}
@@ -239,6 +242,7 @@ class SweepCommand:
         shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
         with (
             running,
+            self.baselines,
             ProgressDisplay(
                 self.plan.num_trials, self.config.train.steps, self.config.sweep.metric
             ) as screen,

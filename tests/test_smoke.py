@@ -25,6 +25,7 @@ SWEEP = (
     "train.eval_every=10",
     "sweep.space.lr.low=0.001",
     "sweep.space.lr.high=0.02",
+    "registry.beat=[]",
 )
 BOTH = "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.01}, rank: {path: adapter.rank, type: grid, values: [4, 8]}}"
 SCORES = ("test/exact_match", "test/exact_match_low", "test/exact_match_high")
@@ -34,6 +35,7 @@ SCHEMA = {
     "trials": {"total", "finished", "stopped", "failed"},
     "best": {"trial", "run_id", "params", "metrics"},
     "base": {"metrics"},
+    "baselines": {"most_frequent", "nearest_prompt", "linear_classifier", "base_with_examples"},
     "model": {"name", "version", "alias", "uri"},
     "seconds": {"setup", "train", "total"},
     "tracking_uri": None,

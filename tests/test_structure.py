@@ -195,6 +195,8 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
         "hub": ["model.id=a/b"],
         "files": ["data.folder=x"],
         "predict": ["model_uri=x", "prompt=y"],
+        "promote": ["model_uri=models:/x/3", "job.reason=y"],
+        "rollback": ["model_uri=models:/x", "job.reason=y"],
     }
     for group, names in found.items():
         for name in names:

@@ -5,6 +5,7 @@ calibration), greedy answers to the test rows, all metrics of them, and how sure
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from jobs.data.tokenization import Example, encode_asked, shared_prefix
 from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import all_scorers, confidence_interval, row_scores
 from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
+from jobs.evaluation.few_shot import with_examples
 from jobs.evaluation.generate import answer
 from jobs.evaluation.label_metrics import LabelCounts
 from jobs.evaluation.metric_choice import context_of
@@ -168,9 +170,15 @@ def evaluate_on_test(
     see the same answers on any machine.
     """
     torch.set_num_threads(rule.num_threads)
-    template, corpus = ChatTokenizer(base.path), load_corpus(trial.data)
+    template = ChatTokenizer(base.path)
+    corpus = load_corpus(trial.data)
+    asked, taken = corpus.test, 0
+    if rule.num_examples:
+        asked, taken = with_examples(
+            corpus.test, corpus, template, Path(base.path), rule.num_examples
+        )
     examples, limit = encode_asked(
-        corpus.test, template, trial.train.max_length, rule.max_new_tokens, "test"
+        asked, template, trial.train.max_length + taken, rule.max_new_tokens, "test"
     )
     model = restore(
         base, None if folder is None else Path(folder), torch.float32, pick_device()
@@ -184,7 +192,9 @@ def evaluate_on_test(
         tick(done, len(examples))
 
     prompts = [example.ids[: example.prompt_length] for example in examples]
+    began = time.monotonic()
     answers = answer(model, prompts, template, limit, count)
+    seconds = (time.monotonic() - began) / len(examples)
     rows = scored_rows(corpus.test, examples, answers)
     context = context_of(corpus, rule.scoring)
     scorers = all_scorers(rule.scoring.metric or registry.DEFAULT, rows, context)
@@ -194,6 +204,8 @@ def evaluate_on_test(
         **scores,
         max_new_tokens=limit,
         num_cut=sum(example.num_cut > 0 for example in examples),
+        seconds=seconds,
+        example_tokens=taken,
     )
 
 

@@ -23,6 +23,8 @@ class EvaluationSettings:
     max_new_tokens: int | None
     num_threads: int
     scoring: Scoring = field(default_factory=Scoring)
+    num_examples: int = 0
+    """Training rows that stand in the prompt before the question."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,20 @@ class TestScores:
     """What rows are told apart by -> value -> rows and metrics."""
     fields: dict[str, dict[str, float]] = field(default_factory=dict)
     """Field of a structured answer -> rows and agreement."""
+    seconds: float = 0.0
+    """Mean time for a row; rows are answered many at once."""
+    example_tokens: int = 0
+    """Tokens of the examples that stood before each question."""
+
+    @property
+    def per_row(self) -> tuple[float, ...]:
+        """The score of each row, in order; empty where the metric says nothing of a single row, or
+        an earlier version did not write it down.
+        """
+        scores = [(row.get("scores") or {}).get(self.metric) for row in self.predictions]
+        if any(score is None for score in scores):
+            return ()
+        return tuple(float(score) for score in scores if score is not None)
 
     @property
     def key(self) -> str:

@@ -31,9 +31,20 @@ TOKENIZER_FILES = (
 )
 
 
-def export(trial: Trial, base: BaseModel, trained: Path, verdict: TestScores, folder: Path) -> None:
+CARD = "README.md"
+"""What the version is, for people: see orchestrator/evaluation/model_card.py."""
+
+
+def export(
+    trial: Trial,
+    base: BaseModel,
+    trained: Path,
+    verdict: TestScores,
+    folder: Path,
+    card: str | None = None,
+) -> None:
     """Write the version's folder anew. `trained` holds an adapter or a whole model, as a
-    checkpoint's model/ does.
+    checkpoint's model/ does; `card` is its model card.
     """
     shutil.rmtree(folder, ignore_errors=True)
     draft = folder.with_name(folder.name + ".draft")
@@ -56,6 +67,8 @@ def export(trial: Trial, base: BaseModel, trained: Path, verdict: TestScores, fo
     write(draft / "task.json", task)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdict.predictions)
     (draft / "predictions.jsonl").write_text(lines, encoding="utf-8")
+    if card is not None:
+        (draft / CARD).write_text(card, encoding="utf-8")
     manifest.seal(draft)
     draft.rename(folder)
 

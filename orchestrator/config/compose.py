@@ -14,7 +14,7 @@ from orchestrator.config.validation import Check, check, suggestion
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.project import ROOT
 
-FREE_TEXT = ("prompt", "messages", "data.instruction")
+FREE_TEXT = ("prompt", "messages", "data.instruction", "job.reason", "job.author")
 """Settings that hold a text in natural language: quotes and ${...} in it are part of it."""
 
 

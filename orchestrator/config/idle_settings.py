@@ -43,7 +43,12 @@ PREDICT = (
     *("output", "dry_run", "job.kind", "cluster"),
 )
 SETUP = ("model", "output", "dry_run", "job.kind", "cluster")
-"""What job=predict and job=setup look at; a group stands for its settings."""
+ALIAS = (
+    *("model_uri", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
+    *("job.kind", "job.reason", "job.author", "cluster"),
+)
+ACTING = {"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS}
+"""What other jobs than train look at; a group stands for its settings."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,11 @@ def of_other_cluster(config: Config, path: str) -> str | None:
     )
 
 
+def without_rival(config: Config, path: str) -> str | None:
+    """How a rival is beaten, where none has to be."""
+    return "registry.beat=[] asks for nothing to be beaten" if not config.registry.beat else None
+
+
 def inside_cluster(config: Config, path: str) -> str | None:
     """How to send a command to a cluster, for one that is there already."""
     return (
@@ -180,6 +190,12 @@ RULES = (
         lambda config, path: "job=train trains; write job=predict",
         refused=True,
     ),
+    Rule(
+        r"job\.(reason|author)",
+        lambda config, path: "it is kept with an alias that is moved by hand; write job=promote",
+        refused=True,
+    ),
+    Rule(r"registry\.margin", without_rival, refused=True),
     Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
     Rule(r"optim\.decay_share", without_decay, refused=True),
     Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
@@ -190,19 +206,20 @@ RULES = (
     Rule(r"retry", lambda config, path: "fresh=true forgets all trials" if config.fresh else None),
     Rule(r"cluster\.(token_file|code|detach)", inside_cluster),
 )
-"""For job=train; for the other jobs what is not in PREDICT or SETUP changes nothing."""
+"""For job=train; for the other jobs what is not in ACTING changes nothing."""
 
 
 def why_idle(config: Config, path: str) -> tuple[str, bool] | None:
     """Why a setting changes nothing, and whether it is refused for that; None where it acts."""
-    acting = {"predict": PREDICT, "setup": SETUP}.get(config.job.kind)
+    acting = ACTING.get(config.job.kind)
     if acting is not None and not any(
         path == name or path.startswith(f"{name}.") for name in acting
     ):
         return f"job={config.job.kind} does not look at it", False
     for rule in RULES:
         if re.fullmatch(rule.settings, path) and not (
-            acting is not None and path in ("model_uri", "prompt", "messages")
+            acting is not None
+            and path in ("model_uri", "prompt", "messages", "job.reason", "job.author")
         ):
             reason = rule.reason(config, path)
             if reason is not None:

@@ -149,12 +149,73 @@ class Tracking:
         )
 
 
+RIVALS = ("base", "baselines", "champion")
+"""What a candidate can be asked to beat."""
+
+
+@config
+class Registry:
+    """What a candidate must do to become champion."""
+
+    beat: list[str] = field(default_factory=lambda: list(RIVALS))
+    """base: the untouched base model. baselines: lookups and the base with examples in its prompt.
+    champion: the version that holds the alias. []: nothing.
+    """
+    error_rate: float = 0.05
+    """How often a candidate that is no better than what it must beat may look so by chance."""
+    margin: float = 0.0
+    """By how much it must be better, in the metric's unit; any gain at 0."""
+    floor: float | None = None
+    """Score that it must reach, whatever others have; of a loss, the highest."""
+    max_megabytes: float | None = None
+    """Weights that serving it loads, the base's and what was trained, in 10**6 bytes."""
+    max_seconds: float | None = None
+    """Mean time for a test row while it is judged; rows are answered many at once."""
+    forbid_slice_regression: bool = False
+    """Whether it may do worse than the champion on no slice of the test rows."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.beat if name not in RIVALS]
+        limits = {"max_megabytes": self.max_megabytes, "max_seconds": self.max_seconds}
+        require(
+            (
+                not unknown,
+                f"registry.beat takes {', '.join(RIVALS)}, got {', '.join(map(repr, unknown))}",
+            ),
+            (
+                0 < self.error_rate <= 0.5,
+                f"registry.error_rate must be above 0 and at most 0.5, got {self.error_rate}",
+            ),
+            (
+                0 <= self.margin < float("inf"),
+                f"registry.margin must be a number of at least 0, got {self.margin}",
+            ),
+            *(
+                (
+                    limit is None or 0 < limit < float("inf"),
+                    f"registry.{name} must be above 0, got {limit}",
+                )
+                for name, limit in limits.items()
+            ),
+        )
+
+
 @config
 class Job:
     """What the command does, and how a model is judged at its end."""
 
-    kind: Literal["train", "predict", "setup"] = "train"
-    """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model."""
+    kind: Literal["train", "predict", "setup", "promote", "rollback"] = "train"
+    """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model.
+    promote: give a version the champion's alias. rollback: give it back to the one before.
+    """
+    reason: str | None = None
+    """promote and rollback: why, kept with the version."""
+    author: str | None = None
+    """promote and rollback: who says so. None: the user that runs the command."""
+    examples: int = 4
+    """Training rows in the prompt of the untouched base that is judged beside the winner, as a
+    baseline that learns nothing. 0: none.
+    """
     confidence: float = 0.95
     """Coverage of the interval around a test score (Wilson, 1927)."""
     max_new_tokens: int | None = None
@@ -172,6 +233,10 @@ class Job:
                 self.max_new_tokens is None or 1 <= self.max_new_tokens < LARGEST,
                 f"job.max_new_tokens must be at least 1 and below 2**31, got {self.max_new_tokens}",
             ),
+            (
+                0 <= self.examples <= 64,
+                f"job.examples must be between 0 and 64, got {self.examples}",
+            ),
         )
 
 
@@ -188,6 +253,7 @@ class Config:
     tracking: Tracking
     job: Job
     sweep: Sweep = field(default_factory=Sweep)
+    registry: Registry = field(default_factory=Registry)
     storage: str = "outputs"
     """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
     executor: Literal["auto", "pack", "plain"] = "auto"
@@ -204,7 +270,9 @@ class Config:
     """Run the trials that failed again; everything else is kept."""
     output: Literal["text", "json"] = "text"
     model_uri: str | None = None
-    """predict: models:/NAME@ALIAS, models:/NAME/VERSION or a folder."""
+    """predict: models:/NAME@ALIAS, models:/NAME/VERSION or a folder. promote: the version;
+    rollback: models:/NAME.
+    """
     prompt: str | None = None
     """predict: what to answer. What all rows of the task have in common, such as a system message,
     is added.
@@ -263,4 +331,5 @@ SECTIONS: dict[str, type] = {
     "tracking": Tracking,
     "job": Job,
     "sweep": Sweep,
+    "registry": Registry,
 }

@@ -295,6 +295,29 @@ VERSION = r"models:/[^/:@'\"]+(@[\w.-]+|/\d+)|runs:/\w+/.+"
 """Addresses of a registered model's version, or of what a run has kept."""
 
 
+ADDRESSES = {
+    "promote": (r"models:/[^/:@'\"]+(@[\w.-]+|/\d+)", "models:/NAME/3 or models:/NAME@previous"),
+    "rollback": (r"models:/[^/:@'\"]+(@champion)?", "models:/NAME"),
+}
+"""What job=promote and job=rollback take as model_uri: a pattern, and how it is written."""
+
+
+def alias_problems(config: Config) -> list[tuple[str, str]]:
+    """What moving the champion's alias by hand needs and does not have."""
+    kind, found = config.job.kind, []
+    pattern, written = ADDRESSES[kind]
+    uri = (config.model_uri or "").strip()
+    if not uri:
+        found.append(("model_uri", f"must be set for job={kind}: {written}"))
+    elif not re.fullmatch(pattern, uri):
+        found.append(("model_uri", f"job={kind} takes {written}, got {uri}"))
+    if not (config.job.reason or "").strip():
+        found.append(("job.reason", f"must be set for job={kind}: it is kept with the version"))
+    if config.job.author is not None and not config.job.author.strip():
+        found.append(("job.author", "is empty; leave it out, or write a name"))
+    return found
+
+
 def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[str, str]]:
     """Settings that the chosen job needs and that are not there, and the other way round."""
     faults = []
@@ -340,6 +363,8 @@ def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[s
                     "runs:/ID/PATH nor a folder",
                 )
             )
+    if config.job.kind in ("promote", "rollback"):
+        faults += alias_problems(config)
     no_metric = registry.problem(config.sweep.metric)
     if no_metric is not None:
         faults.append(("sweep.metric", no_metric))

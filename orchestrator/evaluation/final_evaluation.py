@@ -18,6 +18,7 @@ from jobs.data.corpus import load_corpus
 from jobs.data.task_prompt import command_text, common_task
 from jobs.data.tokenization import RENDERING
 from jobs.evaluation import registry
+from jobs.evaluation.metric_choice import context_of
 from jobs.evaluation.scores import EvaluationSettings, TestScores
 from jobs.export.model_folder import export
 from jobs.files import filesystem as places
@@ -25,7 +26,8 @@ from jobs.files.manifest import Damaged
 from jobs.workers.evaluation_task import checked, evaluate_on_test
 from jobs.workers.reporting import reason
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
-from orchestrator.evaluation.promotion import Decision, Scores, decide
+from orchestrator.evaluation import hints, model_card, verdict
+from orchestrator.evaluation.promotion import Candidate, Decision, Rival, Scores, decide
 from orchestrator.evaluation.version_folder import check_version
 from orchestrator.output.result import Result
 from orchestrator.plan.task import REMEDY, digest
@@ -34,6 +36,10 @@ from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking.model_versions import Version
 
 POLL_SECONDS = 0.5
+WITH_EXAMPLES = "base with examples"
+OTHER_ROWS = "the champion was chosen by other test rows"
+MOST_TAG = 4_000
+"""Characters of a decision that a version's tag keeps; MLflow takes 5,000."""
 
 
 class FinalEvaluation:
@@ -67,15 +73,35 @@ class FinalEvaluation:
         best = outcome["best"]
         trial = self.board.trained(best["trial"])
         trained = self.checkpoint(best["trial"], best["step"])
-        verdicts = self.judge({"base": None, f"trial {best['trial']}": trained}, trial)
+        subjects = {"base": None, f"trial {best['trial']}": trained}
+        subjects |= {WITH_EXAMPLES: None} if self.config.job.examples else {}
+        verdicts = self.judge(subjects, trial)
         base, candidate = verdicts["base"], verdicts[f"trial {best['trial']}"]
         outcome["base"] = {"metrics": base.metrics(), "slices": base.slices}
         best["metrics"] |= candidate.metrics()
         best["slices"], best["fields"] = candidate.slices, candidate.fields
         outcome["metric"] = candidate.key
         outcome["asked"], outcome["prompt"] = self.first_prompt(trial)
+        self.weigh(trial, base, candidate, verdicts.get(WITH_EXAMPLES), checked(trained))
+        outcome["baselines"] = {
+            name: {"metrics": verdict.metrics_of(scores, candidate.key)}
+            for name, scores in self.baselines.items()
+        }
+        outcome["notes"] = self.notes
         folder = self.command.folder / "export"
-        export(trial, self.base, checked(trained), candidate, folder)
+        self.card = model_card.card(
+            self.plan,
+            trial,
+            self.base,
+            self.candidate,
+            verdict.scores_of(base, self.digest),
+            self.baselines,
+            best["params"],
+            self.command.model_name,
+            self.notes,
+            candidate.key,
+        )
+        export(trial, self.base, checked(trained), candidate, folder, self.card)
         checked(trained)  # what was copied is what was judged
         self.command.journal.append(
             "report", trial=best["trial"], step=best["step"], metrics=candidate.metrics()
@@ -84,8 +110,9 @@ class FinalEvaluation:
             key.replace(f"{registry.TEST}/", "base/"): value
             for key, value in base.metrics().items()
         }
-        told = renamed | candidate.metrics() | candidate.slice_metrics()
-        self.command.journal.append("metrics", trial=None, metrics=told)
+        metrics = renamed | self.baseline_metrics() | candidate.metrics()
+        metrics |= candidate.slice_metrics()
+        self.command.journal.append("metrics", trial=None, metrics=metrics)
         try:
             self.register(outcome, candidate, base, folder, trial)
         except OrchestratorError as error:
@@ -93,6 +120,54 @@ class FinalEvaluation:
                 "failed",
                 f"not registered: {error}; the same command again registers it",
             )
+
+    def weigh(
+        self,
+        trial: Any,
+        base: TestScores,
+        candidate: TestScores,
+        shown: TestScores | None,
+        trained: Path,
+    ) -> None:
+        """Gather what the candidate is compared with: the base, and the baselines as far as they
+        are known; `notes` says why others are not.
+        """
+        if self.command.baselines.busy():
+            self.screen.note("waiting for the baselines")
+        self.answers, self.unknown = self.command.baselines.collect(self.drain)
+        self.notes: list[str] = []
+        self.baselines: dict[str, Scores] = {}
+        if self.answers is None:
+            self.notes.append(f"the baselines are not known: {self.unknown}")
+        else:
+            self.notes += self.answers.notes
+            context = context_of(load_corpus(trial.data), self.board.scoring)
+            self.baselines = verdict.baseline_scores(
+                self.answers, candidate, context, self.digest, self.config.job.confidence
+            )
+        if shown is not None and shown.example_tokens:
+            self.baselines[verdict.FEW_SHOT] = verdict.scores_of(shown, self.digest)
+        elif shown is not None:
+            self.notes.append("no training row can stand as an example in the base's prompt")
+        self.rivals = verdict.rivals_of(
+            verdict.scores_of(base, self.digest), self.baselines, self.config.sweep.maximise
+        )
+        self.metric_key = candidate.key
+        self.candidate = Candidate(
+            "the winner",
+            verdict.scores_of(candidate, self.digest),
+            verdict.megabytes_loaded(trained, Path(self.base.path)),
+            candidate.seconds,
+            verdict.slices_of(candidate.predictions),
+        )
+
+    def baseline_metrics(self) -> dict[str, float]:
+        """The baselines' scores as metrics of the sweep's run."""
+        return {
+            f"baseline/{name}/{key.removeprefix(f'{registry.TEST}/')}": value
+            for name, scores in self.baselines.items()
+            for key, value in verdict.metrics_of(scores, self.metric_key).items()
+        }
 
     def checkpoint(self, index: int, step: int) -> str:
         """The folder or URI of what a trial had learned at a step. Raises OrchestratorError when
@@ -125,23 +200,22 @@ class FinalEvaluation:
         base = base if base is not None else self.base
         memo = storage_folder(self.config.storage) / "base-scores.json"
         known = read_object(memo)
-        key = (
-            f"{base.revision} {self.digest} {asdict(self.rule(1)) | {'num_threads': 0}} "
+        keys = {
+            name: f"{base.revision} {self.digest} {asdict(self.rule(0, name))} "
             f"{trial.train.max_length} {RENDERING} {self.train_digest} {trial.data.slices}"
-        )
-        remembered = recall(known.get(key))
-        found = {
-            name: remembered
             for name, folder in folders.items()
-            if folder is None and remembered is not None
+            if folder is None
         }
+        remembered = {name: recall(known.get(key)) for name, key in keys.items()}
+        found = {name: scores for name, scores in remembered.items() if scores is not None}
         todo = {name: folder for name, folder in folders.items() if name not in found}
         self.screen.note(f"judging {' and '.join(todo)} on {self.plan.num_test:,} test rows")
         share, gpus = self.plan.resources.share(max(len(todo), 1))
         task = ray.remote(evaluate_on_test).options(num_cpus=share, num_gpus=gpus, max_retries=2)
         waiting = {
             task.remote(
-                *[self.plan.name, f"judging {name}", trial, base, folder, self.rule(share), sealed]
+                *[self.plan.name, f"judging {name}", trial, base, folder],
+                *[self.rule(share, name), sealed],
             ): name
             for name, folder in todo.items()
         }
@@ -150,9 +224,8 @@ class FinalEvaluation:
             self.drain()
             for reference in ready:
                 found[waiting.pop(reference)] = self.collect(reference)
-        for name, folder in folders.items():
-            if folder is None:
-                write_json(memo, known | {key: asdict(found[name])})
+        if keys:
+            write_json(memo, known | {key: asdict(found[name]) for name, key in keys.items()})
         return found
 
     def collect(self, reference: Any) -> TestScores:
@@ -169,10 +242,16 @@ class FinalEvaluation:
                 "continues"
             ) from error
 
-    def rule(self, threads: int) -> EvaluationSettings:
+    def rule(self, threads: int, name: str = "") -> EvaluationSettings:
         """How every model is judged."""
         job = self.config.job
-        return EvaluationSettings(job.confidence, job.max_new_tokens, threads, self.board.scoring)
+        return EvaluationSettings(
+            confidence=job.confidence,
+            max_new_tokens=job.max_new_tokens,
+            num_threads=threads,
+            scoring=self.board.scoring,
+            num_examples=job.examples if name == WITH_EXAMPLES else 0,
+        )
 
     def register(
         self, outcome: Result, candidate: TestScores, base: TestScores, folder: Path, trial: Any
@@ -191,8 +270,20 @@ class FinalEvaluation:
             name, best["run_id"], path, tags, f"{outcome['sweep']}, trial {best['trial']}"
         )
         decision = self.decide(version, champion, candidate, base, trial)
+        self.store.describe(
+            name,
+            version.version,
+            model_card.description(self.card, decision.reason),
+            {"decision": decision.reason[:MOST_TAG]},
+        )
         if decision.promote:
             self.store.set_champion(name, version.version)
+        elif decision.lost_to:
+            outcome["help"] = hints.hints(
+                hints.findings_of(
+                    self.config, self.board, best, trial, self.candidate.scores.value, self.answers
+                )
+            )
         holds = decision.promote or (champion is not None and champion.version == version.version)
         outcome["decision"] = decision.reason
         outcome["model"] = {
@@ -243,18 +334,15 @@ class FinalEvaluation:
         """
         if champion is not None and champion.version == version.version:
             return Decision(False, "it is the champion already")
-        scores = self.scores(candidate)
         if champion is None:
-            return decide(
-                scores, None, floor=base.value, higher_is_better=self.config.sweep.maximise
-            )
+            return self.against([])
         tags, same = champion.tags, self.config.tracking.same_task
         stranger = self.plan.task.stranger(champion.uri, tags)
         if stranger is not None and not same:
             return Decision(False, stranger)
-        maximise = self.config.sweep.maximise
-        if (known := told_scores(tags, self.digest, candidate.key)) is not None:
-            return decide(scores, known, higher_is_better=maximise)
+        written = verdict.written_scores(self.store, champion, self.digest, candidate.key)
+        if written is not None:
+            return self.against([Rival("champion", "the champion", written)])
         self.screen.note(
             f"the champion {champion.uri} was not chosen by these test rows: it is judged on them"
         )
@@ -270,7 +358,8 @@ class FinalEvaluation:
             )
         trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
         judged = self.judge({"champion": str(trained)}, trial, made_on)["champion"]
-        decision = decide(scores, self.scores(judged), higher_is_better=maximise, own_rows=False)
+        anew = verdict.scores_of(judged, self.digest)
+        decision = self.against([Rival("champion", "the champion", anew, OTHER_ROWS)])
         if (
             decision.promote and not same
         ):  # its tags were taken away, or it is of before they were written
@@ -302,26 +391,26 @@ class FinalEvaluation:
             raise ValueError(f"its base model {base.name} is no longer in {base.path}")
         return folder, self.base
 
-    def scores(self, verdict: TestScores) -> Scores:
-        """A verdict in the registry's terms."""
-        return Scores(
-            verdict.value, verdict.low, verdict.high, len(verdict.predictions), self.digest
+    def against(self, champion: list[Rival]) -> Decision:
+        """The promotion rule on the candidate, the base, the baselines and the champion."""
+        rule = self.config.registry
+        decision = decide(
+            self.candidate,
+            [*self.rivals, *champion],
+            rule,
+            higher_is_better=self.config.sweep.maximise,
         )
-
-
-def told_scores(tags: dict[str, str], digest: str, metric: str) -> Scores | None:
-    """What a version's tags say of its `metric` on the test rows with this digest; None where they
-    do not, or were edited to what is no score.
-    """
-    try:
-        value, low, high = (float(tags[f"{metric}{end}"]) for end in ("", "_low", "_high"))
-        return (
-            Scores(value, low, high, int(tags["test.rows"]), digest)
-            if tags.get("test.digest") == digest
-            else None
-        )
-    except (KeyError, ValueError):
-        return None
+        if decision.promote and self.answers is None and "baselines" in rule.beat:
+            remedy = (
+                "the same command with registry.beat=[base,champion] does not ask for them, and "
+                "job=promote gives it the alias by hand"
+            )
+            return Decision(
+                False,
+                f"{decision.reason}; but the baselines, which it has to beat, are not known "
+                f"({self.unknown}). {remedy}",
+            )
+        return decision
 
 
 def recall(kept: Any) -> TestScores | None:

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 from jobs.config import Model
+from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.plan.planner import Plan
@@ -74,7 +75,7 @@ def plan_text(plan: Plan) -> str:
     """The plan, one line per aspect."""
     lines = [("plan", headline(plan)), ("base", base_line(plan))]
     lines += [("source", line) for line in source_lines(plan)]
-    lines += [("judged", judged_line(plan))]
+    lines += [("judged", judged_line(plan)), ("shows", detectable_line(plan))]
     if plan.config.sweep.space:
         lines.append(("search", search_line(plan)))
     lines.append(("time", time_line(plan)))
@@ -162,6 +163,19 @@ def judged_line(plan: Plan) -> str:
     return (
         f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}; registered "
         f"as {plan.config.registered_name}"
+    )
+
+
+def detectable_line(plan: Plan) -> str:
+    """The smallest difference between two shares that the held-out rows can show."""
+    rate, said = plan.config.registry.error_rate, []
+    for rows, split in ((plan.num_valid, "validation"), (plan.num_test, "test")):
+        smallest = smallest_difference(rows, rate)
+        shown = "no difference" if smallest is None else f"{smallest:.3f} or more"
+        said.append(f"{plural(rows, f'{split} row')} {shown}")
+    return (
+        f"in exact match {', '.join(said)} (error rate {rate:g}, power {POWER:g}, two "
+        f"models that disagree on {DISAGREEMENT:.0%} of the rows)"
     )
 
 
@@ -286,6 +300,10 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "sources": {name: vars(share) for name, share in plan.sources.items()},
         "valid": plan.num_valid,
         "test": plan.num_test,
+        "smallest_difference": {
+            split: smallest_difference(rows, plan.config.registry.error_rate)
+            for split, rows in (("valid", plan.num_valid), ("test", plan.num_test))
+        },
         "seconds": plan.estimate.seconds if plan.estimate else None,
         "estimate_from": plan.estimate.origin if plan.estimate else None,
         "notes": plan.notes,

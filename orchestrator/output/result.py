@@ -19,11 +19,14 @@ FEWEST_ROWS = 10
 
 Result = dict[str, Any]
 """sweep, metric, state, trials{total,finished,stopped,failed}, best{trial,run_id,params,metrics},
-base{metrics}, model{name,version,alias,uri}, seconds{setup,train,total}, tracking_uri; and for the
-text: decision, failures, missing, command.
+base{metrics}, baselines{NAME{metrics}}, model{name,version,alias,uri},
+seconds{setup,train,total}, tracking_uri; and for the text: decision, failures, missing, command.
 """
 
-PUBLIC = ("sweep", "state", "trials", "metric", "best", "base", "model", "seconds", "tracking_uri")
+PUBLIC = (
+    *("sweep", "state", "trials", "metric", "best", "base", "baselines", "model", "seconds"),
+    "tracking_uri",
+)
 KEPT = {*PUBLIC, "steps", "target", "command", "wider"} - {"metric"}
 """What the record of a finished sweep cannot do without; one that lacks it, by another version or a
 torn disk, is made again.
@@ -84,6 +87,7 @@ def text(result: Result, programs: str = "") -> str:
             f"{duration(seconds['train'])} of training)",
         )
     )
+    lines += [("help", hint) for hint in result.get("help", [])]
     lines += next_lines(result, programs)
     return "\n".join(f"{label:<8}{line}" for label, line in lines)
 
@@ -119,6 +123,7 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
     worst = worst_slices(best.get("slices") or {}, judged_by(result))
     if worst:
         lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
+    lines += baseline_lines(result)
     if model:
         alias = f" -> alias {model['alias']}" if model["alias"] else ""
         lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
@@ -157,6 +162,29 @@ def shown(value: str) -> str:
 
 
 LONGEST_VALUE = 30
+
+
+BASELINES = {
+    "most_frequent": "the most frequent answer",
+    "nearest_prompt": "the answer of the nearest training prompt",
+    "linear_classifier": "a linear classifier",
+    "base_with_examples": "the untouched base with examples in its prompt",
+}
+"""Baselines in words."""
+
+
+def baseline_lines(result: Result) -> list[tuple[str, str]]:
+    """What needs no training, the best first, and what of it is not known."""
+    key = judged_by(result)
+    values = {
+        name: scores["metrics"][key]
+        for name, scores in (result.get("baselines") or {}).items()
+        if key in scores["metrics"]
+    }
+    maximise = registry.metric_of(registry.name_of(key)).maximise
+    order = sorted(values, key=lambda name: -values[name] if maximise else values[name])
+    lines = [("beside", f"{BASELINES.get(name, name)} {values[name]:.3f}") for name in order]
+    return lines + [("note", note) for note in result.get("notes", [])]
 
 
 def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -342,19 +343,39 @@ class MlflowStore(Models):
                 )
             )
 
+    def read_file(self, model_uri: str, name: str) -> str | None:
+        """The text of one file of models:/NAME/VERSION, None where it has no such file."""
+        from mlflow.artifacts import download_artifacts
+
+        with explained(self._address), tempfile.TemporaryDirectory(prefix="file-") as scratch:
+            source = self._source(model_uri)
+            if not any(Path(info.path).name == name for info in self._files(source)):
+                return None
+            path = download_artifacts(
+                f"{source.rstrip('/')}/{name}",
+                dst_path=scratch,
+                tracking_uri=self._address,
+                registry_uri=self._address,
+            )
+            return Path(path).read_text(encoding="utf-8")
+
     def holds(self, model_uri: str) -> bool:
         """Whether the files of models:/NAME/VERSION are there."""
         with explained(self._address):
             return self._exists(self._source(model_uri))
 
     def _exists(self, source: str) -> bool:
+        return bool(self._files(source))
+
+    def _files(self, source: str) -> list[Any]:
+        """What lies directly in a folder of artifacts; nothing where it is gone."""
         from mlflow.artifacts import list_artifacts
 
         try:
-            return bool(list_artifacts(artifact_uri=source, tracking_uri=self._address))
+            return list(list_artifacts(artifact_uri=source, tracking_uri=self._address))
         except Exception as error:
             if code_of(error) in (ABSENT, INVALID):
-                return False
+                return []
             raise
 
 

@@ -18,6 +18,8 @@ from orchestrator.tracking import store_errors
 from orchestrator.tracking.events import Refused
 
 CHAMPION = "champion"
+PREVIOUS = "previous"
+"""The version that was champion before."""
 # Codes by which MLflow says that a request makes no sense. Others (UNAUTHENTICATED,
 # TEMPORARILY_UNAVAILABLE, a proxy's 404) can pass.
 ABSENT = "RESOURCE_DOES_NOT_EXIST"
@@ -107,10 +109,38 @@ class Models:
             aliased = self._aliased(name, CHAMPION)
             return None if aliased is None else _version(aliased)
 
-    def set_champion(self, name: str, version: int) -> None:
-        """Move the alias to this version."""
+    def aliased(self, name: str, alias: str) -> Version | None:
+        """The version that carries an alias, None when there is none."""
         with explained(self._address):
+            found = self._aliased(name, alias)
+            return None if found is None else _version(found)
+
+    def set_champion(self, name: str, version: int) -> None:
+        """Move the alias to this version. The one that had it carries the alias `previous` from
+        then on.
+        """
+        with explained(self._address):
+            before = self._aliased(name, CHAMPION)
+            if before is not None and int(before.version) != version:
+                self._client.set_registered_model_alias(name, PREVIOUS, before.version)
             self._client.set_registered_model_alias(name, CHAMPION, str(version))
+
+    def describe(self, name: str, version: int, text: str, tags: dict[str, str]) -> None:
+        """Give a version its description, in Markdown, and further tags."""
+        with explained(self._address):
+            self._client.update_model_version(name, str(version), text)
+            self.mark(name, version, tags)
+
+    def mark(self, name: str, version: int, tags: dict[str, str]) -> None:
+        """Give a version further tags."""
+        with explained(self._address):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(name, str(version), key, value)
+
+    def inventory(self, name: str) -> str:
+        """Which versions and aliases there are of a model, in words."""
+        with explained(self._address):
+            return self._inventory(name)
 
     def find_version(self, name: str, tag_key: str, tag_value: str) -> Version | None:
         """The newest version of model `name` with this tag, None when there is none."""

@@ -118,6 +118,7 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(command: Any, tmp_path: Pat
         f"storage={storage}",
         "tracking.patience_seconds=3",
     )
+    arguments = [*arguments, "registry.beat=[]"]
     with mlflow_server(tmp_path, port):
         process = command(*arguments, f"tracking.uri=http://127.0.0.1:{port}", start=True)
         wait_for_reports(storage, process, 1)

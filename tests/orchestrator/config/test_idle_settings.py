@@ -45,6 +45,8 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "prompt": (TINY, "prompt=Hi", "write job=predict"),
     "messages": (TINY, "messages=[]", "write job=predict"),
     "model_uri": (TINY, "model_uri=models:/x@champion", "write job=predict"),
+    "job.reason": (TINY, "job.reason=better", "write job=promote"),
+    "registry.margin": ((*TINY, "registry.beat=[]"), "registry.margin=0.1", "asks for nothing"),
     "adapter.rank": ([*TINY, "adapter=full"], "adapter.rank=16", "trains every weight"),
     "adapter.layers": ([*TINY, "adapter=full"], "adapter.layers=0.5", "trains every weight"),
     "adapter.targets": ([*TINY, "adapter=full"], "adapter.targets=q_proj", "trains every weight"),

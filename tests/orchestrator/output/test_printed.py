@@ -45,6 +45,7 @@ def again(command: Any, home: Path) -> Any:
             "sweep.search=optuna",
             "sweep.num_trials=2",
             "train.steps=10",
+            "registry.beat=[]",
         )
         return command(*asked, "train.eval_every=5", "output=text", *more, cwd=home, **options)
 

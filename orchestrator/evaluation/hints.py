@@ -1,0 +1,139 @@
+"""What would likely help a candidate that did not become champion: words and, where there is one,
+the setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.config import Trial
+from jobs.data.corpus import load_corpus
+from jobs.evaluation.baselines import NUM_ANSWERS, Answers
+from orchestrator.config.settings import Config
+
+FEW_ROWS_PER_ANSWER = 20
+"""Fewer training rows than this for a different answer leave it unlearned."""
+UNSEEN_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a sweep and its data say of what is missing."""
+
+    score: float
+    """The winner's on the test rows."""
+    steps: int
+    """Of a trial that is never stopped."""
+    best_step: int
+    history: Mapping[int, float]
+    """Step -> the winner's value of the sweep's metric, better as it is higher."""
+    metric: str
+    training_answers: Sequence[str]
+    test_answers: Sequence[str]
+    weights: Mapping[str, float]
+    """The winner's share of each source."""
+    searched_weights: bool
+    nearest_hold: float | None
+    """Share of the test rows whose answer is among those of the nearest training rows."""
+
+
+def hints(findings: Findings) -> list[str]:
+    """What would likely help, the likeliest first."""
+    said = [*neighbours(findings), *more_steps(findings), *more_rows(findings), *mix(findings)]
+    if not said:
+        said = [f"more steps (train.steps={2 * findings.steps}), more rows, or a larger model="]
+    return said
+
+
+def neighbours(findings: Findings) -> list[str]:
+    """Whether the training rows nearest to a question hold its answer more often than the model
+    finds it.
+    """
+    hold = findings.nearest_hold
+    if hold is None or hold <= findings.score:
+        return []
+    return [
+        "neighbours in the prompt: the right answer is among the first "
+        f"{NUM_ANSWERS} different ones of the most similar training prompts in {hold:.0%} of the "
+        "test rows; a model that is shown them has to choose, not to know"
+    ]
+
+
+def more_steps(findings: Findings) -> list[str]:
+    """Whether the winner was still getting better when its steps were over."""
+    steps = sorted(findings.history)
+    if not steps or findings.best_step < steps[-1] or steps[-1] < findings.steps:
+        return []
+    last = findings.history[steps[-1]]
+    rising = ""
+    if len(steps) > 1:
+        before = findings.history[steps[-2]]
+        if last <= before:
+            return []
+        rising = (
+            f" ({findings.metric} {abs(before):.3g} at {steps[-2]}, {abs(last):.3g} at the end)"
+        )
+    return [
+        f"more steps: the winner was best at its last one{rising}; train.steps={2 * findings.steps}"
+    ]
+
+
+def more_rows(findings: Findings) -> list[str]:
+    """Whether the training rows lack answers, or have few rows for each."""
+    seen = set(findings.training_answers)
+    unseen = sum(answer not in seen for answer in findings.test_answers)
+    share = unseen / max(len(findings.test_answers), 1)
+    closed = 2 * len(seen) <= len(findings.training_answers)
+    if closed and share > UNSEEN_SHARE:
+        return [f"more rows: {unseen:,} of the test rows have an answer that no training row has"]
+    per_answer = len(findings.training_answers) / max(len(seen), 1)
+    if closed and per_answer < FEW_ROWS_PER_ANSWER:
+        return [f"more rows: there are {per_answer:.1f} training rows for each different answer"]
+    if not closed and len(findings.training_answers) < 1_000:
+        return [f"more rows: there are {len(findings.training_answers):,} training rows"]
+    return []
+
+
+def mix(findings: Findings) -> list[str]:
+    """Whether other shares of the sources were never tried, or the best one lies at an end."""
+    if len(findings.weights) < 2:
+        return []
+    if not findings.searched_weights:
+        named = ", ".join(f"data.sources.{name}.weight" for name in findings.weights)
+        return [f"another mix: {named} were not searched"]
+    name, weight = max(findings.weights.items(), key=lambda item: item[1])
+    if weight >= 0.85:
+        return [f"another mix: {weight:.0%} of what the winner saw is {name}, the most of any"]
+    return []
+
+
+def history_of(record: Any, metric: str, maximise: bool) -> dict[int, float]:
+    """A trial's metric by step, turned so that higher is better."""
+    sign = 1.0 if maximise else -1.0
+    return {
+        step: sign * report[metric] for step, report in record.reports.items() if metric in report
+    }
+
+
+def findings_of(
+    config: Config, board: Any, best: Any, trial: Trial, score: float, answers: Answers | None
+) -> Findings:
+    """What a sweep and its data say of what is missing."""
+    corpus = load_corpus(trial.data)
+    sources = {name: source.weight for name, source in trial.data.sources.items()}
+    total = sum(sources.values()) or 1.0
+    paths = {knob.path for knob in config.sweep.space.values()}
+    return Findings(
+        score=score,
+        steps=config.train.steps,
+        best_step=best["step"],
+        history=history_of(board.records[best["trial"]], board.metric, board.maximise),
+        metric=board.metric,
+        training_answers=[row.answer for rows in corpus.sources.values() for row in rows],
+        test_answers=[row.answer for row in corpus.test],
+        weights={name: weight / total for name, weight in sources.items()},
+        searched_weights=any(f"data.sources.{name}.weight" in paths for name in sources),
+        nearest_hold=None if answers is None else answers.nearest_hold.get("test"),
+    )

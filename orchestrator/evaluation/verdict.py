@@ -1,0 +1,147 @@
+"""What a winner is compared with, in the promotion rule's terms: the base, the baselines, and the
+champion with what is written down of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.evaluation import registry
+from jobs.evaluation.answer_scores import confidence_interval, row_scores, scorer
+from jobs.evaluation.baselines import Answers
+from jobs.evaluation.scored_rows import MetricContext, ScoredRow
+from jobs.evaluation.scorers import whole
+from jobs.evaluation.scores import TestScores
+from orchestrator.errors import InputError
+from orchestrator.evaluation.promotion import Rival, Scores
+from orchestrator.output.result import BASELINES
+from orchestrator.tracking.model_versions import Version
+
+FEW_SHOT = "base_with_examples"
+SMALLEST_SLICE = 10
+"""Test rows of a slice that is looked at: fewer show nothing."""
+MOST_LABELS = 50
+"""Different answers up to which each is a slice of its own."""
+
+
+def scores_of(verdict: TestScores, digest: str) -> Scores:
+    """A verdict in the rule's terms."""
+    rows = len(verdict.predictions)
+    return Scores(verdict.value, verdict.low, verdict.high, rows, digest, verdict.per_row)
+
+
+def baseline_scores(
+    answers: Answers,
+    candidate: TestScores,
+    context: MetricContext,
+    digest: str,
+    confidence: float,
+) -> dict[str, Scores]:
+    """The baselines' answers to the test rows, scored as the candidate's are; none by a metric that
+    needs a model. Answers that are not as many as the rows are of other data, and left out.
+    """
+    scored: dict[str, Scores] = {}
+    if registry.metric_of(candidate.metric).needs != "text":
+        return scored
+    for name, replies in answers.splits.get("test", {}).items():
+        if len(replies) != len(candidate.predictions):
+            continue
+        rows = [
+            ScoredRow(row["text"], row["reference"].strip(), reply, row.get("source", ""))
+            for row, reply in zip(candidate.predictions, replies, strict=True)
+        ]
+        measured = scorer(candidate.metric, rows, context)
+        low, high = confidence_interval(candidate.metric, measured, confidence)
+        by_row = row_scores({candidate.metric: measured}, len(rows))
+        per_row = tuple(row[candidate.metric] for row in by_row if candidate.metric in row)
+        if len(per_row) < len(rows):
+            per_row = ()
+        scored[name] = Scores(whole(measured), low, high, len(rows), digest, per_row)
+    return scored
+
+
+def metrics_of(scores: Scores, metric: str) -> dict[str, float]:
+    """As MLflow metrics, as those of a model."""
+    return {metric: scores.value, f"{metric}_low": scores.low, f"{metric}_high": scores.high}
+
+
+def rivals_of(base: Scores, baselines: Mapping[str, Scores], maximise: bool) -> list[Rival]:
+    """The base and the baselines as rivals, the strongest baseline first."""
+    order = sorted(baselines.items(), key=lambda item: item[1].value, reverse=maximise)
+    return [
+        Rival("base", "the untouched base model", base),
+        *(Rival("baselines", BASELINES.get(name, name), scores) for name, scores in order),
+    ]
+
+
+def champion_scores(
+    tags: Mapping[str, str], digest: str, key: str, predictions: str | None
+) -> Scores | None:
+    """What a version's tags and predictions say of it on the test rows with this digest; None where
+    they do not, or were edited to what is no score.
+    """
+    try:
+        value, low, high = (float(tags[f"{key}{end}"]) for end in ("", "_low", "_high"))
+        rows = int(tags["test.rows"])
+    except (KeyError, ValueError):
+        return None
+    if tags.get("test.digest") != digest:
+        return None
+    return Scores(value, low, high, rows, digest, written_rows(predictions, key, value, rows))
+
+
+def written_rows(predictions: str | None, key: str, value: float, rows: int) -> tuple[float, ...]:
+    """The score of each row, from the text of a predictions.jsonl; empty where it does not agree
+    with what the version is tagged with.
+    """
+    try:
+        told = [json.loads(line) for line in (predictions or "").splitlines() if line.strip()]
+        name = registry.name_of(key)
+        scores = tuple(float(row["scores"][name]) for row in told)
+    except (ValueError, KeyError, TypeError):
+        return ()
+    if len(scores) != rows or not math.isclose(sum(scores) / rows, value, abs_tol=1e-5):
+        return ()
+    return scores
+
+
+def slices_of(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Test rows by slice: those that a row names under `slices`, and its answer where there are few
+    different ones. Slices of few rows are left out.
+    """
+    found: dict[str, list[int]] = {}
+    labels = {str(row["reference"]) for row in predictions}
+    for number, row in enumerate(predictions):
+        named = {str(key): str(value) for key, value in (row.get("slices") or {}).items()}
+        if len(labels) <= MOST_LABELS:
+            named.setdefault("label", str(row["reference"]))
+        for key, value in named.items():
+            found.setdefault(f"{key}={value}", []).append(number)
+    return {name: rows for name, rows in found.items() if len(rows) >= SMALLEST_SLICE}
+
+
+def megabytes_loaded(trained: Path, base: Path) -> float:
+    """Weights that serving a model loads, in 10**6 bytes: what was trained, and of an adapter the
+    base below it.
+    """
+    folders = [trained, base] if (trained / "adapter_config.json").exists() else [trained]
+    files = [file for folder in folders for file in folder.rglob("*.safetensors")]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def written_scores(store: Any, champion: Version, digest: str, key: str) -> Scores | None:
+    """The champion's scores on these test rows, as far as it was registered with them, row by row
+    where its files say so.
+    """
+    known = champion_scores(champion.tags, digest, key, None)
+    if known is None:
+        return None
+    try:
+        predictions = store.read_file(champion.uri, "predictions.jsonl")
+    except (InputError, OSError, ValueError):
+        predictions = None  # its files are gone: then its tags are all that is known
+    return champion_scores(champion.tags, digest, key, predictions)

@@ -1,0 +1,43 @@
+"""What a lookup makes of a task, and where none is claimed."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.config import Data, Source
+from jobs.data.corpus import Corpus, load_corpus
+from jobs.data.readers import Row
+from jobs.evaluation.baselines import answers_of
+from orchestrator.project import ROOT
+
+
+def row(prompt: str, answer: str) -> Row:
+    messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
+    return Row(messages, prompt.casefold(), "here")
+
+
+def test_the_nearest_prompt_answers_and_the_right_one_is_counted() -> None:
+    train = [row(f"card stolen {n}", "fraud") for n in range(9)]
+    train += [row(f"new address {n}", "change") for n in range(6)]
+    asked = [row("a stolen card", "fraud"), row("my address", "change"), row("???", "change")]
+    told = answers_of(Corpus({"train": train}, asked, asked))
+    assert told.splits["test"]["nearest_prompt"] == ["fraud", "change", "fraud"]
+    assert told.splits["test"]["most_frequent"] == ["fraud"] * 3
+    assert told.splits["test"]["linear_classifier"][:2] == ["fraud", "change"]
+    assert told.nearest_hold["test"] == pytest.approx(2 / 3)
+
+
+def test_free_text_has_no_label_baseline() -> None:
+    rows = [row(f"say {n}", f"text {n}") for n in range(20)]
+    told = answers_of(Corpus({"train": rows}, rows[:2], rows[2:4]))
+    assert told.splits == {} and "free text" in told.notes[0]
+
+
+def test_the_default_task_has_the_nearest_row_that_was_measured() -> None:
+    folder = ROOT / "data" / "icd10"
+    sources = {name: Source(path=str(folder / f"{name}.jsonl")) for name in ("terms", "titles")}
+    held_out = {split: str(folder / f"{split}.jsonl") for split in ("valid", "test")}
+    corpus = load_corpus(Data(name="icd10", sources=sources, **held_out))
+    nearest = answers_of(corpus).splits["test"]["nearest_prompt"]
+    hits = [given == one.answer for given, one in zip(nearest, corpus.test, strict=True)]
+    assert len(hits) == 850 and sum(hits) / 850 == pytest.approx(0.632, abs=0.002)
