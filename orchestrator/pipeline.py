@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -305,7 +304,9 @@ class SweepCommand:
                 f"storage {self.config.storage} damages what is written to it, again and again: "
                 "look at its disk"
             )
-            back = self.go_back(board)
+            from orchestrator.sweep.rewind import go_back_from_damage
+
+            back = go_back_from_damage(board, self.journal)
         raise OrchestratorError(why)
 
     @staticmethod
@@ -355,33 +356,6 @@ class SweepCommand:
         forget_unknown(board)
         board.roster = open_coordinator(self.plan.name, *self.seats())
         return board
-
-    def go_back(self, board: Any) -> dict[int, int]:
-        """From a checkpoint that cannot be used to the one before it, or to the start; returns the
-        step that each trial goes back to.
-        """
-        from orchestrator.sweep.rewind import go_back
-
-        checkpoint, why = board.damaged
-        index, step = (
-            int(digits) for digits in re.findall(r"(?:trial|step)-(\d+)", checkpoint)[-2:]
-        )
-        back = go_back(board, index, step)
-        where = f"step {back[index]}" if back[index] else "the start"
-        other_trials = [str(trial) for trial in sorted(back) if trial != index]
-        beside = (
-            (
-                f", and beside it trial{'s' * (len(other_trials) > 1)} {', '.join(other_trials)}, "
-                "so that the result stays the same"
-            )
-            if other_trials
-            else ""
-        )
-        text = f"{checkpoint} is damaged ({why}); trial {index} goes on from {where}{beside}"
-        board.screen.note(text)
-        self.journal.append("tags", trial=None, tags={"note": text})
-        del board.roster
-        return back
 
     def seats(self) -> tuple[int, int | None, int | None]:
         """Number of packs, how many trials one holds, and how many trials there are; the last two

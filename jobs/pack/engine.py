@@ -88,10 +88,8 @@ class Pack:
         self.base = base
         self.world = world or World()
         self.say = say
-        self.scoring = Scoring()
-        """What the sweep chooses trials by, where that needs generated answers."""
-        self.generator: Any = None
-        """The model that generates them; see generation.py."""
+        self.scoring = Scoring()  # what the sweep chooses by, where that needs generated answers
+        self.generator: Any = None  # the model that generates them; see generation.py
         self.device = pick_device()
         self.dtype = pick_dtype(first.train.dtype, self.device)
         self.template = ChatTokenizer(base.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,8 +26,8 @@ from jobs.workers.evaluation_task import checked, evaluate_on_test
 from jobs.workers.reporting import reason
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation import hints, model_card, verdict
+from orchestrator.evaluation.champion_files import fetch_champion
 from orchestrator.evaluation.promotion import Candidate, Decision, Rival, Scores, decide
-from orchestrator.evaluation.version_folder import check_version
 from orchestrator.output.result import Result
 from orchestrator.plan.task import REMEDY, digest
 from orchestrator.storage.json_files import read_object, write_json
@@ -256,9 +255,7 @@ class FinalEvaluation:
     def register(
         self, outcome: Result, candidate: TestScores, base: TestScores, folder: Path, trial: Any
     ) -> None:
-        """Upload the version's folder, register it, and move the champion's alias if it is
-        deserved.
-        """
+        """Upload the version's folder, register it, and move the alias if it is deserved."""
         best, name = outcome["best"], self.command.model_name
         self.writer.wake()
         best["run_id"] = self.run_of(best["trial"])
@@ -347,7 +344,9 @@ class FinalEvaluation:
             f"the champion {champion.uri} was not chosen by these test rows: it is judged on them"
         )
         try:
-            folder, made_on = self.fetch_champion(champion)
+            folder, made_on = fetch_champion(
+                self.store, champion, self.base, self.command.folder / "champion"
+            )
         except TrackingError:
             raise
         except (InputError, ValueError) as error:
@@ -370,27 +369,6 @@ class FinalEvaluation:
             )
         return decision
 
-    def fetch_champion(self, champion: Version) -> tuple[Path, BaseModel]:
-        """The present champion's folder, and its base model. Raises InputError or ValueError for
-        one that is not ours, or whose files or base model are gone: another program may have
-        registered it under the same name.
-        """
-        place = self.command.folder / "champion"
-        shutil.rmtree(
-            place, ignore_errors=True
-        )  # what an earlier champion has left would be judged in this one's place
-        folder = self.store.download(champion.uri, place)
-        check_version(champion.uri, folder)
-        described = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-        base = BaseModel(
-            **{key: described[key] for key in ("name", "source", "id", "revision", "path")}
-        )
-        if Path(base.path).is_dir():
-            return folder, base
-        if base.revision != self.base.revision:
-            raise ValueError(f"its base model {base.name} is no longer in {base.path}")
-        return folder, self.base
-
     def against(self, champion: list[Rival]) -> Decision:
         """The promotion rule on the candidate, the base, the baselines and the champion."""
         rule = self.config.registry
@@ -405,11 +383,8 @@ class FinalEvaluation:
                 "the same command with registry.beat=[base,champion] does not ask for them, and "
                 "job=promote gives it the alias by hand"
             )
-            return Decision(
-                False,
-                f"{decision.reason}; but the baselines, which it has to beat, are not known "
-                f"({self.unknown}). {remedy}",
-            )
+            missing = f"but the baselines, which it has to beat, are not known ({self.unknown})"
+            return Decision(False, f"{decision.reason}; {missing}. {remedy}")
         return decision
 
 

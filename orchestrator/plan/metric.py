@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from jobs.config import Scoring
 from jobs.data.corpus import Corpus
-from jobs.evaluation import registry, user_metric
+from jobs.evaluation import registry
 from jobs.evaluation.label_metrics import ANYTHING
 from jobs.evaluation.metric_choice import choose_metric
 from jobs.evaluation.scored_rows import ScoredRow, as_label, training_labels
@@ -42,6 +42,8 @@ def try_function(sweep: Sweep, corpus: Corpus) -> Sweep:
     """The settings with the direction that the user's function asks for, after a call of it on a
     few rows: once with the right answers, once with empty ones. Raises ConfigError.
     """
+    from jobs.evaluation import user_metric  # with numpy, which takes its time
+
     name, folder = registry.name_of(sweep.metric), os.getcwd()
     try:
         function = user_metric.load_function(name, folder)
@@ -112,6 +114,8 @@ def scoring_of(config: Config) -> Scoring:
     sweep = config.sweep
     folder, code = None, None
     if registry.is_user_function(sweep.metric):
+        from jobs.evaluation import user_metric
+
         folder = os.getcwd()
         code = user_metric.digest_of(registry.name_of(sweep.metric), folder)
     return Scoring(

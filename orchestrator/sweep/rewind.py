@@ -8,11 +8,12 @@ back together, to the newest step of which all have a whole checkpoint.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from jobs.files import filesystem
 from jobs.files.checkpoints import steps_in, why_unreadable
-from orchestrator.storage.journal import Record
+from orchestrator.storage.journal import Journal, Record
 
 if TYPE_CHECKING:
     from orchestrator.sweep.state import SweepState
@@ -32,6 +33,28 @@ def remove_beyond(board: SweepState, index: int, step: int) -> None:
     for checkpoint_step in steps_in(home):
         if checkpoint_step > step:
             filesystem.remove(filesystem.join(home, f"step-{checkpoint_step:06d}"))
+
+
+def go_back_from_damage(board: SweepState, journal: Journal) -> dict[int, int]:
+    """From a checkpoint that cannot be used to the one before it, or to the start; returns the step
+    that each trial goes back to.
+    """
+    assert board.damaged is not None
+    checkpoint, why = board.damaged
+    index, step = (int(digits) for digits in re.findall(r"(?:trial|step)-(\d+)", checkpoint)[-2:])
+    back = go_back(board, index, step)
+    where = f"step {back[index]}" if back[index] else "the start"
+    others = [str(trial) for trial in sorted(back) if trial != index]
+    beside = ""
+    if others:
+        plural = "s" if len(others) > 1 else ""
+        beside = f", and beside it trial{plural} {', '.join(others)}"
+        beside += ", so that the result stays the same"
+    text = f"{checkpoint} is damaged ({why}); trial {index} goes on from {where}{beside}"
+    board.screen.note(text)
+    journal.append("tags", trial=None, tags={"note": text})
+    del board.roster
+    return back
 
 
 def go_back(board: SweepState, index: int, step: int) -> dict[int, int]:

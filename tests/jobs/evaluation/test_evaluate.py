@@ -154,6 +154,9 @@ def judged(trial: Trial, base: BaseModel) -> tuple[list[int], list[str]]:
 
 def starve(trial: Trial, base: BaseModel, report: Any) -> None:
     """Judge with little more memory than the model needs."""
+    import sacrebleu  # its libraries need address space of their own
+
+    assert sacrebleu
     torch.set_num_threads(1)
     template = ChatTokenizer(base.path)
     answer(

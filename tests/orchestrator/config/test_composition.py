@@ -21,6 +21,8 @@ SHARED = ("storage=/mnt/shared/outputs", "tracking.uri=http://mlflow:5000")
 NEEDS = {
     "data=files": ["data.folder=x"],
     "job=predict": ["model_uri=x", "prompt=y"],
+    "job=promote": ["model_uri=models:/a/1", "job.reason=x"],
+    "job=rollback": ["model_uri=models:/a", "job.reason=x"],
     "model=hub": ["model.id=a/b"],
     "model=path": ["model.path=x"],
     "cluster=attached": ["cluster.address=http://head:8265", *SHARED],

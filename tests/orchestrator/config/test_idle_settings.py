@@ -354,7 +354,7 @@ def test_fields_of_messages_that_no_template_writes_are_named(
         ask = {"role": "user", "content": f"Case {number}", "name": "Ann"}
         return [ask, {"role": "assistant", "content": "A", "weight": 1}]
 
-    lines = [json.dumps({"messages": turns(number), "source": "x"}) for number in range(40)]
+    lines = [json.dumps({"messages": turns(number), "origin": "x"}) for number in range(40)]
     (tmp_path / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
     said = planned(0, "data=files", f"data.folder={tmp_path}")
     for name in ("weight", "name"):
@@ -362,4 +362,4 @@ def test_fields_of_messages_that_no_template_writes_are_named(
         (line,) = [line for line in lines if f'"{name}"' in line]
         assert f'train: the template does not use "{name}" of messages, in 32 of 32 rows' in line
     assert "fields of messages not used" not in said  # each field is named once
-    assert 'note    train: columns not used, with the number of their rows: "source" (40)' in said
+    assert 'note    train: columns not used, with the number of their rows: "origin" (40)' in said
