@@ -33,8 +33,9 @@ SCHEMA = {
     "sweep": None,
     "state": None,
     "trials": {"total", "finished", "stopped", "failed"},
-    "best": {"trial", "run_id", "params", "metrics"},
-    "base": {"metrics"},
+    "metric": None,
+    "best": {"trial", "run_id", "params", "metrics", "slices", "fields"},
+    "base": {"metrics", "slices"},
     "baselines": {"most_frequent", "nearest_prompt", "linear_classifier", "base_with_examples"},
     "model": {"name", "version", "alias", "uri"},
     "seconds": {"setup", "train", "total"},
@@ -114,7 +115,7 @@ def test_a_sweep_prints_one_json_line_that_names_winner_base_and_model(swept: An
 
 def test_progress_is_plain_lines_without_chatter_or_tracebacks(swept: Any) -> None:
     assert "plan    lora-" in swept.err
-    assert "valid/exact_match" in swept.err
+    assert "valid/accuracy" in swept.err, "few labels that repeat: sweep.metric=auto takes it"
     for noise in ("Traceback", "Warning", "WARNING", "raylet", "\x1b["):
         assert noise not in swept.err
 
@@ -351,7 +352,7 @@ def test_another_task_of_the_same_name_leaves_the_alias_and_says_so_before_it_tr
         f"data.folder={tmp_path}",
         f"tracking.model={name}",
     )
-    told = f"{name}: another task than that of the champion models:/{name}/{version}: the champion was chosen by other test rows; it keeps"
+    told = f"{name}: another task than that of the champion models:/{name}/{version}: the champion was chosen by other test rows and by another sweep.metric (valid/accuracy); it keeps"
     planned = command(*other, "dry_run=true")
     assert told in planned.result["plan"]["notes"][-1] + planned.err, planned.out
     done = command(*other)
