@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ from jobs.config import BaseModel
 from orchestrator.config.compose import compose
 from orchestrator.errors import TrackingError
 from orchestrator.evaluation import champion_lookup
-from orchestrator.evaluation.final_evaluation import FinalEvaluation, told_scores
+from orchestrator.evaluation.champion_files import fetch_champion
+from orchestrator.evaluation.verdict import champion_scores
 from orchestrator.plan import planner as planning
 from orchestrator.plan.task import FINGERPRINT, TEST, Task
 from orchestrator.tracking.mlflow_store import MlflowStore, connect
@@ -101,10 +101,13 @@ def test_scores_that_someone_has_edited_are_no_scores() -> None:
         "test.rows": "10",
         TEST: "d",
     }
-    known = told_scores(tags, "d")
+    metric = "test/exact_match"
+    known = champion_scores(tags, "d", metric, None)
     assert known is not None and known.value == 0.5
-    assert told_scores(tags, "other") is None
-    assert told_scores(tags | {"test.rows": "many"}, "d") is told_scores({TEST: "d"}, "d") is None
+    assert champion_scores(tags, "other", metric, None) is None
+    assert champion_scores(tags, "d", "test/accuracy", None) is None
+    assert champion_scores(tags | {"test.rows": "many"}, "d", metric, None) is None
+    assert champion_scores({TEST: "d"}, "d", metric, None) is None
 
 
 def test_a_champion_is_judged_by_its_own_files_whatever_an_earlier_one_has_left(
@@ -121,7 +124,6 @@ def test_a_champion_is_judged_by_its_own_files_whatever_an_earlier_one_has_left(
         "revision": base.revision,
         "path": base.path,
     }
-    judgement: Any = SimpleNamespace(store=store, command=SimpleNamespace(folder=sweep), base=base)
     for number, kind in ((1, "adapter"), (2, "model")):
         files = tmp_path / f"files-{number}"
         (files / kind).mkdir(parents=True)
@@ -132,7 +134,7 @@ def test_a_champion_is_judged_by_its_own_files_whatever_an_earlier_one_has_left(
         )
         store.log_artifacts(run_of(writer, number), files, "model/step-000010")
         version = store.register("x", run_of(writer, number), "model/step-000010", {}, "")
-        folder, _ = FinalEvaluation.fetch_champion(judgement, version)
+        folder, _ = fetch_champion(store, version, base, tmp_path / "champion")
         assert {file.name for file in folder.iterdir() if file.is_dir()} == {kind}
 
 
