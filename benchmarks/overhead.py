@@ -96,13 +96,16 @@ class IdlePack:
 def start_idle(board: Any) -> list[threading.Thread]:
     """One pack in a thread of this process."""
     from jobs.files.checkpoints import CheckpointStore
-    from jobs.pack.loop import serve
+    from jobs.pack import loop
     from jobs.workers.pack_worker import RankZeroClient
 
     pack: Any = IdlePack()
+    loop.validate = lambda pack, slot_ids: pack.evaluate(
+        slot_ids
+    )  # without a model there is no pass
     shelf = CheckpointStore(str(board.journal.folder / "train"), board.metric, board.maximise)
     thread = threading.Thread(
-        target=serve, args=(pack, RankZeroClient(board.roster, 0, World()), shelf), daemon=True
+        target=loop.serve, args=(pack, RankZeroClient(board.roster, 0, World()), shelf), daemon=True
     )
     thread.start()
     return [thread]
