@@ -54,6 +54,8 @@ def public(result: Result) -> Result:
         shown["best"] = {
             key: result["best"][key] for key in ("trial", "run_id", "params", "metrics")
         }
+    if result.get("base"):
+        shown["base"] = {"metrics": result["base"]["metrics"]}
     return shown | ({"error": result["error"]} if result.get("error") else {})
 
 
