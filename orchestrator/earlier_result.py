@@ -38,7 +38,7 @@ def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> res
     if kept.get("judging") != about.judging():
         report_line(
             "the winner is judged again: before it was by other rules (job.confidence, "
-            "job.max_new_tokens, tracking.same_task)"
+            "job.max_new_tokens, tracking.same_task, final)"
         )
         return None
     wider = kept["trials"]["total"] < plan.num_trials

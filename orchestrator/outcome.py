@@ -4,17 +4,20 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import time
 from typing import Any
 
 from orchestrator.config import credentials
+from orchestrator.config.run_numbers import trial_number
 from orchestrator.config.settings import Config
 from orchestrator.job_environment import TYPED
 from orchestrator.output import result
 from orchestrator.plan import planner as planning
 from orchestrator.plan.planner import Plan
+from orchestrator.sweep import finalists
 from orchestrator.tracking import shown_commands
 
 ONCE = ("fresh=", "output=", "retry=", "dry_run=")
@@ -40,16 +43,18 @@ class Outcome:
         champion.
         """
         job, same = self.config.job, self.config.tracking.same_task
+        final = dataclasses.asdict(self.config.final) if self.config.sweep.space else None
         return {
             "confidence": job.confidence,
             "max_new_tokens": job.max_new_tokens,
             "same_task": same,
+            "final": final,
         }
 
     def of(self, plan: Plan, board: Any, setup: float, train: float) -> result.Result:
         """The result as far as the sweep alone decides it."""
         records = sorted(board.asked_for(), key=lambda record: record.index)
-        best = board.best()
+        best = board.standings[0].best if board.standings else board.best()
         stopped = board.interrupted or board.fault is not None
         done = board.damaged is not None or (best is not None and board.fatal is None)
         state = "interrupted" if stopped else "finished" if done else "failed"
@@ -65,6 +70,8 @@ class Outcome:
             "state": state,
             "trials": result.counted([record.state for record in records], plan.num_trials),
             "best": None if best is None else self.describe(board, best),
+            "finalists": finalists.told(board, board.standings),
+            "metric": board.metric,
             "base": None,
             "model": None,
             "seconds": {
@@ -117,7 +124,8 @@ class Outcome:
         step, _ = best.best(board.metric, board.maximise)
         params = planning.flat_params(self.config, board.trained(best.index))
         return {
-            "trial": best.index,
+            "trial": trial_number(best.index),
+            "run": best.index,
             "run_id": None,
             "step": step,
             "params": params,

@@ -21,6 +21,7 @@ from jobs.config import BaseModel
 from jobs.files import filesystem
 from jobs.files.manifest import Damaged
 from jobs.files.storage_faults import told
+from orchestrator.config.run_numbers import label
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import trial_of
 from orchestrator.earlier_result import kept_result, missing, report_line, show_again
@@ -151,6 +152,8 @@ class SweepCommand:
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
+        self.final: Any = None
+        """The state of the finalists' training, once that has begun."""
 
     def connect(self) -> mlflow_store.MlflowStore:
         """The tracking store; raises TrackingError when it does not answer."""
@@ -162,7 +165,8 @@ class SweepCommand:
 
     def work(self) -> result.Result:
         """Everything from the first connection to the written result."""
-        check_disk(self.config, self.base, self.plan.num_trials, self.folder)
+        num_runs = self.plan.num_trials + self.plan.final.new_runs
+        check_disk(self.config, self.base, num_runs, self.folder)
         store = self.connect()
         champion = store.champion(self.model_name)
         if champion is not None and not self.config.tracking.same_task:
@@ -253,6 +257,7 @@ class SweepCommand:
         from what is left, some times.
         """
         from orchestrator.evaluation.final_evaluation import FinalEvaluation
+        from orchestrator.finalist_training import train_finalists
         from orchestrator.sweep import runner
 
         back: dict[int, int] = {}
@@ -264,6 +269,7 @@ class SweepCommand:
                 if board.aside is not None and not board.interrupted:
                     self.step_aside(board)
                     recorder = runner.run(board)
+            recorder = train_finalists(self, board, recorder, screen, back)
             if (
                 board.lost is not None
                 and not board.interrupted
@@ -272,7 +278,7 @@ class SweepCommand:
             ):
                 why, back = f"{board.lost}, as others before; {GOES_ON}", {}
                 screen.note(f"{board.lost}; the sweep goes on from what is done")
-                del board.roster  # its name is free once the actor is gone
+                self.let_go(board)
                 continue
             outcome = self.about.of(
                 self.plan, board, started - self.began, time.monotonic() - started
@@ -331,14 +337,14 @@ class SweepCommand:
         """The state of the sweep as the journal tells it, and a roster for those who train. `back`
         are the trials that go back.
         """
-        from jobs.workers.coordinator import open_coordinator
+        from orchestrator.sweep import runner
         from orchestrator.sweep.rewind import forget_unknown
         from orchestrator.sweep.state import SweepState
 
         common = {"tags": provenance.tags(self.config), "config": self.composed}
         board = SweepState(self.plan, self.base, self.journal, screen, common, back)
         forget_unknown(board)
-        board.roster = open_coordinator(self.plan.name, *self.seats())
+        board.roster = runner.open_roster(self.plan)
         return board
 
     def go_back(self, board: Any) -> dict[int, int]:
@@ -349,7 +355,10 @@ class SweepCommand:
 
         place, why = board.damaged
         index, step = (int(number) for number in re.findall(r"(?:trial|step)-(\d+)", place)[-2:])
-        back = go_back(board, index, step)
+        phase = board
+        if self.final is not None and index in self.final.indices:
+            phase = self.final
+        back = go_back(phase, index, step)
         where = f"step {back[index]}" if back[index] else "the start"
         others = [str(number) for number in sorted(back) if number != index]
         beside = (
@@ -360,26 +369,24 @@ class SweepCommand:
             if others
             else ""
         )
-        text = f"{place} is damaged ({why}); trial {index} goes on from {where}{beside}"
+        text = f"{place} is damaged ({why}); {label(index)} goes on from {where}{beside}"
         board.screen.note(text)
         self.journal.append("tags", trial=None, tags={"note": text})
-        del board.roster
+        self.let_go(board)
         return back
 
-    def seats(self) -> tuple[int, int | None, int | None]:
-        """Number of packs, how many trials one holds, and how many trials there are; the last two
-        are None without packs.
-        """
-        resources = self.plan.resources
-        if not resources.packs:
-            return 1, None, None
-        return resources.packs, -(-resources.concurrent // resources.packs), self.plan.num_trials
+    def let_go(self, board: Any) -> None:
+        """Forget the roster: its name is free once the actor is gone."""
+        if self.final is not None:
+            del self.final.roster
+            self.final = None
+        del board.roster
 
     def step_aside(self, board: Any) -> None:
         """Turn to the plain executor, since the packs do not fit the model. Raises
         OrchestratorError where the user insists on packs.
         """
-        from jobs.workers.coordinator import open_coordinator
+        from orchestrator.sweep import runner
 
         reason = f"{self.base.name} cannot be packed: {board.aside}"
         if self.config.executor == "pack":
@@ -388,4 +395,4 @@ class SweepCommand:
         self.journal.append("tags", trial=None, tags={"executor": f"plain: {reason}"})
         self.plan = board.plan = planning.unpacked(self.plan)
         del board.roster  # its name is free once the actor is gone
-        board.roster, board.aside, board.seats = open_coordinator(self.plan.name), None, set()
+        board.roster, board.aside, board.seats = runner.open_roster(self.plan), None, set()

@@ -28,7 +28,7 @@ LAYERS = [
     ["orchestrator/cli.py"],
     ["orchestrator/commands", "orchestrator/runs"],
     ["orchestrator/pipeline.py"],
-    ["orchestrator/earlier_result.py"],
+    ["orchestrator/earlier_result.py", "orchestrator/finalist_training.py"],
     ["orchestrator/outcome.py"],
     ["orchestrator/launch"],
     ["orchestrator/kuberay"],

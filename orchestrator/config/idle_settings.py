@@ -129,6 +129,21 @@ def without_rungs(config: Config, path: str) -> str | None:
     )
 
 
+def without_finalists(config: Config, path: str) -> str | None:
+    """How finalists are trained, where there are none."""
+    if (reason := alone(config, path)) is not None:
+        return reason
+    return "final.count=0 has no finalists" if config.final.count == 0 else None
+
+
+def same_schedule(config: Config, path: str) -> str | None:
+    """A schedule for the finalists that all trials have anyway."""
+    if (reason := without_finalists(config, path)) is not None:
+        return reason
+    own = values_of(config, "optim.schedule")
+    return f"every trial has optim.schedule={own.pop()}" if own == {config.final.schedule} else None
+
+
 def without_rivals(config: Config, path: str) -> str | None:
     """The weight of the only source."""
     return None if len(config.data.sources) > 1 else "it is the only source"
@@ -183,6 +198,9 @@ RULES = (
     Rule(r"optim\.decay_share", without_decay, refused=True),
     Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
+    Rule(r"final\.count", alone, refused=True),
+    Rule(r"final\.seeds", without_finalists, refused=True),
+    Rule(r"final\.schedule", same_schedule, refused=True),
     Rule(r"data\.sources\.[^.]+\.weight", without_rivals),
     Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),
     Rule(r"sweep\.reduction", without_rungs),

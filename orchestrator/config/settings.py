@@ -26,6 +26,9 @@ MOST_TRIALS = 100_000
 """Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
 
 
+MOST_FINALISTS, MOST_SEEDS = 100, 100
+
+
 @config
 class Sweep:
     """How trials are chosen, compared and stopped. Without a search space there is one trial."""
@@ -83,6 +86,34 @@ class Sweep:
     def maximise(self) -> bool:
         """Whether a higher value of the metric is better."""
         return self.mode == "max" or (self.mode is None and not self.metric.endswith("loss"))
+
+
+@config
+class Final:
+    """The finalists: the best trials, trained again or to their end before one is judged."""
+
+    count: int = 2
+    """Best trials that are finalists. 0: the best trial is judged as it is."""
+    seeds: int = 1
+    """Seeds that each finalist is trained under, its own among them: the mean of their scores on
+    the validation split decides. 1 trains nothing again.
+    """
+    schedule: Literal["linear", "cosine", "warmup_stable_decay"] | None = None
+    """Train the finalists again with this optim.schedule, whose learning rate falls to 0. None:
+    each has its trial's own.
+    """
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                0 <= self.count <= MOST_FINALISTS,
+                f"final.count must be between 0 and {MOST_FINALISTS}, got {self.count}",
+            ),
+            (
+                1 <= self.seeds <= MOST_SEEDS,
+                f"final.seeds must be between 1 and {MOST_SEEDS}, got {self.seeds}",
+            ),
+        )
 
 
 @config
@@ -162,6 +193,7 @@ class Config:
     tracking: Tracking
     job: Job
     sweep: Sweep = field(default_factory=Sweep)
+    final: Final = field(default_factory=Final)
     storage: str = "outputs"
     """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
     executor: Literal["auto", "pack", "plain"] = "auto"
@@ -237,4 +269,5 @@ SECTIONS: dict[str, type] = {
     "tracking": Tracking,
     "job": Job,
     "sweep": Sweep,
+    "final": Final,
 }

@@ -23,6 +23,7 @@ from jobs.files import filesystem as places
 from jobs.files.manifest import Damaged
 from jobs.workers.evaluation_task import checked, evaluate_on_test
 from jobs.workers.reporting import reason
+from orchestrator.config.run_numbers import label
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation.promotion import Decision, Scores, decide
 from orchestrator.evaluation.version_folder import check_version
@@ -62,10 +63,11 @@ class FinalEvaluation:
     def complete(self, outcome: Result) -> None:
         """Fill in what the test split says and what was registered."""
         best = outcome["best"]
-        trial = self.board.trained(best["trial"])
-        trained = self.checkpoint(best["trial"], best["step"])
-        verdicts = self.judge({"base": None, f"trial {best['trial']}": trained}, trial)
-        base, candidate = verdicts["base"], verdicts[f"trial {best['trial']}"]
+        name = label(best["run"])
+        trial = self.board.trained(best["run"])
+        trained = self.checkpoint(best["run"], best["step"])
+        verdicts = self.judge({"base": None, name: trained}, trial)
+        base, candidate = verdicts["base"], verdicts[name]
         outcome["base"] = {"metrics": base.metrics()}
         best["metrics"] |= candidate.metrics()
         outcome["asked"], outcome["prompt"] = self.first_prompt(trial)
@@ -73,7 +75,7 @@ class FinalEvaluation:
         export(trial, self.base, checked(trained), candidate, folder)
         checked(trained)  # what was copied is what was judged
         self.command.journal.append(
-            "report", trial=best["trial"], step=best["step"], metrics=candidate.metrics()
+            "report", trial=best["run"], step=best["step"], metrics=candidate.metrics()
         )
         renamed = {key.replace("test/", "base/"): value for key, value in base.metrics().items()}
         self.command.journal.append("metrics", trial=None, metrics=renamed | candidate.metrics())
@@ -92,7 +94,7 @@ class FinalEvaluation:
         found = self.board.records[index].checkpoints.get(step)
         if found is None:
             raise OrchestratorError(
-                f"the checkpoint of trial {index} at step {step} is gone; fresh=true trains it "
+                f"the checkpoint of {label(index)} at step {step} is gone; fresh=true trains it "
                 "again"
             )
         return places.join(found, "model")
@@ -173,13 +175,13 @@ class FinalEvaluation:
         """
         best, name = outcome["best"], self.command.model_name
         self.writer.wake()
-        best["run_id"] = self.run_of(best["trial"])
+        best["run_id"] = self.run_of(best["run"])
         path = f"model/step-{best['step']:06d}"
         self.store.log_artifacts(best["run_id"], folder, path)
         champion = self.store.champion(name)
         tags = self.tags(outcome, candidate)
         version = self.store.register(
-            name, best["run_id"], path, tags, f"{outcome['sweep']}, trial {best['trial']}"
+            name, best["run_id"], path, tags, f"{outcome['sweep']}, {label(best['run'])}"
         )
         decision = self.decide(version, champion, candidate, base, trial)
         if decision.promote:

@@ -32,6 +32,7 @@ from orchestrator.plan import unread_fields
 from orchestrator.plan.advice import advice, shaped_by_steps
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
+from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.points import Points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
@@ -68,6 +69,8 @@ class Plan:
     supervised_text: str
     """The part of the example that carries loss."""
     estimate: Estimate | None
+    final: FinalPlan
+    """What the finalists need beside the trials."""
 
     @property
     def task(self) -> Task:
@@ -101,6 +104,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         *near_duplicates.notes(corpus),
     ]
     measured = measure(config, corpus, template)
+    final = final_plan(config, num_trials)
     return Plan(
         name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
         config=config,
@@ -119,12 +123,16 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             *measured.notes,
             *exhausted(config, num_trials),
             *alike(trials),
+            *few_trials(config, num_trials),
             *advice(config, reason),
             *staging.notes(config, base),
         ],
         example=measured.example,
         supervised_text=supervised(config, measured.example, template),
-        estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
+        estimate=estimate(
+            config, base, resources, num_trials, measured.mean_tokens, final.steps(config)
+        ),
+        final=final,
     )
 
 

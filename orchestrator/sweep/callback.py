@@ -220,7 +220,8 @@ class SweepCallback(Callback):
             for index in ended
             if (rank := self.board.rank(self.board.records[index])) is not None
         ]
-        self.kept = {present, max(ranked)[1]} if ranked else {present}
+        best = sorted(ranked, reverse=True)[: self.board.most_kept]
+        self.kept = {present, *(index for _, index in best)}
         for index in ended - self.kept:
             filesystem.remove(self.board.place("train", f"trial-{index:03d}"))
 

@@ -40,9 +40,7 @@ def go_back(board: SweepState, index: int, step: int) -> dict[int, int]:
     when the storage does not answer.
     """
     records = {
-        number: record
-        for number, record in board.records.items()
-        if number <= board.plan.num_trials
+        number: record for number, record in board.records.items() if number in board.indices
     }
     together = (
         [number for number in records if progress(board, number) > 0] if board.packed else [index]

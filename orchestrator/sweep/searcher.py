@@ -21,12 +21,12 @@ class TrialSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's settings, None while it has to wait, FINISHED after the last."""
-        if self.handed >= self.board.plan.num_trials:
+        if self.handed >= len(self.board.indices):
             return Searcher.FINISHED
         if self.board.full() or self.crowded() or self.board.halted:
             return None
         self.handed += 1
-        board, index = self.board, self.handed
+        board, index = self.board, self.board.indices[self.handed - 1]
         board.seats.add(index)
         trial = board.trial(index)
         earlier = board.earlier.get(index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jobs.config import BaseModel, Trial, WorkerSpec
@@ -19,6 +19,9 @@ from orchestrator.sweep.sampler import Sampler
 
 class SweepState:
     """Who holds a seat, what is recorded, and why the sweep should end."""
+
+    indices: Sequence[int] = ()
+    """The numbers of the trials that are run."""
 
     def __init__(
         self,
@@ -36,10 +39,9 @@ class SweepState:
         """What the tracking store keeps with every trial: tags and the composed configuration."""
         self.metric, self.maximise = self.config.sweep.metric, self.config.sweep.maximise
         self.records = journal.records()
+        self.indices = self.indices or range(1, plan.num_trials + 1)
         self.earlier = {
-            index: record
-            for index, record in self.records.items()
-            if record.index <= plan.num_trials
+            index: record for index, record in self.records.items() if record.index in self.indices
         }
         self.search = Sampler(self.config, plan.num_trials, dict(self.earlier))
         self.earlier |= {
@@ -68,6 +70,8 @@ class SweepState:
         self.roster: Any = None
         self.started: set[int] = set()
         """Trials that Tune has started."""
+        self.standings: list[Any] = []
+        """The finalists, best first, once the sweep has ended; see finalists.py."""
         self.ended: set[int] = set()
         """Trials whose end is written down."""
 
@@ -102,7 +106,7 @@ class SweepState:
 
     def asked_for(self) -> Iterator[Record]:
         """What is known of the trials that the sweep has now."""
-        return (record for index, record in self.records.items() if index <= self.plan.num_trials)
+        return (record for index, record in self.records.items() if index in self.indices)
 
     def rank(self, record: Record) -> tuple[float, float, int] | None:
         """What trials are compared by, higher being better; None for one that has failed or has no
@@ -118,6 +122,13 @@ class SweepState:
             -loss if loss == loss else -math.inf,
             -record.index,
         )  # NaN has no order
+
+    @property
+    def most_kept(self) -> int:
+        """How many of the trials that have ended keep their checkpoints: the finalists go on from
+        theirs.
+        """
+        return max(self.config.final.count, 1)
 
     def full(self) -> bool:
         """Whether all seats are taken."""

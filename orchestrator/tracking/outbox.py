@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.config.credentials import mask
+from orchestrator.config.run_numbers import run_name
 from orchestrator.tracking.delivered_lines import Told
 from orchestrator.tracking.events import (
     KINDS,
@@ -311,7 +312,7 @@ class OutboxWorker:
         if key != SWEEP:
             tags["mlflow.parentRunId"] = self._run(state, SWEEP, started)
         try:
-            return self._sink.open_run(sweep if key == SWEEP else f"trial-{key:0>3}", tags, started)
+            return self._sink.open_run(sweep if key == SWEEP else run_name(int(key)), tags, started)
         except Exception as error:
             # The request may have been carried out although no answer came: look for a second run
             # when the sweep ends.
