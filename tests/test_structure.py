@@ -60,7 +60,13 @@ LAYERS = [
 OWNERS = {
     "hydra": {"orchestrator/config/compose.py"},
     "omegaconf": {"orchestrator/config/compose.py"},
-    "mlflow": {"orchestrator/tracking/mlflow_store.py", "orchestrator/tracking/datasets.py"},
+    "mlflow": {
+        "orchestrator/tracking/mlflow_store.py",
+        "orchestrator/tracking/datasets.py",
+        "orchestrator/tracking/serving_files.py",
+        "orchestrator/tracking/system_metrics.py",
+        "jobs/serving/responses_agent.py",
+    },
     "optuna": {"orchestrator/sweep/sampler.py"},
     "kubernetes": {"orchestrator/kuberay/auth.py"},
     "ray": {

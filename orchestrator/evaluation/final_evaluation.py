@@ -32,6 +32,7 @@ from orchestrator.plan.task import REMEDY
 from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking.model_versions import Version
+from orchestrator.tracking.serving_files import add_serving_files
 
 POLL_SECONDS = 0.5
 
@@ -73,6 +74,7 @@ class FinalEvaluation:
         outcome["asked"], outcome["prompt"] = self.first_prompt(trial)
         folder = self.command.folder / "export"
         export(trial, self.base, checked(trained), candidate, folder)
+        add_serving_files(folder)
         checked(trained)  # what was copied is what was judged
         self.command.journal.append(
             "report", trial=best["run"], step=best["step"], metrics=candidate.metrics()
