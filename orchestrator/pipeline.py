@@ -37,13 +37,14 @@ from orchestrator.plan import throughput
 from orchestrator.plan.cost import check_disk
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
+from orchestrator.plan.task import run_tags
 from orchestrator.process import interruption
 from orchestrator.storage import staging, sync
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.json_files import write_json
 from orchestrator.storage.locks import locked, this_process
 from orchestrator.storage.paths import forget, storage_folder, sweep_folder
-from orchestrator.tracking import mlflow_store, provenance, shown_commands
+from orchestrator.tracking import mlflow_store, provenance, shown_commands, system_metrics
 from orchestrator.tracking.outbox import OutboxWorker
 
 GOES_ON = "what is done is kept, and the same command continues"
@@ -71,6 +72,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             held.enter_context(locked(config.storage))
         config = config if nodes is None else staging.stage_data(config)
         plan = prepared(config, nodes)
+        config = plan.config
         if shared:
             held.enter_context(locked(config.storage, plan.name))
             held.enter_context(sync.synced(config.storage, plan.name))
@@ -134,13 +136,8 @@ class SweepCommand:
         began: float,
     ) -> None:
         assert plan.base is not None
-        self.config, self.composed, self.overrides, self.plan, self.folder = (
-            config,
-            composed,
-            overrides,
-            plan,
-            folder,
-        )
+        self.config, self.composed, self.overrides = config, composed, overrides
+        self.plan, self.folder = plan, folder
         self.base: BaseModel = plan.base
         self.began = began
         self.leave: Callable[[], None] = lambda: None
@@ -174,7 +171,7 @@ class SweepCommand:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
         report_line(plan_text.plan_text(self.plan))
-        tags = provenance.tags(self.config)
+        tags = provenance.tags(self.config) | run_tags(self.plan)
         params = {
             "sweep.num_trials": self.plan.num_trials,
             "sweep.metric": self.config.sweep.metric,
@@ -238,6 +235,7 @@ class SweepCommand:
         shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
         with (
             running,
+            system_metrics.recorded(self.journal, self.config.tracking.system_metrics),
             ProgressDisplay(
                 self.plan.num_trials, self.config.train.steps, self.config.sweep.metric
             ) as screen,
@@ -341,7 +339,10 @@ class SweepCommand:
         from orchestrator.sweep.rewind import forget_unknown
         from orchestrator.sweep.state import SweepState
 
-        common = {"tags": provenance.tags(self.config), "config": self.composed}
+        common = {
+            "tags": provenance.tags(self.config) | run_tags(self.plan),
+            "config": self.composed,
+        }
         board = SweepState(self.plan, self.base, self.journal, screen, common, back)
         forget_unknown(board)
         board.roster = runner.open_roster(self.plan)

@@ -348,17 +348,19 @@ def environment_notes(config: Config) -> list[str]:
             "MLFLOW_REGISTRY_URI is not used: models are registered where runs go, see tracking.uri"
         )
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    used_experiment = (
+        f"tracking.experiment={config.tracking.experiment}"
+        if config.tracking.experiment
+        else "the task's experiment"
+    )
     if experiment and experiment != config.tracking.experiment:
         taken = 'tracking.experiment="$MLFLOW_EXPERIMENT_NAME" takes it'
-        notes.append(
-            "MLFLOW_EXPERIMENT_NAME is not used: runs go to "
-            f"tracking.experiment={config.tracking.experiment}; {taken}"
-        )
+        notes.append(f"MLFLOW_EXPERIMENT_NAME is not used: runs go to {used_experiment}; {taken}")
     for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
         if os.environ.get(name):
             notes.append(
                 f"{name} is not used: each sweep and trial has a run of its own in "
-                f"tracking.experiment={config.tracking.experiment}"
+                f"{used_experiment}"
             )
     if os.environ.get("RAY_ADDRESS") and config.cluster.kind == "local":
         notes.append(

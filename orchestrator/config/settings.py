@@ -125,7 +125,12 @@ class Tracking:
     ${secret:NAME} in a password's place is the environment variable NAME, or the content of a file
     where NAME has a slash.
     """
-    experiment: str = "orchestrator"
+    experiment: str | None = None
+    """MLflow's experiment. None: one for each task, called after its data and its fingerprint."""
+    system_metrics: bool = True
+    """Keep what the driver's machine does (processors, memory, disk, network, GPUs) with the
+    sweep's run.
+    """
     model: str | None = None
     """Name of the registered model. None: DATA-MODEL."""
     same_task: bool = False
@@ -138,9 +143,9 @@ class Tracking:
     def __post_init__(self) -> None:
         require(
             (
-                0 < len(self.experiment.strip()) <= 500,
+                self.experiment is None or 0 < len(self.experiment.strip()) <= 500,
                 "tracking.experiment must have 1 to 500 characters, got "
-                f"{len(self.experiment.strip())}",
+                f"{len((self.experiment or '').strip())}",
             ),
             (
                 self.model is None or is_name(self.model),

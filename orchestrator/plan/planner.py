@@ -36,7 +36,7 @@ from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.points import Points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
-from orchestrator.plan.task import Task
+from orchestrator.plan.task import Task, with_experiment
 from orchestrator.storage import staging
 
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
@@ -92,6 +92,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         template = None if base is None else ChatTokenizer(base.path)
     except ValueError as error:
         raise InputError(str(error)) from error
+    config = with_experiment(config, corpus.digests["test"])
     num_trials = count_trials(config)
     executor, reason = choose(config)
     resources = divide(config, num_trials, nodes or this_machine(config), executor)

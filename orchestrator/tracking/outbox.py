@@ -36,7 +36,7 @@ PATIENCE = 5
 """Failures in a row after which a part that the store never takes is set aside, although the store
 did not clearly refuse it.
 """
-MEASURED = ("train/", "valid/", "data/")
+MEASURED = ("train/", "valid/", "data/", "system/")
 SWEEP = "sweep"
 """Key of the parent run among the run ids; children have their trial's index."""
 
