@@ -38,7 +38,7 @@ def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> res
     if earlier.get("judging") != about.judging():
         report_line(
             "the winner is judged again: before it was by other rules (job.confidence, "
-            "job.max_new_tokens, job.examples, tracking.same_task, registry.*)"
+            "job.max_new_tokens, job.examples, tracking.same_task, registry.*, final.*)"
         )
         return None
     wider = earlier["trials"]["total"] - earlier.get("copies", 0) < plan.num_trials

@@ -12,11 +12,14 @@ from typing import Any
 
 from jobs.evaluation import registry
 from orchestrator.config import credentials
+from orchestrator.config.run_numbers import trial_number
 from orchestrator.config.settings import Config
 from orchestrator.job_environment import TYPED
 from orchestrator.output import result
 from orchestrator.plan import planner as planning
 from orchestrator.plan.planner import Plan
+from orchestrator.plan.run_inputs import flat_params
+from orchestrator.sweep import finalists
 from orchestrator.tracking import shown_commands
 
 ONCE = ("fresh=", "output=", "retry=", "dry_run=")
@@ -32,7 +35,7 @@ class Outcome:
         self.uri = uri
         self.began = began
 
-    def target(self) -> list[str]:
+    def target(self) -> list[str | None]:
         """Where the winner is registered, as the result keeps it."""
         return [
             shown_commands.bare(self.uri),
@@ -46,18 +49,20 @@ class Outcome:
         """
         job = self.config.job
         same = self.config.tracking.same_task
+        final = dataclasses.asdict(self.config.final) if self.config.sweep.space else None
         return {
             "confidence": job.confidence,
             "max_new_tokens": job.max_new_tokens,
             "same_task": same,
             "examples": job.examples,
             "registry": dataclasses.asdict(self.config.registry),
+            "final": final,
         }
 
     def of(self, plan: Plan, board: Any, setup: float, train: float) -> result.Result:
         """The result as far as the sweep alone decides it."""
         records = sorted(board.asked_for(), key=lambda record: record.index)
-        best = board.best()
+        best = board.standings[0].best if board.standings else board.best()
         stopped = board.interrupted or board.fault is not None
         done = board.damaged is not None or (best is not None and board.fatal is None)
         if stopped:
@@ -79,6 +84,7 @@ class Outcome:
             "copies": len(board.extra_copies()),
             "metric": registry.key(registry.name_of(board.metric), registry.TEST),
             "best": None if best is None else self.describe(board, best),
+            "finalists": finalists.told(board, board.standings),
             "base": None,
             "baselines": {},
             "model": None,
@@ -130,9 +136,10 @@ class Outcome:
     def describe(self, board: Any, best: Any) -> dict[str, Any]:
         """The best trial, with its metrics at its best step."""
         step, _ = best.best(board.metric, board.maximise)
-        params = planning.flat_params(self.config, board.trained(best.index))
+        params = flat_params(board.trained(best.index))
         return {
-            "trial": best.index,
+            "trial": trial_number(best.index),
+            "run": best.index,
             "run_id": None,
             "step": step,
             "params": params,

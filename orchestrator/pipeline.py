@@ -32,10 +32,11 @@ from orchestrator.outcome import Outcome
 from orchestrator.output import plan_text, result
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan import planner as planning
-from orchestrator.plan import throughput
+from orchestrator.plan import run_inputs, throughput
 from orchestrator.plan.cost import check_disk
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
+from orchestrator.plan.task import run_tags
 from orchestrator.process import interruption
 from orchestrator.report import delivery
 from orchestrator.storage import staging, sync
@@ -43,10 +44,12 @@ from orchestrator.storage.journal import Journal
 from orchestrator.storage.json_files import write_json
 from orchestrator.storage.locks import locked, this_process
 from orchestrator.storage.paths import forget, storage_folder, sweep_folder
-from orchestrator.tracking import mlflow_store, provenance, shown_commands
+from orchestrator.tracking import mlflow_store, provenance, shown_commands, system_metrics
 from orchestrator.tracking.outbox import OutboxWorker
 
 GOES_ON = "what is done is kept, and the same command continues"
+MOST_TIMES_BACK = 10
+"""How often a sweep goes on from a damaged checkpoint, or without a process that was killed."""
 SIGNAL_SECONDS = 1.0
 LAST_WORDS_SECONDS = 3.0
 """How long the tracking store is given when Ray is lost; the next start writes the rest."""
@@ -71,7 +74,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             stack.enter_context(locked(config.storage))
         config = config if nodes is None else staging.stage_data(config)
         plan = prepared(config, nodes)
-        config = plan.config  # with the metric that the data has chosen, where it does
+        config = plan.config  # with the metric and the experiment that the data has chosen
         if shared:
             stack.enter_context(locked(config.storage, plan.name))
             stack.enter_context(sync.synced(config.storage, plan.name))
@@ -119,10 +122,6 @@ def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
     return planning.make(config, nodes)
 
 
-MOST_TIMES_BACK = 10
-"""How often a sweep goes on from a damaged checkpoint, or without a process that was killed."""
-
-
 class SweepCommand:
     """One run of one sweep."""
 
@@ -153,6 +152,8 @@ class SweepCommand:
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
+        self.final: Any = None
+        """The state of the finalists' training, once that has begun."""
 
     def connect(self) -> mlflow_store.MlflowStore:
         """The tracking store; raises TrackingError when it does not answer."""
@@ -164,7 +165,8 @@ class SweepCommand:
 
     def work(self) -> result.Result:
         """Everything from the first connection to the written result."""
-        check_disk(self.config, self.base, self.plan.num_trials, self.folder)
+        num_runs = self.plan.num_trials + self.plan.final.new_runs
+        check_disk(self.config, self.base, num_runs, self.folder)
         store = self.connect()
         champion = store.champion(self.model_name)
         if champion is not None and not self.config.tracking.same_task:
@@ -172,13 +174,13 @@ class SweepCommand:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
         report_line(plan_text.plan_text(self.plan))
-        tags = provenance.tags(self.config)
+        tags = provenance.tags(self.config) | run_tags(self.plan)
         params = {
             "sweep.num_trials": self.plan.num_trials,
             "sweep.metric": self.config.sweep.metric,
             "registry.beat": self.config.registry.beat,
         }
-        datasets = planning.used(self.plan, trial_of(self.config, 1, {}))
+        datasets = run_inputs.datasets(self.plan, trial_of(self.config, 1, {}))
         about = {"params": params, "tags": tags, "config": self.composed, "datasets": datasets}
         context = {
             "notes": list(self.plan.notes),
@@ -242,6 +244,7 @@ class SweepCommand:
         with (
             running,
             self.baselines,
+            system_metrics.recorded(self.journal, self.config.tracking.system_metrics),
             ProgressDisplay(
                 self.plan.num_trials, self.config.train.steps, self.config.sweep.metric
             ) as screen,
@@ -261,6 +264,7 @@ class SweepCommand:
         from what is left, some times.
         """
         from orchestrator.evaluation.final_evaluation import FinalEvaluation
+        from orchestrator.finalist_training import train_finalists
         from orchestrator.sweep import runner
 
         back: dict[int, int] = {}
@@ -273,6 +277,7 @@ class SweepCommand:
                 if board.aside is not None and not board.interrupted:
                     self.step_aside(board)
                     recorder = runner.run(board)
+            recorder = train_finalists(self, board, recorder, screen, back)
             if (
                 board.lost is not None
                 and not board.interrupted
@@ -282,7 +287,7 @@ class SweepCommand:
                 why = f"{board.lost}, as others before; {GOES_ON}"
                 back = {}
                 screen.note(f"{board.lost}; the sweep goes on from what is done")
-                del board.roster  # its name is free once the actor is gone
+                self.let_go(board)
                 continue
             outcome = self.about.of(
                 self.plan, board, started - self.began, time.monotonic() - started
@@ -304,9 +309,7 @@ class SweepCommand:
                 f"storage {self.config.storage} damages what is written to it, again and again: "
                 "look at its disk"
             )
-            from orchestrator.sweep.rewind import go_back_from_damage
-
-            back = go_back_from_damage(board, self.journal)
+            back = self.go_back(board)
         raise OrchestratorError(why)
 
     @staticmethod
@@ -346,31 +349,44 @@ class SweepCommand:
         """The state of the sweep as the journal tells it, and a roster for those who train. `back`
         are the trials that go back.
         """
-        from jobs.workers.coordinator import open_coordinator
+        from orchestrator.sweep import runner
         from orchestrator.sweep.rewind import forget_unknown
         from orchestrator.sweep.state import SweepState
 
-        common = {"tags": provenance.tags(self.config), "config": self.composed}
+        common = {
+            "tags": provenance.tags(self.config) | run_tags(self.plan),
+            "config": self.composed,
+        }
         board = SweepState(self.plan, self.base, self.journal, screen, common, back)
         screen.num_trials = board.total()
         forget_unknown(board)
-        board.roster = open_coordinator(self.plan.name, *self.seats())
+        board.roster = runner.open_roster(self.plan)
         return board
 
-    def seats(self) -> tuple[int, int | None, int | None]:
-        """Number of packs, how many trials one holds, and how many trials there are; the last two
-        are None without packs.
+    def go_back(self, board: Any) -> dict[int, int]:
+        """From a damaged checkpoint to one before it; returns the step of each trial that goes
+        back.
         """
-        resources = self.plan.resources
-        if not resources.packs:
-            return 1, None, None
-        return resources.packs, -(-resources.concurrent // resources.packs), self.plan.num_trials
+        from orchestrator.sweep.rewind import go_back_from_damage, trial_and_step
+
+        index, _ = trial_and_step(board.damaged[0])
+        final = self.final if self.final is not None and self.final.belongs(index) else None
+        back = go_back_from_damage(final or board, self.journal, board.damaged)
+        self.let_go(board)
+        return back
+
+    def let_go(self, board: Any) -> None:
+        """Forget the roster: its name is free once the actor is gone."""
+        if self.final is not None:
+            del self.final.roster
+            self.final = None
+        del board.roster
 
     def step_aside(self, board: Any) -> None:
         """Turn to the plain executor, since the packs do not fit the model. Raises
         OrchestratorError where the user insists on packs.
         """
-        from jobs.workers.coordinator import open_coordinator
+        from orchestrator.sweep import runner
 
         reason = f"{self.base.name} cannot be packed: {board.aside}"
         if self.config.executor == "pack":
@@ -379,6 +395,6 @@ class SweepCommand:
         self.journal.append("tags", trial=None, tags={"executor": f"plain: {reason}"})
         self.plan = board.plan = planning.unpacked(self.plan)
         del board.roster  # its name is free once the actor is gone
-        board.roster = open_coordinator(self.plan.name)
+        board.roster = runner.open_roster(self.plan)
         board.aside = None
         board.seats = set()

@@ -31,6 +31,7 @@ BOTH = "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.
 SCORES = ("test/exact_match", "test/exact_match_low", "test/exact_match_high")
 SCHEMA = {
     "sweep": None,
+    "finalists": None,
     "state": None,
     "trials": {"total", "finished", "stopped", "failed"},
     "metric": None,

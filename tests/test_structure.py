@@ -28,7 +28,7 @@ LAYERS = [
     ["orchestrator/cli.py"],
     ["orchestrator/commands", "orchestrator/runs"],
     ["orchestrator/pipeline.py"],
-    ["orchestrator/earlier_result.py"],
+    ["orchestrator/earlier_result.py", "orchestrator/finalist_training.py"],
     ["orchestrator/outcome.py"],
     ["orchestrator/launch"],
     ["orchestrator/kuberay"],
@@ -63,7 +63,13 @@ LAYERS = [
 OWNERS = {
     "hydra": {"orchestrator/config/compose.py"},
     "omegaconf": {"orchestrator/config/compose.py"},
-    "mlflow": {"orchestrator/tracking/mlflow_store.py", "orchestrator/tracking/datasets.py"},
+    "mlflow": {
+        "orchestrator/tracking/mlflow_store.py",
+        "orchestrator/tracking/datasets.py",
+        "orchestrator/tracking/serving_files.py",
+        "orchestrator/tracking/system_metrics.py",
+        "jobs/serving/responses_agent.py",
+    },
     "optuna": {"orchestrator/sweep/sampler.py", "orchestrator/report/importance.py"},
     "kubernetes": {"orchestrator/kuberay/auth.py"},
     "ray": {

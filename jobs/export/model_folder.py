@@ -14,7 +14,7 @@ import json
 import shutil
 from pathlib import Path
 
-from jobs.config import BaseModel, Trial
+from jobs.config import BaseModel, Model, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.task_prompt import common_task
@@ -54,7 +54,7 @@ def export(
     copy_tokenizer(base, draft / "tokenizer")
     if not lora:
         copy_tokenizer(base, draft / "model")
-    write(draft / "base.json", describe(base))
+    write(draft / "base.json", describe(base, trial.model))
     template = ChatTokenizer(base.path)
     task = common_task(load_corpus(trial.data)) | {
         "today": template.today,
@@ -73,11 +73,11 @@ def export(
     draft.rename(folder)
 
 
-def describe(base: BaseModel) -> dict[str, str]:
+def describe(base: BaseModel, model: Model) -> dict[str, str]:
     """Everything that finds the base again, in the words of its source."""
     described = dataclasses.asdict(base)
     if base.source == "wheel":
-        described |= {"wheel": base.id, "sha256": base.revision}
+        described |= {"wheel": base.id, "sha256": base.revision, "file": model.file or ""}
     return described
 
 

@@ -1,4 +1,4 @@
-"""One question, one answer, from a registered version's folder."""
+"""Answers from a registered version's folder, put and cut as the test rows were."""
 
 from __future__ import annotations
 
@@ -10,40 +10,56 @@ import torch
 
 from jobs.config import BaseModel
 from jobs.data.chat_template import TODAY, ChatTokenizer
+from jobs.data.readers import Row
 from jobs.data.task_prompt import encode_asked_row, from_messages, from_prompt
 from jobs.evaluation.generate import answer
 from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
 
 
+class LoadedVersion:
+    """A version's model in memory, ready to answer."""
+
+    def __init__(self, base: BaseModel, folder: Path) -> None:
+        """Load what was trained onto its base. Raises ValueError for a folder that cannot be
+        loaded, and MemoryError when it does not fit into memory.
+        """
+        self.task: dict[str, Any] = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+        self.template = ChatTokenizer(base.path, self.task.get("today", TODAY))
+        trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
+        try:
+            self.model = restore(base, trained, torch.float32, pick_device())
+        except Exception as error:  # peft and safetensors have many for a broken folder
+            if out_of_memory(error):
+                raise MemoryError(
+                    f"out of memory while loading {trained}; a smaller model, or a larger machine, "
+                    "helps"
+                ) from error
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"cannot load {trained}: {type(error).__name__}: {reason}; fetch the version again"
+            ) from error
+
+    def answer(self, row: Row, max_new_tokens: int | None = None) -> str:
+        """The greedy answer to a row. Raises ValueError for what the template or the model does
+        not know.
+        """
+        most = self.task["max_new_tokens"]
+        limit = min(max_new_tokens or most, most)
+        asked = encode_asked_row(row, self.task, self.template)
+        return answer(self.model, [asked], self.template, limit, lambda rows: None)[0]
+
+
 def predict(base: BaseModel, folder: Path, prompt: str | None, messages: str | None = None) -> str:
-    """The greedy answer to `prompt`, or to a conversation as JSON, put and cut as the test rows
-    were.
+    """The greedy answer to `prompt`, or to a conversation as JSON.
 
     Raises ValueError for what cannot be asked and for a folder that cannot be loaded, and
     MemoryError when it does not fit into memory.
     """
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    template = ChatTokenizer(base.path, task.get("today", TODAY))
-    asked = (
-        encode_prompt(prompt, task, template)
-        if messages is None
-        else encode_asked_row(from_messages(messages, task), task, template)
-    )
-    trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
-    try:
-        model = restore(base, trained, torch.float32, pick_device())
-    except Exception as error:  # peft and safetensors have many for a broken folder
-        if out_of_memory(error):
-            raise MemoryError(
-                f"out of memory while loading {trained}; a smaller model, or a larger machine, "
-                "helps"
-            ) from error
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"cannot load {trained}: {type(error).__name__}: {reason}; fetch the version again"
-        ) from error
-    return answer(model, [asked], template, task["max_new_tokens"], lambda rows: None)[0]
+    row = from_prompt(prompt or "", task) if messages is None else from_messages(messages, task)
+    encode_asked_row(row, task, ChatTokenizer(base.path, task.get("today", TODAY)))
+    return LoadedVersion(base, folder).answer(row)
 
 
 def encode_prompt(prompt: str | None, task: dict[str, Any], template: ChatTokenizer) -> list[int]:

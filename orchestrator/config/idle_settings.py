@@ -9,7 +9,6 @@ that other tools would follow are named here, too.
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, fields
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.idle_environment import environment_notes
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError
 from orchestrator.project import ROOT
@@ -134,6 +134,21 @@ def without_rungs(config: Config, path: str) -> str | None:
     )
 
 
+def without_finalists(config: Config, path: str) -> str | None:
+    """How finalists are trained, where there are none."""
+    if (reason := alone(config, path)) is not None:
+        return reason
+    return "final.count=0 has no finalists" if config.final.count == 0 else None
+
+
+def same_schedule(config: Config, path: str) -> str | None:
+    """A schedule for the finalists that all trials have anyway."""
+    if (reason := without_finalists(config, path)) is not None:
+        return reason
+    own = values_of(config, "optim.schedule")
+    return f"every trial has optim.schedule={own.pop()}" if own == {config.final.schedule} else None
+
+
 def without_rivals(config: Config, path: str) -> str | None:
     """The weight of the only source."""
     return None if len(config.data.sources) > 1 else "it is the only source"
@@ -200,6 +215,9 @@ RULES = (
     Rule(r"optim\.decay_share", without_decay, refused=True),
     Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
+    Rule(r"final\.count", alone, refused=True),
+    Rule(r"final\.seeds", without_finalists, refused=True),
+    Rule(r"final\.schedule", same_schedule, refused=True),
     Rule(r"data\.sources\.[^.]+\.weight", without_rivals),
     Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),
     Rule(r"sweep\.reduction", without_rungs),
@@ -330,44 +348,6 @@ def check_instruction(config: Config, corpus: Corpus) -> list[str]:
         )
     named = ", ".join(use.removeprefix("sources.") for use in corpus.chats)
     return [f"data.instruction is not put before the messages of {named}"]
-
-
-def environment_notes(config: Config) -> list[str]:
-    """Variables that other programs follow, and this one does not, with the setting that does what
-    they say.
-    """
-    used = config.tracking.uri or "SQLite in the storage"
-    notes = []
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri and uri.rstrip("/") != (config.tracking.uri or "").rstrip("/"):
-        notes.append(
-            f"MLFLOW_TRACKING_URI is not used: runs go to {credentials.mask(used)}; "
-            'tracking.uri="$MLFLOW_TRACKING_URI" takes it'
-        )
-    registry = os.environ.get("MLFLOW_REGISTRY_URI")
-    if registry and registry.rstrip("/") != (config.tracking.uri or "").rstrip("/"):
-        notes.append(
-            "MLFLOW_REGISTRY_URI is not used: models are registered where runs go, see tracking.uri"
-        )
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if experiment and experiment != config.tracking.experiment:
-        remedy = 'tracking.experiment="$MLFLOW_EXPERIMENT_NAME" takes it'
-        notes.append(
-            "MLFLOW_EXPERIMENT_NAME is not used: runs go to "
-            f"tracking.experiment={config.tracking.experiment}; {remedy}"
-        )
-    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
-        if os.environ.get(name):
-            notes.append(
-                f"{name} is not used: each sweep and trial has a run of its own in "
-                f"tracking.experiment={config.tracking.experiment}"
-            )
-    if os.environ.get("RAY_ADDRESS") and config.cluster.kind == "local":
-        notes.append(
-            "RAY_ADDRESS is not used: cluster=local starts a Ray of its own; cluster=attached "
-            "cluster.address=... joins one"
-        )
-    return notes
 
 
 def notes(config: Config) -> list[str]:

@@ -27,6 +27,9 @@ MOST_TRIALS = 100_000
 """Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
 
 
+MOST_FINALISTS, MOST_SEEDS = 100, 100
+
+
 @config
 class Sweep:
     """How trials are chosen, compared and stopped. Without a search space there is one trial."""
@@ -112,6 +115,34 @@ class Sweep:
 
 
 @config
+class Final:
+    """The finalists: the best trials, trained again or to their end before one is judged."""
+
+    count: int = 2
+    """Best trials that are finalists. 0: the best trial is judged as it is."""
+    seeds: int = 1
+    """Seeds that each finalist is trained under, its own among them: the mean of their scores on
+    the validation split decides. 1 trains nothing again.
+    """
+    schedule: Literal["linear", "cosine", "warmup_stable_decay"] | None = None
+    """Train the finalists again with this optim.schedule, whose learning rate falls to 0. None:
+    each has its trial's own.
+    """
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                0 <= self.count <= MOST_FINALISTS,
+                f"final.count must be between 0 and {MOST_FINALISTS}, got {self.count}",
+            ),
+            (
+                1 <= self.seeds <= MOST_SEEDS,
+                f"final.seeds must be between 1 and {MOST_SEEDS}, got {self.seeds}",
+            ),
+        )
+
+
+@config
 class Tracking:
     """Where MLflow keeps runs and models."""
 
@@ -120,7 +151,12 @@ class Tracking:
     ${secret:NAME} in a password's place is the environment variable NAME, or the content of a file
     where NAME has a slash.
     """
-    experiment: str = "orchestrator"
+    experiment: str | None = None
+    """MLflow's experiment. None: one for each task, called after its data and its fingerprint."""
+    system_metrics: bool = True
+    """Keep what the driver's machine does (processors, memory, disk, network, GPUs) with the
+    sweep's run.
+    """
     model: str | None = None
     """Name of the registered model. None: DATA-MODEL."""
     same_task: bool = False
@@ -133,9 +169,9 @@ class Tracking:
     def __post_init__(self) -> None:
         require(
             (
-                0 < len(self.experiment.strip()) <= 500,
+                self.experiment is None or 0 < len(self.experiment.strip()) <= 500,
                 "tracking.experiment must have 1 to 500 characters, got "
-                f"{len(self.experiment.strip())}",
+                f"{len((self.experiment or '').strip())}",
             ),
             (
                 self.model is None or is_name(self.model),
@@ -254,6 +290,7 @@ class Config:
     job: Job
     sweep: Sweep = field(default_factory=Sweep)
     registry: Registry = field(default_factory=Registry)
+    final: Final = field(default_factory=Final)
     storage: str = "outputs"
     """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
     executor: Literal["auto", "pack", "plain"] = "auto"
@@ -332,4 +369,5 @@ SECTIONS: dict[str, type] = {
     "job": Job,
     "sweep": Sweep,
     "registry": Registry,
+    "final": Final,
 }

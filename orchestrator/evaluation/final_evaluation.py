@@ -24,6 +24,7 @@ from jobs.files import filesystem as places
 from jobs.files.manifest import Damaged
 from jobs.workers.evaluation_task import checked, evaluate_on_test
 from jobs.workers.reporting import reason
+from orchestrator.config.run_numbers import label
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation import hints, model_card, verdict
 from orchestrator.evaluation.champion_files import fetch_champion
@@ -33,6 +34,7 @@ from orchestrator.plan.task import REMEDY, digest
 from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking.model_versions import Version
+from orchestrator.tracking.serving_files import add_serving_files
 
 POLL_SECONDS = 0.5
 WITH_EXAMPLES = "base with examples"
@@ -70,12 +72,13 @@ class FinalEvaluation:
     def complete(self, outcome: Result) -> None:
         """Fill in what the test split says and what was registered."""
         best = outcome["best"]
-        trial = self.board.trained(best["trial"])
-        trained = self.checkpoint(best["trial"], best["step"])
-        subjects = {"base": None, f"trial {best['trial']}": trained}
+        name = label(best["run"])
+        trial = self.board.trained(best["run"])
+        trained = self.checkpoint(best["run"], best["step"])
+        subjects = {"base": None, name: trained}
         subjects |= {WITH_EXAMPLES: None} if self.config.job.examples else {}
         verdicts = self.judge(subjects, trial)
-        base, candidate = verdicts["base"], verdicts[f"trial {best['trial']}"]
+        base, candidate = verdicts["base"], verdicts[name]
         outcome["base"] = {"metrics": base.metrics(), "slices": base.slices}
         best["metrics"] |= candidate.metrics()
         best["slices"], best["fields"] = candidate.slices, candidate.fields
@@ -101,9 +104,10 @@ class FinalEvaluation:
             candidate.key,
         )
         export(trial, self.base, checked(trained), candidate, folder, self.card)
+        add_serving_files(folder)
         checked(trained)  # what was copied is what was judged
         self.command.journal.append(
-            "report", trial=best["trial"], step=best["step"], metrics=candidate.metrics()
+            "report", trial=best["run"], step=best["step"], metrics=candidate.metrics()
         )
         renamed = {
             key.replace(f"{registry.TEST}/", "base/"): value
@@ -175,7 +179,7 @@ class FinalEvaluation:
         found = self.board.records[index].checkpoints.get(step)
         if found is None:
             raise OrchestratorError(
-                f"the checkpoint of trial {index} at step {step} is gone; fresh=true trains it "
+                f"the checkpoint of {label(index)} at step {step} is gone; fresh=true trains it "
                 "again"
             )
         return places.join(found, "model")
@@ -205,7 +209,7 @@ class FinalEvaluation:
             for name, folder in folders.items()
             if folder is None
         }
-        remembered = {name: recall(known.get(key)) for name, key in keys.items()}
+        remembered = {name: verdict.recall(known.get(key)) for name, key in keys.items()}
         found = {name: scores for name, scores in remembered.items() if scores is not None}
         todo = {name: folder for name, folder in folders.items() if name not in found}
         self.screen.note(f"judging {' and '.join(todo)} on {self.plan.num_test:,} test rows")
@@ -258,13 +262,13 @@ class FinalEvaluation:
         """Upload the version's folder, register it, and move the alias if it is deserved."""
         best, name = outcome["best"], self.command.model_name
         self.writer.wake()
-        best["run_id"] = self.run_of(best["trial"])
+        best["run_id"] = self.run_of(best["run"])
         path = f"model/step-{best['step']:06d}"
         self.store.log_artifacts(best["run_id"], folder, path)
         champion = self.store.champion(name)
         tags = self.tags(outcome, candidate)
         version = self.store.register(
-            name, best["run_id"], path, tags, f"{outcome['sweep']}, trial {best['trial']}"
+            name, best["run_id"], path, tags, f"{outcome['sweep']}, {label(best['run'])}"
         )
         decision = self.decide(version, champion, candidate, base, trial)
         self.store.describe(
@@ -386,13 +390,3 @@ class FinalEvaluation:
             missing = f"but the baselines, which it has to beat, are not known ({self.unknown})"
             return Decision(False, f"{decision.reason}; {missing}. {remedy}")
         return decision
-
-
-def recall(kept: Any) -> TestScores | None:
-    """A verdict from the file that remembers them; None when it is not there, or is not one."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(TestScores).validate_python(kept)
-    except ValidationError:
-        return None

@@ -145,3 +145,13 @@ def written_scores(store: Any, champion: Version, digest: str, key: str) -> Scor
     except (InputError, OSError, ValueError):
         predictions = None  # its files are gone: then its tags are all that is known
     return champion_scores(champion.tags, digest, key, predictions)
+
+
+def recall(kept: Any) -> TestScores | None:
+    """A verdict from the file that remembers them; None when it is not there, or is not one."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(TestScores).validate_python(kept)
+    except ValidationError:
+        return None

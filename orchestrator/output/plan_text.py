@@ -14,6 +14,7 @@ from jobs.config import Model
 from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.plan.finalists import describe
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.rungs import survivors
 from orchestrator.tracking import shown_commands
@@ -78,6 +79,8 @@ def plan_text(plan: Plan) -> str:
     lines += [("judged", judged_line(plan)), ("shows", detectable_line(plan))]
     if plan.config.sweep.space:
         lines.append(("search", search_line(plan)))
+    if plan.final.count:
+        lines.append(("final", describe(plan.config, plan.final)))
     lines.append(("time", time_line(plan)))
     lines += [("note", note) for note in plan.notes]
     lines += example_lines(plan)
@@ -296,6 +299,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "trials": plan.num_trials,
         "points": [read_point(trial, plan) for trial in plan.trials],
         "rungs": plan.rungs,
+        "finalists": vars(plan.final),
         "resources": resources | {"nodes": kinds},
         "sources": {name: vars(share) for name, share in plan.sources.items()},
         "valid": plan.num_valid,

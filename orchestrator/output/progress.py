@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.evaluation import registry
+from orchestrator.config.run_numbers import is_finalist
+from orchestrator.config.run_numbers import label as run_label
 from orchestrator.config.search_space import Point
 from orchestrator.output.plan_text import duration, plural, short
 
@@ -130,6 +132,8 @@ class ProgressDisplay:
         """trial  3/12  rank=16 lr=0.00021"""
         width = len(str(self.num_trials))
         point = short(self.rows[index].point) if index in self.rows else ""
+        if is_finalist(index):
+            return f"{run_label(index)}  {point}".rstrip()
         return f"trial {index:>{width}}/{self.num_trials}  {point}".rstrip()
 
     def pace(self, row: Row) -> str:
@@ -177,8 +181,9 @@ class ProgressDisplay:
                 row.state,
                 duration(age),
             )
-            table.add_row(str(index), short(row.point), bar, *cells, style=style)
-        left = self.num_trials - len(self.rows)
+            name = run_label(index) if is_finalist(index) else str(index)
+            table.add_row(name, short(row.point), bar, *cells, style=style)
+        left = self.num_trials - sum(not is_finalist(index) for index in self.rows)
         if left > 0:
             table.caption = f"{plural(left, 'trial')} to come"
         return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.evaluation import registry
+from orchestrator.config.run_numbers import label
 from orchestrator.output.plan_text import duration, plural, short
 from orchestrator.tracking import shown_commands
 
@@ -24,10 +25,10 @@ seconds{setup,train,total}, tracking_uri; and for the text: decision, failures, 
 """
 
 PUBLIC = (
-    *("sweep", "state", "trials", "metric", "best", "base", "baselines", "model", "seconds"),
-    "tracking_uri",
+    *("sweep", "state", "trials", "metric", "best", "finalists", "base", "baselines", "model"),
+    *("seconds", "tracking_uri"),
 )
-KEPT = {*PUBLIC, "steps", "target", "command", "wider"} - {"metric"}
+KEPT = {*PUBLIC, "steps", "target", "command", "wider"} - {"metric", "finalists"}
 """What the record of a finished sweep cannot do without; one that lacks it, by another version or a
 torn disk, is made again.
 """
@@ -66,6 +67,7 @@ def text(result: Result, programs: str = "") -> str:
     lines: list[tuple[str, str]] = []
     if result["best"] and result["best"].get("trial"):
         lines += best_lines(result)
+    lines += [("final", line) for line in finalist_lines(result)]
     trials = result["trials"]
     lines.append(
         (
@@ -94,6 +96,21 @@ def text(result: Result, programs: str = "") -> str:
     return "\n".join(f"{label:<8}{line}" for label, line in lines)
 
 
+def finalist_lines(result: Result) -> list[str]:
+    """What the finalists scored on the validation split, where they were trained again."""
+    told = result.get("finalists") or []
+    if not any(finalist["runs"] > 1 or finalist["again"] for finalist in told):
+        return []
+    lines = []
+    for finalist in told:
+        spread = "" if finalist["spread"] is None else f" ± {finalist['spread']:.3f}"
+        runs = f" over {len(finalist['scores'])} seeds" if len(finalist["scores"]) > 1 else ""
+        failed = f", {plural(finalist['failed'], 'run')} failed" if finalist["failed"] else ""
+        metric = f"{finalist['metric']} {finalist['mean']:.3f}{spread}{runs}{failed}"
+        lines.append(f"trial {finalist['trial']}  {metric}")
+    return lines
+
+
 def best_lines(result: Result) -> list[tuple[str, str]]:
     """The winner, the base beside it, and the registered version."""
     best, model = result["best"], result["model"]
@@ -104,7 +121,7 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
             if path in best["params"]
         }
     )
-    lines = [("best", f"trial {best['trial']}  {searched}".rstrip())]
+    lines = [("best", f"{label(best.get('run', best['trial']))}  {searched}".rstrip())]
     for name, metrics in (
         ("test", best["metrics"]),
         ("base", (result["base"] or {}).get("metrics", {})),
@@ -220,7 +237,7 @@ def counted(states: list[str], total: int) -> dict[str, int]:
 def failures(records: Any) -> list[str]:
     """One line per failed trial, with its cause."""
     return [
-        f"trial {record.index}: {record.error}" for record in records if record.state == "failed"
+        f"{label(record.index)}: {record.error}" for record in records if record.state == "failed"
     ]
 
 

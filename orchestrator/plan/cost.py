@@ -36,10 +36,15 @@ class Estimate:
 
 
 def estimate(
-    config: Config, base: BaseModel | None, resources: Resources, num_trials: int, tokens: float
+    config: Config,
+    base: BaseModel | None,
+    resources: Resources,
+    num_trials: int,
+    tokens: float,
+    final_steps: int = 0,
 ) -> Estimate | None:
     """Seconds for the whole command; None without the base model. From this machine's last rate for
-    this model if there is one.
+    this model if there is one. `final_steps` are those of the finalists, after the sweep.
     """
     if base is None:
         return None
@@ -62,6 +67,11 @@ def estimate(
         num_examples / rate for num_examples, (rate, _) in zip(examples, rates, strict=True)
     )
     origin = rates[0][1]
+    if final_steps:
+        rate, _ = known_rate(
+            config, base, resources, tokens, at_once(resources, max(config.final.count, 1))
+        )
+        training += final_steps * config.train.batch_size / rate + SECONDS_PER_START
     if resources.packs:
         starts = resources.concurrent
     else:

@@ -23,7 +23,6 @@ from jobs.data.tokenization import RENDERING, Example
 from jobs.evaluation import registry
 from jobs.files.safetensors_headers import tensor_shapes
 from orchestrator.config import idle_settings
-from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.executor import choose
 from orchestrator.config.search_space import grid_size
 from orchestrator.config.settings import MOST_TRIALS, Config
@@ -32,11 +31,12 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan.advice import advice, shaped_by_steps
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
+from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.metric import decisive_settings, with_chosen_metric
 from orchestrator.plan.points import Points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
-from orchestrator.plan.task import Task
+from orchestrator.plan.task import Task, with_experiment
 from orchestrator.storage import staging
 
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
@@ -71,6 +71,8 @@ class Plan:
     supervised_text: str
     """The part of the example that carries loss."""
     estimate: Estimate | None
+    final: FinalPlan
+    """What the finalists need beside the trials."""
 
     @property
     def task(self) -> Task:
@@ -101,6 +103,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     except ValueError as error:
         raise InputError(str(error)) from error
     config, chosen = with_chosen_metric(config, corpus)
+    config = with_experiment(config, corpus.digests["test"])
     num_trials = count_trials(config)
     executor, reason = choose(config)
     resources = divide(config, num_trials, nodes or this_machine(config), executor)
@@ -112,6 +115,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         *near_duplicates.notes(corpus),
     ]
     measured = measure(config, corpus, template)
+    final = final_plan(config, num_trials)
     return Plan(
         name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
         config=config,
@@ -131,12 +135,16 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             *measured.notes,
             *exhausted(config, num_trials),
             *alike(trials),
+            *few_trials(config, num_trials),
             *advice(config, reason),
             *staging.notes(config, base),
         ],
         example=measured.example,
         supervised_text=supervised(config, measured.example, template),
-        estimate=estimate(config, base, resources, num_trials, measured.mean_tokens),
+        estimate=estimate(
+            config, base, resources, num_trials, measured.mean_tokens, final.steps(config)
+        ),
+        final=final,
     )
 
 
@@ -351,48 +359,3 @@ def decisive_weights(config: Config) -> dict[str, float]:
         if searched or not total
         else {name: round(weight / total, 12) for name, weight in acting.items()}
     )
-
-
-def flat_params(config: Config, trial: Trial) -> dict[str, Any]:
-    """A trial's settings by dotted name, the same names for every trial of a sweep."""
-    raw = dataclasses.asdict(trial)
-    logged = {key: raw[key] for key in ("adapter", "optim", "train")} | {
-        "seed": trial.seed,
-        "model": {"name": trial.model.name},
-    }
-    weights = {
-        f"data.sources.{name}.weight": source["weight"]
-        for name, source in raw["data"]["sources"].items()
-    }
-    return {key: value for key, value in (leaves(logged) | weights).items() if value is not None}
-
-
-def used(plan: Plan, trial: Trial) -> list[dict[str, Any]]:
-    """The data of one trial as the tracking store records it."""
-    sources = trial.data.sources
-    total = sum(source.weight for source in sources.values()) or 1.0
-    training = [
-        {
-            "name": f"{trial.data.name}/{name}",
-            "digest": plan.digests[f"train/{name}"],
-            "source": sources[name].path or str(trial.data.folder),
-            "context": "training",
-            "rows": share.rows,
-            "weight": sources[name].weight / total,
-        }
-        for name, share in plan.sources.items()
-    ]
-    held_out = [
-        ("valid", "validation", plan.num_valid, trial.data.valid),
-        ("test", "test", plan.num_test, trial.data.test),
-    ]
-    return training + [
-        {
-            "name": f"{trial.data.name}/{split}",
-            "digest": plan.digests[split],
-            "source": path or str(trial.data.folder or next(iter(sources.values())).path),
-            "context": context,
-            "rows": rows,
-        }
-        for split, context, rows, path in held_out
-    ]

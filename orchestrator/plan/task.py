@@ -11,10 +11,14 @@ knows, and says with tracking.same_task=true.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.config.settings import Config, changed
 
 FINGERPRINT = "task"
 TEST = "test.digest"
@@ -71,6 +75,28 @@ REMEDY = (
     "tracking.model=NAME gives this task a name of its own; tracking.same_task=true compares them "
     "all the same, on these test rows"
 )
+
+
+def with_experiment(config: Config, test: str) -> Config:
+    """The configuration with its task's experiment, unless one is named. Experiments of the same
+    data stand together in a list. `test` is the digest of the test rows.
+    """
+    if config.tracking.experiment is not None:
+        return config
+    task = Task(test, config.data.instruction, config.sweep.metric)
+    name = f"{config.data.name}-{task.tags[FINGERPRINT][:8]}"
+    return changed(config, tracking=dataclasses.replace(config.tracking, experiment=name))
+
+
+def run_tags(plan: Any) -> dict[str, str]:
+    """What the runs of a planned sweep are found by in the tracking store."""
+    revision = plan.base.revision[:12] if plan.base else "unknown"
+    return {
+        "sweep": plan.name,
+        "executor": "pack" if plan.resources.packs else "plain",
+        "base": f"{plan.config.model.name}@{revision}",
+        "task": plan.task.tags[FINGERPRINT],
+    }
 
 
 def digest(text: str) -> str:

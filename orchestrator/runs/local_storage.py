@@ -17,6 +17,7 @@ from typing import Any
 
 from jobs.evaluation import registry
 from jobs.files import filesystem
+from orchestrator.config.run_numbers import is_finalist, label
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
 from orchestrator.output.log_summary import refused, sweep_told, told
@@ -98,7 +99,8 @@ class LocalRuns:
         """A history in the terms of runs.COLUMNS."""
         folder = history.folder
         done = sum(
-            record.state in ("finished", "stopped", "failed") for record in history.records.values()
+            record.state in ("finished", "stopped", "failed") and not is_finalist(record.index)
+            for record in history.records.values()
         )
         best, metric = None, DEFAULT_TEST
         with contextlib.suppress(ValueError, AttributeError):  # no result, or a torn one
@@ -198,33 +200,31 @@ def trial_line(record: Record) -> str:
         for key, value in record.reports.get(step, {}).items()
         if key.startswith(f"{registry.VALID}/")
     )
+    name = label(record.index) if is_finalist(record.index) else str(record.index)
     point = " ".join(
         f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}"
         for path, value in record.point.items()
     )
     return (
-        f"{record.index:>3}  {record.state:<11} step {step:<5} {last}  {point}  "
-        f"{record.error or ''}"
+        f"{name:>3}  {record.state:<11} step {step:<5} {last}  {point}  {record.error or ''}"
     ).rstrip()
 
 
 def event_line(event: dict[str, Any]) -> str | None:
     """An event of the journal for someone who watches."""
-    trial = event.get("trial")
+    run = None if event.get("trial") is None else label(event["trial"])
     if event["kind"] == "report":
         scores = "  ".join(
             f"{key} {value:.4g}"
             for key, value in event["metrics"].items()
             if key.startswith((f"{registry.VALID}/", f"{registry.TEST}/"))
         )
-        return f"trial {trial}  step {event['step']}  {scores}"
+        return f"{run}  step {event['step']}  {scores}"
     if event["kind"] == "end":
-        return f"trial {trial}  {event['state']}" + (
-            f": {event['error']}" if event.get("error") else ""
-        )
+        return f"{run}  {event['state']}" + (f": {event['error']}" if event.get("error") else "")
     if event["kind"] == "request":
         return str(event.get("text") or "")
-    return f"trial {trial}  starts" if event["kind"] == "trial" else None
+    return f"{run}  starts" if event["kind"] == "trial" else None
 
 
 def of_log(state: str, sweep: str, log: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jobs.pack.membership import AbortReason
 from jobs.workers.coordinator import free
 from jobs.workers.reporting import reason
 from orchestrator.config.credentials import mask
-from orchestrator.plan.planner import flat_params, used
+from orchestrator.plan.run_inputs import datasets, flat_params
 from orchestrator.sweep.placement import PlacementMonitor
 from orchestrator.sweep.state import SweepState
 
@@ -60,14 +60,14 @@ class SweepCallback(Callback):
         if index not in self.board.started:
             self.board.started.add(index)
             assignment: WorkerSpec = trial.config["assignment"]
-            params = flat_params(self.board.config, assignment.trial)
-            datasets = used(self.board.plan, assignment.trial)
+            params = flat_params(assignment.trial)
+            inputs = datasets(self.board.plan, assignment.trial)
             self.write(
                 "trial",
                 trial=index,
                 point=self.board.records[index].point,
                 params=params,
-                datasets=datasets,
+                datasets=inputs,
                 **self.board.common,
             )
         self.board.screen.start(index, self.board.records[index].point)
@@ -231,7 +231,8 @@ class SweepCallback(Callback):
             for index in ended
             if (rank := self.board.rank(self.board.records[index])) is not None
         ]
-        self.with_checkpoints = {present, max(ranked)[1]} if ranked else {present}
+        best = sorted(ranked, reverse=True)[: self.board.most_kept]
+        self.with_checkpoints = {present, *(index for _, index in best)}
         for index in ended - self.with_checkpoints:
             filesystem.remove(self.board.place("train", f"trial-{index:03d}"))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from jobs.files import filesystem
 from jobs.files.checkpoints import steps_in, why_unreadable
+from orchestrator.config.run_numbers import label
 from orchestrator.storage.journal import Journal, Record
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ def remove_beyond(board: SweepState, index: int, step: int) -> None:
             filesystem.remove(filesystem.join(home, f"step-{checkpoint_step:06d}"))
 
 
-def go_back_from_damage(board: SweepState, journal: Journal) -> dict[int, int]:
+def go_back_from_damage(
+    board: SweepState, journal: Journal, damaged: tuple[str, str]
+) -> dict[int, int]:
     """From a checkpoint that cannot be used to the one before it, or to the start; returns the step
-    that each trial goes back to.
+    that each trial goes back to. `damaged` is its place, and why it cannot be used.
     """
-    assert board.damaged is not None
-    checkpoint, why = board.damaged
-    index, step = (int(digits) for digits in re.findall(r"(?:trial|step)-(\d+)", checkpoint)[-2:])
+    checkpoint, why = damaged
+    index, step = trial_and_step(checkpoint)
     back = go_back(board, index, step)
     where = f"step {back[index]}" if back[index] else "the start"
     others = [str(trial) for trial in sorted(back) if trial != index]
@@ -50,11 +52,16 @@ def go_back_from_damage(board: SweepState, journal: Journal) -> dict[int, int]:
         plural = "s" if len(others) > 1 else ""
         beside = f", and beside it trial{plural} {', '.join(others)}"
         beside += ", so that the result stays the same"
-    text = f"{checkpoint} is damaged ({why}); trial {index} goes on from {where}{beside}"
+    text = f"{checkpoint} is damaged ({why}); {label(index)} goes on from {where}{beside}"
     board.screen.note(text)
     journal.append("tags", trial=None, tags={"note": text})
-    del board.roster
     return back
+
+
+def trial_and_step(checkpoint: str) -> tuple[int, int]:
+    """Of which trial and step a checkpoint's place is."""
+    index, step = (int(digits) for digits in re.findall(r"(?:trial|step)-(\d+)", checkpoint)[-2:])
+    return index, step
 
 
 def go_back(board: SweepState, index: int, step: int) -> dict[int, int]:

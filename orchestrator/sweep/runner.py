@@ -21,8 +21,9 @@ from ray.tune import Stopper
 
 from jobs.files.storage_faults import cause, told
 from jobs.workers import pack_worker, packed_trial, plain_trial
-from jobs.workers.coordinator import end_controllers, free
+from jobs.workers.coordinator import end_controllers, free, open_coordinator
 from orchestrator.config.validation import trial_of
+from orchestrator.plan.planner import Plan
 from orchestrator.sweep.callback import SweepCallback
 from orchestrator.sweep.scheduler import scheduler
 from orchestrator.sweep.searcher import TrialSearcher
@@ -30,6 +31,15 @@ from orchestrator.sweep.state import SweepState
 
 PACK_ENDS_SECONDS = 10.0
 """How long a pack may take to end by itself."""
+
+
+def open_roster(plan: Plan) -> Any:
+    """A roster for the trials of a plan. Without packs nobody sits in one."""
+    resources = plan.resources
+    if not resources.packs:
+        return open_coordinator(plan.name)
+    slots = -(-resources.concurrent // resources.packs)
+    return open_coordinator(plan.name, resources.packs, slots, plan.num_trials)
 
 
 class SweepStopper(Stopper):

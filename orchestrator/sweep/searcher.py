@@ -31,8 +31,8 @@ class TrialSearcher(Searcher):
         if board.full() or self.crowded() or board.halted:
             return None
         self.handed += 1
-        index = self.numbers()[self.handed - 1]
-        if index > board.plan.num_trials:
+        index = board.numbers()[self.handed - 1]
+        if index in board.extra_copies():
             ray.get(board.roster.widen.remote())
         board.seats.add(index)
         trial = board.trial(index)
@@ -52,10 +52,6 @@ class TrialSearcher(Searcher):
         step, checkpoint = self.left_at(earlier, recorded[-1]["step"] if recorded else 0, steps)
         fixed = {"index": index, "assignment": board.assignment(trial), "step": step}
         return fixed | {"recorded": recorded, "failed": failed, "checkpoint": checkpoint}
-
-    def numbers(self) -> list[int]:
-        """The trials by number, in the order in which they start: changed copies come last."""
-        return [*range(1, self.board.plan.num_trials + 1), *self.board.extra_copies()]
 
     def left(self) -> bool:
         """Whether trials are left to start."""
@@ -77,7 +73,7 @@ class TrialSearcher(Searcher):
         """Pass over trials that were dropped before they had reported anything."""
         board = self.board
         while self.left():
-            index = self.numbers()[self.handed]
+            index = board.numbers()[self.handed]
             earlier = board.earlier.get(index)
             if index not in board.steering.dropped or (earlier is not None and earlier.reports):
                 return

@@ -75,6 +75,8 @@ class SweepState:
         self.roster: Any = None
         self.started: set[int] = set()
         """Trials that Tune has started."""
+        self.standings: list[Any] = []
+        """The finalists, best first, once the sweep has ended; see finalists.py."""
         self.ended: set[int] = set()
         """Trials whose end is written down."""
 
@@ -121,9 +123,13 @@ class SweepState:
         """The numbers of the changed copies beyond the trials that are asked for."""
         return sorted(n for n in self.steering.copies if n > self.plan.num_trials)
 
+    def numbers(self) -> list[int]:
+        """The trials by number, in the order in which they start: changed copies come last."""
+        return [*range(1, self.plan.num_trials + 1), *self.extra_copies()]
+
     def total(self) -> int:
         """How many trials the sweep has, changed copies among them."""
-        return self.plan.num_trials + len(self.extra_copies())
+        return len(self.numbers())
 
     def rank(self, record: Record) -> tuple[float, float, float, int] | None:
         """What trials are compared by, higher being better; None for one that has failed or has no
@@ -142,6 +148,13 @@ class SweepState:
             -loss if loss == loss else -math.inf,
             -record.index,
         )  # NaN has no order
+
+    @property
+    def most_kept(self) -> int:
+        """How many of the trials that have ended keep their checkpoints: the finalists go on from
+        theirs.
+        """
+        return max(self.config.final.count, 1)
 
     def full(self) -> bool:
         """Whether all seats are taken."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jobs.files import filesystem
+from orchestrator.config.run_numbers import is_finalist
 from orchestrator.config.search_space import Point
 from orchestrator.errors import InputError
 from orchestrator.plan.copies import copy_point, described
@@ -108,7 +109,8 @@ class Steering:
         """A changed copy of a trial. Raises InputError for one that the sweep may not have."""
         points = {trial: record.point for trial, record in board.records.items()} | self.copies
         point = copy_point(board.config, points, index, settings, board.packed)
-        copy_index = max([board.plan.num_trials, *board.records, *self.copies]) + 1
+        trials = [number for number in board.records if not is_finalist(number)]
+        copy_index = max([board.plan.num_trials, *trials, *self.copies]) + 1
         text = f"trial {copy_index} is a copy of trial {index} with {described(settings)}"
         return {"state": "accepted", "trial": copy_index, "of": index, "point": point, "text": text}
 

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from orchestrator.config.run_numbers import trial_number
+
 KINDS = ("sweep", "trial", "metrics", "report", "tags", "end", "sweep_end")
 STATUSES = {
     "finished": "FINISHED",
@@ -90,6 +92,8 @@ def _add(update: RunUpdate, event: Event) -> None:
         update.ended = None
         update.params |= event.get("params") or {}
         update.tags |= {"state": "running"}
+        if event.get("trial") is not None:
+            update.tags["trial"] = str(trial_number(int(event["trial"])))
         update.datasets += event.get("datasets") or []
         if event.get("config") is not None:
             update.files["config.yaml"] = str(event["config"])

@@ -44,13 +44,18 @@ ENVIRONMENT = {
 }
 
 
-def connect(uri: str, experiment: str, artifact_root: Path | None) -> MlflowStore:
+DEFAULT_EXPERIMENT = "Default"
+"""MLflow's own, where no run is written: for those who only read models."""
+
+
+def connect(uri: str, experiment: str | None, artifact_root: Path | None) -> MlflowStore:
     """Open the store at `uri`, creating a database's tables and the experiment where they are
     missing.
 
     Raises TrackingError after at most about five seconds when nothing usable is there.
     `artifact_root` is where a database's experiment keeps its files (a server decides for itself).
     """
+    experiment = experiment or DEFAULT_EXPERIMENT
     resolved = resolve(uri)
     _prepare_process()
     from mlflow import MlflowClient

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.config.credentials import mask
+from orchestrator.config.run_numbers import run_name
 from orchestrator.tracking.delivered_lines import Told
 from orchestrator.tracking.events import (
     KINDS,
@@ -35,7 +36,7 @@ PATIENCE = 5
 """Failures in a row after which a part that the store never takes is set aside, although the store
 did not clearly refuse it.
 """
-MEASURED = ("train/", "valid/", "data/")
+MEASURED = ("train/", "valid/", "data/", "system/")
 SWEEP = "sweep"
 """Key of the parent run among the run ids; children have their trial's index."""
 
@@ -313,7 +314,7 @@ class OutboxWorker:
         if key != SWEEP:
             tags["mlflow.parentRunId"] = self._run(state, SWEEP, started)
         try:
-            return self._sink.open_run(sweep if key == SWEEP else f"trial-{key:0>3}", tags, started)
+            return self._sink.open_run(sweep if key == SWEEP else run_name(int(key)), tags, started)
         except Exception as error:
             # The request may have been carried out although no answer came: look for a second run
             # when the sweep ends.

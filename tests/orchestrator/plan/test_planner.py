@@ -18,6 +18,7 @@ from orchestrator.config.compose import compose
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.output.plan_text import plan_text
 from orchestrator.plan import planner as planning
+from orchestrator.plan import run_inputs
 from orchestrator.plan.cost import at_once, disk_bytes, known_rate
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node, Resources, divide
@@ -148,7 +149,7 @@ def test_the_folders_own_rows_are_a_source_whose_weight_is_set_searched_and_reco
     weight = 1 if train is None else train
     expected = {"train": weight / (weight + mine), "mine": mine / (weight + mine)}
     assert {name: share.share for name, share in made.sources.items()} == expected
-    used = planning.used(made, made.trials[0])
+    used = run_inputs.datasets(made, made.trials[0])
     assert {item["name"]: item["weight"] for item in used if "weight" in item} == {
         f"{toy.name}/{name}": expected[name] for name in expected
     }

@@ -1,0 +1,43 @@
+"""Between a sweep and the judgement of its winner: the finalists are chosen, and what they lack is
+trained.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.process import interruption
+from orchestrator.sweep import finalists, runner
+from orchestrator.sweep.rewind import forget_unknown
+
+
+def train_finalists(
+    command: Any, board: Any, recorder: Any, screen: ProgressDisplay, back: dict[int, int]
+) -> Any:
+    """Choose the finalists of a sweep that has ended and train what they lack, in packs as the
+    trials were, or by themselves. `back` are the runs that go back to an earlier checkpoint, and to
+    which step. Returns what writes the workers' later messages down.
+    """
+    if board.halted or board.fatal is not None:
+        return recorder
+    chosen = finalists.choose_finalists(board)
+    runs = finalists.unfinished(board, chosen)
+    for number, tags in finalists.first_tags(chosen):
+        command.journal.append("tags", trial=number, tags=tags)
+    if runs:
+        screen.note(finalists.announced(chosen, runs))
+        final = finalists.FinalState(board, command.plan, runs, back)
+        forget_unknown(final)
+        command.final = final
+        del board.roster  # its name is free once the actor is gone
+        board.roster = final.roster = runner.open_roster(final.plan)
+        with interruption.gently(functools.partial(command.stop, final)):
+            recorder = runner.run(final)
+        finalists.take_over(board, final)
+    if not board.halted and board.fatal is None:
+        board.standings = finalists.standings(board, chosen)
+        for number, tags in finalists.last_tags(board.standings):
+            command.journal.append("tags", trial=number, tags=tags)
+    return recorder

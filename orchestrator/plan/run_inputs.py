@@ -1,0 +1,55 @@
+"""What the tracking store keeps as the inputs of a run: a trial's settings and its data. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jobs.config import Trial
+from orchestrator.config.dotted_paths import leaves
+from orchestrator.plan.planner import Plan
+
+
+def flat_params(trial: Trial) -> dict[str, Any]:
+    """A trial's settings by dotted name, the same names for every trial of a sweep."""
+    raw = dataclasses.asdict(trial)
+    logged = {key: raw[key] for key in ("adapter", "optim", "train")} | {
+        "seed": trial.seed,
+        "model": {"name": trial.model.name},
+    }
+    weights = {
+        f"data.sources.{name}.weight": source["weight"]
+        for name, source in raw["data"]["sources"].items()
+    }
+    return {key: value for key, value in (leaves(logged) | weights).items() if value is not None}
+
+
+def datasets(plan: Plan, trial: Trial) -> list[dict[str, Any]]:
+    """The data of one trial as the tracking store records it."""
+    sources = trial.data.sources
+    total = sum(source.weight for source in sources.values()) or 1.0
+    training = [
+        {
+            "name": f"{trial.data.name}/{name}",
+            "digest": plan.digests[f"train/{name}"],
+            "source": sources[name].path or str(trial.data.folder),
+            "context": "training",
+            "rows": share.rows,
+            "weight": sources[name].weight / total,
+        }
+        for name, share in plan.sources.items()
+    ]
+    held_out = [
+        ("valid", "validation", plan.num_valid, trial.data.valid),
+        ("test", "test", plan.num_test, trial.data.test),
+    ]
+    return training + [
+        {
+            "name": f"{trial.data.name}/{split}",
+            "digest": plan.digests[split],
+            "source": path or str(trial.data.folder or next(iter(sources.values())).path),
+            "context": context,
+            "rows": rows,
+        }
+        for split, context, rows, path in held_out
+    ]

@@ -1,0 +1,276 @@
+"""The finalists of a sweep: which trials they are, what is still to be trained of them, and whose
+checkpoint is judged.
+
+They are chosen by the validation split alone. A finalist's runs are its trial, and that trial's
+settings under other seeds or with another schedule (config/run_numbers.py); the mean of their best
+scores tells how good the settings are, and the best checkpoint of any of them is what is judged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.config import Trial
+from orchestrator.config.run_numbers import finalist_number, label
+from orchestrator.config.search_space import Point
+from orchestrator.config.settings import changed
+from orchestrator.config.validation import trial_of
+from orchestrator.plan.planner import Plan
+from orchestrator.plan.resources import divide
+from orchestrator.storage.journal import Record
+from orchestrator.sweep.state import SweepState
+
+MOST_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One of the best trials, with the runs that decide how good its settings are."""
+
+    trial: int
+    runs: dict[int, Point]
+    """The settings that differ from the sweep's, by the run's number."""
+
+    @property
+    def candidates(self) -> list[int]:
+        """Runs of which one has the checkpoint that is judged."""
+        return sorted({self.trial, *self.runs})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A finalist with what its runs have scored."""
+
+    finalist: Finalist
+    scores: dict[int, float]
+    """The best score on the validation split, by the run's number; those that failed have none."""
+    best: Record
+    """The run whose best checkpoint stands for the finalist."""
+
+    @property
+    def mean(self) -> float:
+        """What finalists are compared by."""
+        return statistics.fmean(self.scores.values())
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation between seeds; None for one run."""
+        return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
+
+
+def choose_finalists(board: SweepState) -> list[Finalist]:
+    """The best trials of a sweep that has ended, best first."""
+    config = board.config
+    if not config.sweep.space or board.total() == 1 or config.final.count == 0:
+        return []
+    ranked = [
+        (rank, record) for record in board.asked_for() if (rank := board.rank(record)) is not None
+    ]
+    ranked.sort(key=lambda item: item[0], reverse=True)
+    return [
+        Finalist(record.index, runs_of(board, record)) for _, record in ranked[: config.final.count]
+    ]
+
+
+def runs_of(board: SweepState, record: Record) -> dict[int, Point]:
+    """The runs of a finalist. With a schedule of its own all are new; else the trial itself is the
+    one under its own seed.
+    """
+    final, trial = board.config.final, board.trained(record.index)
+    again = final.schedule is not None and final.schedule != trial.optim.schedule
+    runs = {} if again else {record.index: record.point}
+    for number in range(0 if again else 1, final.seeds):
+        changes: Point = {"seed": (trial.seed + number) % MOST_SEED}
+        if again:
+            changes["optim.schedule"] = str(final.schedule)
+        runs[finalist_number(record.index, number)] = record.point | changes
+    return runs
+
+
+def unfinished(board: SweepState, finalists: list[Finalist]) -> dict[int, Point]:
+    """The runs that are still to be trained, by number. A trial that was stopped goes on to the end
+    where its learning rate falls there, or where others of its finalist are as long.
+    """
+    wanted: dict[int, Point] = {}
+    for finalist in finalists:
+        for number, point in finalist.runs.items():
+            record = board.records.get(number)
+            reached = max(record.reports, default=0) if record is not None else 0
+            failed = record is not None and record.state == "failed" and not board.config.retry
+            trial = trial_of(board.config, number, point)
+            to_the_end = len(finalist.runs) > 1 or trial.optim.schedule != "constant"
+            dropped = number in board.steering.dropped
+            if dropped or (number == finalist.trial and not to_the_end):
+                continue
+            if reached < trial.train.steps and not failed:
+                wanted[number] = point
+    return wanted
+
+
+def standings(board: SweepState, finalists: list[Finalist]) -> list[Standing]:
+    """The finalists by the mean score of their runs, best first. One with a run that has failed
+    comes after those whose runs have all scored.
+    """
+    found = []
+    for finalist in finalists:
+        scores, ranked = {}, []
+        for number in finalist.candidates:
+            record = board.records.get(number)
+            rank = None if record is None else board.rank(record)
+            if record is None or rank is None:
+                continue
+            ranked.append((rank, record))
+            if number in finalist.runs:
+                scores[number] = best_score(board, record)
+        if not ranked:
+            continue
+        best = max(ranked, key=lambda item: item[0])[1]
+        if not scores:
+            scores = {best.index: best_score(board, best)}
+        found.append(Standing(finalist, scores, best))
+    return sorted(found, key=lambda standing: order(board, standing))
+
+
+def order(board: SweepState, standing: Standing) -> tuple[bool, float, float, int]:
+    """Sorts better finalists first; of equals the one with the better checkpoint, then the earlier
+    trial.
+    """
+    sign = -1.0 if board.maximise else 1.0
+    rank = board.rank(standing.best)
+    assert rank is not None
+    loss = -rank[2] if math.isfinite(rank[2]) else math.inf
+    lacks = len(standing.scores) < len(standing.finalist.runs)
+    return (lacks, sign * standing.mean, loss, standing.finalist.trial)
+
+
+def best_score(board: SweepState, record: Record) -> float:
+    """A record's best score on the validation split."""
+    best = record.best(board.metric, board.maximise)
+    assert best is not None
+    return best[1]
+
+
+def told(board: SweepState, ranked: list[Standing]) -> list[dict[str, Any]]:
+    """The finalists as the result tells them, best first."""
+    return [
+        {
+            "trial": standing.finalist.trial,
+            "metric": board.metric,
+            "mean": standing.mean,
+            "spread": standing.spread,
+            "scores": {
+                str(board.trained(number).seed): score
+                for number, score in sorted(standing.scores.items())
+            },
+            "runs": len(standing.finalist.runs),
+            "failed": len(standing.finalist.runs.keys() - standing.scores.keys()),
+            "again": standing.finalist.trial not in standing.finalist.runs,
+        }
+        for standing in ranked
+    ]
+
+
+def announced(chosen: list[Finalist], runs: dict[int, Point]) -> str:
+    """What is said before the finalists are trained."""
+    names = ", ".join(str(finalist.trial) for finalist in chosen)
+    which = ", ".join(label(number) for number in sorted(runs))
+    many = "finalists are trials" if len(chosen) > 1 else "finalist is trial"
+    return f"the {many} {names}; to train: {which}"
+
+
+def first_tags(chosen: list[Finalist]) -> Iterator[tuple[int, dict[str, str]]]:
+    """What the tracking store is told of the finalists' runs before they are trained."""
+    for finalist in chosen:
+        for number in finalist.candidates:
+            yield number, {"finalist": "true", "finalist.trial": str(finalist.trial)}
+
+
+def last_tags(ranked: list[Standing]) -> Iterator[tuple[int, dict[str, str]]]:
+    """What the tracking store is told of the runs of each finalist."""
+    for rank, standing in enumerate(ranked, start=1):
+        for number in standing.finalist.candidates:
+            judged = rank == 1 and number == standing.best.index
+            yield (
+                number,
+                {
+                    "finalist.rank": str(rank),
+                    "finalist.mean": repr(standing.mean),
+                    "finalist.judged": str(judged).lower(),
+                },
+            )
+
+
+def take_over(board: SweepState, final: FinalState) -> None:
+    """Bring what the finalists' training has found into the sweep's state. Where all their runs
+    have failed, the sweep's own results stand; what else ends that training ends the sweep.
+    """
+    for index in final.numbers():
+        if index in final.records:
+            board.records[index] = final.records[index]
+    for name in ("interrupted", "fault", "damaged", "lost"):
+        setattr(board, name, getattr(board, name) or getattr(final, name))
+    trained = [final.records.get(index) for index in final.numbers()]
+    all_failed = all(record is not None and record.state == "failed" for record in trained)
+    if final.fatal is not None and not all_failed:
+        board.fatal = final.fatal
+    elif final.aside is not None:
+        board.fatal = f"the finalists cannot be packed: {final.aside}; executor=plain trains them"
+    for index in final.numbers():
+        record = final.records.get(index)
+        if record is not None and record.state == "failed":
+            board.screen.note(f"{label(index)} failed: {record.error}")
+
+
+class FinalState(SweepState):
+    """The state of the finalists' training: as a sweep whose trials are known, and none is
+    stopped.
+    """
+
+    def __init__(
+        self, board: SweepState, plan: Plan, runs: dict[int, Point], back: dict[int, int]
+    ) -> None:
+        self.runs = runs
+        phase = final_phase(plan, len(runs))
+        super().__init__(phase, board.base, board.journal, board.screen, board.common, back)
+        self.steering.closed = True
+        self.steering.dropped = {}
+
+    @property
+    def most_kept(self) -> int:
+        """All: who is best is known when the last one has ended."""
+        return len(self.runs)
+
+    def trial(self, index: int) -> Trial:
+        """A run's settings, for it to start with."""
+        self.records.setdefault(index, Record(index)).point = self.runs[index]
+        return trial_of(self.config, index, self.runs[index])
+
+    def belongs(self, index: int) -> bool:
+        """Whether a run is one of a finalist that is still to be trained."""
+        return index in self.runs
+
+    def extra_copies(self) -> list[int]:
+        """None: nobody changes a finalist."""
+        return []
+
+    def numbers(self) -> list[int]:
+        """The runs by number, in the order in which they start."""
+        return sorted(self.runs)
+
+
+def final_phase(plan: Plan, num_runs: int) -> Plan:
+    """The plan of the finalists' training: as the sweep's, with nobody stopped."""
+    executor = "pack" if plan.resources.packs else "plain"
+    sweep = dataclasses.replace(plan.config.sweep, scheduler="none", search="random")
+    config = changed(plan.config, sweep=sweep)
+    return dataclasses.replace(
+        plan,
+        config=config,
+        num_trials=num_runs,
+        resources=divide(config, num_runs, plan.resources.nodes, executor),
+    )
