@@ -2,7 +2,7 @@
 
 Owns the splits, the rule that no prompt stands on both sides, and the token ids of prompt and
 answer. Reading files is left to rows.py, what a row is as text to render.py, the chat template and
-the tokenizer to template.py, the order of the examples to mix.py. Imports neither torch nor
+the tokenizer to template.py, the order of the examples to mixture.py. Imports neither torch nor
 transformers: the plan uses it too.
 """
 

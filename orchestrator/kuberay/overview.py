@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.config.cluster import Cluster
 from orchestrator.errors import InputError
-from orchestrator.kuberay import rayjobs
+from orchestrator.kuberay import rayjobs, timeouts
 from orchestrator.kuberay.client import EVENTS, PODS, RAYCLUSTERS, Client
 from orchestrator.kuberay.names import (
     COMMAND,
@@ -22,11 +22,8 @@ from orchestrator.kuberay.pods import driver_pod
 from orchestrator.kuberay.rayjobs import Entry, Job, entry, has_ended, jobs
 from orchestrator.kuberay.responses import Expired, Refusal, Unreachable
 from orchestrator.kuberay.status import StatusReporter
-from orchestrator.kuberay.timeouts import Timeouts
 from orchestrator.output import run_commands
 from orchestrator.output.log_summary import sweep_told
-
-PACE = Timeouts()
 
 
 def say(text: str) -> None:
@@ -41,8 +38,8 @@ def say_with_flags(text: str) -> None:
 
 def connect(cluster: Cluster, follows: bool = False, tell: Callable[[str], None] = say) -> Client:
     """A client that has reached its API server. Raises InputError where there is no way to it."""
-    client = Client(cluster, PACE.patience_seconds, tell)
-    client.doubt_seconds = PACE.doubt_seconds
+    client = Client(cluster, timeouts.DEFAULT.patience_seconds, tell)
+    client.doubt_seconds = timeouts.DEFAULT.doubt_seconds
     try:
         client.reads_logs = client.allowed("get", "pods", subresource="log")
         if not client.reads_logs and follows:

@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.kuberay import manifest
+from orchestrator.kuberay import manifest, timeouts
 from orchestrator.kuberay.client import RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.follower import Follower
 from orchestrator.kuberay.names import (
@@ -27,7 +27,7 @@ from orchestrator.kuberay.names import (
     job_name,
     sweep_name,
 )
-from orchestrator.kuberay.overview import PACE, as_submitted, connect, named, say, say_with_flags
+from orchestrator.kuberay.overview import as_submitted, connect, named, say, say_with_flags
 from orchestrator.kuberay.rayjobs import Job, has_ended, jobs, state_of
 from orchestrator.kuberay.reasons import clean
 from orchestrator.kuberay.responses import Refusal, Unreachable
@@ -164,9 +164,9 @@ def asked_for(cluster: Cluster) -> str:
 
 def follow(client: Client, cluster: Cluster, name: str, as_json: bool) -> int:
     """Follow a RayJob and say how it ended; Ctrl-C leaves it running."""
-    client.patience_seconds = PACE.lost_seconds
+    client.patience_seconds = timeouts.DEFAULT.lost_seconds
     try:
-        end = Follower(client, name, cluster, as_json, PACE, client.say).run()
+        end = Follower(client, name, cluster, as_json, timeouts.DEFAULT, client.say).run()
     except KeyboardInterrupt:
         say(f"detached RayJob {client.namespace}/{name} goes on\n{ways_back(cluster, name)}")
         return 130

@@ -27,3 +27,7 @@ class Timeouts:
     """Silence of the log after which it counts as read to its end."""
     drain_seconds: float = 15.0
     """Waiting for the rest of the log at most."""
+
+
+DEFAULT = Timeouts()
+"""What a command keeps to."""

@@ -16,7 +16,7 @@ import yaml
 from jobs.workers.packed_trial import put
 from orchestrator.config.compose import compose
 from orchestrator.config.settings import Config
-from orchestrator.kuberay import overview
+from orchestrator.kuberay import timeouts
 from orchestrator.kuberay.timeouts import Timeouts
 from tests.support.apiserver import ApiServer
 from tests.support.conversation import TOKEN
@@ -113,7 +113,7 @@ def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """A fixture: `serve(scenario, ...)` starts a stand-in API server that the kubeconfig leads to,
     and makes the program impatient.
     """
-    monkeypatch.setattr(overview, "PACE", QUICK)
+    monkeypatch.setattr(timeouts, "DEFAULT", QUICK)
     for module in ("client", "watch"):
         monkeypatch.setattr(f"orchestrator.kuberay.{module}.FIRST_PAUSE_SECONDS", 0.1)
     with ExitStack() as stack:

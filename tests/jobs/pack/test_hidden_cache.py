@@ -194,8 +194,8 @@ def test_validation_that_is_larger_than_what_is_kept_goes_through_the_layers_bel
     trials = halved(varied(rows))
     pack = open_pack(base, trials)
     calm = validate(pack, list(trials))
-    monkeypatch.setattr(hidden_cache, "STRETCH", 2)
-    monkeypatch.setattr(evaluation, "STRETCH", 2)
+    monkeypatch.setattr(hidden_cache, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(evaluation, "CHUNK_ROWS", 2)
     pack = open_pack(base, trials)
     pack.budget = 100  # several passes for each slot
     _, _, valid = pack.corpus(trials[1])

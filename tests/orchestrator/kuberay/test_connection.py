@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.kuberay import overview, submit
+from orchestrator.kuberay import submit, timeouts
 from tests.support.apiserver import Fault
 from tests.support.kuberay import ARGUMENTS, QUICK, Serve, is_deletion, numbered, serving, settings
 
@@ -73,7 +73,7 @@ def test_a_server_that_stays_away_ends_the_following_and_not_the_job(
     serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = serve("01", speed=5.0)
-    monkeypatch.setattr(overview, "PACE", dataclasses.replace(QUICK, lost_seconds=1.0))
+    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, lost_seconds=1.0))
     api.faults = [Fault("(watch=1|limit=500.*metadata.name)", "drop", None, 10**6)]
     assert submit.run(settings(), ARGUMENTS, None) == 1
     err = capsys.readouterr().err

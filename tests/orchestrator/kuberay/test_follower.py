@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.cluster import Cluster
-from orchestrator.kuberay import overview, submit
+from orchestrator.kuberay import overview, submit, timeouts
 from orchestrator.kuberay.client import Client
 from orchestrator.kuberay.follower import Follower
 from orchestrator.kuberay.status import StatusReporter
@@ -207,7 +207,7 @@ def test_while_a_job_waits_it_says_now_and_then_for_what(
     serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve("12", speed=20.0)
-    monkeypatch.setattr(overview, "PACE", dataclasses.replace(QUICK, remind_seconds=0.3))
+    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, remind_seconds=0.3))
     assert submit.run(settings(), ARGUMENTS, None) == 1
     err = capsys.readouterr().err
     assert (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.kuberay import overview, submit
+from orchestrator.kuberay import submit, timeouts
 from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.responses import Refusal, Unreachable, unreachable
 from tests.support.apiserver import ApiServer, Fault
@@ -98,7 +98,7 @@ def test_what_does_not_pass_is_told_after_a_bounded_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        overview, "PACE", dataclasses.replace(QUICK, doubt_seconds=1.0, lost_seconds=60.0)
+        timeouts, "DEFAULT", dataclasses.replace(QUICK, doubt_seconds=1.0, lost_seconds=60.0)
     )
     api = serve("01", speed=0.5)
     kind, what = next(value for key, value in ANSWERS.items() if key.startswith(answer))

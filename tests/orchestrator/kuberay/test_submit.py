@@ -19,7 +19,7 @@ import yaml
 
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.job_environment import MARK
-from orchestrator.kuberay import manifest, overview, submit
+from orchestrator.kuberay import manifest, overview, submit, timeouts
 from orchestrator.kuberay.names import SWEEP, sweep_name
 from tests.support.apiserver import ApiServer, Fault
 from tests.support.kuberay import ARGUMENTS, QUICK, Serve, serving, settings
@@ -92,7 +92,7 @@ def test_an_answer_that_was_not_heard_is_said_to_be_missing(
     serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve("01", logs=[["plan    lora"]])
-    monkeypatch.setattr(overview, "PACE", dataclasses.replace(QUICK, drain_seconds=0.5))
+    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, drain_seconds=0.5))
     assert submit.run(settings("output=json"), ARGUMENTS, None) == 0
     out, err = capsys.readouterr()
     assert out == ""

@@ -212,7 +212,8 @@ def asked(
     shutil.copytree(toy, shared)
     for part in ("orchestrator", "jobs", "conf", "data"):
         shutil.copytree(ROOT / part, changed / part)
-    (changed / "jobs" / "mix.py").write_text((ROOT / "jobs" / "mix.py").read_text() + "# changed\n")
+    mixture = changed / "jobs" / "data" / "mixture.py"
+    mixture.write_text(mixture.read_text() + "# changed\n")
     image = ("dry_run=true", "cluster.code=image", f"data.folder={shared}", "output=text")
     made = {
         "too large": outside("train.num_workers=3", "train.batch_size=6", address=head),
@@ -300,7 +301,8 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(
         record for record in json.loads(listed.out) if record["sweep"] == done.result["sweep"]
     ]
     assert [record["state"] for record in sweeps] == ["finished", "finished"]
-    score = f"test/exact_match {done.result['best']['metrics']['test/exact_match']:.3f}"
+    metric = done.result["metric"]
+    score = f"{metric} {done.result['best']['metrics'][metric]:.3f}"
     assert [(record["trials"], record["best"]) for record in sweeps] == [("2/2", score)] * 2
     shown = finished(local).out
     assert re.search(r"^state +finished$", shown, re.MULTILINE) and "  2  " in shown

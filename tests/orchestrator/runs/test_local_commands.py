@@ -83,7 +83,7 @@ def test_the_paired_test_is_scipys(first: int, second: int) -> None:
 def test_a_debug_archive_holds_what_helps_and_no_secret(
     tool: Any, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credentials, "known", set())
+    monkeypatch.setattr(credentials, "SECRETS", set())
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
     folder = storage / "sweeps/first"
     uri = f"postgresql://user:{SECRET}@db/mlflow"

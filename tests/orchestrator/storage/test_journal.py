@@ -110,13 +110,15 @@ def test_what_is_not_a_number_is_kept_and_is_never_best(tmp_path: Path) -> None:
     record = journal.records()[1]
     assert math.isnan(record.reports[30]["valid/loss"])
     assert record.best("valid/loss", maximise=False) == (20, 0.5)
-    assert Record(1, reports={1: {"x": float("nan")}}).best("x", maximise=True) is None
-    assert Record(1).best("x", maximise=True) is None
+    none_known = Record(1, reports={1: {"valid/loss": float("nan")}})
+    assert none_known.best("valid/loss", maximise=False) is None
+    assert Record(1).best("valid/loss", maximise=False) is None
 
 
 def test_of_equal_reports_the_later_one_is_best() -> None:
-    record = Record(1, reports={10: {"x": 0.5}, 30: {"x": 0.5}, 20: {"x": 0.5}, 40: {"x": 0.1}})
-    assert record.best("x", maximise=True) == (30, 0.5)
+    losses = {10: 0.5, 30: 0.5, 20: 0.5, 40: 0.9}
+    record = Record(1, reports={step: {"valid/loss": loss} for step, loss in losses.items()})
+    assert record.best("valid/loss", maximise=False) == (30, 0.5)
 
 
 def test_threads_do_not_write_into_each_others_lines(tmp_path: Path) -> None:

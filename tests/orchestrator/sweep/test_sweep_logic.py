@@ -57,7 +57,8 @@ def test_grid_knobs_walk_all_combinations_and_the_last_one_changes_fastest() -> 
 def test_an_interrupted_optuna_sweep_goes_on_with_its_points_and_proposes_none_of_them_again() -> (
     None
 ):
-    config = build(compose(["+sweep=lora", "sweep.search=optuna", "sweep.num_trials=12"], None))
+    chosen = ["+sweep=lora", "sweep.metric=valid/exact_match", "sweep.search=optuna"]
+    config = build(compose([*chosen, "sweep.num_trials=12"], None))
     undisturbed, again = Sampler(config, 12, {}), Sampler(config, 12, {})
     known = {}
     for index in range(1, 9):
