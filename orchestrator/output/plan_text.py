@@ -163,9 +163,12 @@ def judged_line(plan: Plan) -> str:
     valid, test = plural(plan.num_valid, "validation row"), plural(plan.num_test, "test row")
     if plan.num_scored < plan.num_valid:
         valid = f"{valid}, {plan.num_scored:,} of them before a trial's end"
+    base = "the untouched base"
+    if plan.config.job.examples:
+        base += f" (also with {plural(plan.config.job.examples, 'example')} in its prompt)"
     return (
-        f"best {sweep.metric} on {valid}; the winner and the untouched base on {test}; registered "
-        f"as {plan.config.registered_name}"
+        f"best {sweep.metric} on {valid}; the winner, {base} and simple baselines on {test}; "
+        f"registered as {plan.config.registered_name}"
     )
 
 

@@ -47,6 +47,17 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "model_uri": (TINY, "model_uri=models:/x@champion", "write job=predict"),
     "job.reason": (TINY, "job.reason=better", "write job=promote"),
     "registry.margin": ((*TINY, "registry.beat=[]"), "registry.margin=0.1", "asks for nothing"),
+    "final.count of one trial": (TINY, "final.count=1", "there is one trial"),
+    "final.seeds without finalists": (
+        (*LORA, "final.count=0"),
+        "final.seeds=2",
+        "final.count=0 has no finalists",
+    ),
+    "final.schedule that all have": (
+        (*LORA, "optim.schedule=cosine"),
+        "final.schedule=cosine",
+        "every trial has optim.schedule=cosine",
+    ),
     "adapter.rank": ([*TINY, "adapter=full"], "adapter.rank=16", "trains every weight"),
     "adapter.layers": ([*TINY, "adapter=full"], "adapter.layers=0.5", "trains every weight"),
     "adapter.targets": ([*TINY, "adapter=full"], "adapter.targets=q_proj", "trains every weight"),
