@@ -129,7 +129,7 @@ def findings_of(
         score=score,
         steps=config.train.steps,
         best_step=best["step"],
-        history=history_of(board.records[best["trial"]], board.metric, board.maximise),
+        history=history_of(board.records[best["run"]], board.metric, board.maximise),
         metric=board.metric,
         training_answers=[row.answer for rows in corpus.sources.values() for row in rows],
         test_answers=[row.answer for row in corpus.test],

@@ -186,6 +186,12 @@ def load_section(name: str) -> str:
 python -m orchestrator job=predict model_uri=models:/{name}@champion prompt="..."
 ```
 
+Or over HTTP, behind a chat interface, once its `requirements.txt` is installed:
+
+```
+mlflow models serve -m models:/{name}@champion --env-manager local
+```
+
 Or with transformers and peft alone: load the base model of `base.json` in the `dtype` of
 `task.json`, put `adapter/` on it, and call `generate` with the settings of `task.json`.
 `predictions.jsonl` holds the answer to every test row with its score.
