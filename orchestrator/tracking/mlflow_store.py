@@ -44,18 +44,14 @@ ENVIRONMENT = {
 }
 
 
-DEFAULT_EXPERIMENT = "Default"
-"""MLflow's own, where no run is written: for those who only read models."""
-
-
 def connect(uri: str, experiment: str | None, artifact_root: Path | None) -> MlflowStore:
     """Open the store at `uri`, creating a database's tables and the experiment where they are
     missing.
 
-    Raises TrackingError after at most about five seconds when nothing usable is there.
+    Raises TrackingError after at most about five seconds when nothing usable is there. Without an
+    experiment no run can be written: for those who only want models.
     `artifact_root` is where a database's experiment keeps its files (a server decides for itself).
     """
-    experiment = experiment or DEFAULT_EXPERIMENT
     resolved = resolve(uri)
     _prepare_process()
     from mlflow import MlflowClient
@@ -67,13 +63,15 @@ def connect(uri: str, experiment: str | None, artifact_root: Path | None) -> Mlf
             resolved, lambda fresh: MlflowClient(fresh, fresh).search_experiments(max_results=1)
         )
         client = MlflowClient(resolved, resolved)
-        experiment_id = _experiment_id(client, resolved, experiment, artifact_root)
+        experiment_id = ""
+        if experiment is not None:
+            experiment_id = _experiment_id(client, resolved, experiment, artifact_root)
         if resolved.startswith("sqlite:") and "%" in resolved:
             client.search_registered_models(
                 max_results=1
             )  # the registry's side, which makes folders of its own when it is first used
             database_setup.tidy(resolved)
-        return MlflowStore(client, resolved, experiment, experiment_id)
+        return MlflowStore(client, resolved, experiment or "", experiment_id)
 
 
 def _prepare_process() -> None:

@@ -195,12 +195,13 @@ def test_a_model_that_someone_deleted_is_registered_again_and_nothing_is_trained
 def test_a_deleted_experiment_is_brought_back_by_the_printed_command(
     again: Any, swept: Any, cache: Path, home: Path
 ) -> None:
-    experiment = client(home).get_experiment_by_name("orchestrator").experiment_id
+    (named,) = [one for one in client(home).search_experiments() if one.name != "Default"]
+    experiment = named.experiment_id
     client(home).delete_experiment(experiment)
     refused = again()
     assert (
         refused.code == 2
-        and "tracking.experiment=orchestrator was deleted" in refused.err
+        and f"tracking.experiment={named.name} was deleted" in refused.err
         and refused.out == ""
     )
     restored = paste(refused.err.partition("or run: ")[2].strip(), cache, home)
