@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,17 +62,18 @@ def seal(folder: Path) -> None:
         flush_folder(inner)
 
 
-def check(folder: Path, location: str | None = None) -> None:
+def check(folder: Path, location: str | None = None, ignored: Collection[str] = ()) -> None:
     """Raise Damaged unless a folder holds what was sealed, whole and nothing else; OSError when
     that cannot be told now.
 
-    `place` names the folder where it is a copy of something else.
+    `location` names the folder where it is a copy of something else; `ignored` are the names of
+    files that other programs put there.
     """
     location = location or str(folder)
     if not folder.is_dir():
         raise Damaged(location, "it is gone")
     sums = read(folder, location)
-    present = files(folder)
+    present = set(files(folder)) - set(ignored)
     for name in sorted(sums.keys() | present):
         if name not in sums:
             raise Damaged(location, f"{name} is not in its {NAME}")

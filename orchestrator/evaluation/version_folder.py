@@ -16,6 +16,10 @@ NEEDED: dict[str, dict[str, type]] = {
     "task.json": {"instruction": str, "max_new_tokens": int, "max_length": int},
 }
 """What a version must hold, by file."""
+ADDED_BY_MLFLOW = ("registered_model_meta",)
+"""What downloading a model with MLflow writes beside its files: on a local store that is the stored
+folder itself.
+"""
 
 
 def check_version(uri: str, folder: Path) -> None:
@@ -40,7 +44,7 @@ def check_version(uri: str, folder: Path) -> None:
             )
     if (folder / manifest.NAME).exists():  # versions of before have none
         try:
-            manifest.check(folder)
+            manifest.check(folder, ignored=ADDED_BY_MLFLOW)
         except manifest.Damaged as error:
             part = folder / error.why.partition("/")[0]  # the adapter's folder, or the tokenizer's
             place = part if part.is_dir() else folder
