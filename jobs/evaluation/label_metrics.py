@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jobs.evaluation.scored_rows import MetricContext, ScoredRow, as_label
+from jobs.evaluation.scored_rows import ANYTHING, MetricContext, ScoredRow, as_label
 from jobs.evaluation.scorers import Rows, SumScorer, mean_scorer
-
-ANYTHING = "*"
-"""In a row of the cost matrix: every answer that has no cost of its own."""
 
 
 def accuracy(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:

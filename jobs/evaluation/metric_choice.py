@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.evaluation import registry
+from jobs.evaluation.json_answers import is_structured
 from jobs.evaluation.scored_rows import MetricContext, as_label, training_labels
-from jobs.evaluation.structured_metrics import is_structured
 
 FEW_LABELS = 50
 """Different answers up to which a task is one of labels, where they repeat."""

@@ -14,6 +14,9 @@ from jobs.data.readers import Row
 from jobs.data.rendered import final_answer
 from jobs.data.tokenization import Example
 
+ANYTHING = "*"
+"""In a row of the cost matrix: every answer that has no cost of its own."""
+
 
 @dataclass(frozen=True)
 class ScoredRow:

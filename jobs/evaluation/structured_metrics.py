@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.evaluation.json_answers import parse
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import SumScorer, mean_scorer
 
@@ -23,19 +23,6 @@ def is_valid(row: ScoredRow) -> bool:
     if wanted is not None and isinstance(wanted[0], dict | list):
         return type(said[0]) is type(wanted[0])
     return True
-
-
-def parse(text: str) -> tuple[Any] | None:
-    """The JSON value of a text, in a tuple since null is one; None where it is no JSON."""
-    try:
-        return (json.loads(text, parse_constant=refuse),)
-    except (ValueError, RecursionError):
-        return None
-
-
-def refuse(name: str) -> Any:
-    """NaN and Infinity are words of Python's, not of JSON."""
-    raise ValueError(name)
 
 
 def fields(value: Any, path: str = "") -> dict[str, Any]:
@@ -94,11 +81,3 @@ def by_field(rows: Sequence[ScoredRow]) -> dict[str, dict[str, float]]:
         name: {"rows": float(count), "agreement": hits / count}
         for name, (count, hits) in totals.items()
     }
-
-
-def is_structured(references: Sequence[str]) -> bool:
-    """Whether all of some reference answers are JSON objects or lists."""
-    values = [parse(text) for text in references]
-    return bool(values) and all(
-        value is not None and isinstance(value[0], dict | list) for value in values
-    )

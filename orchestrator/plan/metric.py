@@ -12,9 +12,8 @@ from collections.abc import Collection
 from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.evaluation import registry
-from jobs.evaluation.label_metrics import ANYTHING
 from jobs.evaluation.metric_choice import choose_metric
-from jobs.evaluation.scored_rows import ScoredRow, as_label, training_labels
+from jobs.evaluation.scored_rows import ANYTHING, ScoredRow, as_label, training_labels
 from orchestrator.config.settings import Config, Sweep, changed
 from orchestrator.errors import ConfigError
 
