@@ -216,7 +216,7 @@ RULES = (
     Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
     Rule(r"final\.count", alone, refused=True),
-    Rule(r"final\.seeds", without_finalists, refused=True),
+    Rule(r"final\.(seeds|judged)", without_finalists, refused=True),
     Rule(r"final\.schedule", same_schedule, refused=True),
     Rule(r"data\.sources\.[^.]+\.weight", without_rivals),
     Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),

@@ -124,6 +124,10 @@ class Final:
     """Seeds that each finalist is trained under, its own among them: the mean of their scores on
     the validation split decides. 1 trains nothing again.
     """
+    judged: int = 1
+    """Finalists that meet the test rows. Of those that the rows cannot tell from the best the
+    smallest asks for the champion's alias.
+    """
     schedule: Literal["linear", "cosine", "warmup_stable_decay"] | None = None
     """Train the finalists again with this optim.schedule, whose learning rate falls to 0. None:
     each has its trial's own.
@@ -138,6 +142,11 @@ class Final:
             (
                 1 <= self.seeds <= MOST_SEEDS,
                 f"final.seeds must be between 1 and {MOST_SEEDS}, got {self.seeds}",
+            ),
+            (
+                1 <= self.judged <= max(self.count, 1),
+                f"final.judged must be between 1 and final.count={max(self.count, 1)}, got "
+                f"{self.judged}",
             ),
         )
 

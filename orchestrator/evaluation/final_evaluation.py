@@ -28,7 +28,8 @@ from orchestrator.config.run_numbers import label
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation import hints, model_card, verdict
 from orchestrator.evaluation.champion_files import fetch_champion
-from orchestrator.evaluation.promotion import Candidate, Decision, Rival, Scores, decide
+from orchestrator.evaluation.judged_finalists import choose, judge_finalists
+from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
 from orchestrator.output.result import Result
 from orchestrator.plan.task import REMEDY, digest
 from orchestrator.storage.json_files import read_object, write_json
@@ -78,13 +79,21 @@ class FinalEvaluation:
         subjects = {"base": None, name: trained}
         subjects |= {WITH_EXAMPLES: None} if self.config.job.examples else {}
         verdicts = self.judge(subjects, trial)
-        base, candidate = verdicts["base"], verdicts[name]
+        base = verdicts["base"]
+        judged = judge_finalists(self, verdicts[name])
+        winner, outcome["tied"] = choose(judged, self)
+        if winner.record.index != best["run"]:
+            best = outcome["best"] = self.command.about.describe(self.board, winner.record)
+            trial = self.board.trained(best["run"])
+        trained, candidate = winner.checkpoint, winner.scores
+        self.candidate = winner.candidate
+        self.compared = [finalist.candidate for finalist in judged]
         outcome["base"] = {"metrics": base.metrics(), "slices": base.slices}
         best["metrics"] |= candidate.metrics()
         best["slices"], best["fields"] = candidate.slices, candidate.fields
         outcome["metric"] = candidate.key
         outcome["asked"], outcome["prompt"] = self.first_prompt(trial)
-        self.weigh(trial, base, candidate, verdicts.get(WITH_EXAMPLES), checked(trained))
+        self.weigh(trial, base, candidate, verdicts.get(WITH_EXAMPLES))
         outcome["baselines"] = {
             name: {"metrics": verdict.metrics_of(scores, candidate.key)}
             for name, scores in self.baselines.items()
@@ -125,12 +134,7 @@ class FinalEvaluation:
             )
 
     def weigh(
-        self,
-        trial: Any,
-        base: TestScores,
-        candidate: TestScores,
-        shown: TestScores | None,
-        trained: Path,
+        self, trial: Any, base: TestScores, candidate: TestScores, shown: TestScores | None
     ) -> None:
         """Gather what the candidate is compared with: the base, and the baselines as far as they
         are known; `notes` says why others are not.
@@ -156,13 +160,6 @@ class FinalEvaluation:
             verdict.scores_of(base, self.digest), self.baselines, self.config.sweep.maximise
         )
         self.metric_key = candidate.key
-        self.candidate = Candidate(
-            "the winner",
-            verdict.scores_of(candidate, self.digest),
-            verdict.megabytes_loaded(trained, Path(self.base.path)),
-            candidate.seconds,
-            verdict.slices_of(candidate.predictions),
-        )
 
     def baseline_metrics(self) -> dict[str, float]:
         """The baselines' scores as metrics of the sweep's run."""
@@ -381,6 +378,7 @@ class FinalEvaluation:
             [*self.rivals, *champion],
             rule,
             higher_is_better=self.config.sweep.maximise,
+            compared=self.compared,
         )
         if decision.promote and self.answers is None and "baselines" in rule.beat:
             remedy = (

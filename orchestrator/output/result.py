@@ -68,6 +68,8 @@ def text(result: Result, programs: str = "") -> str:
     if result["best"] and result["best"].get("trial"):
         lines += best_lines(result)
     lines += [("final", line) for line in finalist_lines(result)]
+    if result.get("tied"):
+        lines.append(("final", tied_line(result["tied"])))
     trials = result["trials"]
     lines.append(
         (
@@ -109,6 +111,18 @@ def finalist_lines(result: Result) -> list[str]:
         metric = f"{finalist['metric']} {finalist['mean']:.3f}{spread}{runs}{failed}"
         lines.append(f"trial {finalist['trial']}  {metric}")
     return lines
+
+
+def tied_line(tied: dict[str, Any]) -> str:
+    """Which finalists the test rows cannot tell apart."""
+    names = tied["tied"]
+    if len(names) == 1:
+        return f"{names[0]} is the best of {tied['compared']} that met the test rows"
+    together = f"{', '.join(names[:-1])} and {names[-1]}"
+    return (
+        f"{together} are tied on the test rows ({tied['compared']} compared); the smallest, "
+        f"{names[0]}, is registered"
+    )
 
 
 def best_lines(result: Result) -> list[tuple[str, str]]:

@@ -78,8 +78,12 @@ def few_trials(config: Config, num_trials: int) -> list[str]:
 def describe(config: Config, plan: FinalPlan) -> str:
     """The plan's line about the finalists."""
     best = "the best trial" if plan.count == 1 else f"the {plan.count} best trials"
+    judged = min(config.final.judged, plan.count)
+    which = "the best one is judged"
+    if judged > 1:
+        which = f"{judged} are judged, and of those that tie the smallest is registered"
     if not plan.trains:
-        return f"{best} by {config.sweep.metric}; nothing is trained again, the best one is judged"
+        return f"{best} by {config.sweep.metric}; nothing is trained again, {which}"
     told = []
     if plan.new_runs:
         kind = f" with optim.schedule={config.final.schedule}" if config.final.schedule else ""
@@ -88,4 +92,6 @@ def describe(config: Config, plan: FinalPlan) -> str:
         told.append(f"under {seeds}{kind}: {runs} of {config.train.steps} steps")
     if plan.longer_steps:
         told.append(f"those stopped early go on to the end, at most {plan.longer_steps} steps")
-    return f"{best}, {'; '.join(told)}; the best mean {config.sweep.metric} is judged"
+    if judged == 1:
+        which = f"the best mean {config.sweep.metric} is judged"
+    return f"{best}, {'; '.join(told)}; {which}"

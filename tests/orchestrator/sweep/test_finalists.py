@@ -180,6 +180,7 @@ def test_the_plan_counts_what_finalists_cost(make: Any) -> None:
     ("typed", "message"),
     [
         ("final.count=-1", r"final\.count +must be between 0 and"),
+        ("final.judged=3", r"final\.judged +must be between 1 and final.count=2"),
         ("final.seeds=0", r"final\.seeds +must be between 1 and"),
         ("final.schedule=constant", r"final\.schedule"),
     ],
@@ -219,6 +220,12 @@ def test_a_sweep_trains_its_finalists_under_more_seeds_and_judges_the_best(
     assert done.result["trials"]["total"] == 3, "finalists are no trials"
     seen = command(*arguments)
     assert seen.result == done.result and "is finished; this is its result" in seen.err
+    both = command(*arguments, "final.judged=2")
+    assert both.code == 0 and "the winner is judged again" in both.err
+    (file,) = tmp_path.glob("sweeps/*/result.json")
+    kept = json.loads(file.read_text())
+    assert kept["tied"]["compared"] == 2 and len(kept["tied"]["scores"]) == 2
+    assert kept["tied"]["tied"][0] == label(kept["best"]["run"])
 
 
 @pytest.mark.slow
