@@ -1,5 +1,6 @@
 """The command line's own work: flags, messages for mistakes, folders of choices, what goes to which
-stream."""
+stream.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The command as a process of its own: streams that are closed, full or plain ASCII, and Ctrl-C before
-anything has started."""
+"""The command as a process of its own: streams that are closed, full or plain ASCII, and Ctrl-C
+before anything has started.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Files in every form that is read give the same rows: JSON, CSV, Parquet, compressed, in other
-encodings."""
+encodings.
+"""
 
 from __future__ import annotations
 

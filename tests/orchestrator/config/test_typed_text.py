@@ -1,5 +1,6 @@
-"""What was typed is what a setting holds: texts with any punctuation, quotes, variables, a plus that
-may be left out."""
+"""What was typed is what a setting holds: texts with any punctuation, quotes, variables, a plus
+that may be left out.
+"""
 
 from __future__ import annotations
 
