@@ -1,4 +1,4 @@
-"""Whether a hurt command has ended as it should: its code, its words, what `runs list` says of it."""
+"""Whether a hurt command ended as it should: its code, its words, and what `runs list` says."""
 
 from __future__ import annotations
 
