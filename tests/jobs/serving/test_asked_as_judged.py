@@ -21,7 +21,7 @@ from jobs.evaluation.evaluate import evaluate_on_test
 from jobs.evaluation.scores import EvaluationSettings
 from jobs.export.model_folder import export
 from jobs.serving.predict import encode_prompt, predict
-from tests.jobs.data.test_rendering import CALLING, TOOL
+from tests.support.chat_templates import CALLING, TOOL
 from tests.support.versions import long_prompts, untouched_version
 
 
