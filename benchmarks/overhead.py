@@ -153,6 +153,7 @@ def one(num_trials: int, slots: int, folder: Path) -> dict[str, float]:
 
 def run(command: Any, store: Any, plan: Any) -> dict[str, float]:
     """The sweep itself, under a Ray of its own."""
+    from jobs.pack.membership import PackMembership
     from jobs.workers.coordinator import open_coordinator
     from orchestrator.sweep.state import SweepState
     from orchestrator.tracking.outbox import OutboxWorker
@@ -166,7 +167,7 @@ def run(command: Any, store: Any, plan: Any) -> dict[str, float]:
 
         screen.line = lambda text, always=False: None
         board = SweepState(plan, command.base, command.journal, screen, {"tags": {}, "config": ""})
-        board.roster = open_coordinator(plan.name, *command.seats())
+        board.roster = open_coordinator(plan.name, PackMembership(*command.seats()))
         writer = OutboxWorker(lambda: store, command.folder)
         over = threading.Event()
         threading.Thread(target=sample, args=(peaks, over), daemon=True).start()
