@@ -13,12 +13,18 @@ from pathlib import Path
 
 from benchmarks import aftermath
 from benchmarks.stage import Stage
+from jobs.workers.coordinator import Coordinator
+from jobs.workers.evaluation_task import evaluate_on_test
 
 TARGETS = {
-    "worker": ("ray::_RayTrainWorker", "ray::RayTrainWorker", "ray::judge"),
+    "worker": (
+        "ray::_RayTrainWorker",
+        "ray::RayTrainWorker",
+        f"ray::{evaluate_on_test.__name__}",
+    ),
     "trial": ("ray::ImplicitFunc",),
     "controller": ("ray::TrainController",),
-    "coordinator": ("ray::Roster",),
+    "coordinator": (f"ray::{Coordinator.__name__}",),
     "raylet": ("raylet/raylet ",),
     "gcs": ("gcs/gcs_server ",),
 }
