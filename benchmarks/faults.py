@@ -23,54 +23,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import aftermath
-from benchmarks.stage import RUN_SECONDS, Ended, Stage
+from benchmarks.fault_checks import check_end, check_listed, last_words
+from benchmarks.fault_injection import KINDS, SIGNALS, TARGETS, hurt, times_of, wait_for_phase
+from benchmarks.stage import Stage
 from orchestrator.project import ROOT
 
-TARGETS = {
-    "worker": ("ray::_RayTrainWorker", "ray::RayTrainWorker", "ray::judge"),
-    "trial": ("ray::ImplicitFunc",),
-    "controller": ("ray::TrainController",),
-    "coordinator": ("ray::Roster",),
-    "raylet": ("raylet/raylet ",),
-    "gcs": ("gcs/gcs_server ",),
-}
-"""How the processes of a sweep are known by their command lines."""
-SIGNALS = {
-    "kill": signal.SIGKILL,
-    "term": signal.SIGTERM,
-    "int": signal.SIGINT,
-    "hup": signal.SIGHUP,
-}
-KINDS = (
-    *(
-        "driver-kill",
-        "driver-term",
-        "driver-int",
-        "group-kill",
-        "group-term",
-        "group-int",
-        "group-hup",
-        "all-term",
-    ),
-    *("worker-kill", "worker-term", "trial-kill", "controller-kill", "coordinator-kill"),
-    *("raylet-kill", "raylet-term", "gcs-kill", "gcs-term"),
-)
-NUM_TRIALS, NUM_REPORTS = 2, 12
-SILENT_SECONDS = 20.0
-"""How soon a command must have ended whose Ray is lost, or that was asked to stop."""
 MOST_TRIES = 4
 
 
@@ -92,36 +58,6 @@ class Round:
     problems: list[str] = field(default_factory=list)
 
 
-def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random.Random) -> bool:
-    """Send the signal of a kind; False when the process that it is for is not there yet, or not any
-    more.
-    """
-    target, _, name = kind.partition("-")
-    number = SIGNALS[name]
-    if process.poll() is not None:
-        return False
-    if target == "driver":
-        os.kill(process.pid, number)
-        return True
-    if target == "group":
-        os.killpg(process.pid, number)
-        return True
-    found = aftermath.processes([stage.mark])
-    if target == "all":
-        victims = list(found)
-    else:
-        known = [
-            pid
-            for pid, line in found.items()
-            if any(word in f"{line} " for word in TARGETS[target])
-        ]
-        victims = [chance.choice(sorted(known))] if known else []
-    for pid in victims:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-    return bool(victims)
-
-
 def give_along(known: Path, storage: Path) -> None:
     """Let a sweep find what an earlier one in its store has found out about the base model: judging
     that takes a third of its time.
@@ -131,94 +67,12 @@ def give_along(known: Path, storage: Path) -> None:
         shutil.copy(known / "base-scores.json", storage)
 
 
-def check_end(stage: Stage, ended: Ended, kind: str) -> list[str]:
-    """What is wrong with how the hurt command has ended."""
-    target, _, name = kind.partition("-")
-    found = []
-    if ended.code == -999:
-        return [f"hangs: no end within {RUN_SECONDS:g} s; its last words: {last_words(ended)}"]
-    if "Traceback" in ended.err:
-        found.append(f"traceback: {last_words(ended)}")
-    killed = name == "kill" and target in ("driver", "group")
-    if killed:
-        return found + (
-            [] if ended.code == -signal.SIGKILL else [f"code {ended.code} of a killed command"]
-        )
-    asked = target in ("driver", "group", "all")
-    if ended.code == 0:
-        return found
-    expected = 130 if asked else 1
-    if ended.code != expected:
-        found.append(f"code {ended.code}, not {expected}: {last_words(ended)}")
-    if ended.after_fault is not None and ended.after_fault > SILENT_SECONDS:
-        found.append(f"ended {ended.after_fault:.0f} s after the fault")
-    errors = [line for line in ended.err.splitlines() if line.startswith("error:")]
-    if not ended.result and len(errors) != 1:
-        found.append(f"{len(errors)} error lines: {last_words(ended)}")
-    if any("same command" not in line for line in errors):
-        found.append(f"the error does not say what continues: {errors[0][:200]}")
-    return found + check_listed(stage, ("interrupted",) if asked else ("failed", "interrupted"))
-
-
-def check_listed(stage: Stage, states: tuple[str, ...]) -> list[str]:
-    """Whether `runs list` knows how the sweep stands."""
-    if not (stage.storage / "sweeps").exists():
-        return []
-    done = stage.runs("list", "--json")
-    records = json.loads(done.out) if done.code == 0 else []
-    return [
-        f"runs list says {record['state']}, not {states[0]}"
-        for record in records
-        if record["state"] not in states
-    ]
-
-
-def last_words(ended: Ended) -> str:
-    """The end of what a command has said."""
-    return " / ".join(line.strip()[:160] for line in ended.err.strip().splitlines()[-3:])
-
-
 def kind_of(number: int, options: argparse.Namespace) -> str:
     """The fault of a round: all kinds in turn, in an order that the seed decides."""
     turn, place = divmod(number - 1, len(options.kinds))
     return random.Random(f"{options.seed} turn {turn}").sample(options.kinds, len(options.kinds))[
         place
     ]
-
-
-def wait_for_phase(
-    stage: Stage, process: subprocess.Popen[str], chance: random.Random, times: dict[str, float]
-) -> str:
-    """Wait for a random moment: while the sweep starts, after one of its reports, or while its
-    winner is judged. Returns the phase.
-
-    It is found by what the journal says, since a busy machine is several times slower than an idle
-    one.
-    """
-    phase = chance.choice(("starting", "training", "training", "judging"))
-    wanted = {
-        "report": chance.randint(1, NUM_REPORTS) if phase == "training" else 0,
-        "end": NUM_TRIALS if phase == "judging" else 0,
-    }
-    span = {"starting": times["starting"], "training": 1.0, "judging": times["judging"]}[phase]
-    pause = chance.uniform(0.0, 0.9) * span
-    while process.poll() is None:
-        counts = Counter(event["kind"] for event in aftermath.events(stage.storage))
-        if all(counts[kind] >= count for kind, count in wanted.items()):
-            break
-        time.sleep(0.05)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(pause)
-    return phase
-
-
-def times_of(storage: Path, seconds: float) -> dict[str, float]:
-    """How long a sweep took to its first report, and from the end of its trials to its own."""
-    found = aftermath.events(storage)
-    first = next(event["t"] for event in found if event["kind"] == "report")
-    trained, over = max(event["t"] for event in found if event["kind"] == "end"), found[-1]["t"]
-    before = seconds - (over - found[0]["t"]) / 1000
-    return {"starting": before + (first - found[0]["t"]) / 1000, "judging": (over - trained) / 1000}
 
 
 def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: Path) -> Round:

@@ -19,6 +19,7 @@ from benchmarks.held import HeldActors, held
 from benchmarks.stores import Memory, TimedStore, Timer, backlog
 from benchmarks.virtual import STEP_SECONDS, RosterHandle, Timeline, VirtualPack
 from jobs.base_models import fetch
+from jobs.pack.membership import PackMembership
 from jobs.workers.coordinator import Coordinator
 from orchestrator.config.compose import as_yaml, compose
 from orchestrator.config.validation import build
@@ -163,7 +164,9 @@ class Simulation:
 
     def sweep(self, plan: Any, screen: ProgressDisplay, store: Any) -> dict[str, Any]:
         """Once Ray runs."""
-        roster = Coordinator(self.gpus, SLOTS, self.num_trials, clock=self.timeline.clock)
+        roster = Coordinator(
+            PackMembership(self.gpus, SLOTS, self.num_trials, clock=self.timeline.clock)
+        )
         common = {"tags": provenance.tags(plan.config), "config": self.config_text}
         board = SweepState(plan, plan.base, self.journal, screen, common)
         board.roster = handle = RosterHandle(roster, self.timeline)

@@ -52,6 +52,12 @@ class Finished:
         return json.loads(self.out.strip().splitlines()[-1])
 
 
+def finished(process: subprocess.Popen[str], timeout: float = 280) -> Finished:
+    """The end of a command that was started."""
+    out, err = process.communicate(timeout=timeout)
+    return Finished(process.returncode, out, err)
+
+
 def environment(cache: Path) -> dict[str, str]:
     """A user's environment with a cache of its own."""
     return {**os.environ, "ORCHESTRATOR_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
@@ -128,8 +134,7 @@ def command(cache: Path, toy: Path) -> Any:
         )
         if start:
             return process
-        out, err = process.communicate(timeout=timeout)
-        return Finished(process.returncode, out, err)
+        return finished(process, timeout)
 
     return run
 

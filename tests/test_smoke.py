@@ -1,5 +1,5 @@
-"""The README's commands on a tiny model: a real Ray Tune, real Ray Train workers and a real MLflow
-store.
+"""The README's commands on one finished sweep of a tiny model: a real Ray Tune, real Ray Train
+workers and a real MLflow store.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
+from tests.support.finished_sweeps import champion, decided, journal
 
 SWEEP = (
     "+sweep=lora",
@@ -27,7 +28,6 @@ SWEEP = (
     "sweep.space.lr.high=0.02",
     "registry.beat=[]",
 )
-BOTH = "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.01}, rank: {path: adapter.rank, type: grid, values: [4, 8]}}"
 SCORES = ("test/exact_match", "test/exact_match_low", "test/exact_match_high")
 SCHEMA = {
     "sweep": None,
@@ -55,36 +55,6 @@ def swept(command: Any, storage: Path) -> Any:
     done = command(*SWEEP, f"storage={storage}")
     assert done.code == 0, done.err
     return done
-
-
-def journal(storage: Path) -> list[dict[str, Any]]:
-    """All events of all sweeps of a store."""
-    return [
-        json.loads(line)
-        for file in storage.glob("sweeps/*/journal.jsonl")
-        for line in file.read_text().splitlines()
-    ]
-
-
-def decided(storage: Path) -> list[str]:
-    """What was said of each candidate for the champion's alias, oldest first."""
-    return [
-        e["tags"]["model.decision"]
-        for e in journal(storage)
-        if e["kind"] == "tags" and "model.decision" in e["tags"]
-    ]
-
-
-def champion(storage: Path, name: str) -> int:
-    """The version that carries the champion's alias."""
-    return int(registry(storage).get_model_version_by_alias(name, "champion").version)
-
-
-def registry(storage: Path) -> Any:
-    """MLflow's own client for the store of a sweep."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
 
 
 def test_a_sweep_prints_one_json_line_that_names_winner_base_and_model(swept: Any) -> None:
@@ -267,42 +237,6 @@ def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(
     assert all(after[key] == count for key, count in before.items() if key[0] in finished)
 
 
-def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(
-    command: Any, tmp_path: Path
-) -> None:
-    arguments = (BOTH, "train.steps=10", "train.eval_every=5", f"storage={tmp_path}", "fresh=true")
-    scores = []
-    for alias in ("champion", None):
-        done = command(*arguments)
-        assert done.code == 0, done.err
-        assert done.result["model"]["alias"] == alias
-        if alias is not None:
-            other_program_takes_the_alias(tmp_path, done.result["model"]["name"])
-        reports = [e for e in journal(tmp_path) if e["kind"] == "report"]
-        measured = ("valid/loss", "valid/exact_match", "test/exact_match")
-        scores.append(
-            sorted(
-                (e["trial"], e["step"], key, e["metrics"][key])
-                for e in reports
-                for key in measured
-                if key in e["metrics"]
-            )
-        )
-        scores[-1].append(done.result["best"]["params"]["optim.lr"])
-    assert scores[0] == scores[1]
-    assert (
-        "cannot be judged on these rows" in decided(tmp_path)[-1]
-        and "base.json" in decided(tmp_path)[-1]
-    )
-    assert champion(tmp_path, done.result["model"]["name"]) == 2
-
-
-def other_program_takes_the_alias(storage: Path, name: str) -> None:
-    """Register a model that is not of this project, and make it the champion."""
-    version = registry(storage).create_model_version(name, storage.as_uri()).version
-    registry(storage).set_registered_model_alias(name, "champion", version)
-
-
 def test_stopped_trials_give_their_resources_back_while_the_sweep_runs(
     swept: Any, storage: Path
 ) -> None:
@@ -379,37 +313,3 @@ def test_another_task_of_the_same_name_leaves_the_alias_and_says_so_before_it_tr
             (name,),
         ).fetchone()
     assert marked == (2,), "each version carries its task's fingerprint"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["my%20runs", 'it\'s "50% off" [1] #2?é'])
-def test_a_storage_may_have_any_name(command: Any, tmp_path: Path, name: str) -> None:
-    done = command(
-        "train.steps=4", "train.eval_every=2", "job.resamples=100", f"storage={tmp_path / name}"
-    )
-    assert done.code == 0, done.err
-    asked = command(
-        "job=predict",
-        f"storage={tmp_path / name}",
-        f"model_uri={done.result['model']['uri']}",
-        "prompt=alpha 3",
-    )
-    assert asked.code == 0, asked.err
-    assert [folder.name for folder in tmp_path.iterdir()] == [name]
-
-
-@pytest.mark.slow
-def test_a_store_that_was_moved_away_is_written_again_from_the_journal(
-    command: Any, tmp_path: Path
-) -> None:
-    arguments = ("train.steps=10", "train.eval_every=5", f"storage={tmp_path}")
-    first = command(*arguments)
-    assert first.code == 0, first.err
-    (tmp_path / "mlflow.db").rename(tmp_path / "old.db")
-    trained = [e for e in journal(tmp_path) if e["kind"] == "metrics" and e["trial"]]
-    again = command(*arguments)
-    assert again.code == 0, again.err
-    assert again.result["model"] == first.result["model"]
-    assert [e for e in journal(tmp_path) if e["kind"] == "metrics" and e["trial"]] == trained
-    history = registry(tmp_path).get_metric_history(again.result["best"]["run_id"], "train/loss")
-    assert [point.step for point in history] == list(range(1, 11))

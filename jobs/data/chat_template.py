@@ -26,6 +26,7 @@ from jobs.data.tokenizer_files import (
     find_template,
     read_json,
 )
+from jobs.foreign_code import FOREIGN_CODE_ERRORS
 
 PLAIN = (
     "{% for message in messages %}{{ message['content'] }}{% if not loop.last or "
@@ -135,14 +136,7 @@ class ChatTokenizer:
                 add_generation_prompt=add_generation_prompt,
                 **mode,
             )
-        except (
-            TemplateError,
-            TypeError,
-            ValueError,
-            ArithmeticError,
-            LookupError,
-            AttributeError,
-        ) as error:
+        except (TemplateError, *FOREIGN_CODE_ERRORS) as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
             raise ValueError(
                 f"the chat template of {self.folder.name} refuses messages from {roles}: {error}"

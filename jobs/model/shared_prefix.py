@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from jobs.data.tokenization import Example, shared_prefix
+from jobs.foreign_code import FOREIGN_CODE_ERRORS
 from jobs.model.seeded_dropout import DropoutState
 
 
@@ -101,7 +102,7 @@ def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
         with torch.no_grad():
             unshared, targets = answer_logits(model, few, keep, pad_id)
             shared, _ = answer_logits(model, few, keep, pad_id, prefix)
-    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, LookupError):
+    except FOREIGN_CODE_ERRORS:
         return False
     losses = [
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())

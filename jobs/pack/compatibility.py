@@ -16,6 +16,7 @@ import torch
 
 from jobs.config import Trial
 from jobs.data.tokenization import Example
+from jobs.foreign_code import FOREIGN_CODE_ERRORS
 from jobs.pack.batch.packed_batch import Group
 from jobs.pack.batch.prefix_groups import group_by_prefix
 from jobs.pack.engine import Pack
@@ -28,8 +29,6 @@ GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0
 """Largest difference of an adapter's gradient in relative Frobenius norm. What mixes neighbours up
 is off by about 1.
 """
-REFUSALS = (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, LookupError)
-"""What architectures raise that do not fit the pack."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def difference_now(pack: Pack, probes: Probes, plain: dict[int, Outcome]) -> str
     """Where the pack as it is and the plain outcomes differ, or why it cannot run."""
     try:
         return difference(plain, run_packed(pack, probes), pack.dtype)
-    except REFUSALS as error:
+    except FOREIGN_CODE_ERRORS as error:
         return refusal(error)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jobs.config import Trial
-from jobs.pack.compatibility import REFUSALS, compare, obstacle, probing, refusal, run_plain
+from jobs.foreign_code import FOREIGN_CODE_ERRORS
+from jobs.pack.compatibility import compare, obstacle, probing, refusal, run_plain
 from jobs.pack.engine import Pack
 
 
@@ -20,12 +21,12 @@ def enable_packing(pack: Pack, trial: Trial) -> str | None:
         try:
             # 2) The reference: the model as it was loaded.
             plain = run_plain(pack, probes)
-        except REFUSALS as error:
+        except FOREIGN_CODE_ERRORS as error:
             return refusal(error)
         try:
             # 3) From here on the model runs packed rows.
             pack.enable_packing()
-        except REFUSALS as error:
+        except FOREIGN_CODE_ERRORS as error:
             return refusal(error)
         # 4) The packed model must give the same.
         return compare(pack, probes, plain)

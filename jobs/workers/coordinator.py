@@ -38,18 +38,12 @@ OTHER_CALLS = 1000
 
 
 class Coordinator:
-    """The actor's state. Everything is keyed by the trial's index; a pack's workers by minus one
-    minus its number.
+    """The actor's state, around the seats of its packs. Everything is keyed by the trial's index; a
+    pack's workers by minus one minus its number.
     """
 
-    def __init__(
-        self,
-        num_packs: int = 1,
-        capacity: int | None = None,
-        total: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._clock = clock
+    def __init__(self, seats: PackMembership) -> None:
+        self._seats = seats
         self._posts: deque[dict[str, Any]] = deque()
         """Messages for the driver. None is ever dropped: a worker whose messages pile up waits at
         its next flush, see reporting.MetricsBuffer.
@@ -57,12 +51,11 @@ class Coordinator:
         self._groups: dict[int, str] = {}
         self._shrunk: dict[int, int] = {}
         self._failures: dict[int, str] = {}
-        self._seats = PackMembership(num_packs, capacity, total, clock)
         self._numbers: dict[str, int] = {}
         # Each waits at its own bell: with one for all, every change would wake thousands of trials
         # and packs to look at what is not theirs.
         self._trial_bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
-        self._pack_bells = [asyncio.Event() for _ in range(num_packs)]
+        self._pack_bells = [asyncio.Event() for _ in range(seats.num_packs)]
         self._resting = False
         self._working: set[int] = set()
         """Whose workers train now: trials by index, packs by minus one minus their number."""
@@ -164,9 +157,9 @@ class Coordinator:
         """Wait until a pack's company is complete and return it; None when the sweep is over, or
         pauses.
         """
-        deadline = self._clock() + COMPANY_SECONDS
+        deadline = self._seats.clock() + COMPANY_SECONDS
         bell = self._pack_bells[pack]
-        while not self._over() and not self._seats.ready(pack) and self._clock() < deadline:
+        while not self._over() and not self._seats.ready(pack) and self._seats.clock() < deadline:
             bell.clear()
             with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
                 await asyncio.wait_for(bell.wait(), 1.0)
@@ -269,9 +262,7 @@ def name_of(sweep: str) -> str:
     return f"roster-{sweep}"
 
 
-def open_coordinator(
-    sweep: str, num_packs: int = 1, capacity: int | None = None, total: int | None = None
-) -> Any:
+def open_coordinator(sweep: str, seats: PackMembership) -> Any:
     """Start the actor, on the driver's own node; it lives as long as the driver keeps the
     handle.
     """
@@ -282,7 +273,7 @@ def open_coordinator(
     )  # no other node's death may end it
     # Every seated trial and every pack may have a call waiting here; with fewer places, the call
     # that would end the wait gets none.
-    max_calls = OTHER_CALLS + num_packs + (total or 0)
+    max_calls = OTHER_CALLS + seats.num_packs + (seats.total or 0)
     settings: Any = {
         "name": name_of(sweep),
         "namespace": NAMESPACE,
@@ -293,7 +284,7 @@ def open_coordinator(
     deadline = time.monotonic() + FREED_SECONDS
     while True:
         try:
-            return actor.remote(num_packs, capacity, total)
+            return actor.remote(seats)
         except ValueError:  # one that has just been let go still has the name
             if time.monotonic() > deadline:
                 raise

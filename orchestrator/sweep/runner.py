@@ -20,6 +20,7 @@ from ray.exceptions import RayError
 from ray.tune import Stopper
 
 from jobs.files.storage_faults import cause, told
+from jobs.pack.membership import PackMembership
 from jobs.workers import pack_worker, packed_trial, plain_trial
 from jobs.workers.coordinator import end_controllers, free, open_coordinator
 from orchestrator.config.validation import trial_of
@@ -37,9 +38,9 @@ def open_roster(plan: Plan) -> Any:
     """A roster for the trials of a plan. Without packs nobody sits in one."""
     resources = plan.resources
     if not resources.packs:
-        return open_coordinator(plan.name)
+        return open_coordinator(plan.name, PackMembership())
     slots = -(-resources.concurrent // resources.packs)
-    return open_coordinator(plan.name, resources.packs, slots, plan.num_trials)
+    return open_coordinator(plan.name, PackMembership(resources.packs, slots, plan.num_trials))
 
 
 class SweepStopper(Stopper):

@@ -123,11 +123,11 @@ def session() -> Iterator[None]:
 def test_the_roster_still_answers_when_more_than_a_thousand_trials_wait(session: None) -> None:
     import ray
 
-    from jobs.pack.membership import StepReport
+    from jobs.pack.membership import PackMembership, StepReport
     from jobs.workers.coordinator import open_coordinator
 
     count, trial = 1200, make(Path("rows.jsonl"))
-    roster: Any = open_coordinator("crowd", 100, 12, count)
+    roster: Any = open_coordinator("crowd", PackMembership(100, 12, count))
     tickets = {
         index: roster.take_seat.remote(index, trial, None, 0) for index in range(1, count + 1)
     }

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.k8s.test_wiring import SECRETS
-from tests.support.manifests import COMPONENTS, K8S, KUBECTL, build, kustomize, named
+from tests.support.manifests import COMPONENTS, K8S, KUBECTL, SECRETS, build, kustomize, named
 from tests.support.policy import PINNED, PLACEHOLDER, placeholders, problems
 
 ROOT = K8S.parent

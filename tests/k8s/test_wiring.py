@@ -11,22 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.manifests import BUILDS, COMPONENTS, EVERYTHING, K8S, build, named, walk
+from tests.support.manifests import BUILDS, COMPONENTS, EVERYTHING, K8S, SECRETS, build, named, walk
 from tests.support.policy import KINDS, Manifest, containers, pods
 
-SECRETS = {
-    "mlflow-database": {"uri", "password"},
-    "ray-token": {"auth_token"},
-    "redis": {"password"},
-    "object-store": {
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_REGION",
-        "AWS_ENDPOINT_URL",
-        "MLFLOW_ARTIFACTS_DESTINATION",
-    },
-}
-"""What the user makes, by README.md."""
 CLUSTER_WIDE = {
     "Namespace",
     "PriorityClass",

@@ -1,15 +1,10 @@
-"""The command line's own work: flags, the text of settings, folders of choices, what goes to which
+"""The command line's own work: flags, messages for mistakes, folders of choices, what goes to which
 stream.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +14,6 @@ from jobs.base_models import fetch
 from jobs.config import Model
 from orchestrator.cli import main
 from orchestrator.config.compose import choices, compose
-from tests.conftest import ROOT, Finished, environment
-
-TEXTS = [
-    "12e4567",
-    "0123456",
-    "2024_1",
-    "1.50",
-    "true",
-    "2024-01-02",
-    "a,b",
-    "a b",
-    "x=y",
-    "{x: 1}",
-    "Größe (1)",
-    "[1]",
-    'q"x',
-    "b\\",
-    "it's",
-]
-SENTENCES = [
-    '"Hi", she said: {x}',
-    "costs ${5}",
-    "\\${x}",
-    "a\\",
-    '\\"',
-    "'",
-    "1,2",
-    "a\nb",
-    "x # y",
-    "~",
-]
 
 
 @pytest.fixture
@@ -57,62 +21,6 @@ def tiny(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny model lies ready for commands that run in this process."""
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
     fetch.prepare(Model(name="tiny", source="tiny"))
-
-
-def shell(cache: Path, *arguments: str) -> Finished:
-    """A command as a user runs it."""
-    line = [sys.executable, "-m", "orchestrator", *arguments]
-    done = subprocess.run(
-        line,
-        capture_output=True,
-        text=True,
-        env=environment(cache),
-        cwd=ROOT,
-        timeout=120,
-        check=False,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_text_setting_holds_what_was_typed(text: str) -> None:
-    composed = compose(
-        [f"model.revision={text}", f"data.folder=/tmp/{text}", f"storage={text}"], None
-    )
-    assert (composed["model"]["revision"], composed["data"]["folder"], composed["storage"]) == (
-        text,
-        f"/tmp/{text}",
-        text,
-    )
-
-
-@pytest.mark.parametrize("text", [*TEXTS, *SENTENCES])
-def test_a_prompt_may_hold_any_punctuation(text: str) -> None:
-    composed = compose([f"prompt={text}", f"data.instruction={text}"], None)
-    assert (composed["prompt"], composed["data"]["instruction"]) == (text, text)
-
-
-def test_quotes_around_a_text_setting_are_hydras_and_null_is_nothing() -> None:
-    composed = compose(
-        ["data.folder='a b'", 'model.revision="7"', "tracking.uri=null", "prompt="], None
-    )
-    assert (composed["data"]["folder"], composed["model"]["revision"]) == ("a b", "7")
-    assert composed["tracking"]["uri"] is None
-    assert composed["prompt"] == ""
-
-
-def test_an_environment_variable_can_name_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_ROWS", "/some/where")
-    assert compose(["data.folder=${oc.env:MY_ROWS}/x"], None)["data"]["folder"] == "/some/where/x"
-
-
-def test_the_plus_before_a_group_or_a_setting_may_be_left_out() -> None:
-    assert compose(["sweep=lora", "experiment=tiny"], None) == compose(
-        ["+sweep=lora", "+experiment=tiny"], None
-    )
-    assert (
-        compose(["+prompt=x"], None) == compose(["prompt=x"], None) == compose(["++prompt=x"], None)
-    )
 
 
 def test_help_names_every_choice_of_every_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,127 +179,6 @@ def test_a_dry_run_says_in_json_what_it_says_in_words(
     assert len(told["points"]) == told["trials"] == words.count("\ntrial ") == 6
     assert set(told["points"][0]) == {"optim.lr", "adapter.rank"}
     assert not (tmp_path / "none").exists()
-
-
-def test_the_program_itself_says_nothing_on_stdout_when_it_refuses(cache: Path) -> None:
-    done = shell(cache, "model=tiny", "optim.lrr=1")
-    assert (done.code, done.out) == (2, "")
-    assert done.err == "conf: 1 problem\n  optim.lrr   no such setting; did you mean optim.lr?\n"
-
-
-def test_a_reader_that_goes_away_is_no_crash(cache: Path) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    line = [sys.executable, "-m", "orchestrator", "--cfg", "job"]
-    buffered = {
-        name: value for name, value in environment(cache).items() if name != "PYTHONUNBUFFERED"
-    }
-    done = subprocess.run(
-        line,
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=buffered,
-        cwd=ROOT,
-        timeout=60,
-        check=False,
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-def test_a_full_disk_is_one_line_with_a_remedy(cache: Path) -> None:
-    line = [sys.executable, "-m", "orchestrator", "--cfg", "job"]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            line,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(cache),
-            cwd=ROOT,
-            check=False,
-        )
-    assert done.returncode == 1
-    assert (
-        done.stderr.count("\n") == 1 and "No space left on device; free some space" in done.stderr
-    )
-
-
-def test_ctrl_c_while_planning_is_one_line_and_exit_code_130(cache: Path, tmp_path: Path) -> None:
-    pipe = tmp_path / "train.jsonl"
-    os.mkfifo(pipe)  # reading it waits until someone writes: the plan never gets further
-    line = [
-        sys.executable,
-        "-m",
-        "orchestrator",
-        "model=tiny",
-        f"+data.sources.pipe.path={pipe}",
-        "dry_run=true",
-    ]
-    process = subprocess.Popen(
-        line,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(cache),
-        cwd=ROOT,
-    )
-    with pipe.open("w"):  # opens as soon as the other side reads
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err == "error: interrupted; the same command continues\n"
-
-
-@pytest.mark.parametrize("module", ["hydra", "difflib"])
-def test_ctrl_c_while_libraries_are_imported_is_one_line_and_exit_code_130(
-    cache: Path, tmp_path: Path, module: str
-) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    (tmp_path / f"{module}.py").write_text(
-        f"exec({f'open({str(pipe)!r}).read()'!r})", encoding="utf-8"
-    )
-    here = environment(cache) | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    line = [sys.executable, "-m", "orchestrator", "dry_run=true"]
-    process = subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here, cwd=tmp_path
-    )
-    with pipe.open("w"):
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (
-        130,
-        "",
-        "error: interrupted; the same command continues\n",
-    )
-
-
-def test_neither_an_ascii_terminal_nor_a_torn_file_of_an_earlier_run_keeps_the_plan_back(
-    toy: Path, cache: Path, tmp_path: Path
-) -> None:
-    storage = tmp_path / "a storage"
-    storage.mkdir()
-    (storage / "rates.json").write_text('{"half', encoding="utf-8")
-    line = [
-        "-m",
-        "orchestrator",
-        "model=tiny",
-        "data=files",
-        f"data.folder={toy}",
-        "dry_run=true",
-        f"storage={storage.as_uri()}",
-    ]
-    ascii_only = environment(cache) | {"PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(
-        [sys.executable, *line], env=ascii_only, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "1 trial in 1 pack" in done.stdout and "\\xb7" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ SPACE = {
 }
 START = 1_795_934_672_000
 COMMAND = "python -m orchestrator +sweep=lora sweep.num_trials={count}"
+Write = Callable[..., None]
+"""`write(kind, seconds, **fields)`: one event of a journal."""
 
 
 def write_sweep(
@@ -71,20 +74,7 @@ def write_sweep(
     ]
     best: tuple[float, int, dict[str, Any], dict[str, float]] | None = None
     for index in range(1, count + 1):
-        lr = math.exp(stream.uniform(math.log(5e-5), math.log(5e-3)))
-        rank, titles = stream.choice([4, 8, 16, 32]), round(stream.uniform(0, 0.9), 3)
-        point = {
-            "optim.lr": float(f"{lr:.4g}"),
-            "adapter.rank": rank,
-            "data.sources.titles.weight": titles,
-            "data.sources.terms.weight": round(1 - titles, 3),
-        }
-        quality = (
-            0.45
-            * math.exp(-(math.log(lr / best_lr) ** 2) / 1.5)
-            * (0.8 + 0.05 * math.log2(rank))
-            * (1 - 0.5 * titles)
-        )
+        point, quality = draw_point(stream, best_lr)
         write(
             "trial",
             index,
@@ -94,57 +84,13 @@ def write_sweep(
             datasets=datasets,
         )
         fault = stream.random() if faulty else 1.0
-        if fault < 0.05:
-            write(
-                "end",
-                index + 1,
-                trial=index,
-                state="failed",
-                error=f"out of memory: {stream.randint(1, 9)} GiB <b>wanted</b>",
-            )
-            continue
         if fault < 0.1:
-            write("end", index + 1, trial=index, state="stopped", error=None)
+            write_early_end(write, index, fault, stream)
             continue
-        reach = rungs[stream.randint(0, len(rungs) - 1)] if index > 1 else rungs[-1]
-        metrics: dict[str, float] = {}
-        for step in range(8, reach + 1, 8):
-            loss = (
-                float("nan")
-                if fault < 0.15 and step > 100
-                else 4 * math.exp(-step / 200) + 1 - quality
-            )
-            write(
-                "metrics", index + step / 10, trial=index, step=step, metrics={"train/loss": loss}
-            )
-            if step in rungs:
-                share = quality * (1 - math.exp(-step / 160)) + stream.gauss(0, 0.004)
-                value = round(max(share, 0) * valid_rows) / valid_rows
-                metrics = {
-                    "valid/loss": loss,
-                    "valid/exact_match": float("nan") if fault < 0.15 else value,
-                }
-                write(
-                    "report",
-                    index + step / 10,
-                    trial=index,
-                    step=step,
-                    metrics=metrics,
-                    checkpoint=None,
-                )
-                if (
-                    metric in metrics
-                    and metrics[metric] == metrics[metric]
-                    and (best is None or metrics[metric] > best[0])
-                ):
-                    best = metrics[metric], index, point, dict(metrics)
-        write(
-            "end",
-            index + reach / 10,
-            trial=index,
-            state="finished" if reach == rungs[-1] else "stopped",
-            error=None,
-        )
+        for metrics in write_training(write, index, quality, fault, stream, rungs, valid_rows):
+            score = metrics.get(metric, math.nan)
+            if not math.isnan(score) and (best is None or score > best[0]):
+                best = score, index, point, metrics
     if faulty:
         lines.insert(len(lines) // 2, '{"t": 1, "kind": "repo')
         lines.append('{"kind": "report"}')
@@ -153,6 +99,66 @@ def write_sweep(
     if judged and best is not None:
         write_result(folder, count, best, command, stream, extra)
     return folder
+
+
+def draw_point(stream: random.Random, best_lr: float) -> tuple[dict[str, Any], float]:
+    """A point of the search space, and the score that it would reach in the end."""
+    lr = math.exp(stream.uniform(math.log(5e-5), math.log(5e-3)))
+    rank, titles = stream.choice([4, 8, 16, 32]), round(stream.uniform(0, 0.9), 3)
+    point = {
+        "optim.lr": float(f"{lr:.4g}"),
+        "adapter.rank": rank,
+        "data.sources.titles.weight": titles,
+        "data.sources.terms.weight": round(1 - titles, 3),
+    }
+    quality = (
+        0.45
+        * math.exp(-(math.log(lr / best_lr) ** 2) / 1.5)
+        * (0.8 + 0.05 * math.log2(rank))
+        * (1 - 0.5 * titles)
+    )
+    return point, quality
+
+
+def write_early_end(write: Write, index: int, fault: float, stream: random.Random) -> None:
+    """The end of a trial without any metric: a failure, or a stop."""
+    if fault < 0.05:
+        error = f"out of memory: {stream.randint(1, 9)} GiB <b>wanted</b>"
+        write("end", index + 1, trial=index, state="failed", error=error)
+    else:
+        write("end", index + 1, trial=index, state="stopped", error=None)
+
+
+def write_training(
+    write: Write,
+    index: int,
+    quality: float,
+    fault: float,
+    stream: random.Random,
+    rungs: tuple[int, ...],
+    valid_rows: int,
+) -> list[dict[str, float]]:
+    """A trial's steps up to one of the rungs, and its end; returns the metrics at each rung."""
+    reports: list[dict[str, float]] = []
+    reach = rungs[stream.randint(0, len(rungs) - 1)] if index > 1 else rungs[-1]
+    for step in range(8, reach + 1, 8):
+        moment = index + step / 10
+        loss = 4 * math.exp(-step / 200) + 1 - quality
+        if fault < 0.15 and step > 100:
+            loss = math.nan
+        write("metrics", moment, trial=index, step=step, metrics={"train/loss": loss})
+        if step in rungs:
+            share = quality * (1 - math.exp(-step / 160)) + stream.gauss(0, 0.004)
+            score = round(max(share, 0) * valid_rows) / valid_rows
+            metrics = {
+                "valid/loss": loss,
+                "valid/exact_match": math.nan if fault < 0.15 else score,
+            }
+            write("report", moment, trial=index, step=step, metrics=metrics, checkpoint=None)
+            reports.append(metrics)
+    state = "finished" if reach == rungs[-1] else "stopped"
+    write("end", index + reach / 10, trial=index, state=state, error=None)
+    return reports
 
 
 def write_result(

@@ -29,6 +29,19 @@ BUILDS = (
     *(f"+cluster+{name}" for name in COMPONENTS if name != "cluster"),
     EVERYTHING,
 )
+SECRETS = {
+    "mlflow-database": {"uri", "password"},
+    "ray-token": {"auth_token"},
+    "redis": {"password"},
+    "object-store": {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+        "MLFLOW_ARTIFACTS_DESTINATION",
+    },
+}
+"""What the user makes, by k8s/README.md: the keys of each secret."""
 
 
 def kustomize(folder: Path) -> str:

@@ -10,9 +10,28 @@ import torch
 from jobs.config import BaseModel, Trial
 from jobs.pack.cuda_graphs import CudaGraphCache
 from jobs.pack.engine import Pack
+from jobs.pack.evaluation import validate
 from jobs.pack.opening import enable_packing
 from jobs.training.distributed import World
-from tests.support.plain import make, reference
+from tests.support.plain import joined, make, reference
+
+KINDS = [
+    "tiny",
+    "Qwen2",
+    "Qwen3",
+    "Gemma3Text",
+    "Gemma2",
+    "Phi3",
+    "Phi",
+    "Mistral",
+    "GPT2",
+    "GPTNeoX",
+    "SmolLM3",
+    "Granite",
+    "Olmo2",
+    "OPT",
+]
+"""Architectures that the pack is compared with plain PEFT on; tiny is the project's own model."""
 
 
 def varied(rows: Path) -> dict[int, Trial]:
@@ -86,3 +105,17 @@ def assert_ends_alike(pack: Pack, number: int, losses: list[float], base: BaseMo
         assert torch.linalg.norm(ended[name] - weight.detach()) <= max(
             1e-4 * update, trial.train.steps * spread
         ), name
+
+
+def worker(rank: int, size: int, trials: dict[int, Trial], base: BaseModel, folder: Path) -> None:
+    """One of two data-parallel processes."""
+    with joined(rank, size, folder) as world:
+        pack = open_pack(base, trials, world=world)
+        run(pack, 10)
+        found = validate(pack, list(trials))
+    if rank == 0:
+        state = {number: slot.adapter.weights.data for number, slot in pack.slots.items()}
+        torch.save(
+            (state, {number: (t.loss, t.exact, t.rows) for number, t in found.items()}),
+            folder / "found.pt",
+        )

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from jobs.foreign_code import FOREIGN_CODE_ERRORS
+
 
 class FastNorm(torch.nn.Module):
     """x / rms(x) * weight over the last dimension, the statistics in float32. The weight is
@@ -107,7 +109,7 @@ def equivalent(module: Any) -> FastNorm | None:
     ).to(weight)
     try:
         expected = module(rows)
-    except (TypeError, ValueError, RuntimeError):
+    except FOREIGN_CODE_ERRORS:
         return None
     tolerance = 1e-5 if weight.dtype == torch.float32 else 2e-2
     for candidate in (weight.detach(), (1.0 + weight.detach().float()).to(weight.dtype)):

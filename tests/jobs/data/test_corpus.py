@@ -14,7 +14,7 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.readers import Row
 from jobs.data.tokenization import Example, encode_row, encode_rows
-from tests.jobs.data.test_chat_template import ASK, CHATML, GEMMA, LLAMA, QWEN, SAY, make_model
+from tests.support.chat_templates import ASK, CHATML, GEMMA, LLAMA, QWEN, SAY, make_model
 
 Pairs = Sequence[tuple[str, str]]
 

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from jobs.data.mixture import Mixture, apportion, permutation
+from jobs.data.mixture import CHUNK_ROWS, Mixture, apportion, permutation
 
 SIZES = {"terms": 70, "titles": 200, "notes": 31}
 WEIGHTS = {"terms": 2.0, "titles": 5.0, "notes": 1.0}
@@ -144,3 +144,33 @@ def test_a_mix_that_can_draw_nothing_is_refused(
     with pytest.raises(ValueError) as caught:
         Mixture(sizes, weights, seed)
     assert message in str(caught.value)
+
+
+def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() -> None:
+    sizes = {"terms": 70, "titles": 200, "notes": 31}
+    mixes = [
+        Mixture(sizes, weights, 5)
+        for weights in (
+            {"terms": 2, "titles": 5, "notes": 1},
+            {"terms": 9, "titles": 1, "notes": 4},
+        )
+    ]
+    for mix in mixes:
+        for step in range(60):
+            for (name, row), (source, number, first) in zip(
+                mix.batch(step, 9), mix.chunks(step, 9), strict=True
+            ):
+                assert (
+                    name == source
+                    and row in mix.rows(name, number)
+                    and len(mix.rows(name, number)) <= CHUNK_ROWS
+                )
+                assert (
+                    row in mix.rows(name, first)
+                    and first * CHUNK_ROWS < sizes[name]
+                    and first <= number
+                )
+    assert all(mixes[0].rows(name, 3) == mixes[1].rows(name, 3) for name in sizes)
+    opened = [place for step in range(10) for place in mixes[0].chunks(step, 9)]
+    titles = [number for name, number, _ in opened if name == "titles"]
+    assert titles == sorted(titles)

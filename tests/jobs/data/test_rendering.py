@@ -13,7 +13,18 @@ import pytest
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.readers import Row, read_rows
 from jobs.data.tokenization import encode_row
-from tests.jobs.data.test_chat_template import CHATML, GEMMA, LLAMA, QWEN, make_model
+from tests.support.chat_templates import (
+    CALL,
+    CALLING,
+    CHATML,
+    GEMMA,
+    LLAMA,
+    QWEN,
+    TALK,
+    TOOL,
+    make_model,
+    make_row,
+)
 
 LLAMA2 = """{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content | trim + ' [/INST]' }}
 {%- elif m.role == 'assistant' %}{{ ' ' + m.content | trim + ' ' + eos_token }}{% endif %}{% endfor %}"""
@@ -102,10 +113,6 @@ ANSWERS = [
 ]
 
 
-def make_row(*messages: dict[str, Any], **fields: Any) -> Row:
-    return Row(messages=messages, key="", place="cases.jsonl, line 17", **fields)
-
-
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("turns", [1, 2])
 def test_every_answer_is_trained_as_itself_and_ends_its_turn(
@@ -191,28 +198,6 @@ def test_a_beginning_of_text_stands_once(tmp_path: Path) -> None:
         )
         example = encode_row(row, ChatTokenizer(folder), 512)
         assert example.ids.count(0) == (0 if source is None else 1)
-
-
-CALLING = """{%- if tools %}{{- '<|im_start|>system\\nTools:' }}{% for tool in tools %}{{- ' ' + tool | tojson }}{% endfor %}{{- '<|im_end|>\\n' }}{% endif %}
-{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}
-{%- if m.reasoning_content and loop.last %}{{- '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{% endif %}{{- m.content }}
-{%- for call in m.tool_calls or [] %}{{- '<call>' + call.function.name + ' ' + (call.function.arguments | tojson) + '</call>' }}{% endfor %}
-{{- '<|im_end|>\\n' }}{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% if enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"""
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "find_order",
-        "parameters": {"type": "object", "properties": {"order": {"type": "string"}}},
-    },
-}
-CALL = {"type": "function", "function": {"name": "find_order", "arguments": {"order": "7"}}}
-TALK = [
-    {"role": "user", "content": "Where is it?"},
-    {"role": "assistant", "content": None, "tool_calls": [CALL]},
-    {"role": "tool", "content": "sent"},
-    {"role": "assistant", "content": "n"},
-]
 
 
 def read(folder: Path, *records: dict[str, Any]) -> list[Row]:

@@ -16,8 +16,17 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import encode_asked, encode_row
 from jobs.data.trial_data import TrialData
-from tests.jobs.data.test_chat_template import CHATML, GEMMA, LLAMA, QWEN, make_model
-from tests.jobs.data.test_rendering import CALLING, TALK, TOOL, make_row
+from tests.support.chat_templates import (
+    CALLING,
+    CHATML,
+    GEMMA,
+    LLAMA,
+    QWEN,
+    TALK,
+    TOOL,
+    make_model,
+    make_row,
+)
 
 SAY = {"role": "assistant", "content": "J11"}
 WORDS = " ".join(f"word{number}" for number in range(300))

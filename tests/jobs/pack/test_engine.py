@@ -26,25 +26,8 @@ from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
 from jobs.pack.opening import enable_packing
 from jobs.training.distributed import World
-from tests.support.packs import assert_ends_alike, open_pack, run, varied
-from tests.support.plain import CPU, architecture, joined, make
-
-KINDS = [
-    "tiny",
-    "Qwen2",
-    "Qwen3",
-    "Gemma3Text",
-    "Gemma2",
-    "Phi3",
-    "Phi",
-    "Mistral",
-    "GPT2",
-    "GPTNeoX",
-    "SmolLM3",
-    "Granite",
-    "Olmo2",
-    "OPT",
-]
+from tests.support.packs import KINDS, assert_ends_alike, open_pack, run, varied, worker
+from tests.support.plain import CPU, architecture, make
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -360,20 +343,6 @@ class SecondOfTwo(World):
 
     def add(self, values: torch.Tensor) -> torch.Tensor:
         return values
-
-
-def worker(rank: int, size: int, trials: dict[int, Trial], base: BaseModel, folder: Path) -> None:
-    """One of two data-parallel processes."""
-    with joined(rank, size, folder) as world:
-        pack = open_pack(base, trials, world=world)
-        run(pack, 10)
-        found = validate(pack, list(trials))
-    if rank == 0:
-        state = {number: slot.adapter.weights.data for number, slot in pack.slots.items()}
-        torch.save(
-            (state, {number: (t.loss, t.exact, t.rows) for number, t in found.items()}),
-            folder / "found.pt",
-        )
 
 
 def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:

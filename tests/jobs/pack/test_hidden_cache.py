@@ -12,18 +12,15 @@ import pytest
 import torch
 import torch.multiprocessing as processes
 
-from jobs.config import Adapter, BaseModel, Data, Source, Trial
-from jobs.data.mixture import CHUNK_ROWS, Mixture
+from jobs.config import BaseModel, Data, Source, Trial
 from jobs.evaluation.evaluate import teacher_forced_scores
-from jobs.model.loading import attach, restore
-from jobs.model.lora_targets import targets_of
+from jobs.model.loading import restore
 from jobs.pack import evaluation
 from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
 from jobs.pack.layers import hidden_cache
 from jobs.pack.opening import enable_packing
-from tests.jobs.pack.test_engine import KINDS, worker
-from tests.support.packs import assert_ends_alike, open_pack, run, varied
+from tests.support.packs import KINDS, assert_ends_alike, open_pack, run, varied, worker
 from tests.support.plain import CPU, architecture, make
 
 
@@ -312,93 +309,6 @@ def test_experts_are_not_taken_for_the_layers_of_a_decoder() -> None:
     )
 
 
-@pytest.mark.parametrize("targets", ["all-linear", "q_proj,down_proj"])
-@pytest.mark.parametrize(
-    ("share", "expected"),
-    [(0.5, {2, 3}), (0.01, {3}), (1e-8, {3}), (0.26, {2, 3}), (0.25, {3}), (0.75, {1, 2, 3})],
-)
-def test_the_last_layers_of_a_model_are_adapted(
-    targets: str, share: float, expected: set[int], base: BaseModel, tmp_path: Path
-) -> None:
-    model = restore(
-        architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4),
-        None,
-        torch.float32,
-        CPU,
-    )
-    named = targets_of(model, Adapter(targets=targets, layers=share))
-    assert {int(name.split(".")[2]) for name in named} == expected
-    assert len(named) == len(expected) * (7 if targets == "all-linear" else 2)
-    adapted = attach(model, Adapter(targets=targets, layers=share), 0)
-    assert {
-        name.removesuffix(".lora_A.default.weight")
-        for name, _ in adapted.named_parameters()
-        if "lora_A" in name
-    } == {f"base_model.model.{name}" for name in named}
-
-
-def test_targets_that_the_last_layers_have_not_are_named(base: BaseModel, tmp_path: Path) -> None:
-    model = restore(
-        architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4),
-        None,
-        torch.float32,
-        CPU,
-    )
-    del model.model.layers[3].mlp.down_proj
-    with pytest.raises(
-        ValueError,
-        match=r"adapter.layers=0.25: the last 1 of 4 layers have no down_proj; adapter.layers=1 helps",
-    ):
-        targets_of(model, Adapter(targets="down_proj", layers=0.25))
-    with pytest.raises(ValueError, match="adapter.targets=nowhere"):
-        attach(model, Adapter(targets="nowhere", layers=0.25), 0)
-
-
-def test_targets_outside_of_layers_are_adapted_too_where_they_are_named(
-    base: BaseModel, tmp_path: Path
-) -> None:
-    model = restore(
-        architecture("Qwen2", tmp_path / "base", base, num_hidden_layers=4),
-        None,
-        torch.float32,
-        CPU,
-    )
-    assert targets_of(model, Adapter(targets="q_proj,lm_head", layers=0.25)) == [
-        "model.layers.3.self_attn.q_proj",
-        "lm_head",
-    ]
-    assert targets_of(model, Adapter(targets="lm_head", layers=0.25)) == ["lm_head"]
-
-
-def test_layers_of_a_kind_of_their_own_are_linear_ones_too(base: BaseModel, tmp_path: Path) -> None:
-    own = {"new_decoder_architecture": True, "num_kv_heads": 2, "num_hidden_layers": 8}
-    model = restore(
-        architecture("Falcon", tmp_path / "base", base, **own), None, torch.float32, CPU
-    )
-    assert type(model.transformer.h[7].mlp.dense_h_to_4h).__name__ != "Linear"
-    assert {int(name.split(".")[2]) for name in targets_of(model, Adapter(layers=0.25))} == {6, 7}
-
-
-@pytest.mark.parametrize(
-    ("kind", "targets"), [("Qwen3Moe", "gate_proj,up_proj,down_proj"), ("Mixtral", "w1,w2,w3")]
-)
-def test_experts_that_get_adapters_in_all_layers_are_refused_with_the_remedy(
-    kind: str, targets: str, base: BaseModel, tmp_path: Path
-) -> None:
-    few = {"num_experts": 4} if kind == "Qwen3Moe" else {"num_local_experts": 4}
-    model = restore(
-        architecture(kind, tmp_path / "base", base, num_hidden_layers=4, **few),
-        None,
-        torch.float32,
-        CPU,
-    )
-    with pytest.raises(
-        ValueError,
-        match=r"adapter\.layers=0\.25: PEFT puts adapters on model\.layers\.0\..*experts.* below layer 3; adapter\.layers=1",
-    ):
-        attach(model, Adapter(targets=targets, layers=0.25), 0)
-
-
 def test_what_is_kept_halves_when_memory_runs_out(base: BaseModel, rows: Path) -> None:
     pack = open_pack(base, halved(varied(rows)))
     run(pack, 1)
@@ -409,33 +319,3 @@ def test_what_is_kept_halves_when_memory_runs_out(base: BaseModel, rows: Path) -
     assert pack.trunk.most_bytes == hidden_cache.MOST_BYTES / 8 and not any(
         layer.frozen.fast for layer in pack.active.layers
     )
-
-
-def test_a_stretch_of_a_walk_holds_the_rows_that_are_drawn_next_to_each_other() -> None:
-    sizes = {"terms": 70, "titles": 200, "notes": 31}
-    mixes = [
-        Mixture(sizes, weights, 5)
-        for weights in (
-            {"terms": 2, "titles": 5, "notes": 1},
-            {"terms": 9, "titles": 1, "notes": 4},
-        )
-    ]
-    for mix in mixes:
-        for step in range(60):
-            for (name, row), (source, number, first) in zip(
-                mix.batch(step, 9), mix.chunks(step, 9), strict=True
-            ):
-                assert (
-                    name == source
-                    and row in mix.rows(name, number)
-                    and len(mix.rows(name, number)) <= CHUNK_ROWS
-                )
-                assert (
-                    row in mix.rows(name, first)
-                    and first * CHUNK_ROWS < sizes[name]
-                    and first <= number
-                )
-    assert all(mixes[0].rows(name, 3) == mixes[1].rows(name, 3) for name in sizes)
-    opened = [place for step in range(10) for place in mixes[0].chunks(step, 9)]
-    titles = [number for name, number, _ in opened if name == "titles"]
-    assert titles == sorted(titles)

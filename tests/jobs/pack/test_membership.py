@@ -144,7 +144,7 @@ def test_a_trial_keeps_the_number_under_which_it_came_whatever_settings_it_is_ha
     None
 ):
     async def come() -> list[int]:
-        roster = Coordinator()
+        roster = Coordinator(PackMembership())
         return [await roster.number(*who) for who in (("a", 1), ("b", 2), ("a", 2), ("b", 2))]
 
     assert asyncio.run(come()) == [1, 2, 1, 2]
@@ -152,7 +152,7 @@ def test_a_trial_keeps_the_number_under_which_it_came_whatever_settings_it_is_ha
 
 def test_no_message_is_ever_dropped_and_workers_hear_when_there_is_no_room() -> None:
     async def busy() -> tuple[int, bool, bool, bool]:
-        roster = Coordinator()
+        roster = Coordinator(PackMembership())
         room = [
             await roster.post(1, "steps", {"steps": [(0, step, {})]}) for step in range(150_000)
         ]
@@ -166,7 +166,7 @@ def test_no_message_is_ever_dropped_and_workers_hear_when_there_is_no_room() -> 
 
 def test_when_the_sweep_is_over_no_worker_waits_for_room() -> None:
     async def close() -> bool:
-        roster = Coordinator()
+        roster = Coordinator(PackMembership())
         for step in range(MOST_POSTS):
             await roster.post(1, "steps", {"steps": [step]})
         assert not await roster.has_room()
@@ -178,7 +178,7 @@ def test_when_the_sweep_is_over_no_worker_waits_for_room() -> None:
 
 def test_a_pause_sends_packs_home_and_ends_when_all_have_kept_what_they_have() -> None:
     async def pause() -> list[Any]:
-        roster = Coordinator(1, 2, 2)
+        roster = Coordinator(PackMembership(1, 2, 2))
         for index in (1, 2):
             await roster.take_seat(index, TRIAL, f"old/{index}", 10)
             roster._seats.credit(index)
@@ -205,7 +205,7 @@ def test_a_pause_sends_packs_home_and_ends_when_all_have_kept_what_they_have() -
 
 def test_the_first_reason_that_nobody_trains_for_counts() -> None:
     async def give_up() -> AbortReason | None:
-        roster = Coordinator()
+        roster = Coordinator(PackMembership())
         await roster.give_up(AbortReason(fault="the disk is full"))
         await roster.give_up(AbortReason(failure="the workers were killed for it"))
         return await roster.verdict()

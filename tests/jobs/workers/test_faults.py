@@ -17,14 +17,7 @@ from typing import Any
 
 import pytest
 
-
-def journal(storage: Path) -> list[dict[str, Any]]:
-    """All events of all sweeps of a store."""
-    return [
-        json.loads(line)
-        for file in storage.glob("sweeps/*/journal.jsonl")
-        for line in file.read_text().splitlines()
-    ]
+from tests.support.finished_sweeps import journal
 
 
 def wait_for_reports(storage: Path, process: subprocess.Popen[str], count: int) -> None:

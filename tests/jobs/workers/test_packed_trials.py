@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel, Model, WorkerSpec
+from jobs.pack.membership import PackMembership
 from jobs.workers import pack_worker
 from jobs.workers.coordinator import end_controllers, find_coordinator, free, open_coordinator
 from jobs.workers.packed_trial import with_point
@@ -71,7 +72,7 @@ def start(
     name: str, rows: Path, base: BaseModel, storage: Path, total: int | None = None
 ) -> Running:
     """Start a roster and one pack of four slots; trials take 30 steps, evaluated every 10."""
-    roster = open_coordinator(name, 1, None if total is None else 4, total)
+    roster = open_coordinator(name, PackMembership(1, None if total is None else 4, total))
     trial = make(rows, steps=30, eval_every=10)
 
     def assignment(index: int) -> WorkerSpec:

@@ -16,9 +16,9 @@ from orchestrator.kuberay import names as names_of_jobs
 from orchestrator.kuberay.names import COMMAND
 from orchestrator.runs import cli
 from orchestrator.tracking import provenance
-from tests.orchestrator.kuberay.test_submit import SWEEP_NAME, other
 from tests.support.apiserver import ApiServer
 from tests.support.kuberay import ARGUMENTS, Serve, serving, settings
+from tests.support.rayjobs import SWEEP_NAME, other
 
 serve = pytest.fixture(serving)
 OWN = "lora-c0ffee"

@@ -1,18 +1,13 @@
-"""Several nodes: real raylets of one cluster, packs and trials spread over them, a node that dies,
-hosts that lose each other.
-"""
+"""Several nodes: real raylets of one cluster, packs and trials spread over them, a node that dies."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,24 +18,9 @@ from orchestrator.errors import InputError
 from orchestrator.job_environment import WORKERS
 from orchestrator.launch import ray_cluster
 from orchestrator.plan.resources import Node, Resources
-from tests.conftest import ROOT, Finished, environment
-from tests.support.servers import BIN, end_all, mlflow_server
-
-FAST = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-SMALL = (
-    "train.steps=8",
-    "train.eval_every=4",
-    "train.batch_size=6",
-    "train.dtype=float32",
-    "train.cpus_per_worker=1",
-)
-GRID = "sweep.space={lr: {path: optim.lr, type: grid, values: [0.002, 0.01, 0.03]}}"
+from tests.conftest import ROOT, environment, finished
+from tests.support.hosts import FAST, GRID, SMALL
+from tests.support.servers import mlflow_server
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +75,6 @@ def inside(cluster: Any, toy: Path, tracking: str, tmp_path_factory: pytest.Temp
         )
 
     return start
-
-
-def finished(process: subprocess.Popen[str], timeout: float = 280) -> Finished:
-    """The command's end."""
-    out, err = process.communicate(timeout=timeout)
-    return Finished(process.returncode, out, err)
 
 
 def scores(storage: Path) -> dict[tuple[int, int], float]:
@@ -262,194 +236,3 @@ def test_a_node_that_dies_in_mid_sweep_costs_no_trial(
         or json.loads(process.stdout.read())["trials"]["finished"] == 3
     )
     assert {step for _, step in scores(tmp_path)} == {300, 600, 900}
-
-
-def can_make_hosts() -> bool:
-    """Whether this user may make network and mount namespaces."""
-    tried = [
-        "unshare",
-        "-n",
-        "-m",
-        "sh",
-        "-c",
-        "ip link add name v0 type veth peer name v1 && ip link add name v2 type bridge && mount -t tmpfs none /mnt",
-    ]
-    return (
-        bool(shutil.which("unshare") and shutil.which("ip"))
-        and subprocess.run(tried, capture_output=True).returncode == 0
-    )
-
-
-class Hosts:
-    """Network namespaces on one bridge: h0 to h2, 10.77.0.1 to .3."""
-
-    def __init__(self, count: int) -> None:
-        self.mark = uuid.uuid4().hex[:6]
-        self.names = [f"h{number}-{self.mark}" for number in range(count)]
-        self.bridge = f"br{self.mark}"
-        self.do(f"link add name {self.bridge} type bridge")
-        self.do(f"link set {self.bridge} up")
-        for number, name in enumerate(self.names):
-            outer = self.outer(number)
-            self.do(f"netns add {name}")
-            self.do(f"link add name {outer} type veth peer name eth0 netns {name}")
-            self.do(f"link set {outer} master {self.bridge} up")
-            for command in (
-                f"addr add 10.77.0.{number + 1}/24 dev eth0",
-                "link set eth0 up",
-                "link set lo up",
-            ):
-                self.do(f"-n {name} {command}")
-
-    def outer(self, number: int) -> str:
-        """The bridge's end of a host's cable."""
-        return f"v{number}x{self.mark}"
-
-    def do(self, command: str) -> None:
-        """One command of iproute2."""
-        subprocess.run(["ip", *command.split()], check=True, capture_output=True)
-
-    def line(self, number: int, *command: object) -> list[str]:
-        """A command line as it runs on a host."""
-        return ["ip", "netns", "exec", self.names[number], *map(str, command)]
-
-    def remove(self) -> None:
-        """All of it."""
-        for name in self.names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
-
-
-@pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    if not can_make_hosts():
-        pytest.skip("this user may not make network and mount namespaces")
-    made = Hosts(3)
-    yield made
-    end_all(str(tmp_path))
-    made.remove()
-
-
-def join(hosts: Hosts, number: int, folder: Path, extra: str = "") -> None:
-    """Start a raylet on a host and wait until it is there."""
-    line = f"{extra} exec {BIN}/ray start --block --num-cpus 1 --disable-usage-stats --node-ip-address 10.77.0.{number + 1} "
-    line += (
-        "--head --port 6399 --include-dashboard false"
-        if number == 0
-        else "--address 10.77.0.1:6399"
-    )
-    line = line.replace("--num-cpus 1", "--num-cpus 0") if number == 0 else line
-    line += f" --temp-dir {folder}" if number == 0 else ""
-    line += " --object-store-memory 80000000"
-    log = (folder / f"host{number}.log").open("wb")
-    subprocess.Popen(
-        hosts.line(number, "unshare", "-m", "sh", "-c", line),
-        stdout=log,
-        stderr=log,
-        env={**os.environ, **FAST},
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 90
-    while (
-        "Local node IP" not in (folder / f"host{number}.log").read_text()
-        or "This command will now block" not in (folder / f"host{number}.log").read_text()
-    ):
-        assert time.monotonic() < deadline, (folder / f"host{number}.log").read_text()
-        time.sleep(0.2)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Ray's sockets need a short path."""
-    made = Path("/tmp") / f"o{os.getpid()}"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    return made
-
-
-def on_head(hosts: Hosts, toy: Path, storage: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The command on the first host, with an MLflow server beside it."""
-    known = {**os.environ, **FAST, "RAY_ADDRESS": "10.77.0.1:6399", "PYTHONPATH": str(ROOT)}
-    known.pop("ORCHESTRATOR_CACHE", None)
-    base = [
-        "model=tiny",
-        "data=files",
-        f"data.folder={toy}",
-        "train.max_length=128",
-        "cluster=attached",
-        "cluster.address=auto",
-    ]
-    base += ["tracking.uri=http://10.77.0.1:5000", f"storage={storage}"]
-    line = hosts.line(0, sys.executable, "-m", "orchestrator", *base, *arguments)
-    return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known, cwd=storage
-    )
-
-
-def test_a_node_that_does_not_see_the_storage_is_named(
-    hosts: Hosts, toy: Path, tmp_path: Path, folder: Path
-) -> None:
-    storage = tmp_path / "storage"
-    storage.mkdir()
-    join(hosts, 0, folder)
-    join(hosts, 1, folder, extra=f"mount -t tmpfs none {storage} &&")
-    done = finished(on_head(hosts, toy, storage, *SMALL))
-    assert done.code == 2, done.err
-    assert "is not shared: 1 of 2 nodes do not see it (10.77.0.2)" in done.err
-    end_all(str(folder))
-
-
-@pytest.mark.slow
-def test_a_host_that_is_cut_off_costs_no_trial(
-    hosts: Hosts, toy: Path, tmp_path: Path, folder: Path
-) -> None:
-    for number in range(3):
-        join(hosts, number, folder)
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/mlflow.db",
-        "--serve-artifacts",
-        "--artifacts-destination",
-        f"{tmp_path}/files",
-    ]
-    server = hosts.line(
-        0,
-        BIN / "mlflow",
-        "server",
-        *store,
-        "--host",
-        "10.77.0.1",
-        "--port",
-        5000,
-        "--workers",
-        1,
-        "--allowed-hosts",
-        "*",
-    )
-    subprocess.Popen(
-        server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    time.sleep(20)
-    process = on_head(
-        hosts,
-        toy,
-        tmp_path,
-        *SMALL,
-        GRID,
-        "executor=plain",
-        "train.steps=1500",
-        "train.eval_every=500",
-        "output=json",
-    )
-    read = ""
-    assert process.stderr is not None
-    for text in process.stderr:
-        read += text
-        if "step 500/1500" in text:
-            hosts.do(f"link set {hosts.outer(2)} down")
-            break
-    done = finished(process)
-    assert done.code == 0, read + done.err
-    assert re.search(r"goes on from the last checkpoint", read + done.err)
-    assert done.result["trials"]["finished"] == 3
-    end_all(str(folder))

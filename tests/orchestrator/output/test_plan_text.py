@@ -1,26 +1,18 @@
-"""The plan, the progress and the result, compared whole."""
+"""The plan, compared whole; how durations, points and errors are written."""
 
 from __future__ import annotations
 
-import io
 import json
-import re
-import shutil
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobs.base_models import fetch
 from jobs.config import Model
-from orchestrator import job_environment
 from orchestrator.config.compose import compose
 from orchestrator.errors import ConfigError
-from orchestrator.output import log_summary, plan_text, result
-from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output import plan_text
 from orchestrator.plan import planner as planning
-from orchestrator.storage.journal import Record
 from orchestrator.tracking.shown_commands import programs_here
 from tests.support.settings import build
 
@@ -117,158 +109,6 @@ def test_long_sweeps_show_twenty_trials_and_how_many_more(
     assert lines[-1] == "trial   ... 5 more"
 
 
-def outcome(**changes: Any) -> result.Result:
-    """The result of a sweep of six trials."""
-    scores = {
-        "test/exact_match": 0.412,
-        "test/exact_match_low": 0.379,
-        "test/exact_match_high": 0.446,
-        "valid/loss": 0.9,
-    }
-    base = {"test/exact_match": 0.0, "test/exact_match_low": 0.0, "test/exact_match_high": 0.0}
-    return {
-        "sweep": "lora-8ab1e1",
-        "state": "finished",
-        "trials": {"total": 6, "finished": 2, "stopped": 3, "failed": 1},
-        "best": {
-            "trial": 3,
-            "run_id": "r3",
-            "step": 160,
-            "params": {"optim.lr": 0.00214, "adapter.rank": 8},
-            "metrics": scores,
-        },
-        "base": {"metrics": base},
-        "model": {
-            "name": "icd10-tiny",
-            "version": 7,
-            "alias": "champion",
-            "uri": "models:/icd10-tiny/7",
-        },
-        "decision": "better than v6 (0.27)",
-        "seconds": {"setup": 9.4, "train": 581.0, "total": 3725.0},
-        "tracking_uri": "sqlite:////tmp/my outputs/mlflow.db",
-        "error": None,
-        "missing": None,
-        "failures": ["trial 4: out of memory"],
-        "searched": ["optim.lr", "adapter.rank"],
-        "confidence": 0.95,
-        "command": "python -m orchestrator +sweep=lora",
-        "wider": "python -m orchestrator +sweep=lora sweep.num_trials=12",
-        "settings": ["storage=/tmp/x"],
-        "prompt": "What's it?",
-    } | changes
-
-
-FINISHED = """\
-best    trial 3  lr=0.00214 rank=8
-test    test/exact_match 0.412 (95% interval 0.379..0.446)
-base    the untouched base 0.000 (95% interval 0.000..0.000)
-model   icd10-tiny v7 -> alias champion: better than v6 (0.27)
-trials  2 finished, 3 stopped early, 1 failed of 6
-failed  trial 4: out of memory
-time    1h02m (9s to start, 9m41s of training)
-open    mlflow ui --backend-store-uri 'sqlite:////tmp/my outputs/mlflow.db'
-more    python -m orchestrator +sweep=lora sweep.num_trials=12
-try     python -m orchestrator job=predict model_uri=models:/icd10-tiny@champion prompt='What'"'"'s it?' storage=/tmp/x"""
-
-INTERRUPTED = """\
-best    trial 3  lr=0.00214 rank=8
-trials  1 finished, 0 stopped early, 0 failed of 6
-time    42s (9s to start, 33s of training)
-go on   python -m orchestrator +sweep=lora
-open    https://mlflow.example"""
-
-FAILED = """\
-trials  0 finished, 0 stopped early, 3 failed of 6
-failed  trial 1: loss is not finite
-error   the first 3 trials failed for the same reason: loss is not finite
-missing 12 events not yet in MLflow (it is slow to answer); the same command again writes them
-time    42s (9s to start, 33s of training)
-open    https://mlflow.example"""
-
-SHORT = {
-    "seconds": {"setup": 9.0, "train": 33.0, "total": 42.0},
-    "tracking_uri": "https://mlflow.example",
-    "base": None,
-    "model": None,
-}
-
-
-def test_a_finished_sweep_shows_winner_base_model_and_the_next_commands() -> None:
-    assert result.text(outcome()) == FINISHED
-
-
-def test_an_interrupted_sweep_shows_how_to_go_on() -> None:
-    best = {
-        "trial": 3,
-        "params": {"optim.lr": 0.00214, "adapter.rank": 8},
-        "metrics": {"valid/loss": 0.9},
-    }
-    trials = {"total": 6, "finished": 1, "stopped": 0, "failed": 0}
-    assert (
-        result.text(outcome(state="interrupted", best=best, trials=trials, failures=[], **SHORT))
-        == INTERRUPTED
-    )
-
-
-def test_a_failed_sweep_shows_why() -> None:
-    told = {
-        "state": "failed",
-        "best": None,
-        "trials": {"total": 6, "finished": 0, "stopped": 0, "failed": 3},
-        "failures": ["trial 1: loss is not finite"],
-        "error": "the first 3 trials failed for the same reason: loss is not finite",
-        "missing": result.unfinished(12, None),
-    }
-    assert result.text(outcome(**told, **SHORT)) == FAILED
-
-
-def test_a_model_that_did_not_become_champion_is_tried_by_its_version() -> None:
-    model = {"name": "icd10-tiny", "version": 7, "alias": None, "uri": "models:/icd10-tiny/7"}
-    text = result.text(outcome(model=model, decision="v6 stays"))
-    assert "model   icd10-tiny v7: v6 stays\n" in text
-    assert "model_uri=models:/icd10-tiny/7 " in text
-
-
-def test_a_single_run_offers_no_wider_sweep() -> None:
-    assert "more " not in result.text(
-        outcome(trials={"total": 1, "finished": 1, "stopped": 0, "failed": 0})
-    )
-
-
-def test_json_holds_the_public_part_and_the_error_if_there_is_one() -> None:
-    assert tuple(result.public(outcome())) == result.PUBLIC
-    assert set(result.public(outcome())["best"]) == {"trial", "run_id", "params", "metrics"}
-    assert result.public(outcome(best=None))["best"] is None
-    assert result.public(outcome(error="no disk"))["error"] == "no disk"
-    json.dumps(result.public(outcome()))
-
-
-def test_trials_are_counted_and_failures_named() -> None:
-    records = [
-        Record(1, state="finished"),
-        Record(2, state="failed", error="boom"),
-        Record(3, state="stopped"),
-    ]
-    assert result.counted([r.state for r in records], 4) == {
-        "total": 4,
-        "finished": 1,
-        "stopped": 1,
-        "failed": 1,
-    }
-    assert result.failures(records) == ["trial 2: boom"]
-    assert result.unfinished(0, "x") is None
-    assert (
-        result.unfinished(0, None, 2, Path("a/refused.jsonl"))
-        == "2 events refused by MLflow, kept with the reasons in a/refused.jsonl"
-    )
-    assert (result.unfinished(3, None, 2, Path("r")) or "").count("; ") == 2
-    assert (
-        result.unfinished(1, "no answer")
-        == "1 event not yet in MLflow (no answer); the same command again writes them"
-    )
-
-
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
@@ -304,105 +144,3 @@ def test_an_error_tells_every_problem_in_columns(capsys: pytest.CaptureFixture[s
         == "conf: 2 problems\n  optim.lr   is odd\n  a          is\tb\nerror: one line\n"
     )
     assert printed.out == ""
-
-
-def test_progress_without_a_terminal_is_one_plain_line_per_event(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with ProgressDisplay(12, 40, "valid/loss") as screen:
-        screen.start(3, {"optim.lr": 0.01})
-        screen.step(3, 1, {"train/loss": 2.0})
-        screen.rung(3, 20, {"valid/loss": 0.51234, "train/tokens_per_second": 1234.0})
-        screen.start(3, {"optim.lr": 0.01})
-        screen.rung(3, 40, {})
-        screen.end(3, "finished", None)
-        screen.end(4, "failed", "out of memory")
-        screen.note("stopping")
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert [re.sub(r"\d+s$", "0s", line) for line in printed.err.splitlines()] == [
-        "trial  3/12  lr=0.01  starts",
-        "trial  3/12  lr=0.01  step 20/40  valid/loss 0.5123  1,234 tok/s  0s",
-        "trial  3/12  lr=0.01  step 40/40  valid/loss missing  1,234 tok/s  0s",
-        "trial  3/12  lr=0.01  finished at step 40",
-        "trial  4/12  failed: out of memory",
-        "stopping",
-    ]
-
-
-def test_a_sweeps_log_tells_how_far_it_is_and_what_was_found(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    screen = ProgressDisplay(12, 40, "valid/exact_match")
-    for index, (state, error) in enumerate(
-        [("finished", None), ("stopped", None), ("failed", "out of memory"), ("finished", None)], 1
-    ):
-        screen.start(index, {"optim.lr": 2e-4})
-        screen.rung(index, 10, {"valid/exact_match": 0.5})
-        if index < 4:
-            screen.end(index, state, error)
-    log = capsys.readouterr().err
-    assert log_summary.told("") == {"trials": None, "best": None}
-    assert log_summary.told(log) == {"trials": "3/12", "best": None}
-    found = outcome()
-    total, score = found["trials"]["total"], found["best"]["metrics"]["test/exact_match"]
-    expected = {"trials": f"{total}/{total}", "best": f"test/exact_match {score:.3f}"}
-    assert log_summary.told(f"{log}{job_environment.MARK}\n{result.text(found)}\n") == expected
-    assert (
-        log_summary.told(f"{log}{job_environment.MARK}\n{json.dumps(result.public(found))}\n")
-        == expected
-    )
-
-
-def test_the_live_table_marks_the_best_row_and_counts_what_is_to_come() -> None:
-    from rich.console import Console
-
-    screen = ProgressDisplay(4, 40, "valid/exact_match")
-    for index, score in ((1, 0.25), (2, 0.5)):
-        screen.start(index, {"adapter.rank": index})
-        screen.rung(index, 20, {"valid/exact_match": score})
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(screen.table())
-    shown = console.export_text()
-    assert "20/40" in shown and "rank=2" in shown and "2 trials to come" in shown
-    styles = [row.style for row in screen.table().rows]
-    assert styles == ["", "bold green"]
-
-
-def test_the_table_says_how_a_trial_ended_although_its_last_steps_are_told_later() -> None:
-    screen = ProgressDisplay(2, 40, "valid/exact_match")
-    for index, state in ((1, "stopped"), (2, "finished")):
-        screen.start(index, {})
-        screen.step(index, 19, {"train/loss": 1.0})
-        assert screen.rows[index].state == "training"
-        screen.rung(index, 20, {"valid/exact_match": 0.5})
-        screen.end(index, state, None)
-        screen.step(index, 20, {"train/loss": 1.0})
-    assert [row.state for row in screen.rows.values()] == ["stopped", "finished"]
-    screen.start(2, {})
-    screen.step(2, 21, {"train/loss": 1.0})
-    assert (screen.rows[2].step, screen.rows[2].state) == (21, "training")
-
-
-def test_commands_to_paste_start_this_environments_programs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv("ORCHESTRATOR_TYPED", raising=False)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
-    monkeypatch.setenv("PATH", "/usr/bin")
-    monkeypatch.chdir(tmp_path)
-    assert programs_here() == ".venv/bin/"
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert programs_here() == f"{tmp_path}/.venv/bin/"
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "python").symlink_to(shutil.which("sh") or "/bin/sh")
-    monkeypatch.setenv("PATH", str(tmp_path / ".venv" / "bin"))
-    assert programs_here() == "", "the environment is active"
-    monkeypatch.setenv("PATH", "/usr/bin")
-    monkeypatch.setenv("ORCHESTRATOR_TYPED", "+sweep=lora")
-    assert programs_here() == "", "read on the machine that sent the command"
-    lines = dict(result.next_lines(outcome(), ".venv/bin/"))
-    assert lines["more"].startswith(".venv/bin/python -m ") and lines["open"].startswith(
-        ".venv/bin/mlflow ui "
-    )

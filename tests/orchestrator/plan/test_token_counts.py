@@ -20,8 +20,7 @@ from orchestrator.errors import InputError
 from orchestrator.plan import token_counts
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.token_counts import Limits, count
-from tests.jobs.data.test_chat_template import CHATML, GEMMA, make_model
-from tests.jobs.data.test_rendering import make_row
+from tests.support.chat_templates import CHATML, GEMMA, make_model, make_row
 
 SAY = {"role": "assistant", "content": "n"}
 

@@ -5,16 +5,13 @@ MLflow server, a connection that breaks.
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +23,9 @@ from ray.job_submission import JobSubmissionClient
 from jobs.config import BaseModel
 from orchestrator.job_environment import RETRIED
 from orchestrator.output.log_summary import refused
-from tests.conftest import ROOT, Finished, environment
+from tests.conftest import ROOT, environment, finished
 from tests.support.apiserver import ApiServer
+from tests.support.outside import impatient, outside_command, until, user
 from tests.support.servers import TOKEN, Wire, free_port, mlflow_server, ray_head
 
 SMALL = ("train.steps=6", "train.eval_every=3", "train.batch_size=4")
@@ -59,64 +57,7 @@ def wire(head: str) -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def outside(toy: Path, tracking: str, storage: Path) -> Any:
-    """The command on the user's machine, which has no base model, no token but the one given, and
-    the data.
-    """
-
-    def start(
-        *arguments: str,
-        token: str | None = TOKEN,
-        address: str = "",
-        module: str = "orchestrator",
-        root: Path = ROOT,
-        ray_address: str = "",
-        place: tuple[str, ...] = (),
-        before: tuple[str, ...] = (),
-        kubeconfig: Path | None = None,
-    ) -> subprocess.Popen[str]:
-        known = {
-            k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))
-        } | {"PYTHONPATH": str(root)}
-        known |= ({"RAY_AUTH_TOKEN": token} if token else {}) | (
-            {"RAY_ADDRESS": ray_address} if ray_address else {}
-        )
-        known["HOME"] = str(
-            storage
-        )  # without the token that a developer may have in the home folder
-        known |= {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
-        base = list(place or ("cluster=attached", f"cluster.address={address}"))
-        base += ["model=tiny", "data=files", f"data.folder={toy}", "train.max_length=128"]
-        base += [f"storage={storage}", f"tracking.uri={tracking}", "output=json"]
-        line = [
-            *before,
-            sys.executable,
-            "-m",
-            module,
-            *(base if module == "orchestrator" else []),
-            *arguments,
-        ]
-        return subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known, cwd=storage
-        )
-
-    return start
-
-
-def finished(process: subprocess.Popen[str], timeout: float = 240) -> Finished:
-    """The command's end."""
-    out, err = process.communicate(timeout=timeout)
-    return Finished(process.returncode, out, err)
-
-
-def until(process: subprocess.Popen[str], pattern: str) -> str:
-    """Read the command's progress up to a line."""
-    assert process.stderr is not None
-    read = ""
-    for line in process.stderr:
-        read += line
-        if re.search(pattern, line):
-            return read
-    raise AssertionError(f"it ended without {pattern}: {read}")
+    return outside_command(toy, tracking, storage)
 
 
 def test_what_cannot_be_reached_is_one_line_and_code_2(
@@ -139,61 +80,6 @@ def test_what_cannot_be_reached_is_one_line_and_code_2(
         assert (done.code, done.out) == (2, ""), done.err
         assert text in done.err and len(done.err.strip().splitlines()) == 1, done.err
         assert TOKEN not in done.err
-
-
-def test_no_address_local_storage_and_sqlite_are_refused_together(outside: Any) -> None:
-    done = finished(outside("storage=outputs", "tracking.uri=null", address=""))
-    assert done.code == 2
-    assert "conf: 3 problems" in done.err
-    for setting in ("cluster.address", "storage=/mnt/shared/outputs", "http://HOST:5000"):
-        assert setting in done.err
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ("", "runs in no Ray cluster"),
-        ("local", "RAY_ADDRESS=local is no"),
-        ("ray://h:10001", "is no HOST:PORT"),
-    ],
-)
-def test_inside_without_a_cluster_nothing_is_started(outside: Any, given: str, told: str) -> None:
-    done = finished(outside(address="auto", ray_address=given))
-    assert done.code == 2
-    assert told in done.err and "set RAY_ADDRESS=HEAD:6379" in done.err
-    assert "plan " not in done.err
-
-
-@contextlib.contextmanager
-def stub(ray_version: str) -> Iterator[str]:
-    """A head of some version."""
-
-    class Head(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(
-                {"version": "4", "ray_version": ray_version, "ray_commit": "x"}
-            ).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: Any) -> None:
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Head)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-def test_another_version_of_ray_is_refused(outside: Any) -> None:
-    with stub("2.9.0") as address:
-        done = finished(outside(address=address))
-    assert done.code == 2
-    assert re.search(
-        r"the cluster runs Ray 2\.9\.0 and this machine 2\.\d+\.\d+; install the same", done.err
-    )
 
 
 @pytest.fixture(scope="module")
@@ -360,45 +246,6 @@ def test_a_whole_sweep_runs_on_an_existing_raycluster(
     mlflow.close()
     assert done.result["state"] == "finished" and done.result["model"]["version"] >= 1
     assert "big-head-svc.slm.svc:8265" in done.err
-
-
-IMPATIENT = """
-import sys
-from orchestrator.config.cluster import Cluster
-from orchestrator.output import plan_text
-from orchestrator.remote import ray_jobs
-from orchestrator.remote.ray_jobs_client import RayJobsClient
-from orchestrator.runs import cli
-ray_jobs.LOST_SECONDS, ray_jobs.SILENT_SECONDS = 2.0, 1.0
-command, name, address = sys.argv[1:]
-if command == "watch":
-    sys.exit(cli.main(["watch", name, "--address", address]))
-try:
-    head = RayJobsClient(Cluster(kind="attached", address=address))
-    if command == "expired":
-        head.client._headers["Authorization"] = "Bearer of-yesterday"
-    ray_jobs.follow(head, name)
-except ray_jobs.OrchestratorError as error:
-    plan_text.error(str(error))
-    sys.exit(error.exit_code)
-"""
-"""The command with two seconds of patience instead of ten minutes; `follow` knows the job by its
-name alone, as one that was submitted.
-"""
-
-
-def impatient(*arguments: str) -> subprocess.Popen[str]:
-    """Start it on the user's machine."""
-    line = [sys.executable, "-c", IMPATIENT, *arguments]
-    return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=user()
-    )
-
-
-def user() -> dict[str, str]:
-    """The environment of the user's machine."""
-    known = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ORCHESTRATOR_"))}
-    return known | {"PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": TOKEN}
 
 
 def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_deleted(

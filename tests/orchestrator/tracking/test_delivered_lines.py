@@ -13,18 +13,18 @@ import pytest
 
 from orchestrator.tracking.delivered_lines import Told
 from orchestrator.tracking.outbox import OutboxWorker
-from tests.orchestrator.tracking.test_outbox import (
+from tests.support.memory_store import (
     SWEEP,
     TRIAL,
     Memory,
     append,
     carry,
+    impatient,
     metric,
-    quick,
 )
-from tests.orchestrator.tracking.test_outbox import T as MOMENT
+from tests.support.memory_store import T as MOMENT
 
-__all__ = ["quick"]
+quick = pytest.fixture(autouse=True)(impatient)
 
 
 def steps(store: Memory, name: str = "trial-003") -> list[int]:
