@@ -14,6 +14,7 @@ from tests.support.finished_sweeps import champion, decided, journal, registry
 BOTH = "sweep.space={lr: {path: optim.lr, type: loguniform, low: 0.002, high: 0.01}, rank: {path: adapter.rank, type: grid, values: [4, 8]}}"
 
 
+@pytest.mark.slow
 def test_two_fresh_runs_of_one_seed_give_the_same_trials_and_scores(
     command: Any, tmp_path: Path
 ) -> None:

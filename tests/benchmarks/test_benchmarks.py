@@ -40,6 +40,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_trainer_alone_and_under_tune_and_the_plain_executor_end_with_the_same_losses(
     cache: Path, tmp_path: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_the_journal_gives_the_last_end_and_the_final_losses(work: Work, tmp_pat
         contenders.read_journal(tmp_path, work)
 
 
+@pytest.mark.slow
 def test_memory_counts_every_process_and_none_is_left(tmp_path: Path) -> None:
     child = "import os, time; held = bytearray(os.urandom(1)) * 80_000_000; open('ready', 'w').write(str(os.getpid())); time.sleep(60)"
     parent = f"import subprocess, sys; held = bytearray(b'x') * 80_000_000; subprocess.run([sys.executable, '-c', {child!r}])"

@@ -286,7 +286,8 @@ def run(
     return Finished(process.returncode, out, err)
 
 
-@pytest.mark.parametrize("executor", ["pack", pytest.param("plain", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["pack", "plain"])
 def test_a_lost_machine_loses_no_rung(
     bucket: str, toy: Path, tracking: str, tmp_path: Path, executor: str
 ) -> None:

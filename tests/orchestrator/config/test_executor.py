@@ -126,6 +126,7 @@ def test_a_model_that_cannot_be_packed_takes_the_plain_executor_and_says_why(
     assert "executor=plain" in done.err and "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_a_stopped_plain_trial_gives_its_core_back(command: Any, tmp_path: Path) -> None:
     # On one core the third trial can only train once the second, which is stopped, has let go of
     # it.

@@ -132,7 +132,7 @@ def test_packs_are_spread_over_the_nodes(
     assert scores(tmp_path) == pytest.approx(alone, abs=1e-4)
 
 
-@pytest.mark.parametrize("executor", ["plain", "pack"])
+@pytest.mark.parametrize("executor", [pytest.param("plain", marks=pytest.mark.slow), "pack"])
 def test_one_trial_over_three_nodes_gives_the_result_of_one(
     inside: Any, alone: dict[tuple[int, int], float], tmp_path: Path, executor: str
 ) -> None:

@@ -231,6 +231,7 @@ def test_a_store_that_cannot_be_asked_leaves_nothing_said_of_it(
     assert f"{NAME} v1 -> alias champion" in again().out, "asked again, it is known again"
 
 
+@pytest.mark.slow
 def test_sweeps_are_looked_after_by_the_printed_commands(
     again: Any, swept: Any, cache: Path, home: Path
 ) -> None:
