@@ -73,7 +73,10 @@ def local(resources: Resources) -> Iterator[None]:
                     _temp_dir=str(folder),
                 )
         except Exception as error:
-            raise OrchestratorError(f"Ray did not start on this machine: {error}") from error
+            raise OrchestratorError(
+                f"Ray did not start on this machine: {error}; on a machine that was only busy the "
+                "same command again helps"
+            ) from error
         try:
             silence()
             yield
