@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jobs.base_models import fetch
 from jobs.config import Model
 from orchestrator.config.compose import compose
