@@ -50,12 +50,12 @@ def add_serving_files(folder: Path) -> None:
 
 
 def copy_code(place: Path) -> None:
-    """The rooms of jobs/ that answer, as a package below `place`."""
+    """The rooms of jobs/ that answer and what stands beside them, as a package below `place`."""
     shutil.rmtree(place, ignore_errors=True)
     target = place / "jobs"
     target.mkdir(parents=True)
-    for name in ("__init__.py", "config.py"):
-        shutil.copyfile(ROOT / "jobs" / name, target / name)
+    for file in sorted((ROOT / "jobs").glob("*.py")):
+        shutil.copyfile(file, target / file.name)
     for room in ROOMS:
         shutil.copytree(
             ROOT / "jobs" / room, target / room, ignore=shutil.ignore_patterns("__pycache__")

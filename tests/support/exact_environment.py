@@ -19,15 +19,17 @@ def needed(requirements: str) -> dict[str, metadata.Distribution]:
     """
     found: dict[str, metadata.Distribution] = {}
     todo = [(Requirement(line), "") for line in requirements.splitlines() if line]
+    seen: set[tuple[str, str]] = set()
     while todo:
         requirement, extra = todo.pop()
+        if (str(requirement), extra) in seen:
+            continue
+        seen.add((str(requirement), extra))
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
         distribution = metadata.distribution(name)
         assert requirement.specifier.contains(distribution.version, prereleases=True), requirement
-        if name in found and not requirement.extras:
-            continue
         found[name] = distribution
         for line in distribution.requires or []:
             todo += [(Requirement(line), wanted) for wanted in ["", *requirement.extras]]
@@ -38,23 +40,18 @@ def environment(folder: Path, requirements: str) -> Path:
     """Make the environment; returns its python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
+    owners = metadata.packages_distributions()
     for distribution in needed(requirements).values():
         for file in distribution.files or []:
             source = Path(str(distribution.locate_file(file)))
             top = file.parts[0]
             if top == ".." or not source.exists():
                 link_program(folder, source)
-            elif len(file.parts) == 1 or not shared(top):
+            elif len(file.parts) == 1 or len(set(owners.get(top, []))) == 1:
                 link(site / top, Path(str(distribution.locate_file(top))))
             else:
                 link(site.joinpath(*file.parts), source)
     return folder / "bin" / "python"
-
-
-def shared(top: str) -> bool:
-    """Whether several packages put files into a folder, so that it cannot be linked whole."""
-    owners = metadata.packages_distributions().get(top, [])
-    return len(set(owners)) > 1
 
 
 def link(place: Path, source: Path) -> None:
