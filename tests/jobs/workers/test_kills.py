@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import aftermath, faults
+from benchmarks import aftermath, fault_checks, faults
+from benchmarks.stage import Ended, Stage
 
 
 def test_accounts_that_differ_anywhere_are_told_apart() -> None:
@@ -112,26 +113,26 @@ def test_every_kind_of_fault_takes_its_turn_and_the_seed_decides_when() -> None:
 
 
 def test_an_end_that_says_nothing_or_too_much_is_a_problem(tmp_path: Path) -> None:
-    stage = faults.Stage(tmp_path, tmp_path, "pack")
+    stage = Stage(tmp_path, tmp_path, "pack")
     stage.close()
-    good = faults.Ended(
+    good = Ended(
         1, "", "error: Ray's raylet process was ended; the same command continues\n", 1.0, 1.0
     )
-    assert faults.check_end(stage, good, "raylet-kill") == []
+    assert fault_checks.check_end(stage, good, "raylet-kill") == []
     for ended, word in (
-        (faults.Ended(1, "", "", 1.0, 1.0), "0 error lines"),
+        (Ended(1, "", "", 1.0, 1.0), "0 error lines"),
         (
-            faults.Ended(1, "", "Traceback (most recent call last):\n" + good.err, 1.0, 1.0),
+            Ended(1, "", "Traceback (most recent call last):\n" + good.err, 1.0, 1.0),
             "traceback",
         ),
-        (faults.Ended(1, "", good.err, 1.0, 60.0), "60 s after"),
-        (faults.Ended(2, "", good.err, 1.0, 1.0), "code 2, not 1"),
-        (faults.Ended(1, "", "error: lost\n", 1.0, 1.0), "what continues"),
-        (faults.Ended(-999, "", "", 1.0, 1.0), "hangs"),
+        (Ended(1, "", good.err, 1.0, 60.0), "60 s after"),
+        (Ended(2, "", good.err, 1.0, 1.0), "code 2, not 1"),
+        (Ended(1, "", "error: lost\n", 1.0, 1.0), "what continues"),
+        (Ended(-999, "", "", 1.0, 1.0), "hangs"),
     ):
-        assert any(word in problem for problem in faults.check_end(stage, ended, "raylet-kill")), (
-            word
-        )
+        assert any(
+            word in problem for problem in fault_checks.check_end(stage, ended, "raylet-kill")
+        ), word
 
 
 @pytest.mark.slow
