@@ -144,7 +144,7 @@ def one(num_trials: int, slots: int, folder: Path) -> dict[str, float]:
     config = build(compose(settings, None))
     fetch.prepare(config.model)
     plan = planning.make(config)
-    command = SweepCommand(config, "", [], plan, folder / "sweep", time.monotonic())
+    command = SweepCommand(plan.config, "", [], plan, folder / "sweep", time.monotonic())
     command.folder.mkdir(parents=True)
     store = command.connect()
     command.journal.append("sweep", name=plan.name, params={}, tags={}, config="", datasets=[])
