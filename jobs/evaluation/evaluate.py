@@ -198,7 +198,9 @@ def evaluate_on_test(
     rows = scored_rows(corpus.test, examples, answers)
     context = context_of(corpus, rule.scoring)
     scorers = all_scorers(rule.scoring.metric or registry.DEFAULT, rows, context)
-    scorers |= logit_scorers(model, examples, template.eos_id, trial.train.pass_tokens())
+    if not rule.num_examples or not registry.needs_text(rule.scoring.metric or registry.DEFAULT):
+        # A pass over prompts with examples takes longer than answering them, which decides.
+        scorers |= logit_scorers(model, examples, template.eos_id, trial.train.pass_tokens())
     scores = verdict(rows, scorers, context, rule, trial.data.slices)
     return TestScores(
         **scores,
