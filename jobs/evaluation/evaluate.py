@@ -198,7 +198,8 @@ def evaluate_on_test(
     rows = scored_rows(corpus.test, examples, answers)
     context = context_of(corpus, rule.scoring)
     scorers = all_scorers(rule.scoring.metric or registry.DEFAULT, rows, context)
-    if not rule.num_examples or not registry.needs_text(rule.scoring.metric or registry.DEFAULT):
+    decisive = registry.name_of(rule.scoring.metric or registry.DEFAULT)
+    if not rule.num_examples or decisive not in scorers:
         # A pass over prompts with examples takes longer than answering them, which decides.
         scorers |= logit_scorers(model, examples, template.eos_id, trial.train.pass_tokens())
     scores = verdict(rows, scorers, context, rule, trial.data.slices)
