@@ -12,12 +12,16 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 from jobs.files import cache
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
+TIME_STEP = 2.0
+"""Seconds within which a store may give two writes of a file the same time: S3's are whole seconds.
+"""
 
 
 def is_uri(location: str) -> bool:
@@ -65,7 +69,8 @@ def get(location: str) -> str:
     entries = sorted((info.path, info.size, str(info.mtime)) for info in files)
     if not entries:
         raise FileNotFoundError(f"{location} is not there")
-    digest = hashlib.sha256(repr((location, entries)).encode()).hexdigest()[:16]
+    fetched_at = time.time_ns() * just_written(files)
+    digest = hashlib.sha256(repr((location, entries, fetched_at)).encode()).hexdigest()[:16]
     target = cache.cache_folder() / "fetched" / digest / location.rstrip("/").rsplit("/", 1)[-1]
     if not target.exists():
         draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
@@ -80,6 +85,14 @@ def get(location: str) -> str:
         else:
             os.replace(draft, target)
     return str(target)
+
+
+def just_written(files: list[Any]) -> bool:
+    """Whether a file is so new that a later change of it may show neither in its size nor in its
+    time: a copy of it is used once.
+    """
+    newest = max((info.mtime_ns or 0) for info in files)
+    return time.time() - newest / 1e9 < TIME_STEP
 
 
 def listing(store: Any, path: str) -> list[Any]:

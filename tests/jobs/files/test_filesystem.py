@@ -88,13 +88,23 @@ def test_folders_go_there_and_come_back(
     (tmp_path / "made" / "model" / "x.bin").write_bytes(b"12")
     filesystem.put(tmp_path / "made", place)
     back = Path(filesystem.get(place))
-    assert (back / "model" / "x.bin").read_bytes() == b"12" and filesystem.get(place) == str(back)
+    assert (back / "model" / "x.bin").read_bytes() == b"12"
     (tmp_path / "made" / "model" / "x.bin").write_bytes(b"345")
     filesystem.put(tmp_path / "made", place)
     assert (Path(filesystem.get(place)) / "model" / "x.bin").read_bytes() == b"345", (
         "a changed place is fetched anew"
     )
-    assert Path(filesystem.get(filesystem.join(place, "model", "x.bin"))).read_bytes() == b"345"
+    (tmp_path / "made" / "model" / "x.bin").write_bytes(b"678")
+    filesystem.put(tmp_path / "made", place)
+    assert (Path(filesystem.get(place)) / "model" / "x.bin").read_bytes() == b"678", (
+        "also by a change that shows neither in its size nor in its time"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(filesystem, "TIME_STEP", 0.0)
+        again = filesystem.get(place)
+        assert filesystem.get(place) == again, "what does not change is fetched once"
+    assert (Path(again) / "model" / "x.bin").read_bytes() == b"678"
+    assert Path(filesystem.get(filesystem.join(place, "model", "x.bin"))).read_bytes() == b"678"
     filesystem.remove(place)
     assert not filesystem.exists(place)
     filesystem.remove(place)
