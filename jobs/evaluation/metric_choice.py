@@ -34,6 +34,11 @@ def choose_metric(corpus: Corpus) -> tuple[str, str]:
             registry.key(registry.ACCURACY),
             f"{len(labels)} different answers stand in {rows:,} training rows",
         )
+    if is_structured(held):
+        return (
+            registry.key(registry.EXACT_MATCH),
+            "answers are JSON, which serves a program only when every field is right",
+        )
     length = ninth_decile([len(answer) for answer in held])
     if length <= SHORT_CHARACTERS:
         return (

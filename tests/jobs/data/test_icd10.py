@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from tests.support.data_builders import load_builder, read_rows
 
 FOLDER = Path(__file__).resolve().parents[3] / "data" / "icd10"
 SIZES = {"terms": 7276, "titles": 20_000, "valid": 400, "test": 850}
 
 
-def load_builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("icd10_build", FOLDER / "build.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def read(name: str) -> list[dict[str, str]]:
-    content = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8")
-    assert content.endswith("\n")
-    return [json.loads(line) for line in content[:-1].split("\n")]
+    return read_rows(FOLDER / f"{name}.jsonl")
 
 
 def keys(name: str) -> set[str]:
-    normalise = load_builder().normalise
+    normalise = load_builder(FOLDER).normalise
     return {normalise(row["prompt"]) for row in read(name)}
 
 
@@ -70,7 +59,7 @@ def test_building_again_gives_the_committed_bytes() -> None:
         "simple_icd_10_cm",
         reason="the package with the tables is not installed; the committed files need it only to be rebuilt",
     )
-    files = load_builder().build()
+    files = load_builder(FOLDER).build()
     assert set(files) == {"README.md"} | {f"{name}.jsonl" for name in SIZES}
     for name, content in files.items():
         assert (FOLDER / name).read_bytes() == content.encode(), (
@@ -79,7 +68,7 @@ def test_building_again_gives_the_committed_bytes() -> None:
 
 
 def test_what_is_held_out_depends_on_the_text_alone() -> None:
-    builder = load_builder()
+    builder = load_builder(FOLDER)
     rows = [(f"Diagnosis {number}", f"A{number % 60:02}") for number in range(90)]
     assert builder.sample_titles(rows) == builder.sample_titles(rows[::-1])
     assert builder.distinct([("The  Flu.", "J11"), ("the flu", "J11")]) == builder.distinct(
