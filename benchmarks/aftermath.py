@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-PACE = ("second", "tokens_per", "time", "memory", "utilization", "/tokens")
+PACE = ("second", "tokens_per", "time", "memory", "utilization", "/tokens", "system/")
 """Parts of the names of metrics that differ from one run to the next."""
 GONE_SECONDS = 5.0
 """How soon after the end of a command nothing of it may be left."""
