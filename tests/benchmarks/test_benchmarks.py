@@ -83,6 +83,7 @@ def test_trainer_alone_and_under_tune_and_the_plain_executor_end_with_the_same_l
     assert len(list((tmp_path / "results").glob("*.json"))) == 3
 
 
+@pytest.mark.slow  # a time by the clock: beside other work on the machine it says nothing
 def test_a_trial_costs_little_beside_its_training(cache: Path, tmp_path: Path) -> None:
     line = [
         sys.executable,
