@@ -11,8 +11,10 @@ SILENT_SECONDS = 20.0
 """How soon a command must have ended whose Ray is lost, or that was asked to stop."""
 
 
-def check_end(stage: Stage, ended: Ended, kind: str) -> list[str]:
-    """What is wrong with how the hurt command has ended."""
+def check_end(stage: Stage, ended: Ended, kind: str, phase: str) -> list[str]:
+    """What is wrong with how the hurt command has ended. Ray ends the command where it stands when
+    it loses its daemons while it connects to them, so that nothing is written of it.
+    """
     target, _, name = kind.partition("-")
     found = []
     if ended.code == -999:
@@ -37,7 +39,10 @@ def check_end(stage: Stage, ended: Ended, kind: str) -> list[str]:
         found.append(f"{len(errors)} error lines: {last_words(ended)}")
     if any("same command" not in line for line in errors):
         found.append(f"the error does not say what continues: {errors[0][:200]}")
-    return found + check_listed(stage, ("interrupted",) if asked else ("failed", "interrupted"))
+    states = ("interrupted",) if asked else ("failed", "interrupted")
+    if phase == "starting" and not asked:
+        states = (*states, "died")
+    return found + check_listed(stage, states)
 
 
 def check_listed(stage: Stage, states: tuple[str, ...]) -> list[str]:

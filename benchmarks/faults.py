@@ -99,7 +99,7 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
         (folder / "first.err").write_text(ended.err, encoding="utf-8")
         this.codes, seconds = [ended.code], ended.seconds
         if this.hit:
-            this.problems += check_end(stage, ended, kind)
+            this.problems += check_end(stage, ended, kind, this.phase)
         this.problems += [f"left behind: {text}" for text in stage.left()]
         while ended.code != 0 and len(this.codes) < MOST_TRIES:
             ended = stage.run()

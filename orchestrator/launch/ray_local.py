@@ -34,6 +34,10 @@ LOCAL = {
 SPARED = ("start_api_server", "start_monitor", "start_log_monitor")
 """How Ray's own Node starts these."""
 DAEMONS = ("gcs_server", "raylet")
+GONE = (
+    "error: the command was ended while Ray started on this machine, or Ray's daemons were; the "
+    "same command begins again"
+)
 OBJECT_STORE_BYTES = 256 * 2**20
 
 
@@ -60,7 +64,8 @@ def local(resources: Resources) -> Iterator[None]:
     keep_keys()
     with ray_session.private() as folder, lifeline.temporary_files():
         try:
-            with frugal(), apart(), ray_session.on_loopback():
+            gone = lifeline.last_words(GONE)
+            with gone, frugal(), apart(), ray_session.on_loopback():
                 ray.init(
                     address="local",
                     num_cpus=resources.num_cpus,

@@ -8,7 +8,8 @@ milliseconds:
 
 Its standard input is a pipe from the command, which says by lines of JSON what to remove:
 {"folder": PATH}, or {"file": PATH, "text": ITS CONTENT}; which sessions to end: {"session": LEADER,
-"since": ITS START}; and {"end": true} when it has done its work and waits for the rest to go. The
+"since": ITS START}; what to say in its stead should it be gone without a word, {"last_words":
+TEXT or null}; and {"end": true} when it has done its work and waits for the rest to go. The
 command's processes are known by MARK in their environment, by their session, and by the pipe. The
 keeper holds what it inherits, such as the command's lock, to its own end: whoever gets the lock
 finds nobody at work. Owns no policy: lifeline.py says when, and what.
@@ -38,7 +39,9 @@ def main(arguments: list[str]) -> None:
     mark = arguments[1]
     for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_IGN)
-    entries = wait(command)
+    entries, ended = wait(command)
+    if not ended:
+        say_last_words(entries)
     end_all(
         command, mark, {entry["session"]: entry["since"] for entry in entries if "session" in entry}
     )
@@ -49,9 +52,17 @@ def main(arguments: list[str]) -> None:
             remove_own(Path(entry["file"]), entry["text"])
 
 
-def wait(command: int) -> list[dict[str, Any]]:
+def say_last_words(entries: list[dict[str, Any]]) -> None:
+    """What the command wanted said if it were gone now."""
+    told = [entry["last_words"] for entry in entries if "last_words" in entry]
+    if told and told[-1] is not None:
+        with contextlib.suppress(OSError):
+            print(told[-1], file=sys.stderr, flush=True)
+
+
+def wait(command: int) -> tuple[list[dict[str, Any]], bool]:
     """Until the command says that it ends, or is gone, though a process that it has forked may hold
-    the pipe; returns what it has told.
+    the pipe; returns what it has told, and whether it has said so.
     """
     received = b""
     poll = select.poll()
@@ -71,7 +82,7 @@ def wait(command: int) -> list[dict[str, Any]]:
     for line in received.removesuffix(END).splitlines():
         with contextlib.suppress(ValueError):
             entries.append(json.loads(line))
-    return entries
+    return entries, received.endswith(END)
 
 
 def end_all(command: int, mark: str, sessions: dict[int, int | None]) -> None:

@@ -42,14 +42,13 @@ class Lifeline:
             self.mark,
         ]
         inherited_descriptors = () if inherited is None else (inherited,)
-        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.keeper = subprocess.Popen(
             line,
             stdin=subprocess.PIPE,
             pass_fds=inherited_descriptors,
             start_new_session=True,
             cwd="/",
-            **quiet,
+            stdout=subprocess.DEVNULL,
         )
 
     def remove_folder(self, folder: Path) -> None:
@@ -65,6 +64,12 @@ class Lifeline:
         the mark in it too.
         """
         self._tell({"session": leader, "since": started_at(leader)})
+
+    def last_words(self, text: str | None) -> None:
+        """Have a line said on stderr if the command is gone without saying that it ends; None from
+        when on there is nothing to say.
+        """
+        self._tell({"last_words": text})
 
     def _tell(self, entry: dict[str, Any]) -> None:
         assert self.keeper.stdin is not None
@@ -121,6 +126,21 @@ def end_session(leader: int) -> None:
     """
     if current is not None:
         current.end_session(leader)
+
+
+@contextmanager
+def last_words(text: str) -> Iterator[None]:
+    """Have a line said on stderr if this process is gone within: Ray ends it where it stands when
+    its daemons vanish while it connects.
+    """
+    if current is None:
+        yield
+        return
+    current.last_words(text)
+    try:
+        yield
+    finally:
+        current.last_words(None)
 
 
 @contextmanager

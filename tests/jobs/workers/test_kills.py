@@ -118,7 +118,7 @@ def test_an_end_that_says_nothing_or_too_much_is_a_problem(tmp_path: Path) -> No
     good = Ended(
         1, "", "error: Ray's raylet process was ended; the same command continues\n", 1.0, 1.0
     )
-    assert fault_checks.check_end(stage, good, "raylet-kill") == []
+    assert fault_checks.check_end(stage, good, "raylet-kill", "training") == []
     for ended, word in (
         (Ended(1, "", "", 1.0, 1.0), "0 error lines"),
         (
@@ -131,7 +131,8 @@ def test_an_end_that_says_nothing_or_too_much_is_a_problem(tmp_path: Path) -> No
         (Ended(-999, "", "", 1.0, 1.0), "hangs"),
     ):
         assert any(
-            word in problem for problem in fault_checks.check_end(stage, ended, "raylet-kill")
+            word in problem
+            for problem in fault_checks.check_end(stage, ended, "raylet-kill", "training")
         ), word
 
 

@@ -138,3 +138,31 @@ def test_a_keeper_that_someone_kills_is_no_reason_to_fail(tmp_path: Path) -> Non
         line.keeper.kill()
         line.keeper.wait()
         lifeline.remove_at_end(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        ("with lifeline.last_words('error: gone'): os._exit(1)", "error: gone\n"),
+        ("with lifeline.last_words('error: gone'): pass\n    os._exit(1)", ""),
+        ("with lifeline.last_words('error: gone'): pass", ""),
+    ],
+)
+def test_a_command_that_vanishes_has_its_last_words_said(
+    tmp_path: Path, work: str, said: str
+) -> None:
+    program = f"""
+import os, sys
+from orchestrator.process import lifeline
+from orchestrator.storage.locks import locked
+with locked(sys.argv[1]):
+    {work}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    assert done.stderr == said
