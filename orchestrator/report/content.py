@@ -30,6 +30,7 @@ def content(data: SweepData) -> Content:
         "state": state_of(data),
         "winner": getattr(data.winner(), "index", None),
         "verdict": verdict(data),
+        "continues": None if data.state == "finished" else data.command,
         "alerts": alerts(data),
         "trials": [trial_entry(data, trial) for trial in data.trials],
         "order": [trial.index for trial in ranked],
@@ -297,8 +298,19 @@ def verdict(data: SweepData) -> list[str]:
     if decision:
         sentences.append(f"Why: {decision}.")
     if data.state != "finished":
-        sentences.append(f"The sweep is not finished ({state_of(data)}): all of this may change.")
+        sentences.append(unfinished(data))
     return sentences
+
+
+def unfinished(data: SweepData) -> str:
+    """That a sweep is not finished, how far it is and why."""
+    over = sum(trial.state in ("finished", "stopped", "failed") for trial in data.trials)
+    total = max(data.num_trials or 0, len(data.trials))
+    why = f": {data.error.rstrip('.')}" if data.error else ""
+    return (
+        f"The sweep is not finished ({state_of(data)}{why}): {over} of {total} trials have ended, "
+        "and all of this may change."
+    )
 
 
 def test_sentences(data: SweepData) -> list[str]:
