@@ -63,7 +63,7 @@ def received(printed: str, folder: Path) -> Answer:
     """
     lines = [line for line in printed.splitlines() if line.startswith(f"{MARK} ")]
     try:
-        message = json.loads(zlib.decompress(base64.b64decode(lines[-1].split()[1])))
+        message = json.loads(zlib.decompress(base64.b64decode(lines[-1].removeprefix(MARK))))
     except (IndexError, ValueError, binascii.Error, zlib.error) as error:
         last = next((line for line in reversed(printed.splitlines()) if line.strip()), "nothing")
         raise OrchestratorError(f"no answer came from the cluster; it printed: {last}") from error
