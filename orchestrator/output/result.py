@@ -153,7 +153,7 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
                     f"{low:.3f}..{high:.3f}{told})",
                 )
             )
-    worst = worst_slices(best.get("slices") or {}, judged_by(result))
+    worst = worst_slices(best.get("slices") or {}, judged_by(result), is_higher_better(result))
     if worst:
         lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
     lines += baseline_lines(result)
@@ -168,7 +168,17 @@ def judged_by(result: Result) -> str:
     return result.get("metric") or DEFAULT_TEST
 
 
-def worst_slices(slices: dict[str, dict[str, dict[str, float]]], metric: str) -> str:
+def is_higher_better(result: Result) -> bool:
+    """In which direction the winner's score is better: a function of the user's has its own."""
+    told = result.get("maximise")
+    if told is None:
+        return registry.metric_of(judged_by(result)).maximise
+    return bool(told)
+
+
+def worst_slices(
+    slices: dict[str, dict[str, dict[str, float]]], metric: str, maximise: bool
+) -> str:
     """The slices with the worst scores, a few of those of enough rows; nothing where there are not
     two of one kind to compare.
     """
@@ -181,7 +191,7 @@ def worst_slices(slices: dict[str, dict[str, dict[str, float]]], metric: str) ->
     ]
     kinds = Counter(kind for _, kind, _, _ in told)
     told = [entry for entry in told if kinds[entry[1]] > 1]
-    told.sort(reverse=not registry.metric_of(metric).maximise)
+    told.sort(reverse=not maximise)
     return ", ".join(
         f"{kind} {shown(value)} {score:.3f} ({plural(rows, 'row')})"
         for score, kind, value, rows in told[:SLICES_TOLD]
@@ -214,7 +224,7 @@ def baseline_lines(result: Result) -> list[tuple[str, str]]:
         for name, scores in (result.get("baselines") or {}).items()
         if key in scores["metrics"]
     }
-    maximise = registry.metric_of(registry.name_of(key)).maximise
+    maximise = is_higher_better(result)
     order = sorted(values, key=lambda name: -values[name] if maximise else values[name])
     lines = [("beside", f"{BASELINES.get(name, name)} {values[name]:.3f}") for name in order]
     return lines + [("note", note) for note in result.get("notes", [])]

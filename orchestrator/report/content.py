@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.evaluation import registry
+from orchestrator.output.result import BASELINES
 from orchestrator.report import answers, importance
 from orchestrator.report.alerts import alerts, causes, tied
 from orchestrator.report.edges import edge_of, widened
@@ -57,7 +59,8 @@ def trial_entry(data: SweepData, trial: TrialData) -> dict[str, Any]:
         [step, rounded(data.value_in(report))] for step, report in sorted(trial.reports.items())
     ]
     loss = [
-        [step, rounded(report.get("valid/loss"))] for step, report in sorted(trial.reports.items())
+        [step, rounded(report.get(registry.VALID_LOSS))]
+        for step, report in sorted(trial.reports.items())
     ]
     return {
         "index": trial.index,
@@ -117,7 +120,7 @@ def baseline_lines(data: SweepData) -> list[dict[str, Any]]:
     entries = {"untouched base": data.result.get("base")}
     baselines = data.result.get("baselines")
     if isinstance(baselines, dict):
-        entries |= {str(name): entry for name, entry in baselines.items()}
+        entries |= {BASELINES.get(str(k), str(k)): entry for k, entry in baselines.items()}
     entries["winner, on the test split"] = data.result.get("best")
     for name, entry in entries.items():
         value = data.value_in(metrics_of(entry), "test")

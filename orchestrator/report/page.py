@@ -295,6 +295,7 @@ def slices(of: Content) -> str:
     return (
         chooser("slices", "By", names)
         + chart("slices", "scores by slice")
+        + paragraph("Thin lines: 95 % intervals. In brackets: the number of test rows.", "note")
         + f"<details><summary>The numbers</summary>{table(head, rows, num_texts=2)}</details>"
     )
 
