@@ -92,7 +92,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     print(
         json.dumps(result.public(outcome))
         if config.output == "json"
-        else result.text(outcome, shown_commands.programs_here()),
+        else result.text(outcome, shown_commands.programs_here(), plan_text.terminal_width()),
         flush=True,
     )
     return {"finished": 0, "interrupted": 1 if outcome["error"] else 130}.get(outcome["state"], 1)

@@ -298,8 +298,8 @@ def verdict(data: SweepData) -> list[str]:
         alias = model.get("alias")
         role = f"with the alias {alias}" if alias else "without an alias"
         sentences.append(f"Registered as {model['name']} v{model.get('version')}, {role}.")
-    if decision:
-        sentences.append(f"Why: {decision}.")
+    reasons = data.result.get("reasons") or [decision]
+    sentences += [f"Why: {str(reason).rstrip('.')}." for reason in reasons if reason]
     if data.state != "finished":
         sentences.append(unfinished(data))
     return sentences
