@@ -146,7 +146,7 @@ def broken_limits(candidate: Candidate, rule: Registry, higher_is_better: bool) 
     said = []
     value = candidate.scores.value
     if rule.floor is not None and not at_least(value, rule.floor, higher_is_better):
-        said.append(f"{candidate.scores} does not reach registry.floor={rule.floor:g}")
+        said.append(f"its {value:.4g} does not reach registry.floor={rule.floor:g}")
     if rule.max_megabytes is not None and candidate.megabytes > rule.max_megabytes:
         said.append(
             f"its {candidate.megabytes:,.0f} MB of weights are more than "
