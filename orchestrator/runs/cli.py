@@ -125,6 +125,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(
             f"{asked.command} takes "
             f"{'no name' if asked.command == 'list' else 'the name of a sweep: see list'}"
+            f"{'; drop NAME 3 ends one trial' if asked.command == 'stop' else ''}"
         )
     if asked.address and asked.namespace:
         parser.error(
