@@ -226,11 +226,17 @@ def pareto(points: list[tuple[float, float, int]], maximise: bool) -> list[int]:
 def slices(data: SweepData) -> list[dict[str, Any]]:
     """Scores of parts of the test split: those of the result, else those that the answers give."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    sliced = data.result.get("slices")
+    best = data.result.get("best")
+    judged = best.get("slices") if isinstance(best, dict) else None
+    sliced = judged or data.result.get("slices")
     for column, entries in sliced.items() if isinstance(sliced, dict) else []:
         rows = slice_rows(data, entries)
+        largest = sorted(rows, key=lambda row: -(row["rows"] or 0))[: answers.MOST_LABELS]
+        title = str(column).replace("_", " ")
+        if len(rows) > len(largest):
+            title = f"{title} (the {len(largest)} with the most rows)"
         if rows:
-            groups[str(column)] = rows
+            groups[title] = largest
     return [
         {"column": column, "rows": rows}
         for column, rows in (groups or answers.own_slices(data.predictions)).items()
@@ -250,6 +256,9 @@ def slice_rows(data: SweepData, entries: Any) -> list[dict[str, Any]]:
             continue
         metrics = metrics_of(entry)
         ends = {end: slice_value(data, entry, metrics, end) for end in ("", "_low", "_high")}
+        count = finite(entry.get("rows", entry.get("n", entry.get("count"))))
+        if ends[""] is not None and ends["_low"] is None and count and is_counted(data.metric):
+            ends["_low"], ends["_high"] = wilson(min(max(ends[""], 0), 1), int(count))
         if ends[""] is not None:
             rows.append(
                 {
@@ -257,7 +266,7 @@ def slice_rows(data: SweepData, entries: Any) -> list[dict[str, Any]]:
                     "value": rounded(ends[""]),
                     "low": rounded(ends["_low"]),
                     "high": rounded(ends["_high"]),
-                    "rows": entry.get("rows", entry.get("n", entry.get("count"))),
+                    "rows": None if count is None else int(count),
                 }
             )
     return rows

@@ -181,3 +181,25 @@ def test_baselines_are_called_by_words(tmp_path: Path) -> None:
     baselines = {"nearest_prompt": {"metrics": {"test/exact_match": 0.63}}}
     page = text_of(write_sweep(tmp_path / "a", 8, baselines=baselines))
     assert "the answer of the nearest training prompt" in page and "nearest_prompt" not in page
+
+
+def test_the_slices_that_were_judged_are_shown_with_those_of_the_users_columns(
+    tmp_path: Path,
+) -> None:
+    folder = write_sweep(tmp_path / "a", 8)
+    file = folder / "result.json"
+    found = json.loads(file.read_text())
+    labels = {f"A{n:03d}": {"rows": 10.0 + n, "exact_match": n / 80} for n in range(41)}
+    found["best"]["slices"] = {
+        "hospital": {"north": {"rows": 40.0, "exact_match": 0.25}, "(none)": {"rows": 3.0}},
+        "answer_length": {"000-008": {"rows": 50.0, "exact_match": 0.5}},
+        "label": labels,
+    }
+    file.write_text(json.dumps(found))
+    hospital, length, label = content(read_sweep(folder))["slices"]
+    (north,) = hospital["rows"]
+    assert (hospital["column"], north["name"], north["rows"]) == ("hospital", "north", 40)
+    assert north["low"] < north["value"] == 0.25 < north["high"]
+    assert length["column"] == "answer length"
+    assert label["column"] == "label (the 30 with the most rows)"
+    assert len(label["rows"]) == 30 and label["rows"][0]["name"] == "A040"
