@@ -9,6 +9,7 @@ from functools import reduce
 
 from jobs.evaluation.comparison import compare, compare_apart, false_discoveries_held
 from orchestrator.config.settings import Registry
+from orchestrator.output.plan_text import plural
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Scores:
     """The score of each row, in order; empty where they were not written down."""
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ({self.low:.4g}..{self.high:.4g}, {self.rows:,} rows)"
+        rows = plural(self.rows, "row")
+        return f"{self.value:.4g} ({self.low:.4g}..{self.high:.4g}, {rows})"
 
 
 @dataclass(frozen=True)
