@@ -271,7 +271,9 @@ class FinalEvaluation:
         self.store.describe(
             name,
             version.version,
-            model_card.description(self.card, decision.reason),
+            model_card.description(
+                self.card, decision.promote, decision.reasons or (decision.reason,)
+            ),
             {"decision": decision.reason[:MOST_TAG]},
         )
         if decision.promote:
