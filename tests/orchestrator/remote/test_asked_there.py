@@ -29,8 +29,8 @@ from tests.support.servers import (
     wait,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-LENGTH = ("train.steps=400", "train.eval_every=100", "train.batch_size=8")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+LENGTH = ("train.steps=800", "train.eval_every=100", "train.batch_size=8")
 SWEEP = ("+sweep=lora", "sweep.num_trials=3", "sweep.max_concurrent=2", "sweep.scheduler=none")
 RUNS = {"module": "orchestrator.runs"}
 
@@ -95,7 +95,7 @@ def test_a_sweep_on_a_cluster_is_changed_from_here_and_through_its_head(
         page = asked("report", name, reads_store=False)
         assert page.out.strip() == str(here / f"report-{name}.html"), page.err
         assert "The sweep is not finished" in Path(page.out.strip()).read_text(encoding="utf-8")
-        done = finished(process, 600)
+        done = finished(process, 900)
         assert done.code == 0, read + done.err
         assert done.result["trials"] == {"total": 4, "finished": 3, "stopped": 1, "failed": 0}
         with monkeypatch.context() as patch:
