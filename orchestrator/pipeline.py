@@ -188,7 +188,8 @@ class SweepCommand:
                 and not isinstance(error, ConnectionError)
             ):
                 fault = told(error, self.config.storage)
-            interrupted = isinstance(error, KeyboardInterrupt) or fault is not None
+            stopped = interruption.is_stop(error)
+            interrupted = stopped or fault is not None
             reason = fault or (None if interrupted else str(error))
             with contextlib.suppress(OSError):
                 self.journal.append(
@@ -198,9 +199,11 @@ class SweepCommand:
             if page is not None:
                 report_line(f"report  {page}")
             writer.close(1 if interrupted else self.config.tracking.patience_seconds)
-            if fault is None:
-                raise
-            raise OrchestratorError(fault) from error
+            if fault is not None:
+                raise OrchestratorError(fault) from error
+            if stopped:
+                raise KeyboardInterrupt from error
+            raise
         # On a storage that takes nothing any more, what the outcome says of that is all that is
         # left to say.
         with (
