@@ -21,7 +21,10 @@ from orchestrator.output import plan_text
 from orchestrator.project import ROOT
 from orchestrator.storage import staging
 
-VERBS_OF_RUNS = ("list", "show", "watch", "stop", "delete")
+VERBS_OF_RUNS = (
+    *("list", "show", "watch", "stop", "delete"),
+    *("drop", "clone", "report", "compare", "debug"),
+)
 CHECKS = (preflight.problems,)
 """Rules on settings beyond their types and ranges."""
 

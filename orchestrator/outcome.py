@@ -14,13 +14,16 @@ from jobs.evaluation import registry
 from orchestrator.config import credentials
 from orchestrator.config.run_numbers import trial_number
 from orchestrator.config.settings import Config
-from orchestrator.job_environment import TYPED
+from orchestrator.config.validation import trial_of
+from orchestrator.job_environment import SUBMISSION, TYPED
 from orchestrator.output import result
 from orchestrator.plan import planner as planning
+from orchestrator.plan import run_inputs
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.run_inputs import flat_params
+from orchestrator.plan.task import run_tags
 from orchestrator.sweep import finalists
-from orchestrator.tracking import shown_commands
+from orchestrator.tracking import provenance, shown_commands
 
 ONCE = ("fresh=", "output=", "retry=", "dry_run=")
 """Settings of one run of a sweep, which the next one need not repeat."""
@@ -59,6 +62,27 @@ class Outcome:
             "final": final,
         }
 
+    def start(self, plan: Plan, composed: str) -> dict[str, Any]:
+        """What the journal tells of the command's start. `composed` is its configuration as
+        YAML.
+        """
+        return {
+            "name": plan.name,
+            "params": {
+                "sweep.num_trials": plan.num_trials,
+                "sweep.metric": self.config.sweep.metric,
+                "registry.beat": self.config.registry.beat,
+            },
+            "tags": provenance.tags(self.config) | run_tags(plan),
+            "config": composed,
+            "datasets": run_inputs.datasets(plan, trial_of(self.config, 1, {})),
+            "maximise": self.config.sweep.maximise,
+            "notes": list(plan.notes),
+            "concurrent": plan.resources.concurrent,
+            "command": shown_commands.orchestrator(self.typed(), ""),
+            "submission": os.environ.get(SUBMISSION),
+        }
+
     def of(self, plan: Plan, board: Any, setup: float, train: float) -> result.Result:
         """The result as far as the sweep alone decides it."""
         records = sorted(board.asked_for(), key=lambda record: record.index)
@@ -83,6 +107,7 @@ class Outcome:
             "trials": result.counted([record.state for record in records], board.total()),
             "copies": len(board.extra_copies()),
             "metric": registry.key(registry.name_of(board.metric), registry.TEST),
+            "maximise": board.maximise,
             "best": None if best is None else self.describe(board, best),
             "finalists": finalists.told(board, board.standings),
             "base": None,

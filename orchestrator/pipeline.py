@@ -21,7 +21,6 @@ from jobs.files import filesystem
 from jobs.files.manifest import Damaged
 from jobs.files.storage_faults import told
 from orchestrator.config.settings import Config
-from orchestrator.config.validation import trial_of
 from orchestrator.earlier_result import kept_result, missing, report_line, show_again
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.evaluation import champion_lookup
@@ -32,7 +31,7 @@ from orchestrator.outcome import Outcome
 from orchestrator.output import plan_text, result
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan import planner as planning
-from orchestrator.plan import run_inputs, throughput
+from orchestrator.plan import throughput
 from orchestrator.plan.cost import check_disk
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
@@ -93,7 +92,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     print(
         json.dumps(result.public(outcome))
         if config.output == "json"
-        else result.text(outcome, shown_commands.programs_here()),
+        else result.text(outcome, shown_commands.programs_here(), plan_text.terminal_width()),
         flush=True,
     )
     return {"finished": 0, "interrupted": 1 if outcome["error"] else 130}.get(outcome["state"], 1)
@@ -174,20 +173,9 @@ class SweepCommand:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
         report_line(plan_text.plan_text(self.plan))
-        tags = provenance.tags(self.config) | run_tags(self.plan)
-        params = {
-            "sweep.num_trials": self.plan.num_trials,
-            "sweep.metric": self.config.sweep.metric,
-            "registry.beat": self.config.registry.beat,
-        }
-        datasets = run_inputs.datasets(self.plan, trial_of(self.config, 1, {}))
-        about = {"params": params, "tags": tags, "config": self.composed, "datasets": datasets}
-        context = {
-            "notes": list(self.plan.notes),
-            "concurrent": self.plan.resources.concurrent,
-            "command": shown_commands.orchestrator(self.about.typed(), ""),
-        }
-        self.journal.append("sweep", name=self.plan.name, by=this_process(), **about, **context)
+        self.journal.append(
+            "sweep", by=this_process(), **self.about.start(self.plan, self.composed)
+        )
         writer = OutboxWorker(lambda: store, self.folder)
         writer.start()
         try:
@@ -200,16 +188,22 @@ class SweepCommand:
                 and not isinstance(error, ConnectionError)
             ):
                 fault = told(error, self.config.storage)
-            interrupted = isinstance(error, KeyboardInterrupt) or fault is not None
+            stopped = interruption.is_stop(error)
+            interrupted = stopped or fault is not None
             reason = fault or (None if interrupted else str(error))
             with contextlib.suppress(OSError):
                 self.journal.append(
                     "sweep_end", state="interrupted" if interrupted else "failed", error=reason
                 )
+            page = delivery.deliver_unfinished(self.folder)
+            if page is not None:
+                report_line(f"report  {page}")
             writer.close(1 if interrupted else self.config.tracking.patience_seconds)
-            if fault is None:
-                raise
-            raise OrchestratorError(fault) from error
+            if fault is not None:
+                raise OrchestratorError(fault) from error
+            if stopped:
+                raise KeyboardInterrupt from error
+            raise
         # On a storage that takes nothing any more, what the outcome says of that is all that is
         # left to say.
         with (
@@ -339,6 +333,7 @@ class SweepCommand:
         with contextlib.suppress(Exception):
             screen.__exit__()
         plan_text.error("interrupted; the same command continues" if asked else lost)
+        delivery.deliver_unfinished(self.folder)
         writer.close(LAST_WORDS_SECONDS)
         shutil.rmtree(self.folder / "tune", ignore_errors=True)
         with contextlib.suppress(Exception):

@@ -86,7 +86,7 @@ def call(name: str, function: Callable[..., Any], rows: Sequence[ScoredRow]) -> 
     more = {"rows": [as_dictionary(row) for row in rows]} if takes_rows(function) else {}
     try:
         told = function([row.said for row in rows], [row.wanted for row in rows], **more)
-    except Exception as error:  # whatever the user's function does
+    except (Exception, SystemExit) as error:  # whatever the user's function does
         where = place_of(error)
         raise ValueError(
             f"sweep.metric: {name} raised {in_a_line(error)}{where}; it is given the answers and "

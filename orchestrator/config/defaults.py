@@ -57,14 +57,18 @@ def with_metric(raw: dict[str, Any], problems: list[tuple[str, str]]) -> dict[st
 
 
 def read_costs(file: str, problems: list[tuple[str, str]]) -> dict[str, Any]:
-    """A cost matrix from a YAML file; empty, with a problem more, for a file that holds none."""
+    """A cost matrix from a YAML file; empty, with a problem more, for a file that holds none.
+    Labels are texts, also those that YAML takes for something else, such as yes, no and 01.
+    """
     import yaml
 
     path = os.path.abspath(os.path.expanduser(file))
     shape = "it must hold a right label on each line, with answered labels and their costs in it"
     try:
         with open(path, encoding="utf-8") as stream:
-            costs = yaml.safe_load(stream)
+            text = stream.read()
+        costs = yaml.load(text, yaml.BaseLoader)
+        twice = repeated_keys(yaml.compose(text, yaml.BaseLoader))
     except OSError as error:
         problems.append(("sweep.costs", f"{file} cannot be read: {error.strerror}"))
         return {}
@@ -79,9 +83,31 @@ def read_costs(file: str, problems: list[tuple[str, str]]) -> dict[str, Any]:
     ):
         problems.append(("sweep.costs", f"{file} is no cost matrix; {shape}"))
         return {}
+    if twice:
+        problems.append(("sweep.costs", f"{file} names {', '.join(twice)} twice"))
     return {
-        str(right): {str(said): cost for said, cost in row.items()} for right, row in costs.items()
+        str(right): {str(said): as_number(cost) for said, cost in row.items()}
+        for right, row in costs.items()
     }
+
+
+def as_number(text: Any) -> Any:
+    """A cost as it stands in a file; what is no number stays what it is."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text
+
+
+def repeated_keys(node: Any) -> list[str]:
+    """Keys that a mapping of YAML, or one in it, has twice: the later one would silently win."""
+    repeated: list[str] = []
+    for key, value in node.value if hasattr(node, "flow_style") and node.id == "mapping" else []:
+        repeated += [
+            other.value for other, _ in node.value if other is not key and other.value == key.value
+        ]
+        repeated += repeated_keys(value)
+    return list(dict.fromkeys(map(str, repeated)))
 
 
 def with_absolute_paths(config: Config) -> Config:

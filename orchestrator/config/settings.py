@@ -5,6 +5,7 @@ composed dictionary.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import field
 from typing import Any, Literal
 
@@ -226,6 +227,14 @@ class Registry:
             (
                 not unknown,
                 f"registry.beat takes {', '.join(RIVALS)}, got {', '.join(map(repr, unknown))}",
+            ),
+            (
+                len(set(self.beat)) == len(self.beat),
+                f"registry.beat must name each once, got {', '.join(self.beat)}",
+            ),
+            (
+                self.floor is None or math.isfinite(self.floor),
+                f"registry.floor must be a finite number, got {self.floor}",
             ),
             (
                 0 < self.error_rate <= 0.5,

@@ -271,7 +271,9 @@ class FinalEvaluation:
         self.store.describe(
             name,
             version.version,
-            model_card.description(self.card, decision.reason),
+            model_card.description(
+                self.card, decision.promote, decision.reasons or (decision.reason,)
+            ),
             {"decision": decision.reason[:MOST_TAG]},
         )
         if decision.promote:
@@ -284,6 +286,7 @@ class FinalEvaluation:
             )
         holds = decision.promote or (champion is not None and champion.version == version.version)
         outcome["decision"] = decision.reason
+        outcome["reasons"] = list(decision.reasons)
         outcome["model"] = {
             "name": name,
             "version": version.version,
@@ -363,10 +366,11 @@ class FinalEvaluation:
         if (
             decision.promote and not same
         ):  # its tags were taken away, or it is of before they were written
+            unknown = "but nothing tells for what task that was made, so it keeps its alias"
             return Decision(
                 False,
-                f"{decision.reason}; but nothing tells for what task that was made, so it keeps "
-                f"its alias. {REMEDY}",
+                f"{decision.reason}; {unknown}. {REMEDY}",
+                reasons=(*decision.reasons, unknown, REMEDY),
             )
         return decision
 
@@ -386,5 +390,9 @@ class FinalEvaluation:
                 "job=promote gives it the alias by hand"
             )
             missing = f"but the baselines, which it has to beat, are not known ({self.unknown})"
-            return Decision(False, f"{decision.reason}; {missing}. {remedy}")
+            return Decision(
+                False,
+                f"{decision.reason}; {missing}. {remedy}",
+                reasons=(*decision.reasons, missing, remedy),
+            )
         return decision

@@ -50,6 +50,7 @@ def renew(store: Any, kept: dict[str, Any]) -> bool:
         kept["decision"] = (
             f"the alias {CHAMPION} was taken away since, and no version has it; {remedy}"
         )
+    kept["reasons"] = []
     model["alias"] = CHAMPION if held else None
     kept["moved"] = True  # from now on what is told is where the alias is, not what was decided
     return before != (model["alias"], kept["decision"])
@@ -65,4 +66,5 @@ def unchecked(kept: dict[str, Any], reason: str) -> None:
     )
     if model is not None and model["alias"]:
         kept["decision"] = f"it took the alias {model['alias']} then"
+        kept["reasons"] = []
         kept["model"] = model | {"alias": None}

@@ -198,8 +198,10 @@ Or with transformers and peft alone: load the base model of `base.json` in the `
 """
 
 
-def description(text: str, reason: str) -> str:
+def description(text: str, promoted: bool, reasons: Sequence[str]) -> str:
     """The card as MLflow keeps it: with the decision, and cut to what it takes."""
+    told = "It took the alias champion:" if promoted else "It did not take the alias champion:"
+    reason = "\n".join([told, "", *(f"- {line}" for line in reasons)])
     whole = f"{text}\n## Decision\n\n{reason}\n"
     if len(whole) <= LONGEST_DESCRIPTION:
         return whole

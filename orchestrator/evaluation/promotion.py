@@ -9,6 +9,7 @@ from functools import reduce
 
 from jobs.evaluation.comparison import compare, compare_apart, false_discoveries_held
 from orchestrator.config.settings import Registry
+from orchestrator.output.plan_text import plural
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Scores:
     """The score of each row, in order; empty where they were not written down."""
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ({self.low:.4g}..{self.high:.4g}, {self.rows:,} rows)"
+        rows = plural(self.rows, "row")
+        return f"{self.value:.4g} ({self.low:.4g}..{self.high:.4g}, {rows})"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Decision:
     reason: str
     lost_to: tuple[str, ...] = ()
     """The kinds of rivals that were not beaten."""
+    reasons: tuple[str, ...] = ()
+    """The same as `reason` in short lines, for a screen; none where that is one already."""
 
 
 @dataclass(frozen=True)
@@ -109,16 +113,17 @@ def decide(
     level = adjusted_level(candidate, compared, asked, rule, higher_is_better)
     lost, won = [], []
     for rival in asked:
-        beaten, words = against(candidate.scores, rival, rule, higher_is_better, level)
-        (won if beaten else lost).append((rival, words))
+        met = against(candidate.scores, rival, rule, higher_is_better, level)
+        (won if met.beaten else lost).append(met)
     remarks = [rival.remark for rival in asked if rival.remark]
     ends = "".join(f"; {remark}" for remark in remarks)
     if lost or limits:
-        said = [words for _, words in lost] + limits
+        said = [met.words for met in lost] + limits
         return Decision(
             False,
             f"{'; '.join(said)}{ends}",
-            tuple(dict.fromkeys(rival.kind for rival, _ in lost)),
+            tuple(dict.fromkeys(met.rival.kind for met in lost)),
+            (*(met.short for met in lost), *limits, *remarks),
         )
     if rule.forbid_slice_regression and (
         worse := worse_slices(candidate, rivals, rule, higher_is_better)
@@ -126,7 +131,8 @@ def decide(
         return Decision(False, f"{worse}{ends}", ("slices",))
     if not won:
         return Decision(True, first_reason(candidate, rivals, rule))
-    return Decision(True, f"{'; '.join(words for _, words in won)}{ends}")
+    said = "; ".join(met.words for met in won)
+    return Decision(True, f"{said}{ends}", (), (*(met.short for met in won), *remarks))
 
 
 def first_reason(candidate: Candidate, rivals: Sequence[Rival], rule: Registry) -> str:
@@ -142,7 +148,7 @@ def broken_limits(candidate: Candidate, rule: Registry, higher_is_better: bool) 
     said = []
     value = candidate.scores.value
     if rule.floor is not None and not at_least(value, rule.floor, higher_is_better):
-        said.append(f"{candidate.scores} does not reach registry.floor={rule.floor:g}")
+        said.append(f"its {value:.4g} does not reach registry.floor={rule.floor:g}")
     if rule.max_megabytes is not None and candidate.megabytes > rule.max_megabytes:
         said.append(
             f"its {candidate.megabytes:,.0f} MB of weights are more than "
@@ -156,33 +162,64 @@ def broken_limits(candidate: Candidate, rule: Registry, higher_is_better: bool) 
     return said
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What came of a candidate's meeting with one rival."""
+
+    rival: Rival
+    beaten: bool
+    words: str
+    short: str
+    """The same without intervals and numbers of rows."""
+
+
 def against(
     scores: Scores, rival: Rival, rule: Registry, higher_is_better: bool, level: float
-) -> tuple[bool, str]:
+) -> Comparison:
     """Whether a candidate beats one rival, and how that is told."""
     other = rival.scores
+    values = f"{scores.value:.4g} against {other.value:.4g}"
+
+    def lost(words: str, short: str) -> Comparison:
+        return Comparison(rival, False, f"{scores} {words}", short)
+
     if math.isnan(other.value):
-        return True, f"{scores} beats {rival.name}, which has no score"
+        words = f"beats {rival.name}, which has no score"
+        return Comparison(rival, True, f"{scores} {words}", f"it {words}")
     if scores.value == other.value:
         keeps = "; a tie keeps the champion" if rival.kind == "champion" else ""
-        return False, f"{scores} only equals {rival.name}'s {other}{keeps}"
+        return lost(
+            f"only equals {rival.name}'s {other}{keeps}",
+            f"it only equals {rival.name}: {values}{keeps}",
+        )
     gain = scores.value - other.value
     gain = gain if higher_is_better else -gain
     if gain <= 0:
-        return False, f"{scores} does not beat {rival.name}'s {other}"
+        return lost(
+            f"does not beat {rival.name}'s {other}", f"it does not beat {rival.name}: {values}"
+        )
     if gain <= rule.margin:
-        return False, (
-            f"{scores} does not beat {rival.name}'s {other} by more than "
-            f"registry.margin={rule.margin:g}"
+        margin = f"by more than registry.margin={rule.margin:g}"
+        return lost(
+            f"does not beat {rival.name}'s {other} {margin}",
+            f"it does not beat {rival.name} {margin}: {values}",
         )
     p_value = chance(scores, other, higher_is_better)
     how = "on the same rows" if paired(scores, other) else "row by row is not known"
     if p_value > level:
-        return False, (
-            f"{scores} does not beat {rival.name}'s {other} by more than chance may give "
-            f"(p={p_value:.2g} {how}, registry.error_rate={rule.error_rate:g})"
+        rate = f"registry.error_rate={rule.error_rate:g}"
+        return lost(
+            f"does not beat {rival.name}'s {other} by more than chance may give "
+            f"(p={p_value:.2g} {how}, {rate})",
+            f"it does not beat {rival.name} by more than chance may give: {values} "
+            f"(p={p_value:.2g}, {rate})",
         )
-    return True, f"{scores} beats {rival.name}'s {other} (p={p_value:.2g} {how})"
+    return Comparison(
+        rival,
+        True,
+        f"{scores} beats {rival.name}'s {other} (p={p_value:.2g} {how})",
+        f"it beats {rival.name}: {values} (p={p_value:.2g})",
+    )
 
 
 def paired(scores: Scores, other: Scores) -> bool:

@@ -17,6 +17,7 @@ from orchestrator.kuberay.names import (
     JOB,
     LOG_CONTAINER,
     QUEUE,
+    SUBMISSION,
 )
 from orchestrator.kuberay.pods import driver_pod
 from orchestrator.kuberay.rayjobs import Entry, Job, entry, has_ended, jobs
@@ -123,6 +124,37 @@ def named(client: Client, name: str) -> Job:
         if not names_by_log:
             raise
         return next(job for key, job in job_by_name.items() if key in names_by_log)
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """What leads to the storage of a RayJob."""
+
+    name: str
+    sweep: str
+    state: str
+    entrypoint: str
+    submission: str | None
+
+
+def find(cluster: Cluster, name: str) -> Located:
+    """The RayJob of a name, or of a sweep. Raises InputError without one."""
+    job = named(connect(cluster, tell=say_with_flags), name)
+    told = entry(job, cluster)
+    entrypoint = str((job.get("spec") or {}).get("entrypoint", ""))
+    submission = (job["metadata"].get("annotations") or {}).get(SUBMISSION)
+    return Located(told.name, told.sweep, told.state, entrypoint, submission)
+
+
+def head_pod(cluster: Cluster, name: str) -> str | None:
+    """The head pod of a RayJob that runs now; None without one."""
+    client = connect(cluster, tell=say_with_flags)
+    pods, _ = client.items(PODS, {"labelSelector": f"{JOB}={name}"})
+    for pod in pods:
+        is_head = pod["metadata"].get("labels", {}).get("ray.io/node-type") == "head"
+        if is_head and (pod.get("status") or {}).get("phase") == "Running":
+            return pod["metadata"]["name"]
+    return None
 
 
 def show(cluster: Cluster, name: str) -> dict[str, Any]:

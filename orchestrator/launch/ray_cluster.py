@@ -40,7 +40,10 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
     """
     check_versions()
     workers = COMMON | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(config.cluster.wait_seconds)}
-    workers |= {"ORCHESTRATOR_CACHE": os.environ["ORCHESTRATOR_CACHE"]}
+    if (
+        "ORCHESTRATOR_CACHE" in os.environ
+    ):  # else each node has its own: an object store is no cache
+        workers["ORCHESTRATOR_CACHE"] = os.environ["ORCHESTRATOR_CACHE"]
     for name, value in workers.items():
         os.environ.setdefault(name, value)
     if "_ray_pkg_" not in str(ROOT):

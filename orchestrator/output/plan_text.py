@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 from collections import Counter
 from typing import Any
@@ -18,6 +19,11 @@ from orchestrator.plan.finalists import describe
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.rungs import survivors
 from orchestrator.tracking import shown_commands
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that an answer is printed on; None where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def error(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ SLICES_TOLD = 3
 """Slices that the last screen names, the worst ones."""
 FEWEST_ROWS = 10
 """Smaller slices are told in result.json alone."""
+
+WIDEST, NARROWEST = 100, 40
+"""Columns of folded sentences."""
+NO_ALIAS = "is registered, without the alias champion"
 
 Result = dict[str, Any]
 """sweep, metric, state, trials{total,finished,stopped,failed}, best{trial,run_id,params,metrics},
@@ -60,9 +65,10 @@ def public(result: Result) -> Result:
     return shown | ({"error": result["error"]} if result.get("error") else {})
 
 
-def text(result: Result, programs: str = "") -> str:
+def text(result: Result, programs: str = "", width: int | None = None) -> str:
     """The last screen: what was found, what it is worth, what to do next. `programs` stands before
-    "python" in the commands to paste.
+    "python" in the commands to paste. Sentences are folded to a terminal of this width, commands
+    never; without a terminal each stands on one line.
     """
     lines: list[tuple[str, str]] = []
     if result["best"] and result["best"].get("trial"):
@@ -93,9 +99,38 @@ def text(result: Result, programs: str = "") -> str:
             f"{duration(seconds['train'])} of training)",
         )
     )
+    lines += decision_lines(result)
     lines += [("help", hint) for hint in result.get("help", [])]
-    lines += next_lines(result, programs)
-    return "\n".join(f"{label:<8}{line}" for label, line in lines)
+    folded = [f"{label:<8}{line}" for label, line in lines]
+    if width is not None:
+        folded = [fold(line, width) for line in folded]
+    return "\n".join(
+        [*folded, *(f"{label:<8}{line}" for label, line in next_lines(result, programs))]
+    )
+
+
+def fold(line: str, width: int) -> str:
+    """A line with its label, on as many as it takes."""
+    return textwrap.fill(
+        line,
+        max(min(width, WIDEST), NARROWEST),
+        subsequent_indent=" " * 8,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def decision_lines(result: Result) -> list[tuple[str, str]]:
+    """The verdict on the registered version, and each of its reasons."""
+    model = result["model"]
+    if not model or not result["best"] or not result["best"].get("trial"):
+        return []
+    role = f"has the alias {model['alias']}" if model["alias"] else NO_ALIAS
+    reasons = result.get("reasons") or [result["decision"]]
+    return [
+        ("model", f"{model['name']} v{model['version']} {role}"),
+        *(("why", reason) for reason in reasons),
+    ]
 
 
 def finalist_lines(result: Result) -> list[str]:
@@ -126,8 +161,8 @@ def tied_line(tied: dict[str, Any]) -> str:
 
 
 def best_lines(result: Result) -> list[tuple[str, str]]:
-    """The winner, the base beside it, and the registered version."""
-    best, model = result["best"], result["model"]
+    """The winner, with the base and the baselines beside it."""
+    best = result["best"]
     searched = short(
         {
             path: best["params"][path]
@@ -153,14 +188,10 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
                     f"{low:.3f}..{high:.3f}{told})",
                 )
             )
-    worst = worst_slices(best.get("slices") or {}, judged_by(result))
+    worst = worst_slices(best.get("slices") or {}, judged_by(result), is_higher_better(result))
     if worst:
         lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
-    lines += baseline_lines(result)
-    if model:
-        alias = f" -> alias {model['alias']}" if model["alias"] else ""
-        lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
-    return lines
+    return lines + baseline_lines(result)
 
 
 def judged_by(result: Result) -> str:
@@ -168,7 +199,17 @@ def judged_by(result: Result) -> str:
     return result.get("metric") or DEFAULT_TEST
 
 
-def worst_slices(slices: dict[str, dict[str, dict[str, float]]], metric: str) -> str:
+def is_higher_better(result: Result) -> bool:
+    """In which direction the winner's score is better: a function of the user's has its own."""
+    told = result.get("maximise")
+    if told is None:
+        return registry.metric_of(judged_by(result)).maximise
+    return bool(told)
+
+
+def worst_slices(
+    slices: dict[str, dict[str, dict[str, float]]], metric: str, maximise: bool
+) -> str:
     """The slices with the worst scores, a few of those of enough rows; nothing where there are not
     two of one kind to compare.
     """
@@ -181,7 +222,7 @@ def worst_slices(slices: dict[str, dict[str, dict[str, float]]], metric: str) ->
     ]
     kinds = Counter(kind for _, kind, _, _ in told)
     told = [entry for entry in told if kinds[entry[1]] > 1]
-    told.sort(reverse=not registry.metric_of(metric).maximise)
+    told.sort(reverse=not maximise)
     return ", ".join(
         f"{kind} {shown(value)} {score:.3f} ({plural(rows, 'row')})"
         for score, kind, value, rows in told[:SLICES_TOLD]
@@ -214,7 +255,7 @@ def baseline_lines(result: Result) -> list[tuple[str, str]]:
         for name, scores in (result.get("baselines") or {}).items()
         if key in scores["metrics"]
     }
-    maximise = registry.metric_of(registry.name_of(key)).maximise
+    maximise = is_higher_better(result)
     order = sorted(values, key=lambda name: -values[name] if maximise else values[name])
     lines = [("beside", f"{BASELINES.get(name, name)} {values[name]:.3f}") for name in order]
     return lines + [("note", note) for note in result.get("notes", [])]

@@ -4,13 +4,17 @@ user's is tried, and the labels of a cost matrix and the columns of slices are l
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import math
 import os
+import sys
 from collections.abc import Collection
 
 from jobs.config import Scoring
 from jobs.data.corpus import Corpus
+from jobs.data.readers import Row
 from jobs.evaluation import registry
 from jobs.evaluation.metric_choice import choose_metric
 from jobs.evaluation.scored_rows import ANYTHING, ScoredRow, as_label, training_labels
@@ -44,31 +48,44 @@ def try_function(sweep: Sweep, corpus: Corpus) -> Sweep:
     from jobs.evaluation import user_metric  # with numpy, which takes its time
 
     name, folder = registry.name_of(sweep.metric), os.getcwd()
-    try:
-        function = user_metric.load_function(name, folder)
-    except ValueError as error:
-        raise ConfigError([("sweep.metric", f"{name}: {error}")]) from error
     few = corpus.valid[:TRIED_ROWS]
-    for answers in ([row.answer.strip() for row in few], [""] * len(few)):
-        rows = [
-            ScoredRow(
-                prompt=str(row.context[-1].get("content") or ""),
-                reference=row.answer.strip(),
-                answer=answer,
-                source=row.source,
-                columns=dict(row.columns),
-            )
-            for row, answer in zip(few, answers, strict=True)
-        ]
+    with contextlib.redirect_stdout(
+        sys.stderr
+    ):  # what a module prints is not this program's answer
         try:
-            user_metric.call(name, function, rows)
+            function = user_metric.load_function(name, folder)
         except ValueError as error:
-            text = str(error).removeprefix("sweep.metric: ")
-            raise ConfigError([("sweep.metric", text)]) from error
+            raise ConfigError([("sweep.metric", f"{name}: {error}")]) from error
+        for what, answers in (
+            ("right answers", [row.answer.strip() for row in few]),
+            ("empty answers", [""] * len(few)),
+        ):
+            rows = [as_scored(row, answer) for row, answer in zip(few, answers, strict=True)]
+            try:
+                told = user_metric.call(name, function, rows)
+            except ValueError as error:
+                text = str(error).removeprefix("sweep.metric: ")
+                raise ConfigError([("sweep.metric", text)]) from error
+            scores = told if isinstance(told, list) else [told]
+            bad = [score for score in scores if not math.isfinite(score)]
+            if bad:
+                text = f"{name} returned {bad[0]} for {what}; it must be a finite number"
+                raise ConfigError([("sweep.metric", text)])
     maximise = getattr(function, "maximise", True)
     if sweep.mode is None and not maximise:
         return dataclasses.replace(sweep, mode="min")
     return sweep
+
+
+def as_scored(row: Row, answer: str) -> ScoredRow:
+    """A row with an answer to it, as a function of the user's is given it."""
+    return ScoredRow(
+        prompt=str(row.context[-1].get("content") or ""),
+        reference=row.answer.strip(),
+        answer=answer,
+        source=row.source,
+        columns=dict(row.columns),
+    )
 
 
 def check_costs(config: Config, corpus: Corpus) -> None:
@@ -90,7 +107,9 @@ def check_slices(config: Config, corpus: Corpus) -> None:
     """Raise ConfigError for columns of data.slices that no held-out row has."""
     held = [*corpus.valid, *corpus.test]
     there = {name for row in held for name, _ in row.columns}
-    problems = [
+    twice = {name for name in config.data.slices if config.data.slices.count(name) > 1}
+    problems = [("data.slices", f"names {', '.join(sorted(twice))} twice")] if twice else []
+    problems += [
         ("data.slices", f'no held-out row has a column "{name}"{near(name, corpus.columns)}')
         for name in config.data.slices
         if name not in there

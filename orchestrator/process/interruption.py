@@ -75,3 +75,10 @@ def gently(stop: Callable[[], None]) -> Iterator[None]:
         wish.gently = None
         for signal_number, handler in before.items():
             signal.signal(signal_number, handler)
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether somebody has ended the command: by Ctrl-C, or by a signal that Ray, once it runs,
+    turns into an exit of its own.
+    """
+    return isinstance(error, KeyboardInterrupt | SystemExit)

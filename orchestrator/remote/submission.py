@@ -51,7 +51,12 @@ class Submission:
         """The shell command that runs there, with the interpreter that Ray runs in: what `python`
         means there may have no Ray.
         """
-        return f'{FIND_PYTHON}; exec "$python" -m orchestrator {shlex.join(arguments)}'
+        return module_command("orchestrator", arguments)
+
+
+def module_command(module: str, arguments: list[str]) -> str:
+    """Shell that runs a module of this program with the interpreter of Ray's workers."""
+    return f'{FIND_PYTHON}; exec "$python" -m {module} {shlex.join(arguments)}'
 
 
 def digest(arguments: list[str]) -> str:

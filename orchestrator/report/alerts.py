@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
+from jobs.evaluation import registry
 from orchestrator.report.command_text import with_settings
 from orchestrator.report.edges import edge_of, widened
 from orchestrator.report.judged import Alert, alert, test_values
@@ -180,7 +181,7 @@ def not_finite(data: SweepData) -> list[Alert]:
         trial.index
         for trial in data.trials
         if any(value is None for value in trial.losses.values())
-        or any(report.get("valid/loss", 0.0) is None for report in trial.reports.values())
+        or any(report.get(registry.VALID_LOSS, 0.0) is None for report in trial.reports.values())
     ]
     if not bad:
         return []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.evaluation import registry
+from orchestrator.output.result import BASELINES
 from orchestrator.report import answers, importance
 from orchestrator.report.alerts import alerts, causes, tied
 from orchestrator.report.edges import edge_of, widened
@@ -30,6 +32,7 @@ def content(data: SweepData) -> Content:
         "state": state_of(data),
         "winner": getattr(data.winner(), "index", None),
         "verdict": verdict(data),
+        "continues": None if data.state == "finished" else data.command,
         "alerts": alerts(data),
         "trials": [trial_entry(data, trial) for trial in data.trials],
         "order": [trial.index for trial in ranked],
@@ -56,7 +59,8 @@ def trial_entry(data: SweepData, trial: TrialData) -> dict[str, Any]:
         [step, rounded(data.value_in(report))] for step, report in sorted(trial.reports.items())
     ]
     loss = [
-        [step, rounded(report.get("valid/loss"))] for step, report in sorted(trial.reports.items())
+        [step, rounded(report.get(registry.VALID_LOSS))]
+        for step, report in sorted(trial.reports.items())
     ]
     return {
         "index": trial.index,
@@ -116,7 +120,7 @@ def baseline_lines(data: SweepData) -> list[dict[str, Any]]:
     entries = {"untouched base": data.result.get("base")}
     baselines = data.result.get("baselines")
     if isinstance(baselines, dict):
-        entries |= {str(name): entry for name, entry in baselines.items()}
+        entries |= {BASELINES.get(str(k), str(k)): entry for k, entry in baselines.items()}
     entries["winner, on the test split"] = data.result.get("best")
     for name, entry in entries.items():
         value = data.value_in(metrics_of(entry), "test")
@@ -222,11 +226,17 @@ def pareto(points: list[tuple[float, float, int]], maximise: bool) -> list[int]:
 def slices(data: SweepData) -> list[dict[str, Any]]:
     """Scores of parts of the test split: those of the result, else those that the answers give."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    sliced = data.result.get("slices")
+    best = data.result.get("best")
+    judged = best.get("slices") if isinstance(best, dict) else None
+    sliced = judged or data.result.get("slices")
     for column, entries in sliced.items() if isinstance(sliced, dict) else []:
         rows = slice_rows(data, entries)
+        largest = sorted(rows, key=lambda row: -(row["rows"] or 0))[: answers.MOST_LABELS]
+        title = str(column).replace("_", " ")
+        if len(rows) > len(largest):
+            title = f"{title} (the {len(largest)} with the most rows)"
         if rows:
-            groups[str(column)] = rows
+            groups[title] = largest
     return [
         {"column": column, "rows": rows}
         for column, rows in (groups or answers.own_slices(data.predictions)).items()
@@ -246,6 +256,9 @@ def slice_rows(data: SweepData, entries: Any) -> list[dict[str, Any]]:
             continue
         metrics = metrics_of(entry)
         ends = {end: slice_value(data, entry, metrics, end) for end in ("", "_low", "_high")}
+        count = finite(entry.get("rows", entry.get("n", entry.get("count"))))
+        if ends[""] is not None and ends["_low"] is None and count and is_counted(data.metric):
+            ends["_low"], ends["_high"] = wilson(min(max(ends[""], 0), 1), int(count))
         if ends[""] is not None:
             rows.append(
                 {
@@ -253,7 +266,7 @@ def slice_rows(data: SweepData, entries: Any) -> list[dict[str, Any]]:
                     "value": rounded(ends[""]),
                     "low": rounded(ends["_low"]),
                     "high": rounded(ends["_high"]),
-                    "rows": entry.get("rows", entry.get("n", entry.get("count"))),
+                    "rows": None if count is None else int(count),
                 }
             )
     return rows
@@ -294,11 +307,22 @@ def verdict(data: SweepData) -> list[str]:
         alias = model.get("alias")
         role = f"with the alias {alias}" if alias else "without an alias"
         sentences.append(f"Registered as {model['name']} v{model.get('version')}, {role}.")
-    if decision:
-        sentences.append(f"Why: {decision}.")
+    reasons = data.result.get("reasons") or [decision]
+    sentences += [f"Why: {str(reason).rstrip('.')}." for reason in reasons if reason]
     if data.state != "finished":
-        sentences.append(f"The sweep is not finished ({state_of(data)}): all of this may change.")
+        sentences.append(unfinished(data))
     return sentences
+
+
+def unfinished(data: SweepData) -> str:
+    """That a sweep is not finished, how far it is and why."""
+    over = sum(trial.state in ("finished", "stopped", "failed") for trial in data.trials)
+    total = max(data.num_trials or 0, len(data.trials))
+    why = f": {data.error.rstrip('.')}" if data.error else ""
+    return (
+        f"The sweep is not finished ({state_of(data)}{why}): {over} of {total} trials have ended, "
+        "and all of this may change."
+    )
 
 
 def test_sentences(data: SweepData) -> list[str]:

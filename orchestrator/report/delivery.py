@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.report.page import NAME, write_report
+from orchestrator.storage.journal import Journal
 from orchestrator.tracking import shown_commands
 
 ARTIFACT = "report"
@@ -35,6 +36,20 @@ def deliver(folder: Path, store: Any, run_id: str | None, say: Callable[[str], N
                 store.log_artifacts(run_id, Path(draft), ARTIFACT)
         except (OrchestratorError, OSError) as error:
             say(f"report  not in MLflow: {error}; {file} has it")
+    return present(folder)
+
+
+def deliver_unfinished(folder: Path) -> str | None:
+    """Write the report of a sweep whose command ends before its end, once a trial has reported;
+    returns where it is. Nothing of it may stand in the way of the end.
+    """
+    try:
+        events = Journal(folder).events()
+        if not any(event["kind"] == "report" and event.get("trial") for event in events):
+            return None
+        write_report(folder)
+    except Exception:  # noqa: BLE001  # what has ended the command is what its user is to read
+        return None
     return present(folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.output.result import BASELINES
 from orchestrator.report.sweep_data import SweepData
 
 Alert = dict[str, Any]
@@ -22,7 +23,7 @@ def test_values(data: SweepData) -> dict[str, float]:
     values["the untouched base"] = data.value_in(metrics_of(data.result.get("base")), "test")
     baselines = data.result.get("baselines")
     for name, entry in baselines.items() if isinstance(baselines, dict) else []:
-        values[str(name)] = data.value_in(metrics_of(entry), "test")
+        values[BASELINES.get(str(name), str(name))] = data.value_in(metrics_of(entry), "test")
     return {name: value for name, value in values.items() if value is not None}
 
 

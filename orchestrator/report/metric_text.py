@@ -5,46 +5,29 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-SHARES = (
-    "exact_match",
-    "accuracy",
-    "f1",
-    "precision",
-    "recall",
-    "json",
-    "agreement",
-    "validity",
-)
-"""Words in the names of metrics between 0 and 1."""
-COUNTED = ("exact_match", "accuracy")
-"""Metrics that are a number of rows out of all."""
+from jobs.evaluation import registry
 
 
 def unit(metric: str) -> str:
     """The unit that an axis of this metric names."""
-    stem = metric.rsplit("/", 1)[-1]
-    if "bits_per_byte" in stem:
-        return "bits per byte"
-    if "loss" in stem:
-        return "nats per token"
-    if any(word in stem for word in ("chrf", "bleu", "rouge")):
-        return "points"
-    if is_share(stem):
-        return "share of rows, 0 to 1"
-    if "seconds" in stem:
-        return "seconds"
-    return "no unit"
+    try:
+        entry = registry.metric_of(metric)
+    except KeyError:
+        return "no unit"
+    return f"{entry.unit}, 0 to 1" if entry.share else entry.unit
 
 
 def is_share(metric: str) -> bool:
     """Whether a metric lies between 0 and 1."""
-    stem = metric.rsplit("/", 1)[-1]
-    return any(word in stem for word in SHARES)
+    return unit(metric).endswith("0 to 1")
 
 
 def is_counted(metric: str) -> bool:
     """Whether a metric counts rows, so that its interval follows from their number."""
-    return metric.rsplit("/", 1)[-1] in COUNTED
+    try:
+        return registry.metric_of(metric).share
+    except KeyError:
+        return False
 
 
 def wilson(share: float, rows: int, confidence: float = 0.95) -> tuple[float, float]:

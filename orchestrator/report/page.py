@@ -139,6 +139,8 @@ def cell(value: Any, is_text: bool) -> str:
 def verdict(of: Content) -> str:
     """The verdict in words, and the alerts."""
     body = "".join(paragraph(sentence, "lead") for sentence in of["verdict"])
+    if of["continues"]:
+        body += paragraph("This command continues it:") + command_box(of["continues"])
     if not of["alerts"]:
         return body + paragraph("Nothing in the numbers warns of anything.")
     items = "".join(
@@ -147,6 +149,14 @@ def verdict(of: Content) -> str:
         for alert in of["alerts"]
     )
     return f'{body}<ul class="alerts">{items}</ul>'
+
+
+def command_box(command: str) -> str:
+    """A command to paste."""
+    return (
+        f"<div class=command><pre>{escape(command)}</pre>"
+        '<button type="button" data-copy>Copy</button></div>'
+    )
 
 
 def leaderboard(of: Content) -> str:
@@ -285,6 +295,7 @@ def slices(of: Content) -> str:
     return (
         chooser("slices", "By", names)
         + chart("slices", "scores by slice")
+        + paragraph("Thin lines: 95 % intervals. In brackets: the number of test rows.", "note")
         + f"<details><summary>The numbers</summary>{table(head, rows, num_texts=2)}</details>"
     )
 
@@ -334,8 +345,7 @@ def next_steps(of: Content) -> str:
             "Nothing calls for another sweep: look at the wrong answers, and at rows like them."
         )
     items = "".join(
-        f"<li>{''.join(map(paragraph, texts))}<div class=command><pre>{escape(command)}</pre>"
-        '<button type="button" data-copy>Copy</button></div></li>'
+        f"<li>{''.join(map(paragraph, texts))}{command_box(command)}</li>"
         for command, texts in advised.items()
     )
     return f"<ol>{items}</ol>"

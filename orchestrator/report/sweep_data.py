@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from jobs.evaluation import registry
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.json_files import read_object, read_text
 
@@ -57,8 +58,10 @@ class SweepData:
 
     name: str
     folder: Path
-    metric: str = "valid/exact_match"
+    metric: str = registry.DEFAULT
     maximise: bool = True
+    is_direction_told: bool = False
+    """Whether the journal has told which direction is better."""
     trials: list[TrialData] = field(default_factory=list)
     """In the order of their indices."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -114,7 +117,7 @@ class SweepData:
         sign = -1 if self.maximise else 1
 
         def rank(trial: TrialData) -> tuple[float, float, int]:
-            loss = trial.reports.get(trial.best_step or 0, {}).get("valid/loss")
+            loss = trial.reports.get(trial.best_step or 0, {}).get(registry.VALID_LOSS)
             return sign * (trial.score or 0.0), math.inf if loss is None else loss, trial.index
 
         return sorted(scored, key=rank)
@@ -190,6 +193,8 @@ def take_start(data: SweepData, event: dict[str, Any], moment: float) -> None:
         data.num_trials = params["sweep.num_trials"]
     data.metric = text_of(params.get("sweep.metric")) or data.metric
     data.command = text_of(event.get("command")) or data.command
+    if isinstance(event.get("maximise"), bool):
+        data.maximise, data.is_direction_told = event["maximise"], True
     if isinstance(event.get("notes"), list):
         data.notes = [note for note in event["notes"] if isinstance(note, str)]
     if isinstance(event.get("concurrent"), int):
@@ -208,7 +213,7 @@ def take_trial(trial: TrialData, event: dict[str, Any], moment: float) -> None:
     elif kind == "report":
         metrics = {str(name): finite(value) for name, value in event["metrics"].items()}
         trial.reports.setdefault(event["step"], {}).update(metrics)
-        if any(name.startswith("valid/") for name in metrics):
+        if any(name.startswith(f"{registry.VALID}/") for name in metrics):
             trial.last = moment
     elif kind == "metrics" and isinstance(event.get("step"), int):
         metrics = event.get("metrics")
@@ -249,11 +254,13 @@ def parsed_config(text: str) -> dict[str, Any]:
 
 
 def read_metric(data: SweepData) -> None:
-    """By what the sweep is decided, and in which direction."""
+    """In which direction the sweep's metric is better, where its start has not told."""
     sweep = data.config.get("sweep")
     mode = sweep.get("mode") if isinstance(sweep, dict) else None
-    lower = data.metric.endswith(("loss", "bits_per_byte", "calibration_error", "cost"))
-    data.maximise = not lower if mode not in ("max", "min") else mode == "max"
+    if mode in ("max", "min"):
+        data.maximise = mode == "max"
+    elif not data.is_direction_told and registry.problem(data.metric) is None:
+        data.maximise = registry.metric_of(data.metric).maximise
 
 
 def score_trial(data: SweepData, trial: TrialData) -> None:

@@ -1,7 +1,7 @@
 """What runs and what has run: python -m orchestrator.runs list|show|watch|stop|delete NAME, for
 sweeps of this machine's storage, of a running Ray cluster (--address) and of Kubernetes
-(--namespace) alike; and for those of a storage: drop NAME TRIAL, clone NAME TRIAL KNOB=VALUE ...,
-report NAME, compare NAME NAME, debug NAME.
+(--namespace) alike; likewise drop NAME TRIAL, clone NAME TRIAL KNOB=VALUE ..., report NAME,
+compare NAME NAME, debug NAME, which look into a sweep's storage, from here or on its cluster.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 from jobs.files import filesystem
 from orchestrator.config.cluster import Cluster
@@ -24,9 +23,10 @@ from orchestrator.output import plan_text
 from orchestrator.output.run_commands import as_flags, flag
 from orchestrator.runs import local_commands
 from orchestrator.runs.backend import COLUMNS, RunBackend
-from orchestrator.runs.local_commands import IN_STORAGE
+from orchestrator.runs.local_commands import IN_STORAGE, Answer
 from orchestrator.runs.local_storage import LocalRuns
 
+DEFAULT_STORAGE = "outputs"
 ONE_NAME = ("show", "watch", "stop", "delete")
 """Commands that take a sweep's name and nothing else, wherever it runs."""
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         elif asked.command == "watch":
             return watch_as_json(backend, asked.name) if asked.json else backend.watch(asked.name)
         elif asked.command in IN_STORAGE:
-            answer = local_commands.run(in_storage(asked, backend), asked.command, asked.words)
+            answer = answered(asked, backend)
             print(json.dumps(answer.record) if asked.json else answer.text)
         else:
             message = getattr(backend, asked.command)(asked.name)
@@ -92,7 +92,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="the answer as one line of JSON")
     parser.add_argument(
-        "--storage", default="outputs", help="storage of this machine's sweeps (default: outputs)"
+        "--storage",
+        help="storage of this machine's sweeps (default: outputs); for drop, clone, report, "
+        "compare and debug on a cluster: where this machine sees the cluster's",
     )
     parser.add_argument("--address", help="of a running Ray cluster: http://HEAD:8265")
     parser.add_argument("--token-file", help="file with the token of that cluster")
@@ -123,27 +125,29 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(
             f"{asked.command} takes "
             f"{'no name' if asked.command == 'list' else 'the name of a sweep: see list'}"
+            f"{'; drop NAME 3 ends one trial' if asked.command == 'stop' else ''}"
         )
     if asked.address and asked.namespace:
         parser.error(
             "--address is a running Ray cluster and --namespace is Kubernetes: give one of them"
         )
+    elsewhere = next((name for name in ("address", "namespace") if getattr(asked, name)), None)
+    if elsewhere and asked.storage is not None and asked.command not in IN_STORAGE:
+        parser.error(
+            f"{asked.command} asks the cluster itself: leave out --storage, or {flag(elsewhere)} "
+            "for sweeps of this machine's storage"
+        )
     return asked
 
 
-def in_storage(asked: argparse.Namespace, place: RunBackend) -> LocalRuns:
-    """The storage that a command needs to see. Raises InputError for one that runs elsewhere."""
-    if isinstance(place, LocalRuns):
-        return place
-    command = f"python -m orchestrator.runs {shlex.join([asked.command, *asked.words])}"
-    shell = "there"
-    if asked.namespace:
-        shell = f"there, with kubectl --namespace {asked.namespace} exec HEADPOD -- COMMAND"
-    raise InputError(
-        f"{asked.command} works on the sweep's storage: where a machine sees it, give --storage in "
-        f"place of {'--address' if asked.address else '--namespace'}; on the cluster's head, run "
-        f"{shell}: {command} --storage FOLDER"
-    )
+def answered(asked: argparse.Namespace, backend: RunBackend) -> Answer:
+    """The answer of a command that needs to see the sweep's storage."""
+    if isinstance(backend, LocalRuns):
+        return local_commands.run(backend, asked.command, asked.words)
+    from orchestrator.runs import cluster_storage
+
+    cluster = cast(cluster_storage.ClusterRuns, backend)
+    return cluster_storage.run(cluster, asked.command, asked.words, asked.storage)
 
 
 def place_of(asked: argparse.Namespace) -> RunBackend:
@@ -175,11 +179,12 @@ def find_place(asked: argparse.Namespace) -> RunBackend:
         return KubeRayRuns(
             Cluster(kind="kuberay", namespace=asked.namespace, context=asked.context)
         )
-    if filesystem.is_uri(asked.storage):
+    storage = DEFAULT_STORAGE if asked.storage is None else asked.storage
+    if filesystem.is_uri(storage):
         from orchestrator.runs.object_store import StoreRuns
 
-        return StoreRuns(asked.storage)
-    return LocalRuns(asked.storage)
+        return StoreRuns(storage)
+    return LocalRuns(storage)
 
 
 def table(records: list[dict[str, Any]]) -> str:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from datetime import datetime
 from typing import Any
 
 from orchestrator.config.cluster import Cluster
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
+from orchestrator.runs import relay
+from orchestrator.runs.cluster_storage import JobStorage, storage_of, unreachable
 from orchestrator.runs.local_storage import NUM_LOG_LINES, NUM_LOGS, of_log
 
 LIVE = ("queued", "starting", "running")
 """States of a RayJob that still does something, or will."""
+
+ASKED_SECONDS = 240.0
+"""So long a head pod may take to answer a question about a storage."""
 
 
 class KubeRayRuns:
@@ -62,6 +72,62 @@ class KubeRayRuns:
         from orchestrator.kuberay import submit
 
         return submit.stop(self.cluster, name)
+
+    def locate(self, name: str) -> JobStorage:
+        """See cluster_storage.ClusterRuns."""
+        from orchestrator.kuberay import overview
+
+        job = overview.find(self.cluster, name)
+        log = overview.logs(self.cluster, [job.name]).get(job.name, "")
+        return JobStorage(
+            of_log(job.state, job.sweep, log)["sweep"],
+            storage_of(job.entrypoint),
+            job.submission,
+            job.state in LIVE,
+        )
+
+    def ask_there(self, name: str, arguments: list[str]) -> str:
+        """See cluster_storage.ClusterRuns: in the head pod of the job, by `kubectl exec`."""
+        from orchestrator.kuberay import overview
+
+        job = overview.find(self.cluster, name)
+        pod = overview.head_pod(self.cluster, job.name)
+        storage = arguments[0]
+        if pod is None:
+            raise unreachable(
+                f"RayJob {job.name}",
+                storage,
+                f"it has no head pod that runs now ({job.state}); ask from a machine that mounts "
+                "its volume",
+            )
+        chdir = re.search(r"--chdir=\S+", job.entrypoint)
+        program = ["env", *([chdir[0]] if chdir else []), "python", "-m", relay.MODULE]
+        words = ["exec", pod, "--container", "ray-head", "--", *program, *arguments]
+        line = run_commands.kubectl(self.cluster, *words)
+        if shutil.which("kubectl") is None:
+            plain = ["exec", pod, "--container", "ray-head", "--", *program[:-1]]
+            plain += ["orchestrator.runs", *arguments[1:], "--storage", storage]
+            shown = run_commands.kubectl(self.cluster, *plain)
+            raise unreachable(
+                f"RayJob {job.name}",
+                storage,
+                f"kubectl, which this machine lacks, asks there: {shown}",
+            )
+        print(f"asking  pod {pod}: the storage is not here", file=sys.stderr, flush=True)
+        try:
+            done = subprocess.run(
+                shlex.split(line),
+                capture_output=True,
+                text=True,
+                timeout=ASKED_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise OrchestratorError(f"no answer within {ASKED_SECONDS:g} s from: {line}") from error
+        if done.returncode != 0:
+            why = (done.stderr.strip() or "no reason given").splitlines()[-1]
+            raise OrchestratorError(f"{why}; that is the answer to: {line}")
+        return done.stdout
 
     def delete(self, name: str) -> str:
         """See runs.Place."""

@@ -50,6 +50,8 @@ class LocalRuns:
         self.storage = storage
         self.folder = storage_folder(storage)
         self.histories: dict[Path, History] = {}
+        self.live_jobs: set[str] = set()
+        """Sweeps that a cluster says it works on: its lock may not be seen from here."""
         if not self.folder.is_dir():
             raise InputError(
                 f"storage {storage}: no such folder; name the one that the sweeps were given: "
@@ -107,9 +109,12 @@ class LocalRuns:
             result = json.loads(read_text(folder / "result.json"))
             metric = result.get("metric") or DEFAULT_TEST
             best = ((result.get("best") or {}).get("metrics") or {}).get(metric)
+        state = history.state_for(owner)
+        if state == "died" and folder.name in self.live_jobs:
+            state = "running"
         return {
             "name": folder.name,
-            "state": history.state_for(owner),
+            "state": state,
             "trials": None if history.total is None else f"{done}/{history.num_trials()}",
             "best": None if best is None else f"{metric} {best:.3f}",
             "started": history.started,

@@ -28,6 +28,7 @@ class StoreRuns(LocalRuns):
         self.copy = tempfile.TemporaryDirectory(prefix="runs-")
         self.folder = Path(self.copy.name)
         self.histories = {}
+        self.live_jobs = set()
         try:
             self.system, root = filesystem.opened(storage)
             self.root = root.rstrip("/")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
-from orchestrator.output.log_summary import told
+from orchestrator.output.log_summary import sweep_told, told
+from orchestrator.runs import relay
+from orchestrator.runs.cluster_storage import JobStorage, storage_of
 from orchestrator.runs.local_storage import NUM_LOG_LINES, NUM_LOGS, POLL_SECONDS, STOP_SECONDS
+
+ASKED_SECONDS = 240.0
+"""So long the head may take to start what answers a question about a storage, and to answer it."""
 
 
 class RayJobRuns:
@@ -81,6 +91,57 @@ class RayJobRuns:
         return (
             f"{job.submission_id} is stopped; what is done is kept, and the same command continues"
         )
+
+    def locate(self, name: str) -> JobStorage:
+        """See cluster_storage.ClusterRuns."""
+        job = self.find(name)
+        sweep = sweep_told(self.log(job)) or str((job.metadata or {}).get("sweep"))
+        is_live = not job.status.is_terminal()
+        return JobStorage(sweep, storage_of(job.entrypoint or ""), job.submission_id, is_live)
+
+    def find(self, name: str) -> Any:
+        """The newest job of a sweep, also by the name that only its log tells, since the data was
+        not on the machine that has sent it. Raises InputError without one.
+        """
+        try:
+            return self.head.find(name)
+        except InputError:
+            for job in self.head.jobs()[:NUM_LOGS]:
+                if sweep_told(self.log(job)) == name:
+                    return job
+            raise
+
+    def ask_there(self, name: str, arguments: list[str]) -> str:
+        """See cluster_storage.ClusterRuns: a job of its own, which runs on the head with this code
+        and is forgotten once it has answered.
+        """
+        from orchestrator.remote import code_archive, submission
+
+        print(f"asking  {self.head.address}: the storage is not here", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="runs-") as folder:
+            archive = Path(folder) / "code.zip"
+            code_archive.pack(archive, {})
+            job = self.head.ask(
+                functools.partial(
+                    self.head.client.submit_job,
+                    entrypoint=submission.module_command(relay.MODULE, arguments),
+                    runtime_env={"working_dir": str(archive)},
+                )
+            )
+        deadline = time.monotonic() + ASKED_SECONDS
+        client = self.head.client
+        while not self.head.ask(client.get_job_status, job).is_terminal():
+            if time.monotonic() > deadline:
+                self.head.ask(client.stop_job, job)
+                raise OrchestratorError(
+                    f"{self.head.where}: no answer within {ASKED_SECONDS:g} s; is the head's Ray "
+                    "busy? Try again"
+                )
+            time.sleep(POLL_SECONDS)
+        printed = self.head.ask(client.get_job_logs, job)
+        with contextlib.suppress(OSError, RuntimeError):
+            self.head.call(client.delete_job, job)
+        return printed
 
     def delete(self, name: str) -> str:
         """See runs.Place."""

@@ -4,6 +4,7 @@ started. What is asked lies in the sweep's folder until its driver has answered 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import yaml
 
 from orchestrator.config import validation
 from orchestrator.config.settings import Config
-from orchestrator.errors import ConfigError, InputError
+from orchestrator.errors import ConfigError, InputError, OrchestratorError
+from orchestrator.output import run_commands
 from orchestrator.plan import copies
 from orchestrator.runs.local_storage import LocalRuns
 from orchestrator.storage import requests
@@ -22,6 +24,7 @@ from orchestrator.storage.json_files import read_text
 ANSWER_SECONDS = 60.0
 """So long an answer of a sweep that runs is waited for: its Ray may still be starting."""
 LOOK_SECONDS = 0.3
+LATER = "the sweep does it when its command runs"
 
 
 def drop(place: LocalRuns, name: str, trial: int) -> str:
@@ -30,7 +33,10 @@ def drop(place: LocalRuns, name: str, trial: int) -> str:
     points = points_of(folder)
     total = place.history(folder).num_trials() or 0
     if not 1 <= trial <= max([total, *points]):
-        raise InputError(f"{name} has no trial {trial}; it has {total}: see runs show {name}")
+        show = run_commands.in_storage("show", name, place.storage)
+        raise InputError(f"{name} has no trial {trial}; it has {total}: see {show}")
+    if any(request["trial"] == trial for request in waiting(place, name, "drop")):
+        raise InputError(f"dropping trial {trial} is asked for already; {LATER}")
     return answered(place, name, asked(place, name, "drop", trial, {}))
 
 
@@ -39,8 +45,28 @@ def clone(place: LocalRuns, name: str, trial: int, typed: list[str]) -> str:
     folder = changeable(place, name)
     config = config_of(folder)
     settings = copies.read_settings(config, typed)
-    copies.copy_point(config, points_of(folder), trial, settings, packed=False)
+    points = points_of(folder)
+    point = copies.copy_point(config, points, trial, settings, packed=False)
+    for request in waiting(place, name, "clone"):
+        with contextlib.suppress(InputError):  # the driver refuses that one, and says why
+            other = request["trial"], request["settings"]
+            if copies.copy_point(config, points, *other, packed=False) == point:
+                raise Waiting(f"a copy with exactly these settings is asked for already; {LATER}")
     return answered(place, name, asked(place, name, "clone", trial, settings))
+
+
+class Waiting(OrchestratorError):
+    """The same was asked before, and waits for its answer."""
+
+    exit_code = 2
+
+
+def waiting(place: LocalRuns, name: str, action: str) -> list[requests.Request]:
+    """What was asked of a sweep and has no answer yet."""
+    try:
+        return [r for r in requests.waiting(place.where(name)) if r["action"] == action]
+    except OSError:  # whoever cannot read there cannot ask either, which is told then
+        return []
 
 
 def asked(
@@ -83,8 +109,11 @@ def config_of(folder: Path) -> Config:
     """The configuration of a sweep, as it was composed. Raises InputError where it cannot be
     read.
     """
+    text = read_text(folder / "config.yaml")
+    if not text.strip():
+        raise InputError(f"{folder / 'config.yaml'} is not there: without it nothing can be copied")
     try:
-        raw = yaml.safe_load(read_text(folder / "config.yaml"))
+        raw = yaml.safe_load(text)
         return validation.build(raw)
     except (yaml.YAMLError, ConfigError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / 'config.yaml'} cannot be read: {error}") from error

@@ -17,6 +17,8 @@ from orchestrator.errors import InputError, TrackingError
 from orchestrator.tracking import store_errors
 from orchestrator.tracking.events import Refused
 
+LARGEST_VERSION = 2**31 - 1
+"""No database takes a larger number."""
 CHAMPION = "champion"
 PREVIOUS = "previous"
 """The version that was champion before."""
@@ -95,6 +97,8 @@ class Models:
 
     def version(self, name: str, version_number: int) -> Version | None:
         """A version of model `name`, None when there is none."""
+        if version_number > LARGEST_VERSION:
+            return None
         with explained(self._address):
             try:
                 return _version(self._client.get_model_version(name, str(version_number)))

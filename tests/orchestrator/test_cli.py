@@ -186,6 +186,7 @@ def test_a_dry_run_says_in_json_what_it_says_in_words(
     [
         (["runs", "list"], "python -m orchestrator.runs list"),
         (["runs"], "python -m orchestrator.runs list"),
+        (["drop", "lora-7f3a91", "3"], "python -m orchestrator.runs drop lora-7f3a91 3"),
         (
             ["watch", "lora-7f3a91", "--json"],
             "python -m orchestrator.runs watch lora-7f3a91 --json",

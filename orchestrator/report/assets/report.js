@@ -94,6 +94,7 @@
       return { dim, name, type: knob.log && spread(knob).min > 0 ? "log" : "value", ...spread(knob, knob.log), axisLabel: { formatter: format, color: color("soft") } };
     });
     axes.push({ dim: axes.length, name: data.metric, type: "value", scale: true, axisLabel: { formatter: format, color: color("soft") } });
+    for (const one of axes) one.axisLabel = { ...one.axisLabel, textBorderColor: color("page"), textBorderWidth: 4 };
     const front = marked ?? data.winner;
     const value = (trial, knob) => (knob.effect.numeric && !knob.listed ? trial.point[knob.path] : String(trial.point[knob.path]));
     return base({
@@ -170,12 +171,14 @@
         const [from, to] = [api.coord([api.value(0), api.value(2)]), api.coord([api.value(1), api.value(2)])];
         return { type: "line", shape: { x1: from[0], y1: from[1], x2: to[0], y2: to[1] }, style: { stroke: color("best"), lineWidth: 2 } };
       } };
-    return bars(rows.map((row) => `${row.name}${row.rows ? ` (${row.rows})` : ""}`), rows.map((row) => row.value), `${scoreName}, with 95 % intervals`, "", [whiskers]);
+    return bars(rows.map((row) => `${row.name}${row.rows ? ` (${row.rows})` : ""}`), rows.map((row) => row.value), scoreName, "", [whiskers]);
   }
 
   function errors() {
     return bars(data.errors.map((entry) => entry.kind), data.errors.map((entry) => entry.count), "wrong answers (test rows)", "");
   }
+
+  const rowsOf = { leaderboard: () => Math.min(data.order.length, narrow() ? 20 : 40), slices: () => data.slices[choices.slices || 0].rows.length };
 
   const drawers = { leaderboard, curves, parallel, importance, effect, mix, cost, slices, errors };
   const charts = new Map();
@@ -184,12 +187,14 @@
     const entry = charts.get(name);
     if (!entry || !entry.chart) return;
     entry.cursor = null;
+    if (rowsOf[name]) entry.element.style.minHeight = `${rowsOf[name]() * 17 + 90}px`;
     entry.chart.setOption(drawers[name](), { notMerge: true });
   }
 
   function open(name, element) {
+    if (rowsOf[name]) element.style.minHeight = `${rowsOf[name]() * 17 + 90}px`;
     const chart = echarts.init(element);
-    charts.set(name, { chart, cursor: null });
+    charts.set(name, { chart, element, cursor: null });
     chart.on("click", (event) => mark(trialOf(name, event)));
     draw(name);
     element.dataset.drawn = "true";

@@ -95,6 +95,24 @@ def test_a_dry_run_moves_nothing(ask: Any, registered: MlflowStore) -> None:
             "no version has the alias previous",
         ),
         (("job=promote", "job.reason=x"), "model_uri"),
+        (
+            ("job=promote", "model_uri=models:/icd10-tiny/99999999999999999999", "job.reason=x"),
+            "versions 1, 2, 3",
+        ),
+        (("job=promote", "model_uri=models:/icd10-tiny/0", "job.reason=x"), "versions 1, 2, 3"),
+        (
+            ("job=promote", "model_uri=models:/icd10-tiny@nobody", "job.reason=x"),
+            "versions 1, 2, 3",
+        ),
+        (("job=promote", "model_uri=models:/icd10-tiny/2", "job.reason=   "), "job.reason"),
+        (
+            ("job=promote", "model_uri=models:/icd10-tiny/2", f"job.reason={'x' * 6000}"),
+            "job.reason",
+        ),
+        (
+            ("job=promote", "model_uri=models:/icd10-tiny/2", "job.reason=x", "job.author= "),
+            "author",
+        ),
         (("job=promote", "model_uri=runs:/abc/model", "job.reason=x"), "runs:/abc/model"),
     ],
 )
@@ -106,3 +124,11 @@ def test_what_cannot_be_moved_is_told_and_nothing_moves(
     assert told in err and "Traceback" not in err
     champion = registered.champion(NAME)
     assert champion is not None and champion.version == 1
+
+
+def test_a_reason_may_have_any_letters_and_lines(ask: Any, registered: MlflowStore) -> None:
+    reason = "plus doux \U0001f937\U0001f3fd, weiter so"
+    code, _, err = ask("job=promote", f"model_uri=models:/{NAME}/2", f"job.reason={reason}")
+    assert code == 0, err
+    champion = registered.champion(NAME)
+    assert champion is not None and champion.tags["alias.reason"] == reason

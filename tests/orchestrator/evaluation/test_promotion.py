@@ -52,6 +52,9 @@ def test_the_rule_by_table(
     decision = decide(candidate(right), rivals, Registry(**settings))
     assert decision.promote is promote
     assert says in decision.reason
+    assert all(len(reason) < 200 and "rows)" not in reason for reason in decision.reasons)
+    told = [rival.name for rival in rivals if any(rival.name in r for r in decision.reasons)]
+    assert decision.reasons == () or told or "registry." in decision.reasons[0]
 
 
 def test_limits_of_size_and_time_hold_back_a_better_model() -> None:

@@ -18,10 +18,11 @@ FINISHED = """\
 best    trial 3  lr=0.00214 rank=8
 test    test/exact_match 0.412 (95% interval 0.379..0.446)
 base    the untouched base 0.000 (95% interval 0.000..0.000)
-model   icd10-tiny v7 -> alias champion: better than v6 (0.27)
 trials  2 finished, 3 stopped early, 1 failed of 6
 failed  trial 4: out of memory
 time    1h02m (9s to start, 9m41s of training)
+model   icd10-tiny v7 has the alias champion
+why     better than v6 (0.27)
 open    mlflow ui --backend-store-uri 'sqlite:////tmp/my outputs/mlflow.db'
 more    python -m orchestrator +sweep=lora sweep.num_trials=12
 try     python -m orchestrator job=predict model_uri=models:/icd10-tiny@champion prompt='What'"'"'s it?' storage=/tmp/x"""
@@ -78,8 +79,45 @@ def test_a_failed_sweep_shows_why() -> None:
 def test_a_model_that_did_not_become_champion_is_tried_by_its_version() -> None:
     model = {"name": "icd10-tiny", "version": 7, "alias": None, "uri": "models:/icd10-tiny/7"}
     text = result.text(outcome(model=model, decision="v6 stays"))
-    assert "model   icd10-tiny v7: v6 stays\n" in text
+    assert (
+        "model   icd10-tiny v7 is registered, without the alias champion\nwhy     v6 stays\n"
+        in text
+    )
     assert "model_uri=models:/icd10-tiny/7 " in text
+
+
+REASONS = [
+    "it does not beat the answer of the nearest training prompt: 0.2482 against 0.6306",
+    "it does not beat the champion by more than chance may give: 0.2482 against 0.2471 (p=0.4, "
+    "registry.error_rate=0.05)",
+]
+HELP = "more rows: 61 of the test rows have an answer that no training row has"
+
+
+@pytest.mark.parametrize("width", [None, 100, 80, 20])
+def test_reasons_and_help_stand_on_lines_of_their_own_and_fit_the_terminal(
+    width: int | None,
+) -> None:
+    model = {"name": "icd10-tiny", "version": 7, "alias": None, "uri": "models:/icd10-tiny/7"}
+    told = outcome(model=model, decision="; ".join(REASONS), reasons=REASONS, help=[HELP])
+    lines = result.text(told, width=width).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("model "))
+    labels = [line[:8].strip() for line in lines[at:]]
+    assert [label for label in labels if label] == [
+        "model",
+        "why",
+        "why",
+        "help",
+        *("open", "more", "try"),
+    ]
+    sentences = [line for line in lines if not line.startswith(("open", "more", "try"))]
+    if width is None:
+        assert f"why     {REASONS[1]}" in lines
+    else:
+        assert max(map(len, sentences)) <= max(width, result.NARROWEST)
+        whole = " ".join(line.strip() for line in lines)
+        assert all(reason in whole.replace("why     ", "") for reason in REASONS)
+    assert any(line.startswith("try     python -m ") and len(line) > 100 for line in lines)
 
 
 def test_a_single_run_offers_no_wider_sweep() -> None:

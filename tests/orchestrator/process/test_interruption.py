@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
@@ -182,3 +184,23 @@ ROOTS = (
 )
 def test_a_worker_that_has_died_is_told_in_one_sentence(told: str, sentence: str) -> None:
     assert death(told) == sentence
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_signal_while_the_winner_is_judged_is_an_interruption_with_a_report(
+    command: Any, tmp_path: Path
+) -> None:
+    """Once Ray runs in it, a process that is told to end exits by Ray's own handler."""
+    process = command("train.steps=20", "train.eval_every=10", f"storage={tmp_path}", start=True)
+    for line in process.stderr:
+        if line.startswith("judging "):
+            break
+    os.kill(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "interrupted; the same command continues" in err
+    (page,) = tmp_path.glob("sweeps/*/report.html")
+    text = page.read_text(encoding="utf-8")
+    assert "The sweep is not finished (interrupted)" in text
+    assert "This command continues it:" in text

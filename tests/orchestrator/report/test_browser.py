@@ -153,3 +153,21 @@ def test_dragging_along_an_axis_keeps_the_trials_within(browser: Any, tmp_path: 
     )
     assert active and inactive
     tab.context.close()
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_every_trial_and_slice_has_room_for_its_label(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    file = write_report(write_sweep(tmp_path / "a", 100, baselines=BASELINES))
+    tab = Tab(browser, file, viewport={"width": width, "height": 800})
+    tab.draw_all()
+    for name in ("leaderboard", "slices"):
+        rows, height = tab.page.evaluate(
+            f"(() => {{ const e = document.getElementById('chart-{name}'); return [echarts.getInstanceByDom(e).getOption().yAxis[0].data.length, e.clientHeight]; }})()"
+        )
+        assert rows >= 20 and height / rows >= 17, (name, rows, height)
+    nav = tab.page.locator("nav")
+    if width > 1000:
+        assert nav.evaluate("e => e.scrollWidth <= e.clientWidth"), "every section is named"
+    tab.context.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.report import metric_text
 from orchestrator.report.content import content, pareto
 from orchestrator.report.importance import importances
 from orchestrator.report.page import write_report
@@ -121,3 +122,84 @@ def test_a_metric_that_falls_is_ranked_from_below(tmp_path: Path) -> None:
     scores = [trial.score for trial in data.ranked()]
     assert scores == sorted(scores, key=lambda score: score or 0.0)
     assert content(data)["unit"] == "nats per token"
+
+
+def rewritten(folder: Path, **changed: Any) -> None:
+    """The sweep's start with other fields, and no end."""
+    file = folder / "journal.jsonl"
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = [event for event in events if event["kind"] != "sweep_end"]
+    kept = [event | changed if event["kind"] == "sweep" else event for event in kept]
+    file.write_text("".join(json.dumps(event) + "\n" for event in kept))
+
+
+def test_a_sweep_that_is_not_finished_says_so_with_the_command_that_continues_it(
+    tmp_path: Path,
+) -> None:
+    folder = write_sweep(tmp_path / "a", 8, judged=False)
+    rewritten(folder, command="python -m orchestrator +sweep=lora 'storage=/tmp/x y'")
+    page = text_of(folder)
+    assert "The sweep is not finished (running, or its command has died): 8 of 8 trials" in page
+    assert "python -m orchestrator +sweep=lora &#x27;storage=/tmp/x y&#x27;" in page
+    end = {"t": 9, "kind": "sweep_end", "state": "failed", "error": "storage /tmp is full."}
+    with (folder / "journal.jsonl").open("a") as stream:
+        stream.write(json.dumps(end) + "\n")
+    assert "The sweep is not finished (failed: storage /tmp is full): 8 of" in text_of(folder)
+    assert "This command continues it:" in text_of(folder)
+    assert "This command continues it:" not in text_of(write_sweep(tmp_path / "b", 8))
+
+
+def test_a_function_of_ones_own_is_ranked_in_its_own_direction(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "a", 20, judged=False)
+    file = folder / "journal.jsonl"
+    file.write_text(file.read_text().replace("valid/exact_match", "valid/mine:penalty"))
+    rewritten(folder, maximise=False)
+    data = read_sweep(folder)
+    scores = [trial.score for trial in data.ranked()]
+    assert scores == sorted(scores, key=lambda score: score or 0.0) and len(set(scores)) > 3
+    assert content(data)["unit"] == "as it returns"
+    rewritten(folder, maximise=True)
+    scores = [trial.score for trial in read_sweep(folder).ranked()]
+    assert scores == sorted(scores, key=lambda score: -(score or 0.0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"),
+    [
+        ("rouge_l", "0 to 1"),
+        ("chrf", "0 to 100"),
+        ("accuracy", "share of rows, 0 to 1"),
+        ("cost", "cost per row"),
+        ("valid/nobody_knows", "no unit"),
+    ],
+)
+def test_units_are_those_of_the_registry(metric: str, unit: str) -> None:
+    assert metric_text.unit(metric) == unit
+
+
+def test_baselines_are_called_by_words(tmp_path: Path) -> None:
+    baselines = {"nearest_prompt": {"metrics": {"test/exact_match": 0.63}}}
+    page = text_of(write_sweep(tmp_path / "a", 8, baselines=baselines))
+    assert "the answer of the nearest training prompt" in page and "nearest_prompt" not in page
+
+
+def test_the_slices_that_were_judged_are_shown_with_those_of_the_users_columns(
+    tmp_path: Path,
+) -> None:
+    folder = write_sweep(tmp_path / "a", 8)
+    file = folder / "result.json"
+    found = json.loads(file.read_text())
+    labels = {f"A{n:03d}": {"rows": 10.0 + n, "exact_match": n / 80} for n in range(41)}
+    found["best"]["slices"] = {
+        "hospital": {"north": {"rows": 40.0, "exact_match": 0.25}, "(none)": {"rows": 3.0}},
+        "answer_length": {"000-008": {"rows": 50.0, "exact_match": 0.5}},
+        "label": labels,
+    }
+    file.write_text(json.dumps(found))
+    hospital, length, label = content(read_sweep(folder))["slices"]
+    (north,) = hospital["rows"]
+    assert (hospital["column"], north["name"], north["rows"]) == ("hospital", "north", 40)
+    assert north["low"] < north["value"] == 0.25 < north["high"]
+    assert length["column"] == "answer length"
+    assert label["column"] == "label (the 30 with the most rows)"
+    assert len(label["rows"]) == 30 and label["rows"][0]["name"] == "A040"

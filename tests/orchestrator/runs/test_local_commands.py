@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from orchestrator.config import credentials
+from orchestrator.config.compose import compose
 from orchestrator.runs import cli, comparison
+from orchestrator.storage import requests
 from tests.support.journals import write_sweep
 
 SECRET = "hunter2hunter2"
@@ -133,6 +135,30 @@ def test_bad_words_are_answered_with_the_remedy(
 ) -> None:
     code, out, err = tool(*words)
     assert (code, out) == (2, "") and message in err
+
+
+def test_what_waits_already_is_not_asked_again(tool: Any, storage: Path) -> None:
+    folder = write_sweep(storage / "sweeps" / "died", 8, judged=False)
+    (folder / "config.yaml").write_text(json.dumps(compose(["+sweep=lora", "model=tiny"], None)))
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text(
+        "".join(line for line in lines if "sweep_end" not in line)
+    )
+    assert tool("drop", "died", "3")[0] == 0
+    code, out, err = tool("drop", "died", "3")
+    assert (code, out) == (2, "") and "dropping trial 3 is asked for already" in err
+    assert tool("drop", "died", "4")[0] == 0
+    assert tool("clone", "died", "1", "lr=0.0123")[0] == 0
+    code, out, err = tool("clone", "died", "1", "optim.lr=0.0123")
+    assert (code, out) == (2, "") and "exactly these settings is asked for already" in err
+    assert tool("clone", "died", "1", "lr=0.0124")[0] == 0
+    assert len(requests.waiting(str(folder))) == 4
+    (folder / "config.yaml").unlink()
+    code, out, err = tool("clone", "died", "1", "lr=0.0125")
+    assert code == 2 and "config.yaml is not there" in err
+    code, out, err = tool("drop", "died", "99")
+    assert code == 2 and f"runs show died --storage {storage}" in err
+    assert "drop NAME 3 ends one trial" in tool("stop", "died", "3")[2]
 
 
 def test_what_needs_the_storage_says_so_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,98 @@
+"""Metrics, cost matrices, slices and rules that cannot be meant: each is one message with the remedy,
+before anything starts.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import main
+
+FUNCTIONS = """
+import math, sys
+print("a module that greets")
+def nan(answers, references): return math.nan
+def late(answers, references): return [1.0 if a else math.inf for a in answers]
+def exits(answers, references): sys.exit(3)
+def speaks(answers, references):
+    print("hello", len(answers))
+    return [float(a == r) for a, r in zip(answers, references)]
+"""
+
+
+@pytest.fixture
+def told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """`told(*settings)` plans a sweep of rows that are answered yes and no."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"prompt": f"is {n} even?", "completion": "no" if n % 2 else "yes", "lang": "en"}
+        for n in range(60)
+    ]
+    for name, part in (("train", rows[:30]), ("valid", rows[30:40]), ("test", rows[40:])):
+        text = "".join(json.dumps(row) + "\n" for row in part)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    module = f"mine_{uuid.uuid4().hex}"
+    (tmp_path / f"{module}.py").write_text(FUNCTIONS)
+
+    def run(*settings: str) -> tuple[int, str, str]:
+        usual = ["+sweep=lora", "model=tiny", "data=files", f"data.folder={tmp_path}"]
+        usual += [f"storage={tmp_path}/out", "dry_run=true", "output=json"]
+        code = main([*usual, *(text.replace("MINE", module) for text in settings)])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["sweep.metric=MINE:nan"], "returned nan for right answers; it must be a finite number"),
+        (["sweep.metric=MINE:late"], "returned inf for empty answers; it must be a finite number"),
+        (["sweep.metric=MINE:exits"], "raised SystemExit: 3"),
+        (["data.slices=[lang,lang]"], "data.slices   names lang twice"),
+        (["registry.floor=nan"], "registry.floor   must be a finite number, got nan"),
+        (["registry.beat=[base,base]"], "registry.beat   must name each once, got base, base"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(told: Any, settings: list[str], message: str) -> None:
+    code, out, err = told(*settings)
+    assert (code, out) == (2, "") and message in err, err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("yes: {no: 3}\nno: {yes: 1, '*': 2}\n", None),
+        ("no: {yes: 1}\nno: {yes: 2}\n", "names no twice"),
+        ("no: {yes: 1, yes: 2}\n", "names yes twice"),
+        ("no: {yes: true}\n", "sweep.costs.no.yes   must be a number, got 'true'"),
+        ("no: {yes: -1}\n", "sweep.costs.no.yes   must be a number of at least 0, got -1.0"),
+        ("no: {maybe: 1}\n", 'no row has the answer "maybe"'),
+        ("[1, 2]\n", "is no cost matrix"),
+        ("no: {yes: 1\n", "is no YAML"),
+    ],
+)
+def test_a_cost_matrix_names_labels_as_they_are(
+    told: Any, tmp_path: Path, text: str, message: str | None
+) -> None:
+    (tmp_path / "costs.yaml").write_text(text)
+    code, out, err = told("sweep.metric=cost", "sweep.costs=costs.yaml")
+    if message is None:
+        assert code == 0 and json.loads(out), err
+    else:
+        assert (code, out) == (2, "") and message in err, err
+
+
+def test_what_a_function_prints_is_not_taken_for_the_answer(told: Any) -> None:
+    code, out, err = told("sweep.metric=MINE:speaks")
+    assert code == 0 and len(out.strip().splitlines()) == 1 and json.loads(out)["plan"]
+    assert "hello 8" in err and "a module that greets" in err
