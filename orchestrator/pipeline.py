@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel
@@ -31,6 +31,7 @@ from orchestrator.launch import ray_cluster, ray_local
 from orchestrator.outcome import Outcome
 from orchestrator.output import plan_text, result
 from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.sweep_result import BestTrial, SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import run_inputs, throughput
 from orchestrator.plan.cost import check_disk
@@ -40,12 +41,16 @@ from orchestrator.plan.task import run_tags
 from orchestrator.process import interruption
 from orchestrator.report import delivery
 from orchestrator.storage import staging, sync
-from orchestrator.storage.journal import Journal
+from orchestrator.storage.journal import Journal, Record
 from orchestrator.storage.json_files import write_json
 from orchestrator.storage.locks import locked, this_process
 from orchestrator.storage.paths import forget, storage_folder, sweep_folder
 from orchestrator.tracking import mlflow_store, provenance, shown_commands, system_metrics
 from orchestrator.tracking.outbox import OutboxWorker
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.finalists import FinalState
+    from orchestrator.sweep.state import SweepState
 
 GOES_ON = "what is done is kept, and the same command continues"
 MOST_TIMES_BACK = 10
@@ -88,7 +93,8 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         outcome = (
             show_again(earlier, config, plan, folder, command.connect) if earlier else None
         ) or command.work()
-        outcome.setdefault("report", delivery.present(folder))
+        if outcome.report is None:
+            outcome.report = delivery.present(folder)
     mark_answer()
     print(
         json.dumps(result.public(outcome))
@@ -96,7 +102,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         else result.text(outcome, shown_commands.programs_here()),
         flush=True,
     )
-    return {"finished": 0, "interrupted": 1 if outcome["error"] else 130}.get(outcome["state"], 1)
+    return {"finished": 0, "interrupted": 1 if outcome.error else 130}.get(outcome.state, 1)
 
 
 def show_plan(plan: Plan) -> None:
@@ -152,7 +158,7 @@ class SweepCommand:
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
-        self.final: Any = None
+        self.final: FinalState | None = None
         """The state of the finalists' training, once that has begun."""
 
     def connect(self) -> mlflow_store.MlflowStore:
@@ -163,7 +169,11 @@ class SweepCommand:
             storage_folder(self.config.storage) / "artifacts",
         )
 
-    def work(self) -> result.Result:
+    def describe(self, board: SweepState, best: Record) -> BestTrial:
+        """The winner, as the result tells it."""
+        return self.about.describe(board, best)
+
+    def work(self) -> SweepResult:
         """Everything from the first connection to the written result."""
         num_runs = self.plan.num_trials + self.plan.final.new_runs
         check_disk(self.config, self.base, num_runs, self.folder)
@@ -214,26 +224,22 @@ class SweepCommand:
         # left to say.
         with (
             contextlib.suppress(OSError)
-            if outcome["state"] == "interrupted"
+            if outcome.state == "interrupted"
             else contextlib.nullcontext()
         ):
-            self.journal.append(
-                "sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={}
-            )
-        outcome["missing"] = missing(writer, self.config)
-        outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
+            self.journal.append("sweep_end", state=outcome.state, error=outcome.error, metrics={})
+        outcome.missing = missing(writer, self.config)
+        outcome.seconds.total = round(time.monotonic() - self.began, 1)
         with (
             contextlib.suppress(OSError)
-            if outcome["state"] == "interrupted"
+            if outcome.state == "interrupted"
             else contextlib.nullcontext()
         ):
-            write_json(self.folder / "result.json", outcome)
-        outcome["report"] = delivery.deliver(self.folder, store, writer.run_id(None), report_line)
+            write_json(self.folder / "result.json", outcome.as_json())
+        outcome.report = delivery.deliver(self.folder, store, writer.run_id(None), report_line)
         return outcome
 
-    def train_and_judge(
-        self, store: mlflow_store.MlflowStore, writer: OutboxWorker
-    ) -> result.Result:
+    def train_and_judge(self, store: mlflow_store.MlflowStore, writer: OutboxWorker) -> SweepResult:
         """Start Ray, run the sweep, judge its winner and register it."""
         running = contextlib.nullcontext()
         if self.config.cluster.kind == "local":
@@ -259,7 +265,7 @@ class SweepCommand:
 
     def work_to_the_end(
         self, store: mlflow_store.MlflowStore, writer: OutboxWorker, screen: ProgressDisplay
-    ) -> result.Result:
+    ) -> SweepResult:
         """Train and judge. Where a checkpoint is damaged, or a process of a trial was lost, go on
         from what is left, some times.
         """
@@ -292,7 +298,7 @@ class SweepCommand:
             outcome = self.about.of(
                 self.plan, board, started - self.began, time.monotonic() - started
             )
-            if outcome["state"] != "finished":
+            if outcome.state != "finished":
                 return outcome
             if board.damaged is None:
                 throughput.remember_rate(
@@ -313,7 +319,7 @@ class SweepCommand:
         raise OrchestratorError(why)
 
     @staticmethod
-    def stop(board: Any) -> None:
+    def stop(board: SweepState) -> None:
         """Let trials stop cleanly and keep what is done."""
         board.interrupted = True
         board.screen.note(
@@ -345,7 +351,7 @@ class SweepCommand:
             self.leave()
         os._exit(130 if asked else 1)
 
-    def board(self, screen: ProgressDisplay, back: dict[int, int]) -> Any:
+    def board(self, screen: ProgressDisplay, back: dict[int, int]) -> SweepState:
         """The state of the sweep as the journal tells it, and a roster for those who train. `back`
         are the trials that go back.
         """
@@ -363,26 +369,27 @@ class SweepCommand:
         board.roster = runner.open_roster(self.plan)
         return board
 
-    def go_back(self, board: Any) -> dict[int, int]:
+    def go_back(self, board: SweepState) -> dict[int, int]:
         """From a damaged checkpoint to one before it; returns the step of each trial that goes
         back.
         """
         from orchestrator.sweep.rewind import go_back_from_damage, trial_and_step
 
+        assert board.damaged is not None
         index, _ = trial_and_step(board.damaged[0])
         final = self.final if self.final is not None and self.final.belongs(index) else None
         back = go_back_from_damage(final or board, self.journal, board.damaged)
         self.let_go(board)
         return back
 
-    def let_go(self, board: Any) -> None:
+    def let_go(self, board: SweepState) -> None:
         """Forget the roster: its name is free once the actor is gone."""
         if self.final is not None:
             del self.final.roster
             self.final = None
         del board.roster
 
-    def step_aside(self, board: Any) -> None:
+    def step_aside(self, board: SweepState) -> None:
         """Turn to the plain executor, since the packs do not fit the model. Raises
         OrchestratorError where the user insists on packs.
         """

@@ -37,6 +37,12 @@ OTHER_CALLS = 1000
 """Calls that do not wait for anyone and may be under way at once."""
 
 
+CoordinatorHandle = Any
+"""Ray's handle of the running actor. `handle.METHOD.remote(...)` calls a method of Coordinator and
+gives a reference to its answer; Ray has no type for that.
+"""
+
+
 class Coordinator:
     """The actor's state, around the seats of its packs. Everything is keyed by the trial's index; a
     pack's workers by minus one minus its number.
@@ -262,7 +268,7 @@ def name_of(sweep: str) -> str:
     return f"roster-{sweep}"
 
 
-def open_coordinator(sweep: str, seats: PackMembership) -> Any:
+def open_coordinator(sweep: str, seats: PackMembership) -> CoordinatorHandle:
     """Start the actor, on the driver's own node; it lives as long as the driver keeps the
     handle.
     """
@@ -291,7 +297,7 @@ def open_coordinator(sweep: str, seats: PackMembership) -> Any:
             time.sleep(0.1)
 
 
-def find_coordinator(sweep: str) -> Any:
+def find_coordinator(sweep: str) -> CoordinatorHandle:
     """The running actor, from any process of the cluster."""
     return ray.get_actor(name_of(sweep), namespace=NAMESPACE)
 

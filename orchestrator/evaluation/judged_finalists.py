@@ -6,14 +6,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.evaluation.scores import TestScores
 from jobs.workers.evaluation_task import checked
 from orchestrator.config.run_numbers import label
 from orchestrator.evaluation import verdict
 from orchestrator.evaluation.promotion import Candidate, select
+from orchestrator.output.sweep_result import TiedFinalists
 from orchestrator.storage.journal import Record
+
+if TYPE_CHECKING:
+    from orchestrator.evaluation.final_evaluation import FinalEvaluation
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class JudgedFinalist:
     candidate: Candidate
 
 
-def judge_finalists(evaluation: Any, first: TestScores) -> list[JudgedFinalist]:
+def judge_finalists(evaluation: FinalEvaluation, first: TestScores) -> list[JudgedFinalist]:
     """The finalists that meet the test rows, best by the validation split first. `first` are the
     scores of that one, which was judged beside the base.
     """
@@ -36,8 +40,11 @@ def judge_finalists(evaluation: Any, first: TestScores) -> list[JudgedFinalist]:
     records = [standing.best for standing in board.standings] or [board.best()]
     judged: list[JudgedFinalist] = []
     for record in records[: evaluation.config.final.judged]:
+        assert record is not None  # a sweep that is judged has a best trial
+        best = record.best(board.metric, board.maximise)
+        assert best is not None
+        step, _ = best
         name = label(record.index)
-        step, _ = record.best(board.metric, board.maximise)
         checkpoint = evaluation.checkpoint(record.index, step)
         scores = first
         if judged:
@@ -61,8 +68,8 @@ def judge_finalists(evaluation: Any, first: TestScores) -> list[JudgedFinalist]:
 
 
 def choose(
-    judged: list[JudgedFinalist], evaluation: Any
-) -> tuple[JudgedFinalist, dict[str, Any] | None]:
+    judged: list[JudgedFinalist], evaluation: FinalEvaluation
+) -> tuple[JudgedFinalist, TiedFinalists | None]:
     """The finalist that asks for the alias, and what the result tells of the others; None where
     there are none.
     """
@@ -75,9 +82,8 @@ def choose(
         evaluation.config.sweep.maximise,
     )
     chosen = next(finalist for finalist in judged if finalist.candidate is selection.chosen)
-    told = {
-        "compared": selection.compared,
-        "tied": list(selection.tied),
-        "scores": {finalist.candidate.name: finalist.scores.metrics() for finalist in judged},
-    }
-    return chosen, told
+    return chosen, TiedFinalists(
+        compared=selection.compared,
+        tied=list(selection.tied),
+        scores={finalist.candidate.name: finalist.scores.metrics() for finalist in judged},
+    )

@@ -13,13 +13,13 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from jobs.config import Trial
 from orchestrator.config.run_numbers import finalist_number, label
 from orchestrator.config.search_space import Point
 from orchestrator.config.settings import changed
 from orchestrator.config.validation import trial_of
+from orchestrator.output.sweep_result import FinalistScores
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import divide
 from orchestrator.storage.journal import Record
@@ -155,22 +155,22 @@ def best_score(board: SweepState, record: Record) -> float:
     return best[1]
 
 
-def told(board: SweepState, ranked: list[Standing]) -> list[dict[str, Any]]:
+def told(board: SweepState, ranked: list[Standing]) -> list[FinalistScores]:
     """The finalists as the result tells them, best first."""
     return [
-        {
-            "trial": standing.finalist.trial,
-            "metric": board.metric,
-            "mean": standing.mean,
-            "spread": standing.spread,
-            "scores": {
-                str(board.trained(number).seed): score
-                for number, score in sorted(standing.scores.items())
+        FinalistScores(
+            trial=standing.finalist.trial,
+            metric=board.metric,
+            mean=standing.mean,
+            spread=standing.spread,
+            scores={
+                str(board.trained(run).seed): score
+                for run, score in sorted(standing.scores.items())
             },
-            "runs": len(standing.finalist.runs),
-            "failed": len(standing.finalist.runs.keys() - standing.scores.keys()),
-            "again": standing.finalist.trial not in standing.finalist.runs,
-        }
+            runs=len(standing.finalist.runs),
+            failed=len(standing.finalist.runs.keys() - standing.scores.keys()),
+            again=standing.finalist.trial not in standing.finalist.runs,
+        )
         for standing in ranked
     ]
 

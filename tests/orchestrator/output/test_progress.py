@@ -53,7 +53,8 @@ def test_a_sweeps_log_tells_how_far_it_is_and_what_was_found(
     assert log_summary.told("") == {"trials": None, "best": None}
     assert log_summary.told(log) == {"trials": "3/12", "best": None}
     found = outcome()
-    total, score = found["trials"]["total"], found["best"]["metrics"]["test/exact_match"]
+    assert found.best is not None
+    total, score = found.trials.total, found.best.metrics["test/exact_match"]
     expected = {"trials": f"{total}/{total}", "best": f"test/exact_match {score:.3f}"}
     assert log_summary.told(f"{log}{job_environment.MARK}\n{result.text(found)}\n") == expected
     assert (
