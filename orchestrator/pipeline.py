@@ -31,6 +31,7 @@ from orchestrator.launch import ray_cluster, ray_local
 from orchestrator.outcome import Outcome
 from orchestrator.output import plan_text, result
 from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.sweep_result import BestTrial, SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import run_inputs, throughput
@@ -66,11 +67,9 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     """
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        nodes = (
-            stack.enter_context(ray_cluster.joined(config))
-            if config.cluster.kind == "attached"
-            else None
-        )
+        nodes = None
+        if config.cluster.kind == "attached":
+            nodes = stack.enter_context(ray_cluster.joined(config))
         if config.dry_run:
             show_plan(champion_lookup.noted(planning.make(config, nodes)))
             return 0
@@ -90,11 +89,11 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         command = SweepCommand(config, composed, overrides, plan, folder, began)
         command.leave = stack.close
         earlier = kept_result(config, plan, folder, command.about)
-        outcome = (
-            show_again(earlier, config, plan, folder, command.connect) if earlier else None
-        ) or command.work()
+        shown = show_again(earlier, config, plan, folder, command.connect) if earlier else None
+        outcome = shown or command.work()
         if outcome.report is None:
             outcome.report = delivery.present(folder)
+    tell(result.remote_state(outcome))
     mark_answer()
     print(
         json.dumps(result.public(outcome))
@@ -108,10 +107,8 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
 def show_plan(plan: Plan) -> None:
     """The plan on stdout, for a dry run."""
     mark_answer()
-    print(
-        plan_text.plan_json(plan) if plan.config.output == "json" else plan_text.plan_text(plan),
-        flush=True,
-    )
+    as_text = plan_text.plan_json if plan.config.output == "json" else plan_text.plan_text
+    print(as_text(plan), flush=True)
 
 
 def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
@@ -184,6 +181,7 @@ class SweepCommand:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
         report_line(plan_text.plan_text(self.plan))
+        tell(RemoteState(sweep=self.plan.name))
         tags = provenance.tags(self.config) | run_tags(self.plan)
         params = {
             "sweep.num_trials": self.plan.num_trials,
@@ -222,19 +220,12 @@ class SweepCommand:
             raise OrchestratorError(fault) from error
         # On a storage that takes nothing any more, what the outcome says of that is all that is
         # left to say.
-        with (
-            contextlib.suppress(OSError)
-            if outcome.state == "interrupted"
-            else contextlib.nullcontext()
-        ):
+        refusals = (OSError,) if outcome.state == "interrupted" else ()
+        with contextlib.suppress(*refusals):
             self.journal.append("sweep_end", state=outcome.state, error=outcome.error, metrics={})
         outcome.missing = missing(writer, self.config)
         outcome.seconds.total = round(time.monotonic() - self.began, 1)
-        with (
-            contextlib.suppress(OSError)
-            if outcome.state == "interrupted"
-            else contextlib.nullcontext()
-        ):
+        with contextlib.suppress(*refusals):
             write_json(self.folder / "result.json", outcome.as_json())
         outcome.report = delivery.deliver(self.folder, store, writer.run_id(None), report_line)
         return outcome

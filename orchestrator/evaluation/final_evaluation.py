@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import RayError
@@ -25,24 +25,16 @@ from jobs.files.manifest import Damaged
 from jobs.workers.evaluation_task import checked, evaluate_on_test
 from jobs.workers.reporting import reason
 from orchestrator.config.run_numbers import label
-from orchestrator.config.settings import Config
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation import hints, model_card, verdict
-from orchestrator.evaluation.baseline_process import BaselineProcess
 from orchestrator.evaluation.champion_files import fetch_champion
+from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.evaluation.judged_finalists import choose, judge_finalists
 from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
+from orchestrator.output import sweep_result
 from orchestrator.output.progress import ProgressDisplay
-from orchestrator.output.sweep_result import (
-    BaselineScores,
-    BaseScores,
-    BestTrial,
-    RegisteredModel,
-    SweepResult,
-)
-from orchestrator.plan.planner import Plan
+from orchestrator.output.sweep_result import SweepResult
 from orchestrator.plan.task import REMEDY, digest
-from orchestrator.storage.journal import Journal, Record
 from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking.mlflow_store import MlflowStore
@@ -60,22 +52,6 @@ MOST_TAG = 4_000
 """Characters of a decision that a version's tag keeps; MLflow takes 5,000."""
 
 
-class JudgedCommand(Protocol):
-    """What the end of a sweep needs of the command that runs it; see pipeline.SweepCommand."""
-
-    config: Config
-    plan: Plan
-    base: BaseModel
-    folder: Path
-    journal: Journal
-    baselines: BaselineProcess
-    model_name: str
-
-    def describe(self, board: SweepState, best: Record) -> BestTrial:
-        """The winner, as the result tells it."""
-        ...
-
-
 class FinalEvaluation:
     """The end of a sweep: from its best trial to a registered version."""
 
@@ -89,13 +65,8 @@ class FinalEvaluation:
         drain: Callable[[], None],
     ) -> None:
         self.drain = drain
-        self.command, self.board, self.store, self.writer, self.screen = (
-            command,
-            board,
-            store,
-            writer,
-            screen,
-        )
+        self.command, self.board = command, board
+        self.store, self.writer, self.screen = store, writer, screen
         self.config, self.plan = command.config, command.plan
         self.base: BaseModel = command.base
         self.digest = self.plan.digests["test"]
@@ -121,14 +92,14 @@ class FinalEvaluation:
         trained, candidate = winner.checkpoint, winner.scores
         self.candidate = winner.candidate
         self.compared = [finalist.candidate for finalist in judged]
-        outcome.base = BaseScores(base.metrics(), base.slices)
+        outcome.base = sweep_result.BaseScores(base.metrics(), base.slices)
         best.metrics |= candidate.metrics()
         best.slices, best.fields = candidate.slices, candidate.fields
         outcome.metric = candidate.key
         outcome.asked, outcome.prompt = self.first_prompt(trial)
         self.weigh(trial, base, candidate, verdicts.get(WITH_EXAMPLES))
         outcome.baselines = {
-            name: BaselineScores(verdict.metrics_of(scores, candidate.key))
+            name: sweep_result.BaselineScores(verdict.metrics_of(scores, candidate.key))
             for name, scores in self.baselines.items()
         }
         outcome.notes = self.notes
@@ -227,9 +198,7 @@ class FinalEvaluation:
         """Score models on the test split, at the same time; the base's scores are remembered for
         other sweeps.
         """
-        sealed = (
-            base is None
-        )  # a checkpoint of this sweep; a champion's files were looked at when they were fetched
+        sealed = base is None  # a checkpoint of this sweep; a champion's files are checked already
         base = base if base is not None else self.base
         memo = storage_folder(self.config.storage) / "base-scores.json"
         known = read_object(memo)
@@ -323,7 +292,7 @@ class FinalEvaluation:
             )
         holds = decision.promote or (champion is not None and champion.version == version.version)
         outcome.decision = decision.reason
-        outcome.model = RegisteredModel(
+        outcome.model = sweep_result.RegisteredModel(
             name, version.version, "champion" if holds else None, version.uri
         )
         self.command.journal.append(
@@ -396,9 +365,7 @@ class FinalEvaluation:
         judged = self.judge({"champion": str(trained)}, trial, made_on)["champion"]
         anew = verdict.scores_of(judged, self.digest)
         decision = self.against([Rival("champion", "the champion", anew, OTHER_ROWS)])
-        if (
-            decision.promote and not same
-        ):  # its tags were taken away, or it is of before they were written
+        if decision.promote and not same:  # its tags were taken away, or never written
             return Decision(
                 False,
                 f"{decision.reason}; but nothing tells for what task that was made, so it keeps "

@@ -6,18 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobs.evaluation.scores import TestScores
 from jobs.workers.evaluation_task import checked
 from orchestrator.config.run_numbers import label
 from orchestrator.evaluation import verdict
+from orchestrator.evaluation.interfaces import Judge
 from orchestrator.evaluation.promotion import Candidate, select
 from orchestrator.output.sweep_result import TiedFinalists
 from orchestrator.storage.journal import Record
-
-if TYPE_CHECKING:
-    from orchestrator.evaluation.final_evaluation import FinalEvaluation
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class JudgedFinalist:
     candidate: Candidate
 
 
-def judge_finalists(evaluation: FinalEvaluation, first: TestScores) -> list[JudgedFinalist]:
+def judge_finalists(evaluation: Judge, first: TestScores) -> list[JudgedFinalist]:
     """The finalists that meet the test rows, best by the validation split first. `first` are the
     scores of that one, which was judged beside the base.
     """
@@ -68,7 +65,7 @@ def judge_finalists(evaluation: FinalEvaluation, first: TestScores) -> list[Judg
 
 
 def choose(
-    judged: list[JudgedFinalist], evaluation: FinalEvaluation
+    judged: list[JudgedFinalist], evaluation: Judge
 ) -> tuple[JudgedFinalist, TiedFinalists | None]:
     """The finalist that asks for the alias, and what the result tells of the others; None where
     there are none.

@@ -12,11 +12,14 @@ from orchestrator.kuberay.placement import placement_remedy
 from orchestrator.kuberay.reasons import COLOUR, clean
 from orchestrator.kuberay.status import StatusReporter
 from orchestrator.output import run_commands
+from orchestrator.output.remote_state import STATE_MARK
 
 LAST_LINES = 6
 """Of a failed command's log that are shown again."""
-CHATTER = r"\[?\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|W) |Running entrypoint for job "
-"""Lines that Ray writes around every command."""
+CHATTER = r"\[?\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|W) |Running entrypoint for job |" + re.escape(
+    STATE_MARK
+)
+"""Lines that Ray writes around every command, and those that are for programs."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from jobs.evaluation import registry
 from jobs.files.json_types import JsonObject
 from orchestrator.config.run_numbers import label
 from orchestrator.output.plan_text import duration, plural, short
+from orchestrator.output.remote_state import RemoteState
 from orchestrator.output.sweep_result import (
     Metrics,
     SweepResult,
@@ -61,6 +62,18 @@ def public(result: SweepResult) -> JsonObject:
     if result.base:
         shown["base"] = {"metrics": record["base"]["metrics"]}
     return shown | ({"error": result.error} if result.error else {})
+
+
+def remote_state(result: SweepResult) -> RemoteState:
+    """What a remote log tells of the result."""
+    score = None if result.best is None else result.best.metrics.get(judged_by(result))
+    trials = result.trials
+    return RemoteState(
+        sweep=result.sweep,
+        ended=trials.finished + trials.stopped + trials.failed,
+        total=trials.total,
+        best=None if score is None else f"{judged_by(result)} {score:.3f}",
+    )
 
 
 def text(result: SweepResult, programs: str = "") -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.config.cluster import Cluster
 from orchestrator.errors import InputError
 from orchestrator.output import run_commands
+from orchestrator.output.log_summary import last_lines
 from orchestrator.runs.local_storage import NUM_LOG_LINES, NUM_LOGS, of_log
 
 LIVE = ("queued", "starting", "running")
@@ -48,7 +49,7 @@ class KubeRayRuns:
         return (
             rayjob
             | of_log(rayjob["state"], rayjob["sweep"], log)
-            | {"log": log.splitlines()[-NUM_LOG_LINES:]}
+            | {"log": last_lines(log, NUM_LOG_LINES)}
         )
 
     def watch(self, name: str) -> int:

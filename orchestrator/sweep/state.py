@@ -17,11 +17,11 @@ from orchestrator.storage.journal import Journal, Record
 from orchestrator.sweep.earlier_records import as_before
 from orchestrator.sweep.logged_steps import Logged
 from orchestrator.sweep.sampler import Sampler
+from orchestrator.sweep.standing import Standing
 from orchestrator.sweep.steering import Steering
 
 if TYPE_CHECKING:
     from jobs.workers.coordinator import CoordinatorHandle
-    from orchestrator.sweep.finalists import Standing
 
 
 class SweepState:
