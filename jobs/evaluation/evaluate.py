@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
 from jobs.model.shared_prefix import answer_logits
 
+if TYPE_CHECKING:
+    from jobs.model.language_model import LanguageModel
+
 
 @dataclass(frozen=True)
 class EvaluationSums:
@@ -52,15 +55,15 @@ class EvaluationSums:
 
     def metrics(self, split: str = registry.VALID) -> dict[str, float]:
         """What needs no generated answers, by the names of the registry."""
-        told = {
+        by_name = {
             registry.LOSS: self.loss / max(self.tokens, 1),
             registry.EXACT_MATCH: self.exact / max(self.rows, 1),
         }
         if self.num_bytes:
-            told[registry.BITS_PER_BYTE] = self.loss / math.log(2) / self.num_bytes
+            by_name[registry.BITS_PER_BYTE] = self.loss / math.log(2) / self.num_bytes
         if any(self.bins):
-            told[registry.CALIBRATION_ERROR] = calibration_error(self.bins)
-        return {registry.key(name, split): value for name, value in told.items()}
+            by_name[registry.CALIBRATION_ERROR] = calibration_error(self.bins)
+        return {registry.key(name, split): value for name, value in by_name.items()}
 
     def vector(self) -> list[float]:
         """All sums, for workers to add up."""
@@ -98,7 +101,7 @@ def length_batches(examples: list[Example], tokens: int) -> Iterator[list[Exampl
 
 
 def teacher_forced_scores(
-    model: Any, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
+    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
 ) -> EvaluationSums:
     """Loss, exact match and calibration without generation, summed over the examples; see
     `teacher_forced_rows`.
@@ -109,7 +112,7 @@ def teacher_forced_scores(
 
 @torch.no_grad()
 def teacher_forced_rows(
-    model: Any, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
+    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
 ) -> torch.Tensor:
     """Of each example the vector of an EvaluationSums: float64 (N, NUM_SUMS), on the CPU.
 
@@ -118,7 +121,7 @@ def teacher_forced_rows(
     text with other tokens counts as a miss. `tokens` bounds one pass; `sharing` runs a common
     beginning of the prompts once.
     """
-    told = torch.zeros(len(examples), NUM_SUMS, dtype=torch.float64)
+    sums_by_row = torch.zeros(len(examples), NUM_SUMS, dtype=torch.float64)
     places = {id(example): row for row, example in enumerate(examples)}
     for group in length_batches(examples, tokens):
         keep = max(len(example.ids) - example.prompt_length for example in group)
@@ -143,8 +146,8 @@ def teacher_forced_rows(
         bins = torch.zeros(len(group), SUMS, dtype=torch.float64, device=logits.device)
         add_tokens(bins, owners[answered], confidence[answered], right[answered])
         sums[:, 5:] = bins
-        told[[places[id(example)] for example in group]] = sums.cpu()
-    return told
+        sums_by_row[[places[id(example)] for example in group]] = sums.cpu()
+    return sums_by_row
 
 
 def answer_only(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:
@@ -172,13 +175,13 @@ def evaluate_on_test(
     torch.set_num_threads(rule.num_threads)
     template = ChatTokenizer(base.path)
     corpus = load_corpus(trial.data)
-    asked, taken = corpus.test, 0
+    asked, example_tokens = corpus.test, 0
     if rule.num_examples:
-        asked, taken = with_examples(
+        asked, example_tokens = with_examples(
             corpus.test, corpus, template, Path(base.path), rule.num_examples
         )
     examples, limit = encode_asked(
-        asked, template, trial.train.max_length + taken, rule.max_new_tokens, "test"
+        asked, template, trial.train.max_length + example_tokens, rule.max_new_tokens, "test"
     )
     model = restore(
         base, None if folder is None else Path(folder), torch.float32, pick_device()
@@ -208,12 +211,12 @@ def evaluate_on_test(
         max_new_tokens=limit,
         num_cut=sum(example.num_cut > 0 for example in examples),
         seconds=seconds,
-        example_tokens=taken,
+        example_tokens=example_tokens,
     )
 
 
 def logit_scorers(
-    model: Any, examples: list[Example], pad_id: int, tokens: int
+    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int
 ) -> dict[str, Scorer]:
     """The metrics that one pass over the reference answers gives; none where no pass fits into
     memory, since nobody is judged by them alone.

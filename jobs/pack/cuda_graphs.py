@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -60,12 +60,12 @@ class CapturedGraph:
     recording.
     """
 
-    def __init__(self, room: BatchShape, kind: Any) -> None:
+    def __init__(self, room: BatchShape, kind: Hashable) -> None:
         self.room = room
         self.kind = kind
         self.pools: dict[Kind, torch.Tensor] = {}
         self.uses = 0
-        self.graph: Any = None
+        self.graph: torch.cuda.CUDAGraph | None = None
         self.sums: torch.Tensor | None = None
         """What a pass gives: the loss of each of its slots."""
 
@@ -88,7 +88,7 @@ class CudaGraphCache:
         self.device = device
         self.say = say
         self.frames: list[CapturedGraph] = []
-        self.largest: dict[Any, BatchShape] = {}
+        self.largest: dict[Hashable, BatchShape] = {}
         """By kind of pass, the most that any has needed."""
         self.recording = device.type == "cuda"
         self.enough = math.inf
@@ -97,7 +97,7 @@ class CudaGraphCache:
         """
         self.memory: Any = None
 
-    def find(self, needed: BatchShape, key: Any) -> CapturedGraph:
+    def find(self, needed: BatchShape, key: Hashable) -> CapturedGraph:
         """The smallest frame for a pass, or a new one. `key` tells passes apart whose kernels read
         other weights.
         """

@@ -31,7 +31,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -67,6 +67,9 @@ from jobs.pack.slot import Slot, dropouts, step_metrics
 from jobs.training.distributed import World
 from jobs.training.optimizer import NON_FINITE_LIMIT, not_finite
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 PASS_TOKENS_ON_CPU = 3072
 """The token budget of a pass on a CPU: eight slots of short examples."""
 
@@ -89,7 +92,9 @@ class Pack:
         self.world = world or World()
         self.say = say
         self.scoring = Scoring()  # what the sweep chooses by, where that needs generated answers
-        self.generator: Any = None  # the model that generates them; see generation.py
+        self.generator: PreTrainedModel | None = (
+            None  # the model that generates them; see generation.py
+        )
         self.device = pick_device()
         self.dtype = pick_dtype(first.train.dtype, self.device)
         self.template = ChatTokenizer(base.path)
@@ -109,7 +114,7 @@ class Pack:
         self.frames = CudaGraphCache(self.device, self.say) if self.device.type == "cuda" else None
         self.beginnings: dict[tuple[int, ...], int] = {}
         """The shortest prefix of each template so far; see `equalise_prefixes`."""
-        self.model: Any = load(base.path, self.dtype, self.device).requires_grad_(False)
+        self.model: PreTrainedModel = load(base.path, self.dtype, self.device).requires_grad_(False)
         self.names = self._names(first)
         head = self.model.get_output_embeddings()
         if head is None or any(self.model.get_submodule(name) is head for name in self.names):
@@ -137,7 +142,7 @@ class Pack:
                 f"PEFT cannot attach to its structure alone: {' '.join(str(error).split())[:150]}"
             ) from error
 
-    def _supervised_only(self, module: Any, inputs: Any) -> Any:
+    def _supervised_only(self, module: torch.nn.Module, inputs: Any) -> Any:
         """The hook before the head: hidden states (1, T, H) -> those of the loss positions
         (1, S, H).
         """

@@ -22,7 +22,8 @@ def told(log: str) -> dict[str, str | None]:
     it was judged.
     """
     lines = log.splitlines()
-    for line in lines[lines.index(MARK) :] if MARK in lines else ():
+    answer = lines[lines.index(MARK) :] if MARK in lines else []
+    for line in answer:
         with contextlib.suppress(
             ValueError, AttributeError, KeyError, TypeError
         ):  # what job=predict answers may look alike

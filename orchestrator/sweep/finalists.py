@@ -48,11 +48,11 @@ def runs_of(board: SweepState, record: Record) -> dict[int, Point]:
     final, trial = board.config.final, board.trained(record.index)
     again = final.schedule is not None and final.schedule != trial.optim.schedule
     runs = {} if again else {record.index: record.point}
-    for number in range(0 if again else 1, final.seeds):
-        changes: Point = {"seed": (trial.seed + number) % MOST_SEED}
+    for seed_index in range(0 if again else 1, final.seeds):
+        changes: Point = {"seed": (trial.seed + seed_index) % MOST_SEED}
         if again:
             changes["optim.schedule"] = str(final.schedule)
-        runs[finalist_number(record.index, number)] = record.point | changes
+        runs[finalist_number(record.index, seed_index)] = record.point | changes
     return runs
 
 
@@ -62,17 +62,17 @@ def unfinished(board: SweepState, finalists: list[Finalist]) -> dict[int, Point]
     """
     wanted: dict[int, Point] = {}
     for finalist in finalists:
-        for number, point in finalist.runs.items():
-            record = board.records.get(number)
+        for run, point in finalist.runs.items():
+            record = board.records.get(run)
             reached = max(record.reports, default=0) if record is not None else 0
             failed = record is not None and record.state == "failed" and not board.config.retry
-            trial = trial_of(board.config, number, point)
+            trial = trial_of(board.config, run, point)
             to_the_end = len(finalist.runs) > 1 or trial.optim.schedule != "constant"
-            dropped = number in board.steering.dropped
-            if dropped or (number == finalist.trial and not to_the_end):
+            dropped = run in board.steering.dropped
+            if dropped or (run == finalist.trial and not to_the_end):
                 continue
             if reached < trial.train.steps and not failed:
-                wanted[number] = point
+                wanted[run] = point
     return wanted
 
 
@@ -83,14 +83,14 @@ def standings(board: SweepState, finalists: list[Finalist]) -> list[Standing]:
     found = []
     for finalist in finalists:
         scores, ranked = {}, []
-        for number in finalist.candidates:
-            record = board.records.get(number)
+        for run in finalist.candidates:
+            record = board.records.get(run)
             rank = None if record is None else board.rank(record)
             if record is None or rank is None:
                 continue
             ranked.append((rank, record))
-            if number in finalist.runs:
-                scores[number] = best_score(board, record)
+            if run in finalist.runs:
+                scores[run] = best_score(board, record)
         if not ranked:
             continue
         best = max(ranked, key=lambda item: item[0])[1]
@@ -142,7 +142,7 @@ def told(board: SweepState, ranked: list[Standing]) -> list[FinalistScores]:
 def announced(chosen: list[Finalist], runs: dict[int, Point]) -> str:
     """What is said before the finalists are trained."""
     names = ", ".join(str(finalist.trial) for finalist in chosen)
-    which = ", ".join(label(number) for number in sorted(runs))
+    which = ", ".join(label(run) for run in sorted(runs))
     many = "finalists are trials" if len(chosen) > 1 else "finalist is trial"
     return f"the {many} {names}; to train: {which}"
 
@@ -150,17 +150,17 @@ def announced(chosen: list[Finalist], runs: dict[int, Point]) -> str:
 def first_tags(chosen: list[Finalist]) -> Iterator[tuple[int, dict[str, str]]]:
     """What the tracking store is told of the finalists' runs before they are trained."""
     for finalist in chosen:
-        for number in finalist.candidates:
-            yield number, {"finalist": "true", "finalist.trial": str(finalist.trial)}
+        for run in finalist.candidates:
+            yield run, {"finalist": "true", "finalist.trial": str(finalist.trial)}
 
 
 def last_tags(ranked: list[Standing]) -> Iterator[tuple[int, dict[str, str]]]:
     """What the tracking store is told of the runs of each finalist."""
     for rank, standing in enumerate(ranked, start=1):
-        for number in standing.finalist.candidates:
-            judged = rank == 1 and number == standing.best.index
+        for run in standing.finalist.candidates:
+            judged = rank == 1 and run == standing.best.index
             yield (
-                number,
+                run,
                 {
                     "finalist.rank": str(rank),
                     "finalist.mean": repr(standing.mean),

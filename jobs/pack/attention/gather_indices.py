@@ -4,8 +4,8 @@ and what its tokens may not see.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -43,7 +43,7 @@ class GatherIndices:
     key_back: torch.Tensor
     padded: bool
     """Whether some rows stand in no rectangle."""
-    masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+    masks: dict[Hashable, torch.Tensor] = field(default_factory=dict)
     """What is added to scores, by shape, window and format."""
 
 

@@ -83,7 +83,7 @@ class GatherBlocks(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         maps: GatherIndices = ctx.maps
         if ctx.queries:
             return scatter_queries(gradients, maps), None, None
@@ -126,7 +126,7 @@ class ScatterBlocks(torch.autograd.Function):
         return scatter_queries(outs, maps)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradient = gradients[0].reshape(len(ctx.maps.query_back), -1)
         return None, *(
             gradient_of(block_index, gradient).view(shape)

@@ -48,11 +48,11 @@ def register() -> None:
 
 
 def attend(
-    module: Any,
+    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: Any,
+    mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """What a transformers layer calls: query (1, H, T, D), key and value (1, Hkv, T, D) -> (1, T,

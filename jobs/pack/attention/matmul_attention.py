@@ -50,10 +50,10 @@ class MatmulAttention(torch.autograd.Function):
         k: torch.Tensor,
         v: torch.Tensor,
         mask: torch.Tensor,
-        rule: Any,
+        rule: tuple[float, float | None],
         block_index: GatherIndex,
-        flat: Any,
-    ) -> Any:
+        flat: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
         scaling, cap = rule
         weights, _ = probabilities(q, k, mask, scaling, cap)
         small = cap is None and weights.numel() <= KEPT_ELEMENTS
@@ -64,7 +64,7 @@ class MatmulAttention(torch.autograd.Function):
         return torch.bmm(weights, v)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, keys, values, mask, weights = ctx.saved_tensors
         k, v = (
             flat.index_select(0, ctx.block_index.key).view(ctx.shape) for flat in (keys, values)

@@ -9,7 +9,8 @@ others.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
@@ -19,6 +20,9 @@ from jobs.pack.batch.dropout import masks
 from jobs.pack.batch.packed_batch import Group
 from jobs.pack.batch.prefix_groups import PrefixGroup
 from jobs.pack.layers.adapter_weights import Adapter, FusedLayers, Shape, StackedAdapters
+
+Block = tuple[Group, StackedAdapters, slice]
+"""Slots of equally many tokens, their stack, and its rows that are theirs."""
 
 
 class AdapterStacks:
@@ -108,7 +112,7 @@ class AdapterStacks:
         families = {adapter.family for adapter in self.adapters.values()}
         self.stacks = {family: stack for family, stack in self.stacks.items() if family in families}
 
-    def blocks(self) -> list[tuple[Group, StackedAdapters, slice]]:
+    def blocks(self) -> list[Block]:
         """The groups of the present pass, each with the rows of its stack."""
         group_blocks = []
         for group in self.groups:
@@ -122,7 +126,7 @@ class PackedLoRALinear(torch.nn.Module):
     model.
     """
 
-    def __init__(self, base: torch.nn.Module, index: int, active: AdapterStacks) -> None:
+    def __init__(self, base: torch.nn.Linear, index: int, active: AdapterStacks) -> None:
         super().__init__()
         self.base = base
         self.index = index
@@ -136,10 +140,10 @@ class PackedLoRALinear(torch.nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The frozen weight, as the layer keeps it; some models look at its number format."""
-        return self.base.weight  # type: ignore[return-value]
+        return self.base.weight
 
     @property
-    def bias(self) -> Any:
+    def bias(self) -> torch.Tensor | None:
         """The frozen bias or None."""
         return self.base.bias
 
@@ -197,7 +201,7 @@ class LoRALinearFunction(torch.autograd.Function):
         return tuple(outs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, *hidden = ctx.saved_tensors
         back = None
         if ctx.needs_input_grad[0]:
@@ -227,11 +231,11 @@ def project_down(
 
 
 def add_gradients(
-    layers: Any,
-    block: Any,
+    layers: list[PackedLoRALinear],
+    block: Block,
     low: torch.Tensor,
     rows: torch.Tensor,
-    gradients: Any,
+    gradients: Sequence[torch.Tensor],
     back: torch.Tensor | None,
 ) -> None:
     """One group's part of the backward of layers that read the same rows: its gradients, and what
@@ -262,12 +266,12 @@ def add_gradients(
 
 def masked_gradients(
     group: Group,
-    layers: Any,
-    inners: Any,
+    layers: list[PackedLoRALinear],
+    inners: list[torch.Tensor],
     rows: torch.Tensor,
     a: torch.Tensor,
     room: torch.Tensor,
-    back: Any,
+    back: torch.Tensor | None,
 ) -> None:
     """What `add_gradients` does with A, where each layer has its own masks."""
     for layer, inner, layer_a, layer_gradient_a in zip(
@@ -279,7 +283,7 @@ def masked_gradients(
             back.add_(torch.bmm(inner, layer_a).mul_(mask))
 
 
-def inject(model: Any, names: list[str], active: AdapterStacks) -> list[Shape]:
+def inject(model: torch.nn.Module, names: list[str], active: AdapterStacks) -> list[Shape]:
     """Put a PackedLoRALinear in the place of each named layer. Raises ValueError for a layer that
     is no plain linear one.
     """
@@ -290,7 +294,7 @@ def inject(model: Any, names: list[str], active: AdapterStacks) -> list[Shape]:
         if not isinstance(layer, torch.nn.Linear) and kind != "Conv1D":
             raise ValueError(f"{name} is a {kind}, not a linear layer")
         parent, _, attribute = name.rpartition(".")
-        active.add(PackedLoRALinear(layer, index, active))
+        active.add(PackedLoRALinear(cast("torch.nn.Linear", layer), index, active))
         setattr(model.get_submodule(parent), attribute, active.layers[-1])
         out, width = reversed(layer.weight.shape) if kind == "Conv1D" else layer.weight.shape  # type: ignore[union-attr]
         shapes.append(Shape(name, int(width), int(out)))

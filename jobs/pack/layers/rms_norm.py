@@ -54,7 +54,7 @@ class Norm(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight, zeros, inverse = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         weight_float32 = (
@@ -74,7 +74,7 @@ class Norm(torch.autograd.Function):
         return row_gradient.add_(mean.mul_(inverse).to(row_gradient.dtype)), None, None
 
 
-def replace_norms(model: Any) -> int:
+def replace_norms(model: torch.nn.Module) -> int:
     """Put a FastNorm in the place of every RMSNorm that computes the same; returns how many there
     were.
     """
@@ -89,7 +89,7 @@ def replace_norms(model: Any) -> int:
 
 
 @torch.no_grad()
-def equivalent(module: Any) -> FastNorm | None:
+def equivalent(module: torch.nn.Module) -> FastNorm | None:
     """A FastNorm with the same result as `module`, or None. Some models keep the weight less
     one.
     """
