@@ -114,10 +114,10 @@ def decide(
     remarks = [rival.remark for rival in asked if rival.remark]
     ends = "".join(f"; {remark}" for remark in remarks)
     if lost or limits:
-        reasons = [words for _, words in lost] + limits
+        said = [words for _, words in lost] + limits
         return Decision(
             False,
-            f"{'; '.join(reasons)}{ends}",
+            f"{'; '.join(said)}{ends}",
             tuple(dict.fromkeys(rival.kind for rival, _ in lost)),
         )
     if rule.forbid_slice_regression and (
@@ -139,21 +139,21 @@ def first_reason(candidate: Candidate, rivals: Sequence[Rival], rule: Registry) 
 
 def broken_limits(candidate: Candidate, rule: Registry, higher_is_better: bool) -> list[str]:
     """The limits that a candidate does not keep, in words."""
-    reasons = []
+    said = []
     value = candidate.scores.value
     if rule.floor is not None and not at_least(value, rule.floor, higher_is_better):
-        reasons.append(f"{candidate.scores} does not reach registry.floor={rule.floor:g}")
+        said.append(f"{candidate.scores} does not reach registry.floor={rule.floor:g}")
     if rule.max_megabytes is not None and candidate.megabytes > rule.max_megabytes:
-        reasons.append(
+        said.append(
             f"its {candidate.megabytes:,.0f} MB of weights are more than "
             f"registry.max_megabytes={rule.max_megabytes:g}"
         )
     if rule.max_seconds is not None and candidate.seconds > rule.max_seconds:
-        reasons.append(
+        said.append(
             f"its {candidate.seconds:.3g} s for a row are more than "
             f"registry.max_seconds={rule.max_seconds:g}"
         )
-    return reasons
+    return said
 
 
 def against(
@@ -237,20 +237,20 @@ def worse_slices(
     champion = next((rival for rival in rivals if rival.kind == "champion"), None)
     if champion is None or not paired(candidate.scores, champion.scores):
         return None
-    reasons = []
+    said = []
     for name, rows in sorted(candidate.slices.items()):
         now = [candidate.scores.per_row[row] for row in rows]
         before = [champion.scores.per_row[row] for row in rows]
         result = compare(before, now, higher_is_better)
         if result.p_value <= rule.error_rate:
-            reasons.append(
+            said.append(
                 f"{name} ({mean(now):.4g} after {mean(before):.4g}, {len(rows):,} rows, "
                 f"p={result.p_value:.2g})"
             )
-    if not reasons:
+    if not said:
         return None
     return (
-        f"it does worse than the champion on {', '.join(reasons)}, and "
+        f"it does worse than the champion on {', '.join(said)}, and "
         "registry.forbid_slice_regression=true"
     )
 

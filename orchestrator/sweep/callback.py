@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
@@ -26,10 +24,9 @@ from jobs.workers.reporting import reason
 from orchestrator.config.credentials import mask
 from orchestrator.plan.run_inputs import datasets, flat_params
 from orchestrator.sweep.placement import PlacementMonitor
+from orchestrator.sweep.scheduler import TuneResult
 from orchestrator.sweep.state import SweepState
 
-TuneResult = Mapping[str, Any]
-"""A trial's report as Tune hands it on: our metrics, and what Tune adds."""
 FREE_AFTER_SECONDS = 3.0
 DRAIN_SECONDS = 0.5
 REST_SECONDS = 60.0
