@@ -55,15 +55,15 @@ class EvaluationSums:
 
     def metrics(self, split: str = registry.VALID) -> dict[str, float]:
         """What needs no generated answers, by the names of the registry."""
-        by_name = {
+        told = {
             registry.LOSS: self.loss / max(self.tokens, 1),
             registry.EXACT_MATCH: self.exact / max(self.rows, 1),
         }
         if self.num_bytes:
-            by_name[registry.BITS_PER_BYTE] = self.loss / math.log(2) / self.num_bytes
+            told[registry.BITS_PER_BYTE] = self.loss / math.log(2) / self.num_bytes
         if any(self.bins):
-            by_name[registry.CALIBRATION_ERROR] = calibration_error(self.bins)
-        return {registry.key(name, split): value for name, value in by_name.items()}
+            told[registry.CALIBRATION_ERROR] = calibration_error(self.bins)
+        return {registry.key(name, split): value for name, value in told.items()}
 
     def vector(self) -> list[float]:
         """All sums, for workers to add up."""
@@ -121,7 +121,7 @@ def teacher_forced_rows(
     text with other tokens counts as a miss. `tokens` bounds one pass; `sharing` runs a common
     beginning of the prompts once.
     """
-    sums_by_row = torch.zeros(len(examples), NUM_SUMS, dtype=torch.float64)
+    told = torch.zeros(len(examples), NUM_SUMS, dtype=torch.float64)
     places = {id(example): row for row, example in enumerate(examples)}
     for group in length_batches(examples, tokens):
         keep = max(len(example.ids) - example.prompt_length for example in group)
@@ -146,8 +146,8 @@ def teacher_forced_rows(
         bins = torch.zeros(len(group), SUMS, dtype=torch.float64, device=logits.device)
         add_tokens(bins, owners[answered], confidence[answered], right[answered])
         sums[:, 5:] = bins
-        sums_by_row[[places[id(example)] for example in group]] = sums.cpu()
-    return sums_by_row
+        told[[places[id(example)] for example in group]] = sums.cpu()
+    return told
 
 
 def answer_only(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:
@@ -175,13 +175,13 @@ def evaluate_on_test(
     torch.set_num_threads(rule.num_threads)
     template = ChatTokenizer(base.path)
     corpus = load_corpus(trial.data)
-    asked, example_tokens = corpus.test, 0
+    asked, taken = corpus.test, 0
     if rule.num_examples:
-        asked, example_tokens = with_examples(
+        asked, taken = with_examples(
             corpus.test, corpus, template, Path(base.path), rule.num_examples
         )
     examples, limit = encode_asked(
-        asked, template, trial.train.max_length + example_tokens, rule.max_new_tokens, "test"
+        asked, template, trial.train.max_length + taken, rule.max_new_tokens, "test"
     )
     model = restore(
         base, None if folder is None else Path(folder), torch.float32, pick_device()
@@ -211,7 +211,7 @@ def evaluate_on_test(
         max_new_tokens=limit,
         num_cut=sum(example.num_cut > 0 for example in examples),
         seconds=seconds,
-        example_tokens=example_tokens,
+        example_tokens=taken,
     )
 
 

@@ -199,7 +199,10 @@ def num_supervised(examples: list[Example]) -> int:
 
 
 def outcomes(pack: Pack, slot_ids: list[int], sums: torch.Tensor) -> dict[int, Outcome]:
-    """The losses (slots,) and the gradients collected so far, by slot."""
+    """The losses (slots,) and the gradients collected so far, by slot.
+
+    float32.
+    """
     return {
         slot_id: Outcome(loss, pack.active.adapters[slot_id].gradient.clone())
         for slot_id, loss in zip(slot_ids, sums.tolist(), strict=True)

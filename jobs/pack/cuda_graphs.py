@@ -126,6 +126,9 @@ class CudaGraphCache:
     ) -> torch.Tensor:
         """`work` on a layout that was built for the frame's room: at first as it is, then recorded
         if that helps, then replayed.
+
+        `work` gives the losses of a pass, float32 [slots]. What comes back of a replay is
+        overwritten by the next one.
         """
         placed_layout = frame.fill(layout, self.device)
         if (
@@ -145,6 +148,8 @@ class CudaGraphCache:
     ) -> torch.Tensor:
         """Run without a recording; the second time, see whether the GPU takes more than twice as
         long as its kernels take to start.
+
+        Gives what `work` gives, float32 [slots].
         """
         if not self.recording or frame.uses != 2:
             return work(layout)
@@ -167,7 +172,10 @@ class CudaGraphCache:
     def record(
         self, frame: CapturedGraph, layout: PackedBatch, work: Callable[[PackedBatch], torch.Tensor]
     ) -> None:
-        """Record the kernels of a pass; one that cannot be recorded ends the attempts."""
+        """Record the kernels of a pass; one that cannot be recorded ends the attempts.
+
+        `frame.sums`, float32 [slots], is where each replay leaves its losses.
+        """
         try:
             graph = torch.cuda.CUDAGraph()
             self.memory = self.memory or torch.cuda.graph_pool_handle()

@@ -31,7 +31,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -67,9 +67,6 @@ from jobs.pack.slot import Slot, dropouts, step_metrics
 from jobs.training.distributed import World
 from jobs.training.optimizer import NON_FINITE_LIMIT, not_finite
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 PASS_TOKENS_ON_CPU = 3072
 """The token budget of a pass on a CPU: eight slots of short examples."""
 
@@ -92,9 +89,7 @@ class Pack:
         self.world = world or World()
         self.say = say
         self.scoring = Scoring()  # what the sweep chooses by, where that needs generated answers
-        self.generator: PreTrainedModel | None = (
-            None  # the model that generates them; see generation.py
-        )
+        self.generator: Any = None  # the model that generates them; see generation.py
         self.device = pick_device()
         self.dtype = pick_dtype(first.train.dtype, self.device)
         self.template = ChatTokenizer(base.path)
@@ -114,7 +109,7 @@ class Pack:
         self.frames = CudaGraphCache(self.device, self.say) if self.device.type == "cuda" else None
         self.beginnings: dict[tuple[int, ...], int] = {}
         """The shortest prefix of each template so far; see `equalise_prefixes`."""
-        self.model: PreTrainedModel = load(base.path, self.dtype, self.device).requires_grad_(False)
+        self.model = load(base.path, self.dtype, self.device).requires_grad_(False)
         self.names = self._names(first)
         head = self.model.get_output_embeddings()
         if head is None or any(self.model.get_submodule(name) is head for name in self.names):
@@ -218,7 +213,7 @@ class Pack:
         return layout, self.forward(layout)
 
     def forward(self, layout: PackedBatch) -> torch.Tensor:
-        """Logits (S, V) at the supervised tokens of a packed batch on the device."""
+        """Logits (S, V) in `dtype`, at the supervised tokens of a packed batch on the device."""
         self.layout = layout
         self.active.groups = layout.groups
         self.tail.begin(layout)

@@ -64,6 +64,8 @@ def block(
 ) -> torch.Tensor:
     """What some of this worker's rows of each split give: sums (slots, NUM_SUMS) in the order of
     `numbers`, see add_pass.
+
+    float64.
     """
     row_of_slot = {slot_id: index for index, slot_id in enumerate(slot_ids)}
     prefix_groups: list[PrefixGroup] = []
@@ -106,7 +108,10 @@ def rows_of_chunk(examples: list[Example], chunk_index: int) -> list[Example]:
 def add_pass(
     pack: Pack, micro_batch: list[PrefixGroup], row_of_slot: dict[int, int], sums: torch.Tensor
 ) -> None:
-    """Add what one pass shows to each slot's sums (slots, NUM_SUMS)."""
+    """Add what one pass shows to each slot's sums (slots, NUM_SUMS).
+
+    float64, changed in place.
+    """
     layout, logits = pack.run(micro_batch)
     _, losses = CrossEntropy.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
     right = is_argmax(logits, layout.targets)

@@ -60,6 +60,9 @@ def attend(
 
     Raises ValueError for what the pack does not do, so that the check at start turns to the plain
     executor.
+
+    All in the format of the products; T tokens, H query heads, Hkv key heads, D the width of a
+    head.
     """
     layout = options.get("pack")
     asked = (

@@ -22,6 +22,9 @@ def probabilities(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Softmax of the scores (M, Q, K); and the capped scores over the cap, where one is set, for
     the backward.
+
+    `q` [matrices, queries, head width], `k` [matrices, keys, head width], `mask` [queries, keys],
+    all in the format of the products, which both results have.
     """
     if cap is None:
         scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scaling)
@@ -41,6 +44,9 @@ class MatmulAttention(torch.autograd.Function):
 
     `flat` is what keys and values were taken from: kept in their place, it holds a common
     beginning once and not for every row.
+
+    M matrices (key heads * blocks * rows), Q queries, K keys, D the width of a head, all in the
+    format of the products. `rule` is the scaling and the cap of the scores, None without a cap.
     """
 
     @staticmethod

@@ -47,7 +47,10 @@ class CrossEntropy(torch.autograd.Function):
 
 
 def chunks(logits: torch.Tensor) -> list[slice]:
-    """Stretches of rows of at most CHUNK_ELEMENTS logits."""
+    """Stretches of rows of at most CHUNK_ELEMENTS logits.
+
+    `logits` [supervised tokens, vocabulary].
+    """
     size = max(1, CHUNK_ELEMENTS.get(logits.device.type, 1 << 20) // logits.shape[1])
     return [slice(start, start + size) for start in range(0, len(logits), size)]
 

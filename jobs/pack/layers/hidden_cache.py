@@ -243,7 +243,10 @@ class HiddenStateCache:
 
     @torch.no_grad()
     def run(self, layout: PackedBatch) -> torch.Tensor:
-        """The output (T, H) of the layers below for a batch on the device."""
+        """The output (T, H) of the layers below for a batch on the device.
+
+        In the format of the base.
+        """
         self.reached = []
         try:
             self.model(**layout.inputs)
@@ -340,6 +343,8 @@ def gathered(
 
     `members` (T,) says to which of the examples in `sources` a token belongs, `positions` (T,)
     where in that example it stands.
+
+    The indices are int64; the states keep the format of the base.
     """
     # 1) Number the entries that the states come from, and concatenate the indices of all examples.
     entries = {id(hidden): hidden for _, hidden in sources}

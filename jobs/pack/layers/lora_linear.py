@@ -139,16 +139,25 @@ class PackedLoRALinear(torch.nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The frozen weight, as the layer keeps it; some models look at its number format."""
+        """The frozen weight, as the layer keeps it; some models look at its number format.
+
+        [out, in], or [in, out] in a Conv1D.
+        """
         return self.base.weight
 
     @property
     def bias(self) -> torch.Tensor | None:
-        """The frozen bias or None."""
+        """The frozen bias or None.
+
+        [out], in the format of the base.
+        """
         return self.base.bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(..., T, in) -> (..., T, out) for the T tokens of the flat row."""
+        """(..., T, in) -> (..., T, out) for the T tokens of the flat row.
+
+        In the format of the products.
+        """
         active = self.active
         if active.first_inputs is not None:
             active.first_inputs.setdefault(self.index, inputs)
@@ -177,6 +186,8 @@ class LoRALinearFunction(torch.autograd.Function):
 
     Slots of a group have equally many rows: one batched product serves them. The layers' A are one
     matrix: thin products read x once.
+
+    In: rows [tokens, in]. Out: for each layer [tokens, out]. All in the format of the products.
     """
 
     @staticmethod
@@ -217,6 +228,8 @@ def project_down(
 ) -> torch.Tensor:
     """Rows (S, n, in) times the A of the layers (S, layers * R, in): (S, n, layers * R). Each layer
     drops by its own masks.
+
+    All in the format of the products.
     """
     if group.chosen is None:
         return torch.bmm(rows, a.transpose(1, 2))
@@ -240,6 +253,10 @@ def add_gradients(
 ) -> None:
     """One group's part of the backward of layers that read the same rows: its gradients, and what
     its adapters add to those of the rows.
+
+    All in the format of the products: `low` [slots, length, layers * rank] is what the forward has
+    projected down, `rows` [tokens, in], each of `gradients` [tokens, out], `back` [tokens, in] or
+    None where nobody asks for it. Changes the stack's gradients and `back` in place.
     """
     group, stack, stack_slice = block
     joint = layers[0].joint
@@ -273,7 +290,12 @@ def masked_gradients(
     room: torch.Tensor,
     back: torch.Tensor | None,
 ) -> None:
-    """What `add_gradients` does with A, where each layer has its own masks."""
+    """What `add_gradients` does with A, where each layer has its own masks.
+
+    `inners` are [slots, length, rank], one for each layer, `rows` and `back` [slots, length, in],
+    `a` and `room` [slots, layers * rank, in], all in the format of the products. Changes `room` and
+    `back` in place.
+    """
     for layer, inner, layer_a, layer_gradient_a in zip(
         layers, inners, a.chunk(len(layers), 1), room.chunk(len(layers), 1), strict=True
     ):

@@ -37,6 +37,8 @@ class Norm(torch.autograd.Function):
 
     Forward is batch norm with the rows as channels, of mean 0 and variance mean(x^2). Backward is
     layer norm's with mean 0, to which the part is given back that stands for the mean there.
+
+    The rows keep their format; the statistics are float32.
     """
 
     @staticmethod

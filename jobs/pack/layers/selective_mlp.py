@@ -96,14 +96,20 @@ class SelectiveMLP:
         self.layout = layout if layout is not None and layout.row is not None else None
 
     def narrow(self, module: torch.nn.Module, inputs: Any) -> Any:
-        """All tokens (1, T, H) -> the supervised ones (1, R, H)."""
+        """All tokens (1, T, H) -> the supervised ones (1, R, H).
+
+        In the format of the base.
+        """
         if self.layout is None or self.layout.row is None:
             return None
         self.active.groups = self.layout.row.groups
         return (inputs[0].index_select(1, self.layout.row.positions), *inputs[1:])
 
     def widen(self, module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> Any:
-        """(1, R, H) -> (1, T, H)."""
+        """(1, R, H) -> (1, T, H).
+
+        In the format of the base.
+        """
         layout = self.layout
         if layout is None or layout.row is None:
             return None
