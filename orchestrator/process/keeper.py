@@ -25,8 +25,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-
-from jobs.files.json_types import JsonObject
+from typing import Any
 
 END = b'{"end": true}\n'
 KILL_SECONDS = 10.0
@@ -50,7 +49,7 @@ def main(arguments: list[str]) -> None:
             remove_own(Path(entry["file"]), entry["text"])
 
 
-def wait(command: int) -> list[JsonObject]:
+def wait(command: int) -> list[dict[str, Any]]:
     """Until the command says that it ends, or is gone, though a process that it has forked may hold
     the pipe; returns what it has told.
     """

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.files.json_types import JsonObject
 from orchestrator.process.keeper import started_at
 
 MARK = "ORCHESTRATOR_COMMAND"
@@ -67,7 +66,7 @@ class Lifeline:
         """
         self._tell({"session": leader, "since": started_at(leader)})
 
-    def _tell(self, entry: JsonObject) -> None:
+    def _tell(self, entry: dict[str, Any]) -> None:
         assert self.keeper.stdin is not None
         with contextlib.suppress(
             OSError
