@@ -22,6 +22,7 @@ from tests.support.trials import SHORT_SWEEP
 
 SCORES = ("test/exact_match", "test/exact_match_low", "test/exact_match_high")
 SCHEMA = {
+    "version": None,
     "sweep": None,
     "finalists": None,
     "state": None,
