@@ -21,6 +21,7 @@ import ray
 from jobs.config import Train
 from jobs.pack.membership import StepReport
 from jobs.workers.coordinator import Coordinator
+from jobs.workers.messages import LoggedStep, StepMetrics
 
 STEP_SECONDS = 10.0
 """Virtual time of one optimizer step of a pack."""
@@ -157,10 +158,10 @@ class VirtualPack:
         for index in going:
             first, moment = self.steps[index] + 1, int(time.time() * 1000)
             steps = [
-                (moment, step, dict.fromkeys(METRICS, loss_of(index, step)))
+                LoggedStep(moment, step, dict.fromkeys(METRICS, loss_of(index, step)))
                 for step in range(first, first + hop)
             ]
-            await self.roster.post(index, "steps", {"steps": steps})
+            await self.roster.post(StepMetrics(index, steps))
             self.steps[index] += hop
 
     def boundary(self, due: list[int]) -> StepReport:

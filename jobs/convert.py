@@ -13,11 +13,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from jobs.data.file_forms import form_of
 from jobs.data.foreign_formats import as_row
 from jobs.data.records import read_records
+from jobs.files.json_types import JsonObject
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def write(target: Path, rows: list[dict[str, Any]]) -> None:
+def write(target: Path, rows: list[JsonObject]) -> None:
     """Write a new file of JSON lines, whole or not at all."""
     if target.suffix != ".jsonl" or target.exists():
         problem = (
@@ -58,7 +58,7 @@ def write(target: Path, rows: list[dict[str, Any]]) -> None:
     os.replace(draft, target)
 
 
-def converted(path: Path) -> Iterator[dict[str, Any]]:
+def converted(path: Path) -> Iterator[JsonObject]:
     """Each row of a file as one that the project reads. Raises ValueError with the place of a row
     that is not understood.
     """

@@ -14,6 +14,7 @@ from orchestrator.evaluation import kept_result as evaluation_kept_result
 from orchestrator.evaluation.kept_result import renew, unchecked
 from orchestrator.outcome import Outcome
 from orchestrator.output import result
+from orchestrator.output.sweep_result import SweepResult
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.tracking import mlflow_store, shown_commands
@@ -26,41 +27,37 @@ def report_line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> result.Result | None:
+def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> SweepResult | None:
     """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
-    earlier = read_object(folder / "result.json")
-    if (
-        not result.is_whole(earlier)
-        or earlier["state"] != "finished"
-        or earlier["steps"] < config.train.steps
-    ):
+    earlier = result.read(read_object(folder / "result.json"))
+    if earlier is None or earlier.state != "finished" or earlier.steps < config.train.steps:
         return None
-    if earlier.get("judging") != about.judging():
+    if earlier.judging != about.judging():
         report_line(
             "the winner is judged again: before it was by other rules (job.confidence, "
             "job.max_new_tokens, job.examples, tracking.same_task, registry.*, final.*)"
         )
         return None
-    wider = earlier["trials"]["total"] - earlier.get("copies", 0) < plan.num_trials
-    again = config.retry and earlier["trials"]["failed"] > 0
-    elsewhere = earlier["target"] != about.target()
+    wider = earlier.trials.total - earlier.copies < plan.num_trials
+    again = config.retry and earlier.trials.failed > 0
+    elsewhere = earlier.target != about.target()
     gone = about.uri.startswith("sqlite:") and not database_file(about.uri).exists()
     return None if wider or again or elsewhere or gone else earlier
 
 
 def show_again(
-    earlier: result.Result,
+    earlier: SweepResult,
     config: Config,
     plan: Plan,
     folder: Path,
     connect: Callable[[], mlflow_store.MlflowStore],
-) -> result.Result | None:
+) -> SweepResult | None:
     """The earlier result, as far as the tracking store still has it so; None where its end has to
     be done again.
     """
     asked = {
-        "steps": (earlier["steps"], config.train.steps),
-        "trials": (earlier["trials"]["total"] - earlier.get("copies", 0), plan.num_trials),
+        "steps": (earlier.steps, config.train.steps),
+        "trials": (earlier.trials.total - earlier.copies, plan.num_trials),
     }
     more = [
         f"{had} {quantity}, not the {wanted} asked for now"
@@ -89,13 +86,13 @@ def show_again(
         report_line(shown)
         return earlier
     report_line(shown)
-    if earlier.get("missing"):
+    if earlier.missing:
         writer = OutboxWorker(lambda: store, folder)
         writer.start()
-        earlier["missing"] = missing(writer, config)
+        earlier.missing = missing(writer, config)
         changed = True
     if changed:
-        write_json(folder / "result.json", earlier)
+        write_json(folder / "result.json", earlier.as_json())
     return earlier
 
 

@@ -5,17 +5,39 @@ trained.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Protocol
 
 from orchestrator.output.progress import ProgressDisplay
+from orchestrator.plan.planner import Plan
 from orchestrator.process import interruption
+from orchestrator.storage.journal import Journal
 from orchestrator.sweep import finalists, runner
+from orchestrator.sweep.callback import SweepCallback
 from orchestrator.sweep.rewind import forget_unknown
+from orchestrator.sweep.state import SweepState
+
+
+class TrainingCommand(Protocol):
+    """What the finalists' training needs of the command that runs the sweep; see
+    pipeline.SweepCommand.
+    """
+
+    plan: Plan
+    journal: Journal
+    final: finalists.FinalState | None
+
+    def stop(self, board: SweepState) -> None:
+        """Let trials stop cleanly and keep what is done."""
+        ...
 
 
 def train_finalists(
-    command: Any, board: Any, recorder: Any, screen: ProgressDisplay, back: dict[int, int]
-) -> Any:
+    command: TrainingCommand,
+    board: SweepState,
+    recorder: SweepCallback,
+    screen: ProgressDisplay,
+    back: dict[int, int],
+) -> SweepCallback:
     """Choose the finalists of a sweep that has ended and train what they lack, in packs as the
     trials were, or by themselves. `back` are the runs that go back to an earlier checkpoint, and to
     which step. Returns what writes the workers' later messages down.

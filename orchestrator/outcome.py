@@ -8,21 +8,24 @@ import dataclasses
 import os
 import shlex
 import time
-from typing import Any
 
 from jobs.evaluation import registry
+from jobs.files.json_types import JsonObject
 from orchestrator.config import credentials
 from orchestrator.config.run_numbers import trial_number
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import trial_of
 from orchestrator.job_environment import SUBMISSION, TYPED
 from orchestrator.output import result
+from orchestrator.output.sweep_result import BestTrial, Seconds, SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import run_inputs
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.run_inputs import flat_params
 from orchestrator.plan.task import run_tags
+from orchestrator.storage.journal import Record
 from orchestrator.sweep import finalists
+from orchestrator.sweep.state import SweepState
 from orchestrator.tracking import provenance, shown_commands
 
 ONCE = ("fresh=", "output=", "retry=", "dry_run=")
@@ -46,7 +49,7 @@ class Outcome:
             self.config.registered_name,
         ]
 
-    def judging(self) -> dict[str, Any]:
+    def judging(self) -> JsonObject:
         """The settings that decide what the test split says of a model, and what of its
         champion.
         """
@@ -62,7 +65,7 @@ class Outcome:
             "final": final,
         }
 
-    def start(self, plan: Plan, composed: str) -> dict[str, Any]:
+    def start(self, plan: Plan, composed: str) -> JsonObject:
         """What the journal tells of the command's start. `composed` is its configuration as
         YAML.
         """
@@ -83,7 +86,7 @@ class Outcome:
             "submission": os.environ.get(SUBMISSION),
         }
 
-    def of(self, plan: Plan, board: Any, setup: float, train: float) -> result.Result:
+    def of(self, plan: Plan, board: SweepState, setup: float, train: float) -> SweepResult:
         """The result as far as the sweep alone decides it."""
         records = sorted(board.asked_for(), key=lambda record: record.index)
         best = board.standings[0].best if board.standings else board.best()
@@ -101,38 +104,38 @@ class Outcome:
         typed = self.typed()
         more = 2 * plan.num_trials
         wider = [o for o in typed if not o.lstrip("+").startswith("sweep.num_trials=")]
-        return {
-            "sweep": plan.name,
-            "state": state,
-            "trials": result.counted([record.state for record in records], board.total()),
-            "copies": len(board.extra_copies()),
-            "metric": registry.key(registry.name_of(board.metric), registry.TEST),
-            "maximise": board.maximise,
-            "best": None if best is None else self.describe(board, best),
-            "finalists": finalists.told(board, board.standings),
-            "base": None,
-            "baselines": {},
-            "model": None,
-            "seconds": {
-                "setup": round(setup, 1),
-                "train": round(train, 1),
-                "total": round(time.monotonic() - self.began, 1),
-            },
-            "tracking_uri": shown_commands.bare(self.uri),
-            "steps": self.config.train.steps,
-            "target": self.target(),
-            "error": None if error is None else credentials.mask(error),
-            "failures": [credentials.mask(failure) for failure in result.failures(records)],
-            "searched": [knob.path for knob in self.config.sweep.space.values()],
-            "confidence": self.config.job.confidence,
-            "judging": self.judging(),
-            "command": shown_commands.orchestrator(typed, ""),
-            "wider": shown_commands.orchestrator([*wider, f"sweep.num_trials={more}"], "")
+        return SweepResult(
+            sweep=plan.name,
+            state=state,
+            trials=result.counted([record.state for record in records], board.total()),
+            copies=len(board.extra_copies()),
+            metric=registry.key(registry.name_of(board.metric), registry.TEST),
+            maximise=board.maximise,
+            best=None if best is None else self.describe(board, best),
+            finalists=finalists.told(board, board.standings),
+            base=None,
+            baselines={},
+            model=None,
+            seconds=Seconds(
+                setup=round(setup, 1),
+                train=round(train, 1),
+                total=round(time.monotonic() - self.began, 1),
+            ),
+            tracking_uri=shown_commands.bare(self.uri),
+            steps=self.config.train.steps,
+            target=self.target(),
+            error=None if error is None else credentials.mask(error),
+            failures=[credentials.mask(failure) for failure in result.failures(records)],
+            searched=[knob.path for knob in self.config.sweep.space.values()],
+            confidence=self.config.job.confidence,
+            judging=self.judging(),
+            command=shown_commands.orchestrator(typed, ""),
+            wider=shown_commands.orchestrator([*wider, f"sweep.num_trials={more}"], "")
             if planning.has(self.config, more)
             else None,
-            "settings": self.store_settings(),
-            "needs": shown_commands.needs(self.uri),
-        }
+            settings=self.store_settings(),
+            needs=shown_commands.needs(self.uri),
+        )
 
     def typed(self) -> list[str]:
         """The settings as they were typed, here or where the command was sent from, but those that
@@ -158,15 +161,15 @@ class Outcome:
         )
         return [*base, shown_commands.setting("tracking.uri", uri_from_here)]
 
-    def describe(self, board: Any, best: Any) -> dict[str, Any]:
+    def describe(self, board: SweepState, best: Record) -> BestTrial:
         """The best trial, with its metrics at its best step."""
-        step, _ = best.best(board.metric, board.maximise)
-        params = flat_params(board.trained(best.index))
-        return {
-            "trial": trial_number(best.index),
-            "run": best.index,
-            "run_id": None,
-            "step": step,
-            "params": params,
-            "metrics": dict(best.reports[step]),
-        }
+        best_point = best.best(board.metric, board.maximise)
+        assert best_point is not None
+        step, _ = best_point
+        return BestTrial(
+            trial=trial_number(best.index),
+            run=best.index,
+            step=step,
+            params=dict(flat_params(board.trained(best.index))),
+            metrics=dict(best.reports[step]),
+        )

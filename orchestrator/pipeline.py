@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel
@@ -30,6 +30,8 @@ from orchestrator.launch import ray_cluster, ray_local
 from orchestrator.outcome import Outcome
 from orchestrator.output import plan_text, result
 from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.remote_state import RemoteState, tell
+from orchestrator.output.sweep_result import BestTrial, SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import throughput
 from orchestrator.plan.cost import check_disk
@@ -39,12 +41,16 @@ from orchestrator.plan.task import run_tags
 from orchestrator.process import interruption
 from orchestrator.report import delivery
 from orchestrator.storage import staging, sync
-from orchestrator.storage.journal import Journal
+from orchestrator.storage.journal import Journal, Record
 from orchestrator.storage.json_files import write_json
 from orchestrator.storage.locks import locked, this_process
 from orchestrator.storage.paths import forget, storage_folder, sweep_folder
 from orchestrator.tracking import mlflow_store, provenance, shown_commands, system_metrics
 from orchestrator.tracking.outbox import OutboxWorker
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.finalists import FinalState
+    from orchestrator.sweep.state import SweepState
 
 GOES_ON = "what is done is kept, and the same command continues"
 MOST_TIMES_BACK = 10
@@ -60,11 +66,9 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     """
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        nodes = (
-            stack.enter_context(ray_cluster.joined(config))
-            if config.cluster.kind == "attached"
-            else None
-        )
+        nodes = None
+        if config.cluster.kind == "attached":
+            nodes = stack.enter_context(ray_cluster.joined(config))
         if config.dry_run:
             show_plan(champion_lookup.noted(planning.make(config, nodes)))
             return 0
@@ -84,10 +88,11 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         command = SweepCommand(config, composed, overrides, plan, folder, began)
         command.leave = stack.close
         earlier = kept_result(config, plan, folder, command.about)
-        outcome = (
-            show_again(earlier, config, plan, folder, command.connect) if earlier else None
-        ) or command.work()
-        outcome.setdefault("report", delivery.present(folder))
+        shown = show_again(earlier, config, plan, folder, command.connect) if earlier else None
+        outcome = shown or command.work()
+        if outcome.report is None:
+            outcome.report = delivery.present(folder)
+    tell(result.remote_state(outcome))
     mark_answer()
     print(
         json.dumps(result.public(outcome))
@@ -95,16 +100,14 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         else result.text(outcome, shown_commands.programs_here(), plan_text.terminal_width()),
         flush=True,
     )
-    return {"finished": 0, "interrupted": 1 if outcome["error"] else 130}.get(outcome["state"], 1)
+    return {"finished": 0, "interrupted": 1 if outcome.error else 130}.get(outcome.state, 1)
 
 
 def show_plan(plan: Plan) -> None:
     """The plan on stdout, for a dry run."""
     mark_answer()
-    print(
-        plan_text.plan_json(plan) if plan.config.output == "json" else plan_text.plan_text(plan),
-        flush=True,
-    )
+    as_text = plan_text.plan_json if plan.config.output == "json" else plan_text.plan_text
+    print(as_text(plan), flush=True)
 
 
 def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
@@ -151,7 +154,7 @@ class SweepCommand:
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
-        self.final: Any = None
+        self.final: FinalState | None = None
         """The state of the finalists' training, once that has begun."""
 
     def connect(self) -> mlflow_store.MlflowStore:
@@ -162,7 +165,11 @@ class SweepCommand:
             storage_folder(self.config.storage) / "artifacts",
         )
 
-    def work(self) -> result.Result:
+    def describe(self, board: SweepState, best: Record) -> BestTrial:
+        """The winner, as the result tells it."""
+        return self.about.describe(board, best)
+
+    def work(self) -> SweepResult:
         """Everything from the first connection to the written result."""
         num_runs = self.plan.num_trials + self.plan.final.new_runs
         check_disk(self.config, self.base, num_runs, self.folder)
@@ -173,6 +180,7 @@ class SweepCommand:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
         report_line(plan_text.plan_text(self.plan))
+        tell(RemoteState(sweep=self.plan.name))
         self.journal.append(
             "sweep", by=this_process(), **self.about.start(self.plan, self.composed)
         )
@@ -206,28 +214,17 @@ class SweepCommand:
             raise
         # On a storage that takes nothing any more, what the outcome says of that is all that is
         # left to say.
-        with (
-            contextlib.suppress(OSError)
-            if outcome["state"] == "interrupted"
-            else contextlib.nullcontext()
-        ):
-            self.journal.append(
-                "sweep_end", state=outcome["state"], error=outcome.get("error"), metrics={}
-            )
-        outcome["missing"] = missing(writer, self.config)
-        outcome["seconds"]["total"] = round(time.monotonic() - self.began, 1)
-        with (
-            contextlib.suppress(OSError)
-            if outcome["state"] == "interrupted"
-            else contextlib.nullcontext()
-        ):
-            write_json(self.folder / "result.json", outcome)
-        outcome["report"] = delivery.deliver(self.folder, store, writer.run_id(None), report_line)
+        refusals = (OSError,) if outcome.state == "interrupted" else ()
+        with contextlib.suppress(*refusals):
+            self.journal.append("sweep_end", state=outcome.state, error=outcome.error, metrics={})
+        outcome.missing = missing(writer, self.config)
+        outcome.seconds.total = round(time.monotonic() - self.began, 1)
+        with contextlib.suppress(*refusals):
+            write_json(self.folder / "result.json", outcome.as_json())
+        outcome.report = delivery.deliver(self.folder, store, writer.run_id(None), report_line)
         return outcome
 
-    def train_and_judge(
-        self, store: mlflow_store.MlflowStore, writer: OutboxWorker
-    ) -> result.Result:
+    def train_and_judge(self, store: mlflow_store.MlflowStore, writer: OutboxWorker) -> SweepResult:
         """Start Ray, run the sweep, judge its winner and register it."""
         running = contextlib.nullcontext()
         if self.config.cluster.kind == "local":
@@ -253,7 +250,7 @@ class SweepCommand:
 
     def work_to_the_end(
         self, store: mlflow_store.MlflowStore, writer: OutboxWorker, screen: ProgressDisplay
-    ) -> result.Result:
+    ) -> SweepResult:
         """Train and judge. Where a checkpoint is damaged, or a process of a trial was lost, go on
         from what is left, some times.
         """
@@ -286,7 +283,7 @@ class SweepCommand:
             outcome = self.about.of(
                 self.plan, board, started - self.began, time.monotonic() - started
             )
-            if outcome["state"] != "finished":
+            if outcome.state != "finished":
                 return outcome
             if board.damaged is None:
                 throughput.remember_rate(
@@ -307,7 +304,7 @@ class SweepCommand:
         raise OrchestratorError(why)
 
     @staticmethod
-    def stop(board: Any) -> None:
+    def stop(board: SweepState) -> None:
         """Let trials stop cleanly and keep what is done."""
         board.interrupted = True
         board.screen.note(
@@ -340,7 +337,7 @@ class SweepCommand:
             self.leave()
         os._exit(130 if asked else 1)
 
-    def board(self, screen: ProgressDisplay, back: dict[int, int]) -> Any:
+    def board(self, screen: ProgressDisplay, back: dict[int, int]) -> SweepState:
         """The state of the sweep as the journal tells it, and a roster for those who train. `back`
         are the trials that go back.
         """
@@ -358,26 +355,27 @@ class SweepCommand:
         board.roster = runner.open_roster(self.plan)
         return board
 
-    def go_back(self, board: Any) -> dict[int, int]:
+    def go_back(self, board: SweepState) -> dict[int, int]:
         """From a damaged checkpoint to one before it; returns the step of each trial that goes
         back.
         """
         from orchestrator.sweep.rewind import go_back_from_damage, trial_and_step
 
+        assert board.damaged is not None
         index, _ = trial_and_step(board.damaged[0])
         final = self.final if self.final is not None and self.final.belongs(index) else None
         back = go_back_from_damage(final or board, self.journal, board.damaged)
         self.let_go(board)
         return back
 
-    def let_go(self, board: Any) -> None:
+    def let_go(self, board: SweepState) -> None:
         """Forget the roster: its name is free once the actor is gone."""
         if self.final is not None:
             del self.final.roster
             self.final = None
         del board.roster
 
-    def step_aside(self, board: Any) -> None:
+    def step_aside(self, board: SweepState) -> None:
         """Turn to the plain executor, since the packs do not fit the model. Raises
         OrchestratorError where the user insists on packs.
         """

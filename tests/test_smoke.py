@@ -18,18 +18,11 @@ import pytest
 
 from orchestrator.cli import main
 from tests.support.finished_sweeps import champion, decided, journal
+from tests.support.trials import SHORT_SWEEP
 
-SWEEP = (
-    "+sweep=lora",
-    "sweep.num_trials=3",
-    "train.steps=20",
-    "train.eval_every=10",
-    "sweep.space.lr.low=0.001",
-    "sweep.space.lr.high=0.02",
-    "registry.beat=[]",
-)
 SCORES = ("test/exact_match", "test/exact_match_low", "test/exact_match_high")
 SCHEMA = {
+    "version": None,
     "sweep": None,
     "finalists": None,
     "state": None,
@@ -52,7 +45,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def swept(command: Any, storage: Path) -> Any:
     """One finished sweep of three trials under halving."""
-    done = command(*SWEEP, f"storage={storage}")
+    done = command(*SHORT_SWEEP, f"storage={storage}")
     assert done.code == 0, done.err
     return done
 
@@ -171,7 +164,7 @@ def test_the_same_command_again_prints_the_same_result_at_once(
     command: Any, swept: Any, storage: Path
 ) -> None:
     began = time.monotonic()
-    again = command(*SWEEP, f"storage={storage}")
+    again = command(*SHORT_SWEEP, f"storage={storage}")
     assert again.code == 0
     assert again.result == swept.result
     assert time.monotonic() - began < 15
@@ -221,9 +214,11 @@ def test_more_trials_repeat_nothing_and_a_second_command_on_the_store_stops(
     finished = {
         e["trial"] for e in journal(storage) if e["kind"] == "end" and e["state"] == "finished"
     }
-    wider = command(*SWEEP[:1], "sweep.num_trials=4", *SWEEP[2:], f"storage={storage}", start=True)
+    wider = command(
+        *SHORT_SWEEP[:1], "sweep.num_trials=4", *SHORT_SWEEP[2:], f"storage={storage}", start=True
+    )
     time.sleep(8)
-    second = command(*SWEEP, f"storage={storage}")
+    second = command(*SHORT_SWEEP, f"storage={storage}")
     assert second.code == 2
     assert "in use by process" in second.err
     out, err = wider.communicate(timeout=300)
@@ -253,7 +248,7 @@ def test_another_confidence_judges_the_winner_again_and_trains_nothing(
     command: Any, swept: Any, storage: Path
 ) -> None:
     trained = [e for e in journal(storage) if e["kind"] == "metrics" and e["trial"]]
-    again = command(*SWEEP, f"storage={storage}", "job.confidence=0.5")
+    again = command(*SHORT_SWEEP, f"storage={storage}", "job.confidence=0.5")
     assert again.code == 0, again.err
     assert "the winner is judged again" in again.err
     assert [e for e in journal(storage) if e["kind"] == "metrics" and e["trial"]] == trained
@@ -265,7 +260,11 @@ def test_another_confidence_judges_the_winner_again_and_trains_nothing(
         or wide["test/exact_match_low"] == 1
     )
     fewer = command(
-        "+sweep=lora", "sweep.num_trials=2", *SWEEP[2:], f"storage={storage}", "job.confidence=0.5"
+        "+sweep=lora",
+        "sweep.num_trials=2",
+        *SHORT_SWEEP[2:],
+        f"storage={storage}",
+        "job.confidence=0.5",
     )
     assert "its result, of 3 trials, not the 2 asked for now" in fewer.err
 

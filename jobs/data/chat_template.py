@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from jobs.data.messages import Message
 from jobs.data.template_compiler import compile_template, find_cuts
 from jobs.data.tokenizer_files import (
     find_num_tokens,
@@ -26,6 +26,7 @@ from jobs.data.tokenizer_files import (
     find_template,
     read_json,
 )
+from jobs.files.json_types import JsonObject
 from jobs.foreign_code import FOREIGN_CODE_ERRORS
 
 PLAIN = (
@@ -114,9 +115,9 @@ class ChatTokenizer:
 
     def render(
         self,
-        messages: Sequence[dict[str, Any]],
+        messages: Sequence[Message],
         add_generation_prompt: bool,
-        tools: Sequence[dict[str, Any]] = (),
+        tools: Sequence[JsonObject] = (),
         thinking: bool = False,
     ) -> str:
         """The text of a conversation. Raises ValueError with the template's own reason when it

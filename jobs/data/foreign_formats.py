@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 from jobs.data.file_forms import PACKED
+from jobs.files.json_types import Json, JsonObject
 
 PROMPTS = (
     "prompt",
@@ -47,7 +47,7 @@ NAMED = ("role", "from", "speaker"), ("content", "value", "text")
 """What others call the two fields of a message."""
 
 
-def as_row(record: dict[str, Any]) -> dict[str, Any] | None:
+def as_row(record: JsonObject) -> JsonObject | None:
     """A row of another format as `messages`, or as `prompt` and `completion`; None for one that is
     not understood.
 
@@ -104,7 +104,7 @@ def as_row(record: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def as_message(turn: Any) -> dict[str, Any] | None:
+def as_message(turn: Json) -> JsonObject | None:
     """A turn of a conversation with `role` and `content`, its other fields as they are; None for
     one that is not understood.
     """
@@ -122,12 +122,12 @@ def as_message(turn: Any) -> dict[str, Any] | None:
     }
 
 
-def as_text(value: Any) -> str:
+def as_text(value: Json) -> str:
     """A label as text: numbers as they are written, truth values as JSON writes them."""
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
-def remedy_for(path: Path, record: Any) -> str | None:
+def remedy_for(path: Path, record: Json) -> str | None:
     """How a file whose rows are like `record` is converted, for the end of a message; None where
     this module does not understand them.
     """

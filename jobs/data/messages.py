@@ -9,8 +9,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any
+from collections.abc import Iterable
 
+from jobs.files.json_types import Json, JsonObject
+
+Message = JsonObject
+"""A message of a conversation: role and content, which are texts, and beside them the fields that
+its chat template may read, such as tool_calls of an assistant.
+"""
 ROLES = ("system", "user", "assistant", "tool")
 """Templates know these, and some know others."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -32,7 +38,7 @@ class Malformed(ValueError):
     """What is wrong with one row; the reader adds the file and the line. Never leaves rows.py."""
 
 
-def read_message(message: Any, position: int) -> dict[str, Any]:
+def read_message(message: Json, position: int) -> Message:
     """A message as templates expect it: content as one text, arguments as objects, and no null
     fields, which parquet adds to every row and templates would print as "None".
     """
@@ -64,7 +70,7 @@ def read_message(message: Any, position: int) -> dict[str, Any]:
     return fields
 
 
-def join_parts(content_parts: list[Any], position: int) -> str:
+def join_parts(content_parts: list[Json], position: int) -> str:
     """A content that is a list of texts as one text, a line for each, as servers join it for
     templates that take one text.
     """
@@ -83,7 +89,7 @@ def join_parts(content_parts: list[Any], position: int) -> str:
     return "\n".join(texts)
 
 
-def read_calls(calls: Any, position: int) -> list[dict[str, Any]]:
+def read_calls(calls: Json, position: int) -> list[JsonObject]:
     """The calls of a message, each with its arguments as an object: some templates would quote a
     text a second time.
     """
@@ -116,7 +122,7 @@ def read_calls(calls: Any, position: int) -> list[dict[str, Any]]:
     return read
 
 
-def read_tools(value: Any) -> tuple[dict[str, Any], ...]:
+def read_tools(value: Json) -> tuple[JsonObject, ...]:
     """The functions that a row's conversation may call; they may be written as JSON in a text, as
     tables without nested columns do.
     """
@@ -136,14 +142,14 @@ def read_tools(value: Any) -> tuple[dict[str, Any], ...]:
     return tools
 
 
-def tool_name(tool: dict[str, Any]) -> str | None:
+def tool_name(tool: JsonObject) -> str | None:
     """The name of a tool, or of a call, in either of the two usual forms."""
     inner = tool.get("function", tool)
     name = inner.get("name") if isinstance(inner, dict) else None
     return name if isinstance(name, str) and name else None
 
 
-def parsed(value: Any, name: str) -> Any:
+def parsed(value: Json, name: str) -> Json:
     """`value`, or what it says if it is a text with JSON."""
     if not isinstance(value, str):
         return value
@@ -155,7 +161,7 @@ def parsed(value: Any, name: str) -> Any:
         raise Malformed(f"{name} is a text that is no JSON ({error}); write it as JSON") from None
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: Json) -> Json:
     """A value without null fields at any depth: a table gives each of its rows all fields that any
     row has.
     """
@@ -164,12 +170,12 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def thinks(message: dict[str, Any]) -> bool:
+def thinks(message: Message) -> bool:
     """Whether an answer comes with its reasoning."""
     return any(message.get(name) for name in THOUGHTS) or CLOSED_THOUGHT in message["content"]
 
 
-def check_text(value: Any, name: str) -> str:
+def check_text(value: Json, name: str) -> str:
     """`value` if it is text that can be written as UTF-8."""
     if not isinstance(value, str):
         remedy = "; write it in quotes" if isinstance(value, (bool, int, float)) else ""
@@ -181,7 +187,7 @@ def check_text(value: Any, name: str) -> str:
     return value
 
 
-def describe(value: Any) -> str:
+def describe(value: Json) -> str:
     """The kind of a value and, where short, the value itself, in words for people who do not write
     Python.
     """
@@ -191,6 +197,6 @@ def describe(value: Any) -> str:
     )
 
 
-def quote(names: Any) -> str:
+def quote(names: Iterable[str]) -> str:
     """Column names for a message."""
     return ", ".join(f'"{name}"' for name in list(names)[:12]) or "none"

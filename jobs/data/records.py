@@ -18,10 +18,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from jobs.data.file_forms import EXTENSIONS, PACKED, form_of
 from jobs.data.messages import quote, without_nulls
+from jobs.files.json_types import Json, JsonObject
 
 SHAPES = ("prompt", "completion", "messages")
 """Columns of the two formats of a row."""
@@ -89,7 +89,7 @@ def describe_neighbours(path: Path) -> str:
 
 def read_records(
     path: Path, unused: Counter[str], every: bool = False, keep: Sequence[str] = ()
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[str, Json]]:
     """(place, what stands there) for each record of a file, blank lines left out; a place is like
     "line 3", or "row 3" where a file has no lines. Columns of a Parquet file that are not read are
     counted in `unused`, by the rows in which they hold something; those in `keep` are read beside
@@ -159,7 +159,7 @@ def unpacked(path: Path, content: bytes) -> bytes:
     return content
 
 
-def read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+def read_json(path: Path, text: str) -> Iterator[tuple[str, Json]]:
     """One object per line, or one array of objects, whatever the file is called."""
     if text.lstrip().startswith("["):
         try:
@@ -193,7 +193,7 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         yield f"line {line_number}", record
 
 
-def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_twins(pairs: list[tuple[str, Json]]) -> JsonObject:
     """A JSON object. Python would take the last of two entries of one name without a word."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
@@ -228,7 +228,7 @@ def one_object(text: str) -> str | None:
     return f"the file is one JSON object{hint}; write its rows as one array, or one object per line"
 
 
-def read_csv(path: Path, text: str, delimiter: str, every: bool) -> Iterator[tuple[str, Any]]:
+def read_csv(path: Path, text: str, delimiter: str, every: bool) -> Iterator[tuple[str, Json]]:
     """The rows of a table in text, as dictionaries of those fields that hold something, and of
     those that must.
     """
@@ -301,7 +301,7 @@ def check_twice(path: Path, names: Iterable[str]) -> None:
 
 def read_parquet(
     path: Path, unused: Counter[str], every: bool, keep: Sequence[str] = ()
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[str, Json]]:
     """The rows of a Parquet file: only columns that are read, the others are looked at for how many
     rows hold something.
     """

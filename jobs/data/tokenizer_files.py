@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+from jobs.files.json_types import JsonObject
 
 TOKEN_NAMES = (
     "bos_token",
@@ -31,7 +32,7 @@ EMBEDDINGS = (
 """Ends of the names of weights with a row for each token."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """The object in a JSON file; empty when there is no such file."""
     if not path.is_file():
         return {}
@@ -77,7 +78,7 @@ def find_num_tokens(folder: Path) -> int | None:
     return min([*rows, *([] if vocab_size is None else [vocab_size])], default=None)
 
 
-def find_special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
+def find_special_tokens(*sources: JsonObject) -> dict[str, str]:
     """Special tokens by name, the first file that names one winning. A token is written as text or
     as an object with `content`.
     """
@@ -91,7 +92,7 @@ def find_special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
     return tokens
 
 
-def find_template(folder: Path, settings: dict[str, Any]) -> str | None:
+def find_template(folder: Path, settings: JsonObject) -> str | None:
     """Source of the chat template: chat_template.jinja before the setting of that name, and of
     several the one named "default".
     """

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from jobs.model.frozen_linear import drop_prepacked, prepack_weights
 from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
 from jobs.model.shared_prefix import answer_logits
+
+if TYPE_CHECKING:
+    from jobs.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def length_batches(examples: list[Example], tokens: int) -> Iterator[list[Exampl
 
 
 def teacher_forced_scores(
-    model: Any, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
+    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
 ) -> EvaluationSums:
     """Loss, exact match and calibration without generation, summed over the examples; see
     `teacher_forced_rows`.
@@ -109,7 +112,7 @@ def teacher_forced_scores(
 
 @torch.no_grad()
 def teacher_forced_rows(
-    model: Any, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
+    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
 ) -> torch.Tensor:
     """Of each example the vector of an EvaluationSums: float64 (N, NUM_SUMS), on the CPU.
 
@@ -213,7 +216,7 @@ def evaluate_on_test(
 
 
 def logit_scorers(
-    model: Any, examples: list[Example], pad_id: int, tokens: int
+    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int
 ) -> dict[str, Scorer]:
     """The metrics that one pass over the reference answers gives; none where no pass fits into
     memory, since nobody is judged by them alone.

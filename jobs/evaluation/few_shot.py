@@ -8,10 +8,10 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus
+from jobs.data.messages import Message
 from jobs.data.readers import Row
 from jobs.data.tokenization import render_rows
 
@@ -68,12 +68,12 @@ def examples_of(corpus: Corpus, count: int) -> list[Row]:
     return (chosen + [row for row in order if id(row) not in taken])[:count]
 
 
-def without_system(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+def without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """A conversation without the message that it may begin with."""
     return messages[1:] if messages and messages[0]["role"] == "system" else messages
 
 
-def put_before(row: Row, turns: tuple[dict[str, Any], ...]) -> Row:
+def put_before(row: Row, turns: tuple[Message, ...]) -> Row:
     """A row with earlier turns, behind its system message if it has one."""
     own = without_system(row.messages)
     system = row.messages[: len(row.messages) - len(own)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -14,10 +14,13 @@ from jobs.model.frozen_linear import drop_prepacked
 from jobs.model.memory import out_of_memory
 from jobs.model.shared_prefix import can_share_prefix, prefix_cache
 
+if TYPE_CHECKING:
+    from jobs.model.language_model import LanguageModel
+
 
 @torch.no_grad()
 def answer(
-    model: Any,
+    model: LanguageModel,
     prompts: list[list[int]],
     template: ChatTokenizer,
     max_new_tokens: int,
@@ -81,7 +84,7 @@ def fewer(rows: int, length: int, error: Exception) -> int:
     return rows // 2
 
 
-def common_prefix(model: Any, prompts: list[list[int]], pad_id: int) -> int:
+def common_prefix(model: LanguageModel, prompts: list[list[int]], pad_id: int) -> int:
     """How many tokens all prompts begin with, if this architecture gives the same answers when they
     are computed once; else 0.
     """
@@ -94,7 +97,11 @@ def common_prefix(model: Any, prompts: list[list[int]], pad_id: int) -> int:
 
 
 def greedy(
-    model: Any, inputs: torch.Tensor, eos_ids: list[int], max_new_tokens: int, prefix: int = 0
+    model: LanguageModel,
+    inputs: torch.Tensor,
+    eos_ids: list[int],
+    max_new_tokens: int,
+    prefix: int = 0,
 ) -> list[list[int]]:
     """The most likely continuation of each row of `inputs` (N, L), cut before the end-of-turn
     token.
@@ -112,9 +119,9 @@ def greedy(
         "top_k": None,
     }  # unused, and warned about
     mask = torch.ones_like(inputs)
-    produced = model.generate(input_ids=inputs, attention_mask=mask, **cache, **settings)[
-        :, inputs.shape[1] :
-    ].tolist()
+    generate = cast("Callable[..., torch.Tensor]", model.generate)
+    sequences = generate(input_ids=inputs, attention_mask=mask, **cache, **settings)
+    produced = sequences[:, inputs.shape[1] :].tolist()
     return [
         row[: next((i for i, token in enumerate(row) if token in eos_ids), len(row))]
         for row in produced

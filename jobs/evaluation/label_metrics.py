@@ -16,17 +16,21 @@ def accuracy(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
 
 
 class LabelCounts:
-    """Which label each row has and which one was answered, as numbers of the labels found in
-    training; all others share one number more.
+    """Which label each row has and which one was answered, as indices of the labels found in
+    training; all others share one index more.
     """
 
     def __init__(self, rows: Sequence[ScoredRow], context: MetricContext) -> None:
         present = {row.label for row in rows} | {row.predicted for row in rows}
         self.labels = sorted(context.labels & present)
-        numbers = {label: number for number, label in enumerate(self.labels)}
+        index_by_label = {label: index for index, label in enumerate(self.labels)}
         other = len(self.labels)
-        self.right = np.array([numbers.get(row.label, other) for row in rows], dtype=np.int64)
-        self.said = np.array([numbers.get(row.predicted, other) for row in rows], dtype=np.int64)
+        self.right = np.array(
+            [index_by_label.get(row.label, other) for row in rows], dtype=np.int64
+        )
+        self.predicted = np.array(
+            [index_by_label.get(row.predicted, other) for row in rows], dtype=np.int64
+        )
 
     @property
     def num_rows(self) -> int:
@@ -35,33 +39,35 @@ class LabelCounts:
 
     def counts(self, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each label: rows that have it, answers that name it, and hits."""
-        right, said, size = self.right[rows], self.said[rows], len(self.labels) + 1
-        hits = right[right == said]
-        return tuple(np.bincount(each, minlength=size)[:-1] for each in (right, said, hits))  # type: ignore[return-value]
+        right, predicted, size = self.right[rows], self.predicted[rows], len(self.labels) + 1
+        hits = right[right == predicted]
+        return tuple(
+            np.bincount(labels, minlength=size)[:-1] for labels in (right, predicted, hits)
+        )  # type: ignore[return-value]
 
     def value(self, rows: Rows) -> float:
         """Macro-F1: the mean F1 of the labels found in training that stand among the references or
         the answers.
         """
-        right, said, hits = self.counts(rows)
-        present = (right + said) > 0
+        right, predicted, hits = self.counts(rows)
+        present = (right + predicted) > 0
         if not present.any():
             return float("nan")
-        return float((2 * hits[present] / (right + said)[present]).mean())
+        return float((2 * hits[present] / (right + predicted)[present]).mean())
 
     def by_label(self) -> dict[str, dict[str, float]]:
         """Rows, precision, recall and F1 of each label of the references."""
-        right, said, hits = self.counts(np.arange(self.num_rows))
-        told = {}
-        for number, label in enumerate(self.labels):
-            if right[number]:
-                told[label] = {
-                    "rows": float(right[number]),
-                    "precision": float(hits[number] / max(said[number], 1)),
-                    "recall": float(hits[number] / right[number]),
-                    "f1": float(2 * hits[number] / (right[number] + said[number])),
+        right, predicted, hits = self.counts(np.arange(self.num_rows))
+        by_label = {}
+        for index, label in enumerate(self.labels):
+            if right[index]:
+                by_label[label] = {
+                    "rows": float(right[index]),
+                    "precision": float(hits[index] / max(predicted[index], 1)),
+                    "recall": float(hits[index] / right[index]),
+                    "f1": float(2 * hits[index] / (right[index] + predicted[index])),
                 }
-        return told
+        return by_label
 
 
 def cost(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
@@ -78,16 +84,16 @@ class CostMatrix:
 
     def __init__(self, costs: Mapping[str, Mapping[str, float]]) -> None:
         self.costs = {
-            as_label(right): {as_label(said): float(value) for said, value in row.items()}
+            as_label(right): {as_label(predicted): float(value) for predicted, value in row.items()}
             for right, row in costs.items()
         }
         self.most = max((value for row in self.costs.values() for value in row.values()), default=1)
 
-    def cost(self, right: str, said: str) -> float:
-        """What it costs to answer `said` where `right` is right, both as labels."""
+    def cost(self, right: str, predicted: str) -> float:
+        """What it costs to answer `predicted` where `right` is right, both as labels."""
         row = self.costs.get(right, {})
-        if said in row:
-            return row[said]
-        if said == right:
+        if predicted in row:
+            return row[predicted]
+        if predicted == right:
             return 0.0
         return row.get(ANYTHING, self.most)

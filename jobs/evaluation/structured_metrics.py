@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from jobs.evaluation.json_answers import parse
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import SumScorer, mean_scorer
+from jobs.files.json_types import Json, JsonObject
 
 
 def json_valid(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
@@ -25,7 +25,7 @@ def is_valid(row: ScoredRow) -> bool:
     return True
 
 
-def fields(value: Any, path: str = "") -> dict[str, Any]:
+def fields(value: Json, path: str = "") -> JsonObject:
     """The leaves of a JSON value by their dotted path; an empty container is a leaf."""
     if isinstance(value, dict) and value:
         children = value.items()
@@ -33,13 +33,13 @@ def fields(value: Any, path: str = "") -> dict[str, Any]:
         children = enumerate(value)
     else:
         return {path: value}
-    leaves: dict[str, Any] = {}
+    leaves: JsonObject = {}
     for name, inner in children:
         leaves |= fields(inner, f"{path}.{name}" if path else str(name))
     return leaves
 
 
-def same(first: Any, second: Any) -> bool:
+def same(first: Json, second: Json) -> bool:
     """Whether two leaves are equal; 1 and 1.0 are, 1 and true are not."""
     return isinstance(first, bool) == isinstance(second, bool) and first == second
 

@@ -12,9 +12,9 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jobs.files import filesystem, manifest
+from jobs.files.json_types import JsonObject
 from jobs.files.manifest import Damaged, Snapshot
 from jobs.files.storage_faults import Refused, patiently, told
 
@@ -46,9 +46,7 @@ class CheckpointStore:
         self.scores: dict[int, dict[int, Score]] = {}
         """Trial -> step -> score, of the checkpoints that are there."""
 
-    def put(
-        self, index: int, step: int, save: Snapshot, report: dict[str, Any] | None = None
-    ) -> str:
+    def put(self, index: int, step: int, save: Snapshot, report: JsonObject | None = None) -> str:
         """Write a checkpoint, and its report if it was taken at a rung; returns its place.
 
         Raises Refused, after some attempts, when the storage does not take it.
@@ -65,7 +63,7 @@ class CheckpointStore:
         self.tidy(index, step)
         return location
 
-    def write(self, location: str, save: Snapshot, report: dict[str, Any] | None) -> None:
+    def write(self, location: str, save: Snapshot, report: JsonObject | None) -> None:
         """One attempt: a draft beside its place, or in this machine's folder for temporary files,
         sealed and then put there whole.
         """
@@ -135,7 +133,7 @@ class CheckpointStore:
             filesystem.remove(self.at(index, step))
             del scores[step]
 
-    def score(self, report: dict[str, Any] | None) -> Score:
+    def score(self, report: JsonObject | None) -> Score:
         """The metric of a checkpoint, higher being better; None without one."""
         value = None if report is None else report.get(self.metric)
         if value is None or value != value:
@@ -235,7 +233,7 @@ def fetch(location: str) -> Path:
     return patiently(attempt)
 
 
-def report_in(location: str) -> dict[str, Any] | None:
+def report_in(location: str) -> JsonObject | None:
     """What a trial has reported when a checkpoint was taken; None when that was at no rung."""
     try:
         return json.loads(read_text(filesystem.join(location, REPORT)))

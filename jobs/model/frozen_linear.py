@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -28,15 +28,15 @@ class PrepackedLinear:
     when they are first needed.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: torch.nn.Linear) -> None:
         self.layer = layer
         self.flipped = (
             type(layer).__name__ == "Conv1D"
         )  # GPT-2's layers keep their weight as (in, out)
         self.fast = False
-        self.ahead: Any = None
+        self.ahead: torch.Tensor | None = None
         """A copy for `forth`."""
-        self.behind: Any = None
+        self.behind: torch.Tensor | None = None
         """A copy for `back`."""
 
     @property
@@ -78,7 +78,7 @@ class Times(torch.autograd.Function):
         return weight.forth(rows)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradient = gradients[0]
         back = ctx.weight.back(gradient.reshape(-1, gradient.shape[-1]))
         return back.view(*gradient.shape[:-1], -1), None
@@ -94,7 +94,7 @@ def laid_out(matrix: torch.Tensor) -> torch.Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(matrix.detach().contiguous(), NUM_ROWS)
 
 
-def prepack_weights(model: Any, weights: list[PrepackedLinear]) -> bool:
+def prepack_weights(model: torch.nn.Module, weights: list[PrepackedLinear]) -> bool:
     """Let the linear layers of a model that nothing trains compute so, if that helps and memory
     allows; whether they do.
 
@@ -103,7 +103,7 @@ def prepack_weights(model: Any, weights: list[PrepackedLinear]) -> bool:
     """
     prepacked_ids = {id(weight.layer) for weight in weights}
     plain = [
-        layer
+        cast("torch.nn.Linear", layer)
         for layer in model.modules()
         if type(layer).forward is torch.nn.Linear.forward and id(layer) not in prepacked_ids
     ]
@@ -119,11 +119,11 @@ def prepack_weights(model: Any, weights: list[PrepackedLinear]) -> bool:
         weight.fast = True
         setattr(weight.layer, MARK, weight)
         if id(weight.layer) not in prepacked_ids:
-            weight.layer.forward = lambda rows, weight=weight: times(rows, weight)
+            weight.layer.forward = lambda input, weight=weight: times(input, weight)
     return bool(weights)
 
 
-def drop_prepacked(model: Any) -> bool:
+def drop_prepacked(model: torch.nn.Module) -> bool:
     """Memory has run out: give back what the copies take, and compute as ever from now on; whether
     there were any.
     """

@@ -11,12 +11,17 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from jobs.config import Adapter, BaseModel
 from jobs.model.lora_targets import check_place, first_adapted, targets_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from jobs.model.language_model import LanguageModel
 
 
 def pick_device() -> torch.device:
@@ -49,7 +54,7 @@ def pick_dtype(setting: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
+def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """A causal language model in evaluation mode, from a folder in the Hugging Face layout. Raises
     ValueError when it cannot be read.
     """
@@ -59,10 +64,11 @@ def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
         # The head gets the last positions only, a slice with gaps, for which torch would copy the
         # whole vocabulary matrix once per row.
         head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
-    return model.to(device).eval()
+    model.to(device)  # type: ignore[arg-type]
+    return model.eval()
 
 
-def read(path: str | Path, **options: Any) -> Any:
+def read(path: str | Path, **options: Any) -> PreTrainedModel:
     """What transformers makes of a model folder. Raises ValueError for a folder that it cannot
     read, and for weights that do not fill the model of config.json: it would give the rest random
     values and say nothing.
@@ -108,7 +114,7 @@ def read(path: str | Path, **options: Any) -> Any:
     return model
 
 
-def attach(model: Any, adapter: Adapter, seed: int) -> Any:
+def attach(model: LanguageModel, adapter: Adapter, seed: int) -> LanguageModel:
     """Make `model` trainable: a LoRA (Hu et al., 2021) beside its frozen weights, or all weights in
     float32.
 
@@ -156,7 +162,7 @@ def precision(dtype: torch.dtype, device: torch.device, full: bool) -> Iterator[
         yield
 
 
-def save(model: Any, folder: Path) -> None:
+def save(model: LanguageModel, folder: Path) -> None:
     """Write what was trained: an ordinary PEFT adapter, or the whole model as safetensors."""
     model.save_pretrained(str(folder))
     settings = folder / "adapter_config.json"
@@ -180,7 +186,7 @@ def restore(
     dtype: torch.dtype,
     device: torch.device,
     trainable: bool = False,
-) -> Any:
+) -> LanguageModel:
     """The base with a saved adapter on it, a saved whole model, or with no folder the untouched
     base. The adapter is float32.
     """

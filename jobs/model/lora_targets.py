@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from jobs.config import Adapter
 
+if TYPE_CHECKING:
+    from jobs.model.language_model import LanguageModel
 
-def targets_of(model: Any, adapter: Adapter) -> str | list[str]:
+
+def targets_of(model: LanguageModel, adapter: Adapter) -> str | list[str]:
     """What PEFT is to put an adapter on: the settings' own words for all layers, or the full names
     of what they mean in the last ones and, where they name it, outside of layers. Raises ValueError
     when the last ones have none of it.
@@ -42,7 +45,7 @@ def layer_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def first_adapted(model: Any, adapter: Adapter) -> tuple[int, int]:
+def first_adapted(model: LanguageModel, adapter: Adapter) -> tuple[int, int]:
     """The first of the layers that `adapter.layers` asks for, and how many layers the model has."""
     num_layers = (
         max(
@@ -55,7 +58,7 @@ def first_adapted(model: Any, adapter: Adapter) -> tuple[int, int]:
     return num_layers - num_adapted, num_layers
 
 
-def check_place(model: Any, adapter: Adapter, first: int) -> None:
+def check_place(model: LanguageModel, adapter: Adapter, first: int) -> None:
     """Raise ValueError for an adapter below the layers that were asked for, where PEFT puts it on
     all experts of a name.
     """

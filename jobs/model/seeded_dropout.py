@@ -9,7 +9,7 @@ once: repeated, it would have the same masks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -115,10 +115,11 @@ class SeededDropout(torch.nn.Module):
         return inputs * table[chosen.flatten().to(inputs.device)].view_as(inputs)
 
 
-def seed_dropout(model: Any, dropper: DropoutState) -> None:
+def seed_dropout(model: torch.nn.Module, dropper: DropoutState) -> None:
     """Let every adapter of a PEFT model draw its masks through `dropper`."""
     layers = [module for module in model.modules() if hasattr(module, "lora_dropout")]
     for index, layer in enumerate(layers):
-        for name, dropout in layer.lora_dropout.items():
+        by_adapter = cast("torch.nn.ModuleDict", layer.lora_dropout)
+        for name, dropout in by_adapter.items():
             if isinstance(dropout, torch.nn.Dropout):
-                layer.lora_dropout[name] = SeededDropout(index, dropout.p, dropper)
+                by_adapter[name] = SeededDropout(index, dropout.p, dropper)

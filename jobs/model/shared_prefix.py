@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -11,9 +11,15 @@ from jobs.data.tokenization import Example, shared_prefix
 from jobs.foreign_code import FOREIGN_CODE_ERRORS
 from jobs.model.seeded_dropout import DropoutState
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from jobs.model.language_model import LanguageModel
+
 
 def answer_logits(
-    model: Any,
+    model: LanguageModel,
     examples: list[Example],
     keep: int,
     pad_id: int,
@@ -60,7 +66,7 @@ def answer_logits(
     return logits[:, -keep - 1 : -1].float(), targets.to(device)
 
 
-def prefix_cache(model: Any, prefix: list[int], rows: int) -> Any:
+def prefix_cache(model: LanguageModel, prefix: list[int], rows: int) -> Any:
     """Keys and values of a prefix, repeated for `rows` rows; gradients flow through them."""
     from transformers import DynamicCache
 
@@ -73,7 +79,7 @@ def prefix_cache(model: Any, prefix: list[int], rows: int) -> Any:
     return cache
 
 
-def attention_window(model: Any) -> float:
+def attention_window(model: LanguageModel) -> float:
     """How many tokens back the layer with the shortest sight sees; infinity when all layers see
     everything.
     """
@@ -86,7 +92,7 @@ def attention_window(model: Any) -> float:
     )
 
 
-def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
+def can_share_prefix(model: LanguageModel, examples: list[Example], pad_id: int) -> bool:
     """Whether this architecture gives the same losses with a shared prefix as without, tried on a
     few examples.
 
@@ -111,11 +117,13 @@ def can_share_prefix(model: Any, examples: list[Example], pad_id: int) -> bool:
     return bool((losses[0] - losses[1]).abs() <= tolerance * (1 + losses[0].abs()))
 
 
-def accepted(model: Any) -> set[str]:
+def accepted(model: LanguageModel) -> set[str]:
     """Names of the arguments that the underlying model's forward takes."""
     return set(inspect.signature(without_adapter(model).forward).parameters)
 
 
-def without_adapter(model: Any) -> Any:
+def without_adapter(model: LanguageModel) -> PreTrainedModel:
     """The model that an adapter is attached to, or the model itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    if hasattr(model, "peft_config"):
+        return cast("PeftModel", model).get_base_model()  # type: ignore[return-value]
+    return cast("PreTrainedModel", model)

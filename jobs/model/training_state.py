@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from jobs.files.json_types import JsonObject
 
 TENSORS = "state.safetensors"
 FACTS = "state.json"
@@ -17,7 +18,7 @@ FACTS = "state.json"
 def write(
     folder: Path,
     optimizer: torch.optim.Optimizer,
-    facts: dict[str, Any],
+    facts: JsonObject,
     tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write an optimizer's state, and what else is needed."""
@@ -39,7 +40,7 @@ def write(
 
 def read(
     folder: Path, device: torch.device
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor]]:
+) -> tuple[JsonObject, JsonObject, dict[str, torch.Tensor]]:
     """The optimizer's state for `load_state_dict`, the facts, and the further tensors."""
     from safetensors.torch import load_file
 

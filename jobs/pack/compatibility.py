@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,6 +22,9 @@ from jobs.pack.batch.prefix_groups import group_by_prefix
 from jobs.pack.engine import Pack
 from jobs.pack.layers.adapter_weights import Adapter
 from jobs.pack.layers.cross_entropy import CrossEntropy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Largest difference of a mean loss, relative to 1 + the loss."""
@@ -112,7 +115,7 @@ def refusal(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def rope_limit(model: Any) -> int | None:
+def rope_limit(model: PreTrainedModel) -> int | None:
     """The length up to which the rotary embedding of a position does not depend on its neighbours;
     None where it never does.
     """
@@ -196,7 +199,10 @@ def num_supervised(examples: list[Example]) -> int:
 
 
 def outcomes(pack: Pack, slot_ids: list[int], sums: torch.Tensor) -> dict[int, Outcome]:
-    """The losses (slots,) and the gradients collected so far, by slot."""
+    """The losses (slots,) and the gradients collected so far, by slot.
+
+    float32.
+    """
     return {
         slot_id: Outcome(loss, pack.active.adapters[slot_id].gradient.clone())
         for slot_id, loss in zip(slot_ids, sums.tolist(), strict=True)

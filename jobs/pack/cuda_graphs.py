@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -60,12 +60,12 @@ class CapturedGraph:
     recording.
     """
 
-    def __init__(self, room: BatchShape, kind: Any) -> None:
+    def __init__(self, room: BatchShape, kind: Hashable) -> None:
         self.room = room
         self.kind = kind
         self.pools: dict[Kind, torch.Tensor] = {}
         self.uses = 0
-        self.graph: Any = None
+        self.graph: torch.cuda.CUDAGraph | None = None
         self.sums: torch.Tensor | None = None
         """What a pass gives: the loss of each of its slots."""
 
@@ -88,7 +88,7 @@ class CudaGraphCache:
         self.device = device
         self.say = say
         self.frames: list[CapturedGraph] = []
-        self.largest: dict[Any, BatchShape] = {}
+        self.largest: dict[Hashable, BatchShape] = {}
         """By kind of pass, the most that any has needed."""
         self.recording = device.type == "cuda"
         self.enough = math.inf
@@ -97,7 +97,7 @@ class CudaGraphCache:
         """
         self.memory: Any = None
 
-    def find(self, needed: BatchShape, key: Any) -> CapturedGraph:
+    def find(self, needed: BatchShape, key: Hashable) -> CapturedGraph:
         """The smallest frame for a pass, or a new one. `key` tells passes apart whose kernels read
         other weights.
         """
@@ -126,6 +126,9 @@ class CudaGraphCache:
     ) -> torch.Tensor:
         """`work` on a layout that was built for the frame's room: at first as it is, then recorded
         if that helps, then replayed.
+
+        `work` gives the losses of a pass, float32 [slots]. What comes back of a replay is
+        overwritten by the next one.
         """
         placed_layout = frame.fill(layout, self.device)
         if (
@@ -145,6 +148,8 @@ class CudaGraphCache:
     ) -> torch.Tensor:
         """Run without a recording; the second time, see whether the GPU takes more than twice as
         long as its kernels take to start.
+
+        Gives what `work` gives, float32 [slots].
         """
         if not self.recording or frame.uses != 2:
             return work(layout)
@@ -167,7 +172,10 @@ class CudaGraphCache:
     def record(
         self, frame: CapturedGraph, layout: PackedBatch, work: Callable[[PackedBatch], torch.Tensor]
     ) -> None:
-        """Record the kernels of a pass; one that cannot be recorded ends the attempts."""
+        """Record the kernels of a pass; one that cannot be recorded ends the attempts.
+
+        `frame.sums`, float32 [slots], is where each replay leaves its losses.
+        """
         try:
             graph = torch.cuda.CUDAGraph()
             self.memory = self.memory or torch.cuda.graph_pool_handle()

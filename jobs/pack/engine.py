@@ -109,7 +109,7 @@ class Pack:
         self.frames = CudaGraphCache(self.device, self.say) if self.device.type == "cuda" else None
         self.beginnings: dict[tuple[int, ...], int] = {}
         """The shortest prefix of each template so far; see `equalise_prefixes`."""
-        self.model: Any = load(base.path, self.dtype, self.device).requires_grad_(False)
+        self.model = load(base.path, self.dtype, self.device).requires_grad_(False)
         self.names = self._names(first)
         head = self.model.get_output_embeddings()
         if head is None or any(self.model.get_submodule(name) is head for name in self.names):
@@ -137,7 +137,7 @@ class Pack:
                 f"PEFT cannot attach to its structure alone: {' '.join(str(error).split())[:150]}"
             ) from error
 
-    def _supervised_only(self, module: Any, inputs: Any) -> Any:
+    def _supervised_only(self, module: torch.nn.Module, inputs: Any) -> Any:
         """The hook before the head: hidden states (1, T, H) -> those of the loss positions
         (1, S, H).
         """
@@ -213,7 +213,7 @@ class Pack:
         return layout, self.forward(layout)
 
     def forward(self, layout: PackedBatch) -> torch.Tensor:
-        """Logits (S, V) at the supervised tokens of a packed batch on the device."""
+        """Logits (S, V) in `dtype`, at the supervised tokens of a packed batch on the device."""
         self.layout = layout
         self.active.groups = layout.groups
         self.tail.begin(layout)

@@ -64,18 +64,23 @@ def block(
 ) -> torch.Tensor:
     """What some of this worker's rows of each split give: sums (slots, NUM_SUMS) in the order of
     `numbers`, see add_pass.
+
+    float64.
     """
     row_of_slot = {slot_id: index for index, slot_id in enumerate(slot_ids)}
     prefix_groups: list[PrefixGroup] = []
-    stretches: dict[int, list[Chunk]] = {}
+    chunks_by_slot: dict[int, list[Chunk]] = {}
     for slot_id, split in splits.items():
         worker_rows = split[pack.world.rank :: pack.world.size]
         prefix_groups += group_by_prefix(
             slot_id, worker_rows[rows.start : rows.stop], share=pack.sharing
         )
         present_rows = range(rows.start, min(rows.stop, len(worker_rows)))
-        stretches[slot_id] = [
-            Chunk((id(split), row // CHUNK_ROWS), partial(stretch, worker_rows, row // CHUNK_ROWS))
+        chunks_by_slot[slot_id] = [
+            Chunk(
+                (id(split), row // CHUNK_ROWS),
+                partial(rows_of_chunk, worker_rows, row // CHUNK_ROWS),
+            )
             for row in present_rows
         ]
     examples = [example for prefix_group in prefix_groups for example in prefix_group.examples]
@@ -85,7 +90,7 @@ def block(
     while True:
         try:
             sums = torch.zeros(len(slot_ids), NUM_SUMS, dtype=torch.float64, device=pack.device)
-            with pack.trunk.expecting(stretches, examples):
+            with pack.trunk.expecting(chunks_by_slot, examples):
                 for micro_batch in micro_batches(
                     prefix_groups, pack.budget if pack.device.type == "cpu" else 2 * pack.budget
                 ):  # no gradients to keep
@@ -95,7 +100,7 @@ def block(
             pack.shrink(prefix_groups, error)
 
 
-def stretch(examples: list[Example], chunk_index: int) -> list[Example]:
+def rows_of_chunk(examples: list[Example], chunk_index: int) -> list[Example]:
     """Examples that go through the layers below the adapters together."""
     return examples[chunk_index * CHUNK_ROWS : (chunk_index + 1) * CHUNK_ROWS]
 
@@ -103,7 +108,10 @@ def stretch(examples: list[Example], chunk_index: int) -> list[Example]:
 def add_pass(
     pack: Pack, micro_batch: list[PrefixGroup], row_of_slot: dict[int, int], sums: torch.Tensor
 ) -> None:
-    """Add what one pass shows to each slot's sums (slots, NUM_SUMS)."""
+    """Add what one pass shows to each slot's sums (slots, NUM_SUMS).
+
+    float64, changed in place.
+    """
     layout, logits = pack.run(micro_batch)
     _, losses = CrossEntropy.apply(logits, layout.targets, layout.weights)  # type: ignore[misc]
     right = is_argmax(logits, layout.targets)

@@ -7,7 +7,7 @@ own frozen weights: both models hold them once.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,28 +17,32 @@ from jobs.evaluation.rung_scores import RungScores
 from jobs.model.loading import load
 from jobs.pack.engine import Pack
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
-def text_metrics(pack: Pack, numbers: list[int]) -> dict[int, dict[str, float]]:
+
+def text_metrics(pack: Pack, slot_ids: list[int]) -> dict[int, dict[str, float]]:
     """The text metrics of each of these slots; nothing where the sweep needs none."""
     if not registry.needs_text(pack.scoring.metric):
-        return {number: {} for number in numbers}
-    told, known = {}, {}
-    for number in sorted(numbers):
-        slot = pack.slots[number]
+        return {slot_id: {} for slot_id in slot_ids}
+    by_slot, scores_by_split = {}, {}
+    for slot_id in sorted(slot_ids):
+        slot = pack.slots[slot_id]
         corpus, _, valid = pack.corpus(slot.trial)
-        if id(valid) not in known:
-            known[id(valid)] = RungScores(pack.scoring, corpus, valid)
-        told[number] = answer_slot(pack, number, known[id(valid)])
-    return told
+        if id(valid) not in scores_by_split:
+            scores_by_split[id(valid)] = RungScores(pack.scoring, corpus, valid)
+        by_slot[slot_id] = answer_slot(pack, slot_id, scores_by_split[id(valid)])
+    return by_slot
 
 
 @torch.no_grad()
-def answer_slot(pack: Pack, number: int, texts: RungScores) -> dict[str, float]:
+def answer_slot(pack: Pack, slot_id: int, texts: RungScores) -> dict[str, float]:
     """The text metrics of one slot, its rows shared between the workers."""
-    slot = pack.slots[number]
+    slot = pack.slots[slot_id]
     rows = texts.rows(slot.step >= slot.trial.train.steps)
     mine = rows[pack.world.rank :: pack.world.size]
-    model = with_adapter(pack, number)
+    model = with_adapter(pack, slot_id)
     try:
         answers = answer(
             model, texts.prompts(mine), pack.template, texts.max_new_tokens, lambda count: None
@@ -49,20 +53,20 @@ def answer_slot(pack: Pack, number: int, texts: RungScores) -> dict[str, float]:
     return texts.metrics(rows, [everyones[row] for row in rows])
 
 
-def with_adapter(pack: Pack, number: int) -> Any:
+def with_adapter(pack: Pack, slot_id: int) -> PeftModel:
     """The plain model with the adapter that a slot has now."""
     from peft import get_peft_model, set_peft_model_state_dict
 
-    slot = pack.slots[number]
+    slot = pack.slots[slot_id]
     if pack.generator is None:
         pack.generator = plain_model(pack)
-    model: Any = get_peft_model(pack.generator, slot.settings)
+    model = get_peft_model(pack.generator, slot.settings)
     weights = {name: tensor.to(pack.device) for name, tensor in slot.adapter.written().items()}
     set_peft_model_state_dict(model, weights)
     return model.requires_grad_(False).eval()
 
 
-def plain_model(pack: Pack) -> Any:
+def plain_model(pack: Pack) -> PreTrainedModel:
     """The base as it is loaded for a trial by itself, on the pack's own weights."""
     model = load(pack.base.path, pack.dtype, pack.device).requires_grad_(False)
     packed = {name.replace(".base.", "."): weight for name, weight in pack.model.named_parameters()}

@@ -7,7 +7,8 @@ Free of Ray: `CoordinatorClient` is how it hears and speaks.
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from jobs.config import Train
 from jobs.data.trial_data import shortened
@@ -15,7 +16,7 @@ from jobs.files.checkpoints import CheckpointStore, fetched
 from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
 from jobs.pack.generation import text_metrics
-from jobs.pack.membership import Member, StepReport
+from jobs.pack.membership import Member, RungMetrics, SavedCheckpoint, StepReport
 
 
 class CoordinatorClient(Protocol):
@@ -53,7 +54,7 @@ def serve(pack: Pack, desk: CoordinatorClient, shelf: CheckpointStore) -> None:
     Damaged for one that cannot be used.
     """
     leases: dict[int, int] = {}
-    saved: dict[int, tuple[str, int]] = {}
+    saved: dict[int, SavedCheckpoint] = {}
     while (company := desk.company()) is not None:
         failures = seat(pack, company, leases, saved)
         if failures:
@@ -96,12 +97,11 @@ def serve(pack: Pack, desk: CoordinatorClient, shelf: CheckpointStore) -> None:
 
 
 def seat(
-    pack: Pack, company: list[Member], leases: dict[int, int], saved: dict[int, tuple[str, int]]
+    pack: Pack, company: list[Member], leases: dict[int, int], saved: dict[int, SavedCheckpoint]
 ) -> dict[int, str]:
     """Bring the slots in line with who sits in the pack; returns why some could not be seated.
 
-    `lying` holds, of every slot, place and step of the checkpoint that it was last written to or
-    read from.
+    `saved` holds, of every slot, the checkpoint that it was last written to or read from.
     """
     present = {member.index: member for member in company}
     failures = {}
@@ -122,12 +122,16 @@ def seat(
             except ValueError as error:
                 failures[member.index] = str(error)
             if member.checkpoint and member.index not in failures:
-                saved[member.index] = member.checkpoint, pack.slots[member.index].step
+                saved[member.index] = SavedCheckpoint(
+                    member.checkpoint, pack.slots[member.index].step
+                )
             leases[member.index] = member.ticket
     return failures
 
 
-def reached(pack: Pack, due: list[int], metrics: Any) -> dict[int, dict[str, Any]]:
+def reached(
+    pack: Pack, due: list[int], metrics: dict[int, dict[str, float]]
+) -> dict[int, RungMetrics]:
     """Evaluate who is due; their reports."""
     tallies, texts = validate(pack, due), text_metrics(pack, due)
     return {
@@ -146,10 +150,10 @@ def reached(pack: Pack, due: list[int], metrics: Any) -> dict[int, dict[str, Any
 def snapshots(
     pack: Pack,
     shelf: CheckpointStore,
-    reports: dict[int, Any],
+    reports: Mapping[int, RungMetrics],
     failed: dict[int, str],
-    saved: dict[int, tuple[str, int]],
-) -> dict[int, tuple[str, int]]:
+    saved: dict[int, SavedCheckpoint],
+) -> dict[int, SavedCheckpoint]:
     """Take a snapshot of every slot at this one step. One that has not moved lies there already,
     with the score of its rung.
     """
@@ -158,10 +162,8 @@ def snapshots(
     for index in [index for index in pack.slots if index not in failed]:
         step = pack.slots[index].step
         if step > 0 and saved.get(index) != (shelf.at(index, step), step):
-            saved[index] = (
-                shelf.put(index, step, pack.slots[index].snapshot(), reports.get(index)),
-                step,
-            )
+            location = shelf.put(index, step, pack.slots[index].snapshot(), reports.get(index))
+            saved[index] = SavedCheckpoint(location, step)
     return {
         index: checkpoint
         for index, checkpoint in saved.items()

@@ -36,7 +36,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from jobs.config import Trial
 
@@ -46,12 +46,23 @@ may have been killed.
 """
 
 
+RungMetrics = dict[str, float]
+"""What came out at a rung, by name; "step" among them, an int."""
+
+
+class SavedCheckpoint(NamedTuple):
+    """A checkpoint that was written or read."""
+
+    location: str
+    """Its folder or URI."""
+    step: int
+
+
 @dataclass(frozen=True)
 class RungResult:
     """What a trial hears when it has reached its rung."""
 
-    metrics: dict[str, Any]
-    """Of the rung, "step" among them."""
+    metrics: RungMetrics
     checkpoint: str | None
 
 
@@ -96,10 +107,10 @@ class Member:
 class StepReport:
     """What a pack hands in between two steps, by trial."""
 
-    snapshots: dict[int, tuple[str, int]]
-    """Checkpoint folder and step of every slot."""
-    reports: dict[int, dict[str, Any]]
-    """Metrics, "step" among them, of the trials that have reached a rung."""
+    snapshots: dict[int, SavedCheckpoint]
+    """Of every slot."""
+    reports: dict[int, RungMetrics]
+    """Of the trials that have reached a rung."""
     failures: dict[int, str]
 
 

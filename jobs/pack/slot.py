@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.config import Trial
 from jobs.data.tokenization import Example
@@ -19,6 +19,9 @@ from jobs.model.training_state import read, write
 from jobs.pack.layers.adapter_weights import Adapter
 from jobs.training.optimizer import adamw, learning_rate
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 ORDER = "A, then B"
 """How a checkpoint's flat weights are laid out; see lora.Adapter."""
 
@@ -26,7 +29,9 @@ ORDER = "A, then B"
 class Slot:
     """One trial's place in the pack."""
 
-    def __init__(self, trial: Trial, course: TrialData, adapter: Adapter, settings: Any) -> None:
+    def __init__(
+        self, trial: Trial, course: TrialData, adapter: Adapter, settings: LoraConfig
+    ) -> None:
         self.trial = trial
         self.course = course
         self.adapter = adapter

@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -23,9 +23,12 @@ from jobs.pack.membership import (
     Member,
     PackMembership,
     RungResult,
+    SavedCheckpoint,
     StepReport,
 )
+from jobs.workers.messages import Message, Posted
 
+Answer = TypeVar("Answer")
 NAMESPACE = "orchestrator"
 COMPANY_SECONDS = 120.0
 """How long a pack waits for trials that should come; then it goes on with those that are there."""
@@ -37,6 +40,12 @@ OTHER_CALLS = 1000
 """Calls that do not wait for anyone and may be under way at once."""
 
 
+CoordinatorHandle = Any
+"""Ray's handle of the running actor. `handle.METHOD.remote(...)` calls a method of Coordinator and
+gives a reference to its answer; Ray has no type for that.
+"""
+
+
 class Coordinator:
     """The actor's state, around the seats of its packs. Everything is keyed by the trial's index; a
     pack's workers by minus one minus its number.
@@ -44,7 +53,7 @@ class Coordinator:
 
     def __init__(self, seats: PackMembership) -> None:
         self._seats = seats
-        self._posts: deque[dict[str, Any]] = deque()
+        self._posts: deque[Posted] = deque()
         """Messages for the driver. None is ever dropped: a worker whose messages pile up waits at
         its next flush, see reporting.MetricsBuffer.
         """
@@ -59,13 +68,13 @@ class Coordinator:
         self._resting = False
         self._working: set[int] = set()
         """Whose workers train now: trials by index, packs by minus one minus their number."""
-        self._left: dict[int, tuple[str, int]] = {}
+        self._left: dict[int, SavedCheckpoint] = {}
         self._settled: set[int] = set()
         """Packs that lack nothing but trials that are still to come."""
 
-    async def post(self, trial: int, kind: str, fields: dict[str, Any]) -> bool:
+    async def post(self, message: Message) -> bool:
         """Leave a message for the driver; returns whether there is room for more."""
-        self._posts.append({"t": int(time.time() * 1000), "kind": kind, "trial": trial, **fields})
+        self._posts.append(Posted(int(time.time() * 1000), message))
         return await self.has_room()
 
     async def has_room(self) -> bool:
@@ -74,7 +83,7 @@ class Coordinator:
         """
         return self._seats.closed or len(self._posts) < MOST_POSTS
 
-    async def drain(self) -> list[dict[str, Any]]:
+    async def drain(self) -> list[Posted]:
         """All messages since the last call, oldest first."""
         messages = list(self._posts)
         self._posts.clear()
@@ -197,15 +206,15 @@ class Coordinator:
         """Whether the sweep pauses."""
         return self._resting
 
-    async def rested(self, key: int, snapshots: dict[int, tuple[str, int]]) -> None:
-        """Workers have ended, and this is what they leave, by trial: checkpoint and step."""
+    async def rested(self, key: int, snapshots: dict[int, SavedCheckpoint]) -> None:
+        """Workers have ended, and these are the checkpoints that they leave, by trial."""
         self._working.discard(key)
         self._left |= snapshots
 
-    async def left(self) -> tuple[bool, dict[int, tuple[str, int]]]:
-        """Whether nobody trains any more, and where every trial's newest checkpoint lies."""
+    async def left(self) -> tuple[bool, dict[int, SavedCheckpoint]]:
+        """Whether nobody trains any more, and every trial's newest checkpoint."""
         seated = {
-            seat.index: (seat.checkpoint, seat.step)
+            seat.index: SavedCheckpoint(seat.checkpoint, seat.step)
             for seat in self._seats.seats.values()
             if seat.checkpoint
         }
@@ -229,7 +238,7 @@ class Coordinator:
         self._seats.closed = True
         self._ring_all()
 
-    def _change(self, indices: list[int], change: Callable[[PackMembership], Any]) -> Any:
+    def _change(self, indices: list[int], change: Callable[[PackMembership], Answer]) -> Answer:
         """Change the seats of these trials, and wake them and the packs that can go on now."""
         seats = self._seats
         touched = {seats.seats[index].pack for index in indices if index in seats.seats}
@@ -262,7 +271,7 @@ def name_of(sweep: str) -> str:
     return f"roster-{sweep}"
 
 
-def open_coordinator(sweep: str, seats: PackMembership) -> Any:
+def open_coordinator(sweep: str, seats: PackMembership) -> CoordinatorHandle:
     """Start the actor, on the driver's own node; it lives as long as the driver keeps the
     handle.
     """
@@ -291,7 +300,7 @@ def open_coordinator(sweep: str, seats: PackMembership) -> Any:
             time.sleep(0.1)
 
 
-def find_coordinator(sweep: str) -> Any:
+def find_coordinator(sweep: str) -> CoordinatorHandle:
     """The running actor, from any process of the cluster."""
     return ray.get_actor(name_of(sweep), namespace=NAMESPACE)
 

@@ -9,6 +9,7 @@ from jobs.config import BaseModel, Trial
 from jobs.evaluation.scores import EvaluationSettings, TestScores
 from jobs.files.checkpoints import fetched
 from jobs.workers.coordinator import find_coordinator
+from jobs.workers.messages import JudgingProgress
 
 
 def evaluate_on_test(
@@ -28,7 +29,7 @@ def evaluate_on_test(
     roster = find_coordinator(sweep)
 
     def tick(done: int, total: int) -> None:
-        roster.post.remote(0, "judged", {"label": label, "done": done, "total": total})
+        roster.post.remote(JudgingProgress(label, done, total))
 
     trained = folder if folder is None or not sealed else str(checked(folder))
     return evaluate.evaluate_on_test(trial, fetch.at_hand(base, trial.model), trained, rule, tick)

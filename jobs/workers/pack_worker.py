@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import ray
 import ray.train
@@ -17,10 +17,16 @@ from jobs.files.checkpoints import CheckpointStore
 from jobs.files.manifest import Damaged
 from jobs.files.storage_faults import told
 from jobs.pack.membership import AbortReason, Member, StepReport
-from jobs.workers.coordinator import find_coordinator
+from jobs.workers.coordinator import CoordinatorHandle, find_coordinator
+from jobs.workers.messages import Note, WorkerSettings
 from jobs.workers.ray_train import run_job
 from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, use_own_gpu
 
+if TYPE_CHECKING:
+    from jobs.pack.engine import Pack
+    from jobs.training.distributed import World
+
+Answer = TypeVar("Answer")
 LOOK_SECONDS = 0.5
 
 
@@ -30,12 +36,11 @@ def run(assignment: WorkerSpec, pack_index: int) -> None:
 
     Whatever ends it early is told to the roster, and so to every trial that waits.
     """
-    roster: Any = find_coordinator(assignment.sweep)
+    roster = find_coordinator(assignment.sweep)
     try:
         run_job(
             work,
-            {"number": pack_index},
-            assignment,
+            {"assignment": assignment, "pack": pack_index},
             name=f"pack-{pack_index}",
             callbacks=[NoteDeaths(assignment.sweep, place(pack_index))],
         )
@@ -53,27 +58,27 @@ def place(pack_index: int) -> int:
     return -1 - pack_index
 
 
-def work(settings: dict[str, Any]) -> dict[str, Any]:
+def work(settings: WorkerSettings) -> None:
     """One worker of a pack."""
     import torch
 
     from jobs.pack.loop import serve
     from jobs.training.distributed import World
 
-    assignment: WorkerSpec = settings["assignment"]
-    pack_index = settings["number"]
+    assignment = settings["assignment"]
+    pack_index = settings.get("pack", 0)
     context = ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
     world = World(context.get_world_rank(), context.get_world_size())
-    roster: Any = find_coordinator(assignment.sweep)
+    roster = find_coordinator(assignment.sweep)
     try:
         if (
             ray.get(roster.is_closed.remote())
             or ray.get(roster.resting.remote())
             or ray.get(roster.verdict.remote())
         ):
-            return {}
+            return
         pack = open_pack(assignment, pack_index, world, roster)
         if pack is not None:
             serve(pack, RankZeroClient(roster, pack_index, world), shelf_of(assignment, pack.say))
@@ -89,7 +94,6 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
             roster.rested.remote(
                 place(pack_index), {}
             )  # whatever the end was: nobody waits for this pack when the sweep pauses
-    return {}
 
 
 def verdict_of(error: Exception, storage: str) -> AbortReason:
@@ -108,21 +112,24 @@ def shelf_of(assignment: WorkerSpec, say: Callable[[str], None]) -> CheckpointSt
     )
 
 
-def open_pack(assignment: WorkerSpec, pack_index: int, world: Any, roster: Any) -> Any:
+def open_pack(
+    assignment: WorkerSpec, pack_index: int, world: World, roster: CoordinatorHandle
+) -> Pack | None:
     """The engine, checked against the plain model; None when the plain executor must do the work,
     which the roster is told.
     """
     from jobs.pack.engine import NotPackable, Pack
     from jobs.pack.opening import enable_packing
 
-    group: Any = ray.util.get_current_placement_group()
-    times_shrunk: Any = ray.get(roster.sit.remote(place(pack_index), group.id.hex()))
+    group = ray.util.get_current_placement_group()
+    assert group is not None  # a worker of Ray Train has one
+    times_shrunk: int = ray.get(roster.sit.remote(place(pack_index), group.id.hex()))
     trial = assignment.trial
     budget = max(trial.train.pass_tokens(assignment.gpus > 0) >> times_shrunk, 16)
     trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
 
     def say(text: str) -> None:
-        roster.post.remote(0, "say", {"text": text})
+        roster.post.remote(Note(text))
 
     if times_shrunk and world.rank == 0:
         say(
@@ -146,11 +153,11 @@ def open_pack(assignment: WorkerSpec, pack_index: int, world: Any, roster: Any) 
 class RankZeroClient:
     """Worker 0 asks the roster; the others hear it from worker 0."""
 
-    def __init__(self, roster: Any, pack_index: int, world: Any) -> None:
+    def __init__(self, roster: CoordinatorHandle, pack_index: int, world: World) -> None:
         self.roster = roster
         self.pack_index = pack_index
         self.world = world
-        self.asked: Any = None
+        self.asked: ray.ObjectRef[dict[int, int]] | None = None
         self.posts: dict[int, MetricsBuffer] = {}
 
     def company(self) -> list[Member] | None:
@@ -174,7 +181,7 @@ class RankZeroClient:
         ready, _ = ray.wait([self.asked], timeout=0)
         if not ready:
             return False
-        now: Any = ray.get(self.asked)
+        now = ray.get(self.asked)
         self.asked = None
         return any(now.get(index) != ticket for index, ticket in tickets.items())
 
@@ -191,7 +198,7 @@ class RankZeroClient:
             for index, (step, metrics) in steps.items():
                 self.posts.setdefault(index, MetricsBuffer(self.roster, index)).step(step, metrics)
 
-    def share(self, ask: Any) -> Any:
+    def share(self, ask: Callable[[], Answer]) -> Answer:
         """Worker 0's answer, for all workers."""
         if self.world.size == 1:
             return ask()
@@ -199,4 +206,4 @@ class RankZeroClient:
 
         box = [ask() if self.world.rank == 0 else None]
         torch.distributed.broadcast_object_list(box, src=0)
-        return box[0]
+        return cast("Answer", box[0])

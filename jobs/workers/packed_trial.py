@@ -8,26 +8,29 @@ import dataclasses
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ray
 
 from jobs.config import Trial, WorkerSpec
 from jobs.files.storage_faults import told
 from jobs.pack.membership import AbortReason, RungResult
-from jobs.workers.coordinator import find_coordinator
+from jobs.workers.coordinator import CoordinatorHandle, find_coordinator
+from jobs.workers.messages import CheckpointPointer, TrialConfig
+
+if TYPE_CHECKING:
+    from ray import tune
 
 POINTER = "pointer.json"
 
 
-def run_packed_trial(config: dict[str, Any]) -> None:
+def run_packed_trial(config: TrialConfig) -> None:
     """Say again what is already known of the trial, then have it trained by a pack, rung by rung.
 
-    `config` holds "index", "assignment" and, where there is any, "point" (other settings by dotted
-    path), "recorded" (reports of an earlier run), "checkpoint" and "step" (where that run left it,
-    and how far it was) and "failed" (why it failed). Where Tune hands over a checkpoint, after a
-    pause, a restore or from another trial that this one copies, the trial goes on from there.
+    Where Tune hands over a checkpoint, after a pause, a restore or from another trial that this one
+    copies, the trial goes on from there.
     Raises RuntimeError with the cause of a failure.
     """
     from ray import tune
@@ -35,31 +38,32 @@ def run_packed_trial(config: dict[str, Any]) -> None:
     assignment: WorkerSpec = config["assignment"]
     recorded = config.get("recorded", [])
     roster = find_coordinator(assignment.sweep)
-    index: Any = ray.get(roster.number.remote(tune.get_context().get_trial_id(), config["index"]))
+    index: int = ray.get(roster.number.remote(tune.get_context().get_trial_id(), config["index"]))
     trial = with_point(assignment.trial, config.get("point", {}) | {"index": index})
     pointer = read_pointer(tune.get_checkpoint())
     if pointer is None:
         for report in recorded:
             tune.report(dict(report))
-        if config.get("failed") is not None:
-            ray.get(roster.fail.remote(index, config["failed"]))
-            raise RuntimeError(config["failed"])
-    recorded_step = max((report["step"] for report in recorded), default=0)
+        failed = config.get("failed")
+        if failed is not None:
+            ray.get(roster.fail.remote(index, failed))
+            raise RuntimeError(failed)
+    recorded_step = max((int(report["step"]) for report in recorded), default=0)
     if pointer is None and recorded_step >= trial.train.steps:
         return
     checkpoint, step = (
-        (pointer["path"], pointer["step"])
+        (pointer.path, pointer.step)
         if pointer
         else (config.get("checkpoint"), config.get("step", recorded_step))
     )
     step = step if checkpoint else 0
-    ticket: Any = ray.get(roster.take_seat.remote(index, trial, checkpoint, step))
+    ticket: int = ray.get(roster.take_seat.remote(index, trial, checkpoint, step))
     try:
         while step < trial.train.steps:
-            answer: RungResult | AbortReason = ray.get(roster.train.remote(index, ticket))  # type: ignore[assignment]
+            answer: RungResult | AbortReason = ray.get(roster.train.remote(index, ticket))
             if isinstance(answer, AbortReason):
                 give_up(roster, index, answer)
-            step = answer.metrics["step"]
+            step = int(answer.metrics["step"])
             if (
                 pointer is not None or step > recorded_step
             ):  # else the journal has it already: its checkpoint alone was missing
@@ -75,7 +79,7 @@ def run_packed_trial(config: dict[str, Any]) -> None:
         )  # Tune ends this process at once, so it may be lost: the driver says it too
 
 
-def give_up(roster: Any, index: int, abort: AbortReason) -> NoReturn:
+def give_up(roster: CoordinatorHandle, index: int, abort: AbortReason) -> NoReturn:
     """Fail with the pack's reason, or wait for the driver to end this Tuner when that is no failure
     of the trial's.
     """
@@ -90,26 +94,29 @@ def report_with_pointer(result: RungResult) -> None:
     from ray import tune
 
     with tempfile.TemporaryDirectory(prefix="pointer-") as folder:
-        pointer = {"path": result.checkpoint, "step": result.metrics["step"]}
-        (Path(folder) / POINTER).write_text(json.dumps(pointer), encoding="utf-8")
-        metrics = result.metrics | {"checkpoint_path": result.checkpoint}
+        pointer = CheckpointPointer(result.checkpoint, int(result.metrics["step"]))
+        text = json.dumps(dataclasses.asdict(pointer))
+        (Path(folder) / POINTER).write_text(text, encoding="utf-8")
+        metrics = {**result.metrics, "checkpoint_path": result.checkpoint}
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def read_pointer(checkpoint: Any) -> dict[str, Any] | None:
+def read_pointer(checkpoint: tune.Checkpoint | None) -> CheckpointPointer | None:
     """What `report_with_pointer` wrote."""
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
-        return json.loads((Path(folder) / POINTER).read_text(encoding="utf-8"))
+        return CheckpointPointer(**json.loads((Path(folder) / POINTER).read_text(encoding="utf-8")))
 
 
-def with_point(trial: Trial, point: dict[str, Any]) -> Trial:
+def with_point(trial: Trial, point: Mapping[str, object]) -> Trial:
     """`trial` with other values at dotted paths, such as optim.lr or data.sources.terms.weight.
     Raises ValueError for bad values.
     """
     for path, value in point.items():
-        trial = put(trial, path.split("."), value.item() if hasattr(value, "item") else value)
+        item = getattr(value, "item", None)  # a number of numpy's
+        plain = item() if callable(item) else value
+        trial = put(trial, path.split("."), plain)
     return trial
 
 

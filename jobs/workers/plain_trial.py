@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ray
 import ray.train
@@ -19,35 +19,37 @@ from jobs.config import WorkerSpec
 from jobs.files.checkpoints import CheckpointStore, fetched, report_in, why_unreadable
 from jobs.files.manifest import Snapshot
 from jobs.files.storage_faults import told
-from jobs.pack.membership import AbortReason
+from jobs.pack.membership import AbortReason, SavedCheckpoint
 from jobs.workers.coordinator import find_coordinator
+from jobs.workers.messages import TrialConfig, WorkerEnd, WorkerSettings
 from jobs.workers.ray_train import run_job
 from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, use_own_gpu
 
+if TYPE_CHECKING:
+    from jobs.training.distributed import World
 
-def train(assignment: WorkerSpec) -> dict[str, Any]:
+
+def train(assignment: WorkerSpec) -> WorkerEnd:
     """Run one trial as a Ray Train job and return when it has ended, with how. Called inside a Tune
     trial, which receives its reports.
 
     A second call goes on from the first one's last whole checkpoint. Raises RuntimeError with the
-    cause when the trial failed for a reason that another attempt would not mend. What it returns is
-    empty, or holds "rested" when the sweep pauses, "fault" when the machine failed.
+    cause when the trial failed for a reason that another attempt would not mend.
     """
     trial = assignment.trial
     result = run_job(
         work,
-        {},
-        assignment,
+        {"assignment": assignment},
         name=f"trial-{trial.index:03d}",
         callbacks=[TuneReportCallback(), NoteDeaths(assignment.sweep, trial.index)],
     )
-    ended = result.return_value or {}
-    if "failure" in ended:
-        raise RuntimeError(ended["failure"])
+    ended: WorkerEnd = result.return_value or WorkerEnd()
+    if ended.failure is not None:
+        raise RuntimeError(ended.failure)
     return ended
 
 
-def work(settings: dict[str, Any]) -> dict[str, Any]:
+def work(settings: WorkerSettings) -> WorkerEnd:
     """The training loop of one worker. A failure that would come again is returned rather than
     raised, so that nobody retries it.
     """
@@ -56,14 +58,15 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     from jobs.training.distributed import World
     from jobs.training.finetune import Hooks, finetune
 
-    assignment: WorkerSpec = settings["assignment"]
+    assignment = settings["assignment"]
     trial = assignment.trial
     context = ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
     roster = find_coordinator(assignment.sweep)
-    seat: Any = ray.util.get_current_placement_group()
-    times_shrunk: int = ray.get(roster.sit.remote(trial.index, seat.id.hex()))  # type: ignore[assignment]
+    group = ray.util.get_current_placement_group()
+    assert group is not None  # a worker of Ray Train has one
+    times_shrunk: int = ray.get(roster.sit.remote(trial.index, group.id.hex()))
     budget = max(trial.train.pass_tokens() >> times_shrunk, 16)
     trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
     posts = MetricsBuffer(roster, trial.index)
@@ -93,20 +96,18 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
             # this worker alone has failed; returning would leave the others waiting for its
             # gradients
             raise
-        return (
-            {"fault": told(error, assignment.storage)}
-            if isinstance(error, OSError)
-            else {"failure": str(error)}
-        )
+        if isinstance(error, OSError):
+            return WorkerEnd(fault=told(error, assignment.storage))
+        return WorkerEnd(failure=str(error))
     finally:
         if world.rank == 0:
             roster.rested.remote(
                 trial.index, {}
             )  # whatever the end was: nobody waits for this trial when the sweep pauses
-    return {"rested": True} if ray.get(roster.resting.remote()) else {}
+    return WorkerEnd(rested=bool(ray.get(roster.resting.remote())))
 
 
-def taken_up(world: Any, posts: MetricsBuffer, shelf: CheckpointStore) -> Path | None:
+def taken_up(world: World, posts: MetricsBuffer, shelf: CheckpointStore) -> Path | None:
     """The checkpoint to go on from, the same for all workers. What it says of its rung is reported
     again: the process that wrote it may have died before anyone heard of it.
     """
@@ -143,7 +144,7 @@ def rung(
     return report
 
 
-def resting(world: Any, posts: MetricsBuffer) -> Callable[[], bool]:
+def resting(world: World, posts: MetricsBuffer) -> Callable[[], bool]:
     """Whether the sweep pauses before this step, which all workers must see alike."""
 
     def ask() -> bool:
@@ -168,50 +169,43 @@ def rest(
         if rank > 0:
             return
         posts.flush(now=True)
-        left = {}
+        left: dict[int, SavedCheckpoint] = {}
         if step > 0:
             is_saved = (
                 step in shelf.steps(posts.trial)
                 and why_unreadable(shelf.at(posts.trial, step)) is None
             )
-            left[posts.trial] = (
-                shelf.at(posts.trial, step) if is_saved else shelf.put(posts.trial, step, save),
-                step,
+            location = shelf.at(posts.trial, step)
+            left[posts.trial] = SavedCheckpoint(
+                location if is_saved else shelf.put(posts.trial, step, save), step
             )
         ray.get(posts.roster.rested.remote(posts.trial, left))
 
     return keep
 
 
-def run_plain_trial(config: dict[str, Any]) -> None:
-    """A Tune trial: say again what is already known of it, then train on from there.
-
-    `config` holds the trial's index, its assignment, the reports of an earlier run, and the
-    failure of an earlier run or None.
-    """
+def run_plain_trial(config: TrialConfig) -> None:
+    """A Tune trial: say again what is already known of it, then train on from there."""
     from ray import tune
 
-    assignment: WorkerSpec = config["assignment"]
-    roster: Any = find_coordinator(assignment.sweep)
-    for report in config["recorded"]:
+    assignment = config["assignment"]
+    recorded = config.get("recorded", [])
+    failed = config.get("failed")
+    roster = find_coordinator(assignment.sweep)
+    for report in recorded:
         tune.report(dict(report))
-    if config["failed"] is not None:
-        ray.get(roster.fail.remote(config["index"], config["failed"]))
-        raise RuntimeError(config["failed"])
-    if (
-        max((report["step"] for report in config["recorded"]), default=0)
-        < assignment.trial.train.steps
-    ):
+    if failed is not None:
+        ray.get(roster.fail.remote(config["index"], failed))
+        raise RuntimeError(failed)
+    if max((report["step"] for report in recorded), default=0) < assignment.trial.train.steps:
         try:
             ended = train(assignment)
         except Exception as error:
             if not is_loss(error):
                 ray.get(roster.fail.remote(config["index"], reason(error)))
                 raise
-            ended = {"lost": reason(error)}
-        if "fault" in ended or "lost" in ended:
-            ray.get(
-                roster.give_up.remote(AbortReason(fault=ended.get("fault"), lost=ended.get("lost")))
-            )
-        while ended:
+            ended = WorkerEnd(lost=reason(error))
+        if ended.fault is not None or ended.lost is not None:
+            ray.get(roster.give_up.remote(AbortReason(fault=ended.fault, lost=ended.lost)))
+        while ended != WorkerEnd():
             time.sleep(1)  # until the driver ends this trial with all others

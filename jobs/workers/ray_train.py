@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.backend import BackendConfig
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from jobs.config import WorkerSpec
+from jobs.workers.messages import WorkerSettings
 
 FIXED_SIZE = "ORCHESTRATOR_FIXED_SIZE"
 """The environment variable that says, where it is set, that this cluster cannot grow."""
@@ -24,7 +24,7 @@ class Unannounced(FixedScalingPolicy):
     for it has nothing to let grow.
     """
 
-    def after_controller_start(self, train_run_context: Any) -> None:
+    def after_controller_start(self, train_run_context: object) -> None:
         """Announces nothing."""
 
     def _maybe_send_resource_request(self) -> None:
@@ -44,7 +44,7 @@ class Trainer(DataParallelTrainer):
             settings["scaling_policy"] = Unannounced(self.scaling_config)
         return super()._initialize_and_run_controller(**settings)
 
-    def _create_default_callbacks(self) -> list[Any]:
+    def _create_default_callbacks(self) -> list[object]:
         return [
             callback
             for callback in super()._create_default_callbacks()
@@ -53,16 +53,16 @@ class Trainer(DataParallelTrainer):
 
 
 def run_job(
-    work: Callable[[dict[str, Any]], Any],
-    settings: dict[str, Any],
-    assignment: WorkerSpec,
+    work: Callable[[WorkerSettings], object],
+    settings: WorkerSettings,
     **run: Any,
 ) -> Result:
-    """Run `work(settings)` in the workers that an assignment asks for until it has ended; `run` are
-    further fields of Ray's RunConfig.
+    """Run `work(settings)` in the workers that its assignment asks for until it has ended; `run`
+    are further fields of Ray's RunConfig.
 
     Raises what Ray Train raises when more workers have died than train.max_failures allows.
     """
+    assignment = settings["assignment"]
     train = assignment.trial.train
     with_gpu = assignment.gpus > 0
     resources: dict[str, float] = {"CPU": assignment.cpus} | (
@@ -70,8 +70,8 @@ def run_job(
     )
     failures = FailureConfig(max_failures=train.max_failures, controller_failure_limit=5)
     return Trainer(
-        work,
-        train_loop_config={"assignment": assignment, **settings},
+        cast("Callable[[dict], object]", work),
+        train_loop_config=dict(settings),
         backend_config=backend(train.num_workers, with_gpu),
         scaling_config=ScalingConfig(
             num_workers=train.num_workers, use_gpu=with_gpu, resources_per_worker=resources

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ray
 import ray.train
 from ray.train import UserCallback
 
 from jobs.config import WorkerSpec
-from jobs.workers.coordinator import find_coordinator
+from jobs.workers.coordinator import CoordinatorHandle, find_coordinator
+from jobs.workers.messages import LoggedStep, Note, StepMetrics
+
+if TYPE_CHECKING:
+    from ray.train.v2._internal.execution.context import TrainRunContext
 
 POST_SECONDS = 1.0
 ROOM_SECONDS = 0.1
@@ -28,16 +32,16 @@ class NoteDeaths(UserCallback):
         self.sweep = sweep
         self.trial = trial
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+    def after_exception(
+        self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]
+    ) -> None:
         """Called before a failed worker group is restarted."""
-        roster: Any = find_coordinator(self.sweep)
-        fields = {
-            "text": (
-                f"{reason(next(iter(worker_exceptions.values())))}; goes on from the last "
-                "checkpoint"
-            )
-        }
-        roster.post.remote(max(self.trial, 0), "say", fields)
+        roster = find_coordinator(self.sweep)
+        why = reason(next(iter(worker_exceptions.values())))
+        note = Note(
+            f"{why}; goes on from the last checkpoint", self.trial if self.trial > 0 else None
+        )
+        roster.post.remote(note)
         if any(
             "OutOfMemory" in f"{type(error).__name__} {error}"
             for error in worker_exceptions.values()
@@ -62,19 +66,19 @@ class MetricsBuffer:
     the training waits.
     """
 
-    def __init__(self, roster: Any, trial: int) -> None:
+    def __init__(self, roster: CoordinatorHandle, trial: int) -> None:
         self.roster = roster
         self.trial = trial
-        self.waiting: list[tuple[int, int, dict[str, float]]] = []
+        self.waiting: list[LoggedStep] = []
         self.sent = time.monotonic()
-        self.room: Any = None
+        self.room: ray.ObjectRef[bool] | None = None
         """The roster's answer whether it takes more."""
-        self.asked: Any = None
+        self.asked: ray.ObjectRef[bool] | None = None
         """The roster's answer whether the sweep pauses."""
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Note one optimizer step."""
-        self.waiting.append((int(time.time() * 1000), step, metrics))
+        self.waiting.append(LoggedStep(int(time.time() * 1000), step, metrics))
         if time.monotonic() - self.sent > POST_SECONDS:
             self.flush(now=len(self.waiting) >= MOST_WAITING)
 
@@ -92,12 +96,12 @@ class MetricsBuffer:
             if not now:
                 return
             time.sleep(ROOM_SECONDS)
-        self.room = self.roster.post.remote(self.trial, "steps", {"steps": self.waiting})
+        self.room = self.roster.post.remote(StepMetrics(self.trial, self.waiting))
         self.waiting = []
 
     def say(self, text: str) -> None:
         """Send one line for the user."""
-        self.roster.post.remote(self.trial, "say", {"text": text})
+        self.roster.post.remote(Note(text, self.trial))
 
     def resting(self) -> bool:
         """Whether the roster's latest answer says that the sweep pauses; no step waits for it."""
@@ -106,7 +110,7 @@ class MetricsBuffer:
             return False
         if not ray.wait([self.asked], timeout=0)[0]:
             return False
-        answer: Any = ray.get(self.asked)
+        answer = ray.get(self.asked)
         self.asked = None
         return answer
 

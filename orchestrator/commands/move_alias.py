@@ -8,8 +8,8 @@ import getpass
 import json
 import os
 from datetime import UTC, datetime
-from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.commands.predict import store_address
 from orchestrator.config.credentials import mask
 from orchestrator.config.settings import Config
@@ -34,7 +34,7 @@ def run(config: Config) -> int:
     reason, by = (config.job.reason or "").strip(), author(config)
     if before is not None and before.version == version.version:
         raise InputError(f"model_uri {config.model_uri}: {version.uri} is the champion already")
-    told = {
+    answer = {
         "job": config.job.kind,
         "model": {"name": name, "version": version.version, "uri": version.uri, "alias": CHAMPION},
         "previous": None if before is None else before.uri,
@@ -44,38 +44,40 @@ def run(config: Config) -> int:
     was = "no version had it before" if before is None else f"it was at {before.uri}"
     if config.dry_run:
         show(
-            config, {"plan": told}, f"plan    would give {version.uri} the alias {CHAMPION}; {was}"
+            config,
+            {"plan": answer},
+            f"plan    would give {version.uri} the alias {CHAMPION}; {was}",
         )
         return 0
     store.set_champion(name, version.version)
     moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     store.mark(name, version.version, tags(config.job.kind, before, reason, by, moment))
-    show(config, told, f"model   {version.uri} -> alias {CHAMPION} ({was}): {reason}, by {by}")
+    show(config, answer, f"model   {version.uri} -> alias {CHAMPION} ({was}): {reason}, by {by}")
     return 0
 
 
-def chosen(config: Config, store: Any, name: str) -> Version:
+def chosen(config: Config, store: mlflow_store.MlflowStore, name: str) -> Version:
     """The version that gets the alias. Raises InputError, with what there is, where there is no
     such version.
     """
     uri = config.model_uri or ""
     if config.job.kind == "rollback":
-        found = store.aliased(name, PREVIOUS)
-        if found is None:
+        version = store.aliased(name, PREVIOUS)
+        if version is None:
             remedy = "job=promote model_uri=models:/NAME/3 gives the alias to a version"
             raise InputError(
                 f"model_uri {uri}: no version has the alias {PREVIOUS}, so there is nothing to "
                 f"go back to ({store.inventory(name).removeprefix('no such version; ')}); {remedy}"
             )
-        return found
+        return version
     _, alias, wanted = uri.partition("@")
     if alias:
-        found = store.aliased(name, wanted)
+        version = store.aliased(name, wanted)
     else:
-        found = store.version(name, int(uri.rpartition("/")[2]))
-    if found is None:
+        version = store.version(name, int(uri.rpartition("/")[2]))
+    if version is None:
         raise InputError(f"model_uri {uri}: {store.inventory(name)}")
-    return found
+    return version
 
 
 def author(config: Config) -> str:
@@ -94,18 +96,18 @@ def tags(kind: str, before: Version | None, reason: str, by: str, moment: str) -
     """What a version remembers of how it got the alias: the last time by itself, all of them as
     numbered lines.
     """
-    told = {
+    move_tags = {
         "alias.moved_by": kind,
         "alias.reason": reason,
         "alias.author": by,
         "alias.moved_at": moment,
         "alias.moved_from": "" if before is None else before.uri,
     }
-    line = json.dumps(told, ensure_ascii=False)
-    return told | {f"alias.log.{moment}": line}
+    line = json.dumps(move_tags, ensure_ascii=False)
+    return move_tags | {f"alias.log.{moment}": line}
 
 
-def show(config: Config, told: dict[str, Any], line: str) -> None:
+def show(config: Config, answer: JsonObject, line: str) -> None:
     """The answer on stdout, without secrets."""
     mark_answer()
-    print(json.dumps(told, ensure_ascii=False) if config.output == "json" else mask(line))
+    print(json.dumps(answer, ensure_ascii=False) if config.output == "json" else mask(line))

@@ -8,9 +8,9 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from jobs.data.task_prompt import from_messages
+from jobs.files.json_types import JsonObject
 from orchestrator.config.credentials import mask
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError, OrchestratorError
@@ -34,7 +34,7 @@ def run(config: Config) -> int:
     return 0
 
 
-def plan(config: Config) -> tuple[dict[str, Any], str]:
+def plan(config: Config) -> tuple[JsonObject, str]:
     """What would be asked, as a record and as a line. Fetches and loads nothing, and asks no
     server.
     """
@@ -50,7 +50,7 @@ def plan(config: Config) -> tuple[dict[str, Any], str]:
     }, f"plan    would ask {config.model_uri} {where}: {json.dumps(question, ensure_ascii=False)}"
 
 
-def asked(config: Config) -> dict[str, Any]:
+def asked(config: Config) -> JsonObject:
     """What is asked, as plain values. Raises InputError for a conversation that cannot be read."""
     if config.messages is None:
         return {"prompt": config.prompt}
@@ -61,7 +61,7 @@ def asked(config: Config) -> dict[str, Any]:
     return {"messages": json.loads(config.messages)}
 
 
-def ask(config: Config) -> tuple[dict[str, Any], str]:
+def ask(config: Config) -> tuple[JsonObject, str]:
     """The model's answer, as a record and as text. Raises InputError for a model that cannot be
     used.
     """

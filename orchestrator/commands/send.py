@@ -8,8 +8,8 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator import project
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError
@@ -98,7 +98,7 @@ def in_image(config: Config, arguments: list[str]) -> list[str]:
     ]
 
 
-def print_preview(config: Config, plan: Plan | None, manifest: dict[str, Any]) -> None:
+def print_preview(config: Config, plan: Plan | None, manifest: JsonObject) -> None:
     """The plan and the manifest on stdout."""
     from orchestrator.kuberay.manifest import as_yaml
     from orchestrator.output import plan_text

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import RayError
 
-from jobs.config import BaseModel
+from jobs.config import BaseModel, Trial
 from jobs.data.corpus import load_corpus
 from jobs.data.task_prompt import command_text, common_task
 from jobs.data.tokenization import RENDERING
@@ -28,14 +28,22 @@ from orchestrator.config.run_numbers import label
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation import hints, model_card, verdict
 from orchestrator.evaluation.champion_files import fetch_champion
+from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.evaluation.judged_finalists import choose, judge_finalists
 from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
-from orchestrator.output.result import Result
+from orchestrator.output import sweep_result
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.sweep_result import SweepResult
 from orchestrator.plan.task import REMEDY, digest
 from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.storage.paths import storage_folder
+from orchestrator.tracking.mlflow_store import MlflowStore
 from orchestrator.tracking.model_versions import Version
+from orchestrator.tracking.outbox import OutboxWorker
 from orchestrator.tracking.serving_files import add_serving_files
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.state import SweepState
 
 POLL_SECONDS = 0.5
 WITH_EXAMPLES = "base with examples"
@@ -49,56 +57,52 @@ class FinalEvaluation:
 
     def __init__(
         self,
-        command: Any,
-        board: Any,
-        store: Any,
-        writer: Any,
-        screen: Any,
+        command: JudgedCommand,
+        board: SweepState,
+        store: MlflowStore,
+        writer: OutboxWorker,
+        screen: ProgressDisplay,
         drain: Callable[[], None],
     ) -> None:
         self.drain = drain
-        self.command, self.board, self.store, self.writer, self.screen = (
-            command,
-            board,
-            store,
-            writer,
-            screen,
-        )
+        self.command, self.board = command, board
+        self.store, self.writer, self.screen = store, writer, screen
         self.config, self.plan = command.config, command.plan
         self.base: BaseModel = command.base
         self.digest = self.plan.digests["test"]
         self.train_digest = digest(json.dumps(self.plan.digests, sort_keys=True))
         """Of all rows: which labels are found in training decides some metrics."""
 
-    def complete(self, outcome: Result) -> None:
+    def complete(self, outcome: SweepResult) -> None:
         """Fill in what the test split says and what was registered."""
-        best = outcome["best"]
-        name = label(best["run"])
-        trial = self.board.trained(best["run"])
-        trained = self.checkpoint(best["run"], best["step"])
+        best = outcome.best
+        assert best is not None and best.run is not None
+        name = label(best.run)
+        trial = self.board.trained(best.run)
+        trained = self.checkpoint(best.run, best.step)
         subjects = {"base": None, name: trained}
         subjects |= {WITH_EXAMPLES: None} if self.config.job.examples else {}
         verdicts = self.judge(subjects, trial)
         base = verdicts["base"]
         judged = judge_finalists(self, verdicts[name])
-        winner, outcome["tied"] = choose(judged, self)
-        if winner.record.index != best["run"]:
-            best = outcome["best"] = self.command.about.describe(self.board, winner.record)
-            trial = self.board.trained(best["run"])
+        winner, outcome.tied = choose(judged, self)
+        if winner.record.index != best.run:
+            best = outcome.best = self.command.describe(self.board, winner.record)
+            trial = self.board.trained(winner.record.index)
         trained, candidate = winner.checkpoint, winner.scores
         self.candidate = winner.candidate
         self.compared = [finalist.candidate for finalist in judged]
-        outcome["base"] = {"metrics": base.metrics(), "slices": base.slices}
-        best["metrics"] |= candidate.metrics()
-        best["slices"], best["fields"] = candidate.slices, candidate.fields
-        outcome["metric"] = candidate.key
-        outcome["asked"], outcome["prompt"] = self.first_prompt(trial)
+        outcome.base = sweep_result.BaseScores(base.metrics(), base.slices)
+        best.metrics |= candidate.metrics()
+        best.slices, best.fields = candidate.slices, candidate.fields
+        outcome.metric = candidate.key
+        outcome.asked, outcome.prompt = self.first_prompt(trial)
         self.weigh(trial, base, candidate, verdicts.get(WITH_EXAMPLES))
-        outcome["baselines"] = {
-            name: {"metrics": verdict.metrics_of(scores, candidate.key)}
+        outcome.baselines = {
+            name: sweep_result.BaselineScores(verdict.metrics_of(scores, candidate.key))
             for name, scores in self.baselines.items()
         }
-        outcome["notes"] = self.notes
+        outcome.notes = self.notes
         folder = self.command.folder / "export"
         self.card = model_card.card(
             self.plan,
@@ -107,7 +111,7 @@ class FinalEvaluation:
             self.candidate,
             verdict.scores_of(base, self.digest),
             self.baselines,
-            best["params"],
+            best.params,
             self.command.model_name,
             self.notes,
             candidate.key,
@@ -116,7 +120,7 @@ class FinalEvaluation:
         add_serving_files(folder)
         checked(trained)  # what was copied is what was judged
         self.command.journal.append(
-            "report", trial=best["run"], step=best["step"], metrics=candidate.metrics()
+            "report", trial=best.run, step=best.step, metrics=candidate.metrics()
         )
         renamed = {
             key.replace(f"{registry.TEST}/", "base/"): value
@@ -128,13 +132,13 @@ class FinalEvaluation:
         try:
             self.register(outcome, candidate, base, folder, trial)
         except OrchestratorError as error:
-            outcome["state"], outcome["error"] = (
+            outcome.state, outcome.error = (
                 "failed",
                 f"not registered: {error}; the same command again registers it",
             )
 
     def weigh(
-        self, trial: Any, base: TestScores, candidate: TestScores, shown: TestScores | None
+        self, trial: Trial, base: TestScores, candidate: TestScores, shown: TestScores | None
     ) -> None:
         """Gather what the candidate is compared with: the base, and the baselines as far as they
         are known; `notes` says why others are not.
@@ -181,7 +185,7 @@ class FinalEvaluation:
             )
         return places.join(found, "model")
 
-    def first_prompt(self, trial: Any) -> tuple[str, str]:
+    def first_prompt(self, trial: Trial) -> tuple[str, str]:
         """What asks the model for the answer to the first test row: a setting of job=predict and
         its value.
         """
@@ -189,14 +193,12 @@ class FinalEvaluation:
         return command_text(corpus.test[0], common_task(corpus))
 
     def judge(
-        self, folders: dict[str, str | None], trial: Any, base: BaseModel | None = None
+        self, folders: dict[str, str | None], trial: Trial, base: BaseModel | None = None
     ) -> dict[str, TestScores]:
         """Score models on the test split, at the same time; the base's scores are remembered for
         other sweeps.
         """
-        sealed = (
-            base is None
-        )  # a checkpoint of this sweep; a champion's files were looked at when they were fetched
+        sealed = base is None  # a checkpoint of this sweep; a champion's files are checked already
         base = base if base is not None else self.base
         memo = storage_folder(self.config.storage) / "base-scores.json"
         known = read_object(memo)
@@ -228,7 +230,7 @@ class FinalEvaluation:
             write_json(memo, known | {key: asdict(found[name]) for name, key in keys.items()})
         return found
 
-    def collect(self, reference: Any) -> TestScores:
+    def collect(self, reference: ray.ObjectRef) -> TestScores:
         """The answer of a judging task. Raises Damaged for a checkpoint that cannot be used, else
         OrchestratorError with its cause.
         """
@@ -254,18 +256,24 @@ class FinalEvaluation:
         )
 
     def register(
-        self, outcome: Result, candidate: TestScores, base: TestScores, folder: Path, trial: Any
+        self,
+        outcome: SweepResult,
+        candidate: TestScores,
+        base: TestScores,
+        folder: Path,
+        trial: Trial,
     ) -> None:
         """Upload the version's folder, register it, and move the alias if it is deserved."""
-        best, name = outcome["best"], self.command.model_name
+        best, name = outcome.best, self.command.model_name
+        assert best is not None and best.run is not None
         self.writer.wake()
-        best["run_id"] = self.run_of(best["run"])
-        path = f"model/step-{best['step']:06d}"
-        self.store.log_artifacts(best["run_id"], folder, path)
+        best.run_id = self.run_of(best.run)
+        path = f"model/step-{best.step:06d}"
+        self.store.log_artifacts(best.run_id, folder, path)
         champion = self.store.champion(name)
         tags = self.tags(outcome, candidate)
         version = self.store.register(
-            name, best["run_id"], path, tags, f"{outcome['sweep']}, {label(best['run'])}"
+            name, best.run_id, path, tags, f"{outcome.sweep}, {label(best.run)}"
         )
         decision = self.decide(version, champion, candidate, base, trial)
         self.store.describe(
@@ -279,20 +287,17 @@ class FinalEvaluation:
         if decision.promote:
             self.store.set_champion(name, version.version)
         elif decision.lost_to:
-            outcome["help"] = hints.hints(
+            outcome.help = hints.hints(
                 hints.findings_of(
                     self.config, self.board, best, trial, self.candidate.scores.value, self.answers
                 )
             )
         holds = decision.promote or (champion is not None and champion.version == version.version)
-        outcome["decision"] = decision.reason
-        outcome["reasons"] = list(decision.reasons)
-        outcome["model"] = {
-            "name": name,
-            "version": version.version,
-            "alias": "champion" if holds else None,
-            "uri": version.uri,
-        }
+        outcome.decision = decision.reason
+        outcome.reasons = list(decision.reasons)
+        outcome.model = sweep_result.RegisteredModel(
+            name, version.version, "champion" if holds else None, version.uri
+        )
         self.command.journal.append(
             "tags",
             trial=None,
@@ -312,13 +317,13 @@ class FinalEvaluation:
             time.sleep(POLL_SECONDS)
         return run_id
 
-    def tags(self, outcome: Result, candidate: TestScores) -> dict[str, str]:
+    def tags(self, outcome: SweepResult, candidate: TestScores) -> dict[str, str]:
         """What a later sweep needs to compare with this version without running it."""
         scores = {key: repr(value) for key, value in candidate.metrics().items() if value == value}
         return (
             scores
             | self.plan.task.tags
-            | {"test.rows": str(len(candidate.predictions)), "sweep": outcome["sweep"]}
+            | {"test.rows": str(len(candidate.predictions)), "sweep": outcome.sweep}
         )
 
     def decide(
@@ -327,7 +332,7 @@ class FinalEvaluation:
         champion: Version | None,
         candidate: TestScores,
         base: TestScores,
-        trial: Any,
+        trial: Trial,
     ) -> Decision:
         """Compare with the champion, or with the base when there is none. A champion of another
         task keeps its alias, unless the user says that it is the same one: then it is judged anew
@@ -363,9 +368,7 @@ class FinalEvaluation:
         judged = self.judge({"champion": str(trained)}, trial, made_on)["champion"]
         anew = verdict.scores_of(judged, self.digest)
         decision = self.against([Rival("champion", "the champion", anew, OTHER_ROWS)])
-        if (
-            decision.promote and not same
-        ):  # its tags were taken away, or it is of before they were written
+        if decision.promote and not same:  # its tags were taken away, or never written
             unknown = "but nothing tells for what task that was made, so it keeps its alias"
             return Decision(
                 False,

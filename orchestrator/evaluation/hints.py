@@ -6,12 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.config import Trial
 from jobs.data.corpus import load_corpus
 from jobs.evaluation.baselines import NUM_ANSWERS, Answers
 from orchestrator.config.settings import Config
+from orchestrator.output.sweep_result import BestTrial
+from orchestrator.storage.journal import Record
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.state import SweepState
 
 FEW_ROWS_PER_ANSWER = 20
 """Fewer training rows than this for a different answer leave it unlearned."""
@@ -109,7 +114,7 @@ def mix(findings: Findings) -> list[str]:
     return []
 
 
-def history_of(record: Any, metric: str, maximise: bool) -> dict[int, float]:
+def history_of(record: Record, metric: str, maximise: bool) -> dict[int, float]:
     """A trial's metric by step, turned so that higher is better."""
     sign = 1.0 if maximise else -1.0
     return {
@@ -118,7 +123,12 @@ def history_of(record: Any, metric: str, maximise: bool) -> dict[int, float]:
 
 
 def findings_of(
-    config: Config, board: Any, best: Any, trial: Trial, score: float, answers: Answers | None
+    config: Config,
+    board: SweepState,
+    best: BestTrial,
+    trial: Trial,
+    score: float,
+    answers: Answers | None,
 ) -> Findings:
     """What a sweep and its data say of what is missing."""
     corpus = load_corpus(trial.data)
@@ -128,8 +138,8 @@ def findings_of(
     return Findings(
         score=score,
         steps=config.train.steps,
-        best_step=best["step"],
-        history=history_of(board.records[best["run"]], board.metric, board.maximise),
+        best_step=best.step,
+        history=history_of(board.records[best.run or best.trial], board.metric, board.maximise),
         metric=board.metric,
         training_answers=[row.answer for rows in corpus.sources.values() for row in rows],
         test_answers=[row.answer for row in corpus.test],

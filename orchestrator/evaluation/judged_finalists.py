@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs.evaluation.scores import TestScores
 from jobs.workers.evaluation_task import checked
 from orchestrator.config.run_numbers import label
 from orchestrator.evaluation import verdict
+from orchestrator.evaluation.interfaces import Judge
 from orchestrator.evaluation.promotion import Candidate, select
+from orchestrator.output.sweep_result import TiedFinalists
 from orchestrator.storage.journal import Record
 
 
@@ -28,7 +29,7 @@ class JudgedFinalist:
     candidate: Candidate
 
 
-def judge_finalists(evaluation: Any, first: TestScores) -> list[JudgedFinalist]:
+def judge_finalists(evaluation: Judge, first: TestScores) -> list[JudgedFinalist]:
     """The finalists that meet the test rows, best by the validation split first. `first` are the
     scores of that one, which was judged beside the base.
     """
@@ -36,8 +37,11 @@ def judge_finalists(evaluation: Any, first: TestScores) -> list[JudgedFinalist]:
     records = [standing.best for standing in board.standings] or [board.best()]
     judged: list[JudgedFinalist] = []
     for record in records[: evaluation.config.final.judged]:
+        assert record is not None  # a sweep that is judged has a best trial
+        best = record.best(board.metric, board.maximise)
+        assert best is not None
+        step, _ = best
         name = label(record.index)
-        step, _ = record.best(board.metric, board.maximise)
         checkpoint = evaluation.checkpoint(record.index, step)
         scores = first
         if judged:
@@ -61,8 +65,8 @@ def judge_finalists(evaluation: Any, first: TestScores) -> list[JudgedFinalist]:
 
 
 def choose(
-    judged: list[JudgedFinalist], evaluation: Any
-) -> tuple[JudgedFinalist, dict[str, Any] | None]:
+    judged: list[JudgedFinalist], evaluation: Judge
+) -> tuple[JudgedFinalist, TiedFinalists | None]:
     """The finalist that asks for the alias, and what the result tells of the others; None where
     there are none.
     """
@@ -75,9 +79,8 @@ def choose(
         evaluation.config.sweep.maximise,
     )
     chosen = next(finalist for finalist in judged if finalist.candidate is selection.chosen)
-    told = {
-        "compared": selection.compared,
-        "tied": list(selection.tied),
-        "scores": {finalist.candidate.name: finalist.scores.metrics() for finalist in judged},
-    }
-    return chosen, told
+    return chosen, TiedFinalists(
+        compared=selection.compared,
+        tied=list(selection.tied),
+        scores={finalist.candidate.name: finalist.scores.metrics() for finalist in judged},
+    )

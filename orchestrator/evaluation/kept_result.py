@@ -7,64 +7,68 @@ they put it, and the result says so.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
+from orchestrator.output.sweep_result import SweepResult
+from orchestrator.tracking.mlflow_store import MlflowStore
 from orchestrator.tracking.model_versions import CHAMPION
 
 
-def missing(store: Any, kept: dict[str, Any]) -> str | None:
+def missing(store: MlflowStore, result: SweepResult) -> str | None:
     """Why the end of the sweep has to be done again: what the store lacks of the result. None where
     it is all there.
     """
-    best, model = kept["best"], kept["model"]
-    if model is None or not best.get("run_id"):
+    best, model = result.best, result.model
+    if model is None or best is None or not best.run_id:
         return "its winner was never registered"
-    if not store.has_run(best["run_id"]):
-        return f"MLflow no longer has the run of trial {best['trial']}"
-    found = store.version(model["name"], model["version"])
-    if found is None:
-        return f"MLflow no longer has {model['uri']}"
-    if found.run_id != best["run_id"]:  # deleted and registered anew: the numbers begin again
-        return f"{model['uri']} is another model now"
-    if not store.holds(model["uri"]):
-        return f"the files of {model['uri']} are gone"
+    if not store.has_run(best.run_id):
+        return f"MLflow no longer has the run of trial {best.trial}"
+    registered = store.version(model.name, model.version)
+    if registered is None:
+        return f"MLflow no longer has {model.uri}"
+    if registered.run_id != best.run_id:  # deleted and registered anew: the numbers begin again
+        return f"{model.uri} is another model now"
+    if not store.holds(model.uri):
+        return f"the files of {model.uri} are gone"
     return None
 
 
-def renew(store: Any, kept: dict[str, Any]) -> bool:
+def renew(store: MlflowStore, result: SweepResult) -> bool:
     """Bring what the result says of the champion's alias up to date; returns whether it had to
     be.
     """
-    model = kept["model"]
-    champion = store.champion(model["name"])
-    held = champion is not None and champion.version == model["version"]
-    if held == (model["alias"] == CHAMPION) and not kept.get("moved"):
+    model = result.model
+    if model is None:
         return False
-    before = model["alias"], kept["decision"]
+    champion = store.champion(model.name)
+    held = champion is not None and champion.version == model.version
+    if held == (model.alias == CHAMPION) and not result.moved:
+        return False
+    before = model.alias, result.decision
     if held:
-        kept["decision"] = f"it was given the alias {CHAMPION} since"
+        result.decision = f"it was given the alias {CHAMPION} since"
     elif champion is not None:
-        kept["decision"] = f"the alias {CHAMPION} is at v{champion.version} now"
+        result.decision = f"the alias {CHAMPION} is at v{champion.version} now"
     else:
-        remedy = f"MLflow's page of {model['uri']} can give it back"
-        kept["decision"] = (
+        remedy = f"MLflow's page of {model.uri} can give it back"
+        result.decision = (
             f"the alias {CHAMPION} was taken away since, and no version has it; {remedy}"
         )
-    kept["reasons"] = []
-    model["alias"] = CHAMPION if held else None
-    kept["moved"] = True  # from now on what is told is where the alias is, not what was decided
-    return before != (model["alias"], kept["decision"])
+    result.reasons = []
+    model.alias = CHAMPION if held else None
+    result.moved = True  # from now on what is told is where the alias is, not what was decided
+    return before != (model.alias, result.decision)
 
 
-def unchecked(kept: dict[str, Any], reason: str) -> None:
+def unchecked(result: SweepResult, reason: str) -> None:
     """Mark a result whose store does not answer: what it says of the registered model is of
     earlier.
     """
-    model = kept["model"]
-    kept["unchecked"] = (
+    model = result.model
+    result.unchecked = (
         f"this is what the sweep has found; whether MLflow still has it so is not known: {reason}"
     )
-    if model is not None and model["alias"]:
-        kept["decision"] = f"it took the alias {model['alias']} then"
-        kept["reasons"] = []
-        kept["model"] = model | {"alias": None}
+    if model is not None and model.alias:
+        result.decision = f"it took the alias {model.alias} then"
+        result.reasons = []
+        result.model = replace(model, alias=None)

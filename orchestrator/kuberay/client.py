@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
 
+from jobs.files.json_types import Json, JsonObject
 from orchestrator.config import credentials
 from orchestrator.config.cluster import Cluster
 from orchestrator.errors import InputError
@@ -93,7 +93,7 @@ class Client:
                     stream.shutdown()
 
     def send(
-        self, method: str, path: str, query: dict[str, Any], body: Any, kind: str, stream: bool
+        self, method: str, path: str, query: JsonObject, body: Json, kind: str, stream: bool
     ) -> urllib3.BaseHTTPResponse:
         """One request, one answer. Raises urllib3's errors."""
         headers: dict[str, str] = {
@@ -124,11 +124,11 @@ class Client:
         self,
         method: str,
         path: str,
-        query: dict[str, Any] | None = None,
-        body: Any = None,
+        query: JsonObject | None = None,
+        body: Json = None,
         kind: str = "application/json",
         patience_seconds: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """The answer to a request, repeated with growing pauses while that may help. Raises Refusal
         or Unreachable.
 
@@ -182,8 +182,8 @@ class Client:
         )
 
     def ask_once(
-        self, method: str, path: str, query: dict[str, Any], body: Any, kind: str
-    ) -> dict[str, Any]:
+        self, method: str, path: str, query: JsonObject, body: Json, kind: str
+    ) -> JsonObject:
         """The answer to a request that is sent once."""
         try:
             answer = self.send(method, path, query, body, kind, stream=False)
@@ -214,11 +214,11 @@ class Client:
         return None
 
     def items(
-        self, path: str, query: dict[str, Any] | None = None, patience_seconds: float | None = None
-    ) -> tuple[list[dict[str, Any]], str]:
+        self, path: str, query: JsonObject | None = None, patience_seconds: float | None = None
+    ) -> tuple[list[JsonObject], str]:
         """Everything of a collection, and the version to watch it from."""
-        objects: list[dict[str, Any]] = []
-        next_page: dict[str, Any] = {}
+        objects: list[JsonObject] = []
+        next_page: JsonObject = {}
         while True:
             try:
                 answer = self.ask(
@@ -242,7 +242,7 @@ class Client:
 
     def find(
         self, path: str, name: str, patience_seconds: float | None = None
-    ) -> dict[str, Any] | None:
+    ) -> JsonObject | None:
         """One object, or None where there is none."""
         try:
             return self.ask("GET", f"{path}/{name}", patience_seconds=patience_seconds)
@@ -251,15 +251,15 @@ class Client:
                 return None
             raise
 
-    def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def create(self, path: str, body: JsonObject) -> JsonObject:
         """Create an object; unknown fields are an error, not dropped."""
         return self.ask(
             "POST", path, {"fieldValidation": "Strict", "fieldManager": "slm-orchestrator"}, body
         )
 
     def patch(
-        self, path: str, name: str, body: dict[str, Any], patience_seconds: float | None = None
-    ) -> dict[str, Any]:
+        self, path: str, name: str, body: JsonObject, patience_seconds: float | None = None
+    ) -> JsonObject:
         """Merge `body` into an object."""
         query = {"fieldValidation": "Strict", "fieldManager": "slm-orchestrator"}
         return self.ask(
@@ -297,9 +297,7 @@ class Client:
         )
         return bool(answer.get("status", {}).get("allowed"))
 
-    def watch(
-        self, path: str, version: str, query: dict[str, Any]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def watch(self, path: str, version: str, query: JsonObject) -> Iterator[tuple[str, JsonObject]]:
         """("OPEN", {}) once the server has begun, then (type, object) of every change since
         `version`, until the server ends the stream.
 
@@ -351,7 +349,7 @@ class Client:
             yield from lines(answer)
 
     @contextlib.contextmanager
-    def stream(self, path: str, query: dict[str, Any]) -> Iterator[urllib3.BaseHTTPResponse]:
+    def stream(self, path: str, query: JsonObject) -> Iterator[urllib3.BaseHTTPResponse]:
         """An answer that comes bit by bit."""
         answer: urllib3.BaseHTTPResponse | None = None
         try:

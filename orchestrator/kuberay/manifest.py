@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from jobs.files.json_types import JsonObject
 from orchestrator import job_environment
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.settings import Config
@@ -83,7 +84,7 @@ def make(
     submission: str,
     typed: str = "",
     sweep: str = "",
-) -> dict[str, Any]:
+) -> JsonObject:
     """The RayJob `name` that runs `python -m orchestrator` with `arguments` on a cluster of its
     own.
 
@@ -97,7 +98,7 @@ def make(
         if typed
         else shlex.join(["python", "-m", "orchestrator", *arguments])
     )
-    job: dict[str, Any] = {
+    job: JsonObject = {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": {
@@ -159,9 +160,9 @@ def job_labels(cluster: Cluster, name: str) -> dict[str, str]:
     return labels
 
 
-def ray_cluster(cluster: Cluster, name: str, submission: str) -> dict[str, Any]:
+def ray_cluster(cluster: Cluster, name: str, submission: str) -> JsonObject:
     """The cluster that the job brings along."""
-    spec: dict[str, Any] = {
+    spec: JsonObject = {
         "rayVersion": version("ray"),
         "authOptions": {"mode": "token", "secretName": cluster.token_secret},
         "enableInTreeAutoscaling": scales(cluster),
@@ -195,7 +196,7 @@ def most_workers(cluster: Cluster) -> int:
     return cluster.workers if cluster.max_workers is None else cluster.max_workers
 
 
-def workers(cluster: Cluster, name: str, submission: str) -> list[dict[str, Any]]:
+def workers(cluster: Cluster, name: str, submission: str) -> list[JsonObject]:
     """The groups of worker pods: on demand, and on spot nodes."""
     groups = []
     counts = {
@@ -226,7 +227,7 @@ def store(cluster: Cluster) -> dict[str, str]:
 
 def template(
     cluster: Cluster, name: str, submission: str, head: bool, spot: bool = False
-) -> dict[str, Any]:
+) -> JsonObject:
     """One kind of pod, within Pod Security's `restricted`."""
     gpus = 0 if head else cluster.worker_gpus
     resources = (
@@ -241,7 +242,7 @@ def template(
     containers = [
         ray_container(cluster, submission, "ray-head" if head else "ray-worker", resources)
     ]
-    spec: dict[str, Any] = {
+    spec: JsonObject = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {**POD_SECURITY},
@@ -287,7 +288,7 @@ POD_SECURITY = {
 }
 
 
-def container_security() -> dict[str, Any]:
+def container_security() -> JsonObject:
     """What `restricted` asks of a container, and a root file system that nothing writes to."""
     return {
         "allowPrivilegeEscalation": False,
@@ -304,8 +305,8 @@ def amounts(cpu: str, memory: str) -> dict[str, dict[str, str]]:
 
 
 def ray_container(
-    cluster: Cluster, submission: str, name: str, resources: dict[str, Any]
-) -> dict[str, Any]:
+    cluster: Cluster, submission: str, name: str, resources: JsonObject
+) -> JsonObject:
     """The container that Ray runs in."""
     variables = {
         "HOME": "/tmp",
@@ -318,7 +319,7 @@ def ray_container(
     if cluster.claim is not None:
         variables["ORCHESTRATOR_CACHE"] = f"{cluster.mount.rstrip('/')}/cache"
         mounts.append(("shared", cluster.mount))
-    container: dict[str, Any] = {
+    container: JsonObject = {
         "name": name,
         "image": cluster.image,
         "workingDir": cluster.folder,
@@ -334,7 +335,7 @@ def ray_container(
     return container
 
 
-def log_container(cluster: Cluster) -> dict[str, Any]:
+def log_container(cluster: Cluster) -> JsonObject:
     """Writes the driver's log where `pods/log` finds it: whoever submits needs no way to the
     dashboard.
     """
@@ -348,11 +349,11 @@ def log_container(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def volumes(cluster: Cluster) -> list[dict[str, Any]]:
+def volumes(cluster: Cluster) -> list[JsonObject]:
     """Folders that pods may write to. The operator's autoscaler container looks for one by the name
     ray-logs.
     """
-    volumes_of_pod: list[dict[str, Any]] = [
+    volumes_of_pod: list[JsonObject] = [
         {"name": "tmp", "emptyDir": {}},
         {"name": "ray-logs", "emptyDir": {}},
         {
@@ -384,6 +385,6 @@ def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 Readable.add_representer(str, text)
 
 
-def as_yaml(job: dict[str, Any]) -> str:
+def as_yaml(job: JsonObject) -> str:
     """The manifest as `kubectl create -f -` takes it."""
     return yaml.dump(job, Dumper=Readable, sort_keys=False, allow_unicode=True, width=10_000)

@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.kuberay.placement import placement_remedy
 from orchestrator.kuberay.reasons import COLOUR, clean
 from orchestrator.kuberay.status import StatusReporter
 from orchestrator.output import run_commands
+from orchestrator.output.remote_state import STATE_MARK
 
 LAST_LINES = 6
 """Of a failed command's log that are shown again."""
-CHATTER = r"\[?\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|W) |Running entrypoint for job "
-"""Lines that Ray writes around every command."""
+CHATTER = r"\[?\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|W) |Running entrypoint for job |" + re.escape(
+    STATE_MARK
+)
+"""Lines that Ray writes around every command, and those that are for programs."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Outcome:
     """What happened and why, then what to do, on lines of their own."""
 
 
-def outcome_of(job: dict[str, Any], story: StatusReporter) -> Outcome | None:
+def outcome_of(job: JsonObject, story: StatusReporter) -> Outcome | None:
     """The ending that a RayJob's status tells, or None while it lives.
 
     An exit code of 2 is the command's own for bad input; every other failure is 1.
@@ -75,7 +78,7 @@ def held(story: StatusReporter) -> str:
 AGAIN = "the same command again continues what is finished"
 
 
-def failure(status: dict[str, Any], story: StatusReporter) -> Outcome:
+def failure(status: JsonObject, story: StatusReporter) -> Outcome:
     """The ending of a job that the operator calls Failed, by its reason."""
     reason = status.get("reason", "")
     message = clean(status.get("message", ""))
@@ -129,7 +132,7 @@ def failure(status: dict[str, Any], story: StatusReporter) -> Outcome:
     )
 
 
-def command_failed(status: dict[str, Any], attempts: str) -> Outcome:
+def command_failed(status: JsonObject, attempts: str) -> Outcome:
     """The command itself ended with an error: its exit code, and its last lines."""
     message = re.sub(COLOUR, "", status.get("message", ""))
     code = re.search(r"failed with exit code (\d+)", message)

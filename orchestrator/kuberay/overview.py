@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.config.cluster import Cluster
 from orchestrator.errors import InputError
 from orchestrator.kuberay import rayjobs, timeouts
@@ -157,7 +157,7 @@ def head_pod(cluster: Cluster, name: str) -> str | None:
     return None
 
 
-def show(cluster: Cluster, name: str) -> dict[str, Any]:
+def show(cluster: Cluster, name: str) -> JsonObject:
     """Everything known of a RayJob: its Entry, the command, the attempts, the cluster with its
     pods, and what it waits for.
     """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.kuberay.names import LOG_CONTAINER
 from orchestrator.kuberay.reasons import COLOUR
 
-Thing = dict[str, Any]
+Thing = JsonObject
 
 
 def is_placed(pod: Thing) -> bool:

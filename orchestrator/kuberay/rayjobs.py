@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.config.cluster import NAMESPACE, Cluster
 from orchestrator.errors import InputError
 from orchestrator.kuberay.client import RAYJOBS, Client
@@ -17,7 +17,7 @@ from orchestrator.kuberay.reasons import clean
 from orchestrator.kuberay.status import StatusReporter
 from orchestrator.output import run_commands
 
-Job = dict[str, Any]
+Job = JsonObject
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import Any
 
 import urllib3
 
+from jobs.files.json_types import JsonObject
 from orchestrator.errors import OrchestratorError
 
 TOO_LARGE = "request is too large"
@@ -75,7 +75,7 @@ class Expired(Exception):
     """The version to watch from is too old: list again."""
 
 
-def answer_of(status: int, data: bytes) -> dict[str, Any]:
+def answer_of(status: int, data: bytes) -> JsonObject:
     """The object in an answer below 400. Raises ValueError for what no API server answers, such as
     the way to a page for signing in.
     """

@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError, OrchestratorError
@@ -180,9 +180,7 @@ def ways_back(cluster: Cluster, name: str) -> str:
     return f"  follow it   {watch}\n  stop it     {stop}"
 
 
-def preview(
-    config: Config, arguments: list[str], plan: Plan | None, typed: str = ""
-) -> dict[str, Any]:
+def preview(config: Config, arguments: list[str], plan: Plan | None, typed: str = "") -> JsonObject:
     """The manifest that would be sent. Asks no API server."""
     name = job_name(sweep_name(config, arguments, plan.name if plan else None), 1)
     return manifest.make(config, name, arguments, "0" * 12, typed, plan.name if plan else "")

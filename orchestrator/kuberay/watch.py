@@ -13,8 +13,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
+from jobs.files.json_types import JsonObject
 from orchestrator.kuberay.client import Client
 from orchestrator.kuberay.responses import Expired, Refusal, Unreachable
 
@@ -36,7 +37,7 @@ class Change:
     source: str
     """rayjob, event, pod, workload, log, note; or of the connection: away, back, lost."""
     kind: Literal["changed", "gone", ""] = ""
-    object: dict[str, Any] = field(default_factory=dict)
+    object: JsonObject = field(default_factory=dict)
     text: str = ""
     """A line of the log, a note, or why following is over."""
 
@@ -53,7 +54,7 @@ class Watch(threading.Thread):
         client: Client,
         source: str,
         path: str,
-        query: dict[str, Any],
+        query: JsonObject,
         out: Changes,
         over: threading.Event,
     ) -> None:
@@ -66,7 +67,7 @@ class Watch(threading.Thread):
         self.over = over
         self.must = source == "rayjob"
         """Without the job's own changes there is nothing to follow; the others only tell more."""
-        self.objects_by_uid: dict[str, dict[str, Any]] = {}
+        self.objects_by_uid: dict[str, JsonObject] = {}
         self.granted = self.must
         """Whether this was allowed before. Nobody follows a job whom the server has not shown
         it.
@@ -147,7 +148,7 @@ class Watch(threading.Thread):
             self.out.put(Change(self.source, "gone"))
         return version
 
-    def take(self, kind: str, changed_object: dict[str, Any]) -> None:
+    def take(self, kind: str, changed_object: JsonObject) -> None:
         """Hand one change on."""
         if kind == "BOOKMARK":
             return

@@ -12,6 +12,7 @@ import sys
 
 from orchestrator.job_environment import MARK
 from orchestrator.output.log_summary import REFUSED
+from orchestrator.output.remote_state import STATE_MARK
 
 NOISE = re.compile(r"\sINFO job_(manager|supervisor)\.py:\d+ -- |^Running entrypoint for job ")
 """What Ray adds to the log of every job. Between time and level it writes a tab."""
@@ -52,7 +53,7 @@ class Relay:
             self.answering = True
         elif line.strip() == REFUSED:
             self.refused = True
-        elif not NOISE.search(line):
+        elif not line.startswith(STATE_MARK) and not NOISE.search(line):
             print(line, file=sys.stdout if self.answering else sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
-from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.job_environment import MARK
+from orchestrator.output import remote_state
+from orchestrator.output.remote_state import STATE_MARK
 from orchestrator.output.result import DEFAULT_TEST
 
 REFUSED = "==== refused ===="
 """Line of a command that has met bad input and stops its own job, so that it is not started
 anew.
 """
-PLANNED = re.compile(r"^plan +(\S+) · |^sweep (\S+) is finished; this is its result")
-"""The lines that name the sweep; see report.plan_text and earlier.show_again."""
-ENDED = re.compile(r"^trial +(\d+)/(\d+) .*  (?:finished|stopped|failed)\b")
-"""A trial's last line; see screen.Screen.end."""
-COUNTED = re.compile(r"^trials +(\d+) finished, (\d+) stopped early, (\d+) failed of (\d+)$")
-SCORED = re.compile(r"^test +(\S+ [\d.]+) \(")
-"""All trials, and the winner's score; see result.text."""
 
 
 def told(log: str) -> dict[str, str | None]:
@@ -28,22 +22,17 @@ def told(log: str) -> dict[str, str | None]:
     it was judged.
     """
     lines = log.splitlines()
-    ended = {found[1]: found[2] for line in lines if (found := ENDED.match(line))}
-    trials = f"{len(ended)}/{next(iter(ended.values()))}" if ended else None
-    best = None
-    for line in lines[lines.index(MARK) :] if MARK in lines else ():
+    answer = lines[lines.index(MARK) :] if MARK in lines else []
+    for line in answer:
         with contextlib.suppress(
             ValueError, AttributeError, KeyError, TypeError
         ):  # what job=predict answers may look alike
             return answered(json.loads(line))
-        if found := COUNTED.match(line):
-            trials = f"{sum(map(int, found.groups()[:3]))}/{found[4]}"
-        if found := SCORED.match(line):
-            best = found[1]
-    return {"trials": trials, "best": best}
+    state = remote_state.read(lines)
+    return {"trials": state.trials, "best": state.best}
 
 
-def answered(result: dict[str, Any]) -> dict[str, str | None]:
+def answered(result: JsonObject) -> dict[str, str | None]:
     """The same from the answer of output=json."""
     counts, metric = result.get("trials"), result.get("metric") or DEFAULT_TEST
     score = (result.get("best") or {}).get("metrics", {}).get(metric)
@@ -57,8 +46,12 @@ def answered(result: dict[str, Any]) -> dict[str, str | None]:
 
 def sweep_told(log: str) -> str | None:
     """The name of the sweep that a log is of, once it has been told."""
-    found = next(filter(None, map(PLANNED.match, log.splitlines())), None)
-    return found and (found[1] or found[2])
+    return remote_state.read(log.splitlines()).sweep
+
+
+def last_lines(log: str, count: int) -> list[str]:
+    """The last lines of a log that are for people."""
+    return [line for line in log.splitlines() if not line.startswith(STATE_MARK)][-count:]
 
 
 def refused(log: str) -> bool:

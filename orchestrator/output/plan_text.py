@@ -71,11 +71,11 @@ def plural(count: int, noun: str) -> str:
 
 def duration(seconds: float) -> str:
     """3m10s."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, below_a_minute = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
-    )
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{below_a_minute:02d}s" if minutes else f"{below_a_minute}s"
 
 
 def plan_text(plan: Plan) -> str:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.evaluation import registry
 from orchestrator.config.run_numbers import is_finalist
 from orchestrator.config.run_numbers import label as run_label
 from orchestrator.config.search_space import Point
 from orchestrator.output.plan_text import duration, plural, short
+from orchestrator.output.remote_state import RemoteState, tell
 
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+TOLD_ENDS = ("finished", "stopped", "failed")
+"""Ends after which a trial is not trained again."""
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 30.0
 """Without a terminal, a training trial says this often how far it is."""
@@ -41,8 +48,10 @@ class ProgressDisplay:
         self.rows: dict[int, Row] = {}
         self.maximise = registry.problem(metric) is not None or registry.metric_of(metric).maximise
         self.task: str | None = None
-        self.live: Any = None
+        self.live: Live | None = None
         self.refreshed = 0.0
+        self.ended: set[int] = set()
+        """Trials that are over for good, finalists not counted."""
 
     def __enter__(self) -> ProgressDisplay:
         if sys.stderr.isatty():
@@ -55,7 +64,7 @@ class ProgressDisplay:
             self.live.__enter__()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self.live is not None:
             self.refresh(force=True)
             self.live.__exit__(None, None, None)
@@ -102,6 +111,9 @@ class ProgressDisplay:
             f"{self.label(index)}  {state}{f': {error}' if error else f' at step {row.step}'}",
             always=error is not None,
         )
+        if state in TOLD_ENDS and not is_finalist(index):
+            self.ended.add(index)
+            tell(RemoteState(ended=len(self.ended), total=self.num_trials))
 
     def say(self, index: int, text: str) -> None:
         """Something about a trial that the user should know."""
@@ -146,7 +158,7 @@ class ProgressDisplay:
             self.refreshed = time.monotonic()
             self.live.update(self.table(), refresh=True)
 
-    def table(self) -> Any:
+    def table(self) -> Table:
         """All trials so far, with a bar each."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from jobs.evaluation import registry
+from jobs.files.json_types import JsonObject
 from orchestrator.config.run_numbers import label
 from orchestrator.output.plan_text import duration, plural, short
+from orchestrator.output.remote_state import RemoteState
+from orchestrator.output.sweep_result import (
+    Metrics,
+    SweepResult,
+    TiedFinalists,
+    TrialCounts,
+    from_json,
+)
+from orchestrator.storage.journal import Record
 from orchestrator.tracking import shown_commands
 
 DEFAULT_TEST = registry.key(registry.EXACT_MATCH, registry.TEST)
@@ -23,84 +33,90 @@ WIDEST, NARROWEST = 100, 40
 """Columns of folded sentences."""
 NO_ALIAS = "is registered, without the alias champion"
 
-Result = dict[str, Any]
-"""sweep, metric, state, trials{total,finished,stopped,failed}, best{trial,run_id,params,metrics},
-base{metrics}, baselines{NAME{metrics}}, model{name,version,alias,uri},
-seconds{setup,train,total}, tracking_uri; and for the text: decision, failures, missing, command.
-"""
-
 PUBLIC = (
-    *("sweep", "state", "trials", "metric", "best", "finalists", "base", "baselines", "model"),
-    *("seconds", "tracking_uri"),
+    *("version", "sweep", "state", "trials", "metric", "best", "finalists", "base", "baselines"),
+    *("model", "seconds", "tracking_uri"),
 )
-KEPT = {*PUBLIC, "steps", "target", "command", "wider"} - {"metric", "finalists"}
-"""What the record of a finished sweep cannot do without; one that lacks it, by another version or a
-torn disk, is made again.
-"""
+"""The keys that `output=json` prints."""
 
 
-def is_whole(found: Result) -> bool:
-    """Whether a record read from disk is one that can be shown."""
+def read(record: JsonObject) -> SweepResult | None:
+    """The result in a record that was read from disk; None for one that cannot be shown, by another
+    version or a torn disk: it is made again.
+    """
+    result = from_json(record)
+    if result is None:
+        return None
     try:
-        text(found)
-        public(found)
-        return found.keys() >= KEPT and all(
-            isinstance(number, int) for number in (found["steps"], *found["trials"].values())
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return False
+        text(result)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return result
 
 
-def public(result: Result) -> Result:
+def public(result: SweepResult) -> JsonObject:
     """The part that `output=json` prints: these keys and no others, and `error` where there is
     one.
     """
-    shown = {key: result.get(key) for key in PUBLIC}
-    if result.get("best"):
+    record = result.as_json()
+    shown: JsonObject = {key: record[key] for key in PUBLIC}
+    if result.best:
         shown["best"] = {
-            key: result["best"][key] for key in ("trial", "run_id", "params", "metrics")
+            key: record["best"][key] for key in ("trial", "run_id", "params", "metrics")
         }
-    if result.get("base"):
-        shown["base"] = {"metrics": result["base"]["metrics"]}
-    return shown | ({"error": result["error"]} if result.get("error") else {})
+    if result.base:
+        shown["base"] = {"metrics": record["base"]["metrics"]}
+    return shown | ({"error": result.error} if result.error else {})
 
 
-def text(result: Result, programs: str = "", width: int | None = None) -> str:
+def remote_state(result: SweepResult) -> RemoteState:
+    """What a remote log tells of the result."""
+    score = None if result.best is None else result.best.metrics.get(judged_by(result))
+    trials = result.trials
+    return RemoteState(
+        sweep=result.sweep,
+        ended=trials.finished + trials.stopped + trials.failed,
+        total=trials.total,
+        best=None if score is None else f"{judged_by(result)} {score:.3f}",
+    )
+
+
+def text(result: SweepResult, programs: str = "", width: int | None = None) -> str:
     """The last screen: what was found, what it is worth, what to do next. `programs` stands before
     "python" in the commands to paste. Sentences are folded to a terminal of this width, commands
     never; without a terminal each stands on one line.
     """
     lines: list[tuple[str, str]] = []
-    if result["best"] and result["best"].get("trial"):
+    if result.best:
         lines += best_lines(result)
     lines += [("final", line) for line in finalist_lines(result)]
-    if result.get("tied"):
-        lines.append(("final", tied_line(result["tied"])))
-    trials = result["trials"]
+    if result.tied:
+        lines.append(("final", tied_line(result.tied)))
+    trials = result.trials
     lines.append(
         (
             "trials",
-            f"{trials['finished']} finished, {trials['stopped']} stopped early, {trials['failed']} "
-            f"failed of {trials['total']}",
+            f"{trials.finished} finished, {trials.stopped} stopped early, {trials.failed} "
+            f"failed of {trials.total}",
         )
     )
-    lines += [("failed", failure) for failure in result.get("failures", [])]
-    if result.get("error"):
-        lines.append(("error", result["error"]))
-    if result.get("missing"):
-        lines.append(("missing", result["missing"]))
-    if result.get("unchecked"):
-        lines.append(("note", result["unchecked"]))
-    seconds = result["seconds"]
+    lines += [("failed", failure) for failure in result.failures]
+    if result.error:
+        lines.append(("error", result.error))
+    if result.missing:
+        lines.append(("missing", result.missing))
+    if result.unchecked:
+        lines.append(("note", result.unchecked))
+    seconds = result.seconds
     lines.append(
         (
             "time",
-            f"{duration(seconds['total'])} ({duration(seconds['setup'])} to start, "
-            f"{duration(seconds['train'])} of training)",
+            f"{duration(seconds.total)} ({duration(seconds.setup)} to start, "
+            f"{duration(seconds.train)} of training)",
         )
     )
     lines += decision_lines(result)
-    lines += [("help", hint) for hint in result.get("help", [])]
+    lines += [("help", hint) for hint in result.help or []]
     folded = [f"{label:<8}{line}" for label, line in lines]
     if width is not None:
         folded = [fold(line, width) for line in folded]
@@ -120,112 +136,102 @@ def fold(line: str, width: int) -> str:
     )
 
 
-def decision_lines(result: Result) -> list[tuple[str, str]]:
+def decision_lines(result: SweepResult) -> list[tuple[str, str]]:
     """The verdict on the registered version, and each of its reasons."""
-    model = result["model"]
-    if not model or not result["best"] or not result["best"].get("trial"):
+    model = result.model
+    if model is None or result.best is None:
         return []
-    role = f"has the alias {model['alias']}" if model["alias"] else NO_ALIAS
-    reasons = result.get("reasons") or [result["decision"]]
+    role = f"has the alias {model.alias}" if model.alias else NO_ALIAS
     return [
-        ("model", f"{model['name']} v{model['version']} {role}"),
-        *(("why", reason) for reason in reasons),
+        ("model", f"{model.name} v{model.version} {role}"),
+        *(("why", reason) for reason in result.reasons or [result.decision or ""]),
     ]
 
 
-def finalist_lines(result: Result) -> list[str]:
+def finalist_lines(result: SweepResult) -> list[str]:
     """What the finalists scored on the validation split, where they were trained again."""
-    told = result.get("finalists") or []
-    if not any(finalist["runs"] > 1 or finalist["again"] for finalist in told):
+    if not any(finalist.runs > 1 or finalist.again for finalist in result.finalists):
         return []
     lines = []
-    for finalist in told:
-        spread = "" if finalist["spread"] is None else f" ± {finalist['spread']:.3f}"
-        runs = f" over {len(finalist['scores'])} seeds" if len(finalist["scores"]) > 1 else ""
-        failed = f", {plural(finalist['failed'], 'run')} failed" if finalist["failed"] else ""
-        metric = f"{finalist['metric']} {finalist['mean']:.3f}{spread}{runs}{failed}"
-        lines.append(f"trial {finalist['trial']}  {metric}")
+    for finalist in result.finalists:
+        spread = "" if finalist.spread is None else f" ± {finalist.spread:.3f}"
+        runs = f" over {len(finalist.scores)} seeds" if len(finalist.scores) > 1 else ""
+        failed = f", {plural(finalist.failed, 'run')} failed" if finalist.failed else ""
+        metric = f"{finalist.metric} {finalist.mean:.3f}{spread}{runs}{failed}"
+        lines.append(f"trial {finalist.trial}  {metric}")
     return lines
 
 
-def tied_line(tied: dict[str, Any]) -> str:
+def tied_line(tied: TiedFinalists) -> str:
     """Which finalists the test rows cannot tell apart."""
-    names = tied["tied"]
+    names = tied.tied
     if len(names) == 1:
-        return f"{names[0]} is the best of {tied['compared']} that met the test rows"
+        return f"{names[0]} is the best of {tied.compared} that met the test rows"
     together = f"{', '.join(names[:-1])} and {names[-1]}"
     return (
-        f"{together} are tied on the test rows ({tied['compared']} compared); the smallest, "
+        f"{together} are tied on the test rows ({tied.compared} compared); the smallest, "
         f"{names[0]}, is registered"
     )
 
 
-def best_lines(result: Result) -> list[tuple[str, str]]:
+def best_lines(result: SweepResult) -> list[tuple[str, str]]:
     """The winner, with the base and the baselines beside it."""
-    best = result["best"]
-    searched = short(
-        {
-            path: best["params"][path]
-            for path in result.get("searched", [])
-            if path in best["params"]
-        }
-    )
-    lines = [("best", f"{label(best.get('run', best['trial']))}  {searched}".rstrip())]
-    for name, metrics in (
-        ("test", best["metrics"]),
-        ("base", (result["base"] or {}).get("metrics", {})),
+    best = result.best
+    if best is None:
+        return []
+    searched = short({path: best.params[path] for path in result.searched if path in best.params})
+    lines = [("best", f"{label(best.run or best.trial)}  {searched}".rstrip())]
+    metric = judged_by(result)
+    for name, subject, metrics in (
+        ("test", metric, best.metrics),
+        ("base", "the untouched base", result.base.metrics if result.base else {}),
     ):
-        metric = judged_by(result)
         if metric in metrics:
             value, low, high = (metrics[f"{metric}{end}"] for end in ("", "_low", "_high"))
-            whose = metric if name == "test" else "the untouched base"
-            cut = metrics.get(f"{registry.TEST}/shortened")
-            told = f"; {cut:.0f} prompts were cut" if cut else ""
+            shortened = metrics.get(f"{registry.TEST}/shortened")
+            cut = f"; {shortened:.0f} prompts were cut" if shortened else ""
             lines.append(
                 (
                     name,
-                    f"{whose} {value:.3f} ({result.get('confidence', 0.95):.0%} interval "
-                    f"{low:.3f}..{high:.3f}{told})",
+                    f"{subject} {value:.3f} ({result.confidence:.0%} interval "
+                    f"{low:.3f}..{high:.3f}{cut})",
                 )
             )
-    worst = worst_slices(best.get("slices") or {}, judged_by(result), is_higher_better(result))
+    worst = worst_slices(best.slices or {}, metric, is_higher_better(result))
     if worst:
         lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
     return lines + baseline_lines(result)
 
 
-def judged_by(result: Result) -> str:
+def judged_by(result: SweepResult) -> str:
     """Under which name the winner's test score stands among the metrics."""
-    return result.get("metric") or DEFAULT_TEST
+    return result.metric or DEFAULT_TEST
 
 
-def is_higher_better(result: Result) -> bool:
+def is_higher_better(result: SweepResult) -> bool:
     """In which direction the winner's score is better: a function of the user's has its own."""
-    told = result.get("maximise")
-    if told is None:
+    if result.maximise is None:
         return registry.metric_of(judged_by(result)).maximise
-    return bool(told)
+    return result.maximise
 
 
-def worst_slices(
-    slices: dict[str, dict[str, dict[str, float]]], metric: str, maximise: bool
-) -> str:
+def worst_slices(slices: dict[str, dict[str, Metrics]], metric: str, maximise: bool) -> str:
     """The slices with the worst scores, a few of those of enough rows; nothing where there are not
     two of one kind to compare.
     """
     name = registry.name_of(metric)
-    told = [
+    scored = [
         (scores[name], kind, value, int(scores["rows"]))
         for kind, values in slices.items()
         for value, scores in values.items()
         if name in scores and scores["rows"] >= FEWEST_ROWS
     ]
-    kinds = Counter(kind for _, kind, _, _ in told)
-    told = [entry for entry in told if kinds[entry[1]] > 1]
-    told.sort(reverse=not maximise)
+    kinds = Counter(kind for _, kind, _, _ in scored)
+    scored = [entry for entry in scored if kinds[entry[1]] > 1]
+    scored.sort(reverse=not maximise)
     return ", ".join(
         f"{kind} {shown(value)} {score:.3f} ({plural(rows, 'row')})"
-        for score, kind, value, rows in told[:SLICES_TOLD]
+        for score, kind, value, rows in scored[:SLICES_TOLD]
     )
 
 
@@ -247,49 +253,49 @@ BASELINES = {
 """Baselines in words."""
 
 
-def baseline_lines(result: Result) -> list[tuple[str, str]]:
+def baseline_lines(result: SweepResult) -> list[tuple[str, str]]:
     """What needs no training, the best first, and what of it is not known."""
     key = judged_by(result)
     values = {
-        name: scores["metrics"][key]
-        for name, scores in (result.get("baselines") or {}).items()
-        if key in scores["metrics"]
+        name: scores.metrics[key]
+        for name, scores in result.baselines.items()
+        if key in scores.metrics
     }
     maximise = is_higher_better(result)
     order = sorted(values, key=lambda name: -values[name] if maximise else values[name])
     lines = [("beside", f"{BASELINES.get(name, name)} {values[name]:.3f}") for name in order]
-    return lines + [("note", note) for note in result.get("notes", [])]
+    return lines + [("note", note) for note in result.notes or []]
 
 
-def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
+def next_lines(result: SweepResult, programs: str) -> list[tuple[str, str]]:
     """Commands to paste."""
     lines = []
-    if result["state"] == "interrupted":
-        lines.append(("go on", f"{programs}{result['command']}"))
-    if result.get("report"):
-        lines.append(("report", result["report"]))
-    lines.append(("open", shown_commands.ui(result["tracking_uri"], programs)))
-    if result["state"] == "finished" and result["trials"]["total"] > 1 and result["wider"]:
-        lines.append(("more", f"{programs}{result['wider']}"))
-    if result["model"]:
-        model = result["model"]
-        address = f"models:/{model['name']}@{model['alias']}" if model["alias"] else model["uri"]
-        question = f"{result.get('asked', 'prompt')}={result['prompt']}"
-        asked = ["job=predict", f"model_uri={address}", question, *result.get("settings", [])]
+    if result.state == "interrupted":
+        lines.append(("go on", f"{programs}{result.command}"))
+    if result.report:
+        lines.append(("report", result.report))
+    lines.append(("open", shown_commands.ui(result.tracking_uri, programs)))
+    if result.state == "finished" and result.trials.total > 1 and result.wider:
+        lines.append(("more", f"{programs}{result.wider}"))
+    if result.model:
+        model = result.model
+        address = f"models:/{model.name}@{model.alias}" if model.alias else model.uri
+        question = f"{result.asked or 'prompt'}={result.prompt}"
+        asked = ["job=predict", f"model_uri={address}", question, *result.settings]
         lines.append(("try", shown_commands.orchestrator(asked, programs)))
-    if result.get("needs"):
-        lines.append(("needs", result["needs"]))
+    if result.needs:
+        lines.append(("needs", result.needs))
     return lines
 
 
-def counted(states: list[str], total: int) -> dict[str, int]:
+def counted(states: list[str], total: int) -> TrialCounts:
     """Trials by how they ended."""
-    return {"total": total} | {
-        state: states.count(state) for state in ("finished", "stopped", "failed")
-    }
+    return TrialCounts(
+        total, states.count("finished"), states.count("stopped"), states.count("failed")
+    )
 
 
-def failures(records: Any) -> list[str]:
+def failures(records: Iterable[Record]) -> list[str]:
     """One line per failed trial, with its cause."""
     return [
         f"{label(record.index)}: {record.error}" for record in records if record.state == "failed"

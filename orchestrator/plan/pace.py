@@ -7,9 +7,9 @@ from __future__ import annotations
 import bisect
 import itertools
 import statistics
-from typing import Any
 
 from jobs.evaluation import registry
+from jobs.files.json_types import JsonObject
 
 MEASURE = "train/examples_per_second"
 LONGEST_STEP = 10.0
@@ -25,7 +25,7 @@ Span = tuple[float, float]
 """Begin and end, in seconds."""
 
 
-def training_rate(events: list[dict[str, Any]], batch_size: int, packed: bool) -> float | None:
+def training_rate(events: list[JsonObject], batch_size: int, packed: bool) -> float | None:
     """Examples per second: a trial's median, or what all packs did together. None where fewer than
     two steps were measured.
 
@@ -56,17 +56,17 @@ def training_rate(events: list[dict[str, Any]], batch_size: int, packed: bool) -
     return sum(size for _, size in sized_steps) / max(seconds, 1e-3)
 
 
-def is_step(event: dict[str, Any]) -> bool:
+def is_step(event: JsonObject) -> bool:
     """Whether an event tells of a step and how fast it was."""
     return event["kind"] == "metrics" and event.get("metrics", {}).get(MEASURE, 0) > 0
 
 
-def has_params(event: dict[str, Any]) -> bool:
+def has_params(event: JsonObject) -> bool:
     """Whether an event tells a trial's settings."""
     return event["kind"] == "trial" and isinstance(event.get("params"), dict)
 
 
-def span(event: dict[str, Any], seconds: float) -> Span:
+def span(event: JsonObject, seconds: float) -> Span:
     """When a step ran that was told at its end."""
     end = event["t"] / 1000
     return end - seconds, end
@@ -83,7 +83,7 @@ def united(spans: list[Span]) -> list[Span]:
     return merged
 
 
-def between(busy: list[Span], events: list[dict[str, Any]], longest_breath: float) -> float:
+def between(busy: list[Span], events: list[JsonObject], longest_breath: float) -> float:
     """Seconds between steps that belong to the work: evaluations, which follow a step with a
     report, and the short breath before a next step. A gap in which the command started anew is
     none.
@@ -112,7 +112,7 @@ def between(busy: list[Span], events: list[dict[str, Any]], longest_breath: floa
     )
 
 
-def is_rung(event: dict[str, Any]) -> bool:
+def is_rung(event: JsonObject) -> bool:
     """Whether a report is an evaluation's, rather than what the test split said later."""
     return any(name.startswith(f"{registry.VALID}/") for name in event["metrics"])
 

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError, OrchestratorError
@@ -97,7 +98,7 @@ def leave(head: RayJobsClient, name: str) -> int:
 
 def job_payload(
     config: Config, submission: Submission, folder: Path, config_dir: str | None
-) -> tuple[list[str], dict[str, Any]]:
+) -> tuple[list[str], JsonObject]:
     """The arguments and the runtime environment of the job: with the code and the user's files, or
     with what the image holds.
     """
@@ -146,7 +147,7 @@ def post(
     head: RayJobsClient,
     name: str,
     command: str,
-    environment: dict[str, Any],
+    environment: JsonObject,
     submission: Submission,
 ) -> str:
     """Have the job accepted, once: the name tells a repeated request from a new one."""

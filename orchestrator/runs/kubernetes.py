@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.config.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
+from orchestrator.output.log_summary import last_lines
 from orchestrator.runs import relay
 from orchestrator.runs.cluster_storage import JobStorage, storage_of, unreachable
 from orchestrator.runs.local_storage import NUM_LOG_LINES, NUM_LOGS, of_log
@@ -58,7 +59,7 @@ class KubeRayRuns:
         return (
             rayjob
             | of_log(rayjob["state"], rayjob["sweep"], log)
-            | {"log": log.splitlines()[-NUM_LOG_LINES:]}
+            | {"log": last_lines(log, NUM_LOG_LINES)}
         )
 
     def watch(self, name: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.config.cluster import Cluster
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
-from orchestrator.output.log_summary import sweep_told, told
+from orchestrator.output.log_summary import last_lines, sweep_told, told
 from orchestrator.runs import relay
 from orchestrator.runs.cluster_storage import JobStorage, storage_of
 from orchestrator.runs.local_storage import NUM_LOG_LINES, NUM_LOGS, POLL_SECONDS, STOP_SECONDS
@@ -64,7 +64,7 @@ class RayJobRuns:
         """See runs.Place."""
         job = self.head.find(name)
         log = self.log(job)
-        return self.record(job, log) | {"log": log.splitlines()[-NUM_LOG_LINES:]}
+        return self.record(job, log) | {"log": last_lines(log, NUM_LOG_LINES)}
 
     def watch(self, name: str) -> int:
         """See runs.Place."""

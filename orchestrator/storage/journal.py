@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.evaluation import registry
+from jobs.files.json_types import Json, JsonObject
 from orchestrator.config import credentials
 from orchestrator.config.search_space import Point
 
@@ -98,7 +99,7 @@ class Journal:
         stream.seek(-1, os.SEEK_END)
         return stream.read(1) == b"\n"
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[JsonObject]:
         """All events, oldest first; a torn line, or one that is no event of ours, is left out."""
         if not self.file.exists():
             return
@@ -122,7 +123,7 @@ class Journal:
         return record_by_trial
 
 
-def is_event(value: Any) -> bool:
+def is_event(value: Json) -> bool:
     """Whether a line of a journal is an event as this program writes them; someone may have edited
     it.
     """
@@ -139,7 +140,7 @@ def is_event(value: Any) -> bool:
     )
 
 
-def replay(record: Record, event: dict[str, Any]) -> None:
+def replay(record: Record, event: JsonObject) -> None:
     """Bring a record up to date with one event."""
     if event["kind"] == "trial":
         record.point = event["point"]

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.storage.journal import Record, is_event, replay
 
 HEAD_BYTES = 256
@@ -38,7 +39,7 @@ class History:
         self.state: str | None = None
         self.error: str | None = None
 
-    def update(self) -> list[dict[str, Any]]:
+    def update(self) -> list[JsonObject]:
         """Read what has been appended since the last time and return its events; all, when the
         journal was begun anew meanwhile.
         """
@@ -66,7 +67,7 @@ class History:
                 events.append(event)
         return events
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _take(self, event: JsonObject) -> None:
         """Bring everything up to date with one event."""
         kind = event["kind"]
         if kind == "sweep":

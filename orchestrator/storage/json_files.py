@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+
+from jobs.files.json_types import Json, JsonObject
 
 
 def read_text(path: Path) -> str:
@@ -25,7 +26,7 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> JsonObject:
     """The JSON object in a file of ours; empty when there is none, or when it is torn: what such
     files hold can be made again.
     """
@@ -36,7 +37,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Json) -> None:
     """Write a file whole or not at all."""
     draft = path.with_name(path.name + ".draft")
     draft.write_text(json.dumps(value, indent=1), encoding="utf-8")

@@ -12,18 +12,18 @@ import json
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
 
 from jobs.files import filesystem
+from jobs.files.json_types import Json, JsonObject
 from orchestrator.storage.json_files import read_text, write_whole
 
 FOLDER = "requests"
 ACTIONS = ("drop", "clone")
-Request = dict[str, Any]
+Request = JsonObject
 """id, action, trial, and for a copy its settings."""
 
 
-def ask(where: str, action: str, trial: int, settings: dict[str, Any] | None = None) -> Request:
+def ask(where: str, action: str, trial: int, settings: JsonObject | None = None) -> Request:
     """Leave a request for the sweep in a folder, or at a URI. Raises OSError."""
     request = {
         "id": uuid.uuid4().hex[:12],
@@ -79,7 +79,7 @@ def remote_texts(home: str) -> list[tuple[str, str]]:
     return texts
 
 
-def is_request(value: Any) -> bool:
+def is_request(value: Json) -> bool:
     """Whether a file holds a request as `ask` writes it."""
     return (
         isinstance(value, dict)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files import filesystem
+from jobs.files.json_types import JsonObject
 from orchestrator.errors import InputError
 from orchestrator.storage.locks import is_gone, this_process
 from orchestrator.storage.paths import storage_folder
@@ -113,7 +114,7 @@ class StorageSync:
         is there: of two, the one that wrote later has seen the other's. Who sees another takes the
         own claim back; those who have met try again after pauses of unequal length.
         """
-        rivals: list[dict[str, Any]] = []
+        rivals: list[JsonObject] = []
         for attempt in range(CLAIM_TRIES):
             self.beat(is_holder=False)
             rivals = self.others()
@@ -129,7 +130,7 @@ class StorageSync:
             "for it to end"
         )
 
-    def others(self) -> list[dict[str, Any]]:
+    def others(self) -> list[JsonObject]:
         """The claims of others that live, holders first. Those of the dead are removed."""
         system, path = filesystem.opened(filesystem.join(self.storage, self.claims))
         claim_infos = {
@@ -155,7 +156,7 @@ class StorageSync:
         return sorted(alive, key=lambda claim: not claim["held"])
 
     @staticmethod
-    def read_claim(system: Any, path: str) -> dict[str, Any] | None:
+    def read_claim(system: Any, path: str) -> JsonObject | None:
         """A claim, or None when it has just been taken back."""
         try:
             with system.open_input_stream(path) as stream:

@@ -6,22 +6,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 
 from jobs.config import WorkerSpec
 from jobs.files import filesystem
 from jobs.files.checkpoints import report_in
+from jobs.files.json_types import Json, JsonObject
 from jobs.files.storage_faults import probe, told
 from jobs.pack.membership import AbortReason
 from jobs.workers.coordinator import free
+from jobs.workers.messages import JudgingProgress, Note, Posted, StepMetrics
 from jobs.workers.reporting import reason
 from orchestrator.config.credentials import mask
 from orchestrator.plan.run_inputs import datasets, flat_params
 from orchestrator.sweep.placement import PlacementMonitor
+from orchestrator.sweep.scheduler import TuneResult
 from orchestrator.sweep.state import SweepState
 
 FREE_AFTER_SECONDS = 3.0
@@ -45,7 +48,7 @@ class SweepCallback(Callback):
         """Ended trials whose checkpoints are still on disk: the best of them, and the last."""
         self.to_free: list[tuple[float, str]] = []
         self.drained = 0.0
-        self.waiting_events: list[dict[str, Any]] = []
+        self.waiting_events: list[JsonObject] = []
         """What the journal has not taken yet, since the storage refuses it."""
         self.asked_to_rest: float | None = None
         """When those who train were asked to keep what they have learned, since the sweep
@@ -54,7 +57,9 @@ class SweepCallback(Callback):
         self.has_rested = False
         self.waiting = PlacementMonitor(board)
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
         """A trial's first start, or its return from a pause."""
         index = trial.config["index"]
         if index not in self.board.started:
@@ -73,7 +78,7 @@ class SweepCallback(Callback):
         self.board.screen.start(index, self.board.records[index].point)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: TuneResult, **info: object
     ) -> None:
         """A trial's report at a rung."""
         index = trial.config["index"]
@@ -94,7 +99,7 @@ class SweepCallback(Callback):
         self.board.screen.rung(index, step, record.reports[step])
 
     def write_report(
-        self, index: int, step: int, result: dict[str, Any], checkpoint: str | None
+        self, index: int, step: int, result: TuneResult, checkpoint: str | None
     ) -> None:
         """Take in what came out at a rung."""
         record = self.board.records[index]
@@ -109,7 +114,9 @@ class SweepCallback(Callback):
             "report", trial=index, step=step, metrics=record.reports[step], checkpoint=checkpoint
         )
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
         """A trial that reached its end or was stopped."""
         index = trial.config["index"]
         done = max(self.board.records[index].reports, default=0) >= self.board.config.train.steps
@@ -119,7 +126,9 @@ class SweepCallback(Callback):
             state = "interrupted" if self.board.halted else "stopped"
         self.end(index, state, None)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
         """A trial that failed."""
         index = trial.config["index"]
         board = self.board
@@ -134,9 +143,9 @@ class SweepCallback(Callback):
         if board.halted:
             self.end(index, "interrupted", None)
             return
-        reported_failure: Any = ray.get(board.roster.failure.remote(index)) or trial.config.get(
-            "failed"
-        )
+        reported_failure: str | None = ray.get(
+            board.roster.failure.remote(index)
+        ) or trial.config.get("failed")
         error = why_failed(trial)
         if reported_failure is None and isinstance(
             error, RayActorError | WorkerCrashedError | OutOfMemoryError
@@ -150,13 +159,13 @@ class SweepCallback(Callback):
 
     def hear(self) -> None:
         """What ends all training, if the roster knows of it."""
-        verdict: Any = ray.get(self.board.roster.verdict.remote()) or AbortReason()
+        verdict: AbortReason = ray.get(self.board.roster.verdict.remote()) or AbortReason()
         self.board.aside = verdict.aside
         self.board.fault = self.board.fault or verdict.fault
         self.board.damaged = self.board.damaged or verdict.damaged
         self.board.lost = self.board.lost or verdict.lost
 
-    def write(self, kind: str, **fields: Any) -> None:
+    def write(self, kind: str, **fields: Json) -> None:
         """Append to the journal. What the storage refuses waits here, in order, and the sweep
         ends.
         """
@@ -242,11 +251,11 @@ class SweepCallback(Callback):
         """
         if self.board.packed:
             return  # the group is its pack's
-        group: Any = ray.get(self.board.roster.leave.remote(index))
+        group: str | None = ray.get(self.board.roster.leave.remote(index))
         if group:
             self.to_free.append((time.monotonic() + FREE_AFTER_SECONDS, group))
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
         """Called several times a second."""
         now = time.monotonic()
         for due, group in [item for item in self.to_free if item[0] <= now]:
@@ -262,25 +271,31 @@ class SweepCallback(Callback):
 
     def drain(self) -> None:
         """Take the workers' posts into the journal and onto the screen."""
-        for post in ray.get(self.board.roster.drain.remote()):
-            if post["kind"] == "say" and post["trial"] == 0:
-                self.write("tags", t=post["t"], trial=None, tags={"note": post["text"]})
-                self.board.screen.note(post["text"])
-                continue
-            if post["kind"] == "judged":
-                self.board.screen.progress(post["label"], post["done"], post["total"])
-                continue
-            if post["kind"] == "say":
-                self.write("tags", t=post["t"], trial=post["trial"], tags={"note": post["text"]})
-                self.board.screen.say(post["trial"], post["text"])
-                continue
-            for moment, step, metrics in post["steps"]:
-                if self.board.logged.add(post["trial"], step):
-                    self.write("metrics", t=moment, trial=post["trial"], step=step, metrics=metrics)
-                self.board.screen.step(post["trial"], step, metrics)
+        posts: list[Posted] = ray.get(self.board.roster.drain.remote())
+        for post in posts:
+            message = post.message
+            if isinstance(message, JudgingProgress):
+                self.board.screen.progress(message.label, message.done, message.total)
+            elif isinstance(message, Note):
+                tags = {"note": message.text}
+                self.write("tags", t=post.milliseconds, trial=message.trial, tags=tags)
+                if message.trial is None:
+                    self.board.screen.note(message.text)
+                else:
+                    self.board.screen.say(message.trial, message.text)
+            else:
+                self.take_steps(message)
+
+    def take_steps(self, message: StepMetrics) -> None:
+        """Take the metrics of optimizer steps into the journal, each step once."""
+        index = message.trial
+        for moment, step, metrics in message.steps:
+            if self.board.logged.add(index, step):
+                self.write("metrics", t=moment, trial=index, step=step, metrics=metrics)
+            self.board.screen.step(index, step, metrics)
 
 
-def why_failed(trial: Any) -> Exception | None:
+def why_failed(trial: Trial) -> Exception | None:
     """What Tune knows of why a trial has failed."""
     with contextlib.suppress(OSError, AttributeError, EOFError):
         return trial.get_pickled_error()

@@ -10,57 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from jobs.config import Trial
 from orchestrator.config.run_numbers import finalist_number, label
 from orchestrator.config.search_space import Point
 from orchestrator.config.settings import changed
 from orchestrator.config.validation import trial_of
+from orchestrator.output.sweep_result import FinalistScores
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import divide
 from orchestrator.storage.journal import Record
+from orchestrator.sweep.standing import Finalist, Standing
 from orchestrator.sweep.state import SweepState
 
 MOST_SEED = 2**31
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """One of the best trials, with the runs that decide how good its settings are."""
-
-    trial: int
-    runs: dict[int, Point]
-    """The settings that differ from the sweep's, by the run's number."""
-
-    @property
-    def candidates(self) -> list[int]:
-        """Runs of which one has the checkpoint that is judged."""
-        return sorted({self.trial, *self.runs})
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A finalist with what its runs have scored."""
-
-    finalist: Finalist
-    scores: dict[int, float]
-    """The best score on the validation split, by the run's number; those that failed have none."""
-    best: Record
-    """The run whose best checkpoint stands for the finalist."""
-
-    @property
-    def mean(self) -> float:
-        """What finalists are compared by."""
-        return statistics.fmean(self.scores.values())
-
-    @property
-    def spread(self) -> float | None:
-        """The standard deviation between seeds; None for one run."""
-        return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
 
 
 def choose_finalists(board: SweepState) -> list[Finalist]:
@@ -84,11 +48,11 @@ def runs_of(board: SweepState, record: Record) -> dict[int, Point]:
     final, trial = board.config.final, board.trained(record.index)
     again = final.schedule is not None and final.schedule != trial.optim.schedule
     runs = {} if again else {record.index: record.point}
-    for number in range(0 if again else 1, final.seeds):
-        changes: Point = {"seed": (trial.seed + number) % MOST_SEED}
+    for seed_index in range(0 if again else 1, final.seeds):
+        changes: Point = {"seed": (trial.seed + seed_index) % MOST_SEED}
         if again:
             changes["optim.schedule"] = str(final.schedule)
-        runs[finalist_number(record.index, number)] = record.point | changes
+        runs[finalist_number(record.index, seed_index)] = record.point | changes
     return runs
 
 
@@ -98,17 +62,17 @@ def unfinished(board: SweepState, finalists: list[Finalist]) -> dict[int, Point]
     """
     wanted: dict[int, Point] = {}
     for finalist in finalists:
-        for number, point in finalist.runs.items():
-            record = board.records.get(number)
+        for run, point in finalist.runs.items():
+            record = board.records.get(run)
             reached = max(record.reports, default=0) if record is not None else 0
             failed = record is not None and record.state == "failed" and not board.config.retry
-            trial = trial_of(board.config, number, point)
+            trial = trial_of(board.config, run, point)
             to_the_end = len(finalist.runs) > 1 or trial.optim.schedule != "constant"
-            dropped = number in board.steering.dropped
-            if dropped or (number == finalist.trial and not to_the_end):
+            dropped = run in board.steering.dropped
+            if dropped or (run == finalist.trial and not to_the_end):
                 continue
             if reached < trial.train.steps and not failed:
-                wanted[number] = point
+                wanted[run] = point
     return wanted
 
 
@@ -119,14 +83,14 @@ def standings(board: SweepState, finalists: list[Finalist]) -> list[Standing]:
     found = []
     for finalist in finalists:
         scores, ranked = {}, []
-        for number in finalist.candidates:
-            record = board.records.get(number)
+        for run in finalist.candidates:
+            record = board.records.get(run)
             rank = None if record is None else board.rank(record)
             if record is None or rank is None:
                 continue
             ranked.append((rank, record))
-            if number in finalist.runs:
-                scores[number] = best_score(board, record)
+            if run in finalist.runs:
+                scores[run] = best_score(board, record)
         if not ranked:
             continue
         best = max(ranked, key=lambda item: item[0])[1]
@@ -155,22 +119,22 @@ def best_score(board: SweepState, record: Record) -> float:
     return best[1]
 
 
-def told(board: SweepState, ranked: list[Standing]) -> list[dict[str, Any]]:
+def told(board: SweepState, ranked: list[Standing]) -> list[FinalistScores]:
     """The finalists as the result tells them, best first."""
     return [
-        {
-            "trial": standing.finalist.trial,
-            "metric": board.metric,
-            "mean": standing.mean,
-            "spread": standing.spread,
-            "scores": {
-                str(board.trained(number).seed): score
-                for number, score in sorted(standing.scores.items())
+        FinalistScores(
+            trial=standing.finalist.trial,
+            metric=board.metric,
+            mean=standing.mean,
+            spread=standing.spread,
+            scores={
+                str(board.trained(run).seed): score
+                for run, score in sorted(standing.scores.items())
             },
-            "runs": len(standing.finalist.runs),
-            "failed": len(standing.finalist.runs.keys() - standing.scores.keys()),
-            "again": standing.finalist.trial not in standing.finalist.runs,
-        }
+            runs=len(standing.finalist.runs),
+            failed=len(standing.finalist.runs.keys() - standing.scores.keys()),
+            again=standing.finalist.trial not in standing.finalist.runs,
+        )
         for standing in ranked
     ]
 
@@ -178,7 +142,7 @@ def told(board: SweepState, ranked: list[Standing]) -> list[dict[str, Any]]:
 def announced(chosen: list[Finalist], runs: dict[int, Point]) -> str:
     """What is said before the finalists are trained."""
     names = ", ".join(str(finalist.trial) for finalist in chosen)
-    which = ", ".join(label(number) for number in sorted(runs))
+    which = ", ".join(label(run) for run in sorted(runs))
     many = "finalists are trials" if len(chosen) > 1 else "finalist is trial"
     return f"the {many} {names}; to train: {which}"
 
@@ -186,17 +150,17 @@ def announced(chosen: list[Finalist], runs: dict[int, Point]) -> str:
 def first_tags(chosen: list[Finalist]) -> Iterator[tuple[int, dict[str, str]]]:
     """What the tracking store is told of the finalists' runs before they are trained."""
     for finalist in chosen:
-        for number in finalist.candidates:
-            yield number, {"finalist": "true", "finalist.trial": str(finalist.trial)}
+        for run in finalist.candidates:
+            yield run, {"finalist": "true", "finalist.trial": str(finalist.trial)}
 
 
 def last_tags(ranked: list[Standing]) -> Iterator[tuple[int, dict[str, str]]]:
     """What the tracking store is told of the runs of each finalist."""
     for rank, standing in enumerate(ranked, start=1):
-        for number in standing.finalist.candidates:
-            judged = rank == 1 and number == standing.best.index
+        for run in standing.finalist.candidates:
+            judged = rank == 1 and run == standing.best.index
             yield (
-                number,
+                run,
                 {
                     "finalist.rank": str(rank),
                     "finalist.mean": repr(standing.mean),

@@ -5,7 +5,8 @@ a fault, is not told twice. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+
+from jobs.files.json_types import JsonObject
 
 
 class Steps:
@@ -37,7 +38,7 @@ class Steps:
 class Logged:
     """The steps of all trials."""
 
-    def __init__(self, events: Iterable[dict[str, Any]] = ()) -> None:
+    def __init__(self, events: Iterable[JsonObject] = ()) -> None:
         self.trials: dict[int, Steps] = {}
         for event in events:
             if (

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import ray
 
@@ -83,7 +82,7 @@ class PlacementMonitor:
         self.looked = now
         packs = self.board.plan.resources.packs
         wanted = {-1 - pack for pack in range(packs)} if self.board.packed else started
-        placed: Any = ray.get(self.board.roster.placed.remote())
+        placed: list[int] = ray.get(self.board.roster.placed.remote())
         self.since = {key: self.since.get(key, now) for key in wanted - set(placed)}
         longest = max((now - moment for moment in self.since.values()), default=0.0)
         if longest > self.limit:

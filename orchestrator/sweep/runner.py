@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import ray
 from ray import tune
@@ -22,11 +21,11 @@ from ray.tune import Stopper
 from jobs.files.storage_faults import cause, told
 from jobs.pack.membership import PackMembership
 from jobs.workers import pack_worker, packed_trial, plain_trial
-from jobs.workers.coordinator import end_controllers, free, open_coordinator
+from jobs.workers.coordinator import CoordinatorHandle, end_controllers, free, open_coordinator
 from orchestrator.config.validation import trial_of
 from orchestrator.plan.planner import Plan
 from orchestrator.sweep.callback import SweepCallback
-from orchestrator.sweep.scheduler import scheduler
+from orchestrator.sweep.scheduler import TuneResult, scheduler
 from orchestrator.sweep.searcher import TrialSearcher
 from orchestrator.sweep.state import SweepState
 
@@ -34,7 +33,7 @@ PACK_ENDS_SECONDS = 10.0
 """How long a pack may take to end by itself."""
 
 
-def open_roster(plan: Plan) -> Any:
+def open_roster(plan: Plan) -> CoordinatorHandle:
     """A roster for the trials of a plan. Without packs nobody sits in one."""
     resources = plan.resources
     if not resources.packs:
@@ -50,7 +49,7 @@ class SweepStopper(Stopper):
         self.board = board
         self.rested = rested
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: TuneResult) -> bool:
         """Whether one trial should stop: never for a reason of its own."""
         return False
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchestrator.config.search_space import Knob, Point, link
 from orchestrator.config.settings import Config
 from orchestrator.plan.planner import as_grid
 from orchestrator.plan.points import MOST_DRAWS, Key, Points, every_point, key
 from orchestrator.storage.journal import Record
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
 
 ENDED = ("finished", "stopped")
 """States of a trial that has its result: another one goes on, or fails again."""
@@ -81,7 +85,7 @@ class TPESampler:
         self._study = optuna.create_study(
             direction="maximize" if maximise else "minimize", sampler=sampler
         )
-        self._asked: dict[int, Any] = {}
+        self._asked: dict[int, optuna.Trial] = {}
         self.proposed: set[Key] = set()
         """The points that were handed out, now or in an earlier run."""
 
@@ -109,7 +113,7 @@ class TPESampler:
         self.proposed.add(key(point))
         return point
 
-    def _drop(self, asked: Any) -> None:
+    def _drop(self, asked: optuna.Trial) -> None:
         """Forget a proposal that repeats a point."""
         import optuna
 
@@ -142,13 +146,13 @@ class TPESampler:
                 )
             )
 
-    def params(self, point: Point) -> dict[str, Any] | None:
+    def params(self, point: Point) -> Point | None:
         """A point in Optuna's terms; None for one of another space."""
         params = {path: point[path] for path in self._distributions if path in point}
         return params if len(params) == len(self._distributions) else None
 
 
-def distribution(knob: Knob) -> Any:
+def distribution(knob: Knob) -> BaseDistribution:
     """A knob in Optuna's terms."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 

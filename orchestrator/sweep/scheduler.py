@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from jobs.evaluation import registry
 from orchestrator.sweep.state import SweepState
 from orchestrator.sweep.successive_halving import SuccessiveHalving
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+
+TuneResult = dict[str, Any]
+"""A trial's report as Tune hands it on: our metrics, and what Tune adds."""
 
 
 class HalvingScheduler(FIFOScheduler):
@@ -32,23 +39,25 @@ class HalvingScheduler(FIFOScheduler):
             plan.num_trials, plan.rungs, board.config.sweep.reduction, board.maximise, rows
         )
         self.level = 0
-        self.live: dict[int, Any] = {}
-        self.new: deque[Any] = deque()
-        self.waiting: dict[int, Any] = {}
+        self.live: dict[int, Trial] = {}
+        self.new: deque[Trial] = deque()
+        self.waiting: dict[int, Trial] = {}
         """Trials that are paused, or about to be, by index."""
-        self.won: deque[Any] = deque()
+        self.won: deque[Trial] = deque()
         """Of these the ones that go on as soon as there is a seat, in the order of the trials."""
-        self.lost: deque[Any] = deque()
+        self.lost: deque[Trial] = deque()
         """And the ones that end as soon as Tune has paused them. Of both only the first is looked
         at: pauses end in about that order.
         """
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """A new trial."""
         self.new.append(trial)
         self.live[trial.config["index"]] = trial
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: TuneResult
+    ) -> str:
         """Go on, wait for the others, or stop."""
         index = trial.config["index"]
         score = result.get(self.board.metric, float("nan"))
@@ -70,17 +79,19 @@ class HalvingScheduler(FIFOScheduler):
             "stop": TrialScheduler.STOP,
         }[decision]
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+    def on_trial_complete(
+        self, tune_controller: TuneController, trial: Trial, result: TuneResult
+    ) -> None:
         """Nobody waits for a trial that has ended."""
         self.waiting.pop(trial.config["index"], None)
         self.halving.leave(trial.config["index"])
         self._sort(tune_controller)
 
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """Nobody waits for a trial that has failed."""
         self.on_trial_complete(tune_controller, trial, {})
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """A paused trial that has won its rung, when a seat is free; new trials come first."""
         self._drop(tune_controller)
         self._stop_losers(tune_controller)
@@ -98,7 +109,7 @@ class HalvingScheduler(FIFOScheduler):
                 return trial
         return None
 
-    def _drop(self, tune_controller: Any) -> None:
+    def _drop(self, tune_controller: TuneController) -> None:
         """Take what was dropped out of the bracket, and stop it."""
         steering = self.board.steering
         for index in sorted(steering.dropped):
@@ -118,7 +129,7 @@ class HalvingScheduler(FIFOScheduler):
             self.halving.leave(index)
             self._sort(tune_controller)
 
-    def _sort(self, tune_controller: Any) -> None:
+    def _sort(self, tune_controller: TuneController) -> None:
         """When a rung has closed, tell winners from losers; a pack waits for those that have won
         before it goes on.
         """
@@ -137,7 +148,7 @@ class HalvingScheduler(FIFOScheduler):
         ray.get(self.board.roster.expect.remote(won, True))
         self._stop_losers(tune_controller)
 
-    def _stop_losers(self, tune_controller: Any) -> None:
+    def _stop_losers(self, tune_controller: TuneController) -> None:
         """Stop the trials that have lost, as far as they are paused."""
         while self.lost and self.lost[0].status != "RUNNING":
             trial = self.lost.popleft()
@@ -152,7 +163,7 @@ def is_dropped(board: SweepState, index: int, step: int) -> bool:
     return board.steering.is_over(index, step, reached)
 
 
-def stop_now(tune_controller: Any, trial: Any) -> bool:
+def stop_now(tune_controller: TuneController, trial: Trial) -> bool:
     """Stop a trial that Tune has started; whether that could be done yet."""
     if trial.status in ("RUNNING", "PAUSED"):
         tune_controller.stop_trial(trial)
@@ -164,15 +175,17 @@ class SteeredMixin:
     """Drops trials on request, and lets changed copies train to their end."""
 
     board: SweepState
-    live: dict[int, Any]
+    live: dict[int, Trial]
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """A new trial."""
         self.live[trial.config["index"]] = trial
         if not is_copy(self.board, trial):
             super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: TuneResult
+    ) -> str:
         """Go on, or stop."""
         index, step = trial.config["index"], int(result["step"])
         if is_dropped(self.board, index, step):
@@ -182,17 +195,19 @@ class SteeredMixin:
             return TrialScheduler.STOP if reached else TrialScheduler.CONTINUE
         return super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+    def on_trial_complete(
+        self, tune_controller: TuneController, trial: Trial, result: TuneResult
+    ) -> None:
         """A trial has ended."""
         if not is_copy(self.board, trial):
             super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
 
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+    def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """A trial is stopped that does not run."""
         if not is_copy(self.board, trial):
             super().on_trial_remove(tune_controller, trial)  # type: ignore[misc]
 
-    def choose_trial_to_run(self, tune_controller: Any, **asked: Any) -> Any:
+    def choose_trial_to_run(self, tune_controller: TuneController, **asked: object) -> Trial | None:
         """Stop what was dropped meanwhile, then choose as ever."""
         for index in sorted(self.board.steering.fresh & self.live.keys()):
             if stop_now(tune_controller, self.live[index]):
@@ -200,7 +215,7 @@ class SteeredMixin:
         return super().choose_trial_to_run(tune_controller, **asked)  # type: ignore[misc]
 
 
-def is_copy(board: SweepState, trial: Any) -> bool:
+def is_copy(board: SweepState, trial: Trial) -> bool:
     """Whether a trial is a changed copy beyond those that are compared at rungs."""
     return trial.config["index"] > board.plan.num_trials
 
@@ -221,7 +236,7 @@ class SteeredASHA(SteeredMixin, ASHAScheduler):
         super().__init__(**settings)
 
 
-def scheduler(board: SweepState, release: Callable[[int], None]) -> Any:
+def scheduler(board: SweepState, release: Callable[[int], None]) -> TrialScheduler:
     """Tune's scheduler for this sweep. `release` gives back what a paused trial holds."""
     sweep = board.config.sweep
     train = board.config.train

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import ray
 from ray.tune.search import Searcher
 
 from jobs.files import filesystem
+from jobs.files.json_types import JsonObject
+from jobs.workers.messages import TrialConfig
 from orchestrator.storage.journal import Record
 from orchestrator.sweep.state import SweepState
 
@@ -22,7 +22,7 @@ class TrialSearcher(Searcher):
         self.skipped = 0
         self.starts_at_once = max(1, board.plan.resources.num_cpus - 1)
 
-    def suggest(self, trial_id: str) -> Any:
+    def suggest(self, trial_id: str) -> TrialConfig | str | None:
         """The next trial's settings, None while it has to wait, FINISHED after the last."""
         board = self.board
         self.skip_dropped()
@@ -42,16 +42,24 @@ class TrialSearcher(Searcher):
         recorded = (
             []
             if earlier is None
-            else [{"step": s, **m} for s, m in sorted(earlier.reports.items()) if s <= steps]
+            else [{"step": s} | m for s, m in sorted(earlier.reports.items()) if s <= steps]
         )
         failed = (
             earlier.error
             if earlier is not None and earlier.state == "failed" and not again
             else None
         )
-        step, checkpoint = self.left_at(earlier, recorded[-1]["step"] if recorded else 0, steps)
-        fixed = {"index": index, "assignment": board.assignment(trial), "step": step}
-        return fixed | {"recorded": recorded, "failed": failed, "checkpoint": checkpoint}
+        step, checkpoint = self.left_at(
+            earlier, int(recorded[-1]["step"]) if recorded else 0, steps
+        )
+        return TrialConfig(
+            index=index,
+            assignment=board.assignment(trial),
+            step=step,
+            recorded=recorded,
+            failed=failed,
+            checkpoint=checkpoint,
+        )
 
     def left(self) -> bool:
         """Whether trials are left to start."""
@@ -123,7 +131,7 @@ class TrialSearcher(Searcher):
         return self.handed - len(board.started | board.ended) >= self.starts_at_once
 
     def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        self, trial_id: str, result: JsonObject | None = None, error: bool = False
     ) -> None:
         """Nothing: SweepCallback.end tells the search."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from jobs.config import BaseModel, Trial, WorkerSpec
 from jobs.evaluation import registry
@@ -17,7 +17,11 @@ from orchestrator.storage.journal import Journal, Record
 from orchestrator.sweep.earlier_records import as_before
 from orchestrator.sweep.logged_steps import Logged
 from orchestrator.sweep.sampler import Sampler
+from orchestrator.sweep.standing import Standing
 from orchestrator.sweep.steering import Steering
+
+if TYPE_CHECKING:
+    from jobs.workers.coordinator import CoordinatorHandle
 
 
 class SweepState:
@@ -29,7 +33,7 @@ class SweepState:
         base: BaseModel,
         journal: Journal,
         screen: ProgressDisplay,
-        common: dict[str, Any],
+        common: Mapping[str, object],
         back: dict[int, int] | None = None,
     ) -> None:
         """`back` holds the trials that go back, and to which step; see rewind.py."""
@@ -72,10 +76,10 @@ class SweepState:
         """Place of a checkpoint that cannot be used, and why: the sweep starts again from one
         before it.
         """
-        self.roster: Any = None
+        self.roster: CoordinatorHandle = None
         self.started: set[int] = set()
         """Trials that Tune has started."""
-        self.standings: list[Any] = []
+        self.standings: list[Standing] = []
         """The finalists, best first, once the sweep has ended; see finalists.py."""
         self.ended: set[int] = set()
         """Trials whose end is written down."""
@@ -92,7 +96,7 @@ class SweepState:
             why is not None for why in (self.fault, self.aside, self.damaged, self.lost)
         )
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Nothing: Tune pickles what it is given for a restore that we never do, since the journal
         is the state.
         """

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jobs.files import filesystem
+from jobs.files.json_types import JsonObject
 from orchestrator.config.run_numbers import is_finalist
 from orchestrator.config.search_space import Point
 from orchestrator.errors import InputError
@@ -26,7 +27,7 @@ OVER = ("finished", "stopped", "failed")
 class Steering:
     """The requests that a sweep has taken."""
 
-    def __init__(self, events: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, events: Iterable[JsonObject]) -> None:
         self.dropped: dict[int, int] = {}
         """Dropped trials, and how many rungs had closed then."""
         self.copies: dict[int, Point] = {}
@@ -42,7 +43,7 @@ class Steering:
             if event["kind"] == "request":
                 self.take(event)
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, event: JsonObject) -> None:
         """Bring everything up to date with one answer."""
         self.answered.add(event["id"])
         index, point = event.get("trial"), event.get("point")
@@ -78,7 +79,7 @@ class Steering:
                 board.screen.note(answer["text"])
             requests.remove(where, request)
 
-    def answer(self, board: Any, request: requests.Request) -> dict[str, Any]:
+    def answer(self, board: Any, request: requests.Request) -> JsonObject:
         """What is made of one request, as an event of the journal."""
         index = request["trial"]
         answer = {"id": request["id"], "action": request["action"], "trial": index}
@@ -91,7 +92,7 @@ class Steering:
         except InputError as error:
             return answer | {"state": "refused", "text": str(error)}
 
-    def drop(self, board: Any, index: int) -> dict[str, Any]:
+    def drop(self, board: Any, index: int) -> JsonObject:
         """End a trial that has not ended. Raises InputError for another one."""
         if not board.belongs(index):
             raise InputError(f"there is no trial {index}: the sweep has {board.total()}")
@@ -105,7 +106,7 @@ class Steering:
         text = f"trial {index} is dropped; what it has learned until now is kept"
         return {"state": "accepted", "rungs_closed": self.rungs_closed, "text": text}
 
-    def copy(self, board: Any, index: int, settings: Point) -> dict[str, Any]:
+    def copy(self, board: Any, index: int, settings: Point) -> JsonObject:
         """A changed copy of a trial. Raises InputError for one that the sweep may not have."""
         points = {trial: record.point for trial, record in board.records.items()} | self.copies
         point = copy_point(board.config, points, index, settings, board.packed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from jobs.files.json_types import JsonObject
+
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 DIGEST_LENGTH = 36
 
 
-def inputs(datasets: list[dict[str, Any]]) -> list[DatasetInput]:
+def inputs(datasets: list[JsonObject]) -> list[DatasetInput]:
     """The journal's data sets in MLflow's form.
 
     MLflow keeps one input per name and digest: rows that serve two purposes carry both, as
@@ -20,7 +22,7 @@ def inputs(datasets: list[dict[str, Any]]) -> list[DatasetInput]:
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    merged: dict[tuple[str, str], JsonObject] = {}
     for item in datasets:
         key = (str(item["name"]), str(item["digest"])[:DIGEST_LENGTH])
         contexts = merged.get(key, {}).get("contexts", [])

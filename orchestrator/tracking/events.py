@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
+from jobs.files.json_types import JsonObject
 from orchestrator.config.run_numbers import trial_number
 
 KINDS = ("sweep", "trial", "metrics", "report", "tags", "end", "sweep_end")
@@ -19,7 +20,7 @@ STATUSES = {
     "failed": "FAILED",
 }
 
-Event = dict[str, Any]
+Event = JsonObject
 
 
 class Refused(Exception):
@@ -30,11 +31,11 @@ class Refused(Exception):
 class RunUpdate:
     """What one run is told in one go."""
 
-    params: dict[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
     """(name, value, epoch milliseconds, step)"""
-    datasets: list[dict[str, Any]] = field(default_factory=list)
+    datasets: list[JsonObject] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """Text artifacts by name."""
     status: str | None = None

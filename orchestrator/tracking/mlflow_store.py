@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.files.json_types import JsonObject
 from orchestrator.config import credentials
 from orchestrator.errors import ExperimentDeleted, InputError, TrackingError
 from orchestrator.tracking import database_setup, shown_commands, store_errors
@@ -287,8 +288,8 @@ class MlflowStore(Models):
         return values_by_step
 
     def _compared(
-        self, run_id: str, params: dict[str, Any], tags: dict[str, str]
-    ) -> tuple[dict[str, Any], dict[str, str]]:
+        self, run_id: str, params: JsonObject, tags: dict[str, str]
+    ) -> tuple[JsonObject, dict[str, str]]:
         """The params and tags that the run still lacks.
 
         A param cannot be changed, but a resumed sweep may be wider (more steps): the new value

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+import torch.multiprocessing as processes
 
 from jobs.config import BaseModel, Trial
 from jobs.pack.cuda_graphs import CudaGraphCache
@@ -119,3 +120,16 @@ def worker(rank: int, size: int, trials: dict[int, Trial], base: BaseModel, fold
             (state, {number: (t.loss, t.exact, t.rows) for number, t in found.items()}),
             folder / "found.pt",
         )
+
+
+def assert_two_workers_agree(base: BaseModel, trials: dict[int, Trial], folder: Path) -> None:
+    """Two data-parallel processes learn and score what one does."""
+    pack = open_pack(base, trials)
+    run(pack, 10)
+    alone = validate(pack, list(trials))
+    processes.spawn(worker, (2, trials, base, folder), nprocs=2)  # type: ignore[attr-defined]
+    state, found = torch.load(folder / "found.pt", weights_only=True)
+    for number, slot in pack.slots.items():
+        assert torch.allclose(slot.adapter.weights.data, state[number], atol=2e-5)
+        assert found[number][1:] == (alone[number].exact, alone[number].rows)
+        assert abs(found[number][0] - alone[number].loss) < 1e-2

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.output import result
+from orchestrator.output.sweep_result import SweepResult, from_json
 
 
-def outcome(**changes: Any) -> result.Result:
+def outcome(**changes: Any) -> SweepResult:
     """The result of a sweep of six trials."""
     scores = {
         "test/exact_match": 0.412,
@@ -16,7 +16,7 @@ def outcome(**changes: Any) -> result.Result:
         "valid/loss": 0.9,
     }
     base = {"test/exact_match": 0.0, "test/exact_match_low": 0.0, "test/exact_match_high": 0.0}
-    return {
+    record = {
         "sweep": "lora-8ab1e1",
         "state": "finished",
         "trials": {"total": 6, "finished": 2, "stopped": 3, "failed": 1},
@@ -46,4 +46,10 @@ def outcome(**changes: Any) -> result.Result:
         "wider": "python -m orchestrator +sweep=lora sweep.num_trials=12",
         "settings": ["storage=/tmp/x"],
         "prompt": "What's it?",
+        "baselines": {},
+        "steps": 160,
+        "target": ["sqlite:////tmp/my outputs/mlflow.db", "icd10", "icd10-tiny"],
     } | changes
+    result = from_json(record)
+    assert result is not None
+    return result

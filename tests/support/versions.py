@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jobs.config import Adapter, BaseModel, Data, Model, Optim, Source, Train, Trial
+from jobs.config import BaseModel, Data, Source, Train, Trial
 from jobs.evaluation.evaluate import evaluate_on_test
 from jobs.evaluation.scores import EvaluationSettings
 from jobs.export.model_folder import export
+from tests.support.trials import tiny_trial
 
 
 def long_prompts(folder: Path) -> Trial:
@@ -20,16 +21,7 @@ def long_prompts(folder: Path) -> Trial:
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     data = Data(name="toy", sources={"train": Source(path=str(file))}, instruction="Which letter?")
-    model = Model(name="tiny", source="tiny")
-    return Trial(
-        index=1,
-        seed=0,
-        model=model,
-        data=data,
-        adapter=Adapter(),
-        optim=Optim(),
-        train=Train(max_length=64),
-    )
+    return tiny_trial(data, Train(max_length=64))
 
 
 def untouched_version(trial: Trial, base: BaseModel, folder: Path) -> Path:

@@ -4,8 +4,8 @@ and what its tokens may not see.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -43,7 +43,7 @@ class GatherIndices:
     key_back: torch.Tensor
     padded: bool
     """Whether some rows stand in no rectangle."""
-    masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+    masks: dict[Hashable, torch.Tensor] = field(default_factory=dict)
     """What is added to scores, by shape, window and format."""
 
 
@@ -98,6 +98,8 @@ def inside(block: AttentionBlock) -> torch.Tensor:
 def entries(shape: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Where the queries and the own keys of a rectangle's tokens stand in its products, each (B * N
     * L, Hkv).
+
+    int64 both.
     """
     kv, blocks, rows, _, length, prefix = shape
     row = torch.arange(blocks * rows, device=device).view(-1, 1, 1)
@@ -113,6 +115,9 @@ def scatter_rows(
 ) -> torch.Tensor:
     """What the rectangles give, brought back to the flat rows; zeros for padding, which no other
     slot's numbers can reach.
+
+    `block_outputs` are [rows of one rectangle, width] in the format of the products, `output_rows`
+    int64 [flat rows]; gives [flat rows, width].
     """
     block_outputs = (
         [*block_outputs, block_outputs[0].new_zeros(1, block_outputs[0].shape[1])]
@@ -157,6 +162,9 @@ def make_map(block: AttentionBlock, heads: int, kv_heads: int, fixed: bool) -> G
 def gradient_of(block_index: GatherIndex, gradient: torch.Tensor) -> torch.Tensor:
     """The part (Hkv * B * N * L, G * D) of a gradient of all outputs that a rectangle gets; what
     stands behind a row's end gets none.
+
+    Both in the format of the products: `gradient` is [tokens * key heads, queries per key head *
+    head width].
     """
     block_gradient = gradient.index_select(0, block_index.query)
     if block_index.padded is not None and block_index.padded.dtype == torch.bool:
@@ -175,6 +183,8 @@ def mask_of(
 ) -> torch.Tensor:
     """What is added to the scores of a rectangle (L * G, P + L): each token sees what stands up to
     it, at most `window` tokens.
+
+    Zeros and -inf in the format of `like`.
     """
     kind = block_index.shape[3:], window, like.dtype
     if kind not in indices.masks:

@@ -24,6 +24,8 @@ def fuses(query: torch.Tensor, cap: float | None) -> bool:
     what attention waits for.
 
     Capped scores they do not know.
+
+    `query` [tokens * heads, head width]; only its device is looked at.
     """
     return query.device.type == "cuda" and cap is None
 
@@ -39,6 +41,9 @@ def spread_attention(
 ) -> torch.Tensor:
     """All rectangles of a layout: queries (T * H, D), keys and values (T * Hkv, D) -> (T * H,
     D).
+
+    All in the format of the products; T tokens, H query heads, Hkv key heads, D the width of a
+    head.
     """
     fused = fuses(query, cap)
     queries = GatherBlocks.apply(query, maps, True)
@@ -66,7 +71,13 @@ def spread_attention(
 
 
 class GatherBlocks(torch.autograd.Function):
-    """Flat rows -> the rows of each rectangle, in the order of its products."""
+    """Flat rows -> the rows of each rectangle, in the order of its products.
+
+    In: queries [tokens * heads, head width], or keys or values [tokens * key heads, head width].
+    Out, of each rectangle: queries [key heads * blocks * rows * length * queries per key head, head
+    width], or keys or values [key heads * blocks * rows * (prefix + length), head width]. The
+    format stays as it is.
+    """
 
     @staticmethod
     def forward(
@@ -83,7 +94,7 @@ class GatherBlocks(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         maps: GatherIndices = ctx.maps
         if ctx.queries:
             return scatter_queries(gradients, maps), None, None
@@ -100,6 +111,8 @@ class GatherBlocks(torch.autograd.Function):
 def scatter_queries(block_outputs: tuple[torch.Tensor, ...], maps: GatherIndices) -> torch.Tensor:
     """What the rectangles have for their queries (..., D), brought back to the flat rows (T * H,
     D).
+
+    In the format that they have.
     """
     wide = [
         block_output.reshape(len(block_index.query), -1)
@@ -111,13 +124,20 @@ def scatter_queries(block_outputs: tuple[torch.Tensor, ...], maps: GatherIndices
 def shared_sum(block_index: GatherIndex, gradient: torch.Tensor) -> torch.Tensor:
     """The gradient of a rectangle's prefix keys (Hkv * B * P, D), summed over the rows that see
     them.
+
+    In: [key heads * blocks * rows * (prefix + length), head width]. Out: [key heads * blocks *
+    prefix, head width], in the same format.
     """
     kv, blocks, rows, _, length, prefix = block_index.shape
     return gradient.view(kv * blocks, rows, prefix + length, -1)[:, :, :prefix].sum(1).flatten(0, 1)
 
 
 class ScatterBlocks(torch.autograd.Function):
-    """The outputs of all rectangles -> flat rows (T * H, D)."""
+    """The outputs of all rectangles -> flat rows (T * H, D).
+
+    In, of each rectangle: [key heads * blocks * rows, length * queries per key head, head width].
+    The format stays as it is.
+    """
 
     @staticmethod
     def forward(ctx: Any, maps: GatherIndices, *outs: torch.Tensor) -> torch.Tensor:
@@ -126,7 +146,7 @@ class ScatterBlocks(torch.autograd.Function):
         return scatter_queries(outs, maps)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradient = gradients[0].reshape(len(ctx.maps.query_back), -1)
         return None, *(
             gradient_of(block_index, gradient).view(shape)

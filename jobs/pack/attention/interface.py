@@ -48,11 +48,11 @@ def register() -> None:
 
 
 def attend(
-    module: Any,
+    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: Any,
+    mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """What a transformers layer calls: query (1, H, T, D), key and value (1, Hkv, T, D) -> (1, T,
@@ -60,6 +60,9 @@ def attend(
 
     Raises ValueError for what the pack does not do, so that the check at start turns to the plain
     executor.
+
+    All in the format of the products; T tokens, H query heads, Hkv key heads, D the width of a
+    head.
     """
     layout = options.get("pack")
     asked = (

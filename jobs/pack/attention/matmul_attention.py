@@ -22,6 +22,9 @@ def probabilities(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Softmax of the scores (M, Q, K); and the capped scores over the cap, where one is set, for
     the backward.
+
+    `q` [matrices, queries, head width], `k` [matrices, keys, head width], `mask` [queries, keys],
+    all in the format of the products, which both results have.
     """
     if cap is None:
         scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scaling)
@@ -41,6 +44,9 @@ class MatmulAttention(torch.autograd.Function):
 
     `flat` is what keys and values were taken from: kept in their place, it holds a common
     beginning once and not for every row.
+
+    M matrices (key heads * blocks * rows), Q queries, K keys, D the width of a head, all in the
+    format of the products. `rule` is the scaling and the cap of the scores, None without a cap.
     """
 
     @staticmethod
@@ -50,10 +56,10 @@ class MatmulAttention(torch.autograd.Function):
         k: torch.Tensor,
         v: torch.Tensor,
         mask: torch.Tensor,
-        rule: Any,
+        rule: tuple[float, float | None],
         block_index: GatherIndex,
-        flat: Any,
-    ) -> Any:
+        flat: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
         scaling, cap = rule
         weights, _ = probabilities(q, k, mask, scaling, cap)
         small = cap is None and weights.numel() <= KEPT_ELEMENTS
@@ -64,7 +70,7 @@ class MatmulAttention(torch.autograd.Function):
         return torch.bmm(weights, v)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, keys, values, mask, weights = ctx.saved_tensors
         k, v = (
             flat.index_select(0, ctx.block_index.key).view(ctx.shape) for flat in (keys, values)

@@ -50,7 +50,10 @@ def choose(prefix_group: PrefixGroup, drop: DropoutSpec) -> list[int]:
 
 
 def masks(group: Group, layer: int, like: torch.Tensor) -> torch.Tensor:
-    """The dropout factors (S, length, in) of a layer's inputs; `like` has their shape."""
+    """The dropout factors (S, length, in) of a layer's inputs; `like` has their shape.
+
+    In the format of `like`: 0 where an input is dropped, else 1 / (1 - share).
+    """
     out = torch.ones_like(like)
     tables: dict[DropoutSpec, torch.Tensor] = {}
     assert group.chosen is not None

@@ -33,6 +33,7 @@ n * (p + l). Attention takes B * N * L * (P + L) scores per head.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,7 +127,7 @@ class BatchShape:
         return sum(count * length for count, length in zip(self.slots, self.lengths, strict=True))
 
     @property
-    def kind(self) -> Any:
+    def kind(self) -> Hashable:
         """The sizes that padding cannot change: slots by group, blocks and prefix lengths."""
         return self.slots, tuple((blocks, prefix) for blocks, _, _, prefix in self.rectangles)
 

@@ -43,7 +43,10 @@ def kind_of(tensor: torch.Tensor) -> Kind:
 
 
 def pooled(layout: PackedBatch) -> dict[Kind, torch.Tensor]:
-    """The concatenated tensors (N,) of a batch by kind."""
+    """The concatenated tensors (N,) of a batch by kind.
+
+    Each in its own format.
+    """
     by_kind: dict[Kind, list[torch.Tensor]] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:

@@ -60,25 +60,37 @@ class Adapter:
         return max(LEAST_FAMILY, 1 << (self.rank - 1).bit_length())
 
     def a(self, flat: torch.Tensor, joints: FusedLayers) -> list[torch.Tensor]:
-        """A of each joint (layers, rank, in) within the weights or the gradient."""
+        """A of each joint (layers, rank, in) within the weights or the gradient.
+
+        `flat` is float32 [weights of all layers].
+        """
         ends = [(self.starts[joint[0]], self.starts[joint[-1] + 1], len(joint)) for joint in joints]
         return [flat[start:end].view(count, self.rank, -1) for start, end, count in ends]
 
     def b(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """B of each layer (rank, out) within the weights or the gradient."""
+        """B of each layer (rank, out) within the weights or the gradient.
+
+        `flat` is float32 [weights of all layers].
+        """
         matrices = flat[self.starts[-1] :].split(
             [self.rank * shape.width_out for shape in self.shapes]
         )
         return [matrix.view(self.rank, -1) for matrix in matrices]
 
     def read(self, state: dict[str, torch.Tensor]) -> None:
-        """Take the weights of an ordinary PEFT adapter, by its names."""
+        """Take the weights of an ordinary PEFT adapter, by its names.
+
+        A is [rank, in] and B [out, rank], in any format; they are kept in float32.
+        """
         for shape, a, b in self._layers():
             a.copy_(state[peft_name(shape.name, "A")])
             b.copy_(state[peft_name(shape.name, "B")].t())
 
     def written(self) -> dict[str, torch.Tensor]:
-        """The weights as an ordinary PEFT adapter holds them."""
+        """The weights as an ordinary PEFT adapter holds them.
+
+        float32 on the CPU: A [rank, in] and B [out, rank].
+        """
         state = {}
         for shape, a, b in self._layers():
             state[peft_name(shape.name, "A")] = a.clone().cpu()
@@ -174,7 +186,10 @@ class StackedAdapters:
             total[start:].add_(row_gradient[start:], alpha=adapter.scale)
 
     def positions_of(self, adapter: Adapter) -> torch.Tensor:
-        """int64: where in a row the weights of a slot of a smaller rank stand, in their order."""
+        """int64: where in a row the weights of a slot of a smaller rank stand, in their order.
+
+        [weights of the slot].
+        """
         if adapter.rank not in self.position_cache:
             widths = [shape.width_in for shape in adapter.shapes] + [
                 shape.width_out for shape in adapter.shapes

@@ -25,7 +25,7 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
-    ) -> Any:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         losses = torch.empty(len(targets), device=logits.device)
         gradient = torch.empty_like(logits) if logits.requires_grad else None
         for rows in chunks(logits):
@@ -41,13 +41,16 @@ class CrossEntropy(torch.autograd.Function):
         return (losses * weights).sum(), losses
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient.mul_(gradients[0]), None, None
 
 
 def chunks(logits: torch.Tensor) -> list[slice]:
-    """Stretches of rows of at most CHUNK_ELEMENTS logits."""
+    """Stretches of rows of at most CHUNK_ELEMENTS logits.
+
+    `logits` [supervised tokens, vocabulary].
+    """
     size = max(1, CHUNK_ELEMENTS.get(logits.device.type, 1 << 20) // logits.shape[1])
     return [slice(start, start + size) for start in range(0, len(logits), size)]
 

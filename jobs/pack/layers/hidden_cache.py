@@ -41,7 +41,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -53,6 +53,10 @@ from jobs.pack.batch.packed_batch import PackedBatch
 from jobs.pack.batch.prefix_groups import PrefixGroup, group_by_prefix, micro_batches
 from jobs.pack.batch.transfer import to_device
 from jobs.pack.layers.lora_linear import AdapterStacks, PackedLoRALinear
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
 
 MOST_BYTES = 1 << 30
 """The largest size of the cache. It is halved each time that memory runs out."""
@@ -91,7 +95,7 @@ def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
 class HiddenStateCache:
     """The frozen layers at the beginning of a model, and the cache of their output."""
 
-    def __init__(self, model: Any, active: AdapterStacks, device: torch.device) -> None:
+    def __init__(self, model: PreTrainedModel, active: AdapterStacks, device: torch.device) -> None:
         self.model = model
         self.device = device
         layers = layers_of(model)
@@ -103,9 +107,9 @@ class HiddenStateCache:
             isinstance(module, PackedLoRALinear) for layer in layers for module in layer.modules()
         )
         first = adapted[0] if adapted and num_inside == len(active.layers) else 0
-        self.below: list[Any] = layers[:first]
+        self.below: list[torch.nn.Module] = layers[:first]
         """The layers that are skipped."""
-        self.entry: Any = layers[first] if first else None
+        self.entry: torch.nn.Module | None = layers[first] if first else None
         """The first layer with an adapter; None where there is nothing below it."""
         self.attached = False
         self.most_bytes = MOST_BYTES
@@ -115,7 +119,7 @@ class HiddenStateCache:
         """(1, T, H): what enters the first layer with an adapter in the pass under way."""
         self.reached: list[torch.Tensor] | None = None
         """What `enter` has caught while `run` is under way."""
-        self.hook: Any = None
+        self.hook: RemovableHandle | None = None
         self.sources: dict[tuple[Hashable, ...], float] = {}
         """Bytes booked for each source that is read a second time; 0 for one that is not kept."""
         self.chunks: dict[tuple[int, int], Chunk] = {}
@@ -136,7 +140,7 @@ class HiddenStateCache:
         """Remove the hooks; returns whether there were any."""
         attached = self.attached
         self.attached = False
-        if attached:
+        if attached and self.hook is not None:
             self.hook.remove()
             self.cache.clear()
             for layer in self.below:
@@ -225,7 +229,7 @@ class HiddenStateCache:
 
     def token_bytes(self) -> int:
         """Bytes of the hidden state of one token."""
-        weight = self.model.get_input_embeddings().weight
+        weight = cast("torch.nn.Embedding", self.model.get_input_embeddings()).weight
         return weight.shape[1] * weight.element_size()
 
     @contextlib.contextmanager
@@ -239,7 +243,10 @@ class HiddenStateCache:
 
     @torch.no_grad()
     def run(self, layout: PackedBatch) -> torch.Tensor:
-        """The output (T, H) of the layers below for a batch on the device."""
+        """The output (T, H) of the layers below for a batch on the device.
+
+        In the format of the base.
+        """
         self.reached = []
         try:
             self.model(**layout.inputs)
@@ -336,6 +343,8 @@ def gathered(
 
     `members` (T,) says to which of the examples in `sources` a token belongs, `positions` (T,)
     where in that example it stands.
+
+    The indices are int64; the states keep the format of the base.
     """
     # 1) Number the entries that the states come from, and concatenate the indices of all examples.
     entries = {id(hidden): hidden for _, hidden in sources}

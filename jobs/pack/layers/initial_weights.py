@@ -6,12 +6,16 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from jobs.config import Adapter
 from jobs.model.loading import attach
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
 
 
 class Initial:
@@ -24,17 +28,17 @@ class Initial:
         self.dtype = dtype
         self.draw = cache(self._draw)
 
-    def _draw(self, adapter: Adapter, seed: int) -> tuple[dict[str, torch.Tensor], Any]:
+    def _draw(self, adapter: Adapter, seed: int) -> tuple[dict[str, torch.Tensor], LoraConfig]:
         """The initial tensors by PEFT's names, and the LoraConfig that goes with them. Raises
         ValueError when no layer is named.
         """
-        model: Any = attach(skeleton(self.path, self.dtype), adapter, seed)
+        model = attach(skeleton(self.path, self.dtype), adapter, seed)
         state = {
             name.replace(".default.", "."): weight.detach().clone()
             for name, weight in model.named_parameters()
             if "lora_" in name
         }
-        settings = model.peft_config["default"]
+        settings = cast("LoraConfig", model.peft_config["default"])
         settings.base_model_name_or_path = self.path
         settings.inference_mode = True
         return state, settings
@@ -49,7 +53,7 @@ class Initial:
         ]
 
 
-def skeleton(path: str, dtype: torch.dtype) -> Any:
+def skeleton(path: str, dtype: torch.dtype) -> PreTrainedModel:
     """The base model's modules without memory for its weights: every layer has the right shape, all
     its entries are one zero.
 
@@ -58,7 +62,7 @@ def skeleton(path: str, dtype: torch.dtype) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
             AutoConfig.from_pretrained(path, local_files_only=True)
         )
     model.name_or_path = path

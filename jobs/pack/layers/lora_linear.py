@@ -9,7 +9,8 @@ others.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
@@ -19,6 +20,9 @@ from jobs.pack.batch.dropout import masks
 from jobs.pack.batch.packed_batch import Group
 from jobs.pack.batch.prefix_groups import PrefixGroup
 from jobs.pack.layers.adapter_weights import Adapter, FusedLayers, Shape, StackedAdapters
+
+Block = tuple[Group, StackedAdapters, slice]
+"""Slots of equally many tokens, their stack, and its rows that are theirs."""
 
 
 class AdapterStacks:
@@ -108,7 +112,7 @@ class AdapterStacks:
         families = {adapter.family for adapter in self.adapters.values()}
         self.stacks = {family: stack for family, stack in self.stacks.items() if family in families}
 
-    def blocks(self) -> list[tuple[Group, StackedAdapters, slice]]:
+    def blocks(self) -> list[Block]:
         """The groups of the present pass, each with the rows of its stack."""
         group_blocks = []
         for group in self.groups:
@@ -122,7 +126,7 @@ class PackedLoRALinear(torch.nn.Module):
     model.
     """
 
-    def __init__(self, base: torch.nn.Module, index: int, active: AdapterStacks) -> None:
+    def __init__(self, base: torch.nn.Linear, index: int, active: AdapterStacks) -> None:
         super().__init__()
         self.base = base
         self.index = index
@@ -135,16 +139,25 @@ class PackedLoRALinear(torch.nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The frozen weight, as the layer keeps it; some models look at its number format."""
-        return self.base.weight  # type: ignore[return-value]
+        """The frozen weight, as the layer keeps it; some models look at its number format.
+
+        [out, in], or [in, out] in a Conv1D.
+        """
+        return self.base.weight
 
     @property
-    def bias(self) -> Any:
-        """The frozen bias or None."""
+    def bias(self) -> torch.Tensor | None:
+        """The frozen bias or None.
+
+        [out], in the format of the base.
+        """
         return self.base.bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(..., T, in) -> (..., T, out) for the T tokens of the flat row."""
+        """(..., T, in) -> (..., T, out) for the T tokens of the flat row.
+
+        In the format of the products.
+        """
         active = self.active
         if active.first_inputs is not None:
             active.first_inputs.setdefault(self.index, inputs)
@@ -173,6 +186,8 @@ class LoRALinearFunction(torch.autograd.Function):
 
     Slots of a group have equally many rows: one batched product serves them. The layers' A are one
     matrix: thin products read x once.
+
+    In: rows [tokens, in]. Out: for each layer [tokens, out]. All in the format of the products.
     """
 
     @staticmethod
@@ -197,7 +212,7 @@ class LoRALinearFunction(torch.autograd.Function):
         return tuple(outs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, *hidden = ctx.saved_tensors
         back = None
         if ctx.needs_input_grad[0]:
@@ -213,6 +228,8 @@ def project_down(
 ) -> torch.Tensor:
     """Rows (S, n, in) times the A of the layers (S, layers * R, in): (S, n, layers * R). Each layer
     drops by its own masks.
+
+    All in the format of the products.
     """
     if group.chosen is None:
         return torch.bmm(rows, a.transpose(1, 2))
@@ -227,15 +244,19 @@ def project_down(
 
 
 def add_gradients(
-    layers: Any,
-    block: Any,
+    layers: list[PackedLoRALinear],
+    block: Block,
     low: torch.Tensor,
     rows: torch.Tensor,
-    gradients: Any,
+    gradients: Sequence[torch.Tensor],
     back: torch.Tensor | None,
 ) -> None:
     """One group's part of the backward of layers that read the same rows: its gradients, and what
     its adapters add to those of the rows.
+
+    All in the format of the products: `low` [slots, length, layers * rank] is what the forward has
+    projected down, `rows` [tokens, in], each of `gradients` [tokens, out], `back` [tokens, in] or
+    None where nobody asks for it. Changes the stack's gradients and `back` in place.
     """
     group, stack, stack_slice = block
     joint = layers[0].joint
@@ -262,14 +283,19 @@ def add_gradients(
 
 def masked_gradients(
     group: Group,
-    layers: Any,
-    inners: Any,
+    layers: list[PackedLoRALinear],
+    inners: list[torch.Tensor],
     rows: torch.Tensor,
     a: torch.Tensor,
     room: torch.Tensor,
-    back: Any,
+    back: torch.Tensor | None,
 ) -> None:
-    """What `add_gradients` does with A, where each layer has its own masks."""
+    """What `add_gradients` does with A, where each layer has its own masks.
+
+    `inners` are [slots, length, rank], one for each layer, `rows` and `back` [slots, length, in],
+    `a` and `room` [slots, layers * rank, in], all in the format of the products. Changes `room` and
+    `back` in place.
+    """
     for layer, inner, layer_a, layer_gradient_a in zip(
         layers, inners, a.chunk(len(layers), 1), room.chunk(len(layers), 1), strict=True
     ):
@@ -279,7 +305,7 @@ def masked_gradients(
             back.add_(torch.bmm(inner, layer_a).mul_(mask))
 
 
-def inject(model: Any, names: list[str], active: AdapterStacks) -> list[Shape]:
+def inject(model: torch.nn.Module, names: list[str], active: AdapterStacks) -> list[Shape]:
     """Put a PackedLoRALinear in the place of each named layer. Raises ValueError for a layer that
     is no plain linear one.
     """
@@ -290,7 +316,7 @@ def inject(model: Any, names: list[str], active: AdapterStacks) -> list[Shape]:
         if not isinstance(layer, torch.nn.Linear) and kind != "Conv1D":
             raise ValueError(f"{name} is a {kind}, not a linear layer")
         parent, _, attribute = name.rpartition(".")
-        active.add(PackedLoRALinear(layer, index, active))
+        active.add(PackedLoRALinear(cast("torch.nn.Linear", layer), index, active))
         setattr(model.get_submodule(parent), attribute, active.layers[-1])
         out, width = reversed(layer.weight.shape) if kind == "Conv1D" else layer.weight.shape  # type: ignore[union-attr]
         shapes.append(Shape(name, int(width), int(out)))

@@ -37,6 +37,8 @@ class Norm(torch.autograd.Function):
 
     Forward is batch norm with the rows as channels, of mean 0 and variance mean(x^2). Backward is
     layer norm's with mean 0, to which the part is given back that stands for the mean there.
+
+    The rows keep their format; the statistics are float32.
     """
 
     @staticmethod
@@ -54,7 +56,7 @@ class Norm(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight, zeros, inverse = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         weight_float32 = (
@@ -74,7 +76,7 @@ class Norm(torch.autograd.Function):
         return row_gradient.add_(mean.mul_(inverse).to(row_gradient.dtype)), None, None
 
 
-def replace_norms(model: Any) -> int:
+def replace_norms(model: torch.nn.Module) -> int:
     """Put a FastNorm in the place of every RMSNorm that computes the same; returns how many there
     were.
     """
@@ -89,7 +91,7 @@ def replace_norms(model: Any) -> int:
 
 
 @torch.no_grad()
-def equivalent(module: Any) -> FastNorm | None:
+def equivalent(module: torch.nn.Module) -> FastNorm | None:
     """A FastNorm with the same result as `module`, or None. Some models keep the weight less
     one.
     """

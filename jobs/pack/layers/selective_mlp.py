@@ -8,13 +8,17 @@ tries whether the result stays the same.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from jobs.pack.batch.packed_batch import Group, LossTokens, PackedBatch
 from jobs.pack.layers.hidden_cache import layers_of
 from jobs.pack.layers.lora_linear import AdapterStacks
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
 
 BLOCK = "mlp"
 """What transformers' decoders call the feed-forward block of a layer."""
@@ -63,11 +67,11 @@ def row_of(layout: PackedBatch) -> LossTokens | None:
 class SelectiveMLP:
     """Restricts the last MLP of a model to the supervised tokens, by hooks before and after it."""
 
-    def __init__(self, model: Any, active: AdapterStacks) -> None:
+    def __init__(self, model: PreTrainedModel, active: AdapterStacks) -> None:
         self.active = active
         self.layout: PackedBatch | None = None
         """The batch of the forward pass under way; None where the block computes all tokens."""
-        self.handles: list[Any] = []
+        self.handles: list[RemovableHandle] = []
         self.block: Any = next(
             (getattr(layer, BLOCK, None) for layer in reversed(layers_of(model))), None
         )
@@ -91,15 +95,21 @@ class SelectiveMLP:
         """A forward pass begins, or has ended."""
         self.layout = layout if layout is not None and layout.row is not None else None
 
-    def narrow(self, module: Any, inputs: Any) -> Any:
-        """All tokens (1, T, H) -> the supervised ones (1, R, H)."""
+    def narrow(self, module: torch.nn.Module, inputs: Any) -> Any:
+        """All tokens (1, T, H) -> the supervised ones (1, R, H).
+
+        In the format of the base.
+        """
         if self.layout is None or self.layout.row is None:
             return None
         self.active.groups = self.layout.row.groups
         return (inputs[0].index_select(1, self.layout.row.positions), *inputs[1:])
 
-    def widen(self, module: Any, inputs: Any, output: torch.Tensor) -> Any:
-        """(1, R, H) -> (1, T, H)."""
+    def widen(self, module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> Any:
+        """(1, R, H) -> (1, T, H).
+
+        In the format of the base.
+        """
         layout = self.layout
         if layout is None or layout.row is None:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.base_models import fetch
-from jobs.config import Adapter, BaseModel, Data, Model, Optim, Train, Trial
+from jobs.config import BaseModel, Data, Model, Train
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import encode_asked, encode_row
@@ -27,6 +27,7 @@ from tests.support.chat_templates import (
     make_model,
     make_row,
 )
+from tests.support.trials import tiny_trial
 
 SAY = {"role": "assistant", "content": "J11"}
 WORDS = " ".join(f"word{number}" for number in range(300))
@@ -155,15 +156,7 @@ def test_what_is_cut_is_counted_in_training_validation_and_test(
 
     data = lengths(tmp_path, train=[5] * 12 + [200] * 4, valid=[5, 200, 300], test=[5, 5, 200])
     train = Train(max_length=128, steps=2, eval_every=2, batch_size=8)
-    trial = Trial(
-        index=1,
-        seed=0,
-        model=Model(name="tiny", source="tiny"),
-        data=data,
-        adapter=Adapter(),
-        optim=Optim(),
-        train=train,
-    )
+    trial = tiny_trial(data, train)
     steps: list[dict[str, Any]] = []
     rungs: list[dict[str, Any]] = []
     hooks = Hooks(

@@ -14,7 +14,7 @@ import torch
 import torch.multiprocessing as processes
 
 from jobs.base_models import fetch
-from jobs.config import Adapter, BaseModel, Data, Model, Optim, Train, Trial
+from jobs.config import BaseModel, Data, Model, Train, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.evaluation import generate
 from jobs.evaluation.evaluate import evaluate_on_test
@@ -22,6 +22,7 @@ from jobs.evaluation.generate import answer
 from jobs.evaluation.scores import EvaluationSettings
 from jobs.model.loading import load
 from jobs.model.memory import out_of_memory
+from tests.support.trials import tiny_trial
 
 CPU = torch.device("cpu")
 RULE = EvaluationSettings(confidence=0.95, max_new_tokens=3, num_threads=1)
@@ -124,16 +125,7 @@ def trial_on(folder: Path) -> Trial:
             "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
         )
     data = Data(name="toy", folder=str(folder))
-    model = Model(name="tiny", source="tiny")
-    return Trial(
-        index=1,
-        seed=0,
-        model=model,
-        data=data,
-        adapter=Adapter(),
-        optim=Optim(),
-        train=Train(max_length=1700),
-    )
+    return tiny_trial(data, Train(max_length=1700))
 
 
 def test_a_product_that_no_kernel_computes_is_no_lack_of_memory() -> None:

@@ -24,6 +24,7 @@ from jobs.files.storage_faults import Refused
 from jobs.pack.engine import Pack
 from jobs.training.finetune import Hooks, finetune
 from tests.support.plain import make
+from tests.support.small_disk import mounted
 
 
 @pytest.fixture(autouse=True)
@@ -255,14 +256,8 @@ def test_an_error_that_stays_is_told_in_one_line(number: int, tmp_path: Path) ->
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True
-    ).returncode:
-        pytest.skip("only root may mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "small", "256k") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_told_with_what_is_free_and_what_is_needed(small: Path) -> None:

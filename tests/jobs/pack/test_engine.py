@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as processes
 
 from jobs.config import BaseModel, Data, Source, Trial
 from jobs.data.chat_template import ChatTokenizer
@@ -26,7 +25,14 @@ from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
 from jobs.pack.opening import enable_packing
 from jobs.training.distributed import World
-from tests.support.packs import KINDS, assert_ends_alike, open_pack, run, varied, worker
+from tests.support.packs import (
+    KINDS,
+    assert_ends_alike,
+    assert_two_workers_agree,
+    open_pack,
+    run,
+    varied,
+)
 from tests.support.plain import CPU, architecture, make
 
 
@@ -346,13 +352,4 @@ class SecondOfTwo(World):
 
 
 def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
-    trials = varied(rows)
-    pack = open_pack(base, trials)
-    run(pack, 10)
-    alone = validate(pack, list(trials))
-    processes.spawn(worker, (2, trials, base, tmp_path), nprocs=2)  # type: ignore[attr-defined]
-    state, found = torch.load(tmp_path / "found.pt", weights_only=True)
-    for number, slot in pack.slots.items():
-        assert torch.allclose(slot.adapter.weights.data, state[number], atol=2e-5)
-        assert found[number][1:] == (alone[number].exact, alone[number].rows)
-        assert abs(found[number][0] - alone[number].loss) < 1e-2
+    assert_two_workers_agree(base, varied(rows), tmp_path)

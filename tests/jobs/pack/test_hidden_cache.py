@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as processes
 
 from jobs.config import BaseModel, Data, Source, Trial
 from jobs.evaluation.evaluate import teacher_forced_scores
@@ -20,7 +19,14 @@ from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
 from jobs.pack.layers import hidden_cache
 from jobs.pack.opening import enable_packing
-from tests.support.packs import KINDS, assert_ends_alike, open_pack, run, varied, worker
+from tests.support.packs import (
+    KINDS,
+    assert_ends_alike,
+    assert_two_workers_agree,
+    open_pack,
+    run,
+    varied,
+)
 from tests.support.plain import CPU, architecture, make
 
 
@@ -240,15 +246,7 @@ def test_the_saved_adapter_is_an_ordinary_peft_adapter_and_scores_alike(
 
 
 def test_two_workers_agree_with_one(base: BaseModel, rows: Path, tmp_path: Path) -> None:
-    trials = halved(varied(rows))
-    pack = open_pack(base, trials)
-    run(pack, 10)
-    alone = validate(pack, list(trials))
-    processes.spawn(worker, (2, trials, base, tmp_path), nprocs=2)  # type: ignore[attr-defined]
-    state, found = torch.load(tmp_path / "found.pt", weights_only=True)
-    for number, slot in pack.slots.items():
-        assert torch.allclose(slot.adapter.weights.data, state[number], atol=2e-5)
-        assert found[number][1:] == (alone[number].exact, alone[number].rows)
+    assert_two_workers_agree(base, halved(varied(rows)), tmp_path)
 
 
 def test_layers_that_pass_on_more_than_hidden_states_all_run_every_time(

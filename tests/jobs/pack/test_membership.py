@@ -20,6 +20,7 @@ from jobs.pack.membership import (
     StepReport,
 )
 from jobs.workers.coordinator import MOST_POSTS, Coordinator
+from jobs.workers.messages import LoggedStep, StepMetrics
 from jobs.workers.packed_trial import with_point
 from tests.support.plain import make
 
@@ -154,11 +155,12 @@ def test_no_message_is_ever_dropped_and_workers_hear_when_there_is_no_room() -> 
     async def busy() -> tuple[int, bool, bool, bool]:
         roster = Coordinator(PackMembership())
         room = [
-            await roster.post(1, "steps", {"steps": [(0, step, {})]}) for step in range(150_000)
+            await roster.post(StepMetrics(1, [LoggedStep(0, step, {})])) for step in range(150_000)
         ]
         full = await roster.has_room()
         taken = await roster.drain()
-        assert [post["steps"][0][1] for post in taken] == list(range(150_000))
+        steps = [post.message.steps[0].step for post in taken]  # type: ignore[union-attr]
+        assert steps == list(range(150_000))
         return len(taken), room[0], full, await roster.has_room()
 
     assert asyncio.run(busy()) == (150_000, True, False, True)
@@ -168,7 +170,7 @@ def test_when_the_sweep_is_over_no_worker_waits_for_room() -> None:
     async def close() -> bool:
         roster = Coordinator(PackMembership())
         for step in range(MOST_POSTS):
-            await roster.post(1, "steps", {"steps": [step]})
+            await roster.post(StepMetrics(1, [LoggedStep(0, step, {})]))
         assert not await roster.has_room()
         await roster.close()
         return await roster.has_room()

@@ -22,6 +22,7 @@ from jobs.evaluation.scores import EvaluationSettings
 from jobs.export.model_folder import export
 from jobs.serving.predict import encode_prompt, predict
 from tests.support.chat_templates import CALLING, TOOL
+from tests.support.trials import tiny_trial
 from tests.support.versions import long_prompts, untouched_version
 
 
@@ -94,15 +95,7 @@ def test_what_is_asked_in_use_is_what_was_judged_row_by_row(
         name="toy", folder=str(tmp_path), instruction="Which letter?" if kind == "pairs" else ""
     )
     train = Train(max_length=110)
-    trial = Trial(
-        index=1,
-        seed=0,
-        model=Model(name="tiny", source="tiny"),
-        data=data,
-        adapter=Adapter(),
-        optim=Optim(),
-        train=train,
-    )
+    trial = tiny_trial(data, train)
     verdict = evaluate_on_test(trial, base, None, EvaluationSettings(0.95, None, 1))
     export(trial, base, Path(base.path), verdict, tmp_path / "version")
     task = json.loads((tmp_path / "version" / "task.json").read_text(encoding="utf-8"))

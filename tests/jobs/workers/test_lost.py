@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.small_disk import mounted
+
 SWEEP = (
     "+sweep=lora",
     "sweep.num_trials=3",
@@ -217,14 +219,8 @@ def test_a_damaged_winner_is_trained_again_rather_than_replaced(
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)], capture_output=True
-    ).returncode:
-        pytest.skip("only root may mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "small", "40m") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])

@@ -17,6 +17,7 @@ from jobs.model.loading import attach, load, save
 from orchestrator.cli import main
 from orchestrator.output.result import next_lines
 from tests.support.in_process import run
+from tests.support.results import outcome
 from tests.support.versions import long_prompts, untouched_version
 
 
@@ -250,17 +251,8 @@ def test_the_printed_command_asks_what_was_asked(
         if name == "prompt"
         else json.dumps([{"role": "system", "content": text}, {"role": "user", "content": text}])
     )
-    told = {
-        "state": "finished",
-        "trials": {"total": 1},
-        "wider": None,
-        "tracking_uri": "http://x",
-        "asked": name,
-        "prompt": value,
-    }
-    lines = dict(
-        next_lines(told | {"model": {"name": "m", "alias": None, "uri": str(version)}}, "")
-    )
+    model = {"name": "m", "version": 1, "alias": None, "uri": str(version)}
+    lines = dict(next_lines(outcome(asked=name, prompt=value, model=model, settings=[]), ""))
     assert run(cache, monkeypatch, *shlex.split(lines["try"])[3:], "output=json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed[name] == (value if name == "prompt" else json.loads(value))

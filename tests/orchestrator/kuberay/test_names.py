@@ -14,6 +14,7 @@ from orchestrator import job_environment
 from orchestrator.kuberay import manifest, submit
 from orchestrator.kuberay import names as names_of_jobs
 from orchestrator.kuberay.names import COMMAND
+from orchestrator.output.remote_state import RemoteState, as_line
 from orchestrator.runs import cli
 from orchestrator.tracking import provenance
 from tests.support.apiserver import ApiServer
@@ -22,8 +23,8 @@ from tests.support.rayjobs import SWEEP_NAME, other
 
 serve = pytest.fixture(serving)
 OWN = "lora-c0ffee"
-PLAN = f"plan    {OWN} · 6 trials in 1 pack of 6 slots on 4 CPU cores each · attached"
-KEPT = f"sweep {OWN} is finished; this is its result (fresh=true starts anew)"
+PLANNED = as_line(RemoteState(sweep=OWN))
+FINISHED = as_line(RemoteState(OWN, 6, 6, "test/exact_match 0.412"))
 KUBERNETES = ["--namespace", "slm"]
 
 
@@ -40,7 +41,7 @@ def the_job(api: ApiServer) -> dict[str, Any]:
     return job
 
 
-@pytest.mark.parametrize("line", [PLAN, KEPT])
+@pytest.mark.parametrize("line", [PLANNED, FINISHED])
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_who_follows_writes_the_sweeps_own_name_to_its_rayjob(
     line: str, output: str, serve: Serve, capsys: pytest.CaptureFixture[str]
@@ -66,7 +67,7 @@ def test_where_nobody_followed_the_log_tells_it(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api = serve(
-        "01", speed=200.0, waits_seconds=0, logs=[[PLAN]], until=lambda entry: entry["t"] > 18
+        "01", speed=200.0, waits_seconds=0, logs=[[PLANNED]], until=lambda entry: entry["t"] > 18
     )
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     deadline = time.monotonic() + 10

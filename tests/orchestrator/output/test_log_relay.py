@@ -9,6 +9,7 @@ import pytest
 from orchestrator.job_environment import MARK
 from orchestrator.output.log_relay import Relay
 from orchestrator.output.log_summary import REFUSED, refused, sweep_told
+from orchestrator.output.remote_state import RemoteState, as_line
 from tests.support.apiserver import recording
 
 NOISE = [
@@ -26,7 +27,8 @@ OURS = [
 def test_what_ray_adds_is_not_shown_and_all_else_is(capsys: pytest.CaptureFixture[str]) -> None:
     """Ray puts a tab before the level; the pattern had a space."""
     relay = Relay()
-    relay.feed("\n".join([*NOISE, *OURS, MARK, "best", REFUSED]) + "\n")
+    state = as_line(RemoteState(sweep="lora-7f3a91", ended=1, total=6))
+    relay.feed("\n".join([*NOISE, state, *OURS, MARK, "best", REFUSED]) + "\n")
     out, err = capsys.readouterr()
     assert err.splitlines() == OURS and out == "best\n"
     assert relay.refused
@@ -46,10 +48,8 @@ def test_the_lines_of_a_recorded_log_that_are_rays_are_known() -> None:
 
 
 def test_the_sweeps_name_and_a_refusal_are_read_from_a_log() -> None:
-    assert sweep_told("ray  x\nplan    lora-7f3a91 · 6 trials") == "lora-7f3a91"
-    assert (
-        sweep_told("sweep lora-7f3a91 is finished; this is its result (fresh=true starts anew)")
-        == "lora-7f3a91"
-    )
-    assert sweep_told("no plan    lora · x") is None and sweep_told("") is None
+    line = as_line(RemoteState(sweep="lora-7f3a91"))
+    assert sweep_told(f"ray  x\n{line}\ntrial 1") == "lora-7f3a91"
+    assert sweep_told(f"a user's text with {line}") is None and sweep_told("") is None
+    assert sweep_told(line[:-4]) is None, "a line that is being written"
     assert refused(f"a\n{REFUSED}\n") and not refused(f"a {REFUSED}")

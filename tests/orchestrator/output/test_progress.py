@@ -9,8 +9,9 @@ import re
 import pytest
 
 from orchestrator import job_environment
-from orchestrator.output import log_summary, result
+from orchestrator.output import log_summary, remote_state, result
 from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.remote_state import RemoteState
 from tests.support.results import outcome
 
 
@@ -39,8 +40,10 @@ def test_progress_without_a_terminal_is_one_plain_line_per_event(
 
 
 def test_a_sweeps_log_tells_how_far_it_is_and_what_was_found(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(job_environment.SUBMISSION, "key")
+    remote_state.tell(RemoteState(sweep="lora-8ab1e1"))
     screen = ProgressDisplay(12, 40, "valid/exact_match")
     for index, (state, error) in enumerate(
         [("finished", None), ("stopped", None), ("failed", "out of memory"), ("finished", None)], 1
@@ -48,14 +51,22 @@ def test_a_sweeps_log_tells_how_far_it_is_and_what_was_found(
         screen.start(index, {"optim.lr": 2e-4})
         screen.rung(index, 10, {"valid/exact_match": 0.5})
         if index < 4:
+            screen.end(index, "interrupted", None)
             screen.end(index, state, error)
     log = capsys.readouterr().err
     assert log_summary.told("") == {"trials": None, "best": None}
     assert log_summary.told(log) == {"trials": "3/12", "best": None}
     found = outcome()
-    total, score = found["trials"]["total"], found["best"]["metrics"]["test/exact_match"]
+    assert found.best is not None
+    total, score = found.trials.total, found.best.metrics["test/exact_match"]
     expected = {"trials": f"{total}/{total}", "best": f"test/exact_match {score:.3f}"}
+    assert log_summary.sweep_told(log) == found.sweep
+    remote_state.tell(result.remote_state(found))
+    log += capsys.readouterr().err
     assert log_summary.told(f"{log}{job_environment.MARK}\n{result.text(found)}\n") == expected
+    monkeypatch.delenv(job_environment.SUBMISSION)
+    remote_state.tell(RemoteState(sweep="lora-8ab1e1"))
+    assert capsys.readouterr().err == "", "nobody reads it from afar"
     assert (
         log_summary.told(f"{log}{job_environment.MARK}\n{json.dumps(result.public(found))}\n")
         == expected

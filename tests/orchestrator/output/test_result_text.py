@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.output import result
+from orchestrator.output import result, sweep_result
+from orchestrator.output.sweep_result import TrialCounts
 from orchestrator.storage.journal import Record
 from orchestrator.tracking.shown_commands import programs_here
 from tests.support.results import outcome
@@ -134,18 +135,32 @@ def test_json_holds_the_public_part_and_the_error_if_there_is_one() -> None:
     json.dumps(result.public(outcome()))
 
 
+def test_a_record_on_disk_is_read_back_whole_and_one_of_before_versions_too() -> None:
+    found = outcome()
+    record = json.loads(json.dumps(found.as_json()))
+    assert next(iter(record)) == "version" and record["version"] == sweep_result.VERSION
+    assert result.read(record) == found
+    assert "report" not in record and record["error"] is None, "what comes later is left out"
+    older = {key: value for key, value in record.items() if key != "version"}
+    assert result.read(older) == found, "written before records had a version"
+    assert result.read(record | {"version": sweep_result.VERSION + 1}) is None
+    assert result.read(record | {"trials": {"total": "many"}}) is None
+    assert result.read({}) is None
+    torn = record | {"best": record["best"] | {"metrics": {"test/exact_match": 0.4}}}
+    assert result.read(torn) is None, "its interval is missing, so it cannot be shown"
+    for key in ("steps", "target", "command", "wider", "best", "base", "baselines", "model"):
+        assert result.read({k: v for k, v in record.items() if k != key}) is None, key
+
+
 def test_trials_are_counted_and_failures_named() -> None:
     records = [
         Record(1, state="finished"),
         Record(2, state="failed", error="boom"),
         Record(3, state="stopped"),
     ]
-    assert result.counted([r.state for r in records], 4) == {
-        "total": 4,
-        "finished": 1,
-        "stopped": 1,
-        "failed": 1,
-    }
+    assert result.counted([r.state for r in records], 4) == TrialCounts(
+        total=4, finished=1, stopped=1, failed=1
+    )
     assert result.failures(records) == ["trial 2: boom"]
     assert result.unfinished(0, "x") is None
     assert (

@@ -34,16 +34,8 @@ from orchestrator.storage.paths import sweep_folder
 from orchestrator.sweep.finalists import choose_finalists, standings, told, unfinished
 from orchestrator.sweep.state import SweepState
 from tests.support.settings import build
+from tests.support.trials import SHORT_SWEEP
 
-SWEEP = (
-    "+sweep=lora",
-    "sweep.num_trials=3",
-    "train.steps=20",
-    "train.eval_every=10",
-    "sweep.space.lr.low=0.001",
-    "sweep.space.lr.high=0.02",
-    "registry.beat=[]",
-)
 VALID = "valid/accuracy"
 
 
@@ -130,7 +122,7 @@ def test_under_more_seeds_the_best_mean_wins_and_its_best_checkpoint_is_judged(m
     assert first.best.index == finalist_number(4, 1)
     assert second.mean == pytest.approx((0.9 + 0.3 + 0.6) / 3)
     (line, _) = told(board, [first, second])
-    assert line["scores"] == {"0": 0.8, "1": 0.95, "2": 0.7} and line["failed"] == 0
+    assert line.scores == {"0": 0.8, "1": 0.95, "2": 0.7} and line.failed == 0
 
 
 def test_a_schedule_of_their_own_trains_all_runs_anew(make: Any) -> None:
@@ -155,7 +147,7 @@ def test_a_finalist_with_a_failed_run_comes_after_one_whose_runs_have_all_scored
     assert unfinished(board, chosen) == {}, "what has failed fails again"
     ranked = standings(board, chosen)
     assert [standing.finalist.trial for standing in ranked] == [4, 2]
-    assert told(board, ranked)[1]["failed"] == 1
+    assert told(board, ranked)[1].failed == 1
 
 
 @pytest.mark.parametrize(
@@ -208,7 +200,7 @@ def scores(storage: Path) -> dict[tuple[int, int], float]:
 def test_a_sweep_trains_its_finalists_under_more_seeds_and_judges_the_best(
     command: Any, tmp_path: Path, executor: str
 ) -> None:
-    arguments = [*SWEEP, f"storage={tmp_path}", "final.seeds=2", f"executor={executor}"]
+    arguments = [*SHORT_SWEEP, f"storage={tmp_path}", "final.seeds=2", f"executor={executor}"]
     done = command(*arguments)
     assert done.code == 0, done.err
     found = done.result["finalists"]
@@ -232,7 +224,7 @@ def test_a_sweep_trains_its_finalists_under_more_seeds_and_judges_the_best(
 def test_a_sweep_killed_while_its_finalists_train_ends_as_an_undisturbed_one(
     command: Any, tmp_path: Path
 ) -> None:
-    arguments = [*SWEEP, "final.schedule=linear"]
+    arguments = [*SHORT_SWEEP, "final.schedule=linear"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     expected = command(*arguments, f"storage={undisturbed}")
     assert expected.code == 0, expected.err

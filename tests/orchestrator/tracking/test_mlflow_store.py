@@ -11,7 +11,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from tests.support.stores import (
     runs,
     trial,
 )
+from tests.support.unreachable import problem
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -230,15 +230,6 @@ def test_a_file_that_is_created_by_many_processes_at_once_is_whole(tmp_path: Pat
 def test_importing_the_module_does_not_import_mlflow():
     code = "import sys, orchestrator.tracking; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def problem(uri: str, folder: Path) -> str:
-    started = time.monotonic()
-    with pytest.raises(TrackingError) as caught:
-        connect(uri, "orchestrator", folder)
-    assert time.monotonic() - started < 8
-    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
-    return str(caught.value)
 
 
 def test_the_real_server_refuses_a_strange_host_name(

@@ -6,25 +6,15 @@ import http.server
 import shutil
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.config import credentials
-from orchestrator.errors import TrackingError
 from orchestrator.tracking import database_setup, store_errors
 from orchestrator.tracking.mlflow_store import connect
 from orchestrator.tracking.uri import database_file, resolve, sqlite_uri
-
-
-def problem(uri: str, folder: Path) -> str:
-    started = time.monotonic()
-    with pytest.raises(TrackingError) as caught:
-        connect(uri, "orchestrator", folder)
-    assert time.monotonic() - started < 8
-    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
-    return str(caught.value)
+from tests.support.unreachable import problem
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
