@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay import submit
+from orchestrator.output.remote_state import RemoteState, as_line
 from orchestrator.runs import cli, cluster_storage, relay
 from orchestrator.runs.cluster_storage import JobStorage
 from orchestrator.storage import requests
@@ -145,7 +146,7 @@ def test_a_rayjobs_storage_is_asked_in_its_head_pod(
             if "sweep_end" not in line
         )
     )
-    api = serve("06d", logs=[["plan    first · 8 trials"]])
+    api = serve("06d", logs=[[as_line(RemoteState(sweep="first"))]])
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     until(lambda: any(kind == "pods" for kind, _ in api.things))
     job = next(name for kind, name in api.things if kind == "rayjobs")
