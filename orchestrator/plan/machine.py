@@ -25,8 +25,6 @@ class ThisMachine:
 
     speed: MachineSpeed | None
     """None where it was not measured: trials do not run on its processor, or measuring failed."""
-    note: str | None = None
-    """What the plan says of the number format."""
 
     @property
     def key(self) -> str:

@@ -118,7 +118,8 @@ def needed(num_trials: int, limits: Limits, wanted: list[int]) -> int:
         return limits.fewest_steps
     above = [count for count in NEEDED_STEPS if count >= num_trials]
     steps = NEEDED_STEPS[min(above)] if above else limits.most_steps
-    return max(min(steps, limits.most_steps), limits.fewest_steps)
+    most, _ = sizes_of(unit_of(limits.most_steps, limits), limits)
+    return max(min(steps, most), limits.fewest_steps)
 
 
 def longest(seconds: Seconds, budget: float, limits: Limits, num_trials: int) -> Sizes | None:

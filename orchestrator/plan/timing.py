@@ -46,6 +46,10 @@ END_SECONDS = 3.0
 SECONDS_PER_TRIAL = 0.1
 USUAL_IMPORT_SECONDS = 1.1
 """Processor time that importing torch takes where the seconds above were measured."""
+WITH_EXAMPLES = 1.3
+"""What reading a prompt with examples costs, as a multiple of one without: the examples are the
+same for all rows, and go through the model once.
+"""
 GENERATED = 3.0
 """A token of an answer that is made costs so many times one that is read."""
 
@@ -251,13 +255,11 @@ class Timing:
         """The winner, the untouched base, and the base with examples in its prompt, on the test
         rows, to the registered version.
         """
-        subjects = [1.0, 1.0]
+        passes = [2.0, 2.0]  # one to answer, one over the reference answers
         if self.config.job.examples:
-            subjects.append(1.0 + self.config.job.examples)
+            passes.append(WITH_EXAMPLES)
         read = 2 * self.shape.layer_weights * max(self.rows.tokens, 1.0)
-        flops = sum(
-            self.rows.test * (2 * read * length + self.answer_flops()) for length in subjects
-        )
+        flops = self.rows.test * sum(read * times + self.answer_flops() for times in passes)
         starts = (JUDGING_START_SECONDS + END_SECONDS + self.answer_seconds()) * self.speed.starts
         return flops / (self.speed.judging_flops * JUDGING_EFFICIENCY) + starts
 
