@@ -107,8 +107,11 @@ class Sizer:
             if MINUTES not in config.left_open:
                 raise sizing.too_short(config, error) from None
             found = error.smallest
+            smallest = "the smallest sweep"
+            if kept:
+                smallest += " that goes on from what is done"
             notes.append(
-                f"sweep.minutes={minutes:g} is too short here: the smallest sweep takes about "
+                f"sweep.minutes={minutes:g} is too short here: {smallest} takes about "
                 f"{error.seconds / 60:.0f}"
             )
         took = self.seconds(found.num_trials, found.steps, found.eval_every)

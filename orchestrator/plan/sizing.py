@@ -182,11 +182,10 @@ def limits_of(config: Config, num_rows: int, space_size: float, kept: dict[str, 
     eval_every = config.train.eval_every
     if EVAL_EVERY in asked:
         eval_every = earlier[0].eval_every if earlier else None
-    fewest_steps = FEWEST_STEPS
+    fewest_steps = max([FEWEST_STEPS, *(sizes.steps for sizes in earlier)])
     fewest_trials = 1
-    if earlier and TRIALS in asked and STEPS in asked:
-        fewest_steps = max(sizes.steps for sizes in earlier)
-        fewest_trials = max(sizes.num_trials for sizes in earlier)
+    if STEPS in asked:  # whoever sets the steps may want a smaller sweep
+        fewest_trials = max([1, *(sizes.num_trials for sizes in earlier)])
     return Limits(
         num_trials=num_trials,
         steps=None if STEPS in asked else config.train.steps,

@@ -22,9 +22,9 @@ from orchestrator.plan.finalists import FinalPlan
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.rungs import rung_steps, survivors
 
-EFFICIENCY = 0.8
+EFFICIENCY = 0.58
 """The share of the machine's matrix rate that a pack's step reaches."""
-ALONE_EFFICIENCY = 0.5
+ALONE_EFFICIENCY = 0.4
 """The same of a trial that trains by itself."""
 JUDGING_EFFICIENCY = 0.5
 STEP_SECONDS = 0.01

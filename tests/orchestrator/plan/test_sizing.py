@@ -50,7 +50,7 @@ def seconds_of(shape: Shape, flops: float) -> Any:
     ("shape", "flops", "minutes", "rows", "trials", "steps"),
     [
         (LARGE, FAST, 15, 27_000, (3, 9), (100, 2_000)),
-        (LARGE, SLOW, 60, 27_000, (1, 6), (12, 600)),
+        (LARGE, SLOW, 90, 27_000, (1, 6), (12, 600)),
         (LARGE, FAST, 120, 27_000, (12, 12), (1_200, 17_000)),
         (TINY, FAST, 15, 27_000, (12, 12), (1_200, 17_064)),
         (TINY, FAST, 15, 240, (12, 12), (144, 150)),
