@@ -83,6 +83,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         if config.fresh:
             forget(folder, os.environ.get(SUBMISSION))
             sync.forget(config.storage, plan.name, folder)
+        composed = sizing.as_decided(composed, config)
         command = SweepCommand(config, composed, overrides, plan, folder, began)
         command.leave = stack.close
         earlier = kept_result(config, plan, folder, command.about)
@@ -147,8 +148,7 @@ class SweepCommand:
         """Gives back what the command holds: locks, and the processes and folders that it has
         made.
         """
-        self.ending = threading.Lock()
-        self.journal = Journal(folder)
+        self.ending, self.journal = threading.Lock(), Journal(folder)
         self.baselines = BaselineProcess(config.data, plan.digests, folder)
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name

@@ -1,8 +1,8 @@
 """What a command would do: name, trials, resources, data and cost, before anything starts.
 
 A pure function of the configuration, the data files, the base model if it lies ready, and the
-machine. Downloads nothing, starts nothing, and writes nothing but counts of many rows into the
-cache (counting.py).
+machine. Downloads nothing, and writes nothing but counts of many rows (token_counts.py) and the
+speed of this machine (machine.py) into the cache.
 """
 
 from __future__ import annotations

@@ -207,6 +207,27 @@ def with_sizes(config: Config, sizes: Sizes) -> Config:
     )
 
 
+def as_decided(composed: str, config: Config) -> str:
+    """A composed configuration, as YAML, with what the plan has chosen in the place of what was
+    left open: what is kept of a sweep says what ran.
+    """
+    import yaml
+
+    if not config.left_open:
+        return composed
+    raw = yaml.safe_load(composed)
+    chosen: dict[str, Any] = {}
+    if DTYPE in config.left_open:
+        chosen[DTYPE] = config.train.dtype
+    if is_sized(config):
+        chosen |= {STEPS: config.train.steps, EVAL_EVERY: config.train.eval_every}
+        chosen |= {TRIALS: config.sweep.num_trials, MINUTES: None}
+    for path, value in chosen.items():
+        group, _, name = path.partition(".")
+        raw.setdefault(group, {})[name] = value
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+
+
 def is_sized(config: Config) -> bool:
     """Whether the time decides something."""
     return bool({TRIALS, STEPS} & set(config.left_open))

@@ -22,11 +22,11 @@ from orchestrator.plan.finalists import FinalPlan
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.rungs import rung_steps, survivors
 
-EFFICIENCY = 0.58
+EFFICIENCY = 0.65
 """The share of the machine's matrix rate that a pack's step reaches."""
 ALONE_EFFICIENCY = 0.4
 """The same of a trial that trains by itself."""
-JUDGING_EFFICIENCY = 0.5
+JUDGING_EFFICIENCY = 0.4
 STEP_SECONDS = 0.01
 LAYER_SECONDS = 0.0008
 """What a pass through one layer costs beside its products, for each trial that it serves apart."""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs.base_models import fetch
 from jobs.config import Model
 from jobs.machine import speed as measurement
 from jobs.machine.speed import MachineSpeed
-from orchestrator.config.compose import compose, typed_settings
+from orchestrator.config.compose import as_yaml, compose, typed_settings
 from orchestrator.errors import ConfigError
 from orchestrator.output.plan_text import plan_text
 from orchestrator.plan import planner as planning
@@ -211,6 +212,18 @@ def test_the_format_is_the_faster_one_and_stays_with_the_sweep(planner: Planner)
     assert "as when this sweep began" in plan_text(later)
     other = planner.plan("+sweep=lora", "sweep.num_trials=2", "train.steps=20", "optim.lr=0.5")
     assert other.config.train.dtype == "bfloat16" or "float32, 5.0 times" in plan_text(other)
+
+
+def test_what_is_kept_of_a_sweep_says_what_ran(planner: Planner) -> None:
+    typed = [*planner.fixed, "+sweep=lora", "sweep.minutes=4"]
+    raw = compose(typed, None)
+    made = planner.plan("+sweep=lora", "sweep.minutes=4")
+    told = yaml.safe_load(sizing.as_decided(as_yaml(raw), made.config))
+    read = build(told)
+    assert read.train == made.config.train and read.sweep.num_trials == made.num_trials
+    assert not sizing.is_sized(read) and "train.dtype" not in read.left_open
+    plain = planner.plan("sweep.minutes=null", "train.dtype=float32")
+    assert sizing.as_decided(as_yaml(raw), plain.config) == as_yaml(raw)
 
 
 def test_an_explicit_size_is_as_before(planner: Planner) -> None:

@@ -13,9 +13,11 @@ from jobs.base_models import fetch
 from jobs.config import Model
 from orchestrator.config.compose import compose
 from orchestrator.plan import planner as planning
+from orchestrator.plan.pace import MEASURE
 from orchestrator.plan.planner import Plan
-from orchestrator.plan.throughput import rate_key
+from orchestrator.plan.throughput import rate_key, remember_rate
 from orchestrator.plan.timing import Timing
+from orchestrator.storage.journal import Journal
 from tests.support.settings import build
 
 
@@ -102,3 +104,22 @@ def test_halving_costs_less_than_training_all_trials_to_the_end(plan: Any, tmp_p
         for name in ("halving", "none")
     )
     assert halved.estimate.seconds < 0.8 * whole.estimate.seconds
+
+
+@pytest.mark.parametrize("slowness", [0.5, 4.0])
+def test_how_fast_a_sweep_was_corrects_the_next_estimate(
+    plan: Any, tmp_path: Path, slowness: float
+) -> None:
+    given = ("train.steps=40", "train.eval_every=40", "executor=plain")
+    made = plan(*given)
+    journal = Journal(tmp_path / "outputs" / "sweeps" / made.name)
+    journal.folder.mkdir(parents=True)
+    (phase,) = made.timing.phases(1)
+    rate = made.config.train.batch_size * phase.steps / (slowness * phase.seconds)
+    for step in range(1, 41):
+        journal.append("metrics", trial=1, step=step, metrics={MEASURE: rate})
+    remember_rate(made.timing, made.machine_key, 1, journal)
+    again = plan(*given)
+    assert again.estimate.origin == f"the rate of {made.name} on this machine"
+    (later,) = again.timing.phases(1)
+    assert later.seconds == pytest.approx(slowness * phase.seconds)
