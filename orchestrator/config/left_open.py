@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MINUTES, TRIALS, STEPS = "sweep.minutes", "sweep.num_trials", "train.steps"
 EVAL_EVERY, DTYPE = "train.eval_every", "train.dtype"
+RATES = "sweep.space.lr"
 FILES = {"train": ROOT / "conf" / "train" / "default.yaml"}
 SWEEPS = ROOT / "conf" / "sweep"
 
@@ -40,7 +41,19 @@ def open_settings(config: Config, typed: Collection[str]) -> tuple[str, ...]:
         found.append(STEPS)
         if is_default(EVAL_EVERY, config.train.eval_every, typed):
             found.append(EVAL_EVERY)
+        if is_usual_range(config, typed):
+            found.append(RATES)
     return tuple(found)
+
+
+def is_usual_range(config: Config, typed: Collection[str]) -> bool:
+    """Whether a LoRA's learning rate is searched in the range that stands in the files."""
+    knob = config.sweep.space.get("lr")
+    if knob is None or (knob.path, knob.type) != ("optim.lr", "loguniform"):
+        return False
+    return config.adapter.kind == "lora" and all(
+        is_default(f"{RATES}.{end}", getattr(knob, end), typed) for end in ("low", "high")
+    )
 
 
 def is_default(path: str, value: Any, typed: Collection[str]) -> bool:

@@ -12,7 +12,7 @@ from jobs.evaluation import registry
 from orchestrator.config.executor import choose as choose_executor
 from orchestrator.config.left_open import MINUTES
 from orchestrator.config.settings import Config
-from orchestrator.plan import points, sizing
+from orchestrator.plan import learning_rates, points, sizing
 from orchestrator.plan.cost import timing_of
 from orchestrator.plan.finalists import final_plan
 from orchestrator.plan.machine import ThisMachine, with_format
@@ -66,8 +66,9 @@ def decided(
     if chosen is None:
         sizer = Sizer(config, nodes, base, corpus, measured, machine)
         chosen, notes = sizer.chosen(kept["sizes"])
-    config = sizing.with_sizes(config, chosen)
-    return config, Decided(notes, told, chosen.settings(config.train.dtype))
+    config = learning_rates.with_range(sizing.with_sizes(config, chosen), Path(base.path))
+    typed = " ".join([chosen.settings(config.train.dtype), *learning_rates.settings(config)])
+    return config, Decided(notes, told, typed)
 
 
 class Sizer:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.left_open import DTYPE, EVAL_EVERY, MINUTES, STEPS, TRIALS
+from orchestrator.config.dotted_paths import assign
+from orchestrator.config.left_open import DTYPE, EVAL_EVERY, MINUTES, RATES, STEPS, TRIALS
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import ConfigError
 from orchestrator.storage.json_files import read_object, write_json
@@ -222,9 +223,11 @@ def as_decided(composed: str, config: Config) -> str:
     if is_sized(config):
         chosen |= {STEPS: config.train.steps, EVAL_EVERY: config.train.eval_every}
         chosen |= {TRIALS: config.sweep.num_trials, MINUTES: None}
+    if RATES in config.left_open:
+        knob = config.sweep.space[RATES.rpartition(".")[2]]
+        chosen |= {f"{RATES}.low": knob.low, f"{RATES}.high": knob.high}
     for path, value in chosen.items():
-        group, _, name = path.partition(".")
-        raw.setdefault(group, {})[name] = value
+        assign(raw, path, value)
     return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
 
 

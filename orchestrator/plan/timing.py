@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.base_models.hf_folder import num_weights
 from jobs.evaluation import registry
@@ -109,19 +110,31 @@ class Phase:
         return self.trials * (self.end - self.begin)
 
 
+def model_settings(folder: Path) -> dict[str, Any]:
+    """The configuration of the base model in a folder, or of its part that reads text; empty where
+    it cannot be read.
+    """
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings.get("text_config") or settings
+
+
+def hidden_size(folder: Path) -> int:
+    """The width of the base model in a folder; 0 where its configuration does not say."""
+    settings = model_settings(folder)
+    return int(settings.get("hidden_size") or settings.get("n_embd") or 0)
+
+
 @functools.lru_cache(maxsize=16)
 def shape_of(folder: Path) -> Shape:
     """The shape of the base model in a folder, from its configuration and the headers of its
     weights.
     """
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        settings = {}
-    settings = settings.get("text_config") or settings
+    settings = model_settings(folder)
     layers = settings.get("num_hidden_layers") or settings.get("n_layer") or 12
-    hidden = settings.get("hidden_size") or settings.get("n_embd") or 0
-    head = float((settings.get("vocab_size") or 0) * hidden)
+    head = float((settings.get("vocab_size") or 0) * hidden_size(folder))
     weights = float(max(num_weights(folder), 1))
     tables = head if settings.get("tie_word_embeddings", True) else 2 * head
     return Shape(int(layers), max(weights - tables, weights * 0.05), head)

@@ -20,6 +20,7 @@ from orchestrator.output.plan_text import plan_text
 from orchestrator.plan import planner as planning
 from orchestrator.plan import sizing
 from orchestrator.plan.finalists import final_plan
+from orchestrator.plan.learning_rates import good_rate
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node, Resources, count_cpus
 from orchestrator.plan.sizing import Limits, Sizes, TooShort, choose, with_sizes
@@ -239,6 +240,35 @@ def test_an_explicit_size_is_as_before(planner: Planner) -> None:
     assert trials.num_trials == 2 and trials.config.train.steps != 480
     plain = planner.plan("+sweep=lora", "sweep.minutes=null")
     assert size(plain) == Sizes(6, 480, 80) and plain.sizes is None
+
+
+def test_the_range_of_the_learning_rate_follows_from_the_base_and_is_printed(
+    planner: Planner,
+) -> None:
+    made = planner.plan("+sweep=lora", "sweep.minutes=3")
+    knob = made.config.sweep.space["lr"]
+    assert f"sweep.space.lr.low={knob.low:g} sweep.space.lr.high={knob.high:g}" in made.sizes  # type: ignore[operator]
+    assert all(knob.low <= trial.optim.lr <= knob.high for trial in made.trials)  # type: ignore[operator]
+    for chosen in ("sweep.space.lr.low=1e-4", "train.steps=24", "adapter.layers=1"):
+        other = planner.plan("+sweep=lora", "sweep.minutes=3", chosen).config.sweep.space["lr"]
+        assert other != knob, chosen
+    given = planner.plan("+sweep=lora", "sweep.minutes=3", "train.steps=24")
+    assert (given.config.sweep.space["lr"].low, given.config.sweep.space["lr"].high) == (5e-5, 5e-3)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "layers", "batch", "rate"),
+    [
+        (2000, 1.0, 128, 7.5e-4),
+        (576, 0.2, 32, 2.2e-3),
+        (576, 1.0, 32, 1.0e-3),
+        (64, 0.2, 512, 0.025),
+    ],
+)
+def test_the_good_rate_is_higher_for_small_models_few_layers_and_large_batches(
+    hidden: int, layers: float, batch: int, rate: float
+) -> None:
+    assert good_rate(hidden, layers, batch) == pytest.approx(rate, rel=0.03)
 
 
 def test_one_training_run_is_sized_too(planner: Planner) -> None:
