@@ -213,14 +213,10 @@ class FinalEvaluation:
         groups = self.plan.resources.groups(list(todo))
         share, gpus = self.plan.resources.share(max(len(groups), 1))
         task = ray.remote(evaluate_on_test).options(num_cpus=share, num_gpus=gpus, max_retries=2)
-        waiting = [
-            task.remote(
-                *[self.plan.name, trial, base],
-                {name: (todo[name], self.rule(share, name)) for name in names},
-                sealed,
-            )
-            for names in groups
-        ]
+        waiting = []
+        for names in groups:
+            subjects = {name: (todo[name], self.rule(share, name)) for name in names}
+            waiting.append(task.remote(*[self.plan.name, trial, base, subjects, sealed]))
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
             self.drain()
