@@ -15,6 +15,7 @@ from orchestrator.config.compose import compose
 from orchestrator.plan import planner as planning
 from orchestrator.plan.pace import MEASURE
 from orchestrator.plan.planner import Plan
+from orchestrator.plan.resources import Node, Resources
 from orchestrator.plan.throughput import rate_key, remember_rate
 from orchestrator.plan.timing import Timing
 from orchestrator.storage.journal import Journal
@@ -123,3 +124,19 @@ def test_how_fast_a_sweep_was_corrects_the_next_estimate(
     assert again.estimate.origin == f"the rate of {made.name} on this machine"
     (later,) = again.timing.phases(1)
     assert later.seconds == pytest.approx(slowness * phase.seconds)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "expected"),
+    [
+        ((Node(2),), 0, [["base", "trial 1"]]),
+        ((Node(2), Node(2)), 0, [["base"], ["trial 1"]]),
+        ((Node(2, 1),), 1, [["base"], ["trial 1"]]),
+    ],
+)
+def test_one_process_judges_all_where_they_share_one_machines_cores(
+    nodes: tuple[Node, ...], gpus: float, expected: list[list[str]]
+) -> None:
+    resources = Resources(1, 1, 2, gpus, nodes)
+    assert resources.groups(["base", "trial 1"]) == expected
+    assert resources.groups([]) == []
