@@ -28,7 +28,7 @@ from orchestrator.config.search_space import grid_size
 from orchestrator.config.settings import MOST_TRIALS, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.plan import sizes
+from orchestrator.plan import sizes, sizing
 from orchestrator.plan.advice import advice, shaped_by_steps
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
@@ -340,8 +340,10 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     chosen_here = [path.removeprefix("train.") for path in config.left_open]
     if "dtype" in chosen_here:
         train["dtype"] = "auto"
-    if not shaped_by_steps(config) or "steps" in chosen_here:
+    if not shaped_by_steps(config):
         del train["steps"]
+    elif "steps" in chosen_here:
+        train["steps"] = sizing.name_of(config)  # what they follow from, whatever was measured
     if "eval_every" in chosen_here:
         del train["eval_every"]
     sweep = {

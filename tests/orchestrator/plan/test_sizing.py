@@ -202,6 +202,16 @@ def test_more_minutes_continue_the_sweep_at_the_rungs_that_it_has(planner: Plann
     assert longer.config.train.steps >= first.config.train.steps
 
 
+def test_rates_that_fall_to_the_end_make_more_minutes_another_sweep(planner: Planner) -> None:
+    falling = ("+sweep=lora", "optim.schedule=warmup_stable_decay")
+    first = planner.begun(*falling, "sweep.minutes=2")
+    assert planner.plan(*falling, "sweep.minutes=2").name == first.name
+    planner.measured(2e7)
+    assert planner.plan(*falling, "sweep.minutes=2").name == first.name
+    for other in (("sweep.minutes=6",), ("sweep.minutes=6", "sweep.num_trials=2")):
+        assert planner.plan(*falling, *other).name != first.name
+
+
 def test_the_format_is_the_faster_one_and_stays_with_the_sweep(planner: Planner) -> None:
     planner.measured(100e9, 300e9)
     first = planner.begun("+sweep=lora", "sweep.num_trials=2", "train.steps=20")
