@@ -116,7 +116,9 @@ class Sizer:
                 f"{error.seconds / 60:.0f}"
             )
         took = self.seconds(found.num_trials, found.steps, found.eval_every)
-        if limits.steps is None and took < 0.8 * 60 * minutes and found.steps >= limits.most_steps:
+        unit = limits.eval_every or sizing.RUNGS
+        at_most = found.steps + unit > limits.most_steps
+        if limits.steps is None and took < 0.8 * 60 * minutes and at_most:
             notes.append(
                 f"sweep.minutes={minutes:g} is more than these rows need: more steps would repeat "
                 f"them more than {sizing.MOST_EPOCHS} times"
