@@ -14,6 +14,10 @@ ENOUGH_SECONDS = 5.0
 ENOUGH_SHARE = 0.02
 """The estimate is corrected once so much has been done, of the training that was planned."""
 MOST_CORRECTION = 50.0
+MOST_JUDGING_CORRECTION = 3.0
+"""A machine that is busy delays the judgement too, but what a small model's many short steps lose
+is not lost there.
+"""
 LATE = 1.2
 """It is said when the whole command will take so many times its time."""
 
@@ -92,7 +96,8 @@ class TimeLeft:
     def seconds(self) -> float:
         """What is left, judgement and registration included."""
         factor = self.correction()
-        rest = (self.planned() - self.done() + self.judging) * factor
+        rest = (self.planned() - self.done()) * factor
+        rest += self.judging * min(factor, MOST_JUDGING_CORRECTION)
         return max(rest - (self.clock() - self.last), 0.0)
 
     def whole(self) -> float:
