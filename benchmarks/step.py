@@ -41,6 +41,8 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import Example
 from jobs.data.trial_data import TrialData
+from jobs.machine import speed
+from jobs.model import matrix_rate
 from jobs.model.frozen_linear import PrepackedLinear, has_kernels
 from jobs.model.loading import attach, load, pick_device
 from jobs.pack.batch.prefix_groups import micro_batches
@@ -57,6 +59,8 @@ from orchestrator.plan.planner import known_trials
 TURN = 4
 """Steps of a pack in each turn."""
 NO_PREFIX = "pack_8_no_prefix"
+IMITATED = 0.25
+"""A format of less than this share of float32's rate is left out."""
 WARM_UP = {"cpu": 1, "cuda": 20}
 """Turns that are not counted: the first allocates, and on a GPU some more are recorded."""
 
@@ -262,6 +266,25 @@ def known_rows(pack: Pack) -> int:
     return sum(len(hidden.states) for hidden in pack.trunk.cache.values())
 
 
+def formats(threads: int) -> list[str]:
+    """The number formats that this machine computes in: one that it only imitates, many times
+    slower than float32, would take hours.
+    """
+    if torch.cuda.is_available():
+        return list(speed.FORMATS)
+    found = matrix_rate.measured_here().flops
+    skipped = [name for name in speed.FORMATS if found[name] < IMITATED * found["float32"]]
+    for name in skipped:
+        print(
+            f"{name} is left out: this processor does not compute in it "
+            f"({found[name] / 1e9:.0f} GFLOP/s, float32 {found['float32'] / 1e9:.0f}, "
+            f"{threads} threads)",
+            file=sys.stderr,
+            flush=True,
+        )
+    return [name for name in speed.FORMATS if name not in skipped]
+
+
 def measure(
     options: argparse.Namespace, base: BaseModel, trials: list[Trial]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -270,7 +293,7 @@ def measure(
     """
     rates: dict[str, dict[str, list[float]]] = {}
     shares: dict[str, dict[str, list[float]]] = {}
-    for name in ("float32", "bfloat16"):
+    for name in formats(options.threads):
         own = [replace(trial, train=replace(trial.train, dtype=name)) for trial in trials]
         pack, slots = open_pack(base, own, options.slots)
         steps = {

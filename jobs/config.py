@@ -287,8 +287,8 @@ class Train:
     on: Literal["answer", "all"] = "answer"
     """Which tokens carry loss."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format of the frozen base. auto: bfloat16 where the processor computes in it, else
-    float32. Trained weights stay float32.
+    """Number format of the frozen base. auto: the one that this machine is faster in, by a
+    measurement that the plan tells. Trained weights stay float32.
     """
     num_workers: int = 1
     """Data-parallel processes per trial."""

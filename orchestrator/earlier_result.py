@@ -15,11 +15,25 @@ from orchestrator.evaluation.kept_result import renew, unchecked
 from orchestrator.outcome import Outcome
 from orchestrator.output import result
 from orchestrator.output.sweep_result import SweepResult
+from orchestrator.plan import planner as planning
+from orchestrator.plan import sizing
 from orchestrator.plan.planner import Plan
+from orchestrator.plan.resources import Node
 from orchestrator.storage.json_files import read_object, write_json
+from orchestrator.storage.paths import sweep_folder
 from orchestrator.tracking import mlflow_store, shown_commands
 from orchestrator.tracking.outbox import OutboxWorker
 from orchestrator.tracking.uri import database_file
+
+
+def as_begun(plan: Plan, asked: Config, nodes: tuple[Node, ...] | None) -> Plan:
+    """The plan with what an earlier run of the sweep has chosen of what `asked` leaves open, once
+    the storage has told it.
+    """
+    folder = sweep_folder(asked.storage, plan.name)
+    if not asked.left_open or asked.fresh or not (folder / sizing.FILE).exists():
+        return plan
+    return planning.make(asked, nodes)
 
 
 def report_line(text: str) -> None:

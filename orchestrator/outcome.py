@@ -13,7 +13,7 @@ from jobs.evaluation import registry
 from jobs.files.json_types import JsonObject
 from orchestrator.config import credentials
 from orchestrator.config.run_numbers import trial_number
-from orchestrator.config.settings import Config
+from orchestrator.config.settings import MOST_MINUTES, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.job_environment import SUBMISSION, TYPED
 from orchestrator.output import result
@@ -102,8 +102,7 @@ class Outcome:
             or ("no trial has a score" if best is None and state == "failed" else None)
         )
         typed = self.typed()
-        more = 2 * plan.num_trials
-        wider = [o for o in typed if not o.lstrip("+").startswith("sweep.num_trials=")]
+        wider = self.wider(plan, typed)
         return SweepResult(
             sweep=plan.name,
             state=state,
@@ -130,12 +129,24 @@ class Outcome:
             confidence=self.config.job.confidence,
             judging=self.judging(),
             command=shown_commands.orchestrator(typed, ""),
-            wider=shown_commands.orchestrator([*wider, f"sweep.num_trials={more}"], "")
-            if planning.has(self.config, more)
-            else None,
+            wider=None if wider is None else shown_commands.orchestrator(wider, ""),
             settings=self.store_settings(),
             needs=shown_commands.needs(self.uri),
         )
+
+    def wider(self, plan: Plan, typed: list[str]) -> list[str] | None:
+        """The settings of a sweep that goes on from this one, twice as large; None where the search
+        space holds no more.
+        """
+        minutes = self.config.sweep.minutes
+        if plan.sizes is not None and minutes is not None:
+            setting, value = "sweep.minutes", f"{min(2 * minutes, MOST_MINUTES):g}"
+        else:
+            setting, value = "sweep.num_trials", str(2 * plan.num_trials)
+        if not planning.has(self.config, 2 * plan.num_trials):
+            return None
+        rest = [o for o in typed if not o.lstrip("+").startswith(f"{setting}=")]
+        return [*rest, f"{setting}={value}"]
 
     def typed(self) -> list[str]:
         """The settings as they were typed, here or where the command was sent from, but those that

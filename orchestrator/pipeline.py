@@ -21,7 +21,7 @@ from jobs.files import filesystem
 from jobs.files.manifest import Damaged
 from jobs.files.storage_faults import told
 from orchestrator.config.settings import Config
-from orchestrator.earlier_result import kept_result, missing, report_line, show_again
+from orchestrator.earlier_result import as_begun, kept_result, missing, report_line, show_again
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.evaluation import champion_lookup
 from orchestrator.evaluation.baseline_process import BaselineProcess
@@ -29,11 +29,11 @@ from orchestrator.job_environment import SUBMISSION, mark_answer
 from orchestrator.launch import ray_cluster, ray_local
 from orchestrator.outcome import Outcome
 from orchestrator.output import plan_text, result
-from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.progress import ProgressDisplay, progress_of
 from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.sweep_result import BestTrial, SweepResult
 from orchestrator.plan import planner as planning
-from orchestrator.plan import throughput
+from orchestrator.plan import sizing, throughput
 from orchestrator.plan.cost import check_disk
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
@@ -77,14 +77,16 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             stack.enter_context(locked(config.storage))
         config = config if nodes is None else staging.stage_data(config)
         plan = prepared(config, nodes)
-        config = plan.config  # with the metric and the experiment that the data has chosen
         if shared:
             stack.enter_context(locked(config.storage, plan.name))
             stack.enter_context(sync.synced(config.storage, plan.name))
+            plan = as_begun(plan, config, nodes)
+        config = plan.config  # with what the data and this machine have chosen
         folder = sweep_folder(config.storage, plan.name)
         if config.fresh:
             forget(folder, os.environ.get(SUBMISSION))
             sync.forget(config.storage, plan.name, folder)
+        composed = sizing.as_decided(composed, config)
         command = SweepCommand(config, composed, overrides, plan, folder, began)
         command.leave = stack.close
         earlier = kept_result(config, plan, folder, command.about)
@@ -148,8 +150,7 @@ class SweepCommand:
         """Gives back what the command holds: locks, and the processes and folders that it has
         made.
         """
-        self.ending = threading.Lock()
-        self.journal = Journal(folder)
+        self.ending, self.journal = threading.Lock(), Journal(folder)
         self.baselines = BaselineProcess(config.data, plan.digests, folder)
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
@@ -179,6 +180,7 @@ class SweepCommand:
             self.plan = champion_lookup.with_stranger(self.plan, champion.uri, champion.tags)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
+        sizing.keep_choices(self.folder, self.config)
         report_line(plan_text.plan_text(self.plan))
         tell(RemoteState(sweep=self.plan.name))
         self.journal.append(
@@ -236,9 +238,7 @@ class SweepCommand:
             running,
             self.baselines,
             system_metrics.recorded(self.journal, self.config.tracking.system_metrics),
-            ProgressDisplay(
-                self.plan.num_trials, self.config.train.steps, self.config.sweep.metric
-            ) as screen,
+            progress_of(self.plan, self.began) as screen,
         ):
             from orchestrator.launch.ray_watchdog import watched
 
@@ -287,7 +287,7 @@ class SweepCommand:
                 return outcome
             if board.damaged is None:
                 throughput.remember_rate(
-                    self.config, self.plan.resources, self.plan.name, self.journal
+                    self.plan.timing, self.plan.machine_key, self.plan.num_trials, self.journal
                 )
                 try:
                     FinalEvaluation(self, board, store, writer, screen, recorder.drain).complete(

@@ -21,6 +21,7 @@ import pytest
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel, Model
+from jobs.machine.identity import usable_cores
 from orchestrator.tracking import outbox
 from orchestrator.tracking.mlflow_store import MlflowStore, connect
 from tests.support.servers import free_port
@@ -67,8 +68,13 @@ def environment(cache: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where base models are kept during the tests."""
-    return tmp_path_factory.mktemp("cache")
+    """Where base models are kept during the tests, and how fast this machine is: measured once, so
+    that no command does.
+    """
+    folder = tmp_path_factory.mktemp("cache")
+    line = [sys.executable, "-m", "jobs.model.matrix_rate", str(usable_cores())]
+    subprocess.run(line, env=environment(folder), cwd=ROOT, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ LAYERS = [
     ["jobs/evaluation", "jobs/base_models"],
     ["jobs/model"],
     ["jobs/data"],
+    ["jobs/machine"],
     ["jobs/files", "jobs/config.py", "jobs/foreign_code.py"],
 ]
 """From the top down. A room may import what stands below it, never what stands beside or above."""

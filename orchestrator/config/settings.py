@@ -27,6 +27,7 @@ from orchestrator.config.search_space import Knob
 MOST_TRIALS = 100_000
 """Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
 
+MOST_MINUTES = 7 * 24 * 60
 
 MOST_FINALISTS, MOST_SEEDS = 100, 100
 
@@ -40,6 +41,11 @@ class Sweep:
     space: dict[str, Knob] = field(default_factory=dict)
     num_trials: int | None = None
     """Trials to run. None: every combination of the grid knobs, which is 1 without any."""
+    minutes: float | None = None
+    """How long the whole command takes, from its start to the registered model: what is left open
+    of sweep.num_trials, train.steps and train.eval_every follows from it and from how fast this
+    machine is. None: they are what the configuration says.
+    """
     search: Literal["random", "grid", "optuna"] = "random"
     """random: independent draws. grid: all combinations, so every knob is a choice or a grid.
     optuna: tree-structured Parzen estimator (Bergstra et al., 2011).
@@ -81,6 +87,10 @@ class Sweep:
                 self.num_trials is None or 1 <= self.num_trials <= MOST_TRIALS,
                 f"sweep.num_trials must be at least 1 and at most {MOST_TRIALS:,}, got "
                 f"{self.num_trials}",
+            ),
+            (
+                self.minutes is None or 0 < self.minutes <= MOST_MINUTES,
+                f"sweep.minutes must be above 0 and at most {MOST_MINUTES:,}, got {self.minutes}",
             ),
             (
                 self.metric_rows is None or self.metric_rows >= 1,
@@ -344,6 +354,8 @@ class Config:
     """Settings that were given and change nothing, as NAME=VALUE, with the reason. Found
     likewise.
     """
+    left_open: tuple[str, ...] = field(default=(), init=False)
+    """Settings that nobody has chosen and that the plan chooses by measurement. Found likewise."""
 
     @property
     def registered_name(self) -> str:
@@ -369,7 +381,7 @@ class Config:
 def changed(config: Config, **changes: Any) -> Config:
     """`config` with other values, and with what was found while it was checked."""
     new = dataclasses.replace(config, **changes)
-    for name in ("skipped", "unused"):
+    for name in ("skipped", "unused", "left_open"):
         object.__setattr__(
             new, name, getattr(config, name)
         )  # no argument, so that nobody can give it on the command line

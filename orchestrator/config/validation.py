@@ -26,6 +26,7 @@ from orchestrator.config.defaults import (
 )
 from orchestrator.config.dotted_paths import assign, dotted, leaves, lookup, without
 from orchestrator.config.executor import why_plain
+from orchestrator.config.left_open import open_settings
 from orchestrator.config.search_space import Knob, Point, extremes, problems
 from orchestrator.config.settings import SECTIONS, Config
 from orchestrator.errors import ConfigError
@@ -68,6 +69,7 @@ def build(
             (path, text) for path, text in job_problems(config, checks) if path not in faulty_paths
         ]
         faulty_paths = {path for path, _ in faults}
+        object.__setattr__(config, "left_open", open_settings(config, typed))
         refused, named = idle_settings.find_idle(config, raw, typed)
         faults += [(path, text) for path, text in refused if path not in faulty_paths]
         object.__setattr__(

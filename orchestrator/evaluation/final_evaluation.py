@@ -212,26 +212,24 @@ class FinalEvaluation:
         found = {name: scores for name, scores in remembered.items() if scores is not None}
         todo = {name: folder for name, folder in folders.items() if name not in found}
         self.screen.note(f"judging {' and '.join(todo)} on {self.plan.num_test:,} test rows")
-        share, gpus = self.plan.resources.share(max(len(todo), 1))
+        groups = self.plan.resources.groups(list(todo))
+        share, gpus = self.plan.resources.share(max(len(groups), 1))
         task = ray.remote(evaluate_on_test).options(num_cpus=share, num_gpus=gpus, max_retries=2)
-        waiting = {
-            task.remote(
-                *[self.plan.name, f"judging {name}", trial, base, folder],
-                *[self.rule(share, name), sealed],
-            ): name
-            for name, folder in todo.items()
-        }
+        waiting = []
+        for names in groups:
+            subjects = {name: (todo[name], self.rule(share, name)) for name in names}
+            waiting.append(task.remote(*[self.plan.name, trial, base, subjects, sealed]))
         while waiting:
-            ready, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
+            ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
             self.drain()
             for reference in ready:
-                found[waiting.pop(reference)] = self.collect(reference)
+                found |= self.collect(reference)
         if keys:
             write_json(memo, known | {key: asdict(found[name]) for name, key in keys.items()})
         return found
 
-    def collect(self, reference: ray.ObjectRef) -> TestScores:
-        """The answer of a judging task. Raises Damaged for a checkpoint that cannot be used, else
+    def collect(self, reference: ray.ObjectRef) -> dict[str, TestScores]:
+        """The answers of a judging task. Raises Damaged for a checkpoint that cannot be used, else
         OrchestratorError with its cause.
         """
         try:

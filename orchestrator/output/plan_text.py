@@ -87,6 +87,11 @@ def plan_text(plan: Plan) -> str:
         lines.append(("search", search_line(plan)))
     if plan.final.count:
         lines.append(("final", describe(plan.config, plan.final)))
+    if plan.machine is not None:
+        lines.append(("machine", plan.machine))
+    if plan.sizes is not None:
+        minutes = plan.config.sweep.minutes or 0.0
+        lines.append(("sizes", f"sweep.minutes={minutes:g} is here {plan.sizes}"))
     lines.append(("time", time_line(plan)))
     lines += [("note", note) for note in plan.notes]
     lines += example_lines(plan)
@@ -318,6 +323,8 @@ def plan_record(plan: Plan) -> dict[str, Any]:
             for split, rows in (("valid", plan.num_valid), ("test", plan.num_test))
         },
         "seconds": plan.estimate.seconds if plan.estimate else None,
+        "machine": plan.machine,
+        "sizes": plan.sizes,
         "estimate_from": plan.estimate.origin if plan.estimate else None,
         "notes": plan.notes,
     }

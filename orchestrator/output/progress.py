@@ -13,6 +13,8 @@ from orchestrator.config.run_numbers import label as run_label
 from orchestrator.config.search_space import Point
 from orchestrator.output.plan_text import duration, plural, short
 from orchestrator.output.remote_state import RemoteState, tell
+from orchestrator.output.time_left import LATE, TimeLeft
+from orchestrator.plan.planner import Plan
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -43,8 +45,18 @@ class Row:
 class ProgressDisplay:
     """One sweep's progress. `quiet` shows nothing but what the user must know."""
 
-    def __init__(self, num_trials: int, steps: int, metric: str) -> None:
+    def __init__(
+        self,
+        num_trials: int,
+        steps: int,
+        metric: str,
+        left: TimeLeft | None = None,
+        minutes: float | None = None,
+    ) -> None:
+        """`left` tells how much longer it takes, `minutes` how long it is meant to take."""
         self.num_trials, self.steps, self.metric = num_trials, steps, metric
+        self.left = left
+        self.minutes = minutes
         self.rows: dict[int, Row] = {}
         self.maximise = registry.problem(metric) is not None or registry.metric_of(metric).maximise
         self.task: str | None = None
@@ -83,6 +95,8 @@ class ProgressDisplay:
             step > row.step and row.seconds is None
         ):  # the last steps of a trial may be told after its end
             row.step, row.state = step, "training"
+            if self.left is not None:
+                self.left.step(index, step)
         row.tokens_per_second = metrics.get("train/tokens_per_second", 0.0)
         if self.live is None and time.monotonic() - row.told > LINE_SECONDS:
             row.told = time.monotonic()
@@ -95,6 +109,9 @@ class ProgressDisplay:
         """A trial was evaluated."""
         row = self.rows.setdefault(index, Row({}))
         row.step, row.score, row.state = step, metrics.get(self.metric), "waiting"
+        if self.left is not None:
+            self.left.step(index, step)
+            self.tell_late(self.left)
         row.tokens_per_second = metrics.get("train/tokens_per_second", row.tokens_per_second)
         row.told = time.monotonic()
         shown = "missing" if row.score is None else f"{row.score:.4g}"
@@ -149,8 +166,23 @@ class ProgressDisplay:
         return f"trial {index:>{width}}/{self.num_trials}  {point}".rstrip()
 
     def pace(self, row: Row) -> str:
-        """Speed and age."""
-        return f"{row.tokens_per_second:,.0f} tok/s  {duration(time.monotonic() - row.began)}"
+        """Speed and age, and how much longer the whole command takes."""
+        pace = f"{row.tokens_per_second:,.0f} tok/s  {duration(time.monotonic() - row.began)}"
+        return pace if self.left is None else f"{pace}  {self.time_left(self.left)}"
+
+    @staticmethod
+    def time_left(left: TimeLeft) -> str:
+        """How much longer the whole command takes."""
+        return f"about {duration(left.seconds())} left"
+
+    def tell_late(self, left: TimeLeft) -> None:
+        """Say once that the machine is slower than it was when the sweep was planned."""
+        if self.minutes is None or left.whole() <= LATE * 60 * self.minutes:
+            return
+        whole = duration(left.whole())
+        planned = f"{self.minutes:g} minute" + ("" if self.minutes == 1 else "s")
+        self.minutes = None
+        self.note(f"slower than planned: about {whole} in all instead of {planned}")
 
     def refresh(self, force: bool = False) -> None:
         """Redraw the table, at most twice a second."""
@@ -196,6 +228,20 @@ class ProgressDisplay:
             name = run_label(index) if is_finalist(index) else str(index)
             table.add_row(name, short(row.point), bar, *cells, style=style)
         left = self.num_trials - sum(not is_finalist(index) for index in self.rows)
-        if left > 0:
-            table.caption = f"{plural(left, 'trial')} to come"
+        captions = [f"{plural(left, 'trial')} to come"] if left > 0 else []
+        if self.left is not None:
+            captions.append(self.time_left(self.left))
+        table.caption = ", ".join(captions) or None
         return table
+
+
+def progress_of(plan: Plan, began: float) -> ProgressDisplay:
+    """The progress of a planned sweep whose command began at a moment of time.monotonic()."""
+    left = None
+    estimate = plan.estimate
+    if estimate is not None:
+        final = estimate.final, plan.final.steps(plan.config)
+        left = TimeLeft(estimate.phases, final, estimate.judging, began)
+    sweep = plan.config.sweep
+    minutes = sweep.minutes if plan.sizes is not None else None
+    return ProgressDisplay(plan.num_trials, plan.config.train.steps, sweep.metric, left, minutes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +13,13 @@ from jobs.files.checkpoints import KEPT
 from jobs.files.storage_faults import free_bytes, size
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
+from orchestrator.plan.finalists import FinalPlan
+from orchestrator.plan.machine import ThisMachine, speed_of
 from orchestrator.plan.resources import Resources
-from orchestrator.plan.rungs import rung_steps, survivors
 from orchestrator.plan.throughput import adapted, rate_key, read_rates
+from orchestrator.plan.timing import Phase, RowCounts, Shape, Timing
 from orchestrator.storage.paths import storage_folder
 
-ASSUMED_FLOPS_PER_CORE = 100e9
-ASSUMED_FLOPS_PER_GPU = 30e12
-SECONDS_PER_START = 25
-"""A Ray Train job from its start to the first step, imports included, on two busy cores."""
 LORA_SHARE = 0.005
 """Bytes of a LoRA checkpoint per unit of rank, optimizer state included, as a share of the base's
 in float32: 0.4 % for SmolLM2-135M.
@@ -33,89 +32,43 @@ class Estimate:
 
     seconds: float
     origin: str
+    phases: tuple[Phase, ...] = ()
+    """The search, from rung to rung."""
+    final: float = 0.0
+    """Seconds of the finalists' training, at most."""
+    judging: float = 0.0
 
 
-def estimate(
+def estimate(timing: Timing, num_trials: int, final: FinalPlan) -> Estimate:
+    """The whole command."""
+    return Estimate(
+        timing.total(num_trials, final),
+        timing.speed.origin,
+        tuple(timing.phases(num_trials)),
+        timing.final_seconds(final),
+        timing.judging_seconds(),
+    )
+
+
+def timing_of(
     config: Config,
-    base: BaseModel | None,
+    shape: Shape,
+    rows: RowCounts,
     resources: Resources,
-    num_trials: int,
-    tokens: float,
-    final_steps: int = 0,
-) -> Estimate | None:
-    """Seconds for the whole command; None without the base model. From this machine's last rate for
-    this model if there is one. `final_steps` are those of the finalists, after the sweep.
+    machine: ThisMachine,
+) -> Timing:
+    """How long the parts of the sweep take, by what was measured of this machine and of earlier
+    sweeps like it.
     """
-    if base is None:
-        return None
-    rungs = rung_steps(config)
-    halving = config.sweep.scheduler == "halving"
-    counts = (
-        survivors(num_trials, rungs, config.sweep.reduction)
-        if halving
-        else [num_trials] * len(rungs)
-    )
-    lengths = [rung - before for rung, before in zip(rungs, [0, *rungs], strict=False)]
-    rates = [
-        known_rate(config, base, resources, tokens, at_once(resources, count)) for count in counts
-    ]
-    examples = [
-        count * length * config.train.batch_size
-        for count, length in zip(counts, lengths, strict=True)
-    ]
-    training = sum(
-        num_examples / rate for num_examples, (rate, _) in zip(examples, rates, strict=True)
-    )
-    origin = rates[0][1]
-    if final_steps:
-        rate, _ = known_rate(
-            config, base, resources, tokens, at_once(resources, max(config.final.count, 1))
+    speed = speed_of(config, resources, machine)
+    remembered = read_rates(config.storage).get(rate_key(config, resources, machine.key))
+    if remembered is not None:
+        speed = dataclasses.replace(
+            speed,
+            efficiency=remembered["efficiency"],
+            origin=f"the rate of {remembered.get('sweep')} on this machine",
         )
-        training += final_steps * config.train.batch_size / rate + SECONDS_PER_START
-    if resources.packs:
-        starts = resources.concurrent
-    else:
-        starts = sum(counts) if halving else num_trials
-    return Estimate(training + starts * SECONDS_PER_START / resources.concurrent + 60, origin)
-
-
-def at_once(resources: Resources, num_trials: int) -> int:
-    """How many trials one row serves that goes through the layers below their adapters: those of a
-    pack, where it has one worker.
-    """
-    return (
-        max(1, min(num_trials, resources.concurrent) // resources.packs)
-        if resources.packs and resources.workers == 1
-        else 1
-    )
-
-
-def known_rate(
-    config: Config, base: BaseModel, resources: Resources, tokens: float, together: int = 1
-) -> tuple[float, str]:
-    """Examples per second of all concurrent trials, `together` of them in a pack, and where the
-    figure comes from.
-    """
-    remembered = read_rates(config.storage).get(rate_key(config, resources))
-    if remembered:
-        groups = 1 if resources.packs else resources.concurrent
-        return remembered[
-            "examples_per_second"
-        ] * groups, f"the rate of {remembered.get('sweep')} on this machine"
-    groups = resources.packs or resources.concurrent
-    cores = resources.cpus * resources.workers * groups
-    speed = (
-        ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers * groups
-        if resources.gpus
-        else ASSUMED_FLOPS_PER_CORE * cores
-    )
-    forward = 2 * max(num_weights(Path(base.path)), 1) * max(tokens, 1)
-    upper = adapted(config)  # backward only through layers that learn
-    per_example = forward * (2 * upper + (1 - upper) / together)
-    return (
-        speed / per_example,
-        f"an assumed {speed / 1e9:,.0f} GFLOP/s; the first sweep measures it",
-    )
+    return Timing(config, shape, rows, resources, speed, adapted(config))
 
 
 def disk_bytes(config: Config, base: BaseModel, num_trials: int) -> int:

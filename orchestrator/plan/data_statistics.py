@@ -43,6 +43,8 @@ class Measured:
     with alike is computed once.
     """
     notes: tuple[str, ...] = ()
+    mean_answer: float = 0.0
+    """Mean number of tokens of an answer."""
 
 
 def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> Measured:
@@ -78,11 +80,14 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
             f"{registry.key(registry.EXACT_MATCH, registry.TEST)} for the answer alone"
         )
     cost = sum(cost_tokens(config, counted) for counted in few) / sum(map(len, few))
+    num_rows = sum(share.rows for share in shares.values())
+    answers = sum(share.answer_tokens or 0 for share in shares.values()) / max(num_rows, 1)
     return Measured(
         shares,
         few[0][0],
         cost,
         (*notes, *lost_notes(counts), *length_notes(counts.values(), template)),
+        answers,
     )
 
 

@@ -1,8 +1,8 @@
 """What a command would do: name, trials, resources, data and cost, before anything starts.
 
 A pure function of the configuration, the data files, the base model if it lies ready, and the
-machine. Downloads nothing, starts nothing, and writes nothing but counts of many rows into the
-cache (counting.py).
+machine. Downloads nothing, and writes nothing but counts of many rows (token_counts.py) and the
+speed of this machine (machine.py) into the cache.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ from orchestrator.config.search_space import grid_size
 from orchestrator.config.settings import MOST_TRIALS, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
+from orchestrator.plan import sizes, sizing
 from orchestrator.plan.advice import advice, shaped_by_steps
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
+from orchestrator.plan.machine import ThisMachine, look
 from orchestrator.plan.metric import decisive_settings, with_chosen_metric
 from orchestrator.plan.points import Points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
 from orchestrator.plan.task import Task, with_experiment
+from orchestrator.plan.timing import Timing
 from orchestrator.storage import staging
 
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
@@ -73,6 +76,17 @@ class Plan:
     estimate: Estimate | None
     final: FinalPlan
     """What the finalists need beside the trials."""
+    machine: str | None = None
+    """How fast this machine is and what follows from it, in words; None where it was not
+    measured.
+    """
+    sizes: str | None = None
+    """The settings that sweep.minutes has come to, as they are typed; None where they were all
+    chosen.
+    """
+    timing: Timing | None = None
+    """How long the parts of the sweep take; None without the base model."""
+    machine_key: str = ""
 
     @property
     def task(self) -> Task:
@@ -104,20 +118,26 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         raise InputError(str(error)) from error
     config, chosen = with_chosen_metric(config, corpus)
     config = with_experiment(config, corpus.digests["test"])
-    num_trials = count_trials(config)
+    count_trials(config)
     executor, reason = choose(config)
-    resources = divide(config, num_trials, nodes or this_machine(config), executor)
-    trials = known_trials(config, num_trials)
-    check_weights(trials)
-    check_targets(trials or [trial_of(config, 1, {})], base)
+    nodes = nodes or this_machine(config)
     asked = [
         *idle_settings.check_instruction(config, corpus),
         *near_duplicates.notes(corpus),
     ]
     measured = measure(config, corpus, template)
+    name = f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}"
+    machine = ThisMachine(None) if base is None else look(config)
+    config, sized = sizes.decided(config, name, nodes, base, corpus, measured, machine)
+    num_trials = count_trials(config)
+    resources = divide(config, num_trials, nodes, executor)
+    trials = known_trials(config, num_trials)
+    check_weights(trials)
+    check_targets(trials or [trial_of(config, 1, {})], base)
     final = final_plan(config, num_trials)
+    timing = sizes.timing(config, num_trials, nodes, base, corpus, measured, machine)
     return Plan(
-        name=f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}",
+        name=name,
         config=config,
         base=base,
         num_trials=num_trials,
@@ -133,6 +153,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             *chosen,
             *asked,
             *measured.notes,
+            *sized.notes,
             *exhausted(config, num_trials),
             *alike(trials),
             *few_trials(config, num_trials),
@@ -141,17 +162,20 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         ],
         example=measured.example,
         supervised_text=supervised(config, measured.example, template),
-        estimate=estimate(
-            config, base, resources, num_trials, measured.mean_tokens, final.steps(config)
-        ),
+        estimate=None if timing is None else estimate(timing, num_trials, final),
         final=final,
+        machine=sized.machine,
+        sizes=sized.settings,
+        timing=timing,
+        machine_key=machine.key,
     )
 
 
 def unpacked(plan: Plan) -> Plan:
     """The same plan with a worker group for each trial."""
     resources = divide(plan.config, plan.num_trials, plan.resources.nodes)
-    return dataclasses.replace(plan, resources=resources)
+    timing = None if plan.timing is None else plan.timing.with_resources(resources)
+    return dataclasses.replace(plan, resources=resources, timing=timing)
 
 
 def count_trials(config: Config) -> int:
@@ -313,12 +337,20 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
         for group in ("adapter", "optim", "train", "sweep", "data")
     }
     train = {key: value for key, value in groups["train"].items() if key not in NEUTRAL}
+    chosen_here = [path.removeprefix("train.") for path in config.left_open]
+    if "dtype" in chosen_here:
+        train["dtype"] = "auto"
     if not shaped_by_steps(config):
         del train["steps"]
+    elif "steps" in chosen_here:
+        train["steps"] = sizing.name_of(config)  # what they follow from, whatever was measured
+    if "eval_every" in chosen_here:
+        del train["eval_every"]
     sweep = {
         key: value
         for key, value in groups["sweep"].items()
-        if key not in ("name", "num_trials", "max_concurrent", "give_up_after", *SCORED_BY)
+        if key
+        not in ("name", "num_trials", "minutes", "max_concurrent", "give_up_after", *SCORED_BY)
     }
     sweep["mode"] = config.sweep.maximise
     sweep |= decisive_settings(config)

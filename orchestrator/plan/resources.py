@@ -67,6 +67,15 @@ class Resources:
         gpus = max(node.gpus for node in self.nodes)
         return max(1, cpus // together), min(1.0, gpus / together)
 
+    def groups(self, tasks: list[str]) -> list[list[str]]:
+        """Which of a few tasks one process does, one after the other: all where they would share
+        one machine's processor, since each process would import the libraries and load the base
+        anew for its part of the same cores.
+        """
+        if tasks and len(self.nodes) == 1 and not self.num_gpus:
+            return [tasks]
+        return [[task] for task in tasks]
+
 
 def this_machine(config: Config) -> tuple[Node, ...]:
     """This machine, as far as Ray may use it."""

@@ -39,6 +39,7 @@ TRACKED = ("tracking.told", "tracking.json", "tracking-refused.jsonl")
 SMALL = (
     JOURNAL,
     "result.json",
+    "sizes.json",
     "report.html",
     *TRACKED,
     "config.yaml",

@@ -169,6 +169,7 @@ def test_a_dry_run_says_in_json_what_it_says_in_words(
         "data=files",
         f"data.folder={toy}",
         "+sweep=lora",
+        "sweep.num_trials=6",
         "dry_run=true",
         f"storage={tmp_path / 'none'}",
     ]

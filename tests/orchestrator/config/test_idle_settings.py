@@ -47,6 +47,12 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "model_uri": (TINY, "model_uri=models:/x@champion", "write job=predict"),
     "job.reason": (TINY, "job.reason=better", "write job=promote"),
     "registry.margin": ((*TINY, "registry.beat=[]"), "registry.margin=0.1", "asks for nothing"),
+    "sweep.minutes": (
+        [*TINY, "+sweep=lora", "sweep.num_trials=2", "train.steps=5"],
+        "sweep.minutes=3",
+        "both given; leave one of the three out",
+    ),
+    "sweep.minutes of one trial": ([*TINY, "train.steps=5"], "sweep.minutes=3", "is given"),
     "final.count of one trial": (TINY, "final.count=1", "there is one trial"),
     "final.seeds without finalists": (
         (*LORA, "final.count=0"),

@@ -19,10 +19,9 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.output.plan_text import plan_text
 from orchestrator.plan import planner as planning
 from orchestrator.plan import run_inputs
-from orchestrator.plan.cost import at_once, disk_bytes, known_rate
+from orchestrator.plan.cost import disk_bytes
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node, Resources, divide
-from orchestrator.plan.throughput import rate_key
 from tests.support.settings import build
 
 
@@ -190,44 +189,6 @@ def test_answers_that_can_never_match_are_told(plan: Any, tmp_path: Path) -> Non
     assert not any("never match" in note for note in plan().notes)
 
 
-def test_the_estimate_says_that_it_is_assumed_until_a_sweep_has_measured(
-    plan: Any, tmp_path: Path
-) -> None:
-    made = plan()
-    assert "an assumed" in made.estimate.origin
-    assert "the first sweep measures it" in made.estimate.origin
-    (tmp_path / "outputs").mkdir()
-    rates = {
-        rate_key(made.config, made.resources): {"examples_per_second": 2.0, "sweep": "run-abc123"}
-    }
-    (tmp_path / "outputs" / "rates.json").write_text(json.dumps(rates), encoding="utf-8")
-    measured = plan("train.steps=100", "train.batch_size=16")
-    assert measured.estimate.origin == "the rate of run-abc123 on this machine"
-    longer = plan("train.steps=200", "train.batch_size=16")
-    assert longer.estimate.seconds - measured.estimate.seconds == pytest.approx(
-        100 * 16 / 2.0 / made.resources.concurrent
-    )
-    assert "an assumed" in plan("adapter=full").estimate.origin, (
-        "another way to train has another rate"
-    )
-
-
-def test_the_estimate_counts_what_a_pack_computes_once_for_all_trials(plan: Any) -> None:
-    def rates(*settings: str) -> list[float]:
-        made = plan("+sweep=lora", "sweep.num_trials=6", *settings)
-        return [
-            known_rate(
-                made.config, made.base, made.resources, 20.0, at_once(made.resources, count)
-            )[0]
-            for count in (6, 1)
-        ]
-
-    together, alone = rates("adapter.layers=0.25")
-    assert together / alone == pytest.approx((2 * 0.25 + 0.75) / (2 * 0.25 + 0.75 / 6))
-    assert len(set(rates("adapter.layers=1"))) == 1, "nothing lies below the adapters"
-    assert len(set(rates("executor=plain"))) == 1, "each trial runs all of its rows"
-
-
 def test_a_base_that_is_kept_in_sixteen_bits_costs_as_much_as_in_thirty_two(
     plan: Any, tmp_path: Path
 ) -> None:
@@ -254,19 +215,6 @@ def test_a_base_that_is_kept_in_sixteen_bits_costs_as_much_as_in_thirty_two(
     whole, half = (plan("model=path", f"model.path={folder}") for folder in folders)
     assert whole.estimate == half.estimate
     assert disk_bytes(whole.config, whole.base, 3) == disk_bytes(half.config, half.base, 3) > 0
-
-
-def test_halving_costs_less_than_training_all_trials_to_the_end(plan: Any, tmp_path: Path) -> None:
-    (tmp_path / "outputs").mkdir()
-    rates: dict[str, Any] = {}
-    first = plan("+sweep=lora", "sweep.num_trials=8")
-    rates[rate_key(first.config, first.resources)] = {"examples_per_second": 0.5, "sweep": "x"}
-    (tmp_path / "outputs" / "rates.json").write_text(json.dumps(rates), encoding="utf-8")
-    halved, whole = (
-        plan("+sweep=lora", "sweep.num_trials=8", f"sweep.scheduler={name}")
-        for name in ("halving", "none")
-    )
-    assert halved.estimate.seconds < 0.8 * whole.estimate.seconds
 
 
 def test_optuna_knows_no_point_in_advance(plan: Any) -> None:

@@ -1,0 +1,86 @@
+"""Which settings nobody has chosen, so that the plan chooses them by measurement.
+
+A value that a file under conf/train or conf/sweep gives is a default, and so is none; what was
+typed, and what another file says, was chosen.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config.dotted_paths import leaves
+from orchestrator.project import ROOT
+
+if TYPE_CHECKING:
+    from orchestrator.config.settings import Config
+
+MINUTES, TRIALS, STEPS = "sweep.minutes", "sweep.num_trials", "train.steps"
+EVAL_EVERY, DTYPE = "train.eval_every", "train.dtype"
+RATES = "sweep.space.lr"
+FILES = {"train": ROOT / "conf" / "train" / "default.yaml"}
+SWEEPS = ROOT / "conf" / "sweep"
+
+
+def open_settings(config: Config, typed: Collection[str]) -> tuple[str, ...]:
+    """The names of the settings that are left open: sizes only where there is a time to fill."""
+    found = []
+    if config.train.dtype == "auto":
+        found.append(DTYPE)
+    if config.sweep.minutes is None or config.job.kind != "train":
+        return tuple(found)
+    if is_default(MINUTES, config.sweep.minutes, typed):
+        found.append(MINUTES)
+    only_grid = all(knob.type in ("grid", "linked") for knob in config.sweep.space.values())
+    searched = not only_grid and config.sweep.search != "grid"
+    if searched and is_default(TRIALS, config.sweep.num_trials, typed):
+        found.append(TRIALS)
+    if is_default(STEPS, config.train.steps, typed):
+        found.append(STEPS)
+        if is_default(EVAL_EVERY, config.train.eval_every, typed):
+            found.append(EVAL_EVERY)
+        if is_usual_range(config, typed):
+            found.append(RATES)
+    return tuple(found)
+
+
+def is_usual_range(config: Config, typed: Collection[str]) -> bool:
+    """Whether a LoRA's learning rate is searched in the range that stands in the files."""
+    knob = config.sweep.space.get("lr")
+    if knob is None or (knob.path, knob.type) != ("optim.lr", "loguniform"):
+        return False
+    return config.adapter.kind == "lora" and all(
+        is_default(f"{RATES}.{end}", getattr(knob, end), typed) for end in ("low", "high")
+    )
+
+
+def is_default(path: str, value: Any, typed: Collection[str]) -> bool:
+    """Whether a setting has the value that it has where nobody chooses one."""
+    if any(path == name or path.startswith(f"{name}.") for name in typed):
+        return False
+    return value is None or value in default_values(path)
+
+
+@functools.cache
+def default_values(path: str) -> list[Any]:
+    """The values that the project's own groups of sweeps and of training give a setting."""
+    values = []
+    for file, prefix in own_files():
+        given = leaves(read(file), prefix)
+        if path in given:
+            values.append(given[path])
+    return values
+
+
+def own_files() -> list[tuple[Path, str]]:
+    """The files of those groups, each with the dotted beginning of what it sets."""
+    return [(FILES["train"], "train."), *((file, "") for file in sorted(SWEEPS.glob("*.yaml")))]
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A configuration file's content."""
+    import yaml
+
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}

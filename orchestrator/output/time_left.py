@@ -1,0 +1,105 @@
+"""How much longer a sweep takes: the plan's estimate of what is still to be done, corrected by how
+long what is done has taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from orchestrator.config.run_numbers import is_finalist
+
+ENOUGH_SECONDS = 5.0
+ENOUGH_SHARE = 0.02
+"""The estimate is corrected once so much has been done, of the training that was planned."""
+MOST_CORRECTION = 50.0
+MOST_JUDGING_CORRECTION = 3.0
+"""A machine that is busy delays the judgement too, but what a small model's many short steps lose
+is not lost there.
+"""
+LATE = 1.2
+"""It is said when the whole command will take so many times its time."""
+
+
+class Stretch(Protocol):
+    """A part of the search in which the same number of trials train."""
+
+    @property
+    def trials(self) -> int: ...
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+class TimeLeft:
+    """The rest of one sweep, as its steps are told."""
+
+    def __init__(
+        self,
+        phases: Sequence[Stretch],
+        final: tuple[float, int],
+        judging: float,
+        began: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`final` are the seconds and the steps that the finalists take at most, `began` is when
+        the command started.
+        """
+        self.phases = list(phases)
+        self.final_seconds, self.final_steps = final
+        self.judging = judging
+        self.began = began
+        self.clock = clock
+        self.reached: dict[int, int] = {}
+        self.first: tuple[float, float] | None = None
+        """When the first step was told, and how much was done by then."""
+        self.last = clock()
+
+    def step(self, index: int, step: int) -> None:
+        """A trial has come so far."""
+        self.reached[index] = max(step, self.reached.get(index, 0))
+        self.last = self.clock()
+        if self.first is None:
+            self.first = self.last, self.done()
+
+    def done(self) -> float:
+        """Planned seconds of the training that is done."""
+        steps = [step for index, step in self.reached.items() if not is_finalist(index)]
+        seconds = 0.0
+        for phase in self.phases:
+            length = phase.end - phase.begin
+            most = phase.trials * length
+            taken = sum(min(max(step - phase.begin, 0), length) for step in steps)
+            seconds += phase.seconds * min(taken / max(most, 1), 1.0)
+        again = sum(step for index, step in self.reached.items() if is_finalist(index))
+        return seconds + self.final_seconds * min(again / max(self.final_steps, 1), 1.0)
+
+    def planned(self) -> float:
+        """Planned seconds of all training."""
+        return sum(phase.seconds for phase in self.phases) + self.final_seconds
+
+    def correction(self) -> float:
+        """How much longer training takes than was planned, by what is done."""
+        if self.first is None:
+            return 1.0
+        began, before = self.first
+        done = self.done() - before
+        if done < max(ENOUGH_SHARE * self.planned(), 1e-9) or self.last - began < ENOUGH_SECONDS:
+            return 1.0
+        factor = (self.last - began) / done
+        return min(max(factor, 1 / MOST_CORRECTION), MOST_CORRECTION)
+
+    def seconds(self) -> float:
+        """What is left, judgement and registration included."""
+        factor = self.correction()
+        rest = (self.planned() - self.done()) * factor
+        rest += self.judging * min(factor, MOST_JUDGING_CORRECTION)
+        return max(rest - (self.clock() - self.last), 0.0)
+
+    def whole(self) -> float:
+        """What the whole command will have taken."""
+        return self.clock() - self.began + self.seconds()

@@ -1,0 +1,294 @@
+"""How long the parts of a sweep take on a machine of a given speed: steps, evaluations, starts and
+the judgement. Pure.
+
+Counted are the floating-point operations of the matrix products, which are most of the work of all
+but the smallest models; to these come what each layer costs whatever it multiplies, and what
+starting a process costs. The constants were measured on two cores; docs/speed.md shows the
+estimates beside the truth.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.base_models.hf_folder import num_weights
+from jobs.evaluation import registry
+from orchestrator.config.settings import Config
+from orchestrator.plan.finalists import FinalPlan
+from orchestrator.plan.resources import Resources
+from orchestrator.plan.rungs import rung_steps, survivors
+
+EFFICIENCY = 0.65
+"""The share of the machine's matrix rate that a pack's step reaches."""
+ALONE_EFFICIENCY = 0.4
+"""The same of a trial that trains by itself."""
+JUDGING_EFFICIENCY = 0.4
+STEP_SECONDS = 0.01
+LAYER_SECONDS = 0.0008
+"""What a pass through one layer costs beside its products, for each trial that it serves apart."""
+TOKEN_SECONDS = 0.0015
+"""The same for one layer and one token of an answer, which are made one after the other."""
+START_SECONDS = 9.0
+"""From the command to Ray's first process."""
+FIRST_STEP_SECONDS = 12.0
+"""From there to the first step: workers import what they need and load the base."""
+SECONDS_PER_JOB = 25.0
+"""A Ray Train job of a trial that trains by itself, from its start to the first step."""
+FINAL_START_SECONDS = 8.0
+"""The same of the finalists' training, on a Ray that runs."""
+JUDGING_START_SECONDS = 10.0
+END_SECONDS = 3.0
+"""Export and registration."""
+SECONDS_PER_TRIAL = 0.1
+USUAL_IMPORT_SECONDS = 1.1
+"""Processor time that importing torch takes where the seconds above were measured."""
+WITH_EXAMPLES = 1.3
+"""What reading a prompt with examples costs, as a multiple of one without: the examples are the
+same for all rows, and go through the model once.
+"""
+GENERATED = 3.0
+"""A token of an answer that is made costs so many times one that is read."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a base model decides its cost."""
+
+    layers: int
+    layer_weights: float
+    """Of all layers together."""
+    head_weights: float
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """What of the rows decides the cost."""
+
+    tokens: float
+    """Of an example, less what the examples of a batch share."""
+    answer: float
+    """Tokens of an answer."""
+    valid: int
+    scored: int
+    """Validation rows that are answered at a rung."""
+    test: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast the machines are that train."""
+
+    flops: float
+    """Of all that trains at once, in the base's number format."""
+    judging_flops: float
+    starts: float
+    """How long starting a process takes, as a multiple of the usual."""
+    origin: str
+    measured: bool = False
+    """Whether the figures are of this machine rather than assumed."""
+    efficiency: float = 1.0
+    """How much faster or slower an earlier sweep was than its estimate."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the sweep in which the same number of trials train."""
+
+    trials: int
+    begin: int
+    end: int
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        """Steps of all its trials together."""
+        return self.trials * (self.end - self.begin)
+
+
+def model_settings(folder: Path) -> dict[str, Any]:
+    """The configuration of the base model in a folder, or of its part that reads text; empty where
+    it cannot be read.
+    """
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings.get("text_config") or settings
+
+
+def hidden_size(folder: Path) -> int:
+    """The width of the base model in a folder; 0 where its configuration does not say."""
+    settings = model_settings(folder)
+    return int(settings.get("hidden_size") or settings.get("n_embd") or 0)
+
+
+@functools.lru_cache(maxsize=16)
+def shape_of(folder: Path) -> Shape:
+    """The shape of the base model in a folder, from its configuration and the headers of its
+    weights.
+    """
+    settings = model_settings(folder)
+    layers = settings.get("num_hidden_layers") or settings.get("n_layer") or 12
+    head = float((settings.get("vocab_size") or 0) * hidden_size(folder))
+    weights = float(max(num_weights(folder), 1))
+    tables = head if settings.get("tie_word_embeddings", True) else 2 * head
+    return Shape(int(layers), max(weights - tables, weights * 0.05), head)
+
+
+class Timing:
+    """The seconds of a sweep's parts."""
+
+    def __init__(
+        self,
+        config: Config,
+        shape: Shape,
+        rows: RowCounts,
+        resources: Resources,
+        speed: Speed,
+        upper: float,
+    ) -> None:
+        """`upper` is the share of the layers that learn."""
+        self.config = config
+        self.shape = shape
+        self.rows = rows
+        self.resources = resources
+        self.speed = speed
+        self.upper = upper
+
+    def with_resources(self, resources: Resources) -> Timing:
+        """The same sweep on other shares of the machines."""
+        return Timing(self.config, self.shape, self.rows, resources, self.speed, self.upper)
+
+    def step_seconds(self, trials: int) -> float:
+        """A step of so many trials that train at once."""
+        batch = self.config.train.batch_size
+        below, above, head = self.example_flops()
+        groups = max(self.resources.packs, 1)
+        slots = max(trials / groups, 1.0)
+        if self.resources.packs and self.resources.workers == 1:
+            flops = batch * (below + slots * (above + head)) * groups
+            rate = self.speed.flops * EFFICIENCY
+        elif self.resources.packs:
+            flops = batch * slots * (below + above + head) * groups
+            rate = self.speed.flops * EFFICIENCY
+        else:
+            flops = batch * trials * (below + above + head)
+            rate = self.speed.flops * ALONE_EFFICIENCY
+        layers = self.shape.layers * (1 + self.upper * slots) * LAYER_SECONDS
+        return (flops / rate + (STEP_SECONDS + layers) * self.speed.starts) / self.speed.efficiency
+
+    def example_flops(self) -> tuple[float, float, float]:
+        """Operations for one example: in the layers below the adapters, in those that learn, which
+        are gone through backward too, and in the head, for the tokens of the answer alone.
+        """
+        tokens = 2 * max(self.rows.tokens, 1.0)
+        below = tokens * self.shape.layer_weights * (1 - self.upper)
+        above = 2 * tokens * self.shape.layer_weights * self.upper
+        if self.config.adapter.kind == "full":
+            above *= 1.5  # the gradients of the weights themselves
+        head = 4 * max(self.rows.answer, 1.0) * self.shape.head_weights
+        return below, above, head
+
+    def evaluation_seconds(self, trials: int, at_end: bool) -> float:
+        """An evaluation of so many trials that train at once on the validation rows."""
+        groups = max(self.resources.packs, 1)
+        slots = max(trials / groups, 1.0)
+        shared = slots if self.resources.packs else 1.0
+        read = 2 * self.shape.layer_weights * max(self.rows.tokens, 1.0)
+        each = read * (self.upper + (1 - self.upper) / shared)
+        flops = self.rows.valid * (each + 2 * self.rows.answer * self.shape.head_weights) * trials
+        seconds = 0.0
+        if registry.needs_text(self.config.sweep.metric):
+            scored = self.rows.valid if at_end else self.rows.scored
+            flops += trials * scored * (read + self.answer_flops())
+            seconds = self.answer_seconds() * slots
+        rate = self.speed.flops * (EFFICIENCY if self.resources.packs else ALONE_EFFICIENCY)
+        overhead = seconds * self.speed.starts
+        return (flops / rate + overhead) / self.speed.efficiency
+
+    def answer_flops(self) -> float:
+        """Operations that making one answer takes, after its prompt."""
+        weights = self.shape.layer_weights + self.shape.head_weights
+        return 2 * GENERATED * self.rows.answer * weights
+
+    def answer_seconds(self) -> float:
+        """What making the answers of many rows at once takes beside the products."""
+        return self.shape.layers * max(self.rows.answer, 1.0) * TOKEN_SECONDS
+
+    def phases(self, num_trials: int) -> list[Phase]:
+        """The search, from rung to rung."""
+        config = self.config
+        rungs = rung_steps(config)
+        counts = [num_trials] * len(rungs)
+        if config.sweep.scheduler == "halving":
+            counts = survivors(num_trials, rungs, config.sweep.reduction)
+        found = []
+        for before, rung, count in zip([0, *rungs], rungs, counts, strict=False):
+            at_end = rung == rungs[-1]
+            found.append(Phase(count, before, rung, self.seconds(count, before, rung, at_end)))
+        return found
+
+    def seconds(self, trials: int, begin: int, end: int, at_end: bool) -> float:
+        """So many trials from one step to another."""
+        at_once = max(1, min(trials, self.resources.concurrent))
+        every = self.config.train.eval_every
+        evaluations = len(range(begin // every * every + every, end, every))
+        total = (end - begin) * self.step_seconds(at_once)
+        total += evaluations * self.evaluation_seconds(at_once, False)
+        total += self.evaluation_seconds(at_once, at_end)
+        return total * trials / at_once
+
+    def final_seconds(self, final: FinalPlan) -> float:
+        """The finalists' training, at most."""
+        if not final.trains:
+            return 0.0
+        steps = final.steps(self.config)
+        runs = max(1, final.new_runs or final.count)
+        each = self.seconds(runs, 0, max(1, round(steps / runs)), True)
+        start = FINAL_START_SECONDS
+        if not self.resources.packs:
+            start = SECONDS_PER_JOB * runs / self.resources.concurrent
+        return each + start * self.speed.starts
+
+    def start_seconds(self, num_trials: int, num_starts: int) -> float:
+        """From the command to the first step, and what each trial costs beside its training;
+        `num_starts` is how often a trial starts in a process of its own, where it has one.
+        """
+        seconds = START_SECONDS + FIRST_STEP_SECONDS + SECONDS_PER_TRIAL * num_trials
+        if not self.resources.packs:
+            seconds = START_SECONDS + SECONDS_PER_JOB * num_starts / self.resources.concurrent
+        return seconds * self.speed.starts
+
+    def judging_seconds(self) -> float:
+        """The winner, the untouched base, and the base with examples in its prompt, on the test
+        rows, to the registered version.
+        """
+        passes = [2.0, 2.0]  # one to answer, one over the reference answers
+        if self.config.job.examples:
+            passes.append(WITH_EXAMPLES)
+        read = 2 * self.shape.layer_weights * max(self.rows.tokens, 1.0)
+        flops = self.rows.test * sum(read * times + self.answer_flops() for times in passes)
+        starts = (JUDGING_START_SECONDS + END_SECONDS + self.answer_seconds()) * self.speed.starts
+        return flops / (self.speed.judging_flops * JUDGING_EFFICIENCY) + starts
+
+    def total(self, num_trials: int, final: FinalPlan) -> float:
+        """The whole command."""
+        phases = self.phases(num_trials)
+        starts = num_trials
+        if self.config.sweep.scheduler == "halving":
+            starts = sum(phase.trials for phase in phases)
+        return sum(self.parts(phases, num_trials, starts, final))
+
+    def parts(
+        self, phases: list[Phase], num_trials: int, starts: int, final: FinalPlan
+    ) -> Iterator[float]:
+        """Start, search, finalists, judgement."""
+        yield self.start_seconds(num_trials, starts)
+        yield sum(phase.seconds for phase in phases)
+        yield self.final_seconds(final)
+        yield self.judging_seconds()

@@ -1,0 +1,94 @@
+"""How much longer a sweep takes: the estimate, corrected by what is done."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.config.run_numbers import finalist_number
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.time_left import TimeLeft
+from orchestrator.plan.timing import Phase
+
+PHASES = (Phase(4, 0, 10, 40.0), Phase(1, 10, 30, 30.0))
+
+
+class Clock:
+    """A time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def left_of(clock: Clock, final: tuple[float, int] = (0.0, 0)) -> TimeLeft:
+    return TimeLeft(PHASES, final, judging=20.0, began=90.0, clock=clock)
+
+
+def test_before_anything_is_done_it_is_the_estimate() -> None:
+    left = left_of(Clock())
+    assert (left.seconds(), left.whole()) == (90.0, 100.0)
+
+
+@pytest.mark.parametrize("slowness", [0.5, 1.0, 3.0])
+def test_what_is_done_corrects_what_is_left(slowness: float) -> None:
+    clock = Clock()
+    left = left_of(clock)
+    for step in range(11):
+        for trial in range(1, 5):
+            left.step(trial, step)
+        clock.now += 4.0 * slowness
+    clock.now = left.last
+    assert left.seconds() == pytest.approx((30 + 20) * slowness, rel=0.01)
+    clock.now += 7
+    assert left.seconds() == pytest.approx((30 + 20) * slowness - 7, rel=0.01)
+
+
+def test_what_was_done_before_this_command_counts_as_done_and_says_nothing_of_its_speed() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    for trial in range(1, 5):
+        left.step(trial, 10)  # replayed
+    assert left.seconds() == pytest.approx(50, abs=31)
+    clock.now += 30
+    left.step(1, 20)
+    assert left.seconds() == pytest.approx((15 + 20) * 30 / (left.done() - left.first[1]))  # type: ignore[index]
+
+
+def test_stopped_trials_leave_nothing_open_and_finalists_are_counted_apart() -> None:
+    clock = Clock()
+    left = left_of(clock, final=(60.0, 20))
+    for trial in range(1, 5):
+        left.step(trial, 10)
+    left.step(2, 30)
+    assert left.done() == pytest.approx(70)
+    left.step(finalist_number(2, 0), 10)
+    assert left.done() == pytest.approx(100)
+    left.step(finalist_number(2, 0), 400)
+    assert left.done() == pytest.approx(left.planned())
+
+
+def test_the_screen_says_what_is_left_and_once_that_it_is_late(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    left = left_of(clock)
+    with ProgressDisplay(4, 30, "valid/loss", left, minutes=2) as screen:
+        screen.start(1, {})
+        screen.step(1, 1, {"train/tokens_per_second": 5.0, "train/loss": 1.0})
+        for rung in (5, 10, 20):
+            clock.now += 60
+            for trial in (1, 2, 3, 4):
+                screen.rung(trial, rung, {"valid/loss": 1.0})
+    told = capsys.readouterr().err
+    assert "left" in told and told.count("slower than planned: about ") == 1
+    assert "in all instead of 2 minutes" in told
+
+
+def test_a_screen_without_an_estimate_says_nothing_of_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ProgressDisplay(4, 30, "valid/loss") as screen:
+        screen.rung(1, 10, {"valid/loss": 1.0})
+    assert "left" not in capsys.readouterr().err
