@@ -33,6 +33,7 @@ from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.metric import decisive_settings, with_chosen_metric
+from orchestrator.plan.neighbours import NeighbourPlan, check_neighbours, decisive_neighbours
 from orchestrator.plan.points import Points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
@@ -73,6 +74,8 @@ class Plan:
     estimate: Estimate | None
     final: FinalPlan
     """What the finalists need beside the trials."""
+    neighbours: NeighbourPlan | None = None
+    """What stands before each question; None where nothing does, or the base is not here."""
 
     @property
     def task(self) -> Task:
@@ -114,6 +117,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         *idle_settings.check_instruction(config, corpus),
         *near_duplicates.notes(corpus),
     ]
+    check_neighbours(config, corpus)
     measured = measure(config, corpus, template)
     final = final_plan(config, num_trials)
     return Plan(
@@ -145,6 +149,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             config, base, resources, num_trials, measured.mean_tokens, final.steps(config)
         ),
         final=final,
+        neighbours=measured.neighbours,
     )
 
 
@@ -232,11 +237,13 @@ def effective(trial: Trial) -> list[Any]:
     data = trial.data
     total = sum(source.weight for source in data.sources.values()) or 1.0
     weights = {name: round(source.weight / total, 12) for name, source in data.sources.items()}
+    shown = dataclasses.astuple(data.neighbours) if data.neighbours.count else 0
     if trial.adapter.kind == "full":
         adapter = {"kind": "full"}
     if trial.optim.schedule != "warmup_stable_decay":
         del optim["decay_share"]
-    return [trial.seed, adapter, optim, trial.train.batch_size, weights, data.instruction]
+    rows = [weights, data.instruction, shown]
+    return [trial.seed, adapter, optim, trial.train.batch_size, *rows]
 
 
 def has(config: Config, num_trials: int) -> bool:
@@ -338,7 +345,7 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
         train,
         sweep,
     ]
-    decisive += [config.seed, RENDERING]
+    decisive += [config.seed, RENDERING, *decisive_neighbours(config)]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
