@@ -112,7 +112,8 @@ class FinalEvaluation:
             self.notes,
             candidate.key,
         )
-        export(trial, self.base, checked(trained), candidate, folder, self.card)
+        terms = model_card.data_licence(self.plan)
+        export(trial, self.base, checked(trained), candidate, folder, self.card, terms)
         add_serving_files(folder)
         checked(trained)  # what was copied is what was judged
         self.command.journal.append(
@@ -189,10 +190,15 @@ class FinalEvaluation:
         return command_text(corpus.test[0], common_task(corpus))
 
     def judge(
-        self, folders: dict[str, str | None], trial: Any, base: BaseModel | None = None
+        self,
+        folders: dict[str, str | None],
+        trial: Any,
+        base: BaseModel | None = None,
+        version: Path | None = None,
     ) -> dict[str, TestScores]:
         """Score models on the test split, at the same time; the base's scores are remembered for
-        other sweeps.
+        other sweeps. A registered `version` is asked as it was trained, with its own neighbours or
+        with none.
         """
         sealed = (
             base is None
@@ -203,6 +209,7 @@ class FinalEvaluation:
         keys = {
             name: f"{base.revision} {self.digest} {asdict(self.rule(0, name))} "
             f"{trial.train.max_length} {RENDERING} {self.train_digest} {trial.data.slices}"
+            f"{verdict.shown_key(trial, name == WITH_EXAMPLES)}"
             for name, folder in folders.items()
             if folder is None
         }
@@ -215,7 +222,7 @@ class FinalEvaluation:
         waiting = {
             task.remote(
                 *[self.plan.name, f"judging {name}", trial, base, folder],
-                *[self.rule(share, name), sealed],
+                *[self.rule(share, name, version), sealed],
             ): name
             for name, folder in todo.items()
         }
@@ -242,7 +249,7 @@ class FinalEvaluation:
                 "continues"
             ) from error
 
-    def rule(self, threads: int, name: str = "") -> EvaluationSettings:
+    def rule(self, threads: int, name: str = "", version: Path | None = None) -> EvaluationSettings:
         """How every model is judged."""
         job = self.config.job
         return EvaluationSettings(
@@ -251,6 +258,7 @@ class FinalEvaluation:
             num_threads=threads,
             scoring=self.board.scoring,
             num_examples=job.examples if name == WITH_EXAMPLES else 0,
+            version=None if version is None else str(version),
         )
 
     def register(
@@ -357,7 +365,7 @@ class FinalEvaluation:
                 f"the champion {champion.uri} cannot be judged on these rows ({error}); {remedy}",
             )
         trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
-        judged = self.judge({"champion": str(trained)}, trial, made_on)["champion"]
+        judged = self.judge({"champion": str(trained)}, trial, made_on, folder)["champion"]
         anew = verdict.scores_of(judged, self.digest)
         decision = self.against([Rival("champion", "the champion", anew, OTHER_ROWS)])
         if (

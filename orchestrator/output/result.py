@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluation import registry
+from jobs.evaluation import copying, registry
 from orchestrator.config.run_numbers import label
 from orchestrator.output.plan_text import duration, plural, short
 from orchestrator.tracking import shown_commands
@@ -157,6 +157,7 @@ def best_lines(result: Result) -> list[tuple[str, str]]:
     if worst:
         lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
     lines += baseline_lines(result)
+    lines += [("shown", line) for line in copying_lines(best["metrics"])]
     if model:
         alias = f" -> alias {model['alias']}" if model["alias"] else ""
         lines.append(("model", f"{model['name']} v{model['version']}{alias}: {result['decision']}"))
@@ -218,6 +219,23 @@ def baseline_lines(result: Result) -> list[tuple[str, str]]:
     order = sorted(values, key=lambda name: -values[name] if maximise else values[name])
     lines = [("beside", f"{BASELINES.get(name, name)} {values[name]:.3f}") for name in order]
     return lines + [("note", note) for note in result.get("notes", [])]
+
+
+def copying_lines(metrics: dict[str, float]) -> list[str]:
+    """What the winner adds over copying the neighbours that it is shown."""
+    told = {
+        name: metrics.get(f"{registry.TEST}/{name}")
+        for name in (copying.HOLD, copying.NEAREST, copying.COPIED, copying.FURTHER_ROWS)
+    }
+    if None in told.values():
+        return []
+    rows, score = told[copying.FURTHER_ROWS], metrics.get(f"{registry.TEST}/{copying.FURTHER}")
+    further = f"; right in {score:.3f} of the {rows:.0f} rows whose answer is another neighbour's"
+    return [
+        f"the right answer is among its neighbours' in {told[copying.HOLD]:.3f} of the test rows, "
+        f"the nearest one's in {told[copying.NEAREST]:.3f}; it answered the nearest one's in "
+        f"{told[copying.COPIED]:.3f}{further if score is not None else ''}"
+    ]
 
 
 def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
