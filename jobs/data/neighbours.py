@@ -16,7 +16,7 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ ORDERS = 4
 """A row's neighbours stand in so many orders before they repeat: it bounds what is kept of them."""
 MOST_KEPT = 20
 """Looked-up corpora that are kept in the cache; the oldest go."""
+MANY_ROWS = 3_000
+"""From so many training rows on it takes seconds."""
 MEMO = "neighbours"
 LOCK_SECONDS = 600
 
@@ -100,22 +102,25 @@ def training_rows(corpus: Corpus) -> list[Row]:
     return [row for rows in corpus.sources.values() for row in rows]
 
 
-def nearest_rows(corpus: Corpus) -> NearestRows:
+def nearest_rows(corpus: Corpus, say: Callable[[str], None] = lambda text: None) -> NearestRows:
     """The rows that may be shown before those of a corpus: computed once, and kept in the cache.
-    Raises ValueError where none may be shown.
+    `say` is told when that takes a while. Raises ValueError where none may be shown.
     """
     if MEMO not in corpus.memo:
-        corpus.memo[MEMO] = NearestRows(corpus, *looked_up(corpus))
+        corpus.memo[MEMO] = NearestRows(corpus, *looked_up(corpus, say))
     return corpus.memo[MEMO]
 
 
-def looked_up(corpus: Corpus) -> tuple[Any, dict[str, Any]]:
+def looked_up(corpus: Corpus, say: Callable[[str], None]) -> tuple[Any, dict[str, Any]]:
     """Places of the rows that may be shown among all training rows, and the nearest of all rows."""
     file = cache_folder() / "neighbours" / f"{digest(corpus)}.npz"
     if (arrays := read(file, corpus)) is not None:
         return arrays
     with locked(file):  # several processes of a sweep ask for the same at once
         if (arrays := read(file, corpus)) is None:
+            count = sum(map(len, corpus.sources.values()))
+            if count >= MANY_ROWS:
+                say(f"looking up the neighbours of {count:,} training rows, once for these rows")
             arrays = look_up(corpus)
             keep(file, *arrays)
     return arrays

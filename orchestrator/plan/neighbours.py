@@ -5,6 +5,7 @@ right answer is among them.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +114,7 @@ def neighbour_plan(
     if most == 0:
         return None
     try:
-        nearest = nearest_rows(corpus)
+        nearest = nearest_rows(corpus, say)
     except ValueError as error:
         raise InputError(str(error)) from error
     length = config.train.max_length
@@ -140,6 +141,11 @@ def neighbour_plan(
         example=shown[most][0],
         notes=tuple(dropped(shown[most], most, length)),
     )
+
+
+def say(text: str) -> None:
+    """A remark while the plan is being made."""
+    print(f"note    {text}", file=sys.stderr, flush=True)
 
 
 def tokens(examples: Sequence[Example]) -> int:
