@@ -157,7 +157,10 @@ def without_rivals(config: Config, path: str) -> str | None:
 def without_neighbours(config: Config, path: str) -> str | None:
     """The order of no neighbours, or of one."""
     knobs = [k for k in config.sweep.space.values() if k.path == "data.neighbours.count"]
-    if config.data.neighbours.count > 1 or knobs:
+    values = [value for knob in knobs for value in (*(knob.values or ()), knob.high)]
+    if any(isinstance(value, int | float) and value > 1 for value in values):
+        return None
+    if config.data.neighbours.count > 1 and not knobs:
         return None
     return f"data.neighbours.count={config.data.neighbours.count} leaves nothing to order"
 
