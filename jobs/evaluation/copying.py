@@ -14,6 +14,7 @@ NEAREST = "neighbours_nearest"
 COPIED = "neighbours_copied"
 FURTHER_ROWS = "neighbours_further_rows"
 FURTHER = "neighbours_further"
+ALL = (SHOWN, HOLD, NEAREST, COPIED, FURTHER_ROWS, FURTHER)
 """Names of the metrics below."""
 
 

@@ -223,19 +223,25 @@ def baseline_lines(result: Result) -> list[tuple[str, str]]:
 
 def copying_lines(metrics: dict[str, float]) -> list[str]:
     """What the winner adds over copying the neighbours that it is shown."""
-    told = {
-        name: metrics.get(f"{registry.TEST}/{name}")
-        for name in (copying.HOLD, copying.NEAREST, copying.COPIED, copying.FURTHER_ROWS)
-    }
-    if None in told.values():
+    told = {name: metrics[f"{registry.TEST}/{name}"] for name in copying.ALL if has(metrics, name)}
+    if copying.COPIED not in told:
         return []
-    rows, score = told[copying.FURTHER_ROWS], metrics.get(f"{registry.TEST}/{copying.FURTHER}")
-    further = f"; right in {score:.3f} of the {rows:.0f} rows whose answer is another neighbour's"
+    further = ""
+    if copying.FURTHER in told:
+        further = (
+            f"; right in {told[copying.FURTHER]:.3f} of the {told[copying.FURTHER_ROWS]:.0f} rows "
+            "whose answer is another neighbour's"
+        )
     return [
         f"the right answer is among its neighbours' in {told[copying.HOLD]:.3f} of the test rows, "
         f"the nearest one's in {told[copying.NEAREST]:.3f}; it answered the nearest one's in "
-        f"{told[copying.COPIED]:.3f}{further if score is not None else ''}"
+        f"{told[copying.COPIED]:.3f}{further}"
     ]
+
+
+def has(metrics: dict[str, float], name: str) -> bool:
+    """Whether a metric of the test split is there."""
+    return f"{registry.TEST}/{name}" in metrics
 
 
 def next_lines(result: Result, programs: str) -> list[tuple[str, str]]:
