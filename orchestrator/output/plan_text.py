@@ -15,6 +15,7 @@ from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.plan.finalists import describe
+from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.rungs import survivors
 from orchestrator.tracking import shown_commands
@@ -226,6 +227,8 @@ def neighbour_lines(plan: Plan) -> list[str]:
     if shown is None:
         return []
     counts = " or ".join(map(str, shown.counts))
+    if len(shown.counts) > MOST_MEASURED:
+        counts = f"{shown.counts[0]} to {shown.counts[-1]}"
     among = ", ".join(f"{share:.3f} among {count}" for count, share in shown.hold.items())
     return [
         f"{counts} neighbours before each question, of {plural(shown.num_rows, 'training row')}, "

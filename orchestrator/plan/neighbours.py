@@ -19,8 +19,11 @@ from jobs.evaluation.baselines import free_text
 from jobs.neighbour_settings import Neighbours
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError, InputError
+from orchestrator.plan.points import all_values
 
 COUNT = "data.neighbours.count"
+MOST_MEASURED = 4
+"""Of more different counts not all are measured for the plan."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,15 @@ def counts_of(config: Config) -> tuple[int, ...]:
     """The counts that trials have, in ascending order."""
     for knob in config.sweep.space.values():
         if knob.path == COUNT:
-            ends = [value for value in (knob.low, knob.high) if value is not None]
-            values = knob.values if knob.values is not None else ends
-            return tuple(sorted({int(value) for value in values}))
+            return tuple(sorted({int(value) for value in all_values(knob)}))
     return (config.data.neighbours.count,)
+
+
+def looked_at(counts: tuple[int, ...]) -> tuple[int, ...]:
+    """The counts that are measured: of many, the ends and the middle one."""
+    if len(counts) <= MOST_MEASURED:
+        return counts
+    return counts[0], counts[len(counts) // 2], counts[-1]
 
 
 def check_neighbours(config: Config, corpus: Corpus) -> None:
@@ -118,12 +126,13 @@ def neighbour_plan(
     except ValueError as error:
         raise InputError(str(error)) from error
     length = config.train.max_length
-    bare, shown = [], {count: [] for count in counts}
+    measured = looked_at(counts)
+    bare, shown = [], {count: [] for count in measured}
     for name, rows in corpus.sources.items():
         few = range(min(sample, len(rows)))
         where = f"data.sources.{name}"
         bare += encode_rows([rows[index] for index in few], template, length, where)
-        for count in counts:
+        for count in measured:
             settings = dataclasses.replace(config.data.neighbours, count=count)
             chosen = [nearest.training(name, i, settings, config.seed, 0) for i in few]
             shown[count] += encode_rows(chosen, template, length, where)
@@ -133,7 +142,7 @@ def neighbour_plan(
     return NeighbourPlan(
         counts=counts,
         num_rows=len(nearest.shown),
-        hold={count: hold(nearest, count, room) for count in counts if count},
+        hold={count: hold(nearest, count, room) for count in measured if count},
         nearest=hold(nearest, 1, room),
         mean_tokens=sum(added) / len(added) / max(len(bare), 1),
         mean_shown=sum(one.num_neighbours for one in shown[most]) / max(len(bare), 1),

@@ -85,6 +85,18 @@ def test_a_searched_count_is_planned_for_each_and_its_trials_share_a_pack(
     assert json.loads(json.dumps(record)) == record
 
 
+def test_a_range_of_counts_is_planned_by_its_ends_and_its_middle(
+    rows: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "{shown: {path: data.neighbours.count, type: randint, low: 0, high: 6}}"
+    more = [f"sweep.space={space}", "sweep.num_trials=4", "data.neighbours.order=nearest_last"]
+    found = plan(rows, *more)
+    assert found.neighbours is not None and found.neighbours.counts == tuple(range(7))
+    assert set(found.neighbours.hold) == {3, 6}
+    assert main(settings(rows, *more)) == 0
+    assert "shown   0 to 6 neighbours before each question" in capsys.readouterr().out
+
+
 def test_neighbours_without_room_are_told(rows: Path, own_cache: Path) -> None:
     notes = plan(rows, "data.neighbours.count=6", "train.max_length=80").notes
     (note,) = [note for note in notes if note.startswith("neighbours: ")]
