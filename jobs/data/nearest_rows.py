@@ -68,7 +68,6 @@ class RowIndex:
         self.vectorizer, self.features = fit([text_of(row) for row in rows])
         answers = np.asarray([answer_of(row) for row in rows], dtype=object)
         labels, codes = np.unique(answers, return_inverse=True)
-        self.num_answers = len(labels)
         self.order: Any = np.argsort(codes, kind="stable")
         """Rows sorted by answer, and within one as they stood."""
         self.starts: Any = np.searchsorted(codes[self.order], np.arange(len(labels)))

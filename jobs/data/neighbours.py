@@ -47,21 +47,17 @@ class NearestRows:
 
     def __init__(self, corpus: Corpus, shown: Any, nearest: dict[str, Any]) -> None:
         self.corpus = corpus
-        self.shown = [training_rows(corpus)[int(place)] for place in shown]
+        rows = training_rows(corpus)
+        self.shown = [rows[place] for place in shown.tolist()]
         """Training rows that may be shown, in the order of the index."""
         self.nearest = nearest
         """By split ("valid", "test", "train/SOURCE"): int32 (rows, MOST_NEIGHBOURS) into `shown`,
         the nearest first, -1 for none.
         """
 
-    @property
-    def num_answers(self) -> int:
-        """Different answers that may be shown."""
-        return len({answer_of(row) for row in self.shown})
-
     def neighbours(self, split: str, row: int, count: int) -> list[Neighbour]:
         """The nearest of a row, the nearest first."""
-        places = [int(place) for place in self.nearest[split][row][:count] if place >= 0]
+        places = [place for place in self.nearest[split][row][:count].tolist() if place >= 0]
         return [neighbour(self.shown[place], rank) for rank, place in enumerate(places)]
 
     def held_out(self, split: str, settings: Neighbours) -> list[Row]:
@@ -131,8 +127,7 @@ def look_up(corpus: Corpus) -> tuple[Any, dict[str, Any]]:
     import numpy as np
 
     rows = training_rows(corpus)
-    held_out = [*corpus.valid, *corpus.test]
-    twins = {id(row) for _, row in twin_pairs(held_out, rows)}
+    twins = {id(row) for _, row in twin_pairs([*corpus.valid, *corpus.test], rows)}
     places = [place for place in spread([text_of(r) for r in rows]) if id(rows[place]) not in twins]
     if not places:
         raise ValueError(
