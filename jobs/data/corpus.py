@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from jobs.config import Data
 from jobs.data.conversations import groups_of
@@ -46,6 +47,8 @@ class Corpus:
     """All files, likewise: "valid", "test" and "sources.NAME"."""
     columns: list[str] = field(default_factory=list)
     """Columns that no prompt, answer or slice is made of, in any file."""
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What others have found out about these rows, by who has."""
 
     @cached_property
     def digests(self) -> dict[str, str]:

@@ -48,6 +48,15 @@ class Mixture:
         """(source, row index) of the `size` examples of optimizer step `step`, counted from 0."""
         return [(self.names[source], row) for source, row, _ in self._drawn(step, size)]
 
+    def draws(self, step: int, size: int) -> list[tuple[str, int, int]]:
+        """The same examples as (source, row index, how often the source was walked through
+        before).
+        """
+        return [
+            (self.names[source], row, walked // self.sizes[source])
+            for source, row, walked in self._drawn(step, size)
+        ]
+
     def chunks(self, step: int, size: int) -> list[tuple[str, int, int]]:
         """The chunk of each of the same examples: (source, index of the chunk, index of the chunk
         of the first epoch that has the same row).
@@ -70,6 +79,10 @@ class Mixture:
         epoch, index = divmod(chunk, self._num_chunks(source))
         order = self._permuted(source, epoch)
         return order[index * CHUNK_ROWS : (index + 1) * CHUNK_ROWS].tolist()
+
+    def epoch(self, name: str, chunk: int) -> int:
+        """How often a source was walked through before a chunk of it."""
+        return chunk // self._num_chunks(self.names.index(name))
 
     def _drawn(self, step: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Source number, row index and place in the source's walk of each example of a step."""

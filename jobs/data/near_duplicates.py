@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -45,7 +45,15 @@ class Twin:
 
 
 def twins_of(held_out: list[Row], trained: Iterable[Row]) -> list[Twin]:
-    """For each held-out row that has a near-twin among the training rows, the first one.
+    """For each held-out row that has a near-twin among the training rows, the first one."""
+    twins: dict[int, Twin] = {}
+    for index, row in twin_pairs(held_out, trained):
+        twins.setdefault(index, Twin(held_out[index], row))
+    return [twins[index] for index in sorted(twins)]
+
+
+def twin_pairs(held_out: list[Row], trained: Iterable[Row]) -> Iterator[tuple[int, Row]]:
+    """Index of a held-out row and a training row that is its near-twin, for each such pair.
 
     Two rows are near-twins when their prompts hold the same words one after the other, whatever the
     case, accents and punctuation; or when they have the same answer and hold the same words in
@@ -71,7 +79,6 @@ def twins_of(held_out: list[Row], trained: Iterable[Row]) -> list[Twin]:
             rarest = sorted(asked_words[index], key=lambda word: (counts[word], word))
             for word in rarest[: len(rarest) - int(ALIKE * len(rarest)) + NUM_RARE]:
                 by_rare.setdefault(word, []).append(index)
-    twins: dict[int, Twin] = {}
     for row in trained:
         words = words_of(row)
         candidates = list(in_order.get(tuple(words), ()))
@@ -83,15 +90,26 @@ def twins_of(held_out: list[Row], trained: Iterable[Row]) -> list[Twin]:
             shared = Counter(
                 chain.from_iterable(by_rare[word] for word in row_words & by_rare.keys())
             )
-            near = [n for n, count in shared.items() if count >= NUM_RARE and n not in twins]
+            near = [n for n, count in shared.items() if count >= NUM_RARE]
             candidates += [
                 n
                 for n in near
                 if alike(row_words, asked_words[n]) and same_answer(held_out[n], row)
             ]
-        for index in candidates:
-            twins.setdefault(index, Twin(held_out[index], row))
-    return [twins[index] for index in sorted(twins)]
+        yield from ((index, row) for index in candidates)
+
+
+def nearly_same(left: Sequence[str], right: Sequence[str], same: bool) -> bool:
+    """Whether two training rows with these words are near-twins; `same` says that their answers
+    are the same.
+    """
+    if list(left) == list(right):
+        return True
+    if not same:
+        return False
+    if len(left) == len(right) and sorted(left) == sorted(right):
+        return True
+    return min(len(left), len(right)) >= FEWEST_WORDS and alike(set(left), set(right))
 
 
 def words_of(row: Row) -> list[str]:

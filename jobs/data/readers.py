@@ -26,6 +26,7 @@ from jobs.data.messages import (
     read_tools,
     thinks,
 )
+from jobs.data.neighbour_prompt import Neighbour, put_before
 from jobs.data.records import COLUMNS, READ, SHAPES, check_file, read_records
 
 
@@ -58,6 +59,15 @@ class Row:
     """
     columns: tuple[tuple[str, str], ...] = ()
     """Name and content of the columns that scores are told by; see data.slices."""
+    neighbours: tuple[Neighbour, ...] = ()
+    """Training rows that are shown before what is asked, in this order; `messages` lack them."""
+
+    @property
+    def as_shown(self) -> Row:
+        """The row as the model sees it: with its neighbours among its messages."""
+        if not self.neighbours:
+            return self
+        return replace(self, messages=put_before(self.messages, self.instruction, self.neighbours))
 
     @property
     def context(self) -> tuple[dict[str, Any], ...]:

@@ -49,6 +49,7 @@ class Renderer:
         """Raises ValueError, without the row's place, for a row of which the template leaves out or
         changes what matters.
         """
+        row = row.as_shown
         prompt = self.prompt(row, row.context)
         full = self.template.render(row.messages, False, row.tools, row.thinking)
         last = row.messages[-1]
@@ -315,9 +316,10 @@ class Renderer:
         return sizes[text] <= room
 
     def shorten(self, row: Row, room: int) -> tuple[str, list[int]]:
-        """A prompt of at most `room` tokens, as text and ids: marks, system messages, tools and
-        instruction stay, of the rest the oldest exchanges go first, then the middle of the longest
-        text of the one that is cut. It is longer than `room` where even what must stay is.
+        """A prompt of at most `room` tokens, as text and ids, without neighbours: marks, system
+        messages, tools and instruction stay, of the rest the oldest exchanges go first, then the
+        middle of the longest text of the one that is cut. It is longer than `room` where even what
+        must stay is.
         """
         head, exchanges = truncation.head_and_exchanges(row)
         for index, exchange in enumerate(exchanges):

@@ -15,6 +15,7 @@ from jobs.data.messages import Malformed, describe, read_message, read_tools
 from jobs.data.readers import Row, prompt_messages
 from jobs.data.rendering import renderer
 from jobs.data.tokenization import room_in_use
+from jobs.data.truncation import fewer_neighbours
 
 UNKNOWN = ({"role": "assistant", "content": "?"},)
 """Stands for the answer, which nobody knows."""
@@ -148,6 +149,8 @@ def encode_asked_row(row: Row, task: dict[str, Any], template: ChatTokenizer) ->
     text = renderer(template).render(row).prompt
     ids = template.encode(text)
     room = room_in_use(task["max_length"], task["max_new_tokens"])
+    if len(ids) > room and row.neighbours:
+        row, _, ids = fewer_neighbours(row, room, template)
     if len(ids) > room:
         _, ids = renderer(template).shorten(row, room)
     template.check_known(ids)

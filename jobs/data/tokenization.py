@@ -9,6 +9,7 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.readers import Row
 from jobs.data.rendered import Rendered, matches
 from jobs.data.rendering import renderer
+from jobs.data.truncation import fewer_neighbours
 
 RENDERING = 2
 """Goes up when the same row gives other tokens than before: what was trained or judged on the
@@ -31,9 +32,13 @@ class Example:
     with.
     """
     num_cut: int = 0
-    """Tokens that the prompt lost because the example was longer than train.max_length."""
+    """Tokens that the prompt lost because the example was longer than train.max_length; whole
+    neighbours that were left out do not count.
+    """
     mark: str = ""
     """What stands between a reasoning and the answer proper, where rows have reasoning."""
+    num_neighbours: int = 0
+    """Training rows that stand before the question."""
 
     def matches(self, answer: str) -> bool:
         """Whether a decoded answer is right; a reasoning before it need not be the same."""
@@ -123,6 +128,8 @@ def make_example(
 ) -> Example:
     """The example of a row whose prompt has `ids` and may have `room` of them."""
     prompt = text.prompt
+    if len(ids) > room and row.neighbours:
+        row, prompt, ids = fewer_neighbours(row, room, template)
     shortened_ids = ids
     if len(ids) > room:
         prompt, shortened_ids = renderer(template).shorten(row, room)
@@ -133,6 +140,7 @@ def make_example(
         text.reference,
         len(ids) - len(shortened_ids),
         text.mark,
+        len(row.neighbours),
     )
 
 

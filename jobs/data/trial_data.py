@@ -13,6 +13,8 @@ from jobs.config import Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus
 from jobs.data.mixture import Mixture
+from jobs.data.neighbours import ORDERS, nearest_rows
+from jobs.data.readers import Row
 from jobs.data.tokenization import Example, encode_rows
 
 
@@ -39,8 +41,9 @@ class TrialData:
     """One trial's examples. Pure in (trial, step): a trial that was stopped, moved or trained
     beside others sees the same ones.
 
-    `token_cache` has tokenised rows by (source, row); trials on the same rows share it. Raises
-    ValueError for rows that cannot be used.
+    `token_cache` has tokenised rows by (source, row), and where neighbours stand before them in
+    changing orders by those too; trials on the same rows share it. Raises ValueError for rows that
+    cannot be used.
     """
 
     def __init__(
@@ -48,12 +51,15 @@ class TrialData:
         trial: Trial,
         template: ChatTokenizer,
         corpus: Corpus,
-        token_cache: dict[tuple[str, int], Example] | None = None,
+        token_cache: dict[Hashable, Example] | None = None,
     ) -> None:
         self.trial = trial
         self.template = template
         self.corpus = corpus
-        self.token_cache = {} if token_cache is None else token_cache
+        self.token_cache: dict[Hashable, Example] = {} if token_cache is None else token_cache
+        self.neighbours = trial.data.neighbours
+        self.nearest = nearest_rows(corpus) if self.neighbours.count else None
+        self.shuffled = self.neighbours.count > 1 and self.neighbours.order == "shuffled"
         weights = {name: source.weight for name, source in trial.data.sources.items()}
         sizes = {name: len(rows) for name, rows in corpus.sources.items()}
         self.mix = Mixture(sizes, {name: weights.get(name, 1.0) for name in sizes}, trial.seed)
@@ -65,24 +71,41 @@ class TrialData:
 
     def batch(self, step: int) -> list[Example]:
         """The whole batch of optimizer step `step`, counted from 0, over all workers."""
-        picks = self.mix.batch(step, self.trial.train.batch_size)
-        missing: dict[str, list[int]] = {}
-        for name, row in picks:
-            if (name, row) not in self.token_cache:
-                missing.setdefault(name, []).append(row)
-        for name, rows in missing.items():
-            self.read(name, rows)
-        return [self.token_cache[pick] for pick in picks]
+        picks = self.mix.draws(step, self.trial.train.batch_size)
+        missing: dict[tuple[str, int], list[int]] = {}
+        for name, row, epoch in picks:
+            if self.key(name, row, epoch) not in self.token_cache:
+                missing.setdefault((name, epoch), []).append(row)
+        for (name, epoch), rows in missing.items():
+            self.read(name, rows, epoch)
+        return [self.token_cache[self.key(*pick)] for pick in picks]
 
-    def read(self, name: str, rows: list[int]) -> None:
-        """Tokenise some rows of a source. Raises ValueError for one that cannot be used."""
-        chosen = [self.corpus.sources[name][row] for row in rows]
+    def key(self, name: str, row: int, epoch: int) -> Hashable:
+        """Under which key the token cache has a row of a source in an epoch."""
+        if not self.shuffled:
+            return name, row
+        return name, row, self.trial.seed, epoch % ORDERS
+
+    def read(self, name: str, rows: list[int], epoch: int) -> None:
+        """Tokenise some rows of a source, as they stand in an epoch. Raises ValueError for one that
+        cannot be used.
+        """
         encoded = encode_rows(
-            chosen, self.template, self.trial.train.max_length, f"data.sources.{name}"
+            [self.row(name, row, epoch) for row in rows],
+            self.template,
+            self.trial.train.max_length,
+            f"data.sources.{name}",
         )
         self.token_cache |= {
-            (name, row): example for row, example in zip(rows, encoded, strict=True)
+            self.key(name, row, epoch): example for row, example in zip(rows, encoded, strict=True)
         }
+
+    def row(self, name: str, row: int, epoch: int) -> Row:
+        """A row of a source, with its neighbours."""
+        if self.nearest is None:
+            return self.corpus.sources[name][row]
+        turn = epoch % ORDERS
+        return self.nearest.training(name, row, self.neighbours, self.trial.seed, turn)
 
     def chunks(self, step: int) -> list[Chunk]:
         """The chunk that each example of a batch belongs to."""
@@ -92,7 +115,9 @@ class TrialData:
     def chunk(self, name: str, index: int, first: int) -> Chunk:
         """Chunk `index` of a source; `first` is the chunk of the first epoch with the same row."""
         source = self.walk, name
-        earlier = None if first == index else self.chunk(name, first, first)
+        # Neighbours in another order make other prompts of the same rows.
+        again = first != index and not self.shuffled
+        earlier = self.chunk(name, first, first) if again else None
         return Chunk(
             (*source, index),
             partial(self.readable, name, index),
@@ -103,17 +128,21 @@ class TrialData:
 
     def readable(self, name: str, chunk: int) -> list[Example]:
         """The examples of a chunk that can be used. The others fail the trial at their turn."""
-        rows = self.mix.rows(name, chunk)
-        missing = [row for row in rows if (name, row) not in self.token_cache]
+        epoch = self.mix.epoch(name, chunk)
+        keys = {row: self.key(name, row, epoch) for row in self.mix.rows(name, chunk)}
+        missing = [row for row, key in keys.items() if key not in self.token_cache]
         for some in (missing, *([row] for row in missing)):
-            if not all((name, row) in self.token_cache for row in some):
+            if not all(keys[row] in self.token_cache for row in some):
                 with contextlib.suppress(ValueError):
-                    self.read(name, some)
-        return [self.token_cache[name, row] for row in rows if (name, row) in self.token_cache]
+                    self.read(name, some, epoch)
+        return [self.token_cache[key] for key in keys.values() if key in self.token_cache]
 
     def valid(self) -> list[Example]:
         """The validation split, tokenised."""
-        return encode_rows(self.corpus.valid, self.template, self.trial.train.max_length, "valid")
+        rows = self.corpus.valid
+        if self.nearest is not None:
+            rows = self.nearest.held_out("valid", self.neighbours)
+        return encode_rows(rows, self.template, self.trial.train.max_length, "valid")
 
     def supervised(self, example: Example) -> int:
         """Tokens of one example that carry loss."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.data.chat_template import ChatTokenizer
+from jobs.data.neighbour_prompt import without_farthest
 from jobs.data.readers import Row
 
 
@@ -36,6 +39,18 @@ def least(row: Row) -> list[dict[str, Any]]:
     """The messages of a row with nothing but what must stay."""
     head, exchanges = head_and_exchanges(row)
     return [*head, *(emptied(message, row.instruction) for message in (exchanges or [[]])[-1])]
+
+
+def fewer_neighbours(row: Row, room: int, template: ChatTokenizer) -> tuple[Row, str, list[int]]:
+    """A row with as many of its neighbours as `room` tokens hold, the farthest left out first, and
+    its prompt as text and ids: longer than `room` where the row without any is.
+    """
+    while True:
+        text = template.render(row.as_shown.context, True, row.tools, row.thinking)
+        ids = template.encode(text)
+        if len(ids) <= room or not row.neighbours:
+            return row, text, ids
+        row = dataclasses.replace(row, neighbours=without_farthest(row.neighbours))
 
 
 def is_free(message: dict[str, Any]) -> bool:

@@ -18,23 +18,17 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.config import Data, Source
+from jobs.config import Data, Neighbours, Source
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row
+from jobs.data.similarity import fit, similarities, spread, transform
 
 VERSION = 1
 """Goes up when the same rows give other answers than before: kept ones are then made again."""
-MOST_CHARACTERS = 4_000_000
-"""Text of the training prompts that is looked at: it bounds memory to about a gigabyte."""
-PROMPT_CHARACTERS = 2_000
-"""Of one prompt, from its end, where the question stands."""
-BATCH_CELLS = 4_000_000
-"""Similarities that are held at once."""
 NEAREST = 64
 """Training rows among which the nearest different answers are looked for."""
 NUM_ANSWERS = 6
@@ -74,14 +68,17 @@ def answers_of(corpus: Corpus) -> Answers:
     if reason is not None:
         told.notes.append(f"no label baseline: {reason}")
         return told
-    looked_at = spread(rows)
+    looked_at = [rows[index] for index in spread([row.key for row in rows])]
     if len(looked_at) < len(rows):
         told.notes.append(
             f"the lookup baselines saw {len(looked_at):,} of {len(rows):,} training rows"
         )
     labels = [answer_of(row) for row in looked_at]
     most_frequent = Counter(answer_of(row) for row in rows).most_common(1)[0][0]
-    features, (valid, test) = vectors(looked_at, [corpus.valid, corpus.test])
+    vectorizer, features = fit([row.key for row in looked_at])
+    valid, test = (
+        transform(vectorizer, [row.key for row in split]) for split in (corpus.valid, corpus.test)
+    )
     classify = None
     if len(set(labels)) > 1:
         classify = classifier(features, labels)
@@ -118,42 +115,6 @@ def free_text(rows: list[Row], held_out: list[Row]) -> str | None:
     return None
 
 
-def spread(rows: list[Row]) -> list[Row]:
-    """As many of the rows as the memory bound lets in, evenly over all of them."""
-    size = sum(min(len(row.key), PROMPT_CHARACTERS) for row in rows)
-    if size <= MOST_CHARACTERS:
-        return rows
-    count = max(1, len(rows) * MOST_CHARACTERS // size)
-    return [rows[number * len(rows) // count] for number in range(count)]
-
-
-def vectors(rows: list[Row], held_out: list[list[Row]]) -> tuple[Any, list[Any]]:
-    """TF-IDF of the character 2- to 5-grams inside words, of the training and the held-out
-    prompts.
-    """
-    import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    def texts(some: list[Row]) -> list[str]:
-        return [row.key[-PROMPT_CHARACTERS:] for row in some]
-
-    # A prompt of white space alone has no n-gram; the first word keeps the vocabulary from being
-    # empty where all prompts are such.
-    vectorizer = TfidfVectorizer(
-        analyzer="char_wb",
-        ngram_range=(2, 5),
-        sublinear_tf=True,
-        dtype=np.float32,  # type: ignore[arg-type]
-    )
-    try:
-        features = vectorizer.fit_transform(texts(rows))
-    except ValueError as error:
-        if "empty vocabulary" not in str(error):
-            raise
-        features = vectorizer.fit_transform(["-- no words --", *texts(rows)])[1:]
-    return features, [vectorizer.transform(texts(some)) for some in held_out]
-
-
 def look_up(
     features: Any, labels: list[str], asked: Any, right: list[str]
 ) -> tuple[list[str | None], float]:
@@ -175,14 +136,6 @@ def look_up(
             near = dict.fromkeys(labels[column] for column in order if row[column] > 0)
             hits += right[start + offset] in list(near)[:NUM_ANSWERS]
     return nearest, hits / max(len(right), 1)
-
-
-def similarities(features: Any, asked: Any) -> Iterator[tuple[int, Any]]:
-    """Cosines of a few rows at a time with all training rows, as (first row, dense block)."""
-    transposed = features.T.tocsr()
-    rows = max(1, BATCH_CELLS // max(features.shape[0], 1))
-    for start in range(0, asked.shape[0], rows):
-        yield start, (asked[start : start + rows] @ transposed).toarray()
 
 
 def classifier(features: Any, labels: list[str]) -> Any:
@@ -218,7 +171,8 @@ def classifier(features: Any, labels: list[str]) -> Any:
 def data_of(raw: dict[str, Any]) -> Data:
     """The data settings from plain values."""
     sources = {name: Source(**source) for name, source in raw["sources"].items()}
-    settings: dict[str, Any] = {**raw, "sources": sources}
+    neighbours = Neighbours(**raw.get("neighbours", {}))
+    settings: dict[str, Any] = {**raw, "sources": sources, "neighbours": neighbours}
     return Data(**settings)
 
 

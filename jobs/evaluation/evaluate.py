@@ -4,6 +4,7 @@ calibration), greedy answers to the test rows, all metrics of them, and how sure
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,11 +17,15 @@ import torch
 
 from jobs.config import BaseModel, Trial
 from jobs.data.chat_template import ChatTokenizer
-from jobs.data.corpus import load_corpus
+from jobs.data.corpus import Corpus, load_corpus
+from jobs.data.neighbours import nearest_rows
+from jobs.data.readers import Row
 from jobs.data.tokenization import Example, encode_asked, shared_prefix
+from jobs.data.version_rows import rows_of_version
 from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import all_scorers, confidence_interval, row_scores
 from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
+from jobs.evaluation.copying import copying
 from jobs.evaluation.few_shot import with_examples
 from jobs.evaluation.generate import answer
 from jobs.evaluation.label_metrics import LabelCounts
@@ -175,7 +180,7 @@ def evaluate_on_test(
     torch.set_num_threads(rule.num_threads)
     template = ChatTokenizer(base.path)
     corpus = load_corpus(trial.data)
-    asked, taken = corpus.test, 0
+    asked, taken = test_rows(corpus, trial, rule), 0
     if rule.num_examples:
         asked, taken = with_examples(
             corpus.test, corpus, template, Path(base.path), rule.num_examples
@@ -208,11 +213,26 @@ def evaluate_on_test(
     scores = verdict(rows, scorers, context, rule, trial.data.slices)
     return TestScores(
         **scores,
+        neighbours=copying(asked, examples, rows),
         max_new_tokens=limit,
         num_cut=sum(example.num_cut > 0 for example in examples),
         seconds=seconds,
         example_tokens=taken,
     )
+
+
+def test_rows(corpus: Corpus, trial: Trial, rule: EvaluationSettings) -> list[Row]:
+    """The test rows as a model is asked them: with the neighbours that it was trained with."""
+    if rule.num_examples:
+        return corpus.test
+    if rule.version is not None:
+        folder = Path(rule.version)
+        task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+        rows = rows_of_version(folder, task)
+        return corpus.test if rows is None else rows.all_shown(corpus.test, left_out=True)
+    if not trial.data.neighbours.count:
+        return corpus.test
+    return nearest_rows(corpus).held_out("test", trial.data.neighbours)
 
 
 def logit_scorers(

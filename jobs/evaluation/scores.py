@@ -24,7 +24,11 @@ class EvaluationSettings:
     num_threads: int
     scoring: Scoring = field(default_factory=Scoring)
     num_examples: int = 0
-    """Training rows that stand in the prompt before the question."""
+    """Training rows that stand in the prompt before the question, the same ones for all."""
+    version: str | None = None
+    """Folder of a registered version that is asked as it was trained: with the neighbours that it
+    carries, or with none. None: as the trial's settings say.
+    """
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class TestScores:
     """Mean time for a row; rows are answered many at once."""
     example_tokens: int = 0
     """Tokens of the examples that stood before each question."""
+    neighbours: dict[str, float] = field(default_factory=dict)
+    """Where neighbours stood before each question, what copying them gives; see copying.py."""
 
     @property
     def per_row(self) -> tuple[float, ...]:
@@ -79,6 +85,7 @@ class TestScores:
             key = registry.key(name, registry.TEST)
             told |= {key: self.scores[name], f"{key}_low": low, f"{key}_high": high}
         told |= {registry.key(name, registry.TEST): value for name, value in self.scores.items()}
+        told |= {f"{registry.TEST}/{name}": value for name, value in self.neighbours.items()}
         if self.num_cut:
             told[f"{registry.TEST}/shortened"] = float(self.num_cut)
         return told

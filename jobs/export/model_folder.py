@@ -18,6 +18,7 @@ from jobs.config import BaseModel, Model, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.task_prompt import common_task
+from jobs.data.version_rows import write_rows
 from jobs.evaluation.scores import TestScores, greedy_settings
 from jobs.files import manifest
 
@@ -42,9 +43,11 @@ def export(
     verdict: TestScores,
     folder: Path,
     card: str | None = None,
+    licence: str | None = None,
 ) -> None:
     """Write the version's folder anew. `trained` holds an adapter or a whole model, as a
-    checkpoint's model/ does; `card` is its model card.
+    checkpoint's model/ does; `card` is its model card, `licence` that of the training rows, which
+    the version carries where it shows neighbours.
     """
     shutil.rmtree(folder, ignore_errors=True)
     draft = folder.with_name(folder.name + ".draft")
@@ -56,7 +59,8 @@ def export(
         copy_tokenizer(base, draft / "model")
     write(draft / "base.json", describe(base, trial.model))
     template = ChatTokenizer(base.path)
-    task = common_task(load_corpus(trial.data)) | {
+    corpus = load_corpus(trial.data)
+    task = common_task(corpus) | {
         "today": template.today,
         "max_new_tokens": verdict.max_new_tokens,
         "generate": greedy_settings(template.eos_ids, verdict.max_new_tokens),
@@ -64,6 +68,8 @@ def export(
         "dtype": "float32",
         "add_special_tokens": False,
     }
+    if trial.data.neighbours.count:
+        task["neighbours"] = write_rows(corpus, trial.data.neighbours, draft, licence)
     write(draft / "task.json", task)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdict.predictions)
     (draft / "predictions.jsonl").write_text(lines, encoding="utf-8")

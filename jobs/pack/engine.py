@@ -29,7 +29,7 @@ Free of Ray.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class Pack:
         self.active = AdapterStacks()
         self.layout: PackedBatch | None = None
         """The batch of the forward pass under way."""
-        self.corpora: dict[str, tuple[Corpus, dict[tuple[str, int], Example], list[Example]]] = {}
+        self.corpora: dict[str, tuple[Corpus, dict[Hashable, Example], list[Example]]] = {}
         self.sharing = True
         """Whether a common prefix is computed once. Off, it stands before every example: the
         reference of tests and benchmarks.
@@ -174,16 +174,14 @@ class Pack:
         if self.frames is not None:
             self.frames.clear()
 
-    def corpus(self, trial: Trial) -> tuple[Corpus, dict[tuple[str, int], Example], list[Example]]:
-        """The rows, the cache of tokenised rows by (source, row), and the tokenised validation
-        split. Trials on the same files share them.
+    def corpus(self, trial: Trial) -> tuple[Corpus, dict[Hashable, Example], list[Example]]:
+        """The rows, the cache of tokenised rows, and the tokenised validation split. Trials on the
+        same files that show as many neighbours share them.
         """
-        key = repr(
-            (trial.data.folder, {name: source.path for name, source in trial.data.sources.items()})
-        )
-        key += repr(
-            (trial.data.valid, trial.data.test, trial.data.instruction, trial.train.max_length)
-        )
+        data = trial.data
+        key = repr((data.folder, {name: source.path for name, source in data.sources.items()}))
+        key += repr((data.valid, data.test, data.instruction, trial.train.max_length))
+        key += repr(data.neighbours)
         if key not in self.corpora:
             corpus = load_corpus(trial.data)
             self.corpora[key] = corpus, {}, TrialData(trial, self.template, corpus).valid()

@@ -12,6 +12,7 @@ from jobs.config import BaseModel
 from jobs.data.chat_template import TODAY, ChatTokenizer
 from jobs.data.readers import Row
 from jobs.data.task_prompt import encode_asked_row, from_messages, from_prompt
+from jobs.data.version_rows import rows_of_version
 from jobs.evaluation.generate import answer
 from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
@@ -26,6 +27,7 @@ class LoadedVersion:
         """
         self.task: dict[str, Any] = json.loads((folder / "task.json").read_text(encoding="utf-8"))
         self.template = ChatTokenizer(base.path, self.task.get("today", TODAY))
+        self.rows = rows_of_version(folder, self.task)
         trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
         try:
             self.model = restore(base, trained, torch.float32, pick_device())
@@ -41,12 +43,14 @@ class LoadedVersion:
             ) from error
 
     def answer(self, row: Row, max_new_tokens: int | None = None) -> str:
-        """The greedy answer to a row. Raises ValueError for what the template or the model does
+        """The greedy answer to a row, which is shown its neighbours where the version was trained
+        with them. Raises ValueError for what the template or the model does
         not know.
         """
         most = self.task["max_new_tokens"]
         limit = min(max_new_tokens or most, most)
-        asked = encode_asked_row(row, self.task, self.template)
+        shown = row if self.rows is None else self.rows.shown(row)
+        asked = encode_asked_row(shown, self.task, self.template)
         return answer(self.model, [asked], self.template, limit, lambda rows: None)[0]
 
 

@@ -154,6 +154,17 @@ def without_rivals(config: Config, path: str) -> str | None:
     return None if len(config.data.sources) > 1 else "it is the only source"
 
 
+def without_neighbours(config: Config, path: str) -> str | None:
+    """The order of no neighbours, or of one."""
+    knobs = [k for k in config.sweep.space.values() if k.path == "data.neighbours.count"]
+    values = [value for knob in knobs for value in (*(knob.values or ()), knob.high)]
+    if any(isinstance(value, int | float) and value > 1 for value in values):
+        return None
+    if config.data.neighbours.count > 1 and not knobs:
+        return None
+    return f"data.neighbours.count={config.data.neighbours.count} leaves nothing to order"
+
+
 def of_other_knob(config: Config, path: str) -> str | None:
     """A setting of another type of knob."""
     _, _, name, setting = path.split(".")
@@ -222,6 +233,7 @@ RULES = (
     Rule(r"registry\.margin", without_rival, refused=True),
     Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
     Rule(r"optim\.decay_share", without_decay, refused=True),
+    Rule(r"data\.neighbours\.order", without_neighbours, refused=True),
     Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
     Rule(r"final\.count", alone, refused=True),

@@ -16,6 +16,7 @@ from typing import Any
 
 from jobs.config import Source, Trial
 from jobs.evaluation import registry
+from jobs.neighbour_settings import Neighbours
 from orchestrator.config import idle_settings
 from orchestrator.config.defaults import (
     with_absolute_paths,
@@ -31,7 +32,10 @@ from orchestrator.config.search_space import Knob, Point, extremes, problems
 from orchestrator.config.settings import SECTIONS, Config
 from orchestrator.errors import ConfigError
 
-SEARCHABLE = ("adapter.", "optim.", "train.batch_size", "data.sources.", "data.instruction", "seed")
+SEARCHABLE = (
+    *("adapter.", "optim.", "train.batch_size", "data.sources.", "data.instruction"),
+    *("data.neighbours.count", "seed"),
+)
 """Beginnings of the dotted paths that a sweep may search: what decides a trial's result and leaves
 its base model as it is.
 """
@@ -196,6 +200,8 @@ def names(kind: type, path: str) -> list[str]:
         listed.append(entry.name)
         if nested:
             listed += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(nested)]
+    if kind is Config and path.startswith("data.neighbours."):
+        return [f"data.neighbours.{inner.name}" for inner in dataclasses.fields(Neighbours)]
     inside = re.fullmatch(r"(data\.sources|sweep\.space)\.([^.]+)\.[^.]+", path)
     if kind is Config and inside:
         entries = dataclasses.fields(Source if inside[1] == "data.sources" else Knob)

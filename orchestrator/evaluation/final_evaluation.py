@@ -116,7 +116,8 @@ class FinalEvaluation:
             self.notes,
             candidate.key,
         )
-        export(trial, self.base, checked(trained), candidate, folder, self.card)
+        terms = model_card.data_licence(self.plan)
+        export(trial, self.base, checked(trained), candidate, folder, self.card, terms)
         add_serving_files(folder)
         checked(trained)  # what was copied is what was judged
         self.command.journal.append(
@@ -193,10 +194,15 @@ class FinalEvaluation:
         return command_text(corpus.test[0], common_task(corpus))
 
     def judge(
-        self, folders: dict[str, str | None], trial: Trial, base: BaseModel | None = None
+        self,
+        folders: dict[str, str | None],
+        trial: Trial,
+        base: BaseModel | None = None,
+        version: Path | None = None,
     ) -> dict[str, TestScores]:
         """Score models on the test split, at the same time; the base's scores are remembered for
-        other sweeps.
+        other sweeps. A registered `version` is asked as it was trained, with its own neighbours or
+        with none.
         """
         sealed = base is None  # a checkpoint of this sweep; a champion's files are checked already
         base = base if base is not None else self.base
@@ -205,6 +211,7 @@ class FinalEvaluation:
         keys = {
             name: f"{base.revision} {self.digest} {asdict(self.rule(0, name))} "
             f"{trial.train.max_length} {RENDERING} {self.train_digest} {trial.data.slices}"
+            f"{verdict.shown_key(trial, name == WITH_EXAMPLES)}"
             for name, folder in folders.items()
             if folder is None
         }
@@ -217,7 +224,7 @@ class FinalEvaluation:
         task = ray.remote(evaluate_on_test).options(num_cpus=share, num_gpus=gpus, max_retries=2)
         waiting = []
         for names in groups:
-            subjects = {name: (todo[name], self.rule(share, name)) for name in names}
+            subjects = {name: (todo[name], self.rule(share, name, version)) for name in names}
             waiting.append(task.remote(*[self.plan.name, trial, base, subjects, sealed]))
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
@@ -242,7 +249,7 @@ class FinalEvaluation:
                 "continues"
             ) from error
 
-    def rule(self, threads: int, name: str = "") -> EvaluationSettings:
+    def rule(self, threads: int, name: str = "", version: Path | None = None) -> EvaluationSettings:
         """How every model is judged."""
         job = self.config.job
         return EvaluationSettings(
@@ -251,6 +258,7 @@ class FinalEvaluation:
             num_threads=threads,
             scoring=self.board.scoring,
             num_examples=job.examples if name == WITH_EXAMPLES else 0,
+            version=None if version is None else str(version),
         )
 
     def register(
@@ -363,7 +371,7 @@ class FinalEvaluation:
                 f"the champion {champion.uri} cannot be judged on these rows ({error}); {remedy}",
             )
         trained = folder / "adapter" if (folder / "adapter").exists() else folder / "model"
-        judged = self.judge({"champion": str(trained)}, trial, made_on)["champion"]
+        judged = self.judge({"champion": str(trained)}, trial, made_on, folder)["champion"]
         anew = verdict.scores_of(judged, self.digest)
         decision = self.against([Rival("champion", "the champion", anew, OTHER_ROWS)])
         if decision.promote and not same:  # its tags were taken away, or never written

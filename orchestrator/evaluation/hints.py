@@ -42,6 +42,8 @@ class Findings:
     searched_weights: bool
     nearest_hold: float | None
     """Share of the test rows whose answer is among those of the nearest training rows."""
+    shows_neighbours: bool = False
+    """Whether the winner was shown them."""
 
 
 def hints(findings: Findings) -> list[str]:
@@ -57,11 +59,12 @@ def neighbours(findings: Findings) -> list[str]:
     finds it.
     """
     hold = findings.nearest_hold
-    if hold is None or hold <= findings.score:
+    if hold is None or hold <= findings.score or findings.shows_neighbours:
         return []
+    count = min(NUM_ANSWERS, len(set(findings.training_answers)))
     return [
-        "neighbours in the prompt: the right answer is among the first "
-        f"{NUM_ANSWERS} different ones of the most similar training prompts in {hold:.0%} of the "
+        f"neighbours in the prompt (data.neighbours.count={count}): the right answer is among the "
+        f"first {count} different ones of the most similar training prompts in {hold:.0%} of the "
         "test rows; a model that is shown them has to choose, not to know"
     ]
 
@@ -146,4 +149,5 @@ def findings_of(
         weights={name: weight / total for name, weight in sources.items()},
         searched_weights=any(f"data.sources.{name}.weight" in paths for name in sources),
         nearest_hold=None if answers is None else answers.nearest_hold.get("test"),
+        shows_neighbours=trial.data.neighbours.count > 0,
     )

@@ -38,6 +38,7 @@ def card(
         score_table(plan, candidate.scores, base_scores, baselines, notes, metric),
         slice_table(candidate.scores, candidate.slices, metric),
         data_section(plan, trial),
+        neighbour_section(trial),
         settings_section(params),
         licence_section(base, data_files(plan)),
         load_section(name),
@@ -122,6 +123,19 @@ def data_section(plan: Plan, trial: Trial) -> str:
     return "\n".join(lines) + "\n"
 
 
+def neighbour_section(trial: Trial) -> str:
+    """Which of its training rows it carries, and what it does with them."""
+    count = trial.data.neighbours.count
+    if not count:
+        return ""
+    return (
+        f"## Neighbours\n\nBefore each question stand the {count} most similar training rows with "
+        "different answers. The version carries the rows in `neighbours.jsonl`, looks them up by "
+        "itself when it is asked, and is of no use without them. `text` in `predictions.jsonl` is "
+        "the whole prompt.\n"
+    )
+
+
 def settings_section(params: Mapping[str, Any]) -> str:
     """The settings that were trained with."""
     shown = ", ".join(f"`{key}={value}`" for key, value in sorted(params.items()))
@@ -138,6 +152,11 @@ def licence_section(base: BaseModel, files: Sequence[Path]) -> str:
         "\nThe adapter inherits the terms of both.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def data_licence(plan: Plan) -> str | None:
+    """Under what terms the training rows stand, as far as files beside them say."""
+    return licence_of(folders_of(data_files(plan)))
 
 
 def data_files(plan: Plan) -> list[Path]:

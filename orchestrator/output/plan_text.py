@@ -16,6 +16,7 @@ from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.plan.finalists import describe
+from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.rungs import survivors
 from orchestrator.tracking import shown_commands
@@ -87,6 +88,7 @@ def plan_text(plan: Plan) -> str:
         lines.append(("search", search_line(plan)))
     if plan.final.count:
         lines.append(("final", describe(plan.config, plan.final)))
+    lines += [("shown", line) for line in neighbour_lines(plan)]
     if plan.machine is not None:
         lines.append(("machine", plan.machine))
     if plan.sizes is not None:
@@ -230,6 +232,23 @@ def example_lines(plan: Plan) -> list[tuple[str, str]]:
     return [("example", title), *[("", f"| {line}") for line in [first, *rest]]]
 
 
+def neighbour_lines(plan: Plan) -> list[str]:
+    """What stands before each question, what it costs, and how often it holds the answer."""
+    shown = plan.neighbours
+    if shown is None:
+        return []
+    counts = " or ".join(map(str, shown.counts))
+    if len(shown.counts) > MOST_MEASURED:
+        counts = f"{shown.counts[0]} to {shown.counts[-1]}"
+    among = ", ".join(f"{share:.3f} among {count}" for count, share in shown.hold.items())
+    return [
+        f"{counts} neighbours before each question, of {plural(shown.num_rows, 'training row')}, "
+        f"each with another answer · about {shown.mean_tokens:.0f} more tokens a prompt",
+        f"on {plural(plan.num_valid, 'validation row')} the right answer is the nearest one's in "
+        f"{shown.nearest:.3f}, {among}",
+    ]
+
+
 def missing_lines(plan: Plan) -> list[tuple[str, str]]:
     """Which numbers need the base model."""
     if plan.base is not None:
@@ -292,9 +311,11 @@ def short(point: dict[str, Any]) -> str:
 
 
 def last_name(path: str) -> str:
-    """adapter.rank -> rank; data.sources.terms.weight -> terms."""
+    """adapter.rank -> rank; data.sources.terms.weight -> terms; data.neighbours.count ->
+    neighbours.
+    """
     parts = path.split(".")
-    return parts[-2] if parts[-1] == "weight" and len(parts) > 2 else parts[-1]
+    return parts[-2] if parts[-1] in ("weight", "count") and len(parts) > 2 else parts[-1]
 
 
 def plan_json(plan: Plan) -> str:
@@ -326,5 +347,6 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "machine": plan.machine,
         "sizes": plan.sizes,
         "estimate_from": plan.estimate.origin if plan.estimate else None,
+        "neighbours": None if plan.neighbours is None else plan.neighbours.record(),
         "notes": plan.notes,
     }

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from jobs.evaluation import registry
+from jobs.evaluation import copying, registry
 from jobs.files.json_types import JsonObject
 from orchestrator.config.run_numbers import label
 from orchestrator.output.plan_text import duration, plural, short
@@ -200,7 +200,11 @@ def best_lines(result: SweepResult) -> list[tuple[str, str]]:
     worst = worst_slices(best.slices or {}, metric, is_higher_better(result))
     if worst:
         lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
-    return lines + baseline_lines(result)
+    return [
+        *lines,
+        *baseline_lines(result),
+        *(("shown", line) for line in copying_lines(best.metrics)),
+    ]
 
 
 def judged_by(result: SweepResult) -> str:
@@ -265,6 +269,29 @@ def baseline_lines(result: SweepResult) -> list[tuple[str, str]]:
     order = sorted(values, key=lambda name: -values[name] if maximise else values[name])
     lines = [("beside", f"{BASELINES.get(name, name)} {values[name]:.3f}") for name in order]
     return lines + [("note", note) for note in result.notes or []]
+
+
+def copying_lines(metrics: Metrics) -> list[str]:
+    """What the winner adds over copying the neighbours that it is shown."""
+    told = {name: metrics[f"{registry.TEST}/{name}"] for name in copying.ALL if has(metrics, name)}
+    if copying.COPIED not in told:
+        return []
+    further = ""
+    if copying.FURTHER in told:
+        further = (
+            f"; right in {told[copying.FURTHER]:.3f} of the {told[copying.FURTHER_ROWS]:.0f} rows "
+            "whose answer is another neighbour's"
+        )
+    return [
+        f"the right answer is among its neighbours' in {told[copying.HOLD]:.3f} of the test rows, "
+        f"the nearest one's in {told[copying.NEAREST]:.3f}; it answered the nearest one's in "
+        f"{told[copying.COPIED]:.3f}{further}"
+    ]
+
+
+def has(metrics: Metrics, name: str) -> bool:
+    """Whether a metric of the test split is there."""
+    return f"{registry.TEST}/{name}" in metrics
 
 
 def next_lines(result: SweepResult, programs: str) -> list[tuple[str, str]]:

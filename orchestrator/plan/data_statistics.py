@@ -5,7 +5,7 @@ tokens, and rows that cannot be used.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.data.chat_template import ChatTokenizer
@@ -15,6 +15,7 @@ from jobs.data.tokenization import Example, encode_rows, shared_prefix
 from jobs.evaluation import registry
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
+from orchestrator.plan.neighbours import NeighbourPlan, neighbour_plan
 from orchestrator.plan.token_counts import Count, Limits, count
 
 SAMPLE_ROWS = 250
@@ -45,6 +46,7 @@ class Measured:
     notes: tuple[str, ...] = ()
     mean_answer: float = 0.0
     """Mean number of tokens of an answer."""
+    neighbours: NeighbourPlan | None = None
 
 
 def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> Measured:
@@ -64,6 +66,7 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         encode_rows(rows[:SAMPLE_ROWS], template, length, f"data.sources.{name}")
         for name, rows in corpus.sources.items()
     ]
+    shown = neighbour_plan(config, corpus, template, SAMPLE_ROWS)
     shares = {
         name: dataclasses.replace(share, answer_tokens=counts[name].supervised)
         for name, share in shares.items()
@@ -82,12 +85,18 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     cost = sum(cost_tokens(config, counted) for counted in few) / sum(map(len, few))
     num_rows = sum(share.rows for share in shares.values())
     answers = sum(share.answer_tokens or 0 for share in shares.values()) / max(num_rows, 1)
+    longest = max(counted.longest for counted in counts.values())
+    if shown is not None:
+        cost += shown.mean_tokens
+        longest = max(longest, shown.longest)
+        notes += shown.notes
     return Measured(
         shares,
-        few[0][0],
+        few[0][0] if shown is None else shown.example,
         cost,
-        (*notes, *lost_notes(counts), *length_notes(counts.values(), template)),
+        (*notes, *lost_notes(counts), *length_notes(longest, template)),
         answers,
+        shown,
     )
 
 
@@ -163,11 +172,10 @@ def lost_notes(counts: dict[str, Count]) -> list[str]:
     ]
 
 
-def length_notes(counts: Collection[Count], template: ChatTokenizer) -> tuple[str, ...]:
+def length_notes(longest: int, template: ChatTokenizer) -> tuple[str, ...]:
     """Whether examples are longer than the model was made for: some architectures fail on those,
     others answer badly.
     """
-    longest = max(counted.longest for counted in counts)
     limit = template.num_positions
     if limit is None or longest <= limit:
         return ()

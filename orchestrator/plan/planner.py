@@ -35,6 +35,7 @@ from orchestrator.plan.data_statistics import Share, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
 from orchestrator.plan.metric import decisive_settings, with_chosen_metric
+from orchestrator.plan.neighbours import NeighbourPlan, check_neighbours, decisive_neighbours
 from orchestrator.plan.points import Points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
@@ -87,6 +88,8 @@ class Plan:
     timing: Timing | None = None
     """How long the parts of the sweep take; None without the base model."""
     machine_key: str = ""
+    neighbours: NeighbourPlan | None = None
+    """What stands before each question; None where nothing does, or the base is not here."""
 
     @property
     def task(self) -> Task:
@@ -125,6 +128,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         *idle_settings.check_instruction(config, corpus),
         *near_duplicates.notes(corpus),
     ]
+    check_neighbours(config, corpus)
     measured = measure(config, corpus, template)
     name = f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}"
     machine = ThisMachine(None) if base is None else look(config)
@@ -168,6 +172,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         sizes=sized.settings,
         timing=timing,
         machine_key=machine.key,
+        neighbours=measured.neighbours,
     )
 
 
@@ -256,11 +261,13 @@ def effective(trial: Trial) -> list[Any]:
     data = trial.data
     total = sum(source.weight for source in data.sources.values()) or 1.0
     weights = {name: round(source.weight / total, 12) for name, source in data.sources.items()}
+    shown = dataclasses.astuple(data.neighbours) if data.neighbours.count else 0
     if trial.adapter.kind == "full":
         adapter = {"kind": "full"}
     if trial.optim.schedule != "warmup_stable_decay":
         del optim["decay_share"]
-    return [trial.seed, adapter, optim, trial.train.batch_size, weights, data.instruction]
+    rows = [weights, data.instruction, shown]
+    return [trial.seed, adapter, optim, trial.train.batch_size, *rows]
 
 
 def has(config: Config, num_trials: int) -> bool:
@@ -370,7 +377,7 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
         train,
         sweep,
     ]
-    decisive += [config.seed, RENDERING]
+    decisive += [config.seed, RENDERING, *decisive_neighbours(config)]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -5,8 +5,10 @@ A task is what makes scores comparable: the test rows with their answers, the in
 every prompt, and the metric that trials are chosen by. Training and validation rows are no part of
 it. Who cleans or adds training rows wants to know whether the model is better at the same task, and
 the comparison of candidate and champion on the same test rows is as good as ever: neither has seen
-them. Other test rows are another task, though they may be meant as the same one: that only the user
-knows, and says with tracking.same_task=true.
+them. Neighbours in the prompt (data.neighbours) are no part of it either: they are a way to answer
+the same questions, and each version is asked as it was trained. Other test rows are another task,
+though they may be meant as the same one: that only the user knows, and says with
+tracking.same_task=true.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ LIBRARIES = (
     *("jinja2", "numpy", "pyarrow", "filelock"),
 )
 """What these rooms import."""
+FOR_NEIGHBOURS = ("scikit-learn", "scipy")
+"""What looking up neighbours needs beside them."""
 FOR_WHEELS = ("gguf", "pip")
 """What fetching a base model from a package needs beside them."""
 
@@ -39,7 +41,9 @@ def add_serving_files(folder: Path) -> None:
     source = json.loads((folder / "base.json").read_text(encoding="utf-8"))["source"]
     (folder / AGENT).write_text(AGENT_CODE, encoding="utf-8")
     copy_code(folder / "code")
-    (folder / "requirements.txt").write_text(requirements(source), encoding="utf-8")
+    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    named = requirements(source, bool(task.get("neighbours")))
+    (folder / "requirements.txt").write_text(named, encoding="utf-8")
     (folder / "python_env.yaml").write_text(
         f"python: {platform.python_version()}\nbuild_dependencies: []\n"
         "dependencies:\n- -r requirements.txt\n",
@@ -62,11 +66,12 @@ def copy_code(place: Path) -> None:
         )
 
 
-def requirements(source: str) -> str:
+def requirements(source: str, neighbours: bool = False) -> str:
     """requirements.txt: the versions that the model was judged with. A build for one processor
     ("+cpu") is no requirement.
     """
     names = [*LIBRARIES, *(FOR_WHEELS if source == "wheel" else ())]
+    names += FOR_NEIGHBOURS if neighbours else ()
     return "".join(f"{name}=={metadata.version(name).partition('+')[0]}\n" for name in names)
 
 

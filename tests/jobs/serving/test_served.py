@@ -59,18 +59,21 @@ def ask(url: str, body: dict[str, Any]) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("neighbours", [0, 3])
 def test_a_served_champion_answers_the_test_rows_as_reported(
-    command: Any, cache: Path, tmp_path: Path
+    neighbours: int, command: Any, cache: Path, tmp_path: Path
 ) -> None:
     prompts = rows(tmp_path / "rows")
     settings = ["data=files", f"data.folder={tmp_path / 'rows'}", "tracking.model=served-tiny"]
     settings += ["train.steps=30", "train.eval_every=30", "optim.lr=0.01", "adapter.layers=1"]
+    settings += [f"data.neighbours.count={neighbours}", "train.max_length=256"]
     done = command(*settings, f"storage={tmp_path / 'outputs'}")
     assert done.code == 0, done.err
     assert done.result["model"]["alias"] == "champion"
     (version,) = (tmp_path / "outputs").glob("sweeps/*/export")
     assert not list(version.rglob("model*.safetensors"))
     told = [json.loads(line) for line in (version / "predictions.jsonl").read_text().splitlines()]
+    assert all(row["text"].count(" -> ") == neighbours for row in told)
     expected = [row["prediction"] for row in told]
     score = sum(row["prediction"] == row["reference"] for row in told) / len(told)
     assert score == done.result["best"]["metrics"]["test/exact_match"]

@@ -67,6 +67,11 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "adapter.rank": ([*TINY, "adapter=full"], "adapter.rank=16", "trains every weight"),
     "adapter.layers": ([*TINY, "adapter=full"], "adapter.layers=0.5", "trains every weight"),
     "adapter.targets": ([*TINY, "adapter=full"], "adapter.targets=q_proj", "trains every weight"),
+    "the order of no neighbours": (
+        TINY,
+        "data.neighbours.order=nearest_last",
+        "data.neighbours.count=0 leaves nothing to order",
+    ),
     "optim.decay_share": (
         TINY,
         "optim.decay_share=0.3",

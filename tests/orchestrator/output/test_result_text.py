@@ -121,6 +121,21 @@ def test_reasons_and_help_stand_on_lines_of_their_own_and_fit_the_terminal(
     assert any(line.startswith("try     python -m ") and len(line) > 100 for line in lines)
 
 
+def test_what_is_added_over_copying_the_nearest_neighbour_is_told() -> None:
+    shown = {"hold": 0.858, "nearest": 0.632, "copied": 0.71, "further_rows": 192.0}
+    metrics = {f"test/neighbours_{name}": value for name, value in shown.items()}
+    best = outcome()["best"]
+    told = result.text(outcome(best=best | {"metrics": best["metrics"] | metrics}))
+    line = next(line for line in told.splitlines() if line.startswith("shown"))
+    assert line == (
+        "shown   the right answer is among its neighbours' in 0.858 of the test rows, the nearest "
+        "one's in 0.632; it answered the nearest one's in 0.710"
+    )
+    metrics["test/neighbours_further"] = 0.25
+    told = result.text(outcome(best=best | {"metrics": best["metrics"] | metrics}))
+    assert "; right in 0.250 of the 192 rows whose answer is another neighbour's\n" in told
+
+
 def test_a_single_run_offers_no_wider_sweep() -> None:
     assert "more " not in result.text(
         outcome(trials={"total": 1, "finished": 1, "stopped": 0, "failed": 0})

@@ -1,0 +1,164 @@
+"""The index of training rows, and the nearest ones with different answers of many rows at once.
+
+Implementation notes
+--------------------
+The columns of a block of similarities are sorted by answer, so that `maximum.reduceat` gives the
+best row of each answer; of these the most similar answers are taken. A row that is asked for
+itself lies in the index too: it, rows of the same prompt or conversation, and near-duplicates (see
+near_duplicates.nearly_same) are left out, and the next best row of their answer takes their place.
+
+Each similarity is a sum over the question's n-grams in their order, whatever block it is computed
+in, so that a question gives the same neighbours alone and among others. scipy's products run
+outside Python's lock: threads share the blocks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jobs.data.near_duplicates import nearly_same, words_of
+from jobs.data.neighbour_prompt import question_of
+from jobs.data.readers import Row, normalise
+from jobs.data.similarity import BATCH_CELLS, fit, transform
+
+MOST_THREADS = 8
+
+
+def text_of(row: Row) -> str:
+    """What of a row is compared: what the user asks at last, case folded. Of a bare prompt that is
+    what the nearest-row baseline compares.
+    """
+    return normalise(question_of(row.context, row.instruction))
+
+
+def answer_of(row: Row) -> str:
+    """A row's answer, as two are compared."""
+    return str(row.answer or "").strip()
+
+
+@dataclass(frozen=True)
+class AskedRow:
+    """A training row that is to be shown others than itself."""
+
+    group: str
+    answer: str
+    words: list[str]
+
+
+class RowIndex:
+    """Training rows by what they ask. Raises ValueError without rows."""
+
+    def __init__(self, rows: Sequence[Row], groups: dict[str, str] | None = None) -> None:
+        import numpy as np
+
+        if not rows:
+            raise ValueError("data.neighbours: there are no training rows to show")
+        self.groups = groups or {}
+        self.rows = list(rows)
+        self.members: dict[str, list[int]] = {}
+        """Rows by group."""
+        for place, row in enumerate(rows):
+            self.members.setdefault(self.group(row), []).append(place)
+        self.words = [words_of(row) for row in rows]
+        self.vectorizer, self.features = fit([text_of(row) for row in rows])
+        answers = np.asarray([answer_of(row) for row in rows], dtype=object)
+        labels, codes = np.unique(answers, return_inverse=True)
+        self.order: Any = np.argsort(codes, kind="stable")
+        """Rows sorted by answer, and within one as they stood."""
+        self.starts: Any = np.searchsorted(codes[self.order], np.arange(len(labels)))
+        self.columns: Any = np.argsort(self.order)
+        self.transposed = self.features[self.order].T.tocsr()
+
+    def group(self, row: Row) -> str:
+        """What a row shares with rows of the same prompt or conversation."""
+        return self.groups.get(row.key, row.key)
+
+    @cached_property
+    def ends(self) -> Any:
+        """Behind the last column of each answer."""
+        import numpy as np
+
+        return np.append(self.starts[1:], len(self.rows))
+
+    def nearest(self, asked: Sequence[Row], count: int, left_out: bool) -> Any:
+        """Indices of the nearest rows of different answers, the nearest first: int32 (asked,
+        count), -1 where there are no more that have anything in common with a row. `left_out` says
+        that the rows may lie in the index, and must not be shown themselves.
+        """
+        import numpy as np
+
+        told = np.full((len(asked), count), -1, dtype=np.int32)
+        if not asked:
+            return told
+        vectors = transform(self.vectorizer, [text_of(row) for row in asked])
+        rows = max(1, BATCH_CELLS // len(self.rows))
+        starts = range(0, len(asked), rows)
+
+        def fill(start: int) -> None:
+            similar = (vectors[start : start + rows] @ self.transposed).toarray()
+            for offset, row in enumerate(asked[start : start + rows]):
+                itself = AskedRow(self.group(row), answer_of(row), words_of(row))
+                chosen = self.best(similar[offset], itself if left_out else None, count)
+                told[start + offset, : len(chosen)] = chosen
+
+        with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(fill, starts):
+                pass
+        return told
+
+    def best(self, similar: Any, asked: AskedRow | None, count: int) -> list[int]:
+        """The nearest rows of different answers, from the similarities (N,) of one row by
+        column.
+        """
+        import numpy as np
+
+        if asked is not None:
+            similar[self.columns[self.members.get(asked.group, [])]] = -1.0
+        tops = np.maximum.reduceat(similar, self.starts)
+        chosen: list[tuple[float, int]] = []
+        more = min(len(tops), count + 8)
+        nearest = np.argpartition(-tops, more - 1)[:more] if more < len(tops) else range(more)
+        floor = float(min(tops[label] for label in nearest)) if more < len(tops) else 0.0
+        for label in map(int, nearest):
+            best = self.best_of(label, similar, asked)
+            if best is not None:
+                chosen.append(best)
+        chosen.sort(key=lambda one: (-one[0], one[1]))
+        if asked is not None and more < len(tops) and self.fell(chosen, count, floor):
+            for label in set(np.flatnonzero(tops > 0).tolist()) - set(map(int, nearest)):
+                best = self.best_of(label, similar, asked)
+                chosen += [] if best is None else [best]
+            chosen.sort(key=lambda one: (-one[0], one[1]))
+        return [row for _, row in chosen[:count]]
+
+    def fell(self, chosen: list[tuple[float, int]], count: int, floor: float) -> bool:
+        """Whether so much was left out that answers beyond those that were looked at may be
+        nearer.
+        """
+        return len(chosen) < count or chosen[count - 1][0] < floor
+
+    def best_of(self, label: int, similar: Any, asked: AskedRow | None) -> tuple[float, int] | None:
+        """Similarity and index of the nearest row of one answer that may be shown."""
+        import numpy as np
+
+        start, end = int(self.starts[label]), int(self.ends[label])
+        stretch = similar[start:end]
+        while True:
+            place = int(np.argmax(stretch))
+            value = float(stretch[place])
+            if value <= 0:
+                return None
+            row = int(self.order[start + place])
+            if asked is None or not self.alike(row, asked):
+                return value, row
+            stretch[place] = -1.0
+
+    def alike(self, place: int, asked: AskedRow) -> bool:
+        """Whether a row of the index is a near-duplicate of one that is asked for."""
+        same = answer_of(self.rows[place]) == asked.answer
+        return nearly_same(self.words[place], asked.words, same)

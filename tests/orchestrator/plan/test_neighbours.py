@@ -1,0 +1,169 @@
+"""What the plan says of neighbours in the prompt, and which are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.base_models import fetch
+from jobs.config import Model
+from orchestrator.cli import main
+from orchestrator.config.compose import compose
+from orchestrator.plan import planner
+from orchestrator.plan.planner import Plan
+from tests.support.neighbours import many_answers
+from tests.support.settings import build
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return many_answers(tmp_path / "rows")
+
+
+@pytest.fixture
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+    fetch.prepare(Model(name="tiny", source="tiny"), cache)
+    return cache
+
+
+def settings(rows: Path, *more: str) -> list[str]:
+    return ["model=tiny", "data=files", f"data.folder={rows}", "dry_run=true", *more]
+
+
+def plan(rows: Path, *more: str) -> Plan:
+    return planner.make(build(compose(settings(rows, *more), None)))
+
+
+def test_the_plan_shows_an_example_its_cost_and_how_often_the_answer_is_there(
+    rows: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(settings(rows, "data.neighbours.count=3")) == 0
+    told = capsys.readouterr().out
+    lines = [line for line in told.splitlines() if line.startswith("shown")]
+    assert "3 neighbours before each question, of 48 training rows, each with another" in lines[0]
+    assert "more tokens a prompt" in lines[0]
+    assert "on 6 validation rows the right answer is the nearest one's in " in lines[1]
+    assert " among 3" in lines[1]
+    example = told[told.index("example") :]
+    assert example.count(" -> L") == 3
+    assert "carry loss" in example
+
+
+def test_without_neighbours_the_plan_is_as_before(
+    rows: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(settings(rows)) == 0
+    told = capsys.readouterr().out
+    assert "neighbour" not in told and " -> " not in told
+    assert plan(rows).neighbours is None
+    assert plan(rows).name == plan(rows, "data.neighbours.count=0").name
+    assert plan(rows).name != plan(rows, "data.neighbours.count=2").name
+
+
+def test_neighbours_are_another_sweep_of_the_same_task(rows: Path, own_cache: Path) -> None:
+    plain, shown = plan(rows), plan(rows, "data.neighbours.count=3")
+    first = plan(rows, "data.neighbours.count=3", "data.neighbours.order=nearest_first")
+    assert len({plain.name, shown.name, first.name}) == 3
+    assert plain.task == shown.task == first.task
+    assert plain.config.tracking.experiment == shown.config.tracking.experiment
+
+
+def test_a_searched_count_is_planned_for_each_and_its_trials_share_a_pack(
+    rows: Path, own_cache: Path
+) -> None:
+    space = "{shown: {path: data.neighbours.count, type: choice, values: [0, 2, 4]}}"
+    found = plan(rows, f"sweep.space={space}", "sweep.num_trials=3", "sweep.search=grid")
+    assert found.neighbours is not None and found.neighbours.counts == (0, 2, 4)
+    assert set(found.neighbours.hold) == {2, 4}
+    assert {trial.data.neighbours.count for trial in found.trials} == {0, 2, 4}
+    assert found.resources.packs == 1
+    assert not [note for note in found.notes if "compute the same" in note]
+    record = found.neighbours.record()
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_a_range_of_counts_is_planned_by_its_ends_and_its_middle(
+    rows: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "{shown: {path: data.neighbours.count, type: randint, low: 0, high: 6}}"
+    more = [f"sweep.space={space}", "sweep.num_trials=4", "data.neighbours.order=nearest_last"]
+    found = plan(rows, *more)
+    assert found.neighbours is not None and found.neighbours.counts == tuple(range(7))
+    assert set(found.neighbours.hold) == {3, 6}
+    assert main(settings(rows, *more)) == 0
+    assert "shown   0 to 6 neighbours before each question" in capsys.readouterr().out
+
+
+def test_neighbours_without_room_are_told(rows: Path, own_cache: Path) -> None:
+    notes = plan(rows, "data.neighbours.count=6", "train.max_length=80").notes
+    (note,) = [note for note in notes if note.startswith("neighbours: ")]
+    assert "show fewer than 6: the farthest are left out where train.max_length=80" in note
+
+
+def free_text(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    lines = [{"prompt": f"say {n}", "completion": f"it is {n} times"} for n in range(40)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "train.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+SPACE = "{shown: {path: data.neighbours.count, type: choice, values: [0, VALUE]}}"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["data.neighbours.count=-1"], ["data.neighbours.count", "between 0 and 32, got -1"]),
+        (["data.neighbours.count=33"], ["between 0 and 32, got 33"]),
+        (["data.neighbours.count=2.5"], ["data.neighbours.count", "must be a whole number"]),
+        (["data.neighbours=3"], ["data.neighbours", "must be a group of settings"]),
+        (["data.neighbours.cuont=3"], ["no such setting", "did you mean data.neighbours.count?"]),
+        (["data.neighbours.count=21"], ["is 21", "20 different answers", "set it to 20 or less"]),
+        (
+            ["data.neighbours.count=3", "data.neighbours.order=last"],
+            ["data.neighbours.order", "not one of shuffled, nearest_first, nearest_last"],
+        ),
+        (
+            ["data.neighbours.order=nearest_last"],
+            ["data.neighbours.order", "has no effect: data.neighbours.count=0 leaves nothing"],
+        ),
+        (
+            ["data.neighbours.count=1", "data.neighbours.order=nearest_last"],
+            ["has no effect: data.neighbours.count=1 leaves nothing to order"],
+        ),
+        ([f"sweep.space={SPACE.replace('VALUE', '40')}"], ["sweep.space.shown", "got 40"]),
+        (
+            [f"sweep.space={SPACE.replace('VALUE', '25')}"],
+            ["sweep.space.shown", "is 25", "20 different answers"],
+        ),
+        (
+            ["sweep.space={o: {path: data.neighbours.order, type: choice, values: [shuffled]}}"],
+            ["data.neighbours.order cannot be searched"],
+        ),
+    ],
+)
+def test_neighbours_that_cannot_be_are_refused_with_the_remedy(
+    given: list[str],
+    told: list[str],
+    rows: Path,
+    own_cache: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(settings(rows, *given)) == 2
+    said = capsys.readouterr().err
+    assert all(text in said for text in told), said
+    assert "Traceback" not in said
+
+
+def test_free_text_has_no_answers_to_choose_from(
+    tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = free_text(tmp_path / "free")
+    assert main(settings(folder, "data.neighbours.count=3")) == 2
+    said = capsys.readouterr().err
+    assert "data.neighbours.count   is 3, but answers are free text (32 different" in said
+    assert "there is nothing to choose from; set it to 0" in said
