@@ -193,4 +193,9 @@ def describe(value: Any) -> str:
 
 def quote(names: Any) -> str:
     """Column names for a message."""
-    return ", ".join(f'"{name}"' for name in list(names)[:12]) or "none"
+    return ", ".join(f'"{visible(str(name))}"' for name in list(names)[:12]) or "none"
+
+
+def visible(text: str) -> str:
+    """A text for a message, with what a terminal would obey or could not show written out."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
