@@ -17,7 +17,7 @@ def missing(store: Any, kept: dict[str, Any]) -> str | None:
     it is all there.
     """
     best, model = kept["best"], kept["model"]
-    if model is None or not best.get("run_id"):
+    if model is None or not best or not best.get("run_id"):
         return "its winner was never registered"
     if not store.has_run(best["run_id"]):
         return f"MLflow no longer has the run of trial {best['trial']}"

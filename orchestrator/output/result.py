@@ -39,10 +39,14 @@ def is_whole(found: Result) -> bool:
     try:
         text(found)
         public(found)
-        return found.keys() >= KEPT and all(
-            isinstance(number, int) for number in (found["steps"], *found["trials"].values())
+        counts = (found["steps"], found.get("copies", 0), *found["trials"].values())
+        model = found["model"]
+        return (
+            found.keys() >= KEPT
+            and all(isinstance(number, int) for number in counts)
+            and (model is None or model.keys() >= {"name", "version", "uri", "alias"})
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return False
 
 
