@@ -104,6 +104,7 @@ def read_calls(calls: Any, position: int) -> list[dict[str, Any]]:
         inner = {
             key: value for key, value in inner.items() if key != "arguments" or value is not None
         }
+        inner.setdefault("arguments", {})  # a call of a function that takes none
         if isinstance(inner.get("arguments"), str):
             try:
                 arguments = json.loads(inner["arguments"] or "{}")
