@@ -63,6 +63,7 @@ def export(
         "max_length": trial.train.max_length,
         "dtype": "float32",
         "add_special_tokens": False,
+        "sealed": True,  # has checksums: without them it is damaged
     }
     write(draft / "task.json", task)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdict.predictions)
