@@ -19,6 +19,7 @@ from typing import Any
 
 from jobs.config import Data
 from jobs.data.conversations import groups_of
+from jobs.data.messages import quote
 from jobs.data.paths import with_paths
 from jobs.data.readers import CHAT, Row, Table, read_table
 from jobs.data.splits import find_files
@@ -165,7 +166,7 @@ def column_notes(tables: dict[str, Table]) -> list[str]:
     """Which columns nothing is made of."""
     notes = []
     for use, table in tables.items():
-        named = [f'"{name}" ({count:,})' for name, count in sorted(table.unused.items())]
+        named = [f"{quote([name])} ({count:,})" for name, count in sorted(table.unused.items())]
         listed = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
         notes += (
             [

@@ -110,6 +110,7 @@ def read_calls(calls: Json, position: int) -> list[JsonObject]:
         inner = {
             key: value for key, value in inner.items() if key != "arguments" or value is not None
         }
+        inner.setdefault("arguments", {})  # a call of a function that takes none
         if isinstance(inner.get("arguments"), str):
             try:
                 arguments = json.loads(inner["arguments"] or "{}")
@@ -199,4 +200,9 @@ def describe(value: Json) -> str:
 
 def quote(names: Iterable[str]) -> str:
     """Column names for a message."""
-    return ", ".join(f'"{name}"' for name in list(names)[:12]) or "none"
+    return ", ".join(f'"{visible(str(name))}"' for name in list(names)[:12]) or "none"
+
+
+def visible(text: str) -> str:
+    """A text for a message, with what a terminal would obey or could not show written out."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -30,11 +30,16 @@ READ = (*SHAPES, "tools")
 COLUMNS = '"prompt" and "completion", or "messages"'
 MAGIC = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
 """How a compressed file begins, and what unpacks it."""
+MOST_PACKED = 3
+"""Times that a file may have been packed, one around the other."""
 FOREIGN = {
     b"PAR1": "a Parquet file; give it a name that ends in .parquet",
     b"\x28\xb5\x2f\xfd": "packed with Zstandard; unpack it with: zstd -d {path}",
     b"PK\x03\x04": "a ZIP archive or a workbook; unpack it, or save the sheet as CSV",
     b"ARROW1": "an Arrow file; write it as Parquet",
+    b"]\0\0": "packed with LZMA; unpack it with: xz --format=lzma -dc {path} > NEW",
+    b"7z\xbc\xaf": "a 7z archive; unpack it",
+    b"SQLite format 3\0": "an SQLite database; write its rows as CSV or JSON",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself; run: git lfs pull",
 }
 """How files begin that are not text, in words."""
@@ -124,6 +129,14 @@ def read_text(path: Path) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
+        if b"\0" in content and encoding == "utf-8-sig":
+            guess = f"is no text, it begins with {content[:8]!r}"
+            if content.count(b"\0") > len(content) // 4:
+                guess = "it looks like UTF-16"
+            raise ValueError(
+                f"{path}, line {line}: {guess}; write it as one of {', '.join(EXTENSIONS)}, in "
+                "UTF-8"
+            ) from None
         if encoding != "utf-8-sig":
             raise ValueError(
                 f"{path} begins as {encoding.upper()} does, and is none; save the file as UTF-8"
@@ -147,15 +160,17 @@ def read_text(path: Path) -> str:
 
 
 def unpacked(path: Path, content: bytes) -> bytes:
-    """What a compressed file holds; anything else as it is."""
-    for start, unpack in MAGIC.items():
-        if content.startswith(start):
-            try:
-                return unpack(content)
-            except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
-                raise ValueError(
-                    f"{path} cannot be unpacked: {error}; fetch or pack it again"
-                ) from None
+    """What a compressed file holds, also one that was packed twice; anything else as it is."""
+    for _ in range(MOST_PACKED):
+        unpack = next((MAGIC[start] for start in MAGIC if content.startswith(start)), None)
+        if unpack is None:
+            break
+        try:
+            content = unpack(content)
+        except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
+            raise ValueError(
+                f"{path} cannot be unpacked: {error}; fetch or pack it again"
+            ) from None
     return content
 
 

@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from jobs.data import truncation
+from jobs.data.answer_text import without_tail
 from jobs.data.chat_template import PROBES, ChatTokenizer, common_end
 from jobs.data.messages import CLOSED_THOUGHT, THOUGHTS, tool_name
 from jobs.data.readers import Row
@@ -125,7 +126,7 @@ class Renderer:
             return None
         if "tool_calls" not in row.messages[-1] and body.strip().endswith(expected):
             return text, expected, self.decoded(around.lead)
-        return text, self.decoded(self.without_end(text)), ""
+        return text, without_tail(self.template, self.decoded(self.without_end(text))), ""
 
     def decoded(self, text: str) -> str:
         """A text as it comes back from the tokenizer, without special tokens and white space around

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from jobs.data.answer_text import answer_text
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.tokenization import Example, shared_prefix
 from jobs.evaluation.scores import greedy_settings
@@ -54,7 +55,7 @@ def answer(
                 )
                 continue
             for row, ids in zip(chunk, produced, strict=True):
-                answers[row] = template.decode(ids).strip()
+                answers[row] = answer_text(template, ids)
             tick(len(chunk))
             rows = rows[len(chunk) :]
     return answers

@@ -67,6 +67,7 @@ def export(
         "max_length": trial.train.max_length,
         "dtype": "float32",
         "add_special_tokens": False,
+        "sealed": True,  # has checksums: without them it is damaged
     }
     if trial.data.neighbours.count:
         task["neighbours"] = write_rows(corpus, trial.data.neighbours, draft, licence)

@@ -51,6 +51,7 @@ def compose(
         faults += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
         raw: Any = OmegaConf.to_container(composed, resolve=True)
         credentials.remember_address(str(raw["tracking"].get("uri") or ""))
+        credentials.remember_settings(raw)
     except UnicodeDecodeError as error:
         raise ConfigError(
             [

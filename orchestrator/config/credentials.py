@@ -16,10 +16,10 @@ from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>[^\s\"<>`]+)")
-SECRET_NAME = r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|token|secret|signature|credential|api[_-]?key|access[_-]?key)[\w.-]*|pwd|pass|auth|sig|key)"
+SECRET_NAME = r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|token|secret|signature|credential|api[_-]?key|access[_-]?key|account[_-]?key)[\w.-]*|pwd|pass|auth|sig|key|sas|jwt|bearer|odbc_connect)"
 """Names of settings whose value is a secret."""
 QUERY = re.compile(
-    rf"(?i)(?P<before>[?&;])(?P<name>{SECRET_NAME})=(?!\*\*\*)(?P<value>[^&;#\s'\"]+)"
+    rf"(?i)(?P<before>[?&;#])(?P<name>{SECRET_NAME})=(?!\*\*\*)(?P<value>[^&;#\s'\"]+)"
 )
 LOOSE = re.compile(
     r"(?i)(\b(?:password|passwd|pwd|sslpassword)\s?=\s?)(?!\*\*\*)('[^']*'|[^\s'\"&;,]+)"
@@ -112,7 +112,7 @@ def split_user(after_scheme: str) -> tuple[str | None, str]:
     if "@" not in authority and (not port or port.isdigit() or authority.startswith("[")):
         return None, after_scheme  # HOST or HOST:PORT: an @ behind it belongs to the path
     before, mark, query = after_scheme.partition("?")
-    if "@" in query and "=" not in query.partition("@")[0]:
+    if "@" in query and ("@" not in before or "=" not in query.partition("@")[0]):
         # the ? is the password's
         before = after_scheme
         mark = ""
@@ -160,8 +160,12 @@ def remember(*secrets: str) -> None:
 
 
 def remember_environment() -> None:
-    """The same for the variables that hold secrets by their names."""
+    """The same for the variables that hold secrets by their names, and for addresses in others: of
+    a proxy, an index, a database.
+    """
     for name, value in os.environ.items():
+        for address in ADDRESS.finditer(value):
+            remember_address(address[0])
         if re.search(
             r"PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|ACCESS_KEY|CREDENTIAL", name
         ) and not name.endswith(("_FILE", "_PATH", "_ID")):
@@ -169,8 +173,10 @@ def remember_environment() -> None:
 
 
 def remember_address(uri: str) -> None:
-    """The same for what an address holds."""
-    scheme, _, after_scheme = uri.partition("://")
+    """The same for what an address holds, also one whose beginning was mistyped."""
+    scheme, separator, after_scheme = uri.partition("://")
+    if not separator:
+        scheme, after_scheme = "", without_scheme(uri)
     user, after_user = split_user(after_scheme)
     name, _, password = (user or "").partition(":")
     secrets = [] if password in DUMMIES else [password]
@@ -179,6 +185,20 @@ def remember_address(uri: str) -> None:
         secrets.append(name)
     secrets += [query["value"] for query in QUERY.finditer(after_user)]
     remember(*secrets, *map(unquote, secrets))
+
+
+def remember_settings(raw: Any) -> None:
+    """The same for every setting of a composed configuration that is an address."""
+    if isinstance(raw, dict):
+        for value in raw.values():
+            remember_settings(value)
+    elif isinstance(raw, str) and ADDRESS.match(raw):
+        remember_address(raw)
+
+
+def without_scheme(uri: str) -> str:
+    """What follows the beginning of an address that is none: http:/HOST, //HOST, HOST."""
+    return re.sub(r"^(?:[A-Za-z][\w+.-]*:(?=/)|https?:)?/*", "", uri)
 
 
 def escaped(uri: str) -> str:

@@ -42,7 +42,8 @@ def check_version(uri: str, folder: Path) -> None:
             raise InputError(
                 f"model_uri {uri}: {problem}; it is not a version that this project registered"
             )
-    if (folder / manifest.NAME).exists():  # versions of before have none
+    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    if (folder / manifest.NAME).exists() or task.get("sealed"):  # versions of before have none
         try:
             manifest.check(folder, ignored=ADDED_BY_MLFLOW)
         except manifest.Damaged as error:

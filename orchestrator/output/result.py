@@ -49,7 +49,7 @@ def read(record: JsonObject) -> SweepResult | None:
         return None
     try:
         text(result)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return result
 

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from jobs.data import chat_template
+from jobs.data.answer_text import without_tail
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.readers import Row
 from jobs.data.rendered import Rendered
@@ -171,7 +172,7 @@ def note_answers(
     doubtful = [position for position, comes_back in enumerate(sure) if not comes_back]
     decoded = template.decode_batch([all_ids[position] for position in doubtful])
     for position, decoded_text in zip(doubtful, decoded, strict=True):
-        sure[position] = texts[position].matches(decoded_text.strip())
+        sure[position] = texts[position].matches(without_tail(template, decoded_text))
     answer_lengths |= {
         text.answer: (len(ids), comes_back)
         for text, ids, comes_back in zip(texts, all_ids, sure, strict=True)

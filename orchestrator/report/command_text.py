@@ -9,7 +9,10 @@ ANY = "python -m orchestrator"
 
 def with_settings(command: str | None, *settings: str) -> str:
     """`command` with these settings in place of earlier ones of the same name."""
-    words = shlex.split(command or ANY)
+    try:
+        words = shlex.split(command or ANY)
+    except (ValueError, TypeError, AttributeError):  # a disk has changed what was kept of it
+        words = shlex.split(ANY)
     names = {setting.lstrip("+").partition("=")[0] for setting in settings}
     rest = [word for word in words if word.lstrip("+").partition("=")[0] not in names]
     return shlex.join([*rest, *settings])

@@ -104,11 +104,13 @@ class LocalRuns:
             record.state in ("finished", "stopped", "failed") and not is_finalist(record.index)
             for record in history.records.values()
         )
-        best, metric = None, DEFAULT_TEST
-        with contextlib.suppress(ValueError, AttributeError):  # no result, or a torn one
+        best = None
+        with contextlib.suppress(ValueError, AttributeError, TypeError, OverflowError):
+            # no result, or one that a disk has changed
             result = json.loads(read_text(folder / "result.json"))
             metric = result.get("metric") or DEFAULT_TEST
-            best = ((result.get("best") or {}).get("metrics") or {}).get(metric)
+            score = ((result.get("best") or {}).get("metrics") or {}).get(metric)
+            best = None if score is None else f"{metric} {float(score):.3f}"
         state = history.state_for(owner)
         if state == "died" and folder.name in self.live_jobs:
             state = "running"
@@ -116,7 +118,7 @@ class LocalRuns:
             "name": folder.name,
             "state": state,
             "trials": None if history.total is None else f"{done}/{history.num_trials()}",
-            "best": None if best is None else f"{metric} {best:.3f}",
+            "best": best,
             "started": history.started,
             "ended": history.ended,
             "where": str(folder),

@@ -10,9 +10,11 @@ from jobs.files.json_types import Json, JsonObject
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, nothing when it is not there, or is being removed."""
+    """The text of a file, nothing when it is not there, or is being removed. What a disk has made
+    of a character shows as one that is none.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
         return ""
 
@@ -31,8 +33,8 @@ def read_object(path: Path) -> JsonObject:
     files hold can be made again.
     """
     try:
-        value = json.loads(read_text(path))
-    except ValueError:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

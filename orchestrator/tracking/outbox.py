@@ -10,12 +10,14 @@ be sent twice without harm, so after any failure the cursor simply stays. Knows 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.credentials import mask
 from orchestrator.config.run_numbers import run_name
@@ -69,16 +71,30 @@ class OutboxState:
 
     @classmethod
     def read(cls, file: Path, journal: str) -> OutboxState:
-        """The saved state, or a new one when there is none, or it is torn."""
+        """The saved state, or a new one when there is none, or a disk has changed it: then the
+        store may hold more than it says.
+        """
         try:
-            return cls(**json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError):
+            fields = json.loads(file.read_text(encoding="utf-8"))
+            checksum = fields.pop("checksum", None)
+            if checksum not in (None, checksum_of(fields)):
+                return cls(journal=journal, mended=True)
+            return cls(**fields)
+        except OSError:
             return cls(journal=journal)
+        except (ValueError, TypeError, AttributeError):
+            return cls(journal=journal, mended=True)
 
     def save(self, file: Path) -> None:
         draft = file.with_name(file.name + ".draft")
-        draft.write_text(json.dumps(dataclasses.asdict(self), indent=1))
+        fields = dataclasses.asdict(self)
+        draft.write_text(json.dumps(fields | {"checksum": checksum_of(fields)}, indent=1))
         os.replace(draft, file)
+
+
+def checksum_of(fields: dict[str, Any]) -> str:
+    """What a saved state is known by."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class OutboxWorker:
@@ -217,7 +233,7 @@ class OutboxWorker:
         # from the start.
         if state.target != sink.target or parent is None or not sink.has_run(parent):
             self._told.keep([])
-            return OutboxState(journal=identity, target=sink.target)
+            return OutboxState(journal=identity, target=sink.target, mended=state.mended)
         now = self._journal.digests(state.offset)
         if state.journal == identity and now is not None and told_digests[: len(now)] == now:
             self._told.keep(now)

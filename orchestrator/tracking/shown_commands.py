@@ -21,9 +21,7 @@ from orchestrator.tracking.uri import resolve
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a pod finds its namespace."""
-SECRET_PARAMETERS = re.compile(
-    r"(^|&)(password|passwd|pwd|token|sslpassword|passfile)=[^&]*", re.IGNORECASE
-)
+SECRET_PARAMETERS = re.compile(rf"(^|&)({credentials.SECRET_NAME}|passfile)=[^&]*", re.IGNORECASE)
 
 
 def programs_here() -> str:
@@ -124,7 +122,7 @@ def bare(uri: str) -> str:
     path. User and password of a server are left out together: MLflow reads them from the
     environment.
     """
-    scheme, separator, after_scheme = uri.partition("://")
+    scheme, separator, after_scheme = credentials.escaped(uri).partition("://")
     if not separator:
         return uri
     if scheme.startswith("sqlite"):
@@ -134,25 +132,14 @@ def bare(uri: str) -> str:
     user_prefix = f"{user.partition(':')[0]}@" if at and not scheme.startswith("http") else ""
     if scheme in ("postgres", "postgresql"):
         scheme = "postgresql+psycopg"
-    url = urlsplit(f"{scheme}://{user_prefix}{host}{path}")
-    return urlunsplit(url._replace(query=SECRET_PARAMETERS.sub("", url.query).lstrip("&")))
+    path, mark, query = path.partition("?")
+    query = SECRET_PARAMETERS.sub("", query).lstrip("&")
+    return f"{scheme}://{user_prefix}{host}{path}{mark if query else ''}{query}"
 
 
 def split_after_host(after_scheme: str) -> tuple[str, str]:
-    """Cut "user:password@host:port/path?query" behind its port. A password may hold @, even a slash
-    that should have been written %2F.
-    """
-    authority = re.match(r"[^/?#]*", after_scheme)[0]  # type: ignore[index]
-    user, _, port = authority.partition(":")
-    if (
-        "@" not in authority
-        and user
-        and port
-        and not port.isdigit()
-        and not port.endswith("]")
-        and "@" in after_scheme.partition("?")[0]
-    ):
-        authority = re.match(r"[^?#]*@[^/?#]*", after_scheme)[0]  # type: ignore[index]
+    """Cut "user:password@host:port/path?query" behind its port. User and password are escaped."""
+    authority = re.split(r"[/?#]", after_scheme, maxsplit=1)[0]
     return authority, after_scheme[len(authority) :]
 
 
@@ -185,11 +172,12 @@ def needs(uri: str) -> str | None:
 
 def has_secret(uri: str) -> bool:
     """Whether an address holds a password or a token."""
-    user, at, _ = split_after_host(uri.partition("://")[2])[0].rpartition("@")
+    after_scheme = credentials.escaped(uri).partition("://")[2]
+    user, at, _ = split_after_host(after_scheme)[0].rpartition("@")
     holds = bool(at) and (":" in user or uri.startswith("http"))
     return (
         holds
-        or SECRET_PARAMETERS.search(urlsplit(uri).query) is not None
+        or SECRET_PARAMETERS.search(uri.rpartition("?")[2]) is not None
         or credentials.mask(uri) != uri
     )
 

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.config.credentials import escaped, mask
+from orchestrator.config.credentials import escaped, mask, without_scheme
 from orchestrator.errors import TrackingError
 
 SCHEMES = ("http", "https", "sqlite", "postgresql")
@@ -63,8 +63,9 @@ def resolve(uri: str) -> str:
             "give a token as MLFLOW_TRACKING_TOKEN, a password as MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD"
         )
+        shown = mask(url._replace(query="", fragment="").geturl())
         raise TrackingError(
-            f"tracking.uri={mask(uri)}: MLflow takes no ?... or #... in the address of a server; "
+            f"tracking.uri={shown}: MLflow takes no ?... or #... in the address of a server; "
             f"{remedy}"
         )
     return f"{dialect}://{after_scheme}".rstrip("/")
@@ -72,9 +73,11 @@ def resolve(uri: str) -> str:
 
 def _not_an_address(uri: str) -> str:
     if "@" in uri and "://" not in uri:
-        shown = mask(f"http://{uri}")
+        address = without_scheme(uri)
+        beginning = uri[: len(uri) - len(address)]
+        shown = mask(f"http://{address}")
         return (
-            f"tracking.uri={shown.removeprefix('http://')} has no scheme; did you mean "
+            f"tracking.uri={beginning}{shown.removeprefix('http://')} has no scheme; did you mean "
             f"tracking.uri={shown}?"
         )
     if re.match(r"[\w.-]+:\d+(/|$)", uri):

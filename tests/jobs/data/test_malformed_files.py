@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,12 @@ def test_an_entry_that_stands_in_one_object_twice_is_refused(tmp_path: Path) -> 
             GOOD.encode() + b'{"prompt": "a\0b", "completion": "c"}\n',
             "line 2: holds a NUL byte; the file is damaged",
         ),
+        (GOOD.replace("Flu", "Fieber ü").encode("utf-16-le"), "it looks like UTF-16"),
+        (
+            b"\x80\x04\x95\x1c\0\0\0 a list of rows, pickled",
+            "line 1: is no text, it begins with b'\\x80",
+        ),
+        (lzma.compress(GOOD.encode(), format=lzma.FORMAT_ALONE), "xz --format=lzma -dc"),
         (b"\xff\xfea", "begins as UTF-16 does, and is none"),
     ],
 )

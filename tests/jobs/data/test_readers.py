@@ -121,6 +121,8 @@ def test_a_compressed_file_is_read_whatever_it_is_called(
     (row,) = read_rows(write(tmp_path, GOOD))
     for name in ("train.jsonl", "train.JSONL.GZ", "x.jsonl.xz"):
         assert read_rows(write(tmp_path, pack(GOOD.encode()), name))[0].messages == row.messages
+        twice = pack(gzip.compress(GOOD.encode()))
+        assert read_rows(write(tmp_path, twice, name))[0].messages == row.messages
     assert "cannot be unpacked" in complaint(write(tmp_path, pack(GOOD.encode() * 99)[:-12]))
     assert read_rows(write(tmp_path, GOOD, "plain.jsonl.gz"))[0].messages == row.messages
 
@@ -133,6 +135,15 @@ def test_tables_with_tabs_are_read_like_those_with_commas(tmp_path: Path) -> Non
     assert "separate them with tabs" in complaint(
         write(tmp_path, "prompt,completion\nFlu,J11\n", "train.tsv")
     )
+
+
+def test_a_name_of_a_column_is_shown_without_what_a_terminal_obeys(tmp_path: Path) -> None:
+    from jobs.data.corpus import column_notes
+
+    row = '{"prompt": "a", "completion": "b", "x\\u001b[31m": 1, "y\\ud800": 2, "größe": 3}\n'
+    (note,) = column_notes({"sources.train": read_table(write(tmp_path, row))})
+    assert note.endswith('"größe" (1), "x\\x1b[31m" (1), "y\\ud800" (1)')
+    note.encode()
 
 
 def test_columns_that_are_not_read_are_counted(tmp_path: Path) -> None:

@@ -246,6 +246,19 @@ def test_a_call_may_be_the_answer(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "arguments", [{}, {"arguments": None}, {"arguments": ""}, {"arguments": {}}]
+)
+def test_a_call_of_a_function_without_arguments_needs_none(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    template = ChatTokenizer(make_model(tmp_path / "calling", CALLING))
+    call = {"type": "function", "function": {"name": "find_order"} | arguments}
+    messages = [TALK[0], {"role": "assistant", "tool_calls": [call]}]
+    (row,) = read(tmp_path, {"tools": [TOOL], "messages": messages})
+    assert carried(row, template) == "<call>find_order {}</call><|im_end|>"
+
+
 def test_a_table_and_lines_render_alike(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

@@ -58,11 +58,18 @@ TOKENS = (
     "postgresql://host/d?user=me&password={}&sslmode=require",
     "postgresql://me@host/d?sslpassword={}",
     "s3://{}@bucket/prefix",
+    "http://host/x#access_token={}",
+    "az://account?sas={}",
+    "http://host/?jwt={}",
+    "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3D{}",
+    "https://me:a?b={}@host/x",
+    "https://me:{}?x=y@host",
 )
 OPEN = (
     "http://host:5000",
     "http://host:5000/a@b",
     "http://host/a@b?c=d",
+    "http://host:80/?mail=a@b",
     "https://[::1]:5000/x",
     "postgresql://me@host/d",
     "postgresql:///d?host=/var/run&sslkey=/certs/x.key&passfile=/home/me/.pgpass",
@@ -245,4 +252,34 @@ def test_a_server_whose_address_has_a_query_is_refused_without_repeating_its_sec
 ) -> None:
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN") as caught:
         resolve(uri)
-    assert "canary4711" not in str(caught.value) or "#" in uri
+    assert "canary4711" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["//me:canary4711@host/x", "http:/me:canary4711@host", "http:me:canary4711@host"]
+)
+def test_an_address_whose_beginning_is_mistyped_is_refused_without_its_secret(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "SECRETS", set())
+    with pytest.raises(
+        TrackingError, match=r"did you mean tracking\.uri=http://me:\*\*\*@host"
+    ) as it:
+        resolve(uri)
+    assert "canary4711" not in str(it.value)
+    credentials.remember_address(uri)
+    assert "canary4711" not in credentials.mask(f"cannot open {uri}")
+
+
+def test_secrets_in_other_settings_and_in_addresses_of_variables_are_masked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(credentials, "SECRETS", set())
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:proxy-canary4711@proxy:3128")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://a/simple https://index-canary4711@b/simple")
+    credentials.remember_environment()
+    credentials.remember_settings(
+        {"cluster": {"address": "http://me:head-canary4711@head"}, "storage": None, "n": 3}
+    )
+    text = "proxy-canary4711, index-canary4711 and head-canary4711 were refused by proxy:3128"
+    assert credentials.mask(text) == "***, *** and *** were refused by proxy:3128"

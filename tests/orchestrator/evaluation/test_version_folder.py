@@ -40,6 +40,19 @@ def test_any_other_file_and_any_changed_one_is_damage(version: Path) -> None:
         check_version(URI, version)
 
 
+def test_a_version_that_has_lost_its_checksums_is_damaged_and_one_of_before_has_none(
+    version: Path,
+) -> None:
+    (version / manifest.NAME).unlink()
+    check_version(URI, version)
+    task = json.loads((version / "task.json").read_text())
+    (version / "task.json").write_text(json.dumps(task | {"sealed": True}))
+    with pytest.raises(
+        InputError, match=r"is damaged \(its SHA256SUMS cannot be read: no such file"
+    ):
+        check_version(URI, version)
+
+
 def test_a_folder_of_something_else_is_told_as_that(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no base.json .* not a version that this project"):
         check_version(URI, tmp_path)

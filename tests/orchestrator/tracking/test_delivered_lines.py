@@ -127,10 +127,43 @@ def test_a_cursor_that_points_anywhere_is_not_believed(
     offset: int, told: Memory, tmp_path: Path
 ) -> None:
     file = tmp_path / "tracking.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"offset": offset}))
+    state = json.loads(file.read_text())
+    del state["checksum"]  # as earlier versions have written it
+    file.write_text(json.dumps(state | {"offset": offset}))
     append(tmp_path, metric(3, 21))
     assert carry(tmp_path, told) == 0
     assert steps(told) == list(range(1, 22))
+
+
+@pytest.mark.parametrize("name", ["tracking.json", "tracking.told"])
+def test_a_cursor_in_which_a_disk_has_changed_anything_costs_no_event(
+    name: str, told: Memory, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    wrong = [file.read_bytes()[:size] for size in range(0, file.stat().st_size, 17)]
+    for bit in range(0, 8 * file.stat().st_size, 29):
+        changed = bytearray(file.read_bytes())
+        changed[bit // 8] ^= 1 << bit % 8
+        wrong.append(bytes(changed))
+    for turn, content in enumerate(wrong, start=21):
+        file.write_bytes(content)
+        append(tmp_path, metric(3, turn))
+        assert carry(tmp_path, told) == 0
+        assert steps(told) == list(range(1, turn + 1)), content
+        assert len(told.runs) == 2 and not (tmp_path / "tracking-refused.jsonl").exists()
+
+
+@pytest.mark.parametrize("field", ["offset", "runs", "refused", "journal", "target", "name"])
+def test_a_field_of_the_cursor_that_is_something_else_costs_no_event(
+    field: str, told: Memory, tmp_path: Path
+) -> None:
+    file = tmp_path / "tracking.json"
+    for turn, wrong in enumerate((None, -1, "x", [], {}, {"sweep": 3}, 1.5), start=21):
+        state = json.loads(file.read_text())
+        file.write_text(json.dumps(state | {field: wrong}))
+        append(tmp_path, metric(3, turn))
+        assert carry(tmp_path, told) == 0
+        assert steps(told) == list(range(1, turn + 1)), wrong
 
 
 def test_without_the_digests_the_store_is_asked_what_it_holds(told: Memory, tmp_path: Path) -> None:

@@ -86,6 +86,17 @@ ADDRESSES = {
         "postgresql+psycopg://me@h/d?sslmode=require",
         "PGPASSWORD",
     ),
+    "postgres://me:s3c?ret@h/d": ("postgresql+psycopg://me@h/d", "PGPASSWORD"),
+    "postgres://me:s3c#ret@h/d?a=b": ("postgresql+psycopg://me@h/d?a=b", "PGPASSWORD"),
+    "https://me:s3c?x=ret@h/x": ("https://h/x", "MLFLOW_TRACKING_USERNAME"),
+    "postgresql://h/d?oauth_client_secret=s3cret&a=b": (
+        "postgresql+psycopg://h/d?a=b",
+        "PGPASSWORD",
+    ),
+    "postgresql:///d?host=/run&password=s3cret": (
+        "postgresql+psycopg:///d?host=/run",
+        "PGPASSWORD",
+    ),
     "postgresql://me@h/d": ("postgresql+psycopg://me@h/d", None),
     "postgresql://me:s3cret@[::1]:5432/d": ("postgresql+psycopg://me@[::1]:5432/d", "PGPASSWORD"),
     "sqlite:////tmp/a b@c.db": ("sqlite:////tmp/a b@c.db", None),
