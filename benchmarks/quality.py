@@ -40,6 +40,8 @@ from orchestrator.project import ROOT
 from orchestrator.storage.json_files import read_object, write_json
 
 FILES = ("jobs/**/*.py", "benchmarks/quality*.py", "benchmarks/measure.py", "benchmarks/peers.py")
+LAST_WORDS = 200
+"""Characters of a failed contender's last line that the table tells."""
 OWN_FILES = (*FILES, "orchestrator/**/*.py", "conf/**/*.yaml")
 
 
@@ -244,10 +246,10 @@ def as_text(result: dict[str, Any]) -> str:
             f"{row['peak_memory_mb']:>13,.0f}  {how}"
         )
     lines += [f"{name} left out: {reason}" for name, reason in result["left_out"].items()]
-    lines += [
-        f"{name} failed: {error.strip().splitlines()[-1]}"
-        for name, error in result["failed"].items()
-    ]
+    for name, error in result["failed"].items():
+        first, *others = error.strip().splitlines()
+        last = f" {others[-1][:LAST_WORDS]}" if others else ""
+        lines.append(f"{name} failed: {first}{last}")
     metrics = {row["score"]["metric"] for row in result["contenders"].values()}
     legend = (
         f"score: {', '.join(sorted(metrics)) or result['metric']}, with its interval of "

@@ -33,6 +33,7 @@ BASELINES = (NEAREST_PROMPT, LINEAR)
 NAMES = (OWN, *PEERS, *BASELINES)
 AT_HAND = ("models", "wheels", "loads")
 """What of the cache is there before this project's command starts: the base model alone."""
+SIZES = {"sweep.num_trials", "train.steps"}
 PROGRESS, STATE = "progress.json", "trainer_state.json"
 
 
@@ -70,8 +71,11 @@ class Task:
         return ["+sweep=lora", *self.minutes(), *self.settings]
 
     def minutes(self) -> list[str]:
-        """The sweep's time as a setting; nothing where there is no such setting."""
-        if "minutes" not in Sweep.__dataclass_fields__:
+        """The sweep's time as a setting; nothing where there is no such setting, or where trials
+        and steps were both chosen, beside which a time has no effect.
+        """
+        names = {setting.lstrip("+").partition("=")[0] for setting in self.settings}
+        if "minutes" not in Sweep.__dataclass_fields__ or names >= SIZES:
             return []
         return [f"sweep.minutes={self.seconds / 60:.6g}"]
 

@@ -42,6 +42,7 @@ def test_everyone_is_scored_on_the_same_rows_and_the_same_command_goes_on(
     names = ["trainer_fitted", "trl", "tune_asha", "orchestrator", "nearest_prompt"]
     line = ["--seconds", "90", "--data", str(toy), "--json", str(tmp_path / "result.json")]
     line += ["--results", str(tmp_path / "results"), "train.max_length=128"]
+    line += ["sweep.num_trials=2", "train.steps=40", "train.eval_every=20"]  # the own command's
     before = {process.pid for process in psutil.process_iter()}
     done = command(cache, *line, "--contenders", ",".join(names))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -108,7 +109,7 @@ def test_what_was_measured_is_kept_and_what_failed_is_tried_again(
     assert asked[-1] == "orchestrator"
     table = quality.as_text(quality.summarise(measured, failed, left_out, bench))
     assert "0.500 (0.400..0.600)" in table and "90*" in table and "1,600" in table
-    assert "trl failed: out of memory" in table
+    assert "trl failed: trl had saved no model after 90 s: out of memory" in table
     assert "linear_classifier left out: answers are free text" in table
 
 
@@ -170,6 +171,8 @@ def test_the_minutes_are_passed_on_where_there_is_such_a_setting(
     task = task_of(toy)
     monkeypatch.setattr(quality_task.Sweep, "__dataclass_fields__", {"minutes": None})
     assert task.own_settings()[:2] == ["+sweep=lora", "sweep.minutes=1.5"]
+    sized = [*task.settings, "train.steps=40", "sweep.num_trials=2"]
+    assert "sweep.minutes" not in " ".join(Task(**{**vars(task), "settings": sized}).own_settings())
     monkeypatch.setattr(quality_task.Sweep, "__dataclass_fields__", {})
     assert "sweep.minutes" not in " ".join(task.own_settings())
 
