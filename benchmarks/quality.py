@@ -75,7 +75,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="further settings of the command; peers follow those of rows, base, number format and "
         "train.max_length",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.seconds is None:
         options.seconds = 60 * options.minutes
     if not 0 < options.seconds < float("inf"):

@@ -186,6 +186,12 @@ def test_peers_get_the_rows_without_what_the_sweep_puts_before_them(
     assert quality_task.without_neighbours(typed) == plain
 
 
+def test_settings_may_stand_anywhere_among_the_arguments() -> None:
+    options = quality.parse(["train.steps=40", "--minutes", "2", "train.eval_every=20"])
+    assert options.settings == ["train.steps=40", "train.eval_every=20"]
+    assert options.seconds == 120
+
+
 def test_a_mistake_in_the_arguments_is_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
