@@ -13,7 +13,7 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -193,9 +193,12 @@ def code_version(name: str) -> str:
         for part in ("config", "course", "data", "mix", "model", "rows", "template")
     ]
     peers = ("benchmarks/peers*.py", "benchmarks/contenders.py", "benchmarks/measure.py", *shared)
-    files = sorted(
-        {file for pattern in (own if name in OWN else peers) for file in ROOT.glob(pattern)}
-    )
+    return digest_of(own if name in OWN else peers)
+
+
+def digest_of(patterns: Iterable[str]) -> str:
+    """Hash of the files of this project that match, and of the libraries' versions."""
+    files = sorted({file for pattern in patterns for file in ROOT.glob(pattern)})
     total = hashlib.sha256()
     for file in files:
         total.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")

@@ -33,6 +33,7 @@ from typing import Any
 from benchmarks import answer, contenders
 from benchmarks.contenders import Measurement, Work
 from jobs.base_models import fetch
+from jobs.config import BaseModel
 from jobs.data.corpus import load_corpus
 from orchestrator.config.compose import compose
 from orchestrator.config.validation import build
@@ -143,12 +144,19 @@ def look_at_machine(options: argparse.Namespace, work: Work) -> dict[str, Any]:
     wanted = ["transformers.trainer", "peft", "ray.tune"]
     wanted += ["trl", "datasets"] if "trl" in options.contenders else []
     wanted += ["mlflow", "ray.train.torch"] if set(options.contenders) & set(contenders.OWN) else []
+    return machine(wanted, options.dtype, work.base, work.cores, work.gpus)
+
+
+def machine(
+    wanted: list[str], dtype: str, base: BaseModel, cores: int, gpus: int
+) -> dict[str, Any]:
+    """The same for a list of modules. Raises InputError for those that are not installed."""
     if missing := [name for name in wanted if find_spec(name.split(".")[0]) is None]:
         raise InputError(
             f"not installed: {', '.join(missing)}; pip install --constraint constraints.txt "
             "'.[bench]' brings what is compared with"
         )
-    line = [sys.executable, "-c", PROBE, work.base.path, options.dtype, *wanted]
+    line = [sys.executable, "-c", PROBE, base.path, dtype, *wanted]
     done = subprocess.run(
         line, stdout=subprocess.PIPE, text=True, check=True, env=contenders.environment("")
     )
@@ -160,9 +168,9 @@ def look_at_machine(options: argparse.Namespace, work: Work) -> dict[str, Any]:
     ]
     versions = {name: contenders.installed(name) for name in ("transformers", "peft", "trl", "ray")}
     return {
-        "cores": work.cores,
+        "cores": cores,
         "cpu": (names or ["unknown"])[0],
-        "gpus": work.gpus,
+        "gpus": gpus,
         **found,
         **versions,
     }

@@ -47,7 +47,7 @@ def run(
     No process that it has started is left when this returns.
     """
     seen: set[psutil.Process] = set()
-    peak = 0.0
+    peak, next_sample = 0.0, 0.0
     with log.open("wb") as stream:
         began = time.time()
         process = subprocess.Popen(
@@ -60,10 +60,13 @@ def run(
         try:
             while process.poll() is None and not done():
                 sampled = time.monotonic()
-                alive = tree(process.pid)
-                seen |= alive
-                peak = max(peak, sum(memory_mb(one) for one in alive))
-                time.sleep(max(INTERVAL_SECONDS, (time.monotonic() - sampled) / MOST_SHARE))
+                if sampled >= next_sample:
+                    alive = tree(process.pid)
+                    seen |= alive
+                    peak = max(peak, sum(memory_mb(one) for one in alive))
+                    ended = time.monotonic()
+                    next_sample = ended + (ended - sampled) / MOST_SHARE
+                time.sleep(INTERVAL_SECONDS)
         finally:
             end(process, seen | tree(process.pid))
     return Watched(began, process.returncode, peak)
