@@ -22,7 +22,7 @@ from benchmarks.quality_task import Score, Task
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row
 from jobs.evaluation import registry
-from jobs.evaluation.answer_scores import SCORERS, confidence_interval, scorer
+from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, scorer
 from jobs.evaluation.baselines import LINEAR, NEAREST_PROMPT, answer_of, answers_of
 from jobs.evaluation.metric_choice import context_of
 from jobs.evaluation.scored_rows import ScoredRow
@@ -74,7 +74,7 @@ def nearest_answers(rows: list[Row], asked: list[Row]) -> list[str]:
 def score_baseline(name: str, task: Task) -> dict[str, object]:
     """A baseline's score and how many rows it has seen, or why there is none."""
     metric = registry.name_of(task.scoring.metric)
-    if metric not in SCORERS and not registry.is_user_function(metric):
+    if not is_of_answers(metric):
         return {"left_out": f"{task.scoring.metric} is not computed from answers"}
     corpus = load_corpus(task.trial.data)
     rows = [row for source in corpus.sources.values() for row in source]

@@ -35,6 +35,7 @@ from typing import Any
 import torch
 
 from benchmarks import answer
+from benchmarks.products import peak_rate, product_seconds, synchronize
 from jobs.base_models import fetch
 from jobs.config import BaseModel, Trial
 from jobs.data.chat_template import ChatTokenizer
@@ -43,7 +44,6 @@ from jobs.data.tokenization import Example
 from jobs.data.trial_data import TrialData
 from jobs.machine import speed
 from jobs.model import matrix_rate
-from jobs.model.frozen_linear import PrepackedLinear, has_kernels
 from jobs.model.loading import attach, load, pick_device
 from jobs.pack.batch.prefix_groups import micro_batches
 from jobs.pack.engine import Pack
@@ -208,57 +208,6 @@ def ideal_seconds(pack: Pack, numbers: list[int], peak: float | None) -> float:
                 else 4 * math.prod(size) / peak
             )
     return total
-
-
-def peak_rate(dtype: torch.dtype, device: torch.device) -> float | None:
-    """FLOP per second of a large product on a GPU; None on a CPU, which reaches its rate at the
-    sizes of a step.
-    """
-    if device.type == "cpu":
-        return None
-    one, other = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
-    times = []
-    for _ in range(6):
-        synchronize(device)
-        began = time.perf_counter()
-        torch.mm(one, other)
-        synchronize(device)
-        times.append(time.perf_counter() - began)
-    return 2 * 8192**3 / min(times)
-
-
-def product_seconds(
-    rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device
-) -> tuple[float, float]:
-    """Seconds of one layer's forward product and of the backward one towards its input; the best of
-    three each, with the weight as torch keeps it and, where this machine has kernels for it, laid
-    out as those read it.
-    """
-    layer = torch.nn.Linear(
-        width_in, width_out, bias=False, device=device, dtype=dtype
-    ).requires_grad_(False)
-    x, out, times = (
-        torch.randn(rows, width_in, device=device, dtype=dtype),
-        torch.randn(rows, width_out, device=device, dtype=dtype),
-        [],
-    )
-    for fast in [False, *[True] * has_kernels(layer.weight)]:
-        weight = PrepackedLinear(layer)
-        weight.fast = fast
-        weight.forth(x), weight.back(out)
-        for _ in range(3):
-            began = time.perf_counter()
-            weight.forth(x)
-            middle = time.perf_counter()
-            weight.back(out)
-            times.append((middle - began, time.perf_counter() - middle))
-    return min(first for first, _ in times), min(second for _, second in times)
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for a GPU; a CPU has no queue."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def known_rows(pack: Pack) -> int:

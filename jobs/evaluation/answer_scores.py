@@ -35,6 +35,11 @@ def scorer(name: str, rows: Sequence[ScoredRow], context: MetricContext) -> Scor
     return SCORERS[name](rows, context)
 
 
+def is_of_answers(metric: str) -> bool:
+    """Whether a metric can be computed from answers alone, whoever gives them."""
+    return registry.is_user_function(metric) or registry.name_of(metric) in SCORERS
+
+
 def worth_logging(context: MetricContext) -> list[str]:
     """The metrics of answers that say something about a task, the user's own first."""
     names = [] if context.function is None else [context.function]

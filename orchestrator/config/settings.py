@@ -9,17 +9,7 @@ import math
 from dataclasses import field
 from typing import Any, Literal
 
-from jobs.config import (
-    LARGEST,
-    Adapter,
-    Data,
-    Model,
-    Optim,
-    Train,
-    config,
-    is_name,
-    require,
-)
+from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_name, require
 from jobs.evaluation import registry
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
 from orchestrator.config.search_space import Knob

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ray
-from ray.exceptions import RayError
-
-from jobs.config import BaseModel, Trial
+from jobs.config import Trial
 from jobs.data.corpus import load_corpus
 from jobs.data.task_prompt import command_text, common_task
-from jobs.data.tokenization import RENDERING
 from jobs.evaluation import registry
 from jobs.evaluation.metric_choice import context_of
-from jobs.evaluation.scores import EvaluationSettings, TestScores
+from jobs.evaluation.scores import TestScores
 from jobs.export.model_folder import export
 from jobs.files import filesystem as places
-from jobs.files.manifest import Damaged
-from jobs.workers.evaluation_task import checked, evaluate_on_test
-from jobs.workers.reporting import reason
+from jobs.workers.evaluation_task import checked
 from orchestrator.config.run_numbers import label
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation import hints, model_card, verdict
 from orchestrator.evaluation.champion_files import fetch_champion
+from orchestrator.evaluation.held_out_judge import WITH_EXAMPLES, HeldOutJudge
 from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.evaluation.judged_finalists import choose, judge_finalists
 from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
 from orchestrator.output import sweep_result
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.output.sweep_result import SweepResult
-from orchestrator.plan.task import REMEDY, digest
-from orchestrator.storage.json_files import read_object, write_json
-from orchestrator.storage.paths import storage_folder
+from orchestrator.plan.task import REMEDY
 from orchestrator.tracking.mlflow_store import MlflowStore
 from orchestrator.tracking.model_versions import Version
 from orchestrator.tracking.outbox import OutboxWorker
@@ -46,13 +37,12 @@ if TYPE_CHECKING:
     from orchestrator.sweep.state import SweepState
 
 POLL_SECONDS = 0.5
-WITH_EXAMPLES = "base with examples"
 OTHER_ROWS = "the champion was chosen by other test rows"
 MOST_TAG = 4_000
 """Characters of a decision that a version's tag keeps; MLflow takes 5,000."""
 
 
-class FinalEvaluation:
+class FinalEvaluation(HeldOutJudge):
     """The end of a sweep: from its best trial to a registered version."""
 
     def __init__(
@@ -64,14 +54,8 @@ class FinalEvaluation:
         screen: ProgressDisplay,
         drain: Callable[[], None],
     ) -> None:
-        self.drain = drain
-        self.command, self.board = command, board
-        self.store, self.writer, self.screen = store, writer, screen
-        self.config, self.plan = command.config, command.plan
-        self.base: BaseModel = command.base
-        self.digest = self.plan.digests["test"]
-        self.train_digest = digest(json.dumps(self.plan.digests, sort_keys=True))
-        """Of all rows: which labels are found in training decides some metrics."""
+        super().__init__(command, board, screen, drain)
+        self.store, self.writer = store, writer
 
     def complete(self, outcome: SweepResult) -> None:
         """Fill in what the test split says and what was registered."""
@@ -192,74 +176,6 @@ class FinalEvaluation:
         """
         corpus = load_corpus(trial.data)
         return command_text(corpus.test[0], common_task(corpus))
-
-    def judge(
-        self,
-        folders: dict[str, str | None],
-        trial: Trial,
-        base: BaseModel | None = None,
-        version: Path | None = None,
-    ) -> dict[str, TestScores]:
-        """Score models on the test split, at the same time; the base's scores are remembered for
-        other sweeps. A registered `version` is asked as it was trained, with its own neighbours or
-        with none.
-        """
-        sealed = base is None  # a checkpoint of this sweep; a champion's files are checked already
-        base = base if base is not None else self.base
-        memo = storage_folder(self.config.storage) / "base-scores.json"
-        known = read_object(memo)
-        keys = {
-            name: f"{base.revision} {self.digest} {asdict(self.rule(0, name))} "
-            f"{trial.train.max_length} {RENDERING} {self.train_digest} {trial.data.slices}"
-            f"{verdict.shown_key(trial, name == WITH_EXAMPLES)}"
-            for name, folder in folders.items()
-            if folder is None
-        }
-        remembered = {name: verdict.recall(known.get(key)) for name, key in keys.items()}
-        found = {name: scores for name, scores in remembered.items() if scores is not None}
-        todo = {name: folder for name, folder in folders.items() if name not in found}
-        self.screen.note(f"judging {' and '.join(todo)} on {self.plan.num_test:,} test rows")
-        groups = self.plan.resources.groups(list(todo))
-        share, gpus = self.plan.resources.share(max(len(groups), 1))
-        task = ray.remote(evaluate_on_test).options(num_cpus=share, num_gpus=gpus, max_retries=2)
-        waiting = []
-        for names in groups:
-            subjects = {name: (todo[name], self.rule(share, name, version)) for name in names}
-            waiting.append(task.remote(*[self.plan.name, trial, base, subjects, sealed]))
-        while waiting:
-            ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
-            self.drain()
-            for reference in ready:
-                found |= self.collect(reference)
-        if keys:
-            write_json(memo, known | {key: asdict(found[name]) for name, key in keys.items()})
-        return found
-
-    def collect(self, reference: ray.ObjectRef) -> dict[str, TestScores]:
-        """The answers of a judging task. Raises Damaged for a checkpoint that cannot be used, else
-        OrchestratorError with its cause.
-        """
-        try:
-            return ray.get(reference)
-        except RayError as error:
-            if isinstance(getattr(error, "cause", None), Damaged):
-                raise error.cause from error  # type: ignore[attr-defined]
-            raise OrchestratorError(
-                f"judging failed: {reason(error)}; what is trained is kept, and the same command "
-                "continues"
-            ) from error
-
-    def rule(self, threads: int, name: str = "", version: Path | None = None) -> EvaluationSettings:
-        """How every model is judged."""
-        job = self.config.job
-        return EvaluationSettings(
-            confidence=job.confidence,
-            max_new_tokens=job.max_new_tokens,
-            num_threads=threads,
-            scoring=self.board.scoring,
-            num_examples=job.examples if name == WITH_EXAMPLES else 0,
-            version=None if version is None else str(version),
-        )
 
     def register(
         self,

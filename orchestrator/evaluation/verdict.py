@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.config import Trial
 from jobs.evaluation import registry
-from jobs.evaluation.answer_scores import confidence_interval, row_scores, scorer
+from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, row_scores, scorer
 from jobs.evaluation.baselines import Answers
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import whole
@@ -46,7 +46,7 @@ def baseline_scores(
     needs a model. Answers that are not as many as the rows are of other data, and left out.
     """
     scored: dict[str, Scores] = {}
-    if registry.metric_of(candidate.metric).needs != "text":
+    if not is_of_answers(candidate.metric):
         return scored
     for name, replies in answers.splits.get("test", {}).items():
         if len(replies) != len(candidate.predictions):
