@@ -82,7 +82,7 @@ OWNERS = {
         "orchestrator/launch",
         "orchestrator/remote/ray_jobs_client.py",
         "orchestrator/sweep",
-        "orchestrator/evaluation/final_evaluation.py",
+        "orchestrator/evaluation/held_out_judge.py",
         "jobs/workers",
     },
 }
