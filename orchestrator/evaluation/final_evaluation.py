@@ -211,7 +211,7 @@ class FinalEvaluation(HeldOutJudge):
         elif decision.lost_to:
             outcome.help = hints.hints(
                 hints.findings_of(
-                    self.config, self.board, best, trial, self.candidate.scores.value, self.answers
+                    self.plan, self.board, best, trial, self.candidate.scores.value, self.answers
                 )
             )
         holds = decision.promote or (champion is not None and champion.version == version.version)

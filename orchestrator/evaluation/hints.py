@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from jobs.config import Trial
 from jobs.data.corpus import load_corpus
 from jobs.evaluation.baselines import NUM_ANSWERS, Answers
-from orchestrator.config.settings import Config
+from orchestrator.config.settings import MOST_MINUTES
 from orchestrator.output.sweep_result import BestTrial
+from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Record
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Findings:
     """The winner's on the test rows."""
     steps: int
     """Of a trial that is never stopped."""
+    longer: str
+    """The setting that doubles them."""
     best_step: int
     history: Mapping[int, float]
     """Step -> the winner's value of the sweep's metric, better as it is higher."""
@@ -50,7 +53,7 @@ def hints(findings: Findings) -> list[str]:
     """What would likely help, the likeliest first."""
     said = [*neighbours(findings), *more_steps(findings), *more_rows(findings), *mix(findings)]
     if not said:
-        said = [f"more steps (train.steps={2 * findings.steps}), more rows, or a larger model="]
+        said = [f"more steps ({findings.longer}), more rows, or a larger model="]
     return said
 
 
@@ -83,9 +86,7 @@ def more_steps(findings: Findings) -> list[str]:
         rising = (
             f" ({findings.metric} {abs(before):.3g} at {steps[-2]}, {abs(last):.3g} at the end)"
         )
-    return [
-        f"more steps: the winner was best at its last one{rising}; train.steps={2 * findings.steps}"
-    ]
+    return [f"more steps: the winner was best at its last one{rising}; {findings.longer}"]
 
 
 def more_rows(findings: Findings) -> list[str]:
@@ -125,8 +126,16 @@ def history_of(record: Record, metric: str, maximise: bool) -> dict[int, float]:
     }
 
 
+def longer(plan: Plan) -> str:
+    """The setting with which a sweep trains twice as long and goes on from what it has."""
+    minutes = plan.config.sweep.minutes
+    if plan.sizes is not None and minutes is not None:
+        return f"sweep.minutes={min(2 * minutes, MOST_MINUTES):g}"
+    return f"train.steps={2 * plan.config.train.steps}"
+
+
 def findings_of(
-    config: Config,
+    plan: Plan,
     board: SweepState,
     best: BestTrial,
     trial: Trial,
@@ -134,13 +143,14 @@ def findings_of(
     answers: Answers | None,
 ) -> Findings:
     """What a sweep and its data say of what is missing."""
-    corpus = load_corpus(trial.data)
+    config, corpus = plan.config, load_corpus(trial.data)
     sources = {name: source.weight for name, source in trial.data.sources.items()}
     total = sum(sources.values()) or 1.0
     paths = {knob.path for knob in config.sweep.space.values()}
     return Findings(
         score=score,
         steps=config.train.steps,
+        longer=longer(plan),
         best_step=best.step,
         history=history_of(board.records[best.run or best.trial], board.metric, board.maximise),
         metric=board.metric,

@@ -11,6 +11,7 @@ from orchestrator.evaluation.hints import Findings, hints
 CALM = Findings(
     score=0.9,
     steps=100,
+    longer="train.steps=200",
     best_step=50,
     history={50: 0.9, 100: 0.8},
     metric="valid/accuracy",

@@ -174,6 +174,7 @@ def test_a_sweep_is_named_by_what_decides_its_result(
             "+sweep=lora",
             "data=files",
             f"optim.schedule={schedule}",
+            "sweep.minutes=null",
             *arguments,
         )
 
