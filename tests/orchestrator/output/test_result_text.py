@@ -124,7 +124,7 @@ def test_reasons_and_help_stand_on_lines_of_their_own_and_fit_the_terminal(
 def test_what_is_added_over_copying_the_nearest_neighbour_is_told() -> None:
     shown = {"hold": 0.858, "nearest": 0.632, "copied": 0.71, "further_rows": 192.0}
     metrics = {f"test/neighbours_{name}": value for name, value in shown.items()}
-    best = outcome()["best"]
+    best = outcome().as_json()["best"]
     told = result.text(outcome(best=best | {"metrics": best["metrics"] | metrics}))
     line = next(line for line in told.splitlines() if line.startswith("shown"))
     assert line == (
