@@ -158,23 +158,27 @@ def test_the_printed_address_serves_the_store(swept: Any, cache: Path, home: Pat
 def test_an_alias_that_someone_moved_is_where_the_screen_says(
     again: Any, swept: Any, home: Path
 ) -> None:
-    assert f"{NAME} v1 -> alias champion" in swept.out and champion(home) == 1
+    assert f"{NAME} v1 has the alias champion" in swept.out and champion(home) == 1
     client(home).delete_registered_model_alias(NAME, "champion")
     taken = again()
     assert (
         taken.code == 0
-        and f"{NAME} v1: the alias champion was taken away since" in taken.out
-        and "->" not in taken.out
+        and "why     the alias champion was taken away since" in taken.out
+        and "has the alias" not in taken.out
     )
     assert "model_uri='models:/toy model/1'" in lines(taken.out)["try"]
     other = client(home).create_model_version(NAME, (home / "my runs").as_uri()).version
     client(home).set_registered_model_alias(NAME, "champion", other)
     moved = again()
-    assert f"{NAME} v1: the alias champion is at v{other} now" in moved.out
-    assert "->" not in moved.out and again("output=json").result["model"]["alias"] is None
+    assert f"why     the alias champion is at v{other} now" in moved.out
+    assert (
+        "has the alias" not in moved.out and again("output=json").result["model"]["alias"] is None
+    )
     client(home).set_registered_model_alias(NAME, "champion", "1")
     client(home).delete_model_version(NAME, other)
-    assert f"{NAME} v1 -> alias champion: it was given the alias champion since" in again().out
+    back = again().out
+    assert f"{NAME} v1 has the alias champion" in back
+    assert lines(back)["why"] == "it was given the alias champion since"
 
 
 def test_a_model_that_someone_deleted_is_registered_again_and_nothing_is_trained(
@@ -188,7 +192,7 @@ def test_a_model_that_someone_deleted_is_registered_again_and_nothing_is_trained
         f"but MLflow no longer has models:/{NAME}/1: its winner is judged and registered again"
         in done.err
     )
-    assert f"{NAME} v1 -> alias champion" in done.out and champion(home) == 1
+    assert f"{NAME} v1 has the alias champion" in done.out and champion(home) == 1
     assert len([event for event in journal(home, "metrics")[trained:] if event.get("trial")]) == 0
 
 
@@ -223,12 +227,12 @@ def test_a_store_that_cannot_be_asked_leaves_nothing_said_of_it(
         shown = again()
     finally:
         file.write_bytes(kept)
-    assert shown.code == 0 and "-> alias" not in shown.out
+    assert shown.code == 0 and "has the alias" not in shown.out
     assert (
         "whether MLflow still has it so is not known: tracking.uri=sqlite:"
         in lines(shown.out)["note"]
     )
-    assert f"{NAME} v1 -> alias champion" in again().out, "asked again, it is known again"
+    assert f"{NAME} v1 has the alias champion" in again().out, "asked again, it is known again"
 
 
 @pytest.mark.slow
@@ -298,7 +302,10 @@ def test_what_else_someone_deleted_is_made_again(
     ), done.err
     assert "missing" not in lines(done.out)
     assert paste(lines(done.out)["try"], cache, home).returncode == 0
-    assert champion(home) == again("output=json").result["model"]["version"] or "->" not in done.out
+    assert (
+        champion(home) == again("output=json").result["model"]["version"]
+        or "has the alias" not in done.out
+    )
 
 
 def with_schema(file: Path, revision: str) -> None:
