@@ -91,7 +91,7 @@ class HeldTrial:
         """
         trial, index, roster = self.config["assignment"].trial, self.config["index"], self.roster
         pointer = read_pointer(self.checkpoint)
-        checkpoint, step = (pointer["path"], pointer["step"]) if pointer else (None, 0)
+        checkpoint, step = (pointer.path, pointer.step) if pointer else (None, 0)
         ticket = await roster.take_seat(index, trial, checkpoint, step)
         try:
             while step < trial.train.steps:

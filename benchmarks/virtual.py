@@ -19,7 +19,7 @@ from typing import Any
 import ray
 
 from jobs.config import Train
-from jobs.pack.membership import StepReport
+from jobs.pack.membership import SavedCheckpoint, StepReport
 from jobs.workers.coordinator import Coordinator
 from jobs.workers.messages import LoggedStep, StepMetrics
 
@@ -178,6 +178,6 @@ class VirtualPack:
                 "valid/exact_match": 1 / loss,
                 "data/drawn_train": float(step),
             }
-            snapshots[index] = (str(folder), step)
+            snapshots[index] = SavedCheckpoint(str(folder), step)
             reports[index] = {"step": step, **dict.fromkeys(METRICS, loss), **scores}
         return StepReport(snapshots, reports, {})

@@ -23,7 +23,7 @@ from jobs.serving.responses_agent import Agent
 
 set_model(Agent())
 '''
-ROOMS = ("base_models", "data", "evaluation", "files", "model", "serving")
+ROOMS = ("base_models", "data", "evaluation", "files", "machine", "model", "serving")
 """Rooms of jobs/ that answering needs."""
 LIBRARIES = (
     *("mlflow", "torch", "transformers", "peft", "tokenizers", "safetensors", "huggingface-hub"),
