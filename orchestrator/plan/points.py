@@ -45,7 +45,10 @@ def num_values(knob: Knob) -> float:
         return len(set(knob.values))
     if is_stepped(knob):
         return int(((knob.high or 0.0) - (knob.low or 0.0)) / (knob.step or 1) + 1e-9) + 1
-    count = len(within(knob.low or 0.0, knob.high or 0.0, knob.type == "loguniform"))
+    bounds = (knob.low or 0.0, knob.high or 0.0, knob.type == "loguniform")
+    if len(drawn(*bounds, every=4)) >= GRAIN / 4:
+        return math.inf
+    count = len(within(*bounds))
     return count if count < GRAIN / 4 else math.inf
 
 
@@ -59,14 +62,19 @@ def within(low: float, high: float, logarithmic: bool) -> list[Value]:
     """Values of four digits that a draw from a range can give; all of them where the range is
     narrow.
     """
-    shares = (step / GRAIN for step in range(GRAIN + 1))
+    return drawn(low, high, logarithmic, every=1)
+
+
+@functools.cache
+def drawn(low: float, high: float, logarithmic: bool, every: int) -> list[Value]:
+    """The different values at one in `every` of the equal steps through a range."""
+    shares = (step / GRAIN for step in range(0, GRAIN + 1, every))
     if logarithmic:
-        drawn = (
-            math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares
-        )
+        start, width = math.log(low), math.log(high) - math.log(low)
+        values = (math.exp(start + share * width) for share in shares)
     else:
-        drawn = (low + share * (high - low) for share in shares)
-    return list(dict.fromkeys(rounded(value, low, high) for value in drawn))
+        values = (low + share * (high - low) for share in shares)
+    return list(dict.fromkeys(rounded(value, low, high) for value in values))
 
 
 def all_values(knob: Knob) -> list[Value]:
