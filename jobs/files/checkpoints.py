@@ -198,8 +198,7 @@ def read_text(location: str) -> str:
     if not filesystem.is_uri(location):
         return Path(location).read_text(encoding="utf-8")
     system, path = filesystem.opened(location)
-    with system.open_input_stream(path) as stream:
-        return stream.read().decode()
+    return filesystem.read(system, path).decode()
 
 
 def fetched(location: str) -> Path:

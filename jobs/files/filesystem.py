@@ -22,6 +22,8 @@ SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
 TIME_STEP = 2.0
 """Seconds within which a store may give two writes of a file the same time: S3's are whole seconds.
 """
+READ_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between the tries to read a small file."""
 
 
 def is_uri(location: str) -> bool:
@@ -60,13 +62,13 @@ def put(local: Path, location: str) -> None:
 
 def get(location: str) -> str:
     """A folder or file of a place as a local path: itself, or a copy in this machine's cache.
-    Raises OSError when it is not there.
+    Raises OSError when it is not there, or when it changes while it is copied.
     """
     if not is_uri(location):
         return location
     store, path = opened(location)
     files = listing(store, path)
-    entries = sorted((info.path, info.size, str(info.mtime)) for info in files)
+    entries = identity(files)
     if not entries:
         raise FileNotFoundError(f"{location} is not there")
     fetched_at = time.time_ns() * just_written(files)
@@ -80,11 +82,40 @@ def get(location: str) -> str:
             copy.parent.mkdir(parents=True, exist_ok=True)
             with store.open_input_stream(info.path) as source, copy.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
+        if identity(listing(store, path)) != entries:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise OSError(f"{location} changed while it was copied; try again when it is complete")
         if target.exists():
             shutil.rmtree(draft, ignore_errors=True)
         else:
             os.replace(draft, target)
     return str(target)
+
+
+def identity(files: list[Any]) -> list[tuple[str, int, str]]:
+    """What changes when one of a folder's files does: paths, sizes in bytes and times."""
+    return sorted((info.path, info.size, str(info.mtime)) for info in files)
+
+
+def read(store: Any, path: str) -> bytes:
+    """A small file's content, of one moment. It is read again when it was written anew or taken
+    away meanwhile, which stores answer with errors of many kinds, or with a file that is cut or
+    filled up. Raises FileNotFoundError when it is not there, else OSError.
+    """
+    error: OSError = OSError(f"{path} is written anew all the time")
+    for pause in (0.0, *READ_PAUSES):
+        time.sleep(pause)
+        try:
+            with store.open_input_stream(path) as stream:
+                version, content = stream.metadata(), bytes(stream.read())
+            with store.open_input_stream(path) as stream:
+                if stream.metadata() == version:
+                    return content
+        except FileNotFoundError:
+            raise
+        except OSError as reason:
+            error = reason
+    raise error
 
 
 def just_written(files: list[Any]) -> bool:

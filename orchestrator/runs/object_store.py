@@ -55,9 +55,8 @@ class StoreRuns(LocalRuns):
                 continue
             local = self.folder / "sweeps" / name / file
             local.parent.mkdir(parents=True, exist_ok=True)
-            with self.system.open_input_stream(path) as stream:
-                draft = local.with_name(f"{local.name}.draft")
-                draft.write_bytes(stream.read())
+            draft = local.with_name(f"{local.name}.draft")
+            draft.write_bytes(filesystem.read(self.system, path))
             os.replace(draft, local)
 
     def record(self, folder: Path) -> dict[str, Any]:
@@ -80,8 +79,7 @@ class StoreRuns(LocalRuns):
         """Who works on a sweep, by the claims that commands renew as long as they live."""
         for info in filesystem.listing(self.system, f"{self.root}/owners/{name}"):
             try:
-                with self.system.open_input_stream(info.path) as stream:
-                    claim = json.loads(stream.read())
+                claim = json.loads(filesystem.read(self.system, info.path))
             except (OSError, ValueError):
                 continue
             age = time.time() - info.mtime.timestamp() if info.mtime else 0.0

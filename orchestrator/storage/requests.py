@@ -74,8 +74,9 @@ def remote_texts(home: str) -> list[tuple[str, str]]:
     system, path = filesystem.opened(home)
     texts = []
     for info in sorted(filesystem.listing(system, path), key=lambda info: str(info.mtime)):
-        with contextlib.suppress(OSError), system.open_input_stream(info.path) as stream:
-            texts.append((info.path.rsplit("/", 1)[-1], stream.read().decode("utf-8", "replace")))
+        with contextlib.suppress(OSError):
+            text = filesystem.read(system, info.path).decode("utf-8", "replace")
+            texts.append((info.path.rsplit("/", 1)[-1], text))
     return texts
 
 

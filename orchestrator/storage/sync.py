@@ -34,6 +34,7 @@ BEAT_SECONDS = 20.0
 STALE_SECONDS = 90.0
 """After so long without a sign of life its owner counts as dead."""
 CLAIM_TRIES = 6
+OUTWAIT_SECONDS = 5.0
 JOURNAL = "journal.jsonl"
 TRACKED = ("tracking.told", "tracking.json", "tracking-refused.jsonl")
 SMALL = (
@@ -112,13 +113,16 @@ class StorageSync:
 
         Stores differ in what they can do under a condition, and all list what was written before.
         So everyone writes a claim of their own, looks, and holds the sweep only when nobody else's
-        is there: of two, the one that wrote later has seen the other's. Who sees another takes the
-        own claim back; those who have met try again after pauses of unequal length.
+        is there: of two, the one that wrote later has seen the other's. Of those who meet, the
+        first by name stays until the others have taken theirs back; these try again after pauses of
+        unequal length.
         """
         rivals: list[JsonObject] = []
         for attempt in range(CLAIM_TRIES):
             self.beat(is_holder=False)
             rivals = self.others()
+            if rivals and all(self.is_before(rival) for rival in rivals):
+                rivals = self.outwait()
             if not rivals:
                 self.beat()
                 return
@@ -130,6 +134,17 @@ class StorageSync:
             f"sweep {self.sweep} of storage {self.storage} is in use by {rivals[0]['who']}; wait "
             "for it to end"
         )
+
+    def is_before(self, rival: JsonObject) -> bool:
+        """Whether this command, not the other one, is to get a sweep which nobody holds."""
+        return not rival["held"] and self.claim_file.name < rival["file"]
+
+    def outwait(self) -> list[JsonObject]:
+        """The claims that are left when the others had time to take theirs back."""
+        deadline = time.monotonic() + OUTWAIT_SECONDS
+        while (rivals := self.others()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return rivals
 
     def others(self) -> list[JsonObject]:
         """The claims of others that live, holders first. Those of the dead are removed."""
@@ -153,15 +168,14 @@ class StorageSync:
                 with contextlib.suppress(FileNotFoundError):
                     system.delete_file(info.path)
             else:
-                alive.append(claim)
+                alive.append(claim | {"file": info.path.rsplit("/", 1)[-1]})
         return sorted(alive, key=lambda claim: not claim["held"])
 
     @staticmethod
     def read_claim(system: Any, path: str) -> JsonObject | None:
         """A claim, or None when it has just been taken back."""
         try:
-            with system.open_input_stream(path) as stream:
-                claim = json.loads(stream.read())
+            claim = json.loads(filesystem.read(system, path))
         except FileNotFoundError:
             return None
         except ValueError:
@@ -205,8 +219,7 @@ class StorageSync:
         if mine / JOURNAL not in files:
             shutil.rmtree(mine, ignore_errors=True)
         for file, path in files.items():
-            with system.open_input_stream(path) as stream:
-                remote_bytes = stream.read()
+            remote_bytes = filesystem.read(system, path)
             if (
                 file.name != JOURNAL
                 or not file.exists()

@@ -4,6 +4,7 @@ all its files.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,11 +21,9 @@ import pytest
 from jobs.files import filesystem
 from jobs.files.checkpoints import CheckpointStore
 from jobs.files.manifest import Snapshot
-from orchestrator.errors import InputError
-from orchestrator.storage import sync
-from orchestrator.storage.paths import storage_folder
 from tests.conftest import Finished, environment
-from tests.support.servers import BIN, answers, free_port, mlflow_server, started, wait
+from tests.support.object_store import BUCKET, s3_server
+from tests.support.servers import mlflow_server
 
 SWEEP = (
     "+sweep=lora",
@@ -41,33 +40,13 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of an empty bucket; where this process and its children look for it stands in the
     environment.
     """
-    port = free_port()
-    keys = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    keys["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
-    before = {name: os.environ.get(name) for name in keys}
-    os.environ.update(keys)
-    folder = tmp_path_factory.mktemp("s3")
-    with started(
-        [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
-        {**os.environ},
-        folder / "s3.log",
+    with (
+        s3_server(tmp_path_factory.mktemp("s3")) as variables,
+        pytest.MonkeyPatch.context() as patch,
     ):
-        wait(lambda: answers(keys["AWS_ENDPOINT_URL"]))
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import boto3; boto3.client('s3').create_bucket(Bucket='sweeps')",
-            ],
-            check=True,
-        )
-        yield "s3://sweeps"
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield BUCKET
 
 
 @pytest.fixture(scope="module")
@@ -146,111 +125,32 @@ def test_checkpoints_in_a_store_are_checked_and_the_one_before_is_taken(
     assert made().newest(1) is None
 
 
-def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_others_write_and_delete_all_the_time_is_read_whole_or_is_not_there(
+    bucket: str, tmp_path: Path
 ) -> None:
-    storage = filesystem.join(bucket, "held")
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "one"))
-    with sync.synced(storage, "a-1"):
-        folder = storage_folder(storage) / "sweeps" / "a-1"
-        folder.mkdir(parents=True)
-        (folder / "journal.jsonl").write_text("1\n2\n")
-        with (
-            pytest.raises(InputError, match="sweep a-1 of storage .* is in use by process"),
-            sync.synced(storage, "a-1"),
-        ):
-            pass
-        with sync.synced(storage, "b-1"):
-            pass
-    (folder / "journal.jsonl").write_text("1\n2\n3\n")
-    with sync.synced(storage, "a-1"):
-        assert (folder / "journal.jsonl").read_text() == "1\n2\n3\n", (
-            "written here and not copied before the process died"
-        )
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "two"))
-    with sync.synced(storage, "a-1"):
-        other = storage_folder(storage) / "sweeps" / "a-1" / "journal.jsonl"
-        assert other.read_text() == "1\n2\n3\n"
-        other.write_text("9\n")
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "one"))
-    with sync.synced(storage, "a-1"):
-        assert (folder / "journal.jsonl").read_text() == "9\n", "begun anew elsewhere"
+    location = filesystem.join(bucket, "changing", "claim.json")
+    texts = [json.dumps({"who": "x" * length}) for length in (3, 4000, 40)]
+    ended = threading.Event()
 
+    def change() -> None:
+        draft = tmp_path / "draft"
+        for turn in range(60):
+            draft.write_text(texts[turn % 3])
+            filesystem.put(draft, location)
+            if turn % 2:
+                filesystem.remove(location)
+        ended.set()
 
-def test_of_commands_that_claim_a_sweep_at_the_same_time_one_gets_it(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
-    storage, together = filesystem.join(bucket, "race"), threading.Barrier(2)
-    holding, most, got = set[int](), [0], list[int]()
-
-    def claim(number: int) -> None:
-        for _ in range(6):
-            together.wait(60)
-            claimer = sync.StorageSync(storage, "a-1")
-            try:
-                claimer.claim()
-            except InputError:
-                continue
-            holding.add(number)
-            most[0] = max(most[0], len(holding))
-            got.append(number)
-            time.sleep(0.1)
-            holding.discard(number)
-            claimer.release()
-
-    threads = [threading.Thread(target=claim, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most[0] == 1, "two commands worked on the same sweep"
-    assert len(got) >= 6, "each time one of them gets it"
-    assert not filesystem.exists(filesystem.join(storage, "owners", "a-1"))
-
-
-def test_a_claim_whose_process_has_died_here_is_free_at_once_and_one_of_elsewhere_after_a_while(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
-    storage = filesystem.join(bucket, "died")
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-
-    def left_by(who: str) -> sync.StorageSync:
-        left = sync.StorageSync(storage, "a-1")
-        with monkeypatch.context() as other:
-            other.setattr(sync, "this_process", lambda: who)
-            left.claim()
-        return left
-
-    left_by(f"process {gone.pid} on {os.uname().nodename}")
-    elsewhere = left_by("process 1 on elsewhere")
-    with pytest.raises(InputError, match="in use by process 1 on elsewhere"):
-        sync.StorageSync(storage, "a-1").claim()
-    assert elsewhere.is_taken() is None
-    time.sleep(1.1)  # the store's moments are whole seconds
-    monkeypatch.setattr(sync, "STALE_SECONDS", 0.5)
-    sync.StorageSync(storage, "a-1").claim()
-    assert elsewhere.is_taken() == f"process {os.getpid()} on {os.uname().nodename}", (
-        "it must not write over what the other has done"
-    )
-
-
-def test_a_store_that_is_gone_at_the_end_is_said_and_the_files_stay(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    storage = filesystem.join(bucket, "gone")
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
-    endpoint = os.environ["AWS_ENDPOINT_URL"]
-    folder = storage_folder(storage) / "sweeps" / "a-1"
-    with sync.synced(storage, "a-1"):
-        folder.mkdir(parents=True)
-        (folder / "journal.jsonl").write_text("1\n2\n")
-        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{free_port()}"
-    os.environ["AWS_ENDPOINT_URL"] = endpoint
-    assert "does not take the last events" in capsys.readouterr().err
-    assert (folder / "journal.jsonl").read_text() == "1\n2\n"
+    changer = threading.Thread(target=change)
+    changer.start()
+    system, path = filesystem.opened(location)
+    seen = set[str]()
+    while not ended.is_set():
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(filesystem.read(system, path).decode())
+    changer.join()
+    assert seen
+    assert seen <= set(texts)
 
 
 def test_a_store_that_cannot_be_used_is_one_line_and_code_2(
@@ -368,7 +268,6 @@ def mirror_journals(bucket: str, name: str, tmp_path: Path) -> list[Path]:
     for path in found:
         own = tmp_path / "seen" / Path(path).parent.name / "journal.jsonl"
         own.parent.mkdir(parents=True, exist_ok=True)
-        with system.open_input_stream(path) as stream:
-            own.write_bytes(stream.read())
+        own.write_bytes(filesystem.read(system, path))
         copies.append(own)
     return copies

@@ -5,10 +5,7 @@ from outside: by whoever reads the store, and, through the head, by whoever does
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +15,12 @@ import pytest
 
 from orchestrator.storage import requests
 from tests.conftest import environment, finished
+from tests.support.object_store import BUCKET, s3_server
 from tests.support.outside import outside_command, until
 from tests.support.servers import (
-    BIN,
-    answers,
     free_port,
     mlflow_server,
     ray_head,
-    started,
-    wait,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -38,19 +32,8 @@ RUNS = {"module": "orchestrator.runs"}
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The URI of a storage in an empty bucket, and the environment that leads to it."""
-    address = f"http://127.0.0.1:{free_port()}"
-    known = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": address,
-    }
-    line = [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", address.rpartition(":")[2]]
-    with started(line, {**os.environ}, tmp_path / "s3.log"):
-        wait(lambda: answers(address))
-        make = "import boto3; boto3.client('s3').create_bucket(Bucket='sweeps')"
-        subprocess.run([sys.executable, "-c", make], check=True, env={**os.environ, **known})
-        yield "s3://sweeps/team", known
+    with s3_server(tmp_path) as variables:
+        yield f"{BUCKET}/team", variables
 
 
 def test_a_sweep_on_a_cluster_is_changed_from_here_and_through_its_head(

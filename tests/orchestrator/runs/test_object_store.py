@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,23 +15,17 @@ from orchestrator.config.compose import compose
 from orchestrator.runs import cli
 from orchestrator.storage import requests
 from tests.support.journals import write_sweep
-from tests.support.servers import BIN, answers, free_port, started, wait
+from tests.support.object_store import BUCKET, s3_server
+from tests.support.servers import free_port
 
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URI of an empty bucket."""
-    address = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    line = [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", address.rpartition(":")[2]]
-    with started(line, {**os.environ}, tmp_path / "s3.log"):
-        wait(lambda: answers(address))
-        make = "import boto3; boto3.client('s3').create_bucket(Bucket='sweeps')"
-        subprocess.run([sys.executable, "-c", make], check=True)
-        yield "s3://sweeps/team"
+    """The URI of an empty folder of a bucket."""
+    with s3_server(tmp_path) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield f"{BUCKET}/team"
 
 
 def test_a_sweep_of_a_store_is_shown_compared_and_asked_to_change(
