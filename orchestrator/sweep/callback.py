@@ -5,7 +5,10 @@ leave behind, back to Ray.
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
 import time
+from pathlib import Path
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
@@ -296,8 +299,12 @@ class SweepCallback(Callback):
 
 
 def why_failed(trial: Trial) -> Exception | None:
-    """What Tune knows of why a trial has failed."""
-    with contextlib.suppress(OSError, AttributeError, EOFError):
+    """What Tune knows of why a trial has failed. It writes that into a folder of this machine
+    first, and copies it to the storage only once the trial has run.
+    """
+    with contextlib.suppress(OSError, AttributeError, EOFError, pickle.UnpicklingError):
+        if trial.pickled_error_file and os.path.exists(trial.pickled_error_file):
+            return pickle.loads(Path(trial.pickled_error_file).read_bytes())
         return trial.get_pickled_error()
     return None
 
