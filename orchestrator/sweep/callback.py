@@ -30,6 +30,8 @@ from orchestrator.sweep.placement import PlacementMonitor
 from orchestrator.sweep.scheduler import TuneResult
 from orchestrator.sweep.state import SweepState
 
+UNREADABLE = (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, TypeError)
+"""What reading an error raises that is torn, or whose class cannot be made here."""
 FREE_AFTER_SECONDS = 3.0
 DRAIN_SECONDS = 0.5
 REST_SECONDS = 60.0
@@ -302,7 +304,7 @@ def why_failed(trial: Trial) -> Exception | None:
     """What Tune knows of why a trial has failed. It writes that into a folder of this machine
     first, and copies it to the storage only once the trial has run.
     """
-    with contextlib.suppress(OSError, AttributeError, EOFError, pickle.UnpicklingError):
+    with contextlib.suppress(*UNREADABLE):
         if trial.pickled_error_file and os.path.exists(trial.pickled_error_file):
             return pickle.loads(Path(trial.pickled_error_file).read_bytes())
         return trial.get_pickled_error()
