@@ -229,12 +229,12 @@ class SweepCommand:
 
     def train_and_judge(self, store: mlflow_store.MlflowStore, writer: OutboxWorker) -> SweepResult:
         """Start Ray, run the sweep, judge its winner and register it."""
-        from orchestrator.launch.ray_watchdog import watched
+        from orchestrator.launch.ray_watchdog import Daemons, watched
 
         def give_up(lost: str) -> None:
             self.end_at_once(lost, writer)
 
-        running = watched({}, give_up)
+        running = watched(Daemons(), give_up)
         if self.config.cluster.kind == "local":
             report_line("ray     starting")
             running = ray_local.local(self.plan.resources, give_up)

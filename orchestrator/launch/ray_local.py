@@ -72,17 +72,17 @@ def local(resources: Resources, give_up: Callable[[str], None] = end_here) -> It
 
     quiet()
     keep_keys()
-    from orchestrator.launch.ray_watchdog import watched
+    from orchestrator.launch.ray_watchdog import Daemons, GcsPort, watched
 
     def tell(lost: str) -> None:
         lifeline.forget_last_words()
         give_up(lost)
 
-    daemons: dict[str, Any] = {}
     with ray_session.private() as folder, lifeline.temporary_files():
+        daemons = Daemons(port=GcsPort(folder))
         try:
             with watched(daemons, tell):
-                start(resources, folder, daemons)
+                start(resources, folder, daemons.processes)
                 yield
         finally:
             if ray.is_initialized():

@@ -329,9 +329,11 @@ def test_workers_meet_where_nobody_else_can(monkeypatch: pytest.MonkeyPatch) -> 
         del store
 
 
-@pytest.mark.parametrize("daemon", ["gcs_server", "raylet"])
-def test_a_daemon_that_is_lost_while_ray_starts_is_told_in_a_line_within_seconds(
-    daemon: str,
+@pytest.mark.parametrize(
+    ("daemon", "starting"), [("gcs_server", True), ("raylet", True), ("gcs_server", False)]
+)
+def test_a_daemon_that_is_asked_to_end_is_told_in_a_line_within_seconds(
+    daemon: str, starting: bool
 ) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", START],
@@ -345,12 +347,15 @@ def test_a_daemon_that_is_lost_while_ray_starts_is_told_in_a_line_within_seconds
     deadline = time.monotonic() + 120
     lost: list[psutil.Process] = []
     while not lost and process.poll() is None and time.monotonic() < deadline:
-        for member in tree.children(recursive=True):
+        for member in tree.children():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if member.name() == daemon:
+                if member.name() == daemon and (daemon == "raylet" or listening(member)):
                     lost.append(member)
         time.sleep(0.02)
     assert lost, f"{daemon} was not started"
+    assert process.stdout is not None
+    if not starting:
+        assert process.stdout.readline() == "started\n"
     lost[0].terminate()
     hurt = time.monotonic()
     out, err = process.communicate(timeout=180)

@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from jobs.workers.reporting import death
 from orchestrator.errors import OrchestratorError
-from orchestrator.launch.ray_watchdog import in_words, watched
+from orchestrator.launch.ray_watchdog import Daemons, in_words, watched
 from orchestrator.pipeline import SweepCommand
 from tests.conftest import ROOT
 
@@ -101,7 +101,7 @@ class GivenUp(BaseException):
 def test_a_lost_daemon_is_told_in_a_sentence_within_seconds() -> None:
     daemon = subprocess.Popen(["sleep", "60"])
     told: list[str] = []
-    with watched({"gcs_server": daemon}, told.append):
+    with watched(Daemons({"gcs_server": daemon}), told.append):
         assert not told
         daemon.kill()
         deadline = time.monotonic() + 10
@@ -119,7 +119,7 @@ def test_an_error_that_a_lost_daemon_causes_is_told_as_that_loss() -> None:
 
     with (
         pytest.raises(GivenUp, match="Ray's raylet process .* has ended with exit code 0"),
-        watched({"raylet": daemon}, give_up),
+        watched(Daemons({"raylet": daemon}), give_up),
     ):
         raise ValueError("what Ray makes of it")
     daemon.wait()
@@ -131,10 +131,10 @@ def test_errors_of_ray_are_sentences_and_ours_stay_as_they_are() -> None:
             OrchestratorError,
             match="the sweep has lost a process of its own: a worker process was killed",
         ),
-        watched({}, print),
+        watched(Daemons(), print),
     ):
         raise RayActorError()
-    with pytest.raises(ValueError, match="ours"), watched({}, print):
+    with pytest.raises(ValueError, match="ours"), watched(Daemons(), print):
         raise ValueError("ours")
     error = RayTaskError(
         "judge", "Traceback\n  File x\nValueError: no such row", ValueError("no such row")
