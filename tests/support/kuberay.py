@@ -103,9 +103,10 @@ def unknown_fields(value: Any, schema: dict[str, Any], path: str = "") -> list[s
     return found
 
 
-QUICK = Timeouts(
-    patience_seconds=1.5, lost_seconds=3.0, doubt_seconds=2.0, unseen_seconds=1.5, unsubmitted_seconds=1.0, settle_seconds=0.3, drain_seconds=3.0
-)  # fmt: skip
+QUICK = Timeouts(patience_seconds=1.5, doubt_seconds=2.0, settle_seconds=0.3)
+"""The usual patience where only a dead machine uses it up; a test of what happens then shortens
+it.
+"""
 Serve = Callable[..., ApiServer]
 
 

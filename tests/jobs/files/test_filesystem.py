@@ -10,9 +10,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,6 @@ def test_a_file_that_others_write_and_delete_all_the_time_is_read_whole_or_is_no
 ) -> None:
     location = filesystem.join(bucket, "changing", "claim.json")
     texts = [json.dumps({"who": "x" * length}) for length in (3, 4000, 40)]
-    ended = threading.Event()
 
     def change() -> None:
         draft = tmp_path / "draft"
@@ -139,17 +138,17 @@ def test_a_file_that_others_write_and_delete_all_the_time_is_read_whole_or_is_no
             filesystem.put(draft, location)
             if turn % 2:
                 filesystem.remove(location)
-        ended.set()
 
-    changer = threading.Thread(target=change)
-    changer.start()
     system, path = filesystem.opened(location)
     seen = set[str]()
-    while not ended.is_set():
-        with contextlib.suppress(FileNotFoundError):
-            seen.add(filesystem.read(system, path).decode())
-    changer.join()
-    assert seen
+    with ThreadPoolExecutor(1) as pool:
+        changer = pool.submit(change)
+        while not (changer.done() and seen):
+            if changer.done():
+                changer = pool.submit(change)  # nothing was there whenever it was looked for
+            with contextlib.suppress(FileNotFoundError):
+                seen.add(filesystem.read(system, path).decode())
+    changer.result()
     assert seen <= set(texts)
 
 

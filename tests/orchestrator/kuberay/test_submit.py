@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +100,8 @@ def test_what_is_sent_is_the_manifest(serve: Serve) -> None:
 def test_detached_it_returns_when_the_job_is_accepted(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    serve("01", speed=0.01)
-    began = time.monotonic()
+    serve("01", speed=0.01)  # it would take half an hour
     assert submit.run(settings("cluster.detach=true"), ARGUMENTS, None) == 0
-    assert time.monotonic() - began < 5
     assert f"runs watch {SWEEP_NAME} --namespace slm" in capsys.readouterr().err
 
 
@@ -242,7 +239,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(serve: Serve) -> None:
             assert line, seen
             seen += line
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -174,7 +174,7 @@ def test_a_server_killed_in_mid_run_gets_every_event_once_when_it_is_back(
         until(lambda: "nothing listens there" in (writer.error or ""))
     finally:
         server.start()
-    assert writer.close(30) == 0 and writer.error is None and writer.num_refused == 0
+    assert writer.close(120) == 0 and writer.error is None and writer.num_refused == 0
     found = runs(store)
     assert [step for step, _ in history(store, found["trial-001"])] == list(range(200))
     assert set(found) == {"lora-7f3a91", "trial-001", "trial-002"}
@@ -200,7 +200,7 @@ def test_a_server_that_hangs_blocks_nothing_and_makes_no_run_twice(
     finally:
         server.signal(signal.SIGCONT)
     append(tmp_path, end(1), {"t": T, "kind": "sweep_end", "state": "finished", "metrics": {}})
-    assert writer.close(20) == 0
+    assert writer.close(120) == 0
     assert len(history(store, runs(store)["trial-001"])) == 500
 
 
