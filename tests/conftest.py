@@ -55,7 +55,7 @@ class Finished:
         return json.loads(self.out.strip().splitlines()[-1])
 
 
-def finished(process: subprocess.Popen[str], timeout: float = 280) -> Finished:
+def finished(process: subprocess.Popen[str], timeout: float = 570) -> Finished:
     """The end of a command that was started."""
     out, err = process.communicate(timeout=timeout)
     return Finished(process.returncode, out, err)
@@ -121,7 +121,7 @@ def command(cache: Path, toy: Path) -> Any:
     """
 
     def run(
-        *arguments: str, start: bool = False, timeout: float = 300, cwd: Path | None = None
+        *arguments: str, start: bool = False, timeout: float = 570, cwd: Path | None = None
     ) -> Any:
         base = [
             "model=tiny",

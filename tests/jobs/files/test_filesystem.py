@@ -22,8 +22,10 @@ from jobs.files import filesystem
 from jobs.files.checkpoints import CheckpointStore
 from jobs.files.manifest import Snapshot
 from tests.conftest import Finished, environment
-from tests.support.object_store import BUCKET, s3_server
+from tests.support.object_store import empty_bucket
 from tests.support.servers import mlflow_server
+
+bucket = pytest.fixture(scope="module")(empty_bucket)
 
 SWEEP = (
     "+sweep=lora",
@@ -33,20 +35,6 @@ SWEEP = (
     "sweep.space.lr.low=0.001",
     "sweep.space.lr.high=0.02",
 )
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of an empty bucket; where this process and its children look for it stands in the
-    environment.
-    """
-    with (
-        s3_server(tmp_path_factory.mktemp("s3")) as variables,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        yield BUCKET
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,9 @@ def test_each_recorded_ending_is_told_apart(
 ) -> None:
     code, told, untold = SCENARIOS[scenario]
     if scenario == "06d":  # in which nothing more comes
-        monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, unsubmitted_seconds=1.0))
+        monkeypatch.setattr(
+            timeouts, "DEFAULT", dataclasses.replace(QUICK, unsubmitted_seconds=1.0)
+        )
     serve(scenario)
     assert submit.run(settings(), ARGUMENTS, None) == code
     out, err = capsys.readouterr()

@@ -6,7 +6,6 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,22 +15,10 @@ from jobs.files import filesystem
 from orchestrator.errors import InputError
 from orchestrator.storage import sync
 from orchestrator.storage.paths import storage_folder
-from tests.support.object_store import BUCKET, s3_server
+from tests.support.object_store import empty_bucket
 from tests.support.servers import free_port
 
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of an empty bucket; where this process and its children look for it stands in the
-    environment.
-    """
-    with (
-        s3_server(tmp_path_factory.mktemp("s3")) as variables,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        yield BUCKET
+bucket = pytest.fixture(scope="module")(empty_bucket)
 
 
 def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(
