@@ -4,6 +4,7 @@ of a manifest against a CRD.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -108,6 +109,11 @@ QUICK = Timeouts(patience_seconds=1.5, doubt_seconds=2.0, settle_seconds=0.3)
 it.
 """
 Serve = Callable[..., ApiServer]
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Shorten one more patience, in a test of what happens when it is used up."""
+    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, **seconds))
 
 
 def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:

@@ -4,7 +4,6 @@ kinds and no tokens, or is not there.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.kuberay import submit, timeouts
+from orchestrator.kuberay import submit
 from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.responses import Refusal, Unreachable, unreachable
 from tests.support.apiserver import ApiServer, Fault
 from tests.support.conversation import TOKEN
-from tests.support.kuberay import ARGUMENTS, QUICK, Serve, numbered, serving, settings
+from tests.support.kuberay import ARGUMENTS, Serve, impatient, numbered, serving, settings
 
 serve = pytest.fixture(serving)
 UNKNOWN_ROLE = json.dumps({
@@ -97,9 +96,7 @@ def test_what_does_not_pass_is_told_after_a_bounded_while(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        timeouts, "DEFAULT", dataclasses.replace(QUICK, doubt_seconds=1.0, lost_seconds=60.0)
-    )
+    impatient(monkeypatch, doubt_seconds=1.0, lost_seconds=60.0)
     api = serve("01", speed=0.5)
     kind, what = next(value for key, value in ANSWERS.items() if key.startswith(answer))
     restarts(api, kind, what, 3600.0, "rayjobs")

@@ -4,7 +4,6 @@ and its exit code.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -17,10 +16,10 @@ import yaml
 
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.job_environment import MARK
-from orchestrator.kuberay import manifest, submit, timeouts
+from orchestrator.kuberay import manifest, submit
 from orchestrator.kuberay.names import SWEEP, sweep_name
 from tests.support.apiserver import Fault
-from tests.support.kuberay import ARGUMENTS, QUICK, Serve, serving, settings
+from tests.support.kuberay import ARGUMENTS, Serve, impatient, serving, settings
 from tests.support.rayjobs import ANSWER, SWEEP_NAME, names, other, posts
 
 serve = pytest.fixture(serving)
@@ -66,7 +65,7 @@ def test_an_answer_that_was_not_heard_is_said_to_be_missing(
     serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve("01", logs=[["plan    lora"]])
-    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, drain_seconds=0.5))
+    impatient(monkeypatch, drain_seconds=0.5)
     assert submit.run(settings("output=json"), ARGUMENTS, None) == 0
     out, err = capsys.readouterr()
     assert out == ""
