@@ -219,3 +219,13 @@ def postgres() -> Iterator[str]:
         )
         yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
         run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n N --dist loadfile`: the files that train are not run side by side."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.support.distribution import HeavyApart
+
+    return HeavyApart(config, log)
