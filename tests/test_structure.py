@@ -281,7 +281,7 @@ def test_help_mistakes_and_the_plan_answer_at_once(cache: Path) -> None:
         del commands["default"]  # nothing is fetched for a test; `make setup` has it measured
     measured = [
         [seconds(here if name == "default" else cache, *c) for name, c in commands.items()]
-        for _ in range(5)
+        for _ in range(3)
     ]
     times = {
         name: statistics.median(column)

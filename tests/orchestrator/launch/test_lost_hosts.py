@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +30,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Ray's sockets need a short path."""
-    made = Path("/tmp") / f"o{os.getpid()}"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    return made
+    return Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
 
 
 def on_head(hosts: Hosts, toy: Path, storage: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -89,7 +89,7 @@ def relayed(*words: str) -> str:
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        timeout=120,
+        timeout=500,
         check=True,
     )
     return done.stdout
