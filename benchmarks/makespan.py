@@ -30,7 +30,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks import answer, contenders
+from benchmarks import answer, command_line, contenders
 from benchmarks.contenders import Measurement, Work
 from jobs.base_models import fetch
 from jobs.config import BaseModel
@@ -40,7 +40,6 @@ from orchestrator.config.validation import build
 from orchestrator.errors import InputError
 from orchestrator.plan import planner as planning
 from orchestrator.plan.resources import count_cpus, count_gpus
-from orchestrator.project import ROOT
 
 PROBE = """
 import importlib, json, sys
@@ -67,7 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--dtype", choices=["auto", "bfloat16", "float32"], default="auto")
-    parser.add_argument("--contenders", default=",".join(contenders.NAMES), metavar="NAME,...")
+    command_line.add_contenders(parser, contenders.NAMES)
     parser.add_argument(
         "--valid-rows",
         type=int,
@@ -80,24 +79,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="N,...",
         help="trials at once under Ray Tune (1,2; on a GPU 1, 2, 4, ... while it fits)",
     )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=ROOT / "benchmarks/.results",
-        help="folder that keeps what was measured",
-    )
-    parser.add_argument("--fresh", action="store_true", help="measure anew what is kept")
     parser.add_argument(
         "settings", nargs="*", help="further settings of the command, for all contenders alike"
     )
     options = parser.parse_args(arguments)
-    options.contenders = options.contenders.split(",")
-    if unknown := set(options.contenders) - set(contenders.NAMES):
-        parser.error(
-            f"no such contender: {', '.join(sorted(unknown))}; there are "
-            f"{', '.join(contenders.NAMES)}"
-        )
+    options.contenders = command_line.chosen(parser, options.contenders, contenders.NAMES)
     return options
 
 

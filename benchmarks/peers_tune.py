@@ -14,6 +14,8 @@ import pickle
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +41,25 @@ def attempt(point: dict[str, int], work: Work, cpus: int) -> None:
     tune.report({"valid/loss": loss, "trial": point["trial"]})
 
 
-def run(work: Work, concurrent: int) -> Outcome:
-    """All trials, `concurrent` at once. Raises RuntimeError when one failed."""
-    cpus, gpus = max(1, work.cores // concurrent), min(1.0, work.gpus / concurrent)
-    resources = Resources(concurrent, 1, cpus, gpus, (Node(work.cores, work.gpus),))
+@contextmanager
+def tune_session(cores: int, all_gpus: int, concurrent: int) -> Iterator[tuple[int, float, str]]:
+    """A private Ray for so many trials at once; yields the cores and GPUs of each, and a folder for
+    results.
+    """
+    cpus, gpus = max(1, cores // concurrent), min(1.0, all_gpus / concurrent)
+    resources = Resources(concurrent, 1, cpus, gpus, (Node(cores, all_gpus),))
     with ray_local.local(resources), tempfile.TemporaryDirectory() as folder:
-        from ray import tune
-
         os.environ.pop(
             "TUNE_MAX_PENDING_TRIALS_PG"
         )  # how many wait at once is Tune's own choice here
+        yield cpus, gpus, folder
+
+
+def run(work: Work, concurrent: int) -> Outcome:
+    """All trials, `concurrent` at once. Raises RuntimeError when one failed."""
+    with tune_session(work.cores, work.gpus, concurrent) as (cpus, gpus, folder):
+        from ray import tune
+
         ends: list[float] = []
 
         class Clock(tune.Callback):

@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import answer, contenders, makespan, quality_task
+from benchmarks import answer, command_line, contenders, makespan, quality_task
 from benchmarks.quality_task import BASELINES, NAMES, OWN, LeftOut, Measurement, Score, Task
 from jobs.base_models import fetch
 from orchestrator.config.compose import choices, compose
@@ -36,10 +36,9 @@ from orchestrator.errors import InputError
 from orchestrator.plan import planner as planning
 from orchestrator.plan.metric import scoring_of
 from orchestrator.plan.resources import count_cpus, count_gpus
-from orchestrator.project import ROOT
 from orchestrator.storage.json_files import read_object, write_json
 
-FILES = ("jobs/**/*.py", "benchmarks/quality*.py", "benchmarks/measure.py", "benchmarks/peers.py")
+FILES = ("jobs/**/*.py", "benchmarks/quality*.py", "benchmarks/measure.py", "benchmarks/peers*.py")
 LAST_WORDS = 200
 """Characters of a failed contender's last line that the table tells."""
 OWN_FILES = (*FILES, "orchestrator/**/*.py", "conf/**/*.yaml")
@@ -59,15 +58,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--data", metavar="FOLDER|NAME", help="a folder of rows, or as data=NAME of the command"
     )
     parser.add_argument("--model", help="as model=NAME of the command")
-    parser.add_argument("--contenders", default=",".join(NAMES), metavar="NAME,...")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=ROOT / "benchmarks/.results",
-        help="folder that keeps what was measured",
-    )
-    parser.add_argument("--fresh", action="store_true", help="measure anew what is kept")
+    command_line.add_contenders(parser, NAMES)
     parser.add_argument(
         "settings",
         nargs="*",
@@ -80,11 +71,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         options.seconds = 60 * options.minutes
     if not 0 < options.seconds < float("inf"):
         parser.error(f"--minutes must be above 0, got {options.minutes:g}")
-    options.contenders = options.contenders.split(",")
-    if unknown := set(options.contenders) - set(NAMES):
-        parser.error(
-            f"no such contender: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
-        )
+    options.contenders = command_line.chosen(parser, options.contenders, NAMES)
     for setting in options.settings:
         if setting.lstrip("+").startswith(("sweep.minutes=", "storage=", "output=")):
             parser.error(f"{setting}: the benchmark sets this itself")

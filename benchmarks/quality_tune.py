@@ -22,9 +22,8 @@ from typing import Any
 
 import psutil
 
+from benchmarks.peers_tune import tune_session
 from benchmarks.quality_task import Task
-from orchestrator.launch import ray_local
-from orchestrator.plan.resources import Node, Resources
 
 CONCURRENT = 2
 EVALUATIONS = 8
@@ -78,15 +77,10 @@ def agreed_pace(peer: Any, folder: Path) -> tuple[float, float]:
 
 def run(task: Task, folder: Path, end: float) -> None:
     """Trials until the time is over. Raises RuntimeError when all have failed."""
-    cpus, gpus = max(1, task.cores // CONCURRENT), min(1.0, task.gpus / CONCURRENT)
-    resources = Resources(CONCURRENT, 1, cpus, gpus, (Node(task.cores, task.gpus),))
-    with ray_local.local(resources), tempfile.TemporaryDirectory() as results:
+    with tune_session(task.cores, task.gpus, CONCURRENT) as (cpus, gpus, results):
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
 
-        os.environ.pop(
-            "TUNE_MAX_PENDING_TRIALS_PG"
-        )  # how many wait at once is Tune's own choice here
         trainable = tune.with_parameters(attempt, task=task, folder=str(folder), cpus=cpus)
         outcome = tune.Tuner(
             tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),

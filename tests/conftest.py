@@ -55,7 +55,7 @@ class Finished:
         return json.loads(self.out.strip().splitlines()[-1])
 
 
-def finished(process: subprocess.Popen[str], timeout: float = 280) -> Finished:
+def finished(process: subprocess.Popen[str], timeout: float = 570) -> Finished:
     """The end of a command that was started."""
     out, err = process.communicate(timeout=timeout)
     return Finished(process.returncode, out, err)
@@ -121,7 +121,7 @@ def command(cache: Path, toy: Path) -> Any:
     """
 
     def run(
-        *arguments: str, start: bool = False, timeout: float = 300, cwd: Path | None = None
+        *arguments: str, start: bool = False, timeout: float = 570, cwd: Path | None = None
     ) -> Any:
         base = [
             "model=tiny",
@@ -219,3 +219,13 @@ def postgres() -> Iterator[str]:
         )
         yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
         run(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n N --dist loadfile`: the files that train are not run side by side."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.support.distribution import HeavyApart
+
+    return HeavyApart(config, log)

@@ -19,6 +19,7 @@ from jobs.config import Model
 from jobs.files.cache import cache_folder
 from orchestrator.config.compose import choices, compose
 from orchestrator.config.settings import SECTIONS
+from tests.support.distribution import TRAINING_FILES
 from tests.support.settings import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -280,7 +281,7 @@ def test_help_mistakes_and_the_plan_answer_at_once(cache: Path) -> None:
         del commands["default"]  # nothing is fetched for a test; `make setup` has it measured
     measured = [
         [seconds(here if name == "default" else cache, *c) for name, c in commands.items()]
-        for _ in range(5)
+        for _ in range(3)
     ]
     times = {
         name: statistics.median(column)
@@ -319,3 +320,7 @@ def test_a_dry_run_without_the_base_model_says_what_needs_setup(tmp_path: Path) 
     )
     assert "orchestrator job=setup model=smollm2-135m first" in done.stdout
     assert not (tmp_path / "empty").exists()
+
+
+def test_the_files_that_are_distributed_first_are_there() -> None:
+    assert not [name for name in TRAINING_FILES if not (ROOT / name).is_file()]

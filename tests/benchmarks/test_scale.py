@@ -1,6 +1,4 @@
-"""Many trials: a simulated sweep in virtual time keeps to its schedule and reaches MLflow whole,
-and the roster holds more than a thousand.
-"""
+"""Many trials: a simulated sweep in virtual time keeps to its schedule and reaches MLflow whole."""
 
 from __future__ import annotations
 
@@ -8,17 +6,13 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.launch import ray_local
-from orchestrator.plan.resources import Node, Resources
 from orchestrator.plan.rungs import survivors
 from tests.conftest import ROOT, environment
-from tests.support.plain import make
 
 TRIALS, GPUS = 200, 8
 MOST_BYTES = 400_000
@@ -111,33 +105,3 @@ def test_the_table_and_the_chart_hold_every_size(
     scale.draw([found, larger], tmp_path / "chart.svg")
     chart = (tmp_path / "chart.svg").read_text(encoding="utf-8")
     assert chart.lstrip().startswith("<?xml") and 'href="http' not in chart
-
-
-@pytest.fixture
-def session() -> Iterator[None]:
-    """A local Ray."""
-    with ray_local.local(Resources(concurrent=1, workers=1, cpus=1, gpus=0, nodes=(Node(2),))):
-        yield
-
-
-def test_the_roster_still_answers_when_more_than_a_thousand_trials_wait(session: None) -> None:
-    import ray
-
-    from jobs.pack.membership import PackMembership, StepReport
-    from jobs.workers.coordinator import open_coordinator
-
-    count, trial = 1200, make(Path("rows.jsonl"))
-    roster: Any = open_coordinator("crowd", PackMembership(100, 12, count))
-    tickets = {
-        index: roster.take_seat.remote(index, trial, None, 0) for index in range(1, count + 1)
-    }
-    tickets = dict(zip(tickets, ray.get(list(tickets.values())), strict=True))
-    waiting = [roster.train.remote(index, ticket) for index, ticket in tickets.items()]
-    assert [len(ray.get(roster.company.remote(pack), timeout=60)) for pack in (0, 99)] == [12, 12]
-    ray.get(
-        roster.hand_in.remote(
-            StepReport({}, {index: {"step": 1} for index in tickets}, {}), tickets
-        ),
-        timeout=60,
-    )
-    assert all(answer.metrics == {"step": 1} for answer in ray.get(waiting, timeout=60))

@@ -25,7 +25,7 @@ def shell(cache: Path, *arguments: str) -> Finished:
         text=True,
         env=environment(cache),
         cwd=ROOT,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
@@ -51,7 +51,7 @@ def test_a_reader_that_goes_away_is_no_crash(cache: Path) -> None:
         text=True,
         env=buffered,
         cwd=ROOT,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     os.close(writer)
@@ -99,7 +99,7 @@ def test_ctrl_c_while_planning_is_one_line_and_exit_code_130(cache: Path, tmp_pa
     with pipe.open("w"):  # opens as soon as the other side reads
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert err == "error: interrupted; the same command continues\n"
 
@@ -121,7 +121,7 @@ def test_ctrl_c_while_libraries_are_imported_is_one_line_and_exit_code_130(
     with pipe.open("w"):
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, out, err) == (
         130,
         "",

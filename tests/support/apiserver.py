@@ -61,7 +61,7 @@ class ApiServer:
     holds: bool = False
     """Whether a finalizer keeps deleted objects, as without an operator."""
     kueue: bool = False
-    waits_seconds: float = 3.0
+    waits_seconds: float = 300.0
     """How long a playback waits at most for the job to be watched, so that no change is over before
     it can be seen.
     """
@@ -74,6 +74,7 @@ class ApiServer:
         self.heads: list[str] = []
         self.ending = False
         self.watched = threading.Event()
+        self.over = threading.Event()
 
     def __enter__(self) -> ApiServer:
         server = self
@@ -88,6 +89,8 @@ class ApiServer:
 
     def __exit__(self, *error: object) -> None:
         self.ending = True
+        self.over.set()
+        self.watched.set()
         with self.changed:
             self.changed.notify_all()
         self.http.shutdown()
@@ -145,7 +148,7 @@ class ApiServer:
         for entry in recording(self.scenario or ""):
             if self.ending or (self.until is not None and self.until(entry)):
                 return
-            time.sleep(max(0.0, began + entry["t"] / self.speed - time.monotonic()))
+            self.over.wait(max(0.0, began + entry["t"] / self.speed - time.monotonic()))
             if entry["kind"] != "action" and (
                 ("rayjobs", name) in self.things or entry["kind"] != "rayjobs"
             ):

@@ -71,7 +71,7 @@ class Conversation(BaseHTTPRequestHandler):
         self.cut_after = fault.what if fault and fault.kind == "cut" else None
         self.lost = fault is not None and fault.kind == "lost"
         if fault and fault.kind == "slow":
-            time.sleep(fault.what)
+            self.api.over.wait(fault.what)
         if fault and fault.kind == "drop":
             self.close_connection = True
             return

@@ -105,7 +105,7 @@ def join(hosts: Hosts, number: int, folder: Path, extra: str = "") -> None:
         env={**os.environ, **FAST},
         start_new_session=True,
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while (
         "Local node IP" not in (folder / f"host{number}.log").read_text()
         or "This command will now block" not in (folder / f"host{number}.log").read_text()

@@ -4,6 +4,7 @@ of a manifest against a CRD.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -103,10 +104,16 @@ def unknown_fields(value: Any, schema: dict[str, Any], path: str = "") -> list[s
     return found
 
 
-QUICK = Timeouts(
-    patience_seconds=1.5, lost_seconds=3.0, doubt_seconds=2.0, unseen_seconds=1.5, unsubmitted_seconds=1.0, settle_seconds=0.3, drain_seconds=3.0
-)  # fmt: skip
+QUICK = Timeouts(patience_seconds=1.5, doubt_seconds=2.0, settle_seconds=0.3)
+"""The usual patience where only a dead machine uses it up; a test of what happens then shortens
+it.
+"""
 Serve = Callable[..., ApiServer]
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Shorten one more patience, in a test of what happens when it is used up."""
+    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, **seconds))
 
 
 def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:

@@ -134,7 +134,7 @@ TRIAL = {
 }
 
 
-def carry(folder: Path, store: Memory, timeout_seconds: float = 5.0) -> int:
+def carry(folder: Path, store: Memory, timeout_seconds: float = 120.0) -> int:
     writer = OutboxWorker(lambda: store, folder)
     writer.start()
     return writer.close(timeout_seconds)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.servers import BIN, answers, free_port, started, wait
 
 BUCKET = "s3://sweeps"
@@ -32,3 +34,16 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
         make = "import boto3; boto3.client('s3').create_bucket(Bucket='sweeps')"
         subprocess.run([sys.executable, "-c", make], check=True, env={**os.environ, **variables})
         yield variables
+
+
+def empty_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A fixture of a module: the URI of an empty bucket. Where this process and its children look
+    for it stands in the environment.
+    """
+    with (
+        s3_server(tmp_path_factory.mktemp("s3")) as variables,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield BUCKET

@@ -24,11 +24,11 @@ def posts(api: ApiServer) -> int:
     return sum(request.startswith("POST") and "/rayjobs" in request for request in api.requests)
 
 
-def until(condition: Any, seconds: float = 10.0) -> None:
-    """Wait for something that comes within moments."""
+def until(condition: Any, seconds: float = 120.0) -> None:
+    """Wait for something that comes within moments on a machine that has nothing else to do."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come"
+        assert time.monotonic() < deadline, f"it did not come within {seconds} s"
         time.sleep(0.02)
 
 

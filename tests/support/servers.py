@@ -4,7 +4,10 @@ that can be cut.
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,18 +26,50 @@ BIN = Path(sys.executable).parent
 TOKEN = "a-token-of-the-tests-0123456789"
 
 
+PORTS = range(20_000, 32_000)
+"""Below those that a system takes for outgoing connections and for port 0
+(net.ipv4.ip_local_port_range), and above those of Ray's workers: nothing but a test takes one.
+"""
+
+
+@functools.cache
+def port_locks() -> int:
+    """An open file of which each byte is the lock of one port. Closed at the end of this process."""
+    file = Path(tempfile.gettempdir()) / f"ports-of-tests-{os.geteuid()}"
+    return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+
+
+RESERVED: set[int] = set()
+"""The ports that this process holds the locks of."""
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, and that no other process of tests is given while this one
+    lives: it stays free until whoever asked for it listens there.
+    """
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if port not in RESERVED and is_reserved(port):
+            RESERVED.add(port)
+            return port
+    raise AssertionError(f"no port of {PORTS} is free")
 
 
-def wait(ready: Callable[[], bool], seconds: float = 120) -> None:
+def is_reserved(port: int) -> bool:
+    """Whether the lock of a port could be had, and nobody listens there."""
+    try:
+        fcntl.lockf(port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        with socket.socket() as probe:
+            probe.bind(("", port))
+    except OSError:
+        return False
+    return True
+
+
+def wait(ready: Callable[[], bool], seconds: float = 300) -> None:
     """Until it is so; fails when it does not become so."""
     deadline = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < deadline, "the server did not start"
+        assert time.monotonic() < deadline, f"the server did not start within {seconds} s"
         time.sleep(0.2)
 
 

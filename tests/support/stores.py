@@ -79,14 +79,14 @@ def append(folder: Path, *events: Event) -> None:
         stream.writelines(json.dumps(event) + "\n" for event in events)
 
 
-def carry(folder: Path, store: MlflowStore, timeout_seconds: float = 20.0) -> OutboxWorker:
+def carry(folder: Path, store: MlflowStore, timeout_seconds: float = 120.0) -> OutboxWorker:
     writer = OutboxWorker(lambda: store, folder)
     writer.start()
     assert writer.close(timeout_seconds) == 0, writer.error
     return writer
 
 
-def until(condition: Callable[[], object], seconds: float = 40) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} seconds in vain"
@@ -132,7 +132,7 @@ class Server:
             start_new_session=True,
             cwd=self.folder,
         )
-        until(self._answers, 90)
+        until(self._answers, 300)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]

@@ -21,6 +21,7 @@ from jobs.data.neighbours import nearest_rows
 from jobs.data.readers import Row, normalise
 from jobs.data.tokenization import encode_asked, encode_rows
 from jobs.data.trial_data import TrialData
+from tests.support.neighbours import many_answers, with_neighbours
 from tests.support.plain import make
 
 SIX = Neighbours(count=6)
@@ -140,23 +141,6 @@ def test_a_question_alone_and_one_among_many_find_the_same_rows() -> None:
         assert len({rows[other].answer for other in near}) == 6
 
 
-def toy(folder: Path, count: int = 40) -> Path:
-    """Rows of many answers, two of each."""
-    folder.mkdir(exist_ok=True)
-    lines = [
-        {"prompt": f"{chr(97 + n % 26)}{n} of {'xyz'[n % 3]}", "completion": f"L{n % 20}"}
-        for n in range(count)
-    ]
-    file = folder / "train.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return file
-
-
-def with_count(trial: Trial, count: int, **changes: Any) -> Trial:
-    neighbours = Neighbours(count=count, **changes)
-    return dataclasses.replace(trial, data=dataclasses.replace(trial.data, neighbours=neighbours))
-
-
 def course(trial: Trial, base: BaseModel) -> TrialData:
     return TrialData(trial, ChatTokenizer(base.path), load_corpus(trial.data))
 
@@ -164,7 +148,9 @@ def course(trial: Trial, base: BaseModel) -> TrialData:
 def test_the_order_in_training_follows_from_seed_row_and_epoch(
     base: BaseModel, tmp_path: Path
 ) -> None:
-    trial = with_count(make(toy(tmp_path / "rows"), batch_size=8), 4)
+    trial = with_neighbours(
+        make(many_answers(tmp_path / "rows", 40) / "train.jsonl", batch_size=8), 4
+    )
     first, again = course(trial, base), course(trial, base)
     texts = [[one.text for one in first.batch(step)] for step in range(12)]
     assert texts == [[one.text for one in again.batch(step)] for step in reversed(range(12))][::-1]
@@ -181,7 +167,9 @@ def test_the_order_in_training_follows_from_seed_row_and_epoch(
 def test_chunks_hold_the_examples_of_the_batches_in_every_epoch(
     order: str, base: BaseModel, tmp_path: Path
 ) -> None:
-    trial = with_count(make(toy(tmp_path / "rows"), batch_size=8), 3, order=order)
+    trial = with_neighbours(
+        make(many_answers(tmp_path / "rows", 40) / "train.jsonl", batch_size=8), 3, order=order
+    )
     data = course(trial, base)
     for step in range(14):
         for example, chunk in zip(data.batch(step), data.chunks(step), strict=True):
@@ -193,7 +181,7 @@ def test_chunks_hold_the_examples_of_the_batches_in_every_epoch(
 def test_the_nearest_stands_last_when_a_model_is_asked_unless_it_was_first_in_training(
     tmp_path: Path,
 ) -> None:
-    data = Data(name="toy", folder=str(toy(tmp_path / "rows").parent))
+    data = Data(name="toy", folder=str(many_answers(tmp_path / "rows", 40)))
     nearest = nearest_rows(load_corpus(data))
     for order, ranks in (("shuffled", [2, 1, 0]), ("nearest_last", [2, 1, 0])):
         for one in nearest.held_out("valid", Neighbours(count=3, order=order)):  # type: ignore[arg-type]
@@ -205,7 +193,9 @@ def test_the_nearest_stands_last_when_a_model_is_asked_unless_it_was_first_in_tr
 def test_whole_neighbours_are_left_out_before_anything_of_the_question_is(
     base: BaseModel, tmp_path: Path
 ) -> None:
-    data = Data(name="toy", folder=str(toy(tmp_path / "rows").parent), instruction="Which letter?")
+    data = Data(
+        name="toy", folder=str(many_answers(tmp_path / "rows", 40)), instruction="Which letter?"
+    )
     corpus, template = load_corpus(data), ChatTokenizer(base.path)
     rows = nearest_rows(corpus).held_out("test", SIX)
     whole = encode_rows(rows, template, 512)
@@ -258,7 +248,7 @@ def test_a_conversation_shows_neighbours_of_its_last_question_before_that(
 def test_what_was_looked_up_is_kept_and_is_that_of_these_rows_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = Data(name="toy", folder=str(toy(tmp_path / "rows").parent))
+    data = Data(name="toy", folder=str(many_answers(tmp_path / "rows", 40)))
     before = nearest_rows(load_corpus(data)).held_out("test", SIX)
     (file,) = (tmp_path / "cache" / "neighbours").glob("*.npz")
 
@@ -270,11 +260,11 @@ def test_what_was_looked_up_is_kept_and_is_that_of_these_rows_alone(
     asked = dataclasses.replace(data, instruction="Which?")  # the questions are the same
     again = nearest_rows(load_corpus(asked)).held_out("test", SIX)
     assert [one.neighbours for one in again] == [one.neighbours for one in before]
-    toy(tmp_path / "rows", 41)
+    many_answers(tmp_path / "rows", 41)
     with pytest.raises(AssertionError, match="again"):
         nearest_rows(load_corpus(data))
     monkeypatch.setattr(looked_up, "look_up", real)
-    toy(tmp_path / "rows")
+    many_answers(tmp_path / "rows", 40)
     file.write_bytes(file.read_bytes()[:100])  # a torn file
     torn = nearest_rows(load_corpus(data)).held_out("test", SIX)
     assert [one.neighbours for one in torn] == [one.neighbours for one in before]
@@ -285,7 +275,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "file"))
-    data = Data(name="toy", folder=str(toy(tmp_path / "rows").parent))
+    data = Data(name="toy", folder=str(many_answers(tmp_path / "rows", 40)))
     assert nearest_rows(load_corpus(data)).held_out("test", SIX)[0].neighbours
 
 
@@ -300,7 +290,7 @@ def test_rows_that_are_all_near_twins_of_held_out_ones_leave_nothing_to_show() -
 def test_without_neighbours_rows_and_examples_are_what_they_were(
     base: BaseModel, tmp_path: Path
 ) -> None:
-    trial = make(toy(tmp_path / "rows"))
+    trial = make(many_answers(tmp_path / "rows", 40) / "train.jsonl")
     data = course(trial, base)
     assert data.nearest is None
     assert all(one.num_neighbours == 0 and " -> " not in one.text for one in data.batch(0))

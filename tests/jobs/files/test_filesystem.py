@@ -10,9 +10,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from jobs.files import filesystem
 from jobs.files.checkpoints import CheckpointStore
 from jobs.files.manifest import Snapshot
 from tests.conftest import Finished, environment
-from tests.support.object_store import BUCKET, s3_server
+from tests.support.object_store import empty_bucket
 from tests.support.servers import mlflow_server
+
+bucket = pytest.fixture(scope="module")(empty_bucket)
 
 SWEEP = (
     "+sweep=lora",
@@ -33,20 +35,6 @@ SWEEP = (
     "sweep.space.lr.low=0.001",
     "sweep.space.lr.high=0.02",
 )
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of an empty bucket; where this process and its children look for it stands in the
-    environment.
-    """
-    with (
-        s3_server(tmp_path_factory.mktemp("s3")) as variables,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        yield BUCKET
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +118,6 @@ def test_a_file_that_others_write_and_delete_all_the_time_is_read_whole_or_is_no
 ) -> None:
     location = filesystem.join(bucket, "changing", "claim.json")
     texts = [json.dumps({"who": "x" * length}) for length in (3, 4000, 40)]
-    ended = threading.Event()
 
     def change() -> None:
         draft = tmp_path / "draft"
@@ -139,17 +126,17 @@ def test_a_file_that_others_write_and_delete_all_the_time_is_read_whole_or_is_no
             filesystem.put(draft, location)
             if turn % 2:
                 filesystem.remove(location)
-        ended.set()
 
-    changer = threading.Thread(target=change)
-    changer.start()
     system, path = filesystem.opened(location)
     seen = set[str]()
-    while not ended.is_set():
-        with contextlib.suppress(FileNotFoundError):
-            seen.add(filesystem.read(system, path).decode())
-    changer.join()
-    assert seen
+    with ThreadPoolExecutor(1) as pool:
+        changer = pool.submit(change)
+        while not (changer.done() and seen):
+            if changer.done():
+                changer = pool.submit(change)  # nothing was there whenever it was looked for
+            with contextlib.suppress(FileNotFoundError):
+                seen.add(filesystem.read(system, path).decode())
+    changer.result()
     assert seen <= set(texts)
 
 

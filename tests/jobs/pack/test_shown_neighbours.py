@@ -6,15 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
-import torch.multiprocessing as processes
 
 from jobs.config import BaseModel, Trial
 from jobs.pack.evaluation import validate
 from jobs.training.distributed import World
 from jobs.training.finetune import Hooks, Training
 from tests.support.neighbours import many_answers, with_neighbours
-from tests.support.packs import open_pack, run, worker
+from tests.support.packs import assert_two_workers_agree, open_pack, run
 from tests.support.plain import make
 
 STEPS = 12
@@ -74,11 +72,4 @@ def test_frozen_layers_below_are_run_for_the_prompts_that_each_trial_shows(
 def test_two_workers_show_the_same_neighbours_as_one(
     base: BaseModel, trials: dict[int, Trial], tmp_path: Path
 ) -> None:
-    pack = open_pack(base, trials)
-    run(pack, 10)
-    one = validate(pack, list(trials))
-    processes.spawn(worker, (2, trials, base, tmp_path), nprocs=2)  # type: ignore[attr-defined]
-    state, found = torch.load(tmp_path / "found.pt", weights_only=True)
-    for number, slot in pack.slots.items():
-        assert torch.allclose(slot.adapter.weights.data, state[number], atol=2e-5)
-        assert found[number][1:] == (one[number].exact, one[number].rows)
+    assert_two_workers_agree(base, trials, tmp_path)

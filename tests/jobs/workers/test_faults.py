@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.finished_sweeps import journal
+from tests.support.servers import free_port
+from tests.support.stores import Server
 
 
 def wait_for_reports(storage: Path, process: subprocess.Popen[str], count: int) -> None:
     """Until the trials have reported `count` times."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 500
     while len([e for e in journal(storage) if e["kind"] == "report"]) < count:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "no report came"
@@ -43,51 +41,6 @@ def kill_workers(process: subprocess.Popen[str]) -> None:
         os.kill(worker.pid, signal.SIGKILL)
 
 
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A real MLflow server on SQLite."""
-    line = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    line += [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'server.db'}",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
-    environment = {
-        **os.environ,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    process = subprocess.Popen(
-        line,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd=folder,
-    )
-    try:
-        for _ in range(300):
-            with (
-                suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1),
-            ):
-                break
-            time.sleep(0.2)
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def test_a_tracking_address_that_does_not_answer_is_one_line_and_nothing_starts(
     command: Any, tmp_path: Path
 ) -> None:
@@ -102,7 +55,7 @@ def test_a_tracking_address_that_does_not_answer_is_one_line_and_nothing_starts(
 
 @pytest.mark.slow
 def test_a_server_that_dies_in_mid_run_loses_nothing(command: Any, tmp_path: Path) -> None:
-    port = free_port()
+    server = Server(tmp_path)
     storage = tmp_path / "outputs"
     arguments = (
         "train.steps=300",
@@ -112,21 +65,25 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(command: Any, tmp_path: Pat
         "tracking.patience_seconds=3",
     )
     arguments = [*arguments, "registry.beat=[]"]
-    with mlflow_server(tmp_path, port):
-        process = command(*arguments, f"tracking.uri=http://127.0.0.1:{port}", start=True)
+    server.start()
+    try:
+        process = command(*arguments, f"tracking.uri={server.uri}", start=True)
         wait_for_reports(storage, process, 1)
-    out, err = process.communicate(timeout=200)
+    finally:
+        server.kill()
+    out, err = process.communicate(timeout=500)
     assert process.returncode == 1, err
     assert "not registered" in json.loads(out)["error"]
     assert (
         len([e for e in journal(storage) if e["kind"] == "report" and "valid/loss" in e["metrics"]])
         == 6
     )
-    with mlflow_server(tmp_path, port):
-        done = command(*arguments, f"tracking.uri=http://127.0.0.1:{port}")
+    server.start()
+    try:
+        done = command(*arguments, f"tracking.uri={server.uri}")
         assert done.code == 0, done.err
-        query = f"http://127.0.0.1:{port}/api/2.0/mlflow/metrics/get-history?run_id={done.result['best']['run_id']}&metric_key=valid/loss"
-        with urllib.request.urlopen(query, timeout=20) as answer:
+        query = f"{server.uri}/api/2.0/mlflow/metrics/get-history?run_id={done.result['best']['run_id']}&metric_key=valid/loss"
+        with urllib.request.urlopen(query, timeout=120) as answer:
             assert [point["step"] for point in json.load(answer)["metrics"]] == [
                 50,
                 100,
@@ -135,6 +92,8 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(command: Any, tmp_path: Pat
                 250,
                 300,
             ]
+    finally:
+        server.kill()
     assert done.result["model"]["alias"] == "champion"
 
 
@@ -148,7 +107,7 @@ def test_ctrl_c_keeps_what_is_done_and_a_killed_worker_goes_on(
     process = command(*arguments, f"storage={storage}", start=True)
     wait_for_reports(storage, process, 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert json.loads(out)["state"] == "interrupted"
     done = len([e for e in journal(storage) if e["kind"] == "report"])

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel, Model, WorkerSpec
-from jobs.pack.membership import PackMembership
+from jobs.pack.membership import PackMembership, StepReport
 from jobs.workers import pack_worker
 from jobs.workers.coordinator import end_controllers, find_coordinator, free, open_coordinator
 from jobs.workers.packed_trial import with_point
@@ -98,7 +98,8 @@ def start(
 def finish(running: Running) -> None:
     """Send the pack home and free its cores."""
     ray.get(running.roster.close.remote())
-    running.thread.join(30)
+    running.thread.join(300)
+    assert not running.thread.is_alive()
     free(ray.get(running.roster.leave.remote(pack_worker.place(0))))
 
 
@@ -160,7 +161,7 @@ def trainable() -> Any:
 def test_a_pack_that_is_ended_while_it_starts_leaves_no_core_taken(
     session: None, rows: Path, base: BaseModel, tmp_path: Path
 ) -> None:
-    late, deadline = start("late", rows, base, tmp_path), time.monotonic() + 60
+    late, deadline = start("late", rows, base, tmp_path), time.monotonic() + 300
     while not any(told["state"] == "CREATED" for told in ray.util.placement_group_table().values()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -168,7 +169,8 @@ def test_a_pack_that_is_ended_while_it_starts_leaves_no_core_taken(
         "its worker has not sat down"
     )
     end_controllers()
-    late.thread.join(30)
+    late.thread.join(300)
+    assert not late.thread.is_alive()
     while ray.available_resources().get("CPU", 0) < 4:
         assert time.monotonic() < deadline, ray.available_resources()
         time.sleep(0.1)
@@ -266,31 +268,47 @@ def kill_worker() -> None:
         os.kill(worker.pid, signal.SIGKILL)
 
 
+class Kill(tune.Callback):
+    """Kills the worker once, after the first rung."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if not self.done:
+            self.done = True
+            kill_worker()
+
+
+class Weigh(tune.Callback):
+    """Weighs the trials' processes while they run."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        processes = psutil.Process().children(recursive=True)
+        self.sizes.extend(
+            p.memory_info().rss for p in processes if "ImplicitFunc" in "".join(p.cmdline())
+        )
+
+
 def trained(
-    name: str, rows: Path, base: BaseModel, folder: Path, disturb: bool
+    name: str, rows: Path, base: BaseModel, folder: Path, callback: tune.Callback
 ) -> list[torch.Tensor]:
     """What two trials have learned at their end."""
     cores = round(
         ray.available_resources()["CPU"]
     )  # without the thousandths that a trial of an earlier test may still hold
     running = start(name, rows, base, folder / name, total=2)
-
-    class Kill(tune.Callback):
-        """Kills the worker once, after the first rung."""
-
-        done = not disturb
-
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            if not Kill.done:
-                Kill.done = True
-                kill_worker()
-
-    grid = fit([running.config(index) for index in (1, 2)], folder / f"{name}-tune", [Kill()])
+    grid = fit([running.config(index) for index in (1, 2)], folder / f"{name}-tune", [callback])
     assert grid.num_errors == 0
     finish(running)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while ray.available_resources().get("CPU", 0) < cores - 0.01 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert round(ray.available_resources()["CPU"]) == cores, "the pack's cores did not come back"
@@ -301,46 +319,63 @@ def trained(
     return [load_file(file)["weights"] for file in files]
 
 
+@dataclass
+class Undisturbed:
+    """Two trials that nothing has happened to."""
+
+    learned: list[torch.Tensor]
+    sizes: list[int]
+    """Bytes of the trials' processes."""
+    kinds: set[str]
+    """Of all actors that there have been."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    session: None, rows: Path, base: BaseModel, tmp_path_factory: pytest.TempPathFactory
+) -> Undisturbed:
+    weigh = Weigh()
+    learned = trained("calm", rows, base, tmp_path_factory.mktemp("calm"), weigh)
+    actors = state.actor_table(None, None).values()
+    kinds = {actor["ActorClassName"].rpartition(".")[2] for actor in actors}
+    return Undisturbed(learned, weigh.sizes, kinds)
+
+
 def test_a_worker_that_dies_is_replaced_and_every_adapter_ends_bitwise_the_same(
-    session: None, rows: Path, base: BaseModel, tmp_path: Path
+    undisturbed: Undisturbed, rows: Path, base: BaseModel, tmp_path: Path
 ) -> None:
-    calm = trained("calm", rows, base, tmp_path, disturb=False)
-    killed = trained("killed", rows, base, tmp_path, disturb=True)
-    assert all(torch.equal(one, other) for one, other in zip(calm, killed, strict=True))
+    kill = Kill()
+    killed = trained("killed", rows, base, tmp_path, kill)
+    assert kill.done
+    assert all(
+        torch.equal(one, other) for one, other in zip(undisturbed.learned, killed, strict=True)
+    )
 
 
 def test_trials_processes_are_small_and_nothing_stands_beside_the_workers(
-    session: None, rows: Path, base: BaseModel, tmp_path: Path
+    undisturbed: Undisturbed,
 ) -> None:
-    sizes: list[int] = []
-    running = start("small", rows, base, tmp_path, total=2)
-
-    class Weigh(tune.Callback):
-        """Weighs the trials' processes while they run."""
-
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            processes = psutil.Process().children(recursive=True)
-            sizes.extend(
-                p.memory_info().rss for p in processes if "ImplicitFunc" in "".join(p.cmdline())
-            )
-
-    assert (
-        fit([running.config(index) for index in (1, 2)], tmp_path / "tune", [Weigh()]).num_errors
-        == 0
-    )
-    finish(running)
-    assert sizes and max(sizes) < 250e6, sizes
-    assert find_coordinator("small") is not None
-    kinds = {
-        actor["ActorClassName"].rpartition(".")[2]
-        for actor in state.actor_table(None, None).values()
-    }
-    assert kinds == {
+    assert undisturbed.sizes and max(undisturbed.sizes) < 250e6, undisturbed.sizes
+    assert find_coordinator("calm") is not None
+    assert undisturbed.kinds == {
         "Coordinator",
         "TrainController",
         "RayTrainWorker",
         "SynchronizationActor",
         "ImplicitFunc",
     }
+
+
+def test_the_roster_still_answers_when_more_than_a_thousand_trials_wait(session: None) -> None:
+    count, trial = 1200, make(Path("rows.jsonl"))
+    roster: Any = open_coordinator("crowd", PackMembership(100, 12, count))
+    tickets = {
+        index: roster.take_seat.remote(index, trial, None, 0) for index in range(1, count + 1)
+    }
+    tickets = dict(zip(tickets, ray.get(list(tickets.values())), strict=True))
+    waiting = [roster.train.remote(index, ticket) for index, ticket in tickets.items()]
+    companies = [ray.get(roster.company.remote(pack), timeout=300) for pack in (0, 99)]
+    assert [len(company) for company in companies] == [12, 12]
+    told = StepReport({}, {index: {"step": 1} for index in tickets}, {})
+    ray.get(roster.hand_in.remote(told, tickets), timeout=300)
+    assert all(answer.metrics == {"step": 1} for answer in ray.get(waiting, timeout=300))

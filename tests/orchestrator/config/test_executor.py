@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jobs.base_models import fetch
-from jobs.config import Model
+from jobs.config import BaseModel
 from orchestrator.config.compose import compose
 from orchestrator.config.executor import choose
+from orchestrator.errors import InputError
+from orchestrator.pipeline import SweepCommand
 from orchestrator.plan.resources import Node, divide
+from tests.support.alone import scores_alone
 from tests.support.plain import architecture
 from tests.support.settings import build
 
@@ -87,7 +90,10 @@ def test_a_pack_that_cannot_be_is_refused_before_anything_starts(
     assert not list(tmp_path.glob("sweeps/*"))
 
 
-def test_trials_score_alike_in_a_pack_and_by_themselves(command: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["pack", pytest.param("plain", marks=pytest.mark.slow)])
+def test_trials_score_in_a_sweep_as_each_does_by_itself(
+    command: Any, toy: Path, base: BaseModel, tmp_path: Path, executor: str
+) -> None:
     arguments = (
         SPACE,
         "adapter.dropout=0.1",
@@ -95,35 +101,57 @@ def test_trials_score_alike_in_a_pack_and_by_themselves(command: Any, tmp_path: 
         "train.eval_every=10",
         "train.dtype=float32",
     )
-    found = {}
-    for executor in ("pack", "plain"):
-        done = command(*arguments, f"executor={executor}", f"storage={tmp_path / executor}")
-        assert done.code == 0, done.err
-        found[executor] = reports(tmp_path / executor)
-    assert len(found["pack"]) == 4 and found["pack"].keys() == found["plain"].keys()
-    for key, metrics in found["pack"].items():
-        assert abs(metrics["valid/loss"] - found["plain"][key]["valid/loss"]) < 1e-4 * (
-            1 + metrics["valid/loss"]
-        ), key
+    done = command(*arguments, f"executor={executor}", f"storage={tmp_path}")
+    assert done.code == 0, done.err
+    measured = {key: metrics["valid/loss"] for key, metrics in reports(tmp_path).items()}
+    alone = scores_alone(toy, base, *arguments)
+    assert len(alone) == 4 and measured.keys() == alone.keys()
+    for key, loss in alone.items():
+        assert abs(measured[key] - loss) < 1e-4 * (1 + loss), key
 
 
-def test_a_model_that_cannot_be_packed_takes_the_plain_executor_and_says_why(
-    command: Any, cache: Path, tmp_path: Path
-) -> None:
-    base = fetch.prepare(Model(name="tiny", source="tiny"), cache)
+@pytest.fixture
+def unpackable(base: BaseModel, tmp_path: Path) -> tuple[str, ...]:
+    """A short sweep of a model whose attention takes what a pack does not hand on."""
     architecture("StableLm", tmp_path / "model", base)
-    arguments = (
+    return (
         "model=path",
         f"model.path={tmp_path / 'model'}",
         "model.name=stable",
         "train.steps=4",
         "train.eval_every=4",
+        f"storage={tmp_path / 'storage'}",
     )
-    done = command(*arguments, f"storage={tmp_path / 'auto'}")
+
+
+def test_a_model_that_cannot_be_packed_takes_the_plain_executor_and_says_why(
+    command: Any, unpackable: tuple[str, ...]
+) -> None:
+    done = command(*unpackable)
     assert done.code == 0, done.err
     assert "cannot be packed" in done.err and "keyword arguments" in done.err
     assert done.result["trials"]["finished"] == 1
-    done = command(*arguments, "executor=pack", f"storage={tmp_path / 'pack'}")
+
+
+def test_who_insists_on_a_pack_is_refused_where_the_model_cannot_be_packed() -> None:
+    sweep: Any = SimpleNamespace(
+        base=SimpleNamespace(name="stable"), config=config("executor=pack"), journal=None
+    )
+    board: Any = SimpleNamespace(aside="it takes keyword arguments")
+    with pytest.raises(InputError) as refused:
+        SweepCommand.step_aside(sweep, board)
+    assert refused.value.exit_code == 2
+    assert str(refused.value) == (
+        "executor=pack: stable cannot be packed: it takes keyword arguments; executor=plain trains "
+        "each trial by itself"
+    )
+
+
+@pytest.mark.slow
+def test_a_whole_command_that_insists_on_a_pack_ends_as_bad_input(
+    command: Any, unpackable: tuple[str, ...]
+) -> None:
+    done = command(*unpackable, "executor=pack")
     assert done.code == 2
     assert "executor=plain" in done.err and "Traceback" not in done.err
 

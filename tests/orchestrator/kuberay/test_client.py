@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +24,14 @@ serve = pytest.fixture(serving)
 def client(patience_seconds: float = 3.0, *arguments: str) -> Client:
     """A client for the server that KUBECONFIG leads to."""
     return Client(settings(*arguments).cluster, patience_seconds)
+
+
+def counted_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of each pause that a client will make; none is waited for."""
+    pauses: list[float] = []
+    clock = SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=pauses.append)
+    monkeypatch.setattr("orchestrator.kuberay.client.time", clock)
+    return pauses
 
 
 REFUSED = {
@@ -94,12 +103,14 @@ def test_a_change_that_met_another_one_is_sent_again(serve: Serve) -> None:
     assert len(api.requests) == 3
 
 
-def test_a_server_that_asks_for_a_pause_gets_it(serve: Serve) -> None:
+def test_a_server_that_asks_for_a_pause_gets_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = serve(None)
     api.faults = [Fault("GET", "answer", "too-many-requests-get")]
-    began = time.monotonic()
+    pauses = counted_pauses(monkeypatch)
     client().items(RAYJOBS)
-    assert 1.0 <= time.monotonic() - began < 2.5
+    assert pauses == [1.0]
     assert len(api.requests) == 2
 
 
@@ -114,11 +125,11 @@ def test_an_identity_that_was_renewed_is_taken_up(serve: Serve, tmp_path: Path) 
 def test_a_slow_answer_is_waited_for_and_a_silent_server_is_not(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.kuberay.client.READ_SECONDS", 0.5)
     api = serve(None)
     api.faults = [Fault("GET", "slow", 0.2)]
     client(0.1).items(RAYJOBS)
-    api.faults = [Fault("GET", "slow", 1.0)]
+    monkeypatch.setattr("orchestrator.kuberay.client.READ_SECONDS", 0.5)
+    api.faults = [Fault("GET", "slow", 600.0)]
     with pytest.raises(Unreachable, match="does not answer in time"):
         client(0.1).items(RAYJOBS)
 
@@ -137,13 +148,15 @@ def test_an_address_without_a_server_is_told(serve: Serve, tmp_path: Path) -> No
         client(0.1).items(RAYJOBS)
 
 
-def test_a_server_without_tls_is_told_at_once(serve: Serve, tmp_path: Path) -> None:
+def test_a_server_without_tls_is_told_at_once(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = serve(None)
     api.kubeconfig(tmp_path, address=api.address.replace("http:", "https:"))
-    began = time.monotonic()
+    pauses = counted_pauses(monkeypatch)
     with pytest.raises(Unreachable, match="does not speak https"):
-        client(30.0).items(RAYJOBS)
-    assert time.monotonic() - began < 5
+        client(600.0).items(RAYJOBS)
+    assert pauses == []
 
 
 def test_a_watch_tells_its_opening_its_changes_and_that_it_is_too_old(serve: Serve) -> None:
@@ -265,9 +278,9 @@ def test_streams_end_when_the_client_is_closed(serve: Serve) -> None:
 
     opened = threading.Event()
     threading.Thread(target=read, daemon=True).start()
-    assert opened.wait(5)
+    assert opened.wait(120)
     mine.close()
-    assert ended.wait(5)
+    assert ended.wait(120)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-from orchestrator.kuberay import submit, timeouts
+from orchestrator.kuberay import submit
 from tests.support.apiserver import Fault
-from tests.support.kuberay import ARGUMENTS, QUICK, Serve, is_deletion, numbered, serving, settings
+from tests.support.kuberay import (
+    ARGUMENTS,
+    Serve,
+    impatient,
+    is_deletion,
+    numbered,
+    serving,
+    settings,
+)
 
 serve = pytest.fixture(serving)
 AGAIN = "the same command again continues what is finished"
@@ -73,7 +80,7 @@ def test_a_server_that_stays_away_ends_the_following_and_not_the_job(
     serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = serve("01", speed=5.0)
-    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, lost_seconds=1.0))
+    impatient(monkeypatch, lost_seconds=1.0)
     api.faults = [Fault("(watch=1|limit=500.*metadata.name)", "drop", None, 10**6)]
     assert submit.run(settings(), ARGUMENTS, None) == 1
     err = capsys.readouterr().err

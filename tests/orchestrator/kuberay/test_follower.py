@@ -4,7 +4,6 @@ with the right exit code.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.cluster import Cluster
-from orchestrator.kuberay import overview, submit, timeouts
+from orchestrator.kuberay import overview, submit
 from orchestrator.kuberay.client import Client
 from orchestrator.kuberay.follower import Follower
 from orchestrator.kuberay.status import StatusReporter
@@ -22,6 +21,7 @@ from tests.support.kuberay import (
     ARGUMENTS,
     QUICK,
     Serve,
+    impatient,
     is_deletion,
     numbered,
     replaced,
@@ -57,9 +57,14 @@ SCENARIOS = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_each_recorded_ending_is_told_apart(
-    scenario: str, serve: Serve, capsys: pytest.CaptureFixture[str]
+    scenario: str,
+    serve: Serve,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code, told, untold = SCENARIOS[scenario]
+    if scenario == "06d":  # in which nothing more comes
+        impatient(monkeypatch, unsubmitted_seconds=1.0)
     serve(scenario)
     assert submit.run(settings(), ARGUMENTS, None) == code
     out, err = capsys.readouterr()
@@ -85,7 +90,7 @@ def test_who_comes_back_after_a_job_found_no_place_is_still_told_why(
     )  # its pods stay for a while
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     ((_, name),) = [key for key in api.things if key[0] == "rayjobs"]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while (status := api.job(name).get("status", {})).get("jobDeploymentStatus") != "Failed":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -207,7 +212,7 @@ def test_while_a_job_waits_it_says_now_and_then_for_what(
     serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve("12", speed=20.0)
-    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, remind_seconds=0.3))
+    impatient(monkeypatch, remind_seconds=0.3)
     assert submit.run(settings(), ARGUMENTS, None) == 1
     err = capsys.readouterr().err
     assert (
@@ -308,8 +313,9 @@ def test_a_reason_for_waiting_is_forgotten_once_the_cluster_is_up() -> None:
 
 
 def test_without_an_operator_the_job_is_not_waited_for(
-    serve: Serve, capsys: pytest.CaptureFixture[str]
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    impatient(monkeypatch, unseen_seconds=1.0)
     serve(None)
     assert submit.run(settings(), ARGUMENTS, None) == 1
     assert "no KubeRay operator has looked at RayJob" in capsys.readouterr().err

@@ -217,7 +217,7 @@ def test_the_log_container_waits_for_the_drivers_log_and_goes_over_to_the_next(
         os.utime(second, (time.time() + 5, time.time() + 5))
         assert reader.stdout.readline() == "again\n"
         reader.terminate()
-        assert reader.wait(5) == 0
+        assert reader.wait(120) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(reader.pid, signal.SIGKILL)

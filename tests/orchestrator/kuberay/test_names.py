@@ -47,7 +47,7 @@ def test_who_follows_writes_the_sweeps_own_name_to_its_rayjob(
     line: str, output: str, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where the data is not on this machine the sweep's name, a hash of it, is known only there."""
-    api = serve("01", speed=20.0, logs=[["ray     starting", line]])
+    api = serve("01", speed=20.0, logs=[["ray     starting", line, job_environment.MARK, "{}"]])
     submit.run(settings(f"output={output}"), ARGUMENTS, None)
     assert the_job(api)["metadata"]["annotations"][names_of_jobs.SWEEP_NAME] == OWN
     assert the_job(api)["metadata"]["name"] == SWEEP_NAME
@@ -70,7 +70,7 @@ def test_where_nobody_followed_the_log_tells_it(
         "01", speed=200.0, waits_seconds=0, logs=[[PLANNED]], until=lambda entry: entry["t"] > 18
     )
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not api.heads or not any(
         kind == "pods"
         and "log" in json.dumps(thing["status"])

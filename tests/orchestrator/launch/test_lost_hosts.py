@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT, finished
 from tests.support.hosts import FAST, GRID, SMALL, Hosts, can_make_hosts, join
-from tests.support.servers import BIN, end_all
+from tests.support.servers import BIN, end_all, wait
 
 
 @pytest.fixture
@@ -31,10 +30,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Ray's sockets need a short path."""
-    made = Path("/tmp") / f"o{os.getpid()}"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    return made
+    return Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
 
 
 def on_head(hosts: Hosts, toy: Path, storage: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -99,7 +95,8 @@ def test_a_host_that_is_cut_off_costs_no_trial(
     subprocess.Popen(
         server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    time.sleep(20)
+    look = "import urllib.request as u; u.urlopen('http://10.77.0.1:5000/health', timeout=5)"
+    wait(lambda: not subprocess.run(hosts.line(0, sys.executable, "-c", look)).returncode)
     process = on_head(
         hosts,
         toy,

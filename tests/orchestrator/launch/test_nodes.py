@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from jobs.config import BaseModel
 from orchestrator.errors import InputError
 from orchestrator.job_environment import WORKERS
 from orchestrator.launch import ray_cluster
 from orchestrator.plan.resources import Node, Resources
 from tests.conftest import ROOT, environment, finished
+from tests.support.alone import Scores, scores_alone
 from tests.support.hosts import FAST, GRID, SMALL
 from tests.support.servers import mlflow_server
 
@@ -77,8 +79,8 @@ def inside(cluster: Any, toy: Path, tracking: str, tmp_path_factory: pytest.Temp
     return start
 
 
-def scores(storage: Path) -> dict[tuple[int, int], float]:
-    """Validation loss by trial and step."""
+def scores(storage: Path) -> Scores:
+    """What the journal of a sweep says of its trials."""
     (file,) = storage.glob("sweeps/*/journal.jsonl")
     events = [json.loads(line) for line in file.read_text().splitlines()]
     return {
@@ -89,25 +91,13 @@ def scores(storage: Path) -> dict[tuple[int, int], float]:
 
 
 @pytest.fixture(scope="module")
-def alone(command: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], float]:
-    """The scores of the three trials on this machine, each by itself."""
-    storage = tmp_path_factory.mktemp("alone")
-    done = command(*SMALL, GRID, "executor=plain", "cluster.num_cpus=1", f"storage={storage}")
-    assert done.code == 0, done.err
-    return scores(storage)
-
-
-def test_three_nodes_give_the_very_scores_of_one(
-    inside: Any, alone: dict[tuple[int, int], float], tmp_path: Path
-) -> None:
-    done = finished(inside(tmp_path, *SMALL, GRID, "executor=plain"))
-    assert done.code == 0, done.err
-    assert "3 trials, 3 at a time on 1 CPU core each · attached" in done.err
-    assert scores(tmp_path) == alone
+def alone(toy: Path, base: BaseModel) -> Scores:
+    """The scores of the three trials, each by itself."""
+    return scores_alone(toy, base, *SMALL, GRID)
 
 
 def test_packs_are_spread_over_the_nodes(
-    inside: Any, cluster: Any, alone: dict[tuple[int, int], float], tmp_path: Path
+    inside: Any, cluster: Any, alone: Scores, tmp_path: Path
 ) -> None:
     import ray
 
@@ -134,7 +124,7 @@ def test_packs_are_spread_over_the_nodes(
 
 @pytest.mark.parametrize("executor", [pytest.param("plain", marks=pytest.mark.slow), "pack"])
 def test_one_trial_over_three_nodes_gives_the_result_of_one(
-    inside: Any, alone: dict[tuple[int, int], float], tmp_path: Path, executor: str
+    inside: Any, alone: Scores, tmp_path: Path, executor: str
 ) -> None:
     done = finished(
         inside(tmp_path, *SMALL, "train.num_workers=3", "optim.lr=0.01", f"executor={executor}")
@@ -208,31 +198,26 @@ def test_a_cluster_that_grows_is_planned_as_large_as_it_may_be(cluster: Any) -> 
         ray.shutdown()
 
 
-def test_a_node_that_dies_in_mid_sweep_costs_no_trial(
-    inside: Any, cluster: Any, tmp_path: Path
+def test_three_nodes_give_the_very_scores_of_one_and_a_node_that_dies_costs_no_trial(
+    inside: Any, cluster: Any, toy: Path, base: BaseModel, tmp_path: Path
 ) -> None:
-    process = inside(
-        tmp_path,
-        *SMALL,
-        GRID,
-        "executor=plain",
-        "train.steps=900",
-        "train.eval_every=300",
-        "sweep.max_concurrent=3",
-    )
+    long = (*SMALL, GRID, "adapter.dropout=0.1", "train.steps=600", "train.eval_every=100")
+    process = inside(tmp_path, *long, "executor=plain", "sweep.max_concurrent=3")
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
     reader.start()
-    while not any("step 300/900" in line for line in lines):
-        assert process.poll() is None, lines
+    while not all(
+        any(f"trial {index}/3  step 100/600" in line for line in lines) for index in (1, 2, 3)
+    ):
+        assert process.poll() is None, "".join(lines)
         time.sleep(0.1)
     # Every node trains a trial; the one whose node is gone goes on where another one has ended.
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-    assert process.wait(280) == 0, "".join(lines)
+    out, _ = process.stdout.read(), process.wait(570)
     reader.join()
-    assert any("goes on from the last checkpoint" in line for line in lines), "".join(lines)
-    assert (
-        "3 finished" in "".join(lines)
-        or json.loads(process.stdout.read())["trials"]["finished"] == 3
-    )
-    assert {step for _, step in scores(tmp_path)} == {300, 600, 900}
+    said = "".join(lines)
+    assert process.returncode == 0, said
+    assert "3 trials, 3 at a time on 1 CPU core each · attached" in said
+    assert "goes on from the last checkpoint" in said
+    assert json.loads(out)["trials"]["finished"] == 3
+    assert scores(tmp_path) == scores_alone(toy, base, *long)

@@ -28,7 +28,16 @@ from orchestrator.kuberay.watch import Change
 from orchestrator.output import run_commands
 from orchestrator.runs import cli
 from tests.support.apiserver import ApiServer, recording
-from tests.support.kuberay import ARGUMENTS, DIGEST, QUICK, Serve, replaced, serving, settings
+from tests.support.kuberay import (
+    ARGUMENTS,
+    DIGEST,
+    QUICK,
+    Serve,
+    impatient,
+    replaced,
+    serving,
+    settings,
+)
 from tests.support.settings import build
 
 serve = pytest.fixture(serving)
@@ -138,6 +147,8 @@ def test_every_command_that_an_ending_suggests_works(
     tmp_path: Path,
 ) -> None:
     api = serve(scenario)
+    if scenario == "06d":  # in which nothing more comes
+        impatient(monkeypatch, unsubmitted_seconds=1.0)
     two_contexts(api, tmp_path, monkeypatch)
     submit.run(settings("cluster.context=here"), ARGUMENTS, None)
     assert run_all(capsys.readouterr().err, capsys, monkeypatch) == ENDED[scenario]

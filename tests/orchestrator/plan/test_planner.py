@@ -11,37 +11,14 @@ from typing import Any
 
 import pytest
 
-from jobs.base_models import fetch
 from jobs.base_models.hf_folder import num_weights
-from jobs.config import Model
 from orchestrator.config.compose import compose
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.output.plan_text import plan_text
-from orchestrator.plan import planner as planning
 from orchestrator.plan import run_inputs
 from orchestrator.plan.cost import disk_bytes
-from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node, Resources, divide
 from tests.support.settings import build
-
-
-@pytest.fixture(scope="module")
-def ready(cache: Path) -> Path:
-    """A cache in which the tiny model lies ready."""
-    fetch.prepare(Model(name="tiny", source="tiny"), cache)
-    return cache
-
-
-@pytest.fixture
-def plan(ready: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`plan(*arguments)` plans on the tiny model, the toy data and an empty store."""
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(ready))
-
-    def make(*arguments: str) -> Plan:
-        base = ["model=tiny", "data=files", f"data.folder={toy}", f"storage={tmp_path / 'outputs'}"]
-        return planning.make(build(compose([*base, *arguments], None)))
-
-    return make
 
 
 def test_a_folder_gives_its_name_to_the_model_that_is_made_of_it(

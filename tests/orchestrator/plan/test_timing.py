@@ -9,36 +9,11 @@ from typing import Any
 
 import pytest
 
-from jobs.base_models import fetch
-from jobs.config import Model
-from orchestrator.config.compose import compose
-from orchestrator.plan import planner as planning
 from orchestrator.plan.pace import MEASURE
-from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node, Resources
 from orchestrator.plan.throughput import rate_key, remember_rate
 from orchestrator.plan.timing import Timing
 from orchestrator.storage.journal import Journal
-from tests.support.settings import build
-
-
-@pytest.fixture(scope="module")
-def ready(cache: Path) -> Path:
-    """A cache in which the tiny model lies ready."""
-    fetch.prepare(Model(name="tiny", source="tiny"), cache)
-    return cache
-
-
-@pytest.fixture
-def plan(ready: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`plan(*arguments)` plans on the tiny model, the toy data and an empty store."""
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(ready))
-
-    def make(*arguments: str) -> Plan:
-        base = ["model=tiny", "data=files", f"data.folder={toy}", f"storage={tmp_path / 'outputs'}"]
-        return planning.make(build(compose([*base, *arguments], None)))
-
-    return make
 
 
 def test_the_estimate_says_where_its_rate_comes_from(plan: Any, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-def soon(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def soon(condition: Callable[[], bool], seconds: float = 120) -> bool:
     """Whether something becomes so."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -102,7 +102,7 @@ def test_of_a_command_that_is_ended_from_outside_nothing_is_left(
 
 def test_a_command_that_ends_by_itself_has_nothing_left_when_it_has_ended(tmp_path: Path) -> None:
     process, told = start(tmp_path, 0.2)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert not remains(tmp_path, told)
 
@@ -163,6 +163,6 @@ with locked(sys.argv[1]):
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=60,
+        timeout=300,
     )
     assert done.stderr == said

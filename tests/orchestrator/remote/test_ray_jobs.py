@@ -164,7 +164,6 @@ def test_a_lost_connection_costs_nothing_and_the_result_comes_once(
     read = until(process, "^plan ")
     wire.cut()
     read += until(process, "^lost ")
-    time.sleep(2)
     wire.join()
     done = finished(process)
     assert done.code == 0, read + done.err
@@ -297,7 +296,7 @@ def test_ctrl_c_lets_go_and_the_sweep_can_be_watched_stopped_continued_and_delet
         env=user(),
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=500,
         check=False,
     )
     assert stopped.returncode == 0, f"{printed}: {stopped.stderr}"
@@ -332,7 +331,7 @@ def test_bad_input_in_a_rayjob_stops_its_own_job_since_one_that_fails_is_tried_a
         entrypoint=f"{sys.executable} -m orchestrator optim.lrr=1",
         runtime_env={"env_vars": variables},
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 500
     while not (job := client.get_job_info(name)).status.is_terminal():
         assert time.monotonic() < deadline, client.get_job_logs(name)
         time.sleep(0.2)

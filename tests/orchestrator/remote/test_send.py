@@ -44,7 +44,7 @@ def kubernetes(tmp_path: Path, cache: Path) -> Any:
         ]
         known = {**os.environ, "PYTHONPATH": str(ROOT), "ORCHESTRATOR_CACHE": str(cache)}
         done = subprocess.run(
-            line, capture_output=True, text=True, env=known, cwd=tmp_path, timeout=120
+            line, capture_output=True, text=True, env=known, cwd=tmp_path, timeout=500
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Finished(done.returncode, done.stdout, done.stderr)
@@ -186,7 +186,7 @@ def test_from_outside_an_existing_cluster_is_reached_through_a_forwarded_port(
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
-        timeout=120,
+        timeout=500,
     )
     assert done.returncode == 2, done.stderr
     assert (

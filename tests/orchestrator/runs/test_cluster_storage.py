@@ -16,10 +16,11 @@ import pytest
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay import submit
 from orchestrator.output.remote_state import RemoteState, as_line
-from orchestrator.runs import cli, cluster_storage, relay
+from orchestrator.runs import cluster_storage, relay
 from orchestrator.runs.cluster_storage import JobStorage
 from orchestrator.storage import requests
 from tests.conftest import ROOT
+from tests.support.in_process import runs_tool
 from tests.support.journals import write_sweep
 from tests.support.kuberay import ARGUMENTS, Serve, serving, settings
 from tests.support.rayjobs import until
@@ -88,7 +89,7 @@ def relayed(*words: str) -> str:
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        timeout=120,
+        timeout=500,
         check=True,
     )
     return done.stdout
@@ -122,16 +123,7 @@ def tool(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -
     here.mkdir()
     monkeypatch.chdir(here)
 
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = cli.main([*words, "--namespace", "slm"])
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        told = capsys.readouterr()
-        assert "Traceback" not in told.err
-        return code, told.out, told.err
-
-    return run
+    return runs_tool(capsys, "--namespace", "slm")
 
 
 def test_a_rayjobs_storage_is_asked_in_its_head_pod(
@@ -146,7 +138,7 @@ def test_a_rayjobs_storage_is_asked_in_its_head_pod(
             if "sweep_end" not in line
         )
     )
-    api = serve("06d", logs=[[as_line(RemoteState(sweep="first"))]])
+    api = serve("06d", waits_seconds=0, logs=[[as_line(RemoteState(sweep="first"))]])
     submit.run(settings("cluster.detach=true"), ARGUMENTS, None)
     until(lambda: any(kind == "pods" for kind, _ in api.things))
     job = next(name for kind, name in api.things if kind == "rayjobs")

@@ -14,6 +14,7 @@ from orchestrator.config import credentials
 from orchestrator.config.compose import compose
 from orchestrator.runs import cli, comparison
 from orchestrator.storage import requests
+from tests.support.in_process import runs_tool
 from tests.support.journals import write_sweep
 
 SECRET = "hunter2hunter2"
@@ -30,16 +31,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tool(storage: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = cli.main([*words, "--storage", str(storage)])
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        told = capsys.readouterr()
-        assert "Traceback" not in told.err
-        return code, told.out, told.err
-
-    return run
+    return runs_tool(capsys, "--storage", str(storage))
 
 
 def test_a_report_is_made_anew_from_the_folder_alone(tool: Any, storage: Path) -> None:

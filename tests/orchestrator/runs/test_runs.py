@@ -34,7 +34,7 @@ def tool(tmp_path: Path) -> Any:
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-            timeout=120,
+            timeout=500,
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Finished(done.returncode, done.stdout, done.stderr)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,22 +15,10 @@ from jobs.files import filesystem
 from orchestrator.errors import InputError
 from orchestrator.storage import sync
 from orchestrator.storage.paths import storage_folder
-from tests.support.object_store import BUCKET, s3_server
+from tests.support.object_store import empty_bucket
 from tests.support.servers import free_port
 
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of an empty bucket; where this process and its children look for it stands in the
-    environment.
-    """
-    with (
-        s3_server(tmp_path_factory.mktemp("s3")) as variables,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        yield BUCKET
+bucket = pytest.fixture(scope="module")(empty_bucket)
 
 
 def test_a_sweep_is_held_by_one_and_the_journal_that_has_grown_wins(
@@ -73,12 +61,15 @@ def test_of_commands_that_claim_a_sweep_at_the_same_time_one_gets_it(
 
     def claim(number: int) -> None:
         for _ in range(6):
-            together.wait(60)
+            together.wait(300)
             claimer = sync.StorageSync(storage, "a-1")
             try:
                 claimer.claim()
             except InputError:
                 continue
+            except BaseException:
+                together.abort()
+                raise
             holding.add(number)
             most[0] = max(most[0], len(holding))
             got.append(number)
@@ -86,11 +77,8 @@ def test_of_commands_that_claim_a_sweep_at_the_same_time_one_gets_it(
             holding.discard(number)
             claimer.release()
 
-    threads = [threading.Thread(target=claim, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(claim, range(2)))  # raises what has ended one of them
     assert most[0] == 1, "two commands worked on the same sweep"
     assert len(got) >= 6, "each time one of them gets it"
     assert not filesystem.exists(filesystem.join(storage, "owners", "a-1"))
@@ -117,8 +105,9 @@ def test_a_claim_whose_process_has_died_here_is_free_at_once_and_one_of_elsewher
         sync.StorageSync(storage, "a-1").claim()
     assert elsewhere.is_taken() is None
     time.sleep(1.1)  # the store's moments are whole seconds
-    monkeypatch.setattr(sync, "STALE_SECONDS", 0.5)
-    sync.StorageSync(storage, "a-1").claim()
+    with monkeypatch.context() as later:
+        later.setattr(sync, "STALE_SECONDS", 0.5)
+        sync.StorageSync(storage, "a-1").claim()
     assert elsewhere.is_taken() == f"process {os.getpid()} on {os.uname().nodename}", (
         "it must not write over what the other has done"
     )

@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,16 +123,13 @@ def test_of_equal_reports_the_later_one_is_best() -> None:
 
 def test_threads_do_not_write_into_each_others_lines(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    threads = [
-        threading.Thread(
-            target=lambda n=n: [journal.append("metrics", trial=n, step=i) for i in range(50)]
-        )
-        for n in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        writers = [
+            pool.submit(lambda n=n: [journal.append("metrics", trial=n, step=i) for i in range(50)])
+            for n in range(8)
+        ]
+    for writer in writers:
+        writer.result()
     lines = [json.loads(line) for line in journal.file.read_text().splitlines()]
     assert sorted((line["trial"], line["step"]) for line in lines) == [
         (n, i) for n in range(8) for i in range(50)

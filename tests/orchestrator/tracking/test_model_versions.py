@@ -174,16 +174,13 @@ def test_a_server_killed_in_mid_run_gets_every_event_once_when_it_is_back(
         until(lambda: "nothing listens there" in (writer.error or ""))
     finally:
         server.start()
-    assert writer.close(30) == 0 and writer.error is None and writer.num_refused == 0
+    assert writer.close(120) == 0 and writer.error is None and writer.num_refused == 0
     found = runs(store)
     assert [step for step, _ in history(store, found["trial-001"])] == list(range(200))
     assert set(found) == {"lora-7f3a91", "trial-001", "trial-002"}
 
 
-def test_a_server_that_hangs_blocks_nothing_and_makes_no_run_twice(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+def test_a_server_that_hangs_blocks_nothing_and_makes_no_run_twice(server: Server, tmp_path: Path):
     store = connect(server.uri, "hanging", None)
     writer = OutboxWorker(lambda: store, tmp_path)
     writer.start()
@@ -191,16 +188,15 @@ def test_a_server_that_hangs_blocks_nothing_and_makes_no_run_twice(
     until(lambda: writer.run_id(None))
     server.signal(signal.SIGSTOP)
     try:
-        started = time.monotonic()
         append(tmp_path, trial(1), *(metric(1, step) for step in range(500)))
         writer.wake()
-        assert time.monotonic() - started < 0.5
+        assert writer.error is None, "nobody has waited for the server meanwhile"
         until(lambda: writer.error)
         assert "no answer in time" in str(writer.error)
     finally:
         server.signal(signal.SIGCONT)
     append(tmp_path, end(1), {"t": T, "kind": "sweep_end", "state": "finished", "metrics": {}})
-    assert writer.close(20) == 0
+    assert writer.close(120) == 0
     assert len(history(store, runs(store)["trial-001"])) == 500
 
 
@@ -211,14 +207,14 @@ def test_a_server_dead_at_the_end_leaves_a_count_and_the_next_start_writes_it(
     append(tmp_path, SWEEP, trial(1))
     carry(tmp_path, store)
     append(tmp_path, metric(1, 40), end(1))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
     server.signal(signal.SIGSTOP)
     try:
         writer = OutboxWorker(lambda: store, tmp_path)
         writer.start()
         started = time.monotonic()
-        assert writer.close(1.5) == 2
-        assert time.monotonic() - started < 2.5
+        assert writer.close(0.5) == 2
+        assert time.monotonic() - started < 300, "a request waits for the server twice as long"
     finally:
         server.signal(signal.SIGCONT)
     carry(tmp_path, store)

@@ -21,9 +21,9 @@ quick = pytest.fixture(autouse=True)(impatient)
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < deadline, "waited five seconds in vain"
+        assert time.monotonic() < deadline, "waited two minutes in vain"
         time.sleep(0.005)
 
 
@@ -87,6 +87,7 @@ def test_a_dead_store_leaves_the_count_and_the_next_start_writes(tmp_path: Path)
     append(tmp_path, SWEEP, TRIAL, metric(3, 1))
     writer = OutboxWorker(lambda: store, tmp_path)
     writer.start()
+    until(lambda: writer.error)
     assert writer.close(0.05) == 3
     assert writer.error == "down"
     store.down = False
@@ -107,7 +108,7 @@ def test_a_store_that_cannot_be_connected_is_tried_again(tmp_path: Path):
     writer = OutboxWorker(connect, tmp_path)
     writer.start()
     until(lambda: writer.run_id(None))
-    assert writer.close(5) == 0 and len(attempts) == 3 and writer.error is None
+    assert writer.close(120) == 0 and len(attempts) == 3 and writer.error is None
 
 
 def test_a_store_that_hangs_blocks_neither_the_driver_nor_the_end(tmp_path: Path):
@@ -116,12 +117,13 @@ def test_a_store_that_hangs_blocks_neither_the_driver_nor_the_end(tmp_path: Path
     append(tmp_path, SWEEP)
     writer = OutboxWorker(lambda: store, tmp_path)
     writer.start()
-    started = time.monotonic()
     for step in range(1000):
         append(tmp_path, metric(3, step))
         writer.wake()
+    # The store hangs until the gate opens, below: coming here at all shows that nothing waits.
+    began = time.monotonic()
     assert writer.close(0.1) == 1001
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - began < 15, "it waits as long as it was told, not as long as a sweep"
     store.gate.set()
 
 
@@ -133,7 +135,8 @@ def test_what_a_hanging_call_does_after_the_end_does_not_move_the_cursor(tmp_pat
     writer.start()
     assert writer.close(0.05) == 1
     store.gate.set()
-    writer._thread.join(5)
+    writer._thread.join(120)
+    assert not writer._thread.is_alive()
     assert carry(tmp_path, store) == 0 and len(store.runs) == 1
 
 
@@ -171,7 +174,7 @@ def test_a_refused_event_is_set_aside_and_the_rest_arrives(tmp_path: Path):
     append(tmp_path, SWEEP, TRIAL, *(metric(3, step) for step in range(40)))
     writer = OutboxWorker(lambda: store, tmp_path)
     writer.start()
-    assert writer.close(5) == 0 and writer.num_refused == 1
+    assert writer.close(120) == 0 and writer.num_refused == 1
     assert sorted(row[3] for row in store.metrics("trial-003")) == [
         step for step in range(40) if step != 13
     ]
@@ -188,7 +191,7 @@ def test_what_a_working_store_never_takes_is_set_aside_after_some_tries(tmp_path
     writer = OutboxWorker(lambda: store, tmp_path)
     writer.start()
     until(lambda: writer.num_refused)
-    assert writer.close(5) == 0
+    assert writer.close(120) == 0
     assert sorted(row[3] for row in store.metrics("trial-003")) == [0, 1, 3]
 
 
@@ -200,7 +203,7 @@ def test_a_store_that_is_down_for_long_refuses_nothing(tmp_path: Path):
     writer.start()
     until(lambda: writer._failures > 2 * outbox.PATIENCE)
     store.down = False
-    assert writer.close(5) == 0 and writer.num_refused == 0
+    assert writer.close(120) == 0 and writer.num_refused == 0
 
 
 def test_malformed_events_are_set_aside_and_unknown_or_torn_ones_skipped(tmp_path: Path):
@@ -217,7 +220,7 @@ def test_malformed_events_are_set_aside_and_unknown_or_torn_ones_skipped(tmp_pat
     store = Memory()
     writer = OutboxWorker(lambda: store, tmp_path)
     writer.start()
-    assert writer.close(5) == 0 and writer.num_refused == 1
+    assert writer.close(120) == 0 and writer.num_refused == 1
     assert [row[3] for row in store.metrics("lora-7f3a91")] == [7]
 
 
@@ -231,7 +234,7 @@ def test_a_run_that_was_made_twice_is_removed_when_the_sweep_ends(tmp_path: Path
     run_id, run = store.late
     store.runs[run_id] = run
     append(tmp_path, {"t": T, "kind": "sweep_end", "state": "finished", "metrics": {}})
-    assert writer.close(5) == 0
+    assert writer.close(120) == 0
     assert list(store.runs) == [writer.run_id(None)]
 
 
