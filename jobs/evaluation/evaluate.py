@@ -38,7 +38,7 @@ from jobs.evaluation.structured_metrics import by_field
 from jobs.model.frozen_linear import drop_prepacked, prepack_weights
 from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
-from jobs.model.shared_prefix import answer_logits
+from jobs.model.shared_prefix import answer_logits, can_share_prefix
 
 if TYPE_CHECKING:
     from jobs.model.language_model import LanguageModel
@@ -242,9 +242,10 @@ def logit_scorers(
     memory, since nobody is judged by them alone.
     """
     longest = max(len(example.ids) for example in examples)
+    sharing = can_share_prefix(model, examples, pad_id)
     while True:
         try:
-            sums = teacher_forced_rows(model, examples, pad_id, tokens).numpy()
+            sums = teacher_forced_rows(model, examples, pad_id, tokens, sharing).numpy()
             break
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
