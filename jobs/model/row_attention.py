@@ -111,7 +111,7 @@ def attention_of_rows(model: PreTrainedModel) -> Iterator[None]:
     attention from outside.
     """
     AttentionInterface.register(NAME, attend)
-    before = model.config._attn_implementation
+    before = model.config._attn_implementation or "eager"
     model.set_attn_implementation(NAME)
     try:
         yield
