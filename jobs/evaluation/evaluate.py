@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from jobs.config import BaseModel, Trial
+from jobs.data.answer_text import answer_text
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.neighbours import nearest_rows
@@ -27,7 +28,7 @@ from jobs.evaluation.answer_scores import all_scorers, confidence_interval, row_
 from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
 from jobs.evaluation.copying import copying
 from jobs.evaluation.few_shot import with_examples
-from jobs.evaluation.generate import answer
+from jobs.evaluation.generate import continue_all
 from jobs.evaluation.label_metrics import LabelCounts
 from jobs.evaluation.metric_choice import context_of
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow, scored_rows
@@ -201,7 +202,8 @@ def evaluate_on_test(
 
     prompts = [example.ids[: example.prompt_length] for example in examples]
     began = time.monotonic()
-    answers = answer(model, prompts, template, limit, count)
+    produced = continue_all(model, prompts, template, limit, count)
+    answers = [answer_text(template, ids) for ids in produced]
     seconds = (time.monotonic() - began) / len(examples)
     rows = scored_rows(corpus.test, examples, answers)
     context = context_of(corpus, rule.scoring)
@@ -216,6 +218,7 @@ def evaluate_on_test(
         neighbours=copying(asked, examples, rows),
         max_new_tokens=limit,
         num_cut=sum(example.num_cut > 0 for example in examples),
+        num_unended=sum(len(ids) >= limit for ids in produced),
         seconds=seconds,
         example_tokens=taken,
     )

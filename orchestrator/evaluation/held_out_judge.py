@@ -111,7 +111,7 @@ class HeldOutJudge:
         job = self.config.job
         return EvaluationSettings(
             confidence=job.confidence,
-            max_new_tokens=job.max_new_tokens,
+            max_new_tokens=self.plan.max_new_tokens,
             num_threads=threads,
             scoring=self.board.scoring,
             num_examples=job.examples if name == WITH_EXAMPLES else 0,

@@ -187,3 +187,18 @@ def test_judging_with_too_little_memory_gives_the_verdict_of_a_larger_machine(
     calm, expected = judged(trial, base)
     assert calm[-1] == done[-1] == 32
     assert answers == expected
+
+
+def test_answers_that_had_not_ended_are_counted_and_told(base: BaseModel, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        lines = [{"prompt": f"{split} {i:02d}", "completion": "A"} for i in range(32)]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    trial = tiny_trial(Data(name="toy", folder=str(tmp_path)), Train(max_length=64))
+    verdict = evaluate_on_test(trial, base, None, RULE, lambda rows, total: None)
+    template, model = ChatTokenizer(base.path), load(base.path, torch.float32, CPU)
+    prompts = [template.encode(row["prompt"]) for row in verdict.predictions]
+    ids = generate.continue_all(model, prompts, template, 3, lambda rows: None)
+    unended = sum(len(row) == 3 for row in ids)
+    assert verdict.num_unended == unended > 0
+    assert verdict.metrics()["test/unended"] == unended
