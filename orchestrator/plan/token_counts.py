@@ -59,11 +59,11 @@ class Count:
     unused: dict[str, list[int]] = field(default_factory=dict)
     """What the template does not use, in words: how many rows have it, and the first of them."""
     answers: list[list[int]] = field(default_factory=list)
-    """How long answers are: tokens, the end of the turn included, and how many rows have so many."""
+    """How long answers are: tokens, the end of the turn included, and how many rows have that."""
 
     def by_length(self) -> Counter[int]:
         """Rows by the tokens of their answer."""
-        return Counter({length: rows for length, rows in self.answers})
+        return Counter(dict(self.answers))
 
 
 @dataclass(frozen=True)
