@@ -58,6 +58,7 @@ def continue_all(
     while waiting:
         lengths = [len(prompts[row]) for row in waiting]
         room = TOKENS_AT_ONCE[device.type]
+        room = room if decoder is None else decoder.room(room)
         count = rows_that_fit(lengths, room, max_new_tokens - shared)
         if decoder is None:
             count = min(count, lengths.count(lengths[0]))

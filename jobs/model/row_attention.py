@@ -80,6 +80,11 @@ class RowCache(DynamicCache):
         """Tokens that stand before the next one, in the longest row."""
         return self.filled + (0 if self.prefix is None else self.prefix.length)
 
+    @property
+    def nbytes(self) -> int:
+        """What all buffers take."""
+        return sum(one.nbytes for one in [*self.keys.values(), *self.values.values()])
+
     def keep(self, rows: torch.Tensor) -> None:
         """Drop all rows but these."""
         self.starts = self.starts[rows]

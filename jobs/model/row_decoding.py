@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from jobs.foreign_code import FOREIGN_CODE_ERRORS
+from jobs.model.frozen_linear import available_bytes
 from jobs.model.row_attention import PrefixCache, RowCache, attention_of_rows
 from jobs.model.shared_prefix import accepted, attention_window, without_adapter
 
@@ -23,6 +24,8 @@ PASS_TOKENS = 4_096
 """Tokens of prompts that go through the model together."""
 LEAVE_SHARE = 0.85
 """The rows that have ended leave once no more than this share of them is under way."""
+MOST_OF_MEMORY = 0.25
+"""Share of what memory is available that the keys and values of rows may take."""
 PROBED = 4
 """Prompts on which an architecture is tried."""
 PROBED_TOKENS = 2
@@ -45,6 +48,8 @@ class RowDecoder:
         self.device = next(model.parameters()).device
         self.last = {"logits_to_keep": 1} if "logits_to_keep" in accepted(model) else {}
         self.prefix = self.read_prefix(prefix) if prefix else None
+        self.token_bytes = 0.0
+        """What is kept of a token, by what was kept of the first ones."""
 
     def read_prefix(self, prefix: Sequence[int]) -> PrefixCache:
         """Keys and values of the common beginning."""
@@ -55,6 +60,13 @@ class RowDecoder:
         ids = torch.tensor([list(prefix)], device=self.device)
         inner.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
         return PrefixCache(cache)
+
+    def room(self, tokens: int) -> int:
+        """At most so many tokens, as far as memory is there to keep what they leave."""
+        available = available_bytes()
+        if not available or not self.token_bytes:
+            return tokens
+        return min(tokens, int(MOST_OF_MEMORY * available / self.token_bytes))
 
     def answers(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
         """The index and the answer of each prompt, without the end-of-turn token, as they end."""
@@ -158,6 +170,7 @@ def answers_alike(decoder: RowDecoder, prompts: Sequence[Sequence[int]]) -> bool
             told.append(decoder.run(tokens[-1][:, None], positions[:, None], cache))
             cache.filled += 1
             tokens.append(told[-1].argmax(-1))
+    decoder.token_bytes = cache.nbytes / (len(prompts) * cache.width)
     answers = torch.stack(tokens, 1)
     tolerance = 1e-3 if logits.dtype == torch.float32 else 5e-2
     for row, ids in enumerate(prompts):

@@ -63,7 +63,7 @@ class Count:
 
     def by_length(self) -> Counter[int]:
         """Rows by the tokens of their answer."""
-        return Counter(dict(self.answers))
+        return Counter({pair[0]: pair[1] for pair in self.answers})
 
 
 @dataclass(frozen=True)

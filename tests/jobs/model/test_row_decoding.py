@@ -163,3 +163,18 @@ def test_long_prompts_are_read_some_tokens_at_a_time(monkeypatch: pytest.MonkeyP
         assert decoder is not None
         told = dict(decoder.answers(prompts))
     assert [told[row] for row in range(len(prompts))] == expected
+
+
+def test_what_rows_leave_takes_a_part_of_the_memory_that_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from jobs.model import row_decoding
+
+    with torch.no_grad():
+        decoder = decoder_of(made(FAMILIES["llama"]), prompts_of(True), PREFIX, ENDS, MOST)
+    assert decoder is not None
+    assert decoder.token_bytes == 3 * 2 * 2 * 8 * 4, "layers, keys and values, heads, size, float32"
+    monkeypatch.setattr(row_decoding, "available_bytes", lambda: 4 * 384 * 100)
+    assert decoder.room(1 << 14) == 100 and decoder.room(50) == 50
+    monkeypatch.setattr(row_decoding, "available_bytes", lambda: 0)
+    assert decoder.room(1 << 14) == 1 << 14, "where that is not known"
