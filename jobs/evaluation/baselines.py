@@ -1,10 +1,12 @@
 """What needs no model: the most frequent answer, the answer of the nearest training prompt, and a
 linear classifier.
 
-A score of a model means little beside what a lookup gives. All three choose among the answers of
-the training rows, so they are claimed for closed answers alone: where nearly every row has an
-answer of its own there is nothing to choose from. Run as a program, it works at the lowest
-priority on one core and ends with whoever started it:
+A score of a model means little beside what a lookup gives. The most frequent answer and the
+classifier choose among labels, so they are claimed for closed answers alone: where nearly every row
+has an answer of its own there are none. The nearest row's answer is a text like any other. It is
+compared with where a metric asks whether an answer is right (COMPARED): a metric of likeness, such
+as chrF, also credits a text about something else for its letters. Run as a program, it works at the
+lowest priority on one core and ends with whoever started it:
 
     python -m jobs.evaluation.baselines FILE < DATA_AS_JSON
 """
@@ -26,8 +28,9 @@ from jobs.config import Data, Neighbours, Source
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row
 from jobs.data.similarity import fit, similarities, spread, transform
+from jobs.evaluation import registry
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same rows give other answers than before: kept ones are then made again."""
 NEAREST = 64
 """Training rows among which the nearest different answers are looked for."""
@@ -42,6 +45,11 @@ CLASSIFIER_WORK = 400_000_000
 CLASSIFIER_WEIGHTS = 30_000_000
 """Labels times features up to which its weights fit into a quarter of a gigabyte."""
 
+COMPARED = (registry.EXACT_MATCH, registry.FIELD_AGREEMENT)
+"""Metrics by which the nearest row's answer is a baseline for free text too: they ask for the very
+answer, or the very fields.
+"""
+
 MOST_FREQUENT, NEAREST_PROMPT, LINEAR = "most_frequent", "nearest_prompt", "linear_classifier"
 
 
@@ -55,6 +63,8 @@ class Answers:
     """Split -> share of its rows whose answer is among the answers of the nearest rows."""
     notes: list[str] = field(default_factory=list)
     """What was left out and why, in words."""
+    free_text: bool = False
+    """Whether the answers are no labels, but texts of their own."""
     seconds: float = 0.0
 
 
@@ -64,30 +74,36 @@ def answers_of(corpus: Corpus) -> Answers:
     told = Answers()
     rows = [row for source in corpus.sources.values() for row in source]
     held_out = {"valid": corpus.valid, "test": corpus.test}
-    reason = free_text(rows, [row for split in held_out.values() for row in split])
+    asked_rows = [row for split in held_out.values() for row in split]
+    reason = free_text(rows, asked_rows)
     if reason is not None:
+        told.free_text = True
         told.notes.append(f"no label baseline: {reason}")
-        return told
+        if calls_functions([*rows, *asked_rows]) or not rows:
+            return told
     looked_at = [rows[index] for index in spread([row.key for row in rows])]
     if len(looked_at) < len(rows):
         told.notes.append(
             f"the lookup baselines saw {len(looked_at):,} of {len(rows):,} training rows"
         )
     labels = [answer_of(row) for row in looked_at]
-    most_frequent = Counter(answer_of(row) for row in rows).most_common(1)[0][0]
+    most_frequent = ""  # a text for no question is no answer
+    if not told.free_text:
+        most_frequent = Counter(answer_of(row) for row in rows).most_common(1)[0][0]
     vectorizer, features = fit([row.key for row in looked_at])
     valid, test = (
         transform(vectorizer, [row.key for row in split]) for split in (corpus.valid, corpus.test)
     )
     classify = None
-    if len(set(labels)) > 1:
+    if len(set(labels)) > 1 and not told.free_text:
         classify = classifier(features, labels)
     for split, asked in (("valid", valid), ("test", test)):
         nearest, hold = look_up(features, labels, asked, [answer_of(r) for r in held_out[split]])
         told.splits[split] = {
-            MOST_FREQUENT: [most_frequent] * len(nearest),
-            NEAREST_PROMPT: [most_frequent if one is None else one for one in nearest],
+            NEAREST_PROMPT: [most_frequent if one is None else one for one in nearest]
         }
+        if not told.free_text:
+            told.splits[split][MOST_FREQUENT] = [most_frequent] * len(nearest)
         told.nearest_hold[split] = hold
         if classify is not None:
             told.splits[split][LINEAR] = classify(asked)
@@ -102,7 +118,7 @@ def answer_of(row: Row) -> str:
 
 def free_text(rows: list[Row], held_out: list[Row]) -> str | None:
     """Why the answers are no labels; None where they are."""
-    if any(row.messages[-1].get("tool_calls") for row in [*rows, *held_out]):
+    if calls_functions([*rows, *held_out]):
         return "answers call functions"
     answers = {answer_of(row) for row in rows}
     if len(answers) > DISTINCT_SHARE * len(rows):
@@ -113,6 +129,11 @@ def free_text(rows: list[Row], held_out: list[Row]) -> str | None:
             f"only {seen:,} of {len(held_out):,} held-out answers stand among the training answers"
         )
     return None
+
+
+def calls_functions(rows: list[Row]) -> bool:
+    """Whether answers are calls of functions rather than texts."""
+    return any(row.messages[-1].get("tool_calls") for row in rows)
 
 
 def look_up(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from jobs.config import BaseModel, Trial
+from jobs.data.answer_text import answer_text
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.neighbours import nearest_rows
@@ -27,7 +28,7 @@ from jobs.evaluation.answer_scores import all_scorers, confidence_interval, row_
 from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
 from jobs.evaluation.copying import copying
 from jobs.evaluation.few_shot import with_examples
-from jobs.evaluation.generate import answer
+from jobs.evaluation.generate import continue_all
 from jobs.evaluation.label_metrics import LabelCounts
 from jobs.evaluation.metric_choice import context_of
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow, scored_rows
@@ -38,7 +39,7 @@ from jobs.evaluation.structured_metrics import by_field
 from jobs.model.frozen_linear import drop_prepacked, prepack_weights
 from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
-from jobs.model.shared_prefix import answer_logits
+from jobs.model.shared_prefix import answer_logits, can_share_prefix
 
 if TYPE_CHECKING:
     from jobs.model.language_model import LanguageModel
@@ -201,7 +202,8 @@ def evaluate_on_test(
 
     prompts = [example.ids[: example.prompt_length] for example in examples]
     began = time.monotonic()
-    answers = answer(model, prompts, template, limit, count)
+    produced = continue_all(model, prompts, template, limit, count)
+    answers = [answer_text(template, ids) for ids in produced]
     seconds = (time.monotonic() - began) / len(examples)
     rows = scored_rows(corpus.test, examples, answers)
     context = context_of(corpus, rule.scoring)
@@ -216,6 +218,7 @@ def evaluate_on_test(
         neighbours=copying(asked, examples, rows),
         max_new_tokens=limit,
         num_cut=sum(example.num_cut > 0 for example in examples),
+        num_unended=sum(len(ids) >= limit for ids in produced),
         seconds=seconds,
         example_tokens=taken,
     )
@@ -242,9 +245,10 @@ def logit_scorers(
     memory, since nobody is judged by them alone.
     """
     longest = max(len(example.ids) for example in examples)
+    sharing = can_share_prefix(model, examples, pad_id)
     while True:
         try:
-            sums = teacher_forced_rows(model, examples, pad_id, tokens).numpy()
+            sums = teacher_forced_rows(model, examples, pad_id, tokens, sharing).numpy()
             break
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):

@@ -17,6 +17,7 @@ from jobs.model.shared_prefix import can_share_prefix, prefix_cache
 
 if TYPE_CHECKING:
     from jobs.model.language_model import LanguageModel
+    from jobs.model.row_decoding import RowDecoder
 
 
 @torch.no_grad()
@@ -29,36 +30,94 @@ def answer(
 ) -> list[str]:
     """Greedy answers as text, in the order of `prompts` (token ids).
 
-    Rows of equal length go together, so nothing is padded and a row's answer does not depend on its
-    neighbours beyond rounding. Out of memory: half as many rows at a time, with the same answers.
-    Raises MemoryError when not even one row fits.
+    A row's answer does not depend on its neighbours beyond rounding. Out of memory: half as many
+    rows at a time, with the same answers. Raises MemoryError when not even one row fits.
     """
+    return [
+        answer_text(template, ids)
+        for ids in continue_all(model, prompts, template, max_new_tokens, tick)
+    ]
+
+
+@torch.no_grad()
+def continue_all(
+    model: LanguageModel,
+    prompts: list[list[int]],
+    template: ChatTokenizer,
+    max_new_tokens: int,
+    tick: Callable[[int], None],
+) -> list[list[int]]:
+    """The tokens of the answers, without the one that ends a turn; see `answer`."""
     device = next(model.parameters()).device
-    by_length: dict[int, list[int]] = {}
-    for index, ids in enumerate(prompts):
-        by_length.setdefault(len(ids), []).append(index)
-    answers = [""] * len(prompts)
-    prefix = common_prefix(model, prompts, template.eos_id)
+    answers: list[list[int]] = [[] for _ in prompts]
+    waiting = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    decoder = row_decoder(model, prompts, template.eos_ids, max_new_tokens)
+    shared = 0 if decoder is None else decoder.length
+    prefix = 0 if decoder is not None else common_prefix(model, prompts, template.eos_id)
     at_once = ROWS_AT_ONCE
-    for length, rows in sorted(by_length.items()):
-        at_once = min(at_once, max(1, TOKENS_AT_ONCE[device.type] // (length + max_new_tokens)))
-        while rows:
-            chunk = rows[:at_once]
-            try:
-                inputs = torch.tensor([prompts[row] for row in chunk], device=device)
-                produced = greedy(model, inputs, template.eos_ids, max_new_tokens, prefix)
-            except (MemoryError, RuntimeError) as error:
-                at_once = (
-                    len(chunk)
-                    if out_of_memory(error) and drop_prepacked(model)
-                    else fewer(len(chunk), length, error)
+    while waiting:
+        lengths = [len(prompts[row]) for row in waiting]
+        room = TOKENS_AT_ONCE[device.type]
+        room = room if decoder is None else decoder.room(room)
+        count = rows_that_fit(lengths, room, max_new_tokens - shared)
+        if decoder is None:
+            count = min(count, lengths.count(lengths[0]))
+        chunk = waiting[: min(count, at_once)]
+        ended: set[int] = set()
+        asked = [prompts[row] for row in chunk]
+        try:
+            if decoder is not None:
+                answered = decoder.answers(asked)
+            else:
+                inputs = torch.tensor(asked, device=device)
+                answered = enumerate(
+                    greedy(model, inputs, template.eos_ids, max_new_tokens, prefix)
                 )
-                continue
-            for row, ids in zip(chunk, produced, strict=True):
-                answers[row] = answer_text(template, ids)
-            tick(len(chunk))
-            rows = rows[len(chunk) :]
+            for place, ids in answered:
+                answers[chunk[place]] = ids
+                ended.add(chunk[place])
+                tick(1)
+        except (MemoryError, RuntimeError) as error:
+            at_once = (
+                len(chunk)
+                if out_of_memory(error) and drop_prepacked(model)
+                else fewer(len(chunk), len(asked[-1]), error)
+            )
+        waiting = [row for row in waiting if row not in ended]
     return answers
+
+
+def rows_that_fit(lengths: list[int], room: int, more: int) -> int:
+    """How many rows of these prompts, the shortest first, have room together, each as wide as the
+    longest among them and `more` tokens; one at least.
+    """
+    for count, length in enumerate(lengths):
+        if (count + 1) * (length + more) > room:
+            return max(count, 1)
+    return len(lengths)
+
+
+FEWEST_TOGETHER = 16
+"""Fewer prompts than these are answered by transformers' own loop: to try an architecture first
+would take longer than it saves.
+"""
+
+
+def row_decoder(
+    model: LanguageModel, prompts: list[list[int]], eos_ids: list[int], max_new_tokens: int
+) -> RowDecoder | None:
+    """What answers many prompts at once on a processor; None where transformers' own loop does."""
+    on_processor = next(model.parameters()).device.type == "cpu"
+    if not on_processor or len(prompts) < FEWEST_TOGETHER or min(map(len, prompts)) < 2:
+        return None
+    from jobs.model.row_decoding import decoder_of
+
+    examples = [Example(ids, len(ids) - 1, "", "") for ids in prompts]
+    prefix = prompts[0][: shared_prefix(examples)]
+    try:
+        return decoder_of(model, prompts, prefix, eos_ids, max_new_tokens)
+    except MemoryError:
+        return None
 
 
 ROWS_AT_ONCE = 256

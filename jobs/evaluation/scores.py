@@ -46,6 +46,8 @@ class TestScores:
     max_new_tokens: int
     num_cut: int = 0
     """Rows whose prompt was too long and lost some of its text."""
+    num_unended: int = 0
+    """Rows whose answer had not ended after `max_new_tokens`, and counts as far as it goes."""
     metric: str = registry.EXACT_MATCH
     """Name of the metric that `value` is of."""
     scores: dict[str, float] = field(default_factory=dict)
@@ -79,7 +81,9 @@ class TestScores:
         return registry.key(self.metric, registry.TEST)
 
     def metrics(self) -> dict[str, float]:
-        """As MLflow metrics; `test/shortened` only where there is something to tell."""
+        """As MLflow metrics; `test/shortened` and `test/unended` only where there is
+        something to tell.
+        """
         told = {self.key: self.value, f"{self.key}_low": self.low, f"{self.key}_high": self.high}
         for name, (low, high) in self.intervals.items():
             key = registry.key(name, registry.TEST)
@@ -88,6 +92,8 @@ class TestScores:
         told |= {f"{registry.TEST}/{name}": value for name, value in self.neighbours.items()}
         if self.num_cut:
             told[f"{registry.TEST}/shortened"] = float(self.num_cut)
+        if self.num_unended:
+            told[f"{registry.TEST}/unended"] = float(self.num_unended)
         return told
 
     def slice_metrics(self) -> dict[str, float]:

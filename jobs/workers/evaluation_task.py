@@ -11,6 +11,9 @@ from jobs.files.checkpoints import fetched
 from jobs.workers.coordinator import find_coordinator
 from jobs.workers.messages import JudgingProgress
 
+TOLD = 40
+"""So often it is told how many of a model's rows are answered."""
+
 
 def evaluate_on_test(
     sweep: str,
@@ -30,7 +33,8 @@ def evaluate_on_test(
         label = f"judging {name}"
 
         def tick(done: int, total: int, label: str = label) -> None:
-            roster.post.remote(JudgingProgress(label, done, total))
+            if done == total or done % max(total // TOLD, 1) == 0:
+                roster.post.remote(JudgingProgress(label, done, total))
 
         trained = folder if folder is None or not sealed else str(checked(folder))
         at_hand = fetch.at_hand(base, trial.model)

@@ -75,7 +75,7 @@ class HeldOutJudge:
         remembered = {name: verdict.recall(known.get(key)) for name, key in keys.items()}
         found = {name: scores for name, scores in remembered.items() if scores is not None}
         todo = {name: folder for name, folder in folders.items() if name not in found}
-        self.screen.note(f"judging {' and '.join(todo)} on {self.plan.num_test:,} test rows")
+        self.screen.judging(list(todo), self.plan.num_test)
         groups = self.plan.resources.groups(list(todo))
         share, gpus = self.plan.resources.share(max(len(groups), 1))
         task = ray.remote(evaluate_on_test).options(num_cpus=share, num_gpus=gpus, max_retries=2)
@@ -111,7 +111,7 @@ class HeldOutJudge:
         job = self.config.job
         return EvaluationSettings(
             confidence=job.confidence,
-            max_new_tokens=job.max_new_tokens,
+            max_new_tokens=self.plan.max_new_tokens,
             num_threads=threads,
             scoring=self.board.scoring,
             num_examples=job.examples if name == WITH_EXAMPLES else 0,

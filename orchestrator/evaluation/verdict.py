@@ -13,7 +13,7 @@ from typing import Any
 from jobs.config import Trial
 from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, row_scores, scorer
-from jobs.evaluation.baselines import Answers
+from jobs.evaluation.baselines import COMPARED, Answers
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import whole
 from jobs.evaluation.scores import TestScores
@@ -46,7 +46,7 @@ def baseline_scores(
     needs a model. Answers that are not as many as the rows are of other data, and left out.
     """
     scored: dict[str, Scores] = {}
-    if not is_of_answers(candidate.metric):
+    if not is_of_answers(candidate.metric) or not_compared(answers, candidate.metric):
         return scored
     for name, replies in answers.splits.get("test", {}).items():
         if len(replies) != len(candidate.predictions):
@@ -63,6 +63,17 @@ def baseline_scores(
             per_row = ()
         scored[name] = Scores(whole(measured), low, high, len(rows), digest, per_row)
     return scored
+
+
+def not_compared(answers: Answers, metric: str) -> str | None:
+    """Why the lookups' answers are no baselines by a metric; None where they are."""
+    if not answers.free_text or metric in COMPARED or not answers.splits:
+        return None
+    return (
+        f"the nearest training row's answer is no baseline by {metric}, which credits texts for "
+        "likeness: of free text it is compared by whether it is right "
+        f"({', '.join(COMPARED)})"
+    )
 
 
 def metrics_of(scores: Scores, metric: str) -> dict[str, float]:

@@ -179,8 +179,11 @@ def judged_line(plan: Plan) -> str:
     base = "the untouched base"
     if plan.config.job.examples:
         base += f" (also with {plural(plan.config.job.examples, 'example')} in its prompt)"
+    ends = ""
+    if plan.max_new_tokens is not None:
+        ends = f", in answers of at most {plural(plan.max_new_tokens, 'token')}"
     return (
-        f"best {sweep.metric} on {valid}; the winner, {base} and simple baselines on {test}; "
+        f"best {sweep.metric} on {valid}; the winner, {base} and simple baselines on {test}{ends}; "
         f"registered as {plan.config.registered_name}"
     )
 

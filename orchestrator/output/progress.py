@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ class ProgressDisplay:
         self.rows: dict[int, Row] = {}
         self.maximise = registry.problem(metric) is not None or registry.metric_of(metric).maximise
         self.task: str | None = None
+        self.quarters: dict[str, int] = {}
+        """By task other than training: in which quarter of it that was last told."""
         self.live: Live | None = None
         self.refreshed = 0.0
         self.ended: set[int] = set()
@@ -143,12 +146,20 @@ class ProgressDisplay:
     def progress(self, task: str, done: int, total: int) -> None:
         """How far something other than training is."""
         before, self.task = self.task, f"{task}  {done}/{total}"
-        tenth = max(total // 4, 1)
-        if self.live is None and (
-            before is None or done == total or done % tenth < (done - 1) % tenth
-        ):
-            self.line(self.task)
+        quarter = done * 4 // max(total, 1)
+        told, self.quarters[task] = self.quarters.get(task), quarter
+        if self.left is not None:
+            self.left.answer(task, done / max(total, 1))
+        if self.live is None and (before is None or told != quarter):
+            left = "" if self.left is None else f"  {self.time_left(self.left)}"
+            self.line(f"{self.task}{left}")
         self.refresh()
+
+    def judging(self, names: Sequence[str], num_rows: int) -> None:
+        """These models meet the test rows from now on."""
+        self.note(f"judging {' and '.join(names)} on {num_rows:,} test rows")
+        if self.left is not None:
+            self.left.judge([f"judging {name}" for name in names])
 
     def line(self, text: str, always: bool = False) -> None:
         """A plain line; on a terminal only what the table does not show."""

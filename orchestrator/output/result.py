@@ -190,6 +190,8 @@ def best_lines(result: SweepResult) -> list[tuple[str, str]]:
             value, low, high = (metrics[f"{metric}{end}"] for end in ("", "_low", "_high"))
             shortened = metrics.get(f"{registry.TEST}/shortened")
             cut = f"; {shortened:.0f} prompts were cut" if shortened else ""
+            unended = metrics.get(f"{registry.TEST}/unended")
+            cut += f"; {unended:.0f} answers were cut at their most tokens" if unended else ""
             lines.append(
                 (
                     name,

@@ -18,6 +18,8 @@ MOST_JUDGING_CORRECTION = 3.0
 """A machine that is busy delays the judgement too, but what a small model's many short steps lose
 is not lost there.
 """
+ENOUGH_JUDGED = 0.1
+"""The judgement is reckoned by its own pace once so much of it is done."""
 LATE = 1.2
 """It is said when the whole command will take so many times its time."""
 
@@ -58,6 +60,30 @@ class TimeLeft:
         self.first: tuple[float, float] | None = None
         """When the first step was told, and how much was done by then."""
         self.last = clock()
+        self.answered: dict[str, float] = {}
+        """By model that meets the test rows: the share of them that it has answered."""
+        self.judging_began = self.last
+
+    def judge(self, names: Sequence[str]) -> None:
+        """These models meet the test rows from now on."""
+        if not self.answered:
+            self.judging_began = self.clock()
+        for name in names:
+            self.answered.setdefault(name, 0.0)
+
+    def answer(self, name: str, share: float) -> None:
+        """A model has answered so much of the test rows."""
+        self.judge([name])
+        self.answered[name] = share
+
+    def judging_seconds(self) -> float:
+        """What is left of the judgement that has begun."""
+        passed = self.clock() - self.judging_began
+        done = sum(self.answered.values()) / len(self.answered)
+        if done >= ENOUGH_JUDGED:
+            return passed * (1 - done) / done
+        factor = min(self.correction(), MOST_JUDGING_CORRECTION)
+        return max(self.judging * factor - passed, 0.0)
 
     def step(self, index: int, step: int) -> None:
         """A trial has come so far."""
@@ -95,6 +121,8 @@ class TimeLeft:
 
     def seconds(self) -> float:
         """What is left, judgement and registration included."""
+        if self.answered:
+            return self.judging_seconds()
         factor = self.correction()
         rest = (self.planned() - self.done()) * factor
         rest += self.judging * min(factor, MOST_JUDGING_CORRECTION)

@@ -15,6 +15,7 @@ from jobs.data.tokenization import Example, encode_rows, shared_prefix
 from jobs.evaluation import registry
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
+from orchestrator.plan.answer_limit import AnswerLimit, answer_limit, usual_limit
 from orchestrator.plan.neighbours import NeighbourPlan, neighbour_plan
 from orchestrator.plan.token_counts import Count, Limits, count
 
@@ -46,6 +47,8 @@ class Measured:
     notes: tuple[str, ...] = ()
     mean_answer: float = 0.0
     """Mean number of tokens of an answer."""
+    limit: AnswerLimit | None = None
+    """How long an answer may be; None without the base model's tokenizer."""
     neighbours: NeighbourPlan | None = None
 
 
@@ -61,6 +64,7 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     if template is None:
         return Measured(shares)
     counts = count_all(config, corpus, template)
+    limit = answer_limit(config.job.max_new_tokens, counts)
     length = config.train.max_length
     few = [
         encode_rows(rows[:SAMPLE_ROWS], template, length, f"data.sources.{name}")
@@ -94,8 +98,9 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         shares,
         few[0][0] if shown is None else shown.example,
         cost,
-        (*notes, *lost_notes(counts), *length_notes(longest, template)),
+        (*notes, *lost_notes(counts), *length_notes(longest, template), *limit.notes),
         answers,
+        limit,
         shown,
     )
 
@@ -104,24 +109,30 @@ def count_all(config: Config, corpus: Corpus, template: ChatTokenizer) -> dict[s
     """The counts of each source and each held-out split. Raises InputError with the first row of
     each that cannot be used.
     """
-    train = Limits(config.train.max_length, everything=config.train.on == "all")
-    valid = Limits(config.train.max_length)
-    test = Limits(config.train.max_length, in_use=True, max_new_tokens=config.job.max_new_tokens)
+    length, setting = config.train.max_length, config.job.max_new_tokens
+    train = Limits(length, everything=config.train.on == "all")
     wanted = {
         name: (rows, f"train/{name}", f"data.sources.{name}", train)
         for name, rows in corpus.sources.items()
     }
-    wanted |= {
-        "valid": (corpus.valid, "valid", "data.valid", valid),
-        "test": (corpus.test, "test", "data.test", test),
-    }
-    count_by_split = {}
+    wanted["valid"] = (corpus.valid, "valid", "data.valid", Limits(length))
+    count_by_split: dict[str, Count] = {}
     problems = []
-    for name, (rows, key, where, limits) in wanted.items():
+
+    def add(name: str, rows: Sequence[Row], key: str, where: str, limits: Limits) -> None:
         try:
             count_by_split[name] = count(rows, corpus.digests[key], template, limits, where)
         except ValueError as error:
             problems.append(str(error))
+
+    for name, (rows, key, where, limits) in wanted.items():
+        add(name, rows, key, where, limits)
+    fewest = 1
+    if count_by_split and setting is None:
+        trained = {name: counted.by_length() for name, counted in count_by_split.items()}
+        fewest = usual_limit(max(max(one, default=1) for one in trained.values()), trained)
+    test = Limits(length, in_use=True, max_new_tokens=setting, fewest_new_tokens=fewest)
+    add("test", corpus.test, "test", "data.test", test)
     if problems:
         raise InputError("\n".join(problems))
     return count_by_split

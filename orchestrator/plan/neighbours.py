@@ -15,7 +15,7 @@ from jobs.data.corpus import Corpus
 from jobs.data.nearest_rows import answer_of
 from jobs.data.neighbours import NearestRows, nearest_rows, training_rows
 from jobs.data.tokenization import Example, encode_rows
-from jobs.evaluation.baselines import free_text
+from jobs.evaluation.baselines import calls_functions
 from jobs.neighbour_settings import Neighbours
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError, InputError
@@ -85,11 +85,13 @@ def check_neighbours(config: Config, corpus: Corpus) -> None:
     searched = [n for n, knob in config.sweep.space.items() if knob.path == COUNT]
     path = f"sweep.space.{searched[0]}" if searched else COUNT
     rows = training_rows(corpus)
-    reason = free_text(rows, [*corpus.valid, *corpus.test])
-    if reason is None and any(row.thinking for row in rows):
+    reason = None
+    if calls_functions([*rows, *corpus.valid, *corpus.test]):
+        reason = "answers call functions"
+    elif any(row.thinking for row in rows):
         reason = "answers come with reasoning"
     if reason is not None:
-        text = f"is {most}, but {reason}: there is nothing to choose from; set it to 0"
+        text = f"is {most}, but {reason}, which no neighbour can show as text; set it to 0"
         raise ConfigError([(path, text)])
     num_answers = len({answer_of(row) for row in rows})
     if most > num_answers:

@@ -30,6 +30,7 @@ from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import sizes, sizing
 from orchestrator.plan.advice import advice, shaped_by_steps
+from orchestrator.plan.answer_limit import AnswerLimit
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
@@ -90,6 +91,8 @@ class Plan:
     machine_key: str = ""
     neighbours: NeighbourPlan | None = None
     """What stands before each question; None where nothing does, or the base is not here."""
+    limit: AnswerLimit | None = None
+    """How long an answer may be; None where the base is not here."""
 
     @property
     def task(self) -> Task:
@@ -103,6 +106,11 @@ class Plan:
         if sweep.metric_rows is None or not registry.needs_text(sweep.metric):
             return self.num_valid
         return min(sweep.metric_rows, self.num_valid)
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        """Tokens of an answer at most; None while nobody knows."""
+        return self.config.job.max_new_tokens if self.limit is None else self.limit.tokens
 
     def with_notes(self, *notes: str) -> Plan:
         """The same plan with more to say."""
@@ -173,6 +181,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         timing=timing,
         machine_key=machine.key,
         neighbours=measured.neighbours,
+        limit=measured.limit,
     )
 
 

@@ -154,5 +154,7 @@ def timing(
         valid=len(corpus.valid),
         scored=scored,
         test=len(corpus.test),
+        reply=measured.mean_answer if measured.limit is None else measured.limit.mean,
+        limit=measured.mean_answer if measured.limit is None else measured.limit.tokens,
     )
     return timing_of(config, shape_of(Path(base.path)), rows, resources, machine)

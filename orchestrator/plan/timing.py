@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,20 @@ EFFICIENCY = 0.65
 """The share of the machine's matrix rate that a pack's step reaches."""
 ALONE_EFFICIENCY = 0.4
 """The same of a trial that trains by itself."""
-JUDGING_EFFICIENCY = 0.4
+JUDGING_EFFICIENCY = 0.5
+"""The same of a pass over prompts, or over prompts and reference answers."""
+ANSWERING_EFFICIENCY = 0.5
+"""The same of the tokens of answers, which many rows get at once."""
 STEP_SECONDS = 0.01
 LAYER_SECONDS = 0.0008
 """What a pass through one layer costs beside its products, for each trial that it serves apart."""
-TOKEN_SECONDS = 0.0015
-"""The same for one layer and one token of an answer, which are made one after the other."""
+TOKEN_SECONDS = 0.001
+"""The same for one layer and one token of an answer, which are made one after the other, for all
+rows that are answered together.
+"""
+ROOM_TOKENS = 1 << 14
+"""Tokens of rows that are answered together; see jobs/evaluation/generate.py."""
+ROOM_ROWS = 256
 START_SECONDS = 9.0
 """From the command to Ray's first process."""
 FIRST_STEP_SECONDS = 12.0
@@ -48,11 +57,9 @@ SECONDS_PER_TRIAL = 0.1
 USUAL_IMPORT_SECONDS = 1.1
 """Processor time that importing torch takes where the seconds above were measured."""
 WITH_EXAMPLES = 1.3
-"""What reading a prompt with examples costs, as a multiple of one without: the examples are the
-same for all rows, and go through the model once.
+"""What answering a prompt with examples costs, as a multiple of one without: they are the same for
+all rows, and go through the model once, but each token of an answer attends to them.
 """
-GENERATED = 3.0
-"""A token of an answer that is made costs so many times one that is read."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,20 @@ class RowCounts:
     tokens: float
     """Of an example, less what the examples of a batch share."""
     answer: float
-    """Tokens of an answer."""
+    """Tokens of an example that carry loss."""
     valid: int
     scored: int
     """Validation rows that are answered at a rung."""
     test: int
+    reply: float = 0.0
+    """Tokens of the right answer to a test row."""
+    limit: float = 0.0
+    """Tokens at which any answer ends."""
+
+    @property
+    def question(self) -> float:
+        """Tokens of a prompt, less what all begin with."""
+        return max(self.tokens - self.reply, 1.0)
 
 
 @dataclass(frozen=True)
@@ -202,23 +218,29 @@ class Timing:
         read = 2 * self.shape.layer_weights * max(self.rows.tokens, 1.0)
         each = read * (self.upper + (1 - self.upper) / shared)
         flops = self.rows.valid * (each + 2 * self.rows.answer * self.shape.head_weights) * trials
-        seconds = 0.0
+        rate = self.speed.flops * (EFFICIENCY if self.resources.packs else ALONE_EFFICIENCY)
+        seconds = flops / rate
         if registry.needs_text(self.config.sweep.metric):
             scored = self.rows.valid if at_end else self.rows.scored
-            flops += trials * scored * (read + self.answer_flops())
-            seconds = self.answer_seconds() * slots
-        rate = self.speed.flops * (EFFICIENCY if self.resources.packs else ALONE_EFFICIENCY)
-        overhead = seconds * self.speed.starts
-        return (flops / rate + overhead) / self.speed.efficiency
+            each = self.answering_seconds(scored, self.rows.reply, self.speed.flops)
+            seconds += trials * each / groups
+        return seconds / self.speed.efficiency
 
-    def answer_flops(self) -> float:
-        """Operations that making one answer takes, after its prompt."""
-        weights = self.shape.layer_weights + self.shape.head_weights
-        return 2 * GENERATED * self.rows.answer * weights
-
-    def answer_seconds(self) -> float:
-        """What making the answers of many rows at once takes beside the products."""
-        return self.shape.layers * max(self.rows.answer, 1.0) * TOKEN_SECONDS
+    def answering_seconds(self, rows: int, tokens: float, flops: float) -> float:
+        """Making so many answers of so many tokens, their prompts included, on a machine that does
+        `flops` a second.
+        """
+        weights = self.shape.layer_weights
+        head = self.shape.head_weights
+        reading = 2 * rows * (weights * self.rows.question + head)
+        making = 2 * rows * tokens * (weights + head)
+        longest = max(self.rows.limit, tokens, 1.0)
+        together = max(min(ROOM_ROWS, ROOM_TOKENS / (self.rows.question + longest)), 1.0)
+        steps = math.ceil(rows / together) * longest
+        overhead = steps * self.shape.layers * TOKEN_SECONDS * self.speed.starts
+        return (
+            reading / (flops * JUDGING_EFFICIENCY) + making / (flops * ANSWERING_EFFICIENCY)
+        ) + overhead
 
     def phases(self, num_trials: int) -> list[Phase]:
         """The search, from rung to rung."""
@@ -265,16 +287,23 @@ class Timing:
         return seconds * self.speed.starts
 
     def judging_seconds(self) -> float:
-        """The winner, the untouched base, and the base with examples in its prompt, on the test
-        rows, to the registered version.
+        """The winner and other judged finalists, the untouched base, and the base with examples in
+        its prompt, on the test rows, to the registered version.
+
+        An untouched base mostly does not end its answers, so that each has as many tokens as it
+        may; whoever was trained, or is shown examples, answers as long as is right.
         """
-        passes = [2.0, 2.0]  # one to answer, one over the reference answers
+        rows, flops = self.rows, self.speed.judging_flops
+        winners = self.config.final.judged if self.config.sweep.space else 1
+        trained = self.answering_seconds(rows.test, rows.reply, flops)
+        seconds = winners * trained
+        seconds += self.answering_seconds(rows.test, max(rows.limit, rows.reply), flops)
         if self.config.job.examples:
-            passes.append(WITH_EXAMPLES)
-        read = 2 * self.shape.layer_weights * max(self.rows.tokens, 1.0)
-        flops = self.rows.test * sum(read * times + self.answer_flops() for times in passes)
-        starts = (JUDGING_START_SECONDS + END_SECONDS + self.answer_seconds()) * self.speed.starts
-        return flops / (self.speed.judging_flops * JUDGING_EFFICIENCY) + starts
+            seconds += WITH_EXAMPLES * trained
+        tokens = self.shape.layer_weights * (rows.question + rows.reply)
+        scored = 2 * rows.test * (tokens + self.shape.head_weights * rows.reply)
+        seconds += (winners + 1) * scored / (flops * JUDGING_EFFICIENCY)
+        return seconds + (JUDGING_START_SECONDS + END_SECONDS) * self.speed.starts
 
     def total(self, num_trials: int, final: FinalPlan) -> float:
         """The whole command."""

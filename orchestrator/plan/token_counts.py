@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -57,6 +58,12 @@ class Count:
     """One of those answers."""
     unused: dict[str, list[int]] = field(default_factory=dict)
     """What the template does not use, in words: how many rows have it, and the first of them."""
+    answers: list[list[int]] = field(default_factory=list)
+    """How long answers are: tokens, the end of the turn included, and how many rows have that."""
+
+    def by_length(self) -> Counter[int]:
+        """Rows by the tokens of their answer."""
+        return Counter({pair[0]: pair[1] for pair in self.answers})
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Limits:
     """Whether prompts are cut as in use, where the answer is not known."""
     max_new_tokens: int | None = None
     """Tokens of an answer in use; None for those of the longest of these rows."""
+    fewest_new_tokens: int = 1
+    """Tokens that an answer in use has at least, where that is not set."""
 
 
 def count(
@@ -116,7 +125,9 @@ def count_anew(rows: Sequence[Row], template: ChatTokenizer, limits: Limits, whe
                 counted.lost_answer = counted.lost_answer or text.reference
             for words in text.unused:
                 counted.unused.setdefault(words, [0, row_index])[0] += 1
-    limit = limits.max_new_tokens or max((length for _, length in sizes), default=0)
+    lengths = Counter(length for _, length in sizes)
+    counted.answers = sorted([length, times] for length, times in lengths.items())
+    limit = limits.max_new_tokens or max(limits.fewest_new_tokens, *lengths, 0)
     least: dict[str, int] = {}
     for row_index, (prompt, answer) in enumerate(sizes):
         room = limits.max_length - answer

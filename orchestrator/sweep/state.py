@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -46,7 +47,9 @@ class SweepState:
         """What the tracking store keeps with every trial: tags and the composed configuration."""
         self.metric = self.config.sweep.metric
         self.maximise = self.config.sweep.maximise
-        self.scoring = scoring_of(self.config)
+        self.scoring = dataclasses.replace(
+            scoring_of(self.config), max_new_tokens=plan.max_new_tokens
+        )
         self.records = journal.records()
         self.steering = Steering(journal.events())
         self.earlier = {

@@ -27,10 +27,36 @@ def test_the_nearest_prompt_answers_and_the_right_one_is_counted() -> None:
     assert told.nearest_hold["test"] == pytest.approx(2 / 3)
 
 
-def test_free_text_has_no_label_baseline() -> None:
-    rows = [row(f"say {n}", f"text {n}") for n in range(20)]
-    told = answers_of(Corpus({"train": rows}, rows[:2], rows[2:4]))
-    assert told.splits == {} and "free text" in told.notes[0]
+def test_free_text_has_no_label_baseline_but_the_nearest_rows_answer() -> None:
+    rows = [row(f"lamp {n} in the room {n}", f"turn lamp {n} on") for n in range(20)]
+    asked = [row("the lamp 7, room 7", "turn lamp 7 on"), row("???", "nothing")]
+    told = answers_of(Corpus({"train": rows}, asked, asked))
+    assert told.free_text and "no label baseline: answers are free text" in told.notes[0]
+    assert told.splits["test"] == {"nearest_prompt": ["turn lamp 7 on", ""]}
+    assert told.nearest_hold["test"] == 0.5
+
+
+def test_calls_of_functions_have_no_lookup() -> None:
+    call = {"function": {"name": "on", "arguments": {}}}
+    messages = (
+        {"role": "user", "content": "light"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    )
+    rows = [Row(messages, "light", "here")] * 4
+    told = answers_of(Corpus({"train": rows}, rows, rows))
+    assert told.splits == {} and "answers call functions" in told.notes[0]
+
+
+def test_a_smart_homes_json_has_the_nearest_row_that_was_measured() -> None:
+    folder = ROOT / "data" / "home"
+    held_out = {split: str(folder / f"{split}.jsonl") for split in ("valid", "test")}
+    sources = {"train": Source(path=str(folder / "train.jsonl"))}
+    corpus = load_corpus(Data(name="home", sources=sources, **held_out))
+    told = answers_of(corpus)
+    nearest = told.splits["test"]["nearest_prompt"]
+    hits = [given == one.answer for given, one in zip(nearest, corpus.test, strict=True)]
+    assert told.free_text and set(told.splits["test"]) == {"nearest_prompt"}
+    assert len(hits) == 600 and sum(hits) / 600 == pytest.approx(0.122, abs=0.002)
 
 
 def test_the_default_task_has_the_nearest_row_that_was_measured() -> None:

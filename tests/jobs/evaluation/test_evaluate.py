@@ -22,6 +22,7 @@ from jobs.evaluation.generate import answer
 from jobs.evaluation.scores import EvaluationSettings
 from jobs.model.loading import load
 from jobs.model.memory import out_of_memory
+from jobs.model.row_decoding import PROBED
 from tests.support.trials import tiny_trial
 
 CPU = torch.device("cpu")
@@ -87,14 +88,18 @@ def test_long_prompts_are_answered_in_smaller_numbers(
     ]
     expected = answer(model, prompts, template, 4, lambda rows: None)
     monkeypatch.setitem(generate.TOKENS_AT_ONCE, "cpu", 200)
+    together: list[tuple[int, int]] = []
+    model.register_forward_pre_hook(
+        lambda module, inputs, named: together.append(tuple(named["input_ids"].shape)),
+        with_kwargs=True,
+    )
     ticks: list[int] = []
     assert answer(model, prompts, template, 4, ticks.append) == expected
-    short, middle = (200 // (len(prompts[row]) + 4) for row in (0, 10))
-    assert 1 < middle < short
-    assert (
-        ticks
-        == [10] + [middle] * (10 // middle) + ([10 % middle] if 10 % middle else []) + [1] * 10
-    )
+    assert sum(ticks) == 30
+    read = [(rows, width) for rows, width in together if width > 1 and rows != PROBED]
+    assert max(width for _, width in read) >= 500
+    assert all(rows == 1 or rows * (width + 4) <= 200 for rows, width in read)
+    assert max(rows for rows, width in read if width < 40) > 5
 
 
 def test_one_prompt_that_does_not_fit_says_how_long_it_is_and_what_helps(base: BaseModel) -> None:
@@ -180,6 +185,20 @@ def test_judging_with_too_little_memory_gives_the_verdict_of_a_larger_machine(
     assert process.exitcode == 0
     done, answers = report.get(timeout=10)
     calm, expected = judged(trial, base)
-    assert calm == [32]
-    assert len(done) > 1 and done[-1] == 32
+    assert calm[-1] == done[-1] == 32
     assert answers == expected
+
+
+def test_answers_that_had_not_ended_are_counted_and_told(base: BaseModel, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        lines = [{"prompt": f"{split} {i:02d}", "completion": "A"} for i in range(32)]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    trial = tiny_trial(Data(name="toy", folder=str(tmp_path)), Train(max_length=64))
+    verdict = evaluate_on_test(trial, base, None, RULE, lambda rows, total: None)
+    template, model = ChatTokenizer(base.path), load(base.path, torch.float32, CPU)
+    prompts = [template.encode(row["prompt"]) for row in verdict.predictions]
+    ids = generate.continue_all(model, prompts, template, 3, lambda rows: None)
+    unended = sum(len(row) == 3 for row in ids)
+    assert verdict.num_unended == unended > 0
+    assert verdict.metrics()["test/unended"] == unended

@@ -21,7 +21,7 @@ PLAN = """\
 plan    demo-{hash} · 4 trials in 1 pack of 4 slots on 1 CPU core · local
 base    tiny (random weights, revision {revision}) · LoRA rank 16 in the last 20% of the layers on toy · seed 0
 source  train: 30 rows, 60 supervised tokens, 100% of what is drawn
-judged  best valid/exact_match on 5 validation rows; the winner, the untouched base (also with 4 examples in its prompt) and simple baselines on 4 test rows; registered as toy-tiny
+judged  best valid/exact_match on 5 validation rows; the winner, the untouched base (also with 4 examples in its prompt) and simple baselines on 4 test rows, in answers of at most 2 tokens; registered as toy-tiny
 shows   in exact match 5 validation rows 1.000 or more, 4 test rows no difference (error rate 0.05, power 0.8, two models that disagree on 25% of the rows)
 search  adapter.rank 4, 8 · optim.lr 0.01, 0.001 · grid, halving at 10, 20 steps with 4, 2 trials
 final   the 2 best trials by valid/exact_match; nothing is trained again, the best one is judged

@@ -69,6 +69,36 @@ def test_stopped_trials_leave_nothing_open_and_finalists_are_counted_apart() -> 
     assert left.done() == pytest.approx(left.planned())
 
 
+def test_while_it_is_judged_the_pace_of_the_answers_tells_what_is_left() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    for trial in range(1, 5):
+        left.step(trial, 30)
+    left.judge(["base", "trial 1"])
+    assert left.seconds() == pytest.approx(20)
+    clock.now += 5
+    assert left.seconds() == pytest.approx(15), "the estimate, until there is a pace"
+    left.answer("base", 0.5)
+    assert left.seconds() == pytest.approx(15), "a quarter took 5 seconds"
+    clock.now += 5
+    left.answer("base", 1.0)
+    left.answer("trial 1", 0.6)
+    assert left.seconds() == pytest.approx(10 * 0.2 / 0.8)
+
+
+def test_the_lines_of_the_judgement_say_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with ProgressDisplay(4, 30, "valid/loss", left_of(clock)) as screen:
+        screen.judging(["base", "trial 1"], 40)
+        for done in range(1, 41):
+            clock.now += 1
+            screen.progress("judging base", done, 40)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "judging base and trial 1 on 40 test rows"
+    assert "judging base  20/40  about 1m00s left" in told
+    assert len(told) == 6, "each quarter once"
+
+
 def test_the_screen_says_what_is_left_and_once_that_it_is_late(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

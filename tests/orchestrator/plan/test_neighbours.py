@@ -159,11 +159,31 @@ def test_neighbours_that_cannot_be_are_refused_with_the_remedy(
     assert "Traceback" not in said
 
 
-def test_free_text_has_no_answers_to_choose_from(
+def test_free_text_is_shown_its_nearest_rows_too(
     tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = free_text(tmp_path / "free")
-    assert main(settings(folder, "data.neighbours.count=3")) == 2
+    shown = plan(folder, "data.neighbours.count=3").neighbours
+    assert shown is not None and shown.counts == (3,) and shown.mean_shown > 2
+    assert main(settings(folder, "data.neighbours.count=3")) == 0
+    assert "shown   3 neighbours before each question" in capsys.readouterr().out
+
+
+def test_calls_of_functions_are_no_text_to_show(
+    tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = {"type": "function", "function": {"name": "on", "arguments": {"lamp": 1}}}
+    lines = [
+        {
+            "messages": [
+                {"role": "user", "content": f"light number {n}"},
+                {"role": "assistant", "content": "", "tool_calls": [call]},
+            ]
+        }
+        for n in range(40)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "train.jsonl").write_text(text, encoding="utf-8")
+    assert main(settings(tmp_path, "data.neighbours.count=3")) == 2
     said = capsys.readouterr().err
-    assert "data.neighbours.count   is 3, but answers are free text (32 different" in said
-    assert "there is nothing to choose from; set it to 0" in said
+    assert "data.neighbours.count   is 3, but answers call functions, which no neighbour" in said

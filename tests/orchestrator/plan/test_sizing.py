@@ -36,7 +36,7 @@ FAST, SLOW = 340e9, 30e9
 def seconds_of(shape: Shape, flops: float) -> Any:
     """What a sweep of the default takes on a model of that shape and a machine of that rate."""
     config = build(compose(["model=tiny", "+sweep=lora", "sweep.metric=exact_match"], None))
-    rows = RowCounts(tokens=25, answer=4, valid=400, scored=200, test=850)
+    rows = RowCounts(tokens=25, answer=4, valid=400, scored=200, test=850, reply=4, limit=4)
     speed = Speed(flops, flops, 1.0, "")
 
     def seconds(num_trials: int, steps: int, eval_every: int) -> float:
