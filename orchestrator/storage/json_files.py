@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -44,3 +45,40 @@ def write_json(path: Path, value: Json) -> None:
     draft = path.with_name(path.name + ".draft")
     draft.write_text(json.dumps(value, indent=1), encoding="utf-8")
     os.replace(draft, path)
+
+
+CHECKSUM = "checksum"
+"""The key under which a file of ours holds what its other keys are known by."""
+
+
+def checksum_of(fields: JsonObject) -> str:
+    """What an object is known by, however its file is laid out."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sealed(value: JsonObject) -> JsonObject:
+    """An object with its checksum, as JSON has it."""
+    fields = json.loads(json.dumps(value))
+    return fields | {CHECKSUM: checksum_of(fields)}
+
+
+def write_sealed(path: Path, value: JsonObject, writer: str = "") -> None:
+    """Write an object whole or not at all, with its checksum. Where several may write at the same
+    time, each is a `writer` of its own.
+    """
+    draft = path.with_name(f"{path.name}{writer and f'.{writer}'}.draft")
+    draft.write_text(json.dumps(sealed(value), indent=1), encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_sealed(path: Path) -> JsonObject:
+    """What `write_sealed` has written; empty when a disk has changed any of it. An object without a
+    checksum, of an earlier version, is taken as it stands.
+    """
+    return unsealed(read_object(path))
+
+
+def unsealed(fields: JsonObject) -> JsonObject:
+    """An object without its checksum; empty where that is of another."""
+    checksum = fields.pop(CHECKSUM, None)
+    return fields if checksum in (None, checksum_of(fields)) else {}
