@@ -72,8 +72,8 @@ def replaced(address: re.Match[str], names: Mapping[tuple[str, str], str] | None
     """An address with `***` in a secret's place, or with the variable that `names` has for it."""
     scheme = address["scheme"]
     after_scheme = address["rest"]
-    user, after_user = split_user(after_scheme)
     kind = dialect(scheme)
+    user, after_user = split_user(after_scheme, kind)
 
     def hidden(field: str) -> str:
         variable = re.sub(r"\W", "_", f"TRACKING_{field}".upper())
@@ -117,12 +117,12 @@ def kept_or(value: str, hidden: str) -> str:
     return value if value == HIDDEN or asked or not value else hidden
 
 
-def split_user(after_scheme: str) -> tuple[str | None, str]:
+def split_user(after_scheme: str, kind: str) -> tuple[str | None, str]:
     """What stands before the @ of an address, None without one, and what stands behind it.
 
     A password that was typed as it is may hold any character, so the last @ counts that can be the
     one. Digits may be a port, or a password's beginning: then an @ in the path counts, too, and one
-    in a query only where that is none.
+    in a query of a server; a database has its user's name there.
     """
     authority = re.split(r"[/?#]", after_scheme, maxsplit=1)[0]
     host, _, port = authority.partition(":")
@@ -132,7 +132,7 @@ def split_user(after_scheme: str) -> tuple[str | None, str]:
     ):
         return None, after_scheme  # HOST or HOST:PORT: an @ behind it belongs to the path
     before, mark, query = after_scheme.partition("?")
-    named = "=" in query.partition("@")[0]
+    named = "=" in query.partition("@")[0] and not (is_port and kind == "http")
     if "@" in query and (not named or ("@" not in before and not is_port)):
         # the ? is the password's
         before = after_scheme
@@ -142,11 +142,12 @@ def split_user(after_scheme: str) -> tuple[str | None, str]:
     return (user, host + mark + query) if at else (None, after_scheme)
 
 
-def is_ambiguous(after_scheme: str) -> bool:
+def is_ambiguous(uri: str) -> bool:
     """Whether nobody can tell a port and a path that holds an @ from a password with a slash."""
+    scheme, _, after_scheme = uri.partition("://")
     port = re.split(r"[/?#]", after_scheme, maxsplit=1)[0].partition(":")[2]
     is_port = port.isdigit() and int(port) < 2**16
-    return is_port and split_user(after_scheme)[0] is not None
+    return is_port and split_user(after_scheme, dialect(scheme))[0] is not None
 
 
 def dialect(scheme: str) -> str:
@@ -205,12 +206,10 @@ def remember_address(uri: str) -> None:
     scheme, separator, after_scheme = uri.partition("://")
     if not separator:
         scheme, after_scheme = "", without_scheme(uri)
-    user, after_user = split_user(after_scheme)
-    if user is None and dialect(scheme) == "http" and re.match(r"[^/?#]+:\d+[?]", after_scheme):
-        user = after_scheme.rpartition("@")[0] or None  # a query, or a password: hidden here
+    kind = dialect(scheme)
+    user, after_user = split_user(after_scheme, kind)
     name, _, password = (user or "").partition(":")
     secrets = [] if password in DUMMIES else [password]
-    kind = dialect(scheme)
     if user is not None and kind not in NAMELESS and (not secrets or looks_secret(name, kind)):
         secrets.append(name)
     secrets += [query["value"] for query in QUERY.finditer(after_user)]
@@ -239,7 +238,7 @@ def escaped(uri: str) -> str:
     way.
     """
     scheme, separator, after_scheme = uri.partition("://")
-    user, after_user = split_user(after_scheme)
+    user, after_user = split_user(after_scheme, dialect(scheme))
     if not separator or user is None:
         return uri
     name, colon, password = user.partition(":")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
@@ -147,11 +148,10 @@ class SweepCallback(Callback):
             board.roster.failure.remote(index)
         ) or trial.config.get("failed")
         error = why_failed(trial)
-        if reported_failure is None and isinstance(
-            error, RayActorError | WorkerCrashedError | OutOfMemoryError
-        ):
+        if reported_failure is None and is_process_lost(error):
             # The trial is not to blame: its process only waits, or hands on what others compute.
-            board.lost = board.lost or f"{reason(error)} (it spoke for trial {index})"
+            why = "a process was lost" if error is None else reason(error)
+            board.lost = board.lost or f"{why} (it spoke for trial {index})"
             self.end(index, "interrupted", None)
             return
         why = reported_failure or reason(error or RuntimeError("it has not said why"))
@@ -296,10 +296,22 @@ class SweepCallback(Callback):
 
 
 def why_failed(trial: Trial) -> Exception | None:
-    """What Tune knows of why a trial has failed."""
+    """What Tune knows of why a trial has failed: what was raised in the trial, or that its process
+    has died. It stands on the driver's disk at once, and in the storage a while later. None for
+    anything else, which Tune does not keep.
+    """
     with contextlib.suppress(OSError, AttributeError, EOFError):
-        return trial.get_pickled_error()
+        file = trial.pickled_error_file
+        if file is not None:
+            return ray.cloudpickle.loads(Path(file).read_bytes())
     return None
+
+
+def is_process_lost(error: Exception | None) -> bool:
+    """Whether a trial has failed by the end of its process. What is raised in it is kept; Ray's own
+    troubles, such as memory that it takes back, are not.
+    """
+    return error is None or isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError)
 
 
 def hopeless(board: SweepState) -> str | None:

@@ -30,7 +30,7 @@ def resolve(uri: str) -> str:
             "tracking.uri is empty; leave it out for SQLite under the storage folder, or name a "
             "server: http://HOST:5000"
         )
-    if is_ambiguous(uri.partition("://")[2]):
+    if is_ambiguous(uri):
         raise TrackingError(
             f"tracking.uri={mask(uri)}: before the @ stands a password, or a port and a path; in a "
             "password write / as %2F, ? as %3F, # as %23 and @ as %40, in a path @ as %40"

@@ -45,6 +45,7 @@ SECRETS = (
 """Passwords of every kind of character that an address gives a meaning to, as they are typed."""
 FORMS = (
     "http://me:{}@host:5000",
+    "http://jane.doe:{}@host:5000",
     "https://me:{}@host/prefix/",
     "http://:{}@host",
     "postgresql://me:{}@host/database",
@@ -76,7 +77,9 @@ OPEN = (
     "http://127.0.0.1:5000/a@b",
     "http://localhost:5000/#/x@y",
     "http://host/a@b?c=d",
-    "http://host:80/?mail=a@b",
+    "http://host/?mail=a@b",
+    "http://127.0.0.1:80/?mail=a@b",
+    "postgresql://host:5432/d?user=me@server",
     "https://[::1]:5000/x",
     "postgresql://me@host/d",
     "postgresql:///d?host=/var/run&sslkey=/certs/x.key&passfile=/home/me/.pgpass",
@@ -194,7 +197,7 @@ def test_a_password_reaches_the_server_as_it_was_typed(secret: str) -> None:
     from requests.utils import get_auth_from_url
     from sqlalchemy.engine import make_url
 
-    as_typed = () if "%" in secret or credentials.is_ambiguous(f"me:{secret}@host") else (secret,)
+    as_typed = () if "%" in secret or credentials.is_ambiguous(f"http://me:{secret}@host") else (secret,)
     for typed in (*as_typed, quote(secret, safe="")):
         assert get_auth_from_url(resolve(f"http://me:{typed}@host:5000")) == ("me", secret)
         resolved = resolve(f"postgresql://me:{typed}@host/d")
@@ -222,6 +225,15 @@ def test_a_password_that_may_be_a_port_is_refused_with_how_to_write_it(
 )
 def test_a_port_and_a_path_are_no_password(uri: str) -> None:
     assert resolve(uri) == uri
+
+
+@pytest.mark.parametrize("secret", ["12?x=y", "12/x?y=z", "80/?mail=a", "12/x#y=z"])
+def test_a_server_has_no_query_with_an_at(secret: str) -> None:
+    uri = f"http://u:{secret}@host:5000/x"
+    assert credentials.mask(f"open {uri}") == "open http://u:***@host:5000/x"
+    assert credentials.printable(uri) == "http://u:${secret:MLFLOW_TRACKING_PASSWORD}@host:5000/x"
+    with pytest.raises(TrackingError, match=r"http://u:\*\*\*@host:5000/x: before the @"):
+        resolve(uri)
 
 
 ODD = ("pa ss", 'a"b', "<x>", "`", "a\nb", "12?x=y", "1", "a b@c d/e")
