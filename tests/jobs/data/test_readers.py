@@ -194,7 +194,7 @@ def test_two_columns_of_one_name_are_refused_in_every_form(tmp_path: Path, name:
     twice = f'"{name}" as the name of 2 columns'
     assert twice in complaint(write(tmp_path, line, "a.csv"))
     assert twice in complaint(write(tmp_path, line.replace(",", "\t"), "a.tsv"))
-    entries = '{"prompt": "Flu", "completion": "J11", "note": "x", "%s": "y"}' % name
+    entries = '{"prompt": "Flu", "completion": "J11", "note": "x", "?": "y"}'.replace("?", name)
     for form in (f"{entries}\n", f"[{entries}]", f"{entries}\n{entries}\n"):
         said = complaint(write(tmp_path, form, "a.jsonl"))
         assert f'"{name}" stands in one object twice; keep one of the two' in said

@@ -164,16 +164,18 @@ def test_ctrl_c_keeps_what_is_done_and_a_killed_worker_goes_on(
     assert [best[key] for key in measured] == [other[key] for key in measured]
 
 
-@pytest.mark.parametrize("when", ["trial", "report"])
+@pytest.mark.parametrize(
+    ("when", "steps"), [("trial", 60), pytest.param("report", 600, marks=pytest.mark.slow)]
+)
 def test_a_killed_process_of_a_trial_is_no_failure_of_the_trial(
-    when: str, command: Any, tmp_path: Path
+    when: str, steps: int, command: Any, tmp_path: Path
 ) -> None:
     """As soon as it has started, and once it has reported: the storage knows nothing of the kill
     yet, nor does it soon.
     """
     process = command(
         "sweep.space={rate: {path: optim.lr, type: grid, values: [0.002, 0.02]}}",
-        *("train.steps=2000", "train.eval_every=200", "sweep.scheduler=none", "executor=pack"),
+        *(f"train.steps={steps}", "train.eval_every=60", "sweep.scheduler=none", "executor=pack"),
         *("job.examples=0", f"storage={tmp_path}"),
         start=True,
     )

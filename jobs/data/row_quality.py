@@ -1,0 +1,217 @@
+"""Rows that were likely meant otherwise: the same question answered in two ways, one label written
+in several, what a spreadsheet or a converted text has left in an answer's place.
+
+Nothing is changed: whoever knows the rows decides. They are counted over all rows and named in the
+plan, each kind in a line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+
+from jobs.data.corpus import Corpus
+from jobs.data.messages import quote
+from jobs.data.readers import Row, normalise
+
+REPEATS = 3
+"""How often a label stands in the training rows, on average; answers that are rarer are texts."""
+MOST_NAMED = 3
+"""Labels of a kind that are named."""
+LONGEST_LABEL = 60
+"""Characters of a label; what is longer is text."""
+MISSING = {
+    *("nan", "n/a", "na", "null", "none", "nil", "nat", "<na>", "undefined", "#n/a", "#na"),
+    *("#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!"),
+}
+"""What programs write where there is no value, case folded."""
+ROUNDED = re.compile(r"\d(\.\d+)?E[+-]\d+")
+"""How a spreadsheet shows a number that is too long for it."""
+QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019"}
+LOST = "\ufffd"
+"""What stands in the place of a character that could not be read."""
+TWICE_ENCODED = re.compile(
+    "[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac[\u2122\u0153\u009d\u201c\u2026]"
+)
+"""UTF-8 that was read as Windows-1252."""
+
+
+def notes(corpus: Corpus) -> list[str]:
+    """What is likely not meant, for the plan."""
+    train = [row for rows in corpus.sources.values() for row in rows]
+    splits = {"train": train, "valid": corpus.valid, "test": corpus.test}
+    told = []
+    for split, rows in splits.items():
+        told += conflicts(split, rows)
+        told += [] if split == "train" else repeats(split, rows)
+        told += missing_values(split, rows)
+        told += rounded_numbers(split, rows)
+        told += lost_characters(split, rows)
+    return told + quoted_answers(train) + label_notes(train, corpus.valid, corpus.test)
+
+
+@lru_cache(maxsize=65_536)
+def compared(answer: str) -> str:
+    """An answer in the form in which two are compared; many rows have the same one."""
+    return normalise(answer)
+
+
+def conflicts(split: str, rows: Sequence[Row]) -> list[str]:
+    """Rows that ask the same and are answered in two ways."""
+    first_by_prompt: dict[str, Row] = {}
+    prompts: dict[str, list[Row]] = {}
+    for row in rows:
+        first = first_by_prompt.setdefault(row.key, row)
+        if first.answer != row.answer and compared(first.answer) != compared(row.answer):
+            prompts.setdefault(row.key, [first]).append(row)
+    if not prompts:
+        return []
+    one, other = next(iter(prompts.values()))[:2]
+    share = f"{len(prompts):,} {'prompt is' if len(prompts) == 1 else 'prompts are'}"
+    return [
+        f"{split}: {share} answered in two ways or more: {quote([short(one.answer)])} "
+        f"({one.place}) and {quote([short(other.answer)])} ({other.place})"
+    ]
+
+
+def repeats(split: str, rows: Sequence[Row]) -> list[str]:
+    """Held-out rows that count one question several times."""
+    counts = Counter((row.key, compared(row.answer)) for row in rows)
+    again = len(rows) - len(counts)
+    if not again:
+        return []
+    return [
+        f"{split}: {again:,} of {len(rows):,} rows repeat prompt and answer of another one: the "
+        "intervals of scores are too narrow"
+    ]
+
+
+def missing_values(split: str, rows: Sequence[Row]) -> list[str]:
+    """Answers and prompts that say that there is none."""
+    said = []
+    for part, text_of in (("answers", answer_of), ("prompts", prompt_of)):
+        counts = Counter(text for row in rows if (text := text_of(row)).casefold() in MISSING)
+        if counts:
+            said.append(
+                f"{split}: {part} that look like a missing value: {named(counts)}; leave those "
+                "rows out if that is what they are"
+            )
+    return said
+
+
+def rounded_numbers(split: str, rows: Sequence[Row]) -> list[str]:
+    """Answers of which a spreadsheet has kept the first digits."""
+    counts = Counter(text for row in rows if ROUNDED.fullmatch(text := answer_of(row)))
+    if not counts:
+        return []
+    return [
+        f"{split}: answers that look like long numbers, which a spreadsheet has rounded: "
+        f"{named(counts)}"
+    ]
+
+
+def lost_characters(split: str, rows: Sequence[Row]) -> list[str]:
+    """Rows whose text has lost characters on its way."""
+    kinds: list[tuple[str, Callable[[str], object]]] = [
+        ("holds U+FFFD, which stands for a character that was lost", lambda text: LOST in text),
+        ("looks like UTF-8 that was read in another encoding", TWICE_ENCODED.search),
+    ]
+    said = []
+    for words, found in kinds:
+        places = [row.place for row in rows if any(found(text) for text in texts_of(row))]
+        if places:
+            said.append(
+                f"{split}: text of {len(places):,} of {len(rows):,} rows {words} "
+                f"(first: {places[0]})"
+            )
+    return said
+
+
+def quoted_answers(train: Sequence[Row]) -> list[str]:
+    """Answers that all stand in quotes: those are trained, too."""
+    texts = [answer_of(row) for row in train]
+    if not texts or any(QUOTES.get(text[:1]) != text[-1:] or len(text) < 2 for text in texts):
+        return []
+    return [
+        f"train: every answer stands in quotes, which are trained as a part of it: {texts[0][:60]}"
+    ]
+
+
+def label_notes(train: list[Row], valid: list[Row], test: list[Row]) -> list[str]:
+    """What is odd about answers that are labels: few different ones, which repeat."""
+    labels: dict[str, Counter[str]] = {}
+    for row in chained(train, valid, test):
+        labels.setdefault(label_form(row.answer), Counter())[row.answer] += 1
+    trained = {label_form(row.answer) for row in train}
+    if not train or len(trained) * REPEATS > len(train):
+        return []
+    if max(map(len, trained)) > LONGEST_LABEL:
+        return []
+    said = []
+    several = [forms for forms in labels.values() if len(forms) > 1]
+    if several:
+        shown = "; ".join(named(forms) for forms in several[:MOST_NAMED])
+        more = f" and {len(several) - MOST_NAMED} more" if len(several) > MOST_NAMED else ""
+        said.append(
+            "answers that differ only in case, spaces, marks at the end or how a number is written "
+            f"are trained as they stand: {shown}{more}; write each label in one way"
+        )
+    if len({row.answer for row in train}) == 1:
+        said.append(f"train: all answers are the same, {quote([short(train[0].answer)])}")
+    for split, rows in (("valid", valid), ("test", test)):
+        unseen = Counter(answer_of(row) for row in rows if label_form(row.answer) not in trained)
+        if unseen:
+            said.append(
+                f"{split}: {unseen.total():,} of {len(rows):,} rows have an answer that no "
+                f"training row has: {named(unseen)}"
+            )
+    return said
+
+
+@lru_cache(maxsize=65_536)
+def label_form(text: str) -> str:
+    """A label in the form in which two are likely meant as one."""
+    form = normalise(text).rstrip(".!;:, ")
+    try:
+        number = Decimal(form.replace(",", ""))
+    except InvalidOperation:
+        return form
+    return str(number.normalize()) if number.is_finite() else form
+
+
+def answer_of(row: Row) -> str:
+    """A row's answer without white space around it."""
+    return row.answer.strip()
+
+
+def prompt_of(row: Row) -> str:
+    """What the user has said last, without the instruction."""
+    return str(row.context[-1].get("content") or "").removeprefix(row.instruction).strip()
+
+
+def texts_of(row: Row) -> Iterator[str]:
+    """What is said in a row in more than plain letters."""
+    texts = (str(message.get("content") or "") for message in row.messages)
+    return (text for text in texts if not text.isascii())
+
+
+def chained(*splits: Iterable[Row]) -> Iterator[Row]:
+    """The rows of all splits."""
+    return (row for rows in splits for row in rows)
+
+
+def short(text: str) -> str:
+    """A text that a line has room for."""
+    return text if len(text) <= LONGEST_LABEL else f"{text[:LONGEST_LABEL]}..."
+
+
+def named(counts: Counter[str]) -> str:
+    """The most frequent of some texts, with how often they are there."""
+    shown = [
+        f"{quote([short(text)])} ({count:,})" for text, count in counts.most_common(MOST_NAMED)
+    ]
+    more = f" and {len(counts) - MOST_NAMED} more" if len(counts) > MOST_NAMED else ""
+    return ", ".join(shown) + more
