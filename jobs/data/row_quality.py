@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
@@ -21,6 +21,8 @@ REPEATS = 3
 """How often a label stands in the training rows, on average; answers that are rarer are texts."""
 MOST_NAMED = 3
 """Labels of a kind that are named."""
+MOST_LABELS = 5_000
+"""Different answers up to which a task is one of labels."""
 LONGEST_LABEL = 60
 """Characters of a label; what is longer is text."""
 MISSING = {
@@ -43,14 +45,15 @@ def notes(corpus: Corpus) -> list[str]:
     """What is likely not meant, for the plan."""
     train = [row for rows in corpus.sources.values() for row in rows]
     splits = {"train": train, "valid": corpus.valid, "test": corpus.test}
+    answers = {split: Counter([row.answer for row in rows]) for split, rows in splits.items()}
     told = []
     for split, rows in splits.items():
         told += conflicts(split, rows)
         told += [] if split == "train" else repeats(split, rows)
-        told += missing_values(split, rows)
-        told += rounded_numbers(split, rows)
+        told += missing_values(split, rows, answers[split])
+        told += rounded_numbers(split, answers[split])
         told += lost_characters(split, rows)
-    return told + quoted_answers(train) + label_notes(train, corpus.valid, corpus.test)
+    return told + quoted_answers(answers["train"]) + label_notes(answers)
 
 
 @lru_cache(maxsize=65_536)
@@ -89,22 +92,23 @@ def repeats(split: str, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def missing_values(split: str, rows: Sequence[Row]) -> list[str]:
+def missing_values(split: str, rows: Sequence[Row], answers: Counter[str]) -> list[str]:
     """Answers and prompts that say that there is none."""
-    said = []
-    for part, text_of in (("answers", answer_of), ("prompts", prompt_of)):
-        counts = Counter(text for row in rows if (text := text_of(row)).casefold() in MISSING)
-        if counts:
-            said.append(
-                f"{split}: {part} that look like a missing value: {named(counts)}; leave those "
-                "rows out if that is what they are"
-            )
-    return said
+    kinds = {
+        "answers": such(answers, lambda text: text.casefold() in MISSING),
+        "prompts": Counter(row.key for row in rows if row.key in MISSING),
+    }
+    return [
+        f"{split}: {kind} that look like a missing value: {named(counts)}; leave those rows out if "
+        "that is what they are"
+        for kind, counts in kinds.items()
+        if counts
+    ]
 
 
-def rounded_numbers(split: str, rows: Sequence[Row]) -> list[str]:
+def rounded_numbers(split: str, answers: Counter[str]) -> list[str]:
     """Answers of which a spreadsheet has kept the first digits."""
-    counts = Counter(text for row in rows if ROUNDED.fullmatch(text := answer_of(row)))
+    counts = such(answers, lambda text: ROUNDED.fullmatch(text) is not None)
     if not counts:
         return []
     return [
@@ -113,15 +117,25 @@ def rounded_numbers(split: str, rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def such(answers: Counter[str], fits: Callable[[str], bool]) -> Counter[str]:
+    """The answers of a kind, without white space around them."""
+    counts: Counter[str] = Counter()
+    for answer, count in answers.items():
+        if len(answer) <= LONGEST_LABEL and fits(text := answer.strip()):
+            counts[text] += count
+    return counts
+
+
 def lost_characters(split: str, rows: Sequence[Row]) -> list[str]:
     """Rows whose text has lost characters on its way."""
+    odd = [row for row in rows if not all(text.isascii() for text in texts_of(row))]
     kinds: list[tuple[str, Callable[[str], object]]] = [
         ("holds U+FFFD, which stands for a character that was lost", lambda text: LOST in text),
         ("looks like UTF-8 that was read in another encoding", TWICE_ENCODED.search),
     ]
     said = []
     for words, found in kinds:
-        places = [row.place for row in rows if any(found(text) for text in texts_of(row))]
+        places = [row.place for row in odd if any(found(text) for text in texts_of(row))]
         if places:
             said.append(
                 f"{split}: text of {len(places):,} of {len(rows):,} rows {words} "
@@ -130,26 +144,28 @@ def lost_characters(split: str, rows: Sequence[Row]) -> list[str]:
     return said
 
 
-def quoted_answers(train: Sequence[Row]) -> list[str]:
+def quoted_answers(answers: Counter[str]) -> list[str]:
     """Answers that all stand in quotes: those are trained, too."""
-    texts = [answer_of(row) for row in train]
-    if not texts or any(QUOTES.get(text[:1]) != text[-1:] or len(text) < 2 for text in texts):
-        return []
-    return [
-        f"train: every answer stands in quotes, which are trained as a part of it: {texts[0][:60]}"
-    ]
+    for answer in answers:
+        text = answer.strip()
+        if QUOTES.get(text[:1]) != text[-1:] or len(text) < 2:
+            return []
+    shown = next(iter(answers), "").strip()[:LONGEST_LABEL]
+    return [f"train: every answer stands in quotes, which are trained as a part of it: {shown}"]
 
 
-def label_notes(train: list[Row], valid: list[Row], test: list[Row]) -> list[str]:
+def label_notes(answers: dict[str, Counter[str]]) -> list[str]:
     """What is odd about answers that are labels: few different ones, which repeat."""
+    train = answers["train"]
+    if len(train) > MOST_LABELS or max(map(len, train), default=0) > LONGEST_LABEL:
+        return []
+    trained = {label_form(answer) for answer in train}
+    if not train or len(trained) * REPEATS > train.total():
+        return []
     labels: dict[str, Counter[str]] = {}
-    for row in chained(train, valid, test):
-        labels.setdefault(label_form(row.answer), Counter())[row.answer] += 1
-    trained = {label_form(row.answer) for row in train}
-    if not train or len(trained) * REPEATS > len(train):
-        return []
-    if max(map(len, trained)) > LONGEST_LABEL:
-        return []
+    for counts in answers.values():
+        for answer, count in counts.items():
+            labels.setdefault(label_form(answer), Counter())[answer] += count
     said = []
     several = [forms for forms in labels.values() if len(forms) > 1]
     if several:
@@ -159,14 +175,14 @@ def label_notes(train: list[Row], valid: list[Row], test: list[Row]) -> list[str
             "answers that differ only in case, spaces, marks at the end or how a number is written "
             f"are trained as they stand: {shown}{more}; write each label in one way"
         )
-    if len({row.answer for row in train}) == 1:
-        said.append(f"train: all answers are the same, {quote([short(train[0].answer)])}")
-    for split, rows in (("valid", valid), ("test", test)):
-        unseen = Counter(answer_of(row) for row in rows if label_form(row.answer) not in trained)
+    if len(train) == 1:
+        said.append(f"train: all answers are the same, {quote([short(next(iter(train)))])}")
+    for split in ("valid", "test"):
+        unseen = such(answers[split], lambda text: label_form(text) not in trained)
         if unseen:
             said.append(
-                f"{split}: {unseen.total():,} of {len(rows):,} rows have an answer that no "
-                f"training row has: {named(unseen)}"
+                f"{split}: {unseen.total():,} of {answers[split].total():,} rows have an answer "
+                f"that no training row has: {named(unseen)}"
             )
     return said
 
@@ -182,25 +198,9 @@ def label_form(text: str) -> str:
     return str(number.normalize()) if number.is_finite() else form
 
 
-def answer_of(row: Row) -> str:
-    """A row's answer without white space around it."""
-    return row.answer.strip()
-
-
-def prompt_of(row: Row) -> str:
-    """What the user has said last, without the instruction."""
-    return str(row.context[-1].get("content") or "").removeprefix(row.instruction).strip()
-
-
-def texts_of(row: Row) -> Iterator[str]:
-    """What is said in a row in more than plain letters."""
-    texts = (str(message.get("content") or "") for message in row.messages)
-    return (text for text in texts if not text.isascii())
-
-
-def chained(*splits: Iterable[Row]) -> Iterator[Row]:
-    """The rows of all splits."""
-    return (row for rows in splits for row in rows)
+def texts_of(row: Row) -> list[str]:
+    """All that is said in a row."""
+    return [str(message.get("content") or "") for message in row.messages]
 
 
 def short(text: str) -> str:
