@@ -155,6 +155,7 @@ class SweepCommand:
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
+        self.screen: ProgressDisplay | None = None
         self.final: FinalState | None = None
         """The state of the finalists' training, once that has begun."""
 
@@ -228,23 +229,24 @@ class SweepCommand:
 
     def train_and_judge(self, store: mlflow_store.MlflowStore, writer: OutboxWorker) -> SweepResult:
         """Start Ray, run the sweep, judge its winner and register it."""
-        running = contextlib.nullcontext()
+        from orchestrator.launch.ray_watchdog import watched
+
+        def give_up(lost: str) -> None:
+            self.end_at_once(lost, writer)
+
+        running = watched({}, give_up)
         if self.config.cluster.kind == "local":
             report_line("ray     starting")
-            running = ray_local.local(self.plan.resources)
+            running = ray_local.local(self.plan.resources, give_up)
         tune = self.folder / "tune"
         shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
         with (
             running,
             self.baselines,
             system_metrics.recorded(self.journal, self.config.tracking.system_metrics),
-            progress_of(self.plan, self.began) as screen,
+            progress_of(self.plan, self.began) as self.screen,
         ):
-            from orchestrator.launch.ray_watchdog import watched
-
-            daemons = ray_local.daemons() if self.config.cluster.kind == "local" else {}
-            with watched(daemons, lambda lost: self.end_at_once(lost, screen, writer)):
-                outcome = self.work_to_the_end(store, writer, screen)
+            outcome = self.work_to_the_end(store, writer, self.screen)
         shutil.rmtree(tune, ignore_errors=True)
         return outcome
 
@@ -312,7 +314,7 @@ class SweepCommand:
             f"{interruption.SAME_WISH_SECONDS:g} s"
         )
 
-    def end_at_once(self, lost: str, screen: ProgressDisplay, writer: OutboxWorker) -> None:
+    def end_at_once(self, lost: str, writer: OutboxWorker) -> None:
         """End this process, whose Ray is gone, telling why: what waits for Ray in it would wait for
         a minute, or for ever.
         """
@@ -328,7 +330,8 @@ class SweepCommand:
                 error=None if asked else lost,
             )
         with contextlib.suppress(Exception):
-            screen.__exit__()
+            if self.screen is not None:
+                self.screen.__exit__()
         plan_text.error("interrupted; the same command continues" if asked else lost)
         delivery.deliver_unfinished(self.folder)
         writer.close(LAST_WORDS_SECONDS)

@@ -168,7 +168,8 @@ def column_text(value: Any) -> str:
 
 CHAT = '"messages"'
 PAIR = '"prompt" and "completion"'
-NUM_COLUMNS = {CHAT: 1, PAIR: 2}
+PAIR_COLUMNS = {"prompt", "completion"}
+NUM_COLUMNS = {CHAT: 1, PAIR: len(PAIR_COLUMNS)}
 
 
 def find_shape(record: Any, path: Path) -> str:
@@ -178,6 +179,8 @@ def find_shape(record: Any, path: Path) -> str:
     if not isinstance(record, dict):
         remedy = "; write one object per line" if isinstance(record, list) else ""
         raise Malformed(f"a row must be an object with {COLUMNS}, got {describe(record)}{remedy}")
+    if record.keys() == PAIR_COLUMNS and isinstance(record["prompt"], str):
+        return PAIR  # nearly all rows there are
     shapes = [name for name in SHAPES if record.get(name) is not None]
     if "messages" in shapes:
         if len(shapes) > 1:

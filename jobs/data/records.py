@@ -193,13 +193,14 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Json]]:
                 raise ValueError(
                     f"{path}, line {line}: broken JSON: {reason(error)}; {remedy}"
                 ) from None
+    decode = json.JSONDecoder(object_pairs_hook=without_twins).decode
     # Not splitlines(): JSON strings may hold U+2028 and other characters that Python counts as line
     # ends.
     for line_number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line, object_pairs_hook=without_twins)
+            record = decode(line)
         except (ValueError, RecursionError) as error:
             single_object = one_object(text) if line_number == 1 else None
             remedy = KEEP_ONE if is_twice(error) else single_object or "write one object per line"

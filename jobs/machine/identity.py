@@ -4,6 +4,7 @@ off, and graphics cards. Read without loading any library.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -83,6 +84,7 @@ def gpu_names() -> list[str]:
     return names
 
 
+@functools.cache
 def version_of(package: str) -> str:
     """A package's version, without importing it."""
     try:

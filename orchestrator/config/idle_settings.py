@@ -18,6 +18,7 @@ from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.idle_environment import environment_notes
 from orchestrator.config.settings import Config
+from orchestrator.config.yaml_text import parse
 from orchestrator.errors import ConfigError
 from orchestrator.project import ROOT
 
@@ -333,8 +334,6 @@ def shipped(path: str, value: Any) -> bool:
 @functools.cache
 def own_values() -> dict[str, list[Any]]:
     """What the files under conf/ set, by dotted path."""
-    import yaml
-
     values_by_path: dict[str, list[Any]] = {}
     for file in sorted(CONF.rglob("*.yaml")):
         text = file.read_text(encoding="utf-8")
@@ -342,7 +341,7 @@ def own_values() -> dict[str, list[Any]]:
         prefix = (
             "" if file.parent == CONF or "@package _global_" in text else f"{file.parent.name}."
         )
-        for path, value in leaves(yaml.safe_load(text) or {}, prefix).items():
+        for path, value in leaves(parse(text), prefix).items():
             values_by_path.setdefault(path, []).append(value)
     return values_by_path
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.yaml_text import parse
 from orchestrator.project import ROOT
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def own_files() -> list[tuple[Path, str]]:
     return [(FILES["train"], "train."), *((file, "") for file in sorted(SWEEPS.glob("*.yaml")))]
 
 
+@functools.cache
 def read(file: Path) -> dict[str, Any]:
-    """A configuration file's content."""
-    import yaml
-
-    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    """The content of one of the project's own configuration files."""
+    return parse(file.read_text(encoding="utf-8"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import OrchestratorError
@@ -41,10 +43,18 @@ GONE = (
 OBJECT_STORE_BYTES = 256 * 2**20
 
 
+def end_here(lost: str) -> None:
+    """End this process, whose Ray is gone, telling why."""
+    print(f"error: {lost}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 @contextmanager
-def local(resources: Resources) -> Iterator[None]:
+def local(resources: Resources, give_up: Callable[[str], None] = end_here) -> Iterator[None]:
     """Start Ray on this machine with `resources` and stop it at the end. Raises OrchestratorError
-    when it does not start.
+    when it does not start, or when an error of its own ends the work. `give_up` is called, in a
+    thread, with what was lost when one of its daemons ends meanwhile, also while it starts; it does
+    not return.
 
     Nobody else can use it: it listens on loopback alone, asks for a token that is made for this
     run, and its folder is open to its user only and gone at the end.
@@ -62,31 +72,49 @@ def local(resources: Resources) -> Iterator[None]:
 
     quiet()
     keep_keys()
+    from orchestrator.launch.ray_watchdog import watched
+
+    def tell(lost: str) -> None:
+        lifeline.forget_last_words()
+        give_up(lost)
+
+    daemons: dict[str, Any] = {}
     with ray_session.private() as folder, lifeline.temporary_files():
         try:
-            gone = lifeline.last_words(GONE)
-            with gone, frugal(), apart(), ray_session.on_loopback():
-                ray.init(
-                    address="local",
-                    num_cpus=resources.num_cpus,
-                    num_gpus=resources.num_gpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _node_ip_address=ray_session.LOOPBACK,
-                    _temp_dir=str(folder),
-                )
-        except Exception as error:
-            raise OrchestratorError(
-                f"Ray did not start on this machine: {error}; on a machine that was only busy the "
-                "same command again helps"
-            ) from error
-        try:
-            silence()
-            yield
+            with watched(daemons, tell):
+                start(resources, folder, daemons)
+                yield
         finally:
-            ray.shutdown()
+            if ray.is_initialized():
+                ray.shutdown()
+
+
+def start(resources: Resources, folder: Path, daemons: dict[str, Any]) -> None:
+    """Start Ray, with its files in a folder; the processes that it cannot do without are put into
+    `daemons`, by name, as soon as they run.
+    """
+    import ray
+
+    try:
+        gone = lifeline.last_words(GONE)
+        with gone, frugal(), apart(daemons), ray_session.on_loopback():
+            ray.init(
+                address="local",
+                num_cpus=resources.num_cpus,
+                num_gpus=resources.num_gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address=ray_session.LOOPBACK,
+                _temp_dir=str(folder),
+            )
+    except Exception as error:
+        raise OrchestratorError(
+            f"Ray did not start on this machine: {error}; on a machine that was only busy the "
+            "same command again helps"
+        ) from error
+    silence()
 
 
 def be_patient() -> None:
@@ -119,34 +147,26 @@ def frugal() -> Iterator[None]:
 
 
 @contextmanager
-def apart() -> Iterator[None]:
+def apart(daemons: dict[str, Any]) -> Iterator[None]:
     """Let Ray's daemons that are started meanwhile have sessions of their own: what a terminal,
     `timeout` or slurm sends to the command's group stops the command, which stops its trials at a
-    checkpoint, rather than Ray under its feet. keeper.py sees to their end.
+    checkpoint, rather than Ray under its feet. keeper.py sees to their end. Those that Ray cannot
+    do without are put into `daemons`.
     """
     from ray._private import services
 
     popen = services.ConsolePopen
 
-    def start(*arguments: Any, **options: Any) -> Any:
-        process = popen(*arguments, start_new_session=True, **options)
+    def start_apart(line: list[str], *arguments: Any, **options: Any) -> Any:
+        process = popen(line, *arguments, start_new_session=True, **options)
         lifeline.end_session(process.pid)
+        name = Path(line[0]).name
+        if name in DAEMONS:
+            daemons[name] = process
         return process
 
-    services.ConsolePopen = start  # type: ignore[misc,assignment]
+    services.ConsolePopen = start_apart  # type: ignore[misc,assignment]
     try:
         yield
     finally:
         services.ConsolePopen = popen  # type: ignore[misc]
-
-
-def daemons() -> dict[str, Any]:
-    """The processes of this machine's private Ray that it cannot do without, by name."""
-    from ray._private import worker
-
-    node: Any = worker.global_worker.node
-    return {
-        name: started[0].process
-        for name, started in node.all_processes.items()
-        if name in DAEMONS and started
-    }

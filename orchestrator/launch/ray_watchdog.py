@@ -28,8 +28,9 @@ GOES_ON = "what is done is kept, and the same command continues"
 
 @contextmanager
 def watched(daemons: Mapping[str, Any], give_up: Callable[[str], None]) -> Iterator[None]:
-    """Call `give_up`, in a thread, when one of the processes ends meanwhile; it does not return. An
-    error of Ray's that the work ends with is told in a sentence: raises OrchestratorError.
+    """Call `give_up`, in a thread, when one of the processes ends meanwhile; it does not return.
+    Processes may be added meanwhile. An error of Ray's that the work ends with is told in a
+    sentence: raises OrchestratorError.
     """
     over = threading.Event()
 
@@ -56,7 +57,7 @@ def watched(daemons: Mapping[str, Any], give_up: Callable[[str], None]) -> Itera
 
 def first_lost(daemons: Mapping[str, Any]) -> str | None:
     """What to say of a process that has ended, if one has."""
-    for name, process in daemons.items():
+    for name, process in list(daemons.items()):
         code = process.poll()
         if code is not None:
             return f"Ray's {name} process (pid {process.pid}) {how_ended(code)}; {GOES_ON}"

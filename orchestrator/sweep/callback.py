@@ -5,6 +5,8 @@ leave behind, back to Ray.
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
 import time
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from orchestrator.sweep.placement import PlacementMonitor
 from orchestrator.sweep.scheduler import TuneResult
 from orchestrator.sweep.state import SweepState
 
+UNREADABLE = (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, TypeError)
+"""What reading an error raises that is torn, or whose class cannot be made here."""
 FREE_AFTER_SECONDS = 3.0
 DRAIN_SECONDS = 0.5
 REST_SECONDS = 60.0
@@ -148,7 +152,7 @@ class SweepCallback(Callback):
             board.roster.failure.remote(index)
         ) or trial.config.get("failed")
         error = why_failed(trial)
-        if reported_failure is None and is_process_lost(error):
+        if reported_failure is None and is_process_lost(trial, error):
             # The trial is not to blame: its process only waits, or hands on what others compute.
             why = "a process was lost" if error is None else reason(error)
             board.lost = board.lost or f"{why} (it spoke for trial {index})"
@@ -296,22 +300,22 @@ class SweepCallback(Callback):
 
 
 def why_failed(trial: Trial) -> Exception | None:
-    """What Tune knows of why a trial has failed: what was raised in the trial, or that its process
-    has died. It stands on the driver's disk at once, and in the storage a while later. None for
-    anything else, which Tune does not keep.
+    """What Tune knows of why a trial has failed. It writes that into a folder of this machine
+    first, and copies it to the storage only once the trial has run.
     """
-    with contextlib.suppress(OSError, AttributeError, EOFError):
-        file = trial.pickled_error_file
-        if file is not None:
-            return ray.cloudpickle.loads(Path(file).read_bytes())
+    with contextlib.suppress(*UNREADABLE):
+        if trial.pickled_error_file and os.path.exists(trial.pickled_error_file):
+            return pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return trial.get_pickled_error()
     return None
 
 
-def is_process_lost(error: Exception | None) -> bool:
-    """Whether a trial has failed by the end of its process. What is raised in it is kept; Ray's own
-    troubles, such as memory that it takes back, are not.
+def is_process_lost(trial: Trial, error: Exception | None) -> bool:
+    """Whether a trial has failed by the end of its process. Of what Ray has done to it, such as
+    taking its memory back, Tune keeps no error.
     """
-    return error is None or isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError)
+    lost = RayActorError | WorkerCrashedError | OutOfMemoryError
+    return isinstance(error, lost) or (error is None and not trial.pickled_error_file)
 
 
 def hopeless(board: SweepState) -> str | None:

@@ -4,6 +4,7 @@ leaves behind.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -42,6 +43,18 @@ with ray_local.local(Resources(concurrent=1, workers=1, cpus=1, gpus=0, nodes=(N
     ray.get(actor.work.remote())
     print(ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.readline()
+"""
+
+
+START = """
+from orchestrator.launch import ray_local
+from orchestrator.process import lifeline
+from orchestrator.plan.resources import Node, Resources
+with lifeline.opened():
+    with ray_local.local(Resources(concurrent=1, workers=1, cpus=1, gpus=0, nodes=(Node(2),))):
+        print("started", flush=True)
+        import time
+        time.sleep(120)
 """
 
 
@@ -314,6 +327,37 @@ def test_workers_meet_where_nobody_else_can(monkeypatch: pytest.MonkeyPatch) -> 
         store.set("a", "b")
         assert {place for place, at, _ in listening(psutil.Process()) if at == port} == addresses
         del store
+
+
+@pytest.mark.parametrize("daemon", ["gcs_server", "raylet"])
+def test_a_daemon_that_is_lost_while_ray_starts_is_told_in_a_line_within_seconds(
+    daemon: str,
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", START],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    tree = psutil.Process(process.pid)
+    deadline = time.monotonic() + 120
+    lost: list[psutil.Process] = []
+    while not lost and process.poll() is None and time.monotonic() < deadline:
+        for member in tree.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if member.name() == daemon:
+                    lost.append(member)
+        time.sleep(0.02)
+    assert lost, f"{daemon} was not started"
+    lost[0].terminate()
+    hurt = time.monotonic()
+    out, err = process.communicate(timeout=180)
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert process.returncode != 0 and out == "", (out, err)
+    assert len(told) == 1, err
+    assert time.monotonic() - hurt < 30, "Ray's own patience is a minute"
 
 
 @pytest.mark.slow
