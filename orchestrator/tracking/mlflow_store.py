@@ -281,7 +281,8 @@ class MlflowStore(Models):
         """What a run holds of these metrics: step -> its values, as Python writes them."""
         values_by_step: dict[str, dict[int, list[str]]] = {}
         with explained(self._address):
-            for key in keys:
+            held = self._client.get_run(run_id).data.metrics if keys else {}
+            for key in keys & held.keys():
                 steps = values_by_step.setdefault(key, {})
                 for point in self._client.get_metric_history(run_id, key):
                     steps.setdefault(point.step, []).append(repr(point.value))

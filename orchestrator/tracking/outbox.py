@@ -274,9 +274,9 @@ class OutboxWorker:
         try:
             update = merge_events([event for _, event in events])
             run_id = self._run(state, key, int(events[0][1]["t"]))
-            if state.mended:
-                update.metrics = self._lacking(run_id, update)
+            update.metrics = self._lacking(run_id, update, measured_too=state.mended)
             self._sink.write(run_id, update)
+            self._remember(run_id, update)
         except Unopened:
             raise
         except Exception as error:
@@ -291,22 +291,36 @@ class OutboxWorker:
             self._write(state, key, events[:middle])
             self._write(state, key, events[middle:])
 
-    def _lacking(self, run_id: str, update: RunUpdate) -> list[tuple[str, float, int, int]]:
-        """The metrics of an update that the run does not hold. Of what is measured at a step it
-        holds one value, whatever a second one would be; of what is judged, such as a test score,
-        another value is news.
+    def _lacking(
+        self, run_id: str, update: RunUpdate, measured_too: bool
+    ) -> list[tuple[str, float, int, int]]:
+        """The metrics of an update that the run does not hold. Of what is judged, such as a test
+        score, the same value again says nothing (a command that was ended while it judged is
+        followed by one that judges again) and another value is news. Of what is measured at a step
+        the run holds one value, whatever a second one would be; that is looked at when asked for.
         """
+        looked_at = {
+            key for key, *_ in update.metrics if measured_too or not key.startswith(MEASURED)
+        }
         values_by_step = self._known.setdefault(run_id, {})
-        missing = {key for key, *_ in update.metrics} - values_by_step.keys()
+        missing = looked_at - values_by_step.keys()
         if missing:
             values_by_step |= {key: {} for key in missing} | self._sink.told(run_id, missing)
         lacking = []
         for key, value, moment, step in update.metrics:
-            values = values_by_step[key].get(step, [])
-            if (values and key.startswith(MEASURED)) or repr(value) in values:
-                continue
+            if key in looked_at:
+                values = values_by_step[key].setdefault(step, [])
+                if (values and key.startswith(MEASURED)) or repr(value) in values:
+                    continue
             lacking.append((key, value, moment, step))
         return lacking
+
+    def _remember(self, run_id: str, update: RunUpdate) -> None:
+        """Note what a run holds now, of the metrics that are looked at."""
+        values_by_step = self._known[run_id]
+        for key, value, _, step in update.metrics:
+            if key in values_by_step:
+                values_by_step[key].setdefault(step, []).append(repr(value))
 
     def _run(self, state: OutboxState, key: str, started: int) -> str:
         if key not in state.runs:

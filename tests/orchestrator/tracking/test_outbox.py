@@ -58,6 +58,29 @@ def test_a_later_start_goes_on_where_the_last_one_ended(tmp_path: Path):
     assert len(store.runs) == 2
 
 
+def test_what_is_judged_again_after_a_kill_is_told_once_and_another_score_is_news(tmp_path: Path):
+    def judged(score: float, moment: int) -> dict[str, object]:
+        return {
+            "t": T + moment,
+            "kind": "metrics",
+            "trial": None,
+            "metrics": {"test/accuracy": score, "base/accuracy": 0.25},
+        }
+
+    store = Memory()
+    append(tmp_path, SWEEP, judged(0.5, 1))
+    carry(tmp_path, store)
+    append(tmp_path, judged(0.5, 2))
+    carry(tmp_path, store)
+    assert len(store.metrics("lora-7f3a91")) == 2
+    append(tmp_path, judged(0.75, 3), judged(0.75, 3))
+    carry(tmp_path, store)
+    append(tmp_path, judged(0.75, 4))
+    carry(tmp_path, store)
+    scores = {row for row in store.metrics("lora-7f3a91") if row[0] == "test/accuracy"}
+    assert scores == {("test/accuracy", 0.5, T + 1, 0), ("test/accuracy", 0.75, T + 3, 0)}
+
+
 def test_a_dead_store_leaves_the_count_and_the_next_start_writes(tmp_path: Path):
     store = Memory()
     store.down = True
