@@ -46,7 +46,8 @@ def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> Swe
     earlier = result.read(read_sealed(folder / "result.json"))
     if earlier is None and (folder / "result.json").exists():
         report_line(
-            f"{folder / 'result.json'} is damaged, or of another version: the winner is judged again"
+            f"{folder / 'result.json'} is damaged, or of another version: the winner is judged "
+            "again"
         )
     if earlier is None or earlier.state != "finished" or earlier.steps < config.train.steps:
         return None

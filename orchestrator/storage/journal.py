@@ -102,7 +102,7 @@ class Journal:
         return stream.read(1) == b"\n"
 
     def events(self) -> Iterator[JsonObject]:
-        """All events, oldest first; a torn or damaged line, or one that is no event, is left out."""
+        """All events, oldest first; torn and damaged lines, and other objects, are left out."""
         self.num_damaged = 0
         if not self.file.exists():
             return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 
 from jobs.files.json_types import Json, JsonObject
+from jobs.files.sealed_json import sealed, unsealed
 
 
 def read_text(path: Path) -> str:
@@ -47,21 +47,6 @@ def write_json(path: Path, value: Json) -> None:
     os.replace(draft, path)
 
 
-CHECKSUM = "checksum"
-"""The key under which a file of ours holds what its other keys are known by."""
-
-
-def checksum_of(fields: JsonObject) -> str:
-    """What an object is known by, however its file is laid out."""
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def sealed(value: JsonObject) -> JsonObject:
-    """An object with its checksum, as JSON has it."""
-    fields = json.loads(json.dumps(value))
-    return fields | {CHECKSUM: checksum_of(fields)}
-
-
 def write_sealed(path: Path, value: JsonObject, writer: str = "") -> None:
     """Write an object whole or not at all, with its checksum. Where several may write at the same
     time, each is a `writer` of its own.
@@ -76,9 +61,3 @@ def read_sealed(path: Path) -> JsonObject:
     checksum, of an earlier version, is taken as it stands.
     """
     return unsealed(read_object(path))
-
-
-def unsealed(fields: JsonObject) -> JsonObject:
-    """An object without its checksum; empty where that is of another."""
-    checksum = fields.pop(CHECKSUM, None)
-    return fields if checksum in (None, checksum_of(fields)) else {}

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.files.sealed_json import checksum_of
 from orchestrator.config.credentials import mask
 from orchestrator.config.run_numbers import run_name
-from orchestrator.storage.json_files import checksum_of
 from orchestrator.tracking.delivered_lines import Told
 from orchestrator.tracking.events import (
     KINDS,

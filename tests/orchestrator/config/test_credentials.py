@@ -197,7 +197,9 @@ def test_a_password_reaches_the_server_as_it_was_typed(secret: str) -> None:
     from requests.utils import get_auth_from_url
     from sqlalchemy.engine import make_url
 
-    as_typed = () if "%" in secret or credentials.is_ambiguous(f"http://me:{secret}@host") else (secret,)
+    as_typed = (
+        () if "%" in secret or credentials.is_ambiguous(f"http://me:{secret}@host") else (secret,)
+    )
     for typed in (*as_typed, quote(secret, safe="")):
         assert get_auth_from_url(resolve(f"http://me:{typed}@host:5000")) == ("me", secret)
         resolved = resolve(f"postgresql://me:{typed}@host/d")

@@ -114,7 +114,7 @@ def test_scores_that_a_disk_has_changed_are_not_remembered(tmp_path: Path) -> No
     assert [file.name for file in tmp_path.iterdir()] == [base_scores.FILE]
     whole = memo.file.read_bytes()
     source = random.Random(3)
-    for _ in range(400):
+    for _ in range(150):
         content = bytearray(whole)
         content[source.randrange(len(content))] ^= 1 << source.randrange(8)
         memo.file.write_bytes(content)
