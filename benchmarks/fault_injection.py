@@ -49,6 +49,8 @@ KINDS = (
     *("worker-kill", "worker-term", "trial-kill", "controller-kill", "coordinator-kill"),
     *("raylet-kill", "raylet-term", "gcs-kill", "gcs-term"),
 )
+WHILE_TRAINING = ("trial", "controller")
+"""Targets that are gone by the time when the winner is judged."""
 NUM_TRIALS, NUM_REPORTS = 2, 12
 
 
@@ -82,8 +84,18 @@ def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random
     return bool(victims)
 
 
+def phase_of(kind: str, chance: random.Random) -> str:
+    """When a fault of a kind comes: at a time at which what it hits can be there."""
+    phases = ("starting", "training", "training", "judging")
+    return chance.choice(phases[:3] if kind.partition("-")[0] in WHILE_TRAINING else phases)
+
+
 def wait_for_phase(
-    stage: Stage, process: subprocess.Popen[str], chance: random.Random, times: dict[str, float]
+    stage: Stage,
+    process: subprocess.Popen[str],
+    kind: str,
+    chance: random.Random,
+    times: dict[str, float],
 ) -> str:
     """Wait for a random moment: while the sweep starts, after one of its reports, or while its
     winner is judged. Returns the phase.
@@ -91,7 +103,7 @@ def wait_for_phase(
     It is found by what the journal says, since a busy machine is several times slower than an idle
     one.
     """
-    phase = chance.choice(("starting", "training", "training", "judging"))
+    phase = phase_of(kind, chance)
     wanted = {
         "report": chance.randint(1, NUM_REPORTS) if phase == "training" else 0,
         "end": NUM_TRIALS if phase == "judging" else 0,

@@ -87,7 +87,7 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
     try:
         began = time.monotonic()
         process = stage.start()
-        this.phase = wait_for_phase(stage, process, chance, normal["times"])
+        this.phase = wait_for_phase(stage, process, kind, chance, normal["times"])
         while process.poll() is None and not this.hit:
             this.hit = hurt(stage, process, kind, chance)
             time.sleep(0.0 if this.hit else 0.05)

@@ -19,7 +19,7 @@ from orchestrator.plan import planner as planning
 from orchestrator.plan import sizing
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
-from orchestrator.storage.json_files import read_object, write_json
+from orchestrator.storage.json_files import read_sealed, write_sealed
 from orchestrator.storage.paths import sweep_folder
 from orchestrator.tracking import mlflow_store, shown_commands
 from orchestrator.tracking.outbox import OutboxWorker
@@ -43,7 +43,12 @@ def report_line(text: str) -> None:
 
 def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> SweepResult | None:
     """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
-    earlier = result.read(read_object(folder / "result.json"))
+    earlier = result.read(read_sealed(folder / "result.json"))
+    if earlier is None and (folder / "result.json").exists():
+        report_line(
+            f"{folder / 'result.json'} is damaged, or of another version: the winner is judged "
+            "again"
+        )
     if earlier is None or earlier.state != "finished" or earlier.steps < config.train.steps:
         return None
     if earlier.judging != about.judging():
@@ -106,7 +111,7 @@ def show_again(
         earlier.missing = missing(writer, config)
         changed = True
     if changed:
-        write_json(folder / "result.json", earlier.as_json())
+        write_sealed(folder / "result.json", earlier.as_json())
     return earlier
 
 

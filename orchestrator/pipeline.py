@@ -42,7 +42,7 @@ from orchestrator.process import interruption
 from orchestrator.report import delivery
 from orchestrator.storage import staging, sync
 from orchestrator.storage.journal import Journal, Record
-from orchestrator.storage.json_files import write_json
+from orchestrator.storage.json_files import write_sealed
 from orchestrator.storage.locks import locked, this_process
 from orchestrator.storage.paths import forget, storage_folder, sweep_folder
 from orchestrator.tracking import mlflow_store, provenance, shown_commands, system_metrics
@@ -223,7 +223,7 @@ class SweepCommand:
         outcome.missing = missing(writer, self.config)
         outcome.seconds.total = round(time.monotonic() - self.began, 1)
         with contextlib.suppress(*refusals):
-            write_json(self.folder / "result.json", outcome.as_json())
+            write_sealed(self.folder / "result.json", outcome.as_json())
         outcome.report = delivery.deliver(self.folder, store, writer.run_id(None), report_line)
         return outcome
 
@@ -345,16 +345,17 @@ class SweepCommand:
         are the trials that go back.
         """
         from orchestrator.sweep import runner
-        from orchestrator.sweep.rewind import forget_unknown
+        from orchestrator.sweep.lost_lines import from_journal
         from orchestrator.sweep.state import SweepState
 
         common = {
             "tags": provenance.tags(self.config) | run_tags(self.plan),
             "config": self.composed,
         }
-        board = SweepState(self.plan, self.base, self.journal, screen, common, back)
+        board = from_journal(
+            functools.partial(SweepState, self.plan, self.base, self.journal, screen, common), back
+        )
         screen.num_trials = board.total()
-        forget_unknown(board)
         board.roster = runner.open_roster(self.plan)
         return board
 

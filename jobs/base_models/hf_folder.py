@@ -32,6 +32,7 @@ FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "chat_template.json",
 )
 SILENT = (
     "Model",

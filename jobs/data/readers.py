@@ -199,7 +199,7 @@ def find_shape(record: Any, path: Path) -> str:
         return CHAT  # and null, which read_messages says
     for column in ("prompt", "completion"):
         if column not in record:
-            remedy = remedy_for(path, record)
+            remedy = remedy_for(path, record) or rows_inside(record)
             missing = (
                 'has no answer: "completion" is missing'
                 if column == "completion"
@@ -209,6 +209,18 @@ def find_shape(record: Any, path: Path) -> str:
     if isinstance(record["prompt"], list) and (remedy := remedy_for(path, record)):
         raise Malformed(f'"prompt" must be text, got a list; {remedy}')
     return PAIR
+
+
+def rows_inside(record: dict[str, Any]) -> str | None:
+    """What to do with an object that holds the rows; None for any other."""
+    names = [
+        name
+        for name, value in record.items()
+        if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+    if not names:
+        return None
+    return f'its rows may be in "{names[0]}": write those as one array, or one object per line'
 
 
 def read_pair(record: dict[str, Any], location: str, instruction: str) -> Row:

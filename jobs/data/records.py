@@ -189,6 +189,7 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Json]]:
             ):  # that is: several arrays, one per line
                 line = getattr(error, "lineno", 1)
                 remedy = "the file is one JSON array, of which each row must be an object"
+                remedy = KEEP_ONE if is_twice(error) else remedy
                 raise ValueError(
                     f"{path}, line {line}: broken JSON: {reason(error)}; {remedy}"
                 ) from None
@@ -202,9 +203,9 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Json]]:
             record = decode(line)
         except (ValueError, RecursionError) as error:
             single_object = one_object(text) if line_number == 1 else None
+            remedy = KEEP_ONE if is_twice(error) else single_object or "write one object per line"
             raise ValueError(
-                f"{path}, line {line_number}: broken JSON: {reason(error)}; "
-                f"{single_object or 'write one object per line'}"
+                f"{path}, line {line_number}: broken JSON: {reason(error)}; {remedy}"
             ) from None
         yield f"line {line_number}", record
 
@@ -226,7 +227,15 @@ def reason(error: Exception) -> str:
         return f"{error.msg} (character {error.colno})"
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return str(error) if "twice" in str(error) else "a number with too many digits"
+    return str(error) if is_twice(error) else "a number with too many digits"
+
+
+KEEP_ONE = "keep one of the two"
+
+
+def is_twice(error: Exception) -> bool:
+    """Whether two entries of an object have the same name."""
+    return str(error).endswith("stands in one object twice")
 
 
 def one_object(text: str) -> str | None:
@@ -257,6 +266,7 @@ def read_csv(path: Path, text: str, delimiter: str, every: bool) -> Iterator[tup
     line = skipped + 1
     try:
         check_twice(path, reader.fieldnames or [])
+        reader.fieldnames = named(reader.fieldnames or [])
         if not every:
             check_columns(path, reader.fieldnames or [], delimiter)
         needed = [name for name in ("prompt", "completion") if name in (reader.fieldnames or [])]
@@ -304,6 +314,14 @@ def check_columns(path: Path, names: Sequence[str], delimiter: str) -> None:
         )
 
 
+def named(names: Sequence[str]) -> list[str]:
+    """The names of a table's columns, those without one by their places."""
+    return [
+        name if name and name.strip() else f"column {place} without a name"
+        for place, name in enumerate(names, start=1)
+    ]
+
+
 def check_twice(path: Path, names: Iterable[str]) -> None:
     """Raise ValueError when a column stands in a table twice: neither can be preferred."""
     names = list(names)
@@ -334,8 +352,9 @@ def read_parquet(
             )
         table = pyarrow.parquet.ParquetFile(path).read(columns=read)
         for name in set(names) - set(read):
-            column = pyarrow.parquet.ParquetFile(path).read(columns=[name])[0]
-            unused[name] += len(column) - column.null_count
+            columns = pyarrow.parquet.ParquetFile(path).read(columns=[name]).columns
+            for told, column in zip(places_of(name, names), columns, strict=True):
+                unused[told] += len(column) - column.null_count
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(
             f"{path} cannot be read as parquet: {str(error).splitlines()[0]}"
@@ -349,6 +368,11 @@ def read_parquet(
     nested = [name for name in ("messages", "tools") if name in read]
     for row_number, record in enumerate(records, start=1):
         yield f"row {row_number}", record | {name: without_nulls(record[name]) for name in nested}
+
+
+def places_of(name: str, names: Sequence[str]) -> list[str]:
+    """What the columns of one name are told as: several may have none."""
+    return [told for told, other in zip(named(names), names, strict=True) if other == name]
 
 
 def foreign_table(path: Path) -> str:

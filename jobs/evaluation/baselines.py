@@ -29,6 +29,7 @@ from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row
 from jobs.data.similarity import fit, similarities, spread, transform
 from jobs.evaluation import registry
+from jobs.files.sealed_json import sealed
 
 VERSION = 2
 """Goes up when the same rows give other answers than before: kept ones are then made again."""
@@ -213,7 +214,7 @@ def main(file: str) -> None:
     told = answers_of(load_corpus(data_of(json.load(sys.stdin))))
     draft = Path(f"{file}.{os.getpid()}")
     draft.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(json.dumps(asdict(told), ensure_ascii=False), encoding="utf-8")
+    draft.write_text(json.dumps(sealed(asdict(told)), ensure_ascii=False), encoding="utf-8")
     os.replace(draft, file)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -42,6 +42,12 @@ VARIABLES = {
 
 SECRETS: set[str] = set()
 """Secrets of this command, as they were given: `mask` takes them out of any text."""
+USERS: dict[str, str] = {}
+"""What stood before a host in the addresses of this command, its @ included, and what is shown of
+it: there a secret of any length is found, whatever it holds.
+"""
+NO_USER = re.compile(r"(?i)localhost|\d+(\.\d+){3}")
+"""Hosts that nobody is called like."""
 
 
 class Missing(ValueError):
@@ -52,6 +58,8 @@ def mask(text: str) -> str:
     """Hide every secret in `text`: in the addresses that it holds, and those of this command
     wherever they stand.
     """
+    for user in sorted(USERS, key=len, reverse=True):
+        text = text.replace(user, USERS[user])
     for secret in sorted(SECRETS, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
     text = ADDRESS.sub(lambda address: replaced(address, None), text)
@@ -64,21 +72,15 @@ def replaced(address: re.Match[str], names: Mapping[tuple[str, str], str] | None
     """An address with `***` in a secret's place, or with the variable that `names` has for it."""
     scheme = address["scheme"]
     after_scheme = address["rest"]
-    user, after_user = split_user(after_scheme)
     kind = dialect(scheme)
+    user, after_user = split_user(after_scheme, kind)
 
     def hidden(field: str) -> str:
         variable = re.sub(r"\W", "_", f"TRACKING_{field}".upper())
         return HIDDEN if names is None else reference(names.get((kind, field), variable))
 
     if user is not None:
-        name, colon, password = user.partition(":")
-        if password not in DUMMIES and not looks_secret(name, kind):
-            user = f"{name}:{kept_or(password, hidden('password'))}"
-        elif kind not in NAMELESS or password not in DUMMIES:
-            user = kept_or(name, hidden("name")) + (
-                f"{colon}{kept_or(password, hidden('password'))}" if password else ""
-            )
+        user = shown_user(user, kind, hidden)
     after_user = QUERY.sub(
         lambda query: (
             f"{query['before']}{query['name']}={kept_or(query['value'], hidden(query['name'].lower()))}"
@@ -86,6 +88,20 @@ def replaced(address: re.Match[str], names: Mapping[tuple[str, str], str] | None
         after_user,
     )
     return f"{scheme}://{after_user}" if user is None else f"{scheme}://{user}@{after_user}"
+
+
+def shown_user(user: str, kind: str, hidden: Callable[[str], str]) -> str:
+    """What stands before the @ of an address, with what `hidden` has for a name or a password that
+    is a secret.
+    """
+    name, colon, password = user.partition(":")
+    if password not in DUMMIES and not looks_secret(name, kind):
+        return f"{name}:{kept_or(password, hidden('password'))}"
+    if kind in NAMELESS and password in DUMMIES:
+        return user
+    return kept_or(name, hidden("name")) + (
+        f"{colon}{kept_or(password, hidden('password'))}" if password else ""
+    )
 
 
 def looks_secret(name: str, kind: str) -> bool:
@@ -101,24 +117,37 @@ def kept_or(value: str, hidden: str) -> str:
     return value if value == HIDDEN or asked or not value else hidden
 
 
-def split_user(after_scheme: str) -> tuple[str | None, str]:
+def split_user(after_scheme: str, kind: str) -> tuple[str | None, str]:
     """What stands before the @ of an address, None without one, and what stands behind it.
 
     A password that was typed as it is may hold any character, so the last @ counts that can be the
-    one.
+    one. Digits may be a port, or a password's beginning: then an @ in the path counts, too, and one
+    in a query of a server; a database has its user's name there.
     """
     authority = re.split(r"[/?#]", after_scheme, maxsplit=1)[0]
-    port = authority.partition(":")[2]
-    if "@" not in authority and (not port or port.isdigit() or authority.startswith("[")):
+    host, _, port = authority.partition(":")
+    is_port = "@" not in authority and port.isdigit()
+    if "@" not in authority and (
+        not port or authority.startswith("[") or (is_port and NO_USER.fullmatch(host))
+    ):
         return None, after_scheme  # HOST or HOST:PORT: an @ behind it belongs to the path
     before, mark, query = after_scheme.partition("?")
-    if "@" in query and ("@" not in before or "=" not in query.partition("@")[0]):
+    named = "=" in query.partition("@")[0] and not (is_port and kind == "http")
+    if "@" in query and (not named or ("@" not in before and not is_port)):
         # the ? is the password's
         before = after_scheme
         mark = ""
         query = ""
     user, at, host = before.rpartition("@")
     return (user, host + mark + query) if at else (None, after_scheme)
+
+
+def is_ambiguous(uri: str) -> bool:
+    """Whether nobody can tell a port and a path that holds an @ from a password with a slash."""
+    scheme, _, after_scheme = uri.partition("://")
+    port = re.split(r"[/?#]", after_scheme, maxsplit=1)[0].partition(":")[2]
+    is_port = port.isdigit() and int(port) < 2**16
+    return is_port and split_user(after_scheme, dialect(scheme))[0] is not None
 
 
 def dialect(scheme: str) -> str:
@@ -177,14 +206,17 @@ def remember_address(uri: str) -> None:
     scheme, separator, after_scheme = uri.partition("://")
     if not separator:
         scheme, after_scheme = "", without_scheme(uri)
-    user, after_user = split_user(after_scheme)
+    kind = dialect(scheme)
+    user, after_user = split_user(after_scheme, kind)
     name, _, password = (user or "").partition(":")
     secrets = [] if password in DUMMIES else [password]
-    kind = dialect(scheme)
     if user is not None and kind not in NAMELESS and (not secrets or looks_secret(name, kind)):
         secrets.append(name)
     secrets += [query["value"] for query in QUERY.finditer(after_user)]
     remember(*secrets, *map(unquote, secrets))
+    if user is not None:
+        shown = shown_user(user, kind, lambda field: HIDDEN)
+        USERS.update({f"{user}@": f"{shown}@"} if shown != user else {})
 
 
 def remember_settings(raw: Any) -> None:
@@ -206,7 +238,7 @@ def escaped(uri: str) -> str:
     way.
     """
     scheme, separator, after_scheme = uri.partition("://")
-    user, after_user = split_user(after_scheme)
+    user, after_user = split_user(after_scheme, dialect(scheme))
     if not separator or user is None:
         return uri
     name, colon, password = user.partition(":")

@@ -22,7 +22,7 @@ from jobs.config import Data
 from jobs.evaluation.baselines import VERSION, Answers
 from jobs.files.cache import cache_folder
 from orchestrator.project import ROOT
-from orchestrator.storage.json_files import read_object
+from orchestrator.storage.json_files import read_sealed
 
 POLL_SECONDS = 0.2
 MOST_SECONDS = 900.0
@@ -121,7 +121,7 @@ class BaselineProcess:
         from pydantic import TypeAdapter, ValidationError
 
         try:
-            return TypeAdapter(Answers).validate_python(read_object(self.file) or None)
+            return TypeAdapter(Answers).validate_python(read_sealed(self.file) or None)
         except ValidationError:
             return None
 

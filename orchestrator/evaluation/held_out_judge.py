@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +10,15 @@ import ray
 from ray.exceptions import RayError
 
 from jobs.config import BaseModel, Trial
-from jobs.data.tokenization import RENDERING
+from jobs.data.corpus import load_corpus
 from jobs.evaluation.scores import EvaluationSettings, TestScores
 from jobs.files.manifest import Damaged
 from jobs.workers.evaluation_task import evaluate_on_test
 from jobs.workers.reporting import reason
 from orchestrator.errors import OrchestratorError
-from orchestrator.evaluation import verdict
+from orchestrator.evaluation.base_scores import BaseScores, key_of
 from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.output.progress import ProgressDisplay
-from orchestrator.plan.task import digest
-from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.storage.paths import storage_folder
 
 if TYPE_CHECKING:
@@ -47,8 +43,6 @@ class HeldOutJudge:
         self.config, self.plan = command.config, command.plan
         self.base: BaseModel = command.base
         self.digest = self.plan.digests["test"]
-        self.train_digest = digest(json.dumps(self.plan.digests, sort_keys=True))
-        """Of all rows: which labels are found in training decides some metrics."""
 
     def judge(
         self,
@@ -63,17 +57,10 @@ class HeldOutJudge:
         """
         sealed = base is None  # a checkpoint of this sweep; a champion's files are checked already
         base = base if base is not None else self.base
-        memo = storage_folder(self.config.storage) / "base-scores.json"
-        known = read_object(memo)
-        keys = {
-            name: f"{base.revision} {self.digest} {asdict(self.rule(0, name))} "
-            f"{trial.train.max_length} {RENDERING} {self.train_digest} {trial.data.slices}"
-            f"{verdict.shown_key(trial, name == WITH_EXAMPLES)}"
-            for name, folder in folders.items()
-            if folder is None
-        }
-        remembered = {name: verdict.recall(known.get(key)) for name, key in keys.items()}
-        found = {name: scores for name, scores in remembered.items() if scores is not None}
+        memo = BaseScores(storage_folder(self.config.storage), self.plan.name)
+        keys = self.keys_of([name for name, folder in folders.items() if folder is None], trial)
+        found = memo.recall(keys)
+        remembered = set(found)
         todo = {name: folder for name, folder in folders.items() if name not in found}
         self.screen.judging(list(todo), self.plan.num_test)
         groups = self.plan.resources.groups(list(todo))
@@ -88,9 +75,18 @@ class HeldOutJudge:
             self.drain()
             for reference in ready:
                 found |= self.collect(reference)
-        if keys:
-            write_json(memo, known | {key: asdict(found[name]) for name, key in keys.items()})
+        if not keys.keys() <= remembered:
+            memo.keep({key: found[name] for name, key in keys.items()})
         return found
+
+    def keys_of(self, names: list[str], trial: Trial) -> dict[str, str]:
+        """What the scores of untouched bases are remembered under."""
+        if not names:
+            return {}
+        corpus, on_gpu = load_corpus(trial.data), self.plan.resources.num_gpus > 0
+        return {
+            name: key_of(self.base, trial, self.rule(0, name), corpus, on_gpu) for name in names
+        }
 
     def collect(self, reference: ray.ObjectRef) -> dict[str, TestScores]:
         """The answers of a judging task. Raises Damaged for a checkpoint that cannot be used, else

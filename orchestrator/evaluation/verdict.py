@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.config import Trial
 from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, row_scores, scorer
 from jobs.evaluation.baselines import COMPARED, Answers
@@ -157,21 +156,3 @@ def written_scores(store: Any, champion: Version, digest: str, key: str) -> Scor
     except (InputError, OSError, ValueError):
         predictions = None  # its files are gone: then its tags are all that is known
     return champion_scores(champion.tags, digest, key, predictions)
-
-
-def shown_key(trial: Trial, with_examples: bool) -> str:
-    """What tells scores of a model that is shown neighbours from those of one that is not. The base
-    with the same examples for all rows is shown none.
-    """
-    neighbours = trial.data.neighbours
-    return f" {neighbours}" if neighbours.count and not with_examples else ""
-
-
-def recall(kept: Any) -> TestScores | None:
-    """A verdict from the file that remembers them; None when it is not there, or is not one."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(TestScores).validate_python(kept)
-    except ValidationError:
-        return None

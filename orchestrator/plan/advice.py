@@ -30,6 +30,48 @@ def unfinished(config: Config) -> str | None:
     return f"{falls}, before the rung at {late[0]}" if late else None
 
 
+def highest(config: Config, path: str, configured: float) -> float:
+    """The highest value that a setting has in some trial."""
+    knob = next((knob for knob in config.sweep.space.values() if knob.path == path), None)
+    if knob is None:
+        return configured
+    tried = [*(knob.values or ()), knob.low, knob.high]
+    return max((float(value) for value in tried if isinstance(value, int | float)), default=0.0)
+
+
+def too_long_warmup(config: Config) -> str | None:
+    """What a warm-up that takes all of the steps, or that ends where the rate has begun to fall,
+    makes of the learning rate.
+    """
+    steps = config.train.steps
+    warmup = highest(config, "optim.warmup_steps", config.optim.warmup_steps)
+    told = f"optim.warmup_steps={warmup:g}"
+    if warmup > steps:
+        share = f"{steps / warmup:.0%}"
+        return (
+            f"{told} is beyond train.steps={steps}: the learning rate never passes {share} of "
+            "optim.lr"
+        )
+    schedules = {
+        config.optim.schedule,
+        *(
+            value
+            for knob in config.sweep.space.values()
+            if knob.path == "optim.schedule"
+            for value in knob.values or ()
+        ),
+    }
+    start = steps * (1 - config.optim.decay_share)
+    if "warmup_stable_decay" in schedules and warmup > start:
+        return (
+            f"{told} ends after step {start:.0f}, from which on optim.decay_share lets the rate "
+            "fall"
+        )
+    if warmup == steps and schedules != {"constant"}:
+        return f"{told} is all of train.steps: the learning rate rises to the end and never falls"
+    return None
+
+
 def advice(config: Config, why_plain: str | None) -> list[str]:
     """What a user should know about a legal but unwise configuration, and why its trials are not
     packed.
@@ -44,6 +86,8 @@ def advice(config: Config, why_plain: str | None) -> list[str]:
             f"{unfair} under sweep.scheduler={config.sweep.scheduler}: a rung compares unfinished "
             "schedules"
         )
+    if (warmup := too_long_warmup(config)) is not None:
+        notes.append(warmup)
     if config.train.eval_every > config.train.steps:
         notes.append(
             f"train.eval_every={config.train.eval_every} is beyond "

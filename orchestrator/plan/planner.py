@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel, Trial
-from jobs.data import near_duplicates
+from jobs.data import near_duplicates, row_quality
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import RENDERING, Example
@@ -134,7 +134,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     nodes = nodes or this_machine(config)
     asked = [
         *idle_settings.check_instruction(config, corpus),
-        *near_duplicates.notes(corpus),
+        *(*near_duplicates.notes(corpus), *row_quality.notes(corpus)),
     ]
     check_neighbours(config, corpus)
     measured = measure(config, corpus, template)

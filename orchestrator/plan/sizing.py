@@ -19,7 +19,7 @@ from orchestrator.config.dotted_paths import assign
 from orchestrator.config.left_open import DTYPE, EVAL_EVERY, MINUTES, RATES, STEPS, TRIALS
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import ConfigError
-from orchestrator.storage.json_files import read_object, write_json
+from orchestrator.storage.json_files import read_sealed, write_sealed
 
 RUNGS = 12
 """The steps of a trial that is never stopped, as a multiple of the first rung."""
@@ -270,7 +270,7 @@ def parsed(record: Any) -> Sizes | None:
 
 def read_choices(folder: Path) -> dict[str, Any]:
     """What earlier runs of a sweep have chosen: `dtype`, and `sizes` by what was asked for."""
-    record = read_object(folder / FILE)
+    record = read_sealed(folder / FILE)
     sizes = record.get("sizes")
     dtype = record.get("dtype")
     return {
@@ -289,4 +289,4 @@ def keep_choices(folder: Path, config: Config) -> None:
     if is_sized(config):
         chosen = Sizes(config.sweep.num_trials or 1, config.train.steps, config.train.eval_every)
         record["sizes"].setdefault(name_of(config), dataclasses.asdict(chosen))
-    write_json(folder / FILE, record)
+    write_sealed(folder / FILE, record)

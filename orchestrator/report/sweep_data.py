@@ -16,7 +16,7 @@ import yaml
 
 from jobs.evaluation import registry
 from orchestrator.storage.journal import Journal
-from orchestrator.storage.json_files import read_object, read_text
+from orchestrator.storage.json_files import read_sealed, read_text
 
 PREDICTION_FILES = ("predictions.jsonl", "export/predictions.jsonl")
 """Where the winner's answers to the test rows may lie in a sweep's folder."""
@@ -133,7 +133,7 @@ class SweepData:
 def read_sweep(folder: Path) -> SweepData:
     """Everything that a sweep's folder holds of it."""
     data = SweepData(folder.name, folder)
-    data.result = read_object(folder / "result.json")
+    data.result = read_sealed(folder / "result.json")
     trials: dict[int, TrialData] = {}
     texts = [read_text(folder / "config.yaml")]
     for event in Journal(folder).events():

@@ -5,7 +5,6 @@ namespace of Kubernetes.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -28,7 +27,7 @@ from orchestrator.report.sweep_data import read_sweep
 from orchestrator.runs.backend import hint
 from orchestrator.storage.journal import Record
 from orchestrator.storage.journal_reader import History
-from orchestrator.storage.json_files import read_text
+from orchestrator.storage.json_files import read_sealed
 from orchestrator.storage.locks import held_by
 from orchestrator.storage.paths import storage_folder
 
@@ -107,7 +106,7 @@ class LocalRuns:
         best = None
         with contextlib.suppress(ValueError, AttributeError, TypeError, OverflowError):
             # no result, or one that a disk has changed
-            result = json.loads(read_text(folder / "result.json"))
+            result = read_sealed(folder / "result.json")
             metric = result.get("metric") or DEFAULT_TEST
             score = ((result.get("best") or {}).get("metrics") or {}).get(metric)
             best = None if score is None else f"{metric} {float(score):.3f}"

@@ -6,7 +6,6 @@ a sweep, and its result.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -19,6 +18,7 @@ from jobs.evaluation import registry
 from jobs.files.json_types import Json, JsonObject
 from orchestrator.config import credentials
 from orchestrator.config.search_space import Point
+from orchestrator.storage.journal_lines import event_of, line_of
 
 
 @dataclass
@@ -78,6 +78,8 @@ class Journal:
         self.folder = folder
         self.file = folder / "journal.jsonl"
         self._lock = threading.Lock()
+        self.num_damaged = 0
+        """Lines that the last reading has left out."""
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event; `t`, milliseconds since the epoch, may be given for something that
@@ -91,7 +93,7 @@ class Journal:
         with self._lock, self.file.open("a+b") as stream:
             if stream.tell() > 0 and not self._ends_line(stream):
                 stream.write(b"\n")
-            stream.write(json.dumps(event, allow_nan=True).encode() + b"\n")
+            stream.write(line_of(event) + b"\n")
 
     @staticmethod
     def _ends_line(stream: Any) -> bool:
@@ -100,16 +102,16 @@ class Journal:
         return stream.read(1) == b"\n"
 
     def events(self) -> Iterator[JsonObject]:
-        """All events, oldest first; a torn line, or one that is no event of ours, is left out."""
+        """All events, oldest first; torn and damaged lines, and other objects, are left out."""
+        self.num_damaged = 0
         if not self.file.exists():
             return
         for line in self.file.read_bytes().splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if is_event(event):
+            event = event_of(line)
+            if event is not None and is_event(event):
                 yield event
+            elif line.strip():
+                self.num_damaged += 1
 
     def records(self) -> dict[int, Record]:
         """The trials by index."""

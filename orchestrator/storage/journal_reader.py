@@ -4,12 +4,11 @@ line once.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from jobs.files.json_types import JsonObject
 from orchestrator.storage.journal import Record, is_event, replay
+from orchestrator.storage.journal_lines import event_of
 
 HEAD_BYTES = 256
 
@@ -56,7 +55,7 @@ class History:
             return []
         events = []
         for line in added.splitlines(keepends=True):
-            event = parsed(line)
+            event = event_of(line)
             if event is None and not line.endswith(b"\n"):
                 # its writer is still at it, or has died there; then the next line begins behind a
                 # line break
@@ -100,11 +99,3 @@ class History:
             self.by is None or owner == self.by or owner.startswith(f"{self.by},")
         )
         return "running" if works else "died"
-
-
-def parsed(line: bytes) -> Any:
-    """A line as JSON; None for one that is torn."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

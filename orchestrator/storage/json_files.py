@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from jobs.files.json_types import Json, JsonObject
+from jobs.files.sealed_json import sealed, unsealed
 
 
 def read_text(path: Path) -> str:
@@ -44,3 +45,19 @@ def write_json(path: Path, value: Json) -> None:
     draft = path.with_name(path.name + ".draft")
     draft.write_text(json.dumps(value, indent=1), encoding="utf-8")
     os.replace(draft, path)
+
+
+def write_sealed(path: Path, value: JsonObject, writer: str = "") -> None:
+    """Write an object whole or not at all, with its checksum. Where several may write at the same
+    time, each is a `writer` of its own.
+    """
+    draft = path.with_name(f"{path.name}{writer and f'.{writer}'}.draft")
+    draft.write_text(json.dumps(sealed(value), indent=1), encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_sealed(path: Path) -> JsonObject:
+    """What `write_sealed` has written; empty when a disk has changed any of it. An object without a
+    checksum, of an earlier version, is taken as it stands.
+    """
+    return unsealed(read_object(path))

@@ -152,11 +152,10 @@ class SweepCallback(Callback):
             board.roster.failure.remote(index)
         ) or trial.config.get("failed")
         error = why_failed(trial)
-        if reported_failure is None and isinstance(
-            error, RayActorError | WorkerCrashedError | OutOfMemoryError
-        ):
+        if reported_failure is None and is_process_lost(trial, error):
             # The trial is not to blame: its process only waits, or hands on what others compute.
-            board.lost = board.lost or f"{reason(error)} (it spoke for trial {index})"
+            why = "a process was lost" if error is None else reason(error)
+            board.lost = board.lost or f"{why} (it spoke for trial {index})"
             self.end(index, "interrupted", None)
             return
         why = reported_failure or reason(error or RuntimeError("it has not said why"))
@@ -309,6 +308,14 @@ def why_failed(trial: Trial) -> Exception | None:
             return pickle.loads(Path(trial.pickled_error_file).read_bytes())
         return trial.get_pickled_error()
     return None
+
+
+def is_process_lost(trial: Trial, error: Exception | None) -> bool:
+    """Whether a trial has failed by the end of its process. Of what Ray has done to it, such as
+    taking its memory back, Tune keeps no error.
+    """
+    lost = RayActorError | WorkerCrashedError | OutOfMemoryError
+    return isinstance(error, lost) or (error is None and not trial.pickled_error_file)
 
 
 def hopeless(board: SweepState) -> str | None:

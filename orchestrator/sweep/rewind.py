@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 def forget_unknown(board: SweepState) -> None:
     """Delete the checkpoints that the journal does not know: what it has not heard of has not
-    happened.
+    happened. Of trials that it does not know at all there are some where lines of it are damaged.
     """
     for index, record in board.earlier.items():
         remove_beyond(board, index, max(record.checkpoints, default=0))
+    if board.journal.num_damaged:
+        for index in set(board.numbers()) - board.earlier.keys():
+            remove_beyond(board, index, 0)
 
 
 def remove_beyond(board: SweepState, index: int, step: int) -> None:

@@ -35,7 +35,7 @@ class SweepState:
         journal: Journal,
         screen: ProgressDisplay,
         common: Mapping[str, object],
-        back: dict[int, int] | None = None,
+        back: Mapping[int, int] | None = None,
     ) -> None:
         """`back` holds the trials that go back, and to which step; see rewind.py."""
         self.plan = plan

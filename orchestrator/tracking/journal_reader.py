@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.storage.journal_lines import event_of
 from orchestrator.tracking.delivered_lines import digest
 from orchestrator.tracking.events import Event
 
@@ -29,8 +29,8 @@ class JournalReader:
         self, offset: int, skip: set[bytes] | None = None
     ) -> tuple[list[tuple[int, Event]], int, list[bytes]]:
         """The next events with their offsets, the offset behind them, and the digests of all lines.
-        A torn line is no event: its writer died writing it. Lines whose digest is in `skip` are
-        left out.
+        A torn line, whose writer died over it, and one that a disk has changed are no events. Lines
+        whose digest is in `skip` are left out.
         """
         events = []
         start = offset
@@ -40,11 +40,8 @@ class JournalReader:
             if skip and digests[-1] in skip:
                 offset += len(line)
                 continue
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            if isinstance(event, dict):
+            event = event_of(line)
+            if event is not None:
                 events.append((offset, event))
             offset += len(line)
             if len(events) >= CHUNK_EVENTS or offset - start > CHUNK_BYTES:

@@ -10,15 +10,14 @@ be sent twice without harm, so after any failure the cursor simply stays. Knows 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from jobs.files.sealed_json import checksum_of
 from orchestrator.config.credentials import mask
 from orchestrator.config.run_numbers import run_name
 from orchestrator.tracking.delivered_lines import Told
@@ -90,11 +89,6 @@ class OutboxState:
         fields = dataclasses.asdict(self)
         draft.write_text(json.dumps(fields | {"checksum": checksum_of(fields)}, indent=1))
         os.replace(draft, file)
-
-
-def checksum_of(fields: dict[str, Any]) -> str:
-    """What a saved state is known by."""
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class OutboxWorker:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.config.credentials import escaped, mask, without_scheme
+from orchestrator.config.credentials import escaped, is_ambiguous, mask, without_scheme
 from orchestrator.errors import TrackingError
 
 SCHEMES = ("http", "https", "sqlite", "postgresql")
@@ -29,6 +29,11 @@ def resolve(uri: str) -> str:
         raise TrackingError(
             "tracking.uri is empty; leave it out for SQLite under the storage folder, or name a "
             "server: http://HOST:5000"
+        )
+    if is_ambiguous(uri):
+        raise TrackingError(
+            f"tracking.uri={mask(uri)}: before the @ stands a password, or a port and a path; in a "
+            "password write / as %2F, ? as %3F, # as %23 and @ as %40, in a path @ as %40"
         )
     scheme, separator, after_scheme = escaped(uri).partition("://")
     dialect = scheme.partition("+")[0].lower()

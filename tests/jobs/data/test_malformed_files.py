@@ -136,6 +136,13 @@ def test_a_malformed_conversation_is_named_with_what_is_wrong(
     )
 
 
+def test_an_object_that_holds_the_rows_is_refused_with_where_they_are(tmp_path: Path) -> None:
+    rows = json.dumps({"version": 1, "tags": ["a"], "train": [json.loads(GOOD)]})
+    for content in (rows, f"{rows}\n"):
+        said = complaint(write(tmp_path, content, "train.json"))
+        assert 'found "version", "tags", "train"; its rows may be in "train": write those' in said
+
+
 def test_an_entry_that_stands_in_one_object_twice_is_refused(tmp_path: Path) -> None:
     twice = '{"prompt": "Flu", "completion": "J11", "completion": "J12"}\n'
     assert 'line 2: broken JSON: "completion" stands in one object twice' in complaint(

@@ -170,6 +170,36 @@ def test_columns_that_are_not_read_are_counted(tmp_path: Path) -> None:
     assert [row.source for row in read_table(write_parquet(tmp_path, table)).rows] == ["", "x"]
 
 
+def test_columns_without_a_name_are_told_by_their_places(tmp_path: Path) -> None:
+    """As pandas writes an index, and a spreadsheet what stands beside the table."""
+    counted = {"column 1 without a name": 2, "column 4 without a name": 1}
+    rows = ",prompt,completion,\n0,Flu,J11,\n1,Cold,J00,x\n"
+    for name, content in (("a.csv", rows), ("a.tsv", rows.replace(",", "\t"))):
+        assert read_table(write(tmp_path, content, name)).unused == counted
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = [["0", "1"], ["Flu", "Cold"], ["J11", "J00"], [None, "x"]]
+    table = pyarrow.Table.from_arrays(
+        [pyarrow.array(column) for column in columns], names=["", "prompt", "completion", ""]
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    found = read_table(tmp_path / "a.parquet")
+    assert found.unused == counted and len(found.rows) == 2
+
+
+@pytest.mark.parametrize("name", ["prompt", "completion", "note"])
+def test_two_columns_of_one_name_are_refused_in_every_form(tmp_path: Path, name: str) -> None:
+    line = f"prompt,completion,note,{name}\nFlu,J11,x,y\n"
+    twice = f'"{name}" as the name of 2 columns'
+    assert twice in complaint(write(tmp_path, line, "a.csv"))
+    assert twice in complaint(write(tmp_path, line.replace(",", "\t"), "a.tsv"))
+    entries = '{"prompt": "Flu", "completion": "J11", "note": "x", "?": "y"}'.replace("?", name)
+    for form in (f"{entries}\n", f"[{entries}]", f"{entries}\n{entries}\n"):
+        said = complaint(write(tmp_path, form, "a.jsonl"))
+        assert f'"{name}" stands in one object twice; keep one of the two' in said
+
+
 def test_null_beside_the_columns_of_a_row_is_nothing_and_two_rows_in_one_are_refused(
     tmp_path: Path,
 ) -> None:

@@ -27,15 +27,17 @@ def wait_for_reports(storage: Path, process: subprocess.Popen[str], count: int) 
         time.sleep(0.2)
 
 
-def kill_workers(process: subprocess.Popen[str]) -> None:
-    """Kill the training workers of a command with no chance to clean up."""
+def kill_workers(process: subprocess.Popen[str], name: str = "RayTrainWorker") -> None:
+    """Kill the training workers of a command, or its processes of another name, with no chance to
+    clean up.
+    """
     import psutil
 
-    workers = [
-        p
-        for p in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in "".join(p.cmdline())
-    ]
+    workers = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if name in "".join(child.cmdline()):
+                workers.append(child)
     assert workers
     for worker in workers:
         os.kill(worker.pid, signal.SIGKILL)
@@ -119,6 +121,34 @@ def test_ctrl_c_keeps_what_is_done_and_a_killed_worker_goes_on(
     best, other = (found["best"]["metrics"] for found in (json.loads(out), undisturbed.result))
     measured = ("train/loss", "valid/loss", "valid/exact_match", "test/exact_match")
     assert [best[key] for key in measured] == [other[key] for key in measured]
+
+
+@pytest.mark.parametrize(
+    ("when", "steps"), [("trial", 60), pytest.param("report", 600, marks=pytest.mark.slow)]
+)
+def test_a_killed_process_of_a_trial_is_no_failure_of_the_trial(
+    when: str, steps: int, command: Any, tmp_path: Path
+) -> None:
+    """As soon as it has started, and once it has reported: the storage knows nothing of the kill
+    yet, nor does it soon.
+    """
+    process = command(
+        "sweep.space={rate: {path: optim.lr, type: grid, values: [0.002, 0.02]}}",
+        *(f"train.steps={steps}", "train.eval_every=60", "sweep.scheduler=none", "executor=pack"),
+        *("job.examples=0", f"storage={tmp_path}"),
+        start=True,
+    )
+    deadline = time.monotonic() + 200
+    while not any(event["kind"] == when for event in journal(tmp_path)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"no {when} came"
+        time.sleep(0.02)
+    kill_workers(process, "ImplicitFunc")
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert json.loads(out)["trials"] == {"total": 2, "finished": 2, "stopped": 0, "failed": 0}, err
+    assert not [e for e in journal(tmp_path) if e["kind"] == "end" and e["state"] == "failed"]
+    assert "the sweep goes on from what is done" in err
 
 
 def test_a_trial_that_fails_is_named_with_its_cause_and_the_others_go_on(

@@ -4,6 +4,7 @@ of it.
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import aftermath, fault_checks, faults
+from benchmarks import aftermath, fault_checks, fault_injection, faults
 from benchmarks.stage import Ended, Stage
 
 
@@ -110,6 +111,17 @@ def test_every_kind_of_fault_takes_its_turn_and_the_seed_decides_when() -> None:
         with pytest.raises(SystemExit) as ended:
             faults.parse(wrong)
         assert ended.value.code == 2
+
+
+def test_no_fault_comes_when_what_it_hits_is_gone() -> None:
+    phases = {
+        kind: {fault_injection.phase_of(kind, random.Random(f"{kind} {n}")) for n in range(60)}
+        for kind in fault_injection.KINDS
+    }
+    for kind, there in phases.items():
+        trains_only = kind.startswith(("trial-", "controller-"))
+        assert ("judging" not in there) == trains_only, kind
+        assert {"starting", "training"} <= there
 
 
 def test_an_end_that_says_nothing_or_too_much_is_a_problem(tmp_path: Path) -> None:

@@ -216,6 +216,30 @@ def test_a_damaged_winner_is_trained_again_rather_than_replaced(
     assert_alike(ended(tmp_path), calm)
 
 
+def test_scores_that_a_disk_has_changed_in_the_journal_are_not_believed(
+    executor: str, calm: Ended, command: Any, tmp_path: Path
+) -> None:
+    """A digit of each score of another trial makes that the best one, if it is believed."""
+    done = command(*SWEEP, executor, f"storage={tmp_path}", timeout=500)
+    assert done.code == 0, done.err
+    file = next(tmp_path.glob("sweeps/*/journal.jsonl"))
+    lines = file.read_bytes().splitlines(keepends=True)
+    for at, line in enumerate(lines):
+        event = json.loads(line)
+        if event["kind"] == "report" and event["trial"] != calm.best:
+            mark = b'"valid/exact_match": 0'
+            lines[at] = line.replace(mark, mark[:-1] + b"9")
+            lines[at] = lines[at].replace(b'"valid/exact_match": 1', mark[:-1] + b"9")
+    assert sum(line not in file.read_bytes() for line in lines) >= 4
+    file.write_bytes(b"".join(lines))
+    next(tmp_path.glob("sweeps/*/result.json")).unlink()
+    done = command(*SWEEP, executor, f"storage={tmp_path}", timeout=500)
+    assert done.code == 0, done.err
+    assert f"lines of {file} cannot be read any more" in done.err and "Traceback" not in done.err
+    found = ended(tmp_path)
+    assert (found.best, found.adapter, found.steps) == (calm.best, calm.adapter, calm.steps)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 MB."""

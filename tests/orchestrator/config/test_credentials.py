@@ -35,10 +35,17 @@ SECRETS = (
     "${x}",
     "ü-umlaut",
     "a&b=c",
+    "12/x",
+    "8080/x@y",
+    "12?x",
+    "12#x",
+    "12/3?4#5@6",
+    "99999/x",
 )
 """Passwords of every kind of character that an address gives a meaning to, as they are typed."""
 FORMS = (
     "http://me:{}@host:5000",
+    "http://jane.doe:{}@host:5000",
     "https://me:{}@host/prefix/",
     "http://:{}@host",
     "postgresql://me:{}@host/database",
@@ -67,9 +74,12 @@ TOKENS = (
 )
 OPEN = (
     "http://host:5000",
-    "http://host:5000/a@b",
+    "http://127.0.0.1:5000/a@b",
+    "http://localhost:5000/#/x@y",
     "http://host/a@b?c=d",
-    "http://host:80/?mail=a@b",
+    "http://host/?mail=a@b",
+    "http://127.0.0.1:80/?mail=a@b",
+    "postgresql://host:5432/d?user=me@server",
     "https://[::1]:5000/x",
     "postgresql://me@host/d",
     "postgresql:///d?host=/var/run&sslkey=/certs/x.key&passfile=/home/me/.pgpass",
@@ -187,7 +197,10 @@ def test_a_password_reaches_the_server_as_it_was_typed(secret: str) -> None:
     from requests.utils import get_auth_from_url
     from sqlalchemy.engine import make_url
 
-    for typed in (quote(secret, safe=""),) if "%" in secret else (secret, quote(secret, safe="")):
+    as_typed = (
+        () if "%" in secret or credentials.is_ambiguous(f"http://me:{secret}@host") else (secret,)
+    )
+    for typed in (*as_typed, quote(secret, safe="")):
         assert get_auth_from_url(resolve(f"http://me:{typed}@host:5000")) == ("me", secret)
         resolved = resolve(f"postgresql://me:{typed}@host/d")
         assert make_url(resolved).password == secret
@@ -195,6 +208,50 @@ def test_a_password_reaches_the_server_as_it_was_typed(secret: str) -> None:
             psycopg.conninfo.conninfo_to_dict(resolved.replace("+psycopg", ""))["password"]
             == secret
         )
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+@pytest.mark.parametrize("secret", ["12/x", "8080/x@y", "12?x", "12#x", "12/3?4#5@6"])
+def test_a_password_that_may_be_a_port_is_refused_with_how_to_write_it(
+    scheme: str, secret: str
+) -> None:
+    with pytest.raises(TrackingError, match="%2F") as caught:
+        resolve(f"{scheme}://me:{secret}@host")
+    assert f"tracking.uri={scheme}://me:***@host: " in str(caught.value)
+    written = resolve(f"{scheme}://me:{quote(secret, safe='')}@host")
+    assert f"me:{quote(secret, safe='')}@host" in written
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://host:5000/prefix", "http://127.0.0.1:5000/a@b", "http://host:5000/a%40b"]
+)
+def test_a_port_and_a_path_are_no_password(uri: str) -> None:
+    assert resolve(uri) == uri
+
+
+@pytest.mark.parametrize("secret", ["12?x=y", "12/x?y=z", "80/?mail=a", "12/x#y=z"])
+def test_a_server_has_no_query_with_an_at(secret: str) -> None:
+    uri = f"http://u:{secret}@host:5000/x"
+    assert credentials.mask(f"open {uri}") == "open http://u:***@host:5000/x"
+    assert credentials.printable(uri) == "http://u:${secret:MLFLOW_TRACKING_PASSWORD}@host:5000/x"
+    with pytest.raises(TrackingError, match=r"http://u:\*\*\*@host:5000/x: before the @"):
+        resolve(uri)
+
+
+ODD = ("pa ss", 'a"b', "<x>", "`", "a\nb", "12?x=y", "1", "a b@c d/e")
+"""Passwords that nobody can find in a text by an address's form."""
+
+
+@pytest.mark.parametrize("secret", ODD)
+def test_what_stood_before_a_host_is_masked_in_any_text(
+    secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "SECRETS", set())
+    monkeypatch.setattr(credentials, "USERS", {})
+    credentials.remember_address(f"http://me:{secret}@host:5000")
+    shown = credentials.mask(f"cannot open http://me:{secret}@host:5000/api, nor me:{secret}@host")
+    assert shown == "cannot open http://me:***@host:5000/api, nor me:***@host"
+    assert credentials.mask("1 of 12 at x=y@z") == "1 of 12 at x=y@z"
 
 
 def composed(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:

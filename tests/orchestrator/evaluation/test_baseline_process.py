@@ -52,6 +52,17 @@ def test_answers_are_kept_with_the_datas_digest_and_not_computed_again(
     assert running.file.stat().st_mtime_ns == before
 
 
+def test_answers_that_a_disk_has_changed_are_computed_again(data: Data, tmp_path: Path) -> None:
+    with process_of(data, tmp_path) as running:
+        told, _ = running.collect(nothing)
+    whole = running.file.read_text(encoding="utf-8")
+    running.file.write_text(whole.replace("fraud", "fraue", 1), encoding="utf-8")
+    with process_of(data, tmp_path) as again:
+        assert again.process is not None
+        found, _ = again.collect(nothing)
+    assert told is not None and found is not None and found.splits == told.splits
+
+
 def test_other_rows_have_other_answers(data: Data, tmp_path: Path) -> None:
     file = Path(str(data.sources["train"].path))
     first = process_of(data, tmp_path).file

@@ -208,6 +208,35 @@ def test_more_trials_than_combinations_are_refused_with_both_numbers(plan: Any) 
         plan(knob, "sweep.num_trials=4")
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            ("optim.warmup_steps=50",),
+            "=50 is beyond train.steps=20: the learning rate never passes 40%",
+        ),
+        (
+            ("sweep.space={w: {path: optim.warmup_steps, type: grid, values: [0, 40]}}",),
+            "optim.warmup_steps=40 is beyond train.steps=20: the learning rate never passes 50%",
+        ),
+        (
+            ("optim.schedule=linear", "optim.warmup_steps=20"),
+            "optim.warmup_steps=20 is all of train.steps",
+        ),
+        (
+            ("optim.schedule=warmup_stable_decay", "optim.warmup_steps=18"),
+            "optim.warmup_steps=18 ends after step 16",
+        ),
+    ],
+)
+def test_a_warm_up_that_leaves_no_steps_is_named(
+    settings: tuple[str, ...], words: str, plan: Any
+) -> None:
+    assert any(words in note for note in plan("train.steps=20", *settings).notes)
+    longer = plan("train.steps=100", *settings).notes
+    assert not any("optim.warmup_steps=" in note for note in longer)
+
+
 def test_advice_is_given_on_what_is_legal_but_unwise(plan: Any) -> None:
     notes = "\n".join(plan("+sweep=lora", "optim.schedule=cosine").notes)
     assert "a rung compares unfinished schedules" in notes

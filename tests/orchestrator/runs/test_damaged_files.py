@@ -17,7 +17,7 @@ from orchestrator.config import credentials
 from orchestrator.evaluation import kept_result
 from orchestrator.output import result
 from orchestrator.runs import cli
-from orchestrator.storage.json_files import read_object
+from orchestrator.storage.json_files import read_object, read_sealed, write_sealed
 from tests.support.journals import write_sweep
 from tests.support.results import outcome
 
@@ -137,3 +137,26 @@ def test_a_score_that_is_none_hides_no_sweep(
 def test_an_object_with_a_broken_character_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b'{"command": "a\xba"}')
     assert read_object(tmp_path / "x.json") == {}
+
+
+def test_a_result_that_a_disk_has_changed_is_none_and_one_of_an_earlier_version_is_taken(
+    tmp_path: Path,
+) -> None:
+    file, kept = tmp_path / "result.json", outcome().as_json()
+    write_sealed(file, kept)
+    assert read_sealed(file) == json.loads(json.dumps(kept))
+    assert result.read(read_sealed(file)) == result.read(kept)
+    whole = file.read_bytes()
+    digits = [at for at in range(len(whole)) if whole[at : at + 1].isdigit()]
+    source = random.Random(5)
+    refused = 0
+    for at in [*digits, *(source.randrange(len(whole)) for _ in range(600))]:
+        content = bytearray(whole)
+        content[at] ^= 1
+        file.write_bytes(content)
+        told = result.read(read_sealed(file))
+        assert told is None or told == result.read(kept), at
+        refused += told is None
+    assert refused >= len(digits)
+    file.write_text(json.dumps(kept))
+    assert result.read(read_sealed(file)) == result.read(kept)

@@ -5,97 +5,33 @@ again is told once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobs.config import BaseModel
-from jobs.files.checkpoints import CheckpointStore
-from jobs.files.manifest import Snapshot
-from orchestrator.config.compose import compose
-from orchestrator.plan import planner as planning
-from orchestrator.storage.journal import Journal
-from orchestrator.storage.paths import sweep_folder
 from orchestrator.sweep.logged_steps import Logged, Steps
 from orchestrator.sweep.rewind import forget_unknown, go_back
 from orchestrator.sweep.searcher import TrialSearcher
-from orchestrator.sweep.state import SweepState
-from tests.support.settings import build
-
-
-def write(folder: Path) -> None:
-    (folder / "state").write_text("x")
-
-
-class Sweep:
-    """A sweep's journal and checkpoints."""
-
-    def __init__(self, executor: str, toy: Path, storage: Path, base: BaseModel) -> None:
-        settings = [
-            "model=tiny",
-            "+sweep=lora",
-            "data=files",
-            f"data.folder={toy}",
-            f"storage={storage}",
-            "sweep.num_trials=4",
-        ]
-        config = build(
-            compose(
-                [*settings, "train.steps=60", "train.eval_every=20", f"executor={executor}"], None
-            )
-        )
-        self.plan, self.base = planning.make(config), base
-        self.journal = Journal(sweep_folder(str(storage), self.plan.name))
-        self.shelf = CheckpointStore(str(self.journal.folder / "train"), "valid/loss", False)
-        self.journal.folder.mkdir(parents=True)
-
-    def train(self, index: int, to: int, start: int = 0, state: str | None = None) -> None:
-        """As a sweep writes it."""
-        if start == 0:
-            self.journal.append("trial", trial=index, point={"optim.lr": 0.01 * index})
-        for step in range(start + 1, to + 1):
-            self.journal.append("metrics", trial=index, step=step, metrics={"train/loss": 1.0})
-            if step % 20 == 0:
-                place = self.shelf.put(index, step, Snapshot(write, 1), {"valid/loss": 1 / step})
-                self.journal.append(
-                    "report",
-                    trial=index,
-                    step=step,
-                    metrics={"valid/loss": 1 / step},
-                    checkpoint=place,
-                )
-        if state is not None:
-            self.journal.append(
-                "end", trial=index, state=state, error="reason" if state == "failed" else None
-            )
-
-    def board(self, back: dict[int, int] | None = None) -> SweepState:
-        screen: Any = None
-        return SweepState(self.plan, self.base, self.journal, screen, {}, back)
-
-    def harm(self, index: int, step: int) -> str:
-        place = self.shelf.at(index, step)
-        (Path(place) / "state").write_text("y")
-        return place
+from tests.support.trained_sweeps import TrainedSweep
 
 
 @pytest.fixture
 def pack(
     base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Sweep:
+) -> TrainedSweep:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
-    return Sweep("pack", toy, tmp_path, base)
+    return TrainedSweep("pack", toy, tmp_path, base)
 
 
 @pytest.fixture
 def plain(
     base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Sweep:
+) -> TrainedSweep:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
-    return Sweep("plain", toy, tmp_path, base)
+    return TrainedSweep("plain", toy, tmp_path, base)
 
 
-def test_who_was_rounded_together_goes_back_together_to_what_all_have(pack: Sweep) -> None:
+def test_who_was_rounded_together_goes_back_together_to_what_all_have(pack: TrainedSweep) -> None:
     for index in (1, 2, 3, 4):
         pack.train(index, 47)
     pack.harm(2, 40)
@@ -103,7 +39,7 @@ def test_who_was_rounded_together_goes_back_together_to_what_all_have(pack: Swee
     assert [pack.shelf.steps(index) for index in (1, 2, 3, 4)] == [[20]] * 4
 
 
-def test_what_is_damaged_at_another_trial_too_sends_all_further_back(pack: Sweep) -> None:
+def test_what_is_damaged_at_another_trial_too_sends_all_further_back(pack: TrainedSweep) -> None:
     for index in (1, 2, 3, 4):
         pack.train(index, 40)
     pack.harm(2, 40)
@@ -112,7 +48,7 @@ def test_what_is_damaged_at_another_trial_too_sends_all_further_back(pack: Sweep
     assert [pack.shelf.steps(index) for index in (1, 2, 3, 4)] == [[]] * 4
 
 
-def test_who_had_left_before_stays_as_it_is(pack: Sweep) -> None:
+def test_who_had_left_before_stays_as_it_is(pack: TrainedSweep) -> None:
     pack.train(1, 20, state="stopped")
     pack.train(2, 13, state="failed")
     for index in (3, 4):
@@ -130,7 +66,7 @@ def test_who_had_left_before_stays_as_it_is(pack: Sweep) -> None:
     assert max(board.earlier[3].reports) == 40 and max(board.records[3].reports) == 60
 
 
-def test_a_trial_that_failed_since_is_trained_again_as_company(pack: Sweep) -> None:
+def test_a_trial_that_failed_since_is_trained_again_as_company(pack: TrainedSweep) -> None:
     pack.train(1, 33, state="failed")
     for index in (2, 3):
         pack.train(index, 40)
@@ -140,7 +76,7 @@ def test_a_trial_that_failed_since_is_trained_again_as_company(pack: Sweep) -> N
     assert pack.board(back).earlier[1].error is None
 
 
-def test_a_trial_by_itself_goes_back_alone(plain: Sweep) -> None:
+def test_a_trial_by_itself_goes_back_alone(plain: TrainedSweep) -> None:
     for index in (1, 2):
         plain.train(index, 60, state="finished")
     plain.harm(2, 60)
@@ -149,16 +85,17 @@ def test_a_trial_by_itself_goes_back_alone(plain: Sweep) -> None:
     assert go_back(plain.board(), 2, 60) == {2: 20} or go_back(plain.board(), 2, 60) == {2: 0}
 
 
-def test_what_the_journal_has_not_heard_of_has_not_happened(pack: Sweep) -> None:
+def test_what_the_journal_has_not_heard_of_has_not_happened(pack: TrainedSweep) -> None:
     pack.train(1, 40)
-    pack.shelf.put(1, 60, Snapshot(write, 1))
+    pack.shelf_put(1, 60)
     forget_unknown(pack.board())
     assert pack.shelf.steps(1) == [40]
 
 
-def test_a_pause_is_where_a_trial_goes_on(pack: Sweep) -> None:
+def test_a_pause_is_where_a_trial_goes_on(pack: TrainedSweep) -> None:
     pack.train(1, 33)
-    place = pack.shelf.put(1, 33, Snapshot(write, 1))
+    pack.shelf_put(1, 33)
+    place = pack.shelf.at(1, 33)
     pack.journal.append("checkpoint", trial=1, step=33, checkpoint=place)
     earlier = pack.board().earlier[1]
     assert TrialSearcher.left_at(earlier, 20, 60) == (33, place)
@@ -167,7 +104,7 @@ def test_a_pause_is_where_a_trial_goes_on(pack: Sweep) -> None:
 
 
 def test_a_trial_that_has_ended_may_have_lost_its_checkpoints_and_one_under_way_may_not(
-    pack: Sweep,
+    pack: TrainedSweep,
 ) -> None:
     pack.train(1, 40, state="stopped")
     pack.train(2, 40, state="interrupted")

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
-from orchestrator.sweep.callback import why_failed
+from orchestrator.sweep.callback import is_process_lost, why_failed
 
 
 def trial_with(local: Path | None, stored: Any) -> Any:
@@ -40,3 +40,12 @@ def test_without_a_file_here_the_storage_is_asked(tmp_path: Path) -> None:
     error = ValueError("x")
     assert why_failed(trial_with(tmp_path / "error.pkl", error)) is error
     assert why_failed(trial_with(None, None)) is None
+
+
+def test_what_is_no_error_of_the_trial_s_code_is_the_loss_of_its_process(tmp_path: Path) -> None:
+    file = tmp_path / "error.pkl"
+    assert is_process_lost(trial_with(file, None), RayActorError())
+    assert is_process_lost(trial_with(None, None), None), "Ray has taken its memory back"
+    assert not is_process_lost(trial_with(file, None), None), "an error that nobody can read"
+    raised = RayTaskError("train", "Traceback", ValueError("x"))
+    assert not is_process_lost(trial_with(file, None), raised)
