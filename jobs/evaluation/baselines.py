@@ -2,8 +2,9 @@
 linear classifier.
 
 A score of a model means little beside what a lookup gives. All three choose among the answers of
-the training rows, so they are claimed for closed answers alone: where nearly every row has an
-answer of its own there is nothing to choose from. Run as a program, it works at the lowest
+the training rows. Where nearly every row has an answer of its own there are no labels to choose
+from, and the answer of the nearest training prompt stands alone: what a translation memory, or a
+search through old replies, gives. Run as a program, it works at the lowest
 priority on one core and ends with whoever started it:
 
     python -m jobs.evaluation.baselines FILE < DATA_AS_JSON
@@ -24,10 +25,10 @@ from typing import Any
 
 from jobs.config import Data, Neighbours, Source
 from jobs.data.corpus import Corpus, load_corpus
-from jobs.data.readers import Row
+from jobs.data.readers import Row, normalise
 from jobs.data.similarity import fit, similarities, spread, transform
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same rows give other answers than before: kept ones are then made again."""
 NEAREST = 64
 """Training rows among which the nearest different answers are looked for."""
@@ -41,6 +42,9 @@ CLASSIFIER_WORK = 400_000_000
 """Labels times non-zero features up to which a support vector machine takes seconds."""
 CLASSIFIER_WEIGHTS = 30_000_000
 """Labels times features up to which its weights fit into a quarter of a gigabyte."""
+
+CALLS = "answers call functions"
+"""Why there is no baseline at all."""
 
 MOST_FREQUENT, NEAREST_PROMPT, LINEAR = "most_frequent", "nearest_prompt", "linear_classifier"
 
@@ -67,26 +71,34 @@ def answers_of(corpus: Corpus) -> Answers:
     reason = free_text(rows, [row for split in held_out.values() for row in split])
     if reason is not None:
         told.notes.append(f"no label baseline: {reason}")
+    if reason == CALLS:
         return told
-    looked_at = [rows[index] for index in spread([row.key for row in rows])]
+    texts = [text_of(row) for row in rows]
+    indices = spread(texts)
+    looked_at, texts = [rows[index] for index in indices], [texts[index] for index in indices]
     if len(looked_at) < len(rows):
         told.notes.append(
             f"the lookup baselines saw {len(looked_at):,} of {len(rows):,} training rows"
         )
     labels = [answer_of(row) for row in looked_at]
     most_frequent = Counter(answer_of(row) for row in rows).most_common(1)[0][0]
-    vectorizer, features = fit([row.key for row in looked_at])
+    vectorizer, features = fit(texts)
     valid, test = (
-        transform(vectorizer, [row.key for row in split]) for split in (corpus.valid, corpus.test)
+        transform(vectorizer, [text_of(row) for row in split])
+        for split in (corpus.valid, corpus.test)
     )
     classify = None
-    if len(set(labels)) > 1:
+    if reason is None and len(set(labels)) > 1:
         classify = classifier(features, labels)
     for split, asked in (("valid", valid), ("test", test)):
         nearest, hold = look_up(features, labels, asked, [answer_of(r) for r in held_out[split]])
+        looked_up = [most_frequent if one is None else one for one in nearest]
+        if reason is not None:
+            told.splits[split] = {NEAREST_PROMPT: looked_up}
+            continue
         told.splits[split] = {
             MOST_FREQUENT: [most_frequent] * len(nearest),
-            NEAREST_PROMPT: [most_frequent if one is None else one for one in nearest],
+            NEAREST_PROMPT: looked_up,
         }
         told.nearest_hold[split] = hold
         if classify is not None:
@@ -100,10 +112,19 @@ def answer_of(row: Row) -> str:
     return str(row.answer or "").strip()
 
 
+def text_of(row: Row) -> str:
+    """What of a row is compared: all that is said before the answer, without who says it, which is
+    no likeness.
+    """
+    if len(row.context) == 1:
+        return row.key
+    return normalise(" ".join(str(message.get("content") or "") for message in row.context))
+
+
 def free_text(rows: list[Row], held_out: list[Row]) -> str | None:
     """Why the answers are no labels; None where they are."""
     if any(row.messages[-1].get("tool_calls") for row in [*rows, *held_out]):
-        return "answers call functions"
+        return CALLS
     answers = {answer_of(row) for row in rows}
     if len(answers) > DISTINCT_SHARE * len(rows):
         return f"answers are free text ({len(answers):,} different ones in {len(rows):,} rows)"
