@@ -3,10 +3,9 @@ linear classifier.
 
 A score of a model means little beside what a lookup gives. The most frequent answer and the
 classifier choose among labels, so they are claimed for closed answers alone: where nearly every row
-has an answer of its own there are none. The nearest row's answer is a text like any other. It is
-compared with where a metric asks whether an answer is right (COMPARED): a metric of likeness, such
-as chrF, also credits a text about something else for its letters. Run as a program, it works at the
-lowest priority on one core and ends with whoever started it:
+has an answer of its own there are none. The nearest row's answer is a text like any other: what a
+translation memory, or a search through old replies, gives. Run as a program, it works at the lowest
+priority on one core and ends with whoever started it:
 
     python -m jobs.evaluation.baselines FILE < DATA_AS_JSON
 """
@@ -26,9 +25,8 @@ from typing import Any
 
 from jobs.config import Data, Neighbours, Source
 from jobs.data.corpus import Corpus, load_corpus
-from jobs.data.readers import Row
+from jobs.data.readers import Row, normalise
 from jobs.data.similarity import fit, similarities, spread, transform
-from jobs.evaluation import registry
 from jobs.files.sealed_json import sealed
 
 VERSION = 2
@@ -46,10 +44,8 @@ CLASSIFIER_WORK = 400_000_000
 CLASSIFIER_WEIGHTS = 30_000_000
 """Labels times features up to which its weights fit into a quarter of a gigabyte."""
 
-COMPARED = (registry.EXACT_MATCH, registry.FIELD_AGREEMENT)
-"""Metrics by which the nearest row's answer is a baseline for free text too: they ask for the very
-answer, or the very fields.
-"""
+CALLS = "answers call functions"
+"""Why there is no baseline at all."""
 
 MOST_FREQUENT, NEAREST_PROMPT, LINEAR = "most_frequent", "nearest_prompt", "linear_classifier"
 
@@ -80,9 +76,11 @@ def answers_of(corpus: Corpus) -> Answers:
     if reason is not None:
         told.free_text = True
         told.notes.append(f"no label baseline: {reason}")
-        if calls_functions([*rows, *asked_rows]) or not rows:
+        if reason == CALLS or not rows:
             return told
-    looked_at = [rows[index] for index in spread([row.key for row in rows])]
+    texts = [text_of(row) for row in rows]
+    indices = spread(texts)
+    looked_at, texts = [rows[index] for index in indices], [texts[index] for index in indices]
     if len(looked_at) < len(rows):
         told.notes.append(
             f"the lookup baselines saw {len(looked_at):,} of {len(rows):,} training rows"
@@ -91,9 +89,10 @@ def answers_of(corpus: Corpus) -> Answers:
     most_frequent = ""  # a text for no question is no answer
     if not told.free_text:
         most_frequent = Counter(answer_of(row) for row in rows).most_common(1)[0][0]
-    vectorizer, features = fit([row.key for row in looked_at])
+    vectorizer, features = fit(texts)
     valid, test = (
-        transform(vectorizer, [row.key for row in split]) for split in (corpus.valid, corpus.test)
+        transform(vectorizer, [text_of(row) for row in split])
+        for split in (corpus.valid, corpus.test)
     )
     classify = None
     if len(set(labels)) > 1 and not told.free_text:
@@ -117,10 +116,19 @@ def answer_of(row: Row) -> str:
     return str(row.answer or "").strip()
 
 
+def text_of(row: Row) -> str:
+    """What of a row is compared: all that is said before the answer, without who says it, which is
+    no likeness.
+    """
+    if len(row.context) == 1:
+        return row.key
+    return normalise(" ".join(str(message.get("content") or "") for message in row.context))
+
+
 def free_text(rows: list[Row], held_out: list[Row]) -> str | None:
     """Why the answers are no labels; None where they are."""
     if calls_functions([*rows, *held_out]):
-        return "answers call functions"
+        return CALLS
     answers = {answer_of(row) for row in rows}
     if len(answers) > DISTINCT_SHARE * len(rows):
         return f"answers are free text ({len(answers):,} different ones in {len(rows):,} rows)"

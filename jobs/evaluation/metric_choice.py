@@ -1,16 +1,17 @@
-"""What sweep.metric=auto chooses, and why: by the answers of the rows. Also what metrics know of a
-task.
+"""What sweep.metric=auto chooses, and why: by the answers of the rows. Also which metric does not
+fit them, and what metrics know of a task.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.evaluation import registry
-from jobs.evaluation.json_answers import is_structured
+from jobs.evaluation.json_answers import is_structured, parse
 from jobs.evaluation.scored_rows import MetricContext, as_label, training_labels
 
 FEW_LABELS = 50
@@ -23,6 +24,19 @@ SEEN_SHARE = 0.8
 """Share of the held-out answers that also stand in training, in a closed task."""
 SHORT_CHARACTERS = 40
 """Answers up to so long, nine of ten of them, are short."""
+SENTENCE_SHARE = 0.5
+"""Where more of the answers end as a sentence does, they are sentences, however short."""
+SENTENCE_ENDS = ".!?…"
+"""What ends a sentence of several words between blanks."""
+OTHER_SENTENCE_ENDS = "。！？｡।॥؟۔።፧།။។։"
+"""What ends one in scripts where that alone tells: some have no blanks between words."""
+AFTER_SENTENCES = " \t\n\"'”’»)]」』"
+"""What may stand behind the end of a sentence."""
+ONE_LABEL_SHARE = 0.8
+"""From this share of the held-out rows with the same label on, accuracy shows little."""
+FOR_LABELS = (registry.ACCURACY, registry.MACRO_F1, registry.COST)
+FOR_JSON = (registry.JSON_VALID, registry.FIELD_AGREEMENT)
+"""Metrics that ask for answers of one kind."""
 
 
 def choose_metric(corpus: Corpus) -> tuple[str, str]:
@@ -39,6 +53,12 @@ def choose_metric(corpus: Corpus) -> tuple[str, str]:
             registry.key(registry.EXACT_MATCH),
             "answers are JSON, which serves a program only when every field is right",
         )
+    sentences = sum(map(is_sentence, held))
+    if not is_closed(corpus, labels) and sentences > SENTENCE_SHARE * len(held):
+        return (
+            registry.key(registry.CHRF),
+            f"{sentences} of {len(held)} answers are sentences, which other words may say as well",
+        )
     length = ninth_decile([len(answer) for answer in held])
     if length <= SHORT_CHARACTERS:
         return (
@@ -51,9 +71,45 @@ def choose_metric(corpus: Corpus) -> tuple[str, str]:
     )
 
 
+def misfit(metric: str, corpus: Corpus) -> str | None:
+    """Why a metric says little about these rows, and what says more; None where it fits."""
+    name, held, labels = registry.name_of(metric), held_out_answers(corpus), training_labels(corpus)
+    if not held:
+        return None
+    if name in FOR_JSON and not any(parse(answer) for answer in held):
+        return (
+            f"sweep.metric={metric} is for answers that are JSON, and none of the {len(held)} "
+            "held-out ones is; sweep.metric=auto chooses by the answers"
+        )
+    if name in FOR_LABELS and not is_closed(corpus, labels):
+        return (
+            f"sweep.metric={metric} is for labels that repeat, but there are {len(labels):,} "
+            f"different answers in {sum(map(len, corpus.sources.values())):,} training rows; "
+            "sweep.metric=auto chooses by the answers"
+        )
+    if name not in (registry.ACCURACY, registry.EXACT_MATCH) or not is_closed(corpus, labels):
+        return None
+    ((label, count),) = Counter(map(as_label, held)).most_common(1)
+    if count < ONE_LABEL_SHARE * len(held):
+        return None
+    return (
+        f'{count} of {len(held)} held-out rows have the label "{label}", so always saying it '
+        f"scores {count / len(held):.2f}; sweep.metric=macro_f1 counts every label alike, and "
+        "sweep.metric=cost with sweep.costs what each mistake costs"
+    )
+
+
 def held_out_answers(corpus: Corpus) -> list[str]:
     """The reference answers of the validation rows, or where there are none of the test rows."""
     return [row.answer.strip() for row in corpus.valid or corpus.test]
+
+
+def is_sentence(answer: str) -> bool:
+    """Whether an answer ends as a sentence does, in any script."""
+    text = answer.rstrip(AFTER_SENTENCES)
+    return text.endswith(tuple(OTHER_SENTENCE_ENDS)) or (
+        text.endswith(tuple(SENTENCE_ENDS)) and len(text.split()) > 1
+    )
 
 
 def ninth_decile(lengths: Sequence[int]) -> int:

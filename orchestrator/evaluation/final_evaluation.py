@@ -137,8 +137,6 @@ class FinalEvaluation(HeldOutJudge):
             self.notes.append(f"the baselines are not known: {self.unknown}")
         else:
             self.notes += self.answers.notes
-            reason = verdict.not_compared(self.answers, candidate.metric)
-            self.notes += [] if reason is None else [reason]
             context = context_of(load_corpus(trial.data), self.board.scoring)
             self.baselines = verdict.baseline_scores(
                 self.answers, candidate, context, self.digest, self.config.job.confidence

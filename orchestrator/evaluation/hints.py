@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobs.config import Trial
 from jobs.data.corpus import load_corpus
+from jobs.evaluation import registry
 from jobs.evaluation.baselines import NUM_ANSWERS, Answers
 from orchestrator.config.settings import MOST_MINUTES
 from orchestrator.output.sweep_result import BestTrial
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 FEW_ROWS_PER_ANSWER = 20
 """Fewer training rows than this for a different answer leave it unlearned."""
 UNSEEN_SHARE = 0.05
+LIKE_A_SHARE = (registry.EXACT_MATCH, registry.ACCURACY, registry.MACRO_F1)
+"""Metrics on the scale of the share of rows whose answer the nearest training rows hold."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,14 @@ def neighbours(findings: Findings) -> list[str]:
     hold = findings.nearest_hold
     if hold is None or hold <= findings.score or findings.shows_neighbours:
         return []
-    count = min(NUM_ANSWERS, len(set(findings.training_answers)))
+    if registry.name_of(findings.metric) not in LIKE_A_SHARE:
+        return []
+    if len(set(findings.training_answers)) <= 2 * NUM_ANSWERS:
+        return []  # so many of so few answers hold the right one by themselves
     return [
-        f"neighbours in the prompt (data.neighbours.count={count}): the right answer is among the "
-        f"first {count} different ones of the most similar training prompts in {hold:.0%} of the "
-        "test rows; a model that is shown them has to choose, not to know"
+        f"neighbours in the prompt (data.neighbours.count={NUM_ANSWERS}): the right answer is "
+        f"among the first {NUM_ANSWERS} different ones of the most similar training prompts in "
+        f"{hold:.0%} of the test rows; a model that is shown them has to choose, not to know"
     ]
 
 

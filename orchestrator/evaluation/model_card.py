@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import BaseModel, Trial
+from jobs.evaluation import registry
 from jobs.evaluation.comparison import smallest_difference
 from orchestrator.evaluation.promotion import Candidate, Scores
 from orchestrator.output.result import BASELINES, DEFAULT_TEST
@@ -74,13 +75,17 @@ def score_table(
         row("the untouched base model", base_scores),
         *(
             row(BASELINES.get(name, name), scores)
-            for name, scores in sorted(baselines.items(), key=lambda item: -item[1].value)
+            for name, scores in sorted(
+                baselines.items(),
+                key=lambda item: item[1].value,
+                reverse=plan.config.sweep.maximise,
+            )
         ),
     ]
     smallest = smallest_difference(candidate.rows, plan.config.registry.error_rate)
     if smallest is None:
         lines.append("\nSo few test rows cannot show that one model is better than another.")
-    else:
+    elif registry.metric_of(metric).share:  # of other scores it does not follow from the rows alone
         lines.append(f"\nSmallest difference that these rows can show: about {smallest:.3f}.")
     lines += [f"\nNote: {note}." for note in notes]
     lines.append(

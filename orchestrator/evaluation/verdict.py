@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, row_scores, scorer
-from jobs.evaluation.baselines import COMPARED, Answers
+from jobs.evaluation.baselines import Answers
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import whole
 from jobs.evaluation.scores import TestScores
@@ -42,10 +42,12 @@ def baseline_scores(
     confidence: float,
 ) -> dict[str, Scores]:
     """The baselines' answers to the test rows, scored as the candidate's are; none by a metric that
-    needs a model. Answers that are not as many as the rows are of other data, and left out.
+    needs a model, or by whether free text is valid JSON, which a copied one always is. Answers that
+    are not as many as the rows are of other data, and left out.
     """
     scored: dict[str, Scores] = {}
-    if not is_of_answers(candidate.metric) or not_compared(answers, candidate.metric):
+    is_copied = answers.free_text and candidate.metric == registry.JSON_VALID
+    if is_copied or not is_of_answers(candidate.metric):
         return scored
     for name, replies in answers.splits.get("test", {}).items():
         if len(replies) != len(candidate.predictions):
@@ -62,17 +64,6 @@ def baseline_scores(
             per_row = ()
         scored[name] = Scores(whole(measured), low, high, len(rows), digest, per_row)
     return scored
-
-
-def not_compared(answers: Answers, metric: str) -> str | None:
-    """Why the lookups' answers are no baselines by a metric; None where they are."""
-    if not answers.free_text or metric in COMPARED or not answers.splits:
-        return None
-    return (
-        f"the nearest training row's answer is no baseline by {metric}, which credits texts for "
-        "likeness: of free text it is compared by whether it is right "
-        f"({', '.join(COMPARED)})"
-    )
 
 
 def metrics_of(scores: Scores, metric: str) -> dict[str, float]:

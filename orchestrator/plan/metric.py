@@ -16,7 +16,7 @@ from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.data.readers import Row
 from jobs.evaluation import registry
-from jobs.evaluation.metric_choice import choose_metric
+from jobs.evaluation.metric_choice import choose_metric, misfit
 from jobs.evaluation.scored_rows import ANYTHING, ScoredRow, as_label, training_labels
 from orchestrator.config.settings import Config, Sweep, changed
 from orchestrator.errors import ConfigError
@@ -38,6 +38,8 @@ def with_chosen_metric(config: Config, corpus: Corpus) -> tuple[Config, list[str
         notes = [f"sweep.metric=auto is {metric}: {reason}"]
     if registry.is_user_function(sweep.metric):
         sweep = try_function(sweep, corpus)
+    if (text := misfit(sweep.metric, corpus)) is not None:
+        notes.append(text)
     return (config if sweep == config.sweep else changed(config, sweep=sweep)), notes
 
 

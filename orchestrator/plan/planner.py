@@ -37,7 +37,7 @@ from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
 from orchestrator.plan.metric import decisive_settings, with_chosen_metric
 from orchestrator.plan.neighbours import NeighbourPlan, check_neighbours, decisive_neighbours
-from orchestrator.plan.points import Points, size
+from orchestrator.plan.points import first_points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
 from orchestrator.plan.task import Task, with_experiment
@@ -299,9 +299,8 @@ def known_trials(config: Config, num_trials: int) -> list[Trial]:
     """The trials that can be told in advance."""
     if config.sweep.search == "optuna" and config.sweep.space:
         return []
-    space = as_grid(config).sweep.space
-    points = Points(space, config.seed)
-    return [trial_of(config, index, points[index]) for index in range(1, num_trials + 1)]
+    points = first_points(as_grid(config).sweep.space, config.seed, num_trials)
+    return [trial_of(config, index, each) for index, each in enumerate(points, start=1)]
 
 
 def check_weights(trials: list[Trial]) -> None:

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator
 
 from orchestrator.config.search_space import Knob, Point, Value, link, point, rounded, stepped
+from orchestrator.errors import ConfigError
 
 MOST_DRAWS = 64
 """Draws for one trial before the points that are left are listed: only where most of a space is
@@ -93,6 +94,18 @@ def every_point(space: dict[str, Knob], fixed: Point) -> Iterator[Point]:
         yield link(
             space, fixed | {knob.path: value for knob, value in zip(free, values, strict=True)}
         )
+
+
+def first_points(space: dict[str, Knob], seed: int, num_trials: int) -> list[Point]:
+    """The points of the first trials. Raises ConfigError where a range that looked endless, and the
+    space with it, holds fewer.
+    """
+    points = Points(space, seed)
+    try:
+        return [points[index] for index in range(1, num_trials + 1)]
+    except ValueError as error:
+        text = f"{num_trials:,} is too many: {error}; lower it, or add a knob to sweep.space"
+        raise ConfigError([("sweep.num_trials", text)]) from error
 
 
 class Points:

@@ -140,11 +140,13 @@ def verdict(pair: list[SweepData], result: Comparison) -> str:
         sign = 1 if pair[0].maximise else -1
         ahead = int(sign * (ends[1]["value"] - ends[0]["value"]) > 0)
         return f"{names[ahead]} has the better test score; whether by chance cannot be told"
+    whole = same_rows is not None and {same_rows["rows"]} == set(same_rows["all_rows"])
+    rows = "the same rows" if whole else "rows that are not the same"
     if ends[0]["low"] <= ends[1]["high"] and ends[1]["low"] <= ends[0]["high"]:
-        return "their intervals overlap, on rows that are not the same: no difference is shown"
+        return f"their intervals overlap, on {rows}: no difference is shown"
     sign = 1 if pair[0].maximise else -1
     ahead = int(sign * (ends[1]["value"] - ends[0]["value"]) > 0)
-    return f"{names[ahead]} is better: the intervals do not overlap (the rows are not the same)"
+    return f"{names[ahead]} is better: the intervals do not overlap (on {rows})"
 
 
 def text(comparison: Comparison) -> str:
@@ -155,7 +157,8 @@ def text(comparison: Comparison) -> str:
     lines = [f"{'':<{width}}{names[0]:<{side}}{names[1]}"]
     for split in ("valid", "test"):
         cells = [score_text(entry[split]) for entry in comparison["scores"]]
-        label = f"{split}/{comparison['scores'][0]['metric']}"
+        metrics = dict.fromkeys(entry["metric"] for entry in comparison["scores"])
+        label = f"{split}/{' and '.join(metrics)}"
         lines.append(f"{label:<{width}}{cells[0]:<{side}}{cells[1]}")
     for path, values in comparison["settings"].items():
         cells = [shown(value) for value in values]

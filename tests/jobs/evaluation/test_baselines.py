@@ -6,7 +6,7 @@ import pytest
 
 from jobs.config import Data, Source
 from jobs.data.corpus import Corpus, load_corpus
-from jobs.data.readers import Row
+from jobs.data.readers import Row, context_key
 from jobs.evaluation.baselines import answers_of
 from orchestrator.project import ROOT
 
@@ -57,6 +57,23 @@ def test_a_smart_homes_json_has_the_nearest_row_that_was_measured() -> None:
     hits = [given == one.answer for given, one in zip(nearest, corpus.test, strict=True)]
     assert told.free_text and set(told.splits["test"]) == {"nearest_prompt"}
     assert len(hits) == 600 and sum(hits) / 600 == pytest.approx(0.122, abs=0.002)
+
+
+def test_in_a_conversation_what_is_said_is_compared_and_not_who_says_it() -> None:
+    def chat(asked: str, answer: str) -> Row:
+        context = ({"role": "system", "content": "Sort."}, {"role": "user", "content": asked})
+        messages = (*context, {"role": "assistant", "content": answer})
+        return Row(messages, context_key(context), "here")
+
+    texts = {"hello user, where is it": "a", "is it there yet, system": "b", "or so": "a"}
+    train = [chat(text, answer) for text, answer in texts.items()] * 4
+    held_out = {"there": "b", "hello": "a", "so": "a", "where": "a"}
+    bare = [row(f"sort. {text}", answer) for text, answer in texts.items()] * 4
+    chats = [chat(*one) for one in held_out.items()]
+    prompts = [row(f"sort. {text}", answer) for text, answer in held_out.items()]
+    said = answers_of(Corpus({"train": train}, chats, chats))
+    plain = answers_of(Corpus({"train": bare}, prompts, prompts))
+    assert said.splits == plain.splits
 
 
 def test_the_default_task_has_the_nearest_row_that_was_measured() -> None:

@@ -88,6 +88,10 @@ def row(number: int, answer: str) -> Row:
         (["yes", "No "], "valid/accuracy"),
         ([f"{number}" for number in range(90)], EXACT),
         ([f"a long free answer of its own, of many words {n}" for n in range(90)], "valid/chrf"),
+        ([f"He has {n} dogs." for n in range(90)], "valid/chrf"),
+        ([f"አበበ {n} ውሻ ያያል።" for n in range(90)], "valid/chrf"),
+        ([f"他有{n}只狗。" for n in range(90)], "valid/chrf"),
+        ([f"S72.{n}" for n in range(90)], EXACT),
         ([f'{{"a": "of many words, {n}", "b": [1, 2, 3, 4]}}' for n in range(90)], EXACT),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -35,7 +36,7 @@ def kill_workers(process: subprocess.Popen[str], name: str = "RayTrainWorker") -
 
     workers = []
     for child in psutil.Process(process.pid).children(recursive=True):
-        with suppress(psutil.Error):  # it has just ended
+        with contextlib.suppress(psutil.Error):  # it has just ended
             if name in "".join(child.cmdline()):
                 workers.append(child)
     assert workers

@@ -22,6 +22,21 @@ CALM = Findings(
     nearest_hold=0.5,
 )
 
+MANY = [f"code {number}" for number in range(20)] * 50
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training_answers": ["yes", "no"] * 500},
+        {"training_answers": MANY, "metric": "valid/cost"},
+        {"training_answers": MANY, "metric": "valid/loss"},
+    ],
+)
+def test_that_a_few_answers_hold_the_right_one_is_no_hint(changes: dict[str, object]) -> None:
+    said = hints(dataclasses.replace(CALM, nearest_hold=1.0, **changes))  # type: ignore[arg-type]
+    assert not any("neighbours" in hint for hint in said)
+
 
 def test_without_a_finding_the_usual_remedies_are_named() -> None:
     (only,) = hints(CALM)
@@ -31,7 +46,7 @@ def test_without_a_finding_the_usual_remedies_are_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"nearest_hold": 0.95}, "in 95% of the test rows"),
+        ({"nearest_hold": 0.95, "training_answers": MANY}, "in 95% of the test rows"),
         ({"best_step": 100, "history": {50: 0.5, 100: 0.8}}, "train.steps=200"),
         ({"test_answers": ["yes", "maybe"] * 10}, "10 of the test rows have an answer that no"),
         ({"training_answers": ["yes", "no"] * 10}, "10.0 training rows for each different answer"),

@@ -96,3 +96,37 @@ def test_what_a_function_prints_is_not_taken_for_the_answer(told: Any) -> None:
     code, out, err = told("sweep.metric=MINE:speaks")
     assert code == 0 and len(out.strip().splitlines()) == 1 and json.loads(out)["plan"]
     assert "hello 8" in err and "a module that greets" in err
+
+
+@pytest.mark.parametrize(
+    ("metric", "answers", "note"),
+    [
+        ("json_valid", ["yes", "no"], "is for answers that are JSON, and none of the 10 held-out"),
+        ("field_agreement", ["yes", "no"], "is for answers that are JSON"),
+        ("json_valid", ['{"a": 1}'], None),
+        (
+            "macro_f1",
+            [f"answer {n}" for n in range(60)],
+            "is for labels that repeat, but there are 30",
+        ),
+        ("accuracy", [f"answer {n}" for n in range(60)], "is for labels that repeat"),
+        ("auto", ["yes"] * 9 + ["no"], '9 of 10 held-out rows have the label "yes", so always'),
+        ("macro_f1", ["yes"] * 9 + ["no"], None),
+        ("auto", ["yes", "no"], None),
+    ],
+)
+def test_a_metric_that_says_little_about_the_rows_is_noted(
+    told: Any, tmp_path: Path, metric: str, answers: list[str], note: str | None
+) -> None:
+    rows = [{"prompt": f"row {n}", "completion": answers[n % len(answers)]} for n in range(60)]
+    for name, part in (("train", rows[:30]), ("valid", rows[30:40]), ("test", rows[40:])):
+        text = "".join(json.dumps(row) + "\n" for row in part)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    code, out, err = told(f"sweep.metric={metric}")
+    assert code == 0, err
+    notes = [
+        text
+        for text in json.loads(out)["plan"]["notes"]
+        if "auto chooses" in text or "have the label" in text
+    ]
+    assert len(notes) == (note is not None) and all(str(note) in text for text in notes), notes

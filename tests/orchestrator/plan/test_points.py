@@ -16,7 +16,7 @@ from orchestrator.config.search_space import Knob
 from orchestrator.errors import ConfigError
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan import planner as planning
-from orchestrator.plan.points import Points, key, size
+from orchestrator.plan.points import Points, first_points, key, size
 from orchestrator.storage.journal import Journal, Record
 from orchestrator.sweep.sampler import Sampler
 from orchestrator.sweep.state import SweepState
@@ -78,6 +78,13 @@ def test_a_range_of_many_values_is_endless_and_its_points_differ() -> None:
     assert size(space) == float("inf")
     points = Points(space, 0)
     assert len({key(points[index]) for index in range(1, 3000)}) == 2999
+
+
+def test_more_trials_than_a_range_that_seems_endless_holds_are_refused() -> None:
+    space = {"a": Knob(path="optim.lr", type="loguniform", low=1e-3, high=5e-2)}
+    assert size(space) == float("inf")
+    with pytest.raises(ConfigError, match="20,000 is too many: the search space holds [0-9]+ diff"):
+        first_points(space, 0, 20_000)
 
 
 def test_many_trials_on_a_space_that_just_holds_them_are_found_in_time() -> None:

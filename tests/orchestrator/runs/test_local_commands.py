@@ -6,6 +6,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.in_process import runs_tool
 from tests.support.journals import write_sweep
 
 SECRET = "hunter2hunter2"
+EMPTY = {"value": None, "low": None, "high": None}
 TOKEN = "tok-0123456789abcdef0123456789"
 
 
@@ -65,6 +67,35 @@ def test_two_sweeps_are_compared_by_settings_scores_and_rows(tool: Any, storage:
     won = json.loads(tool("compare", "first", "third", "--json")[1])
     assert won["verdict"].startswith("third is better") and won["paired"]["only_first"] == 0
     assert "third is better" in tool("compare", "first", "third")[1]
+
+
+@pytest.mark.parametrize(
+    ("common", "said"), [(9, "on the same rows"), (4, "on rows that are not the same")]
+)
+@pytest.mark.parametrize("low", [1.0, 5.0])
+def test_scores_that_are_no_shares_are_compared_by_intervals(
+    common: int, said: str, low: float
+) -> None:
+    pair: Any = [
+        SimpleNamespace(name=name, stem="chrf", metric="valid/chrf", maximise=True)
+        for name in ("first", "second")
+    ]
+    tests = [
+        {"metric": "chrf", "valid": EMPTY, "test": {"value": start + 1, "low": start, "high": 4.0}}
+        for start in (1.0, low)
+    ]
+    paired = {"rows": common, "all_rows": [9, 9], "only_first": 1, "only_second": 2, "p_value": 1.0}
+    result = {"sweeps": ["first", "second"], "scores": tests, "settings": {}, "paired": paired}
+    told = comparison.verdict(pair, result)
+    assert said in told and ("second is better" in told) == (low > 4)
+
+
+def test_scores_of_different_metrics_stand_under_both_names() -> None:
+    scores = [{"metric": name, "valid": EMPTY, "test": EMPTY} for name in ("chrf", "macro_f1")]
+    told = comparison.text(
+        {"sweeps": ["first", "second"], "scores": scores, "settings": {}, "verdict": ""}
+    )
+    assert "valid/chrf and macro_f1" in told and "test/chrf and macro_f1" in told
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 3), (1, 9), (0, 20), (400, 460)])
