@@ -50,7 +50,6 @@ def test_what_only_a_model_has_no_lookup_is_scored_by(metric: str) -> None:
         registry.EXACT_MATCH,
         registry.FIELD_AGREEMENT,
         registry.CHRF,
-        registry.BLEU,
         registry.ROUGE_L,
     ],
 )
