@@ -4,6 +4,7 @@ user runs it.
 
 from __future__ import annotations
 
+import functools
 import glob
 import json
 import os
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(cache: Path) -> BaseModel:
     """The tiny model, ready on disk."""
     return fetch.prepare(Model(name="tiny", source="tiny"), cache)
+
+
+@pytest.fixture(scope="session")
+def model_of(
+    base: BaseModel, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], BaseModel]:
+    """`model_of(kind)`: a tiny random model of an architecture, made once; tiny is the project's
+    own.
+    """
+    from tests.support.plain import architecture
+
+    @functools.cache
+    def made(kind: str) -> BaseModel:
+        return base if kind == "tiny" else architecture(kind, tmp_path_factory.mktemp(kind), base)
+
+    return made
 
 
 @pytest.fixture(scope="session")

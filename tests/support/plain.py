@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from jobs.model.seeded_dropout import DropoutSpec, DropoutState, seed_dropout
 from jobs.training.distributed import World
 
 CPU = torch.device("cpu")
+ModelOf = Callable[[str], BaseModel]
+"""The fixture model_of: a tiny model of an architecture."""
 
 
 def make(rows: Path, instruction: str = "Which letter?", **settings: Any) -> Trial:

@@ -206,7 +206,8 @@ class Wire:
         host, _, port = target.removeprefix("http://").partition(":")
         self.target, self.whole, self.ends, self.frozen = (host, int(port)), True, [], []
         self.listener = socket.create_server(own)
-        self.address = "http://{}:{}".format(*self.listener.getsockname())
+        self.host, port = self.listener.getsockname()
+        self.address = f"http://{self.host}:{port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -242,7 +243,11 @@ class Wire:
             if not self.whole:
                 near.close()
                 continue
-            far = socket.create_connection(self.target)
+            try:
+                far = socket.create_connection(self.target)
+            except OSError:  # the next one may come through
+                near.close()
+                continue
             self.ends += [near, far]
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()

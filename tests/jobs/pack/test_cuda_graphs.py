@@ -21,7 +21,7 @@ from jobs.pack.batch.packed_batch import BatchShape
 from jobs.pack.batch.transfer import placed, pooled
 from jobs.pack.cuda_graphs import CapturedGraph
 from tests.support.packs import open_pack, run, varied
-from tests.support.plain import architecture, make
+from tests.support.plain import ModelOf, architecture, make
 
 
 def test_passes_of_any_composition_soon_fit_a_few_frames(base: BaseModel, tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ class Asked(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", ["tiny", "Gemma3Text", "Gemma2", "Phi3", "GPT2"])
 def test_a_pass_that_may_be_recorded_asks_the_device_for_no_number(
-    kind: str, base: BaseModel, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, rows: Path, monkeypatch: pytest.MonkeyPatch, model_of: ModelOf
 ) -> None:
     monkeypatch.setattr(gather_scatter, "fuses", lambda query, cap: cap is None)
     monkeypatch.setattr(frozen_linear, "has_kernels", lambda weight: False)
     pack = open_pack(
-        base if kind == "tiny" else architecture(kind, tmp_path / "base", base),
+        model_of(kind),
         varied(rows),
         frames=True,
     )

@@ -33,22 +33,17 @@ from tests.support.packs import (
     run,
     varied,
 )
-from tests.support.plain import CPU, architecture, make
+from tests.support.plain import CPU, ModelOf, architecture, make
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", ["as on a CPU", "as on a GPU"])
 def test_every_slot_ends_as_plain_peft_and_torch_end_it(
-    kind: str,
-    way: str,
-    base: BaseModel,
-    rows: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, way: str, rows: Path, monkeypatch: pytest.MonkeyPatch, model_of: ModelOf
 ) -> None:
     like_gpu = way == "as on a GPU"
     monkeypatch.setattr(gather_scatter, "fuses", lambda query, cap: like_gpu and cap is None)
-    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    model = model_of(kind)
     pack = open_pack(model, varied(rows), frames=like_gpu)
     assert pack.tail.handles or kind == "OPT", (
         "whose layers have no block of their own for the feed-forward part"
@@ -77,9 +72,9 @@ def dropping(rows: Path) -> dict[int, Trial]:
 @pytest.mark.parametrize("kind", ["tiny", "Phi3", "GPT2", "Gemma3Text"])
 @pytest.mark.parametrize("budget", [10**6, 200])
 def test_slots_with_dropout_draw_the_masks_that_they_would_draw_alone(
-    kind: str, budget: int, base: BaseModel, rows: Path, tmp_path: Path
+    kind: str, budget: int, rows: Path, model_of: ModelOf
 ) -> None:
-    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    model = model_of(kind)
     pack = open_pack(model, dropping(rows))
     pack.budget = budget
     losses = run(pack, 20)
@@ -119,9 +114,9 @@ def test_the_last_block_computes_supervised_tokens_only(base: BaseModel, rows: P
 
 @pytest.mark.parametrize("kind", ["tiny", "Gemma3Text"])
 def test_without_a_shared_beginning_it_is_the_same(
-    kind: str, base: BaseModel, rows: Path, tmp_path: Path
+    kind: str, rows: Path, model_of: ModelOf
 ) -> None:
-    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    model = model_of(kind)
     pack = open_pack(model, varied(rows), sharing=False)
     losses = run(pack, 20)
     for number in pack.slots:

@@ -27,7 +27,7 @@ from tests.support.packs import (
     run,
     varied,
 )
-from tests.support.plain import CPU, architecture, make
+from tests.support.plain import CPU, ModelOf, architecture, make
 
 
 def halved(trials: dict[int, Trial]) -> dict[int, Trial]:
@@ -56,9 +56,9 @@ def counted(pack: Pack) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", ["as on a CPU", "as on a GPU"])
 def test_every_slot_ends_as_plain_peft_and_torch_end_it(
-    kind: str, way: str, base: BaseModel, rows: Path, tmp_path: Path
+    kind: str, way: str, rows: Path, model_of: ModelOf
 ) -> None:
-    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    model = model_of(kind)
     pack = open_pack(model, halved(varied(rows)), frames=way == "as on a GPU")
     assert pack.trunk.attached and len(pack.trunk.below) == 1
     losses = run(pack, 20)

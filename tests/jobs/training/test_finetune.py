@@ -32,7 +32,7 @@ from jobs.serving.predict import predict
 from jobs.training.distributed import World
 from jobs.training.finetune import Hooks, finetune
 from jobs.training.optimizer import learning_rate
-from tests.support.plain import CPU, architecture, joined, make, reference
+from tests.support.plain import CPU, ModelOf, architecture, joined, make, reference
 
 
 def train(
@@ -75,9 +75,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_trial_ends_as_plain_peft_and_torch_end_it(
-    kind: str, dropout: float, base: BaseModel, rows: Path, tmp_path: Path
+    kind: str, dropout: float, rows: Path, tmp_path: Path, model_of: ModelOf
 ) -> None:
-    model = base if kind == "tiny" else architecture(kind, tmp_path / "base", base)
+    model = model_of(kind)
     trial = make(rows, dropout=dropout)
     expected, plain = reference(trial, model)
     losses, _ = train(trial, model, tmp_path)
