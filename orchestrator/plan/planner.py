@@ -8,8 +8,6 @@ speed of this machine (machine.py) into the cache.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from jobs.config import BaseModel, Trial
 from jobs.data import near_duplicates, row_quality
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
-from jobs.data.tokenization import RENDERING, Example
+from jobs.data.tokenization import Example
 from jobs.evaluation import registry
 from jobs.files.safetensors_headers import tensor_shapes
 from orchestrator.config import idle_settings
@@ -28,27 +26,22 @@ from orchestrator.config.search_space import grid_size
 from orchestrator.config.settings import MOST_TRIALS, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.plan import sizes, sizing
-from orchestrator.plan.advice import advice, shaped_by_steps
+from orchestrator.plan import sizes
+from orchestrator.plan.advice import advice
 from orchestrator.plan.answer_limit import AnswerLimit
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
-from orchestrator.plan.metric import decisive_settings, with_chosen_metric
-from orchestrator.plan.neighbours import NeighbourPlan, check_neighbours, decisive_neighbours
+from orchestrator.plan.metric import with_chosen_metric
+from orchestrator.plan.neighbours import NeighbourPlan, check_neighbours
 from orchestrator.plan.points import first_points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
+from orchestrator.plan.sweep_identity import identity
 from orchestrator.plan.task import Task, with_experiment
 from orchestrator.plan.timing import Timing
 from orchestrator.storage import staging
-
-NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
-"""Settings of `train` that change how fast a trial runs, not what it computes."""
-
-SCORED_BY = ("metric_rows", "costs")
-"""Settings of `sweep` that decide something for some metrics only; see plan/metric.py."""
 
 MOST_COMPARED = 2_000  # trials that are compared with one another for the plan
 
@@ -340,69 +333,3 @@ def check_targets(trials: list[Trial], base: BaseModel | None) -> None:
                     )
                 ]
             )
-
-
-def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
-    """Hash of everything that decides the sweep's result but how far it goes, so that a wider or
-    longer one continues it.
-    """
-    raw = dataclasses.asdict(config)
-    groups = {
-        group: idle_settings.without_idle(config, group, raw[group])
-        for group in ("adapter", "optim", "train", "sweep", "data")
-    }
-    train = {key: value for key, value in groups["train"].items() if key not in NEUTRAL}
-    chosen_here = [path.removeprefix("train.") for path in config.left_open]
-    if "dtype" in chosen_here:
-        train["dtype"] = "auto"
-    if not shaped_by_steps(config):
-        del train["steps"]
-    elif "steps" in chosen_here:
-        train["steps"] = sizing.name_of(config)  # what they follow from, whatever was measured
-    if "eval_every" in chosen_here:
-        del train["eval_every"]
-    sweep = {
-        key: value
-        for key, value in groups["sweep"].items()
-        if key
-        not in ("name", "num_trials", "minutes", "max_concurrent", "give_up_after", *SCORED_BY)
-    }
-    sweep["mode"] = config.sweep.maximise
-    sweep |= decisive_settings(config)
-    model = (
-        base.revision
-        if base
-        else (fetch.known_revision(config.model) or config.model.id or config.model.path)
-    )
-    instruction = groups["data"].get("instruction")
-    decisive = [
-        model,
-        fingerprint,
-        decisive_weights(config),
-        instruction,
-        groups["adapter"],
-        groups["optim"],
-        train,
-        sweep,
-    ]
-    decisive += [config.seed, RENDERING, *decisive_neighbours(config)]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def decisive_weights(config: Config) -> dict[str, float]:
-    """The weights of the sources as far as they decide something: shares, where none of them is
-    searched.
-    """
-    paths = {name: f"data.sources.{name}.weight" for name in config.data.sources}
-    acting = {
-        name: config.data.sources[name].weight
-        for name, path in paths.items()
-        if idle_settings.why_idle(config, path) is None
-    }
-    total = sum(acting.values())
-    searched = any(knob.path in paths.values() for knob in config.sweep.space.values())
-    return (
-        acting
-        if searched or not total
-        else {name: round(weight / total, 12) for name, weight in acting.items()}
-    )

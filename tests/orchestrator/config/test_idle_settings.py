@@ -21,7 +21,7 @@ from orchestrator.config.compose import compose, typed_settings
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import ConfigError
-from orchestrator.plan import planner
+from orchestrator.plan.sweep_identity import identity
 from tests.support.settings import build
 
 TINY = ["model=tiny"]
@@ -266,14 +266,14 @@ def tiny(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_changes_nothing_does_not_change_a_sweeps_name() -> None:
     def name(*arguments: str) -> str:
         config = build(compose(["model=tiny", *arguments], None))
-        return planner.identity(config, "the rows", None)
+        return identity(config, "the rows", None)
 
     def with_value(config_path: str, value: Any, *arguments: str) -> str:
         raw = compose(["model=tiny", *arguments], None)
         config = build(raw)
         group, setting = config_path.split(".")
         inner = dataclasses.replace(getattr(config, group), **{setting: value})
-        return planner.identity(changed(config, **{group: inner}), "the rows", None)
+        return identity(changed(config, **{group: inner}), "the rows", None)
 
     assert with_value("optim.decay_share", 0.7) == name()
     assert with_value("optim.decay_share", 0.7, "optim.schedule=warmup_stable_decay") != name(

@@ -1,0 +1,89 @@
+"""What makes a sweep the same one: the hash by which a command finds its own work again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+from jobs.base_models import fetch
+from jobs.config import BaseModel
+from jobs.data.tokenization import RENDERING
+from orchestrator.config import idle_settings
+from orchestrator.config.settings import Config
+from orchestrator.plan import sizing
+from orchestrator.plan.advice import shaped_by_steps
+from orchestrator.plan.metric import decisive_settings
+from orchestrator.plan.neighbours import decisive_neighbours
+
+NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
+"""Settings of `train` that change how fast a trial runs, not what it computes."""
+
+SCORED_BY = ("metric_rows", "costs")
+"""Settings of `sweep` that decide something for some metrics only; see plan/metric.py."""
+
+
+def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
+    """Hash of everything that decides the sweep's result but how far it goes, so that a wider or
+    longer one continues it.
+    """
+    raw = dataclasses.asdict(config)
+    groups = {
+        group: idle_settings.without_idle(config, group, raw[group])
+        for group in ("adapter", "optim", "train", "sweep", "data")
+    }
+    train = {key: value for key, value in groups["train"].items() if key not in NEUTRAL}
+    chosen_here = [path.removeprefix("train.") for path in config.left_open]
+    if "dtype" in chosen_here:
+        train["dtype"] = "auto"
+    if not shaped_by_steps(config):
+        del train["steps"]
+    elif "steps" in chosen_here:
+        train["steps"] = sizing.name_of(config)  # what they follow from, whatever was measured
+    if "eval_every" in chosen_here:
+        del train["eval_every"]
+    sweep = {
+        key: value
+        for key, value in groups["sweep"].items()
+        if key
+        not in ("name", "num_trials", "minutes", "max_concurrent", "give_up_after", *SCORED_BY)
+    }
+    sweep["mode"] = config.sweep.maximise
+    sweep |= decisive_settings(config)
+    model = (
+        base.revision
+        if base
+        else (fetch.known_revision(config.model) or config.model.id or config.model.path)
+    )
+    instruction = groups["data"].get("instruction")
+    decisive = [
+        model,
+        fingerprint,
+        decisive_weights(config),
+        instruction,
+        groups["adapter"],
+        groups["optim"],
+        train,
+        sweep,
+    ]
+    decisive += [config.seed, RENDERING, *decisive_neighbours(config)]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def decisive_weights(config: Config) -> dict[str, float]:
+    """The weights of the sources as far as they decide something: shares, where none of them is
+    searched.
+    """
+    paths = {name: f"data.sources.{name}.weight" for name in config.data.sources}
+    acting = {
+        name: config.data.sources[name].weight
+        for name, path in paths.items()
+        if idle_settings.why_idle(config, path) is None
+    }
+    total = sum(acting.values())
+    searched = any(knob.path in paths.values() for knob in config.sweep.space.values())
+    return (
+        acting
+        if searched or not total
+        else {name: round(weight / total, 12) for name, weight in acting.items()}
+    )
