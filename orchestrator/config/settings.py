@@ -273,8 +273,8 @@ class Job:
     confidence: float = 0.95
     """Coverage of the interval around a test score (Wilson, 1927)."""
     max_new_tokens: int | None = None
-    """Longest answer to generate. None: the longest reference answer of the test split, in
-    tokens.
+    """Tokens at which an answer ends. None: those of the longest answer in the rows of all splits,
+    less a few that are far longer than all others; the plan names the number.
     """
 
     def __post_init__(self) -> None:

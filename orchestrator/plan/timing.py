@@ -28,9 +28,9 @@ EFFICIENCY = 0.65
 """The share of the machine's matrix rate that a pack's step reaches."""
 ALONE_EFFICIENCY = 0.4
 """The same of a trial that trains by itself."""
-JUDGING_EFFICIENCY = 0.5
+JUDGING_EFFICIENCY = 0.45
 """The same of a pass over prompts, or over prompts and reference answers."""
-ANSWERING_EFFICIENCY = 0.5
+ANSWERING_EFFICIENCY = 0.45
 """The same of the tokens of answers, which many rows get at once."""
 STEP_SECONDS = 0.01
 LAYER_SECONDS = 0.0008

@@ -1,0 +1,62 @@
+"""The time of the judgement follows from the tokens that each judged model makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.config.compose import compose
+from orchestrator.plan.resources import Node, Resources
+from orchestrator.plan.timing import RowCounts, Shape, Speed, Timing
+from tests.support.settings import build
+
+SMOLLM2 = Shape(layers=30, layer_weights=106e6, head_weights=28e6)
+HOME: dict[str, Any] = {
+    "tokens": 36,
+    "answer": 21,
+    "valid": 300,
+    "scored": 300,
+    "test": 600,
+    "reply": 21,
+    "limit": 42,
+}
+
+
+def timing(*settings: str, **counts: float) -> Timing:
+    """The default sweep on two cores, on the smart home's rows but for what is named."""
+    config = build(
+        compose(["model=tiny", "+sweep=lora", "sweep.metric=valid/chrf", *settings], None)
+    )
+    rows = RowCounts(**HOME | counts)
+    resources = Resources(6, 1, 2, 0, (Node(2),), 1)
+    return Timing(config, SMOLLM2, rows, resources, Speed(329e9, 329e9, 1.0, ""), 0.2)
+
+
+def test_a_base_that_rambles_pays_for_a_longer_limit_and_nobody_else() -> None:
+    usual, longer = timing(), timing(limit=84)
+    more = 2 * 600 * 42 * (106e6 + 28e6) / 329e9
+    added = longer.judging_seconds() - usual.judging_seconds()
+    assert more < added < 4 * more
+
+
+def test_each_judged_model_is_counted() -> None:
+    alone = timing("job.examples=0").judging_seconds()
+    shown = timing().judging_seconds()
+    two = timing("final.judged=2").judging_seconds()
+    answers = timing().answering_seconds(600, 21, 329e9)
+    assert shown - alone == pytest.approx(1.3 * answers)
+    assert two - shown > answers, "a second finalist answers and is scored"
+
+
+def test_answers_at_a_rung_are_those_of_each_trial() -> None:
+    few, many = timing(scored=100), timing(scored=300)
+    added = many.evaluation_seconds(6, False) - few.evaluation_seconds(6, False)
+    each = many.answering_seconds(300, 21, 329e9) - many.answering_seconds(100, 21, 329e9)
+    assert added == pytest.approx(6 * each)
+
+
+def test_answers_of_four_tokens_take_a_fraction_of_those_of_forty() -> None:
+    short = timing(reply=4, limit=4, tokens=19).answering_seconds(600, 4, 329e9)
+    long = timing(reply=40, limit=40, tokens=55).answering_seconds(600, 40, 329e9)
+    assert 2 < long / short < 10
