@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import credentials
+from orchestrator.config.idle_settings import KNOB
 from orchestrator.config.settings import SECTIONS, Config
 from orchestrator.config.validation import Check, check, suggestion
 from orchestrator.errors import ConfigError, InputError
@@ -128,8 +129,24 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
                 override = f"++{name}={as_text(value)}"
                 wrong = []
             faults += wrong
-            prepared += [] if wrong else [override]
+            prepared += [] if wrong else [*left_behind(name, override), override]
     return prepared, faults
+
+
+def left_behind(name: str, override: str) -> list[str]:
+    """Overrides that take away what a knob of a file has and one of another type has not: Hydra
+    puts a typed group over the file's, field by field.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not re.fullmatch(r"sweep\.space\.[^.]+", name):
+        return []
+    knob = OverridesParser.create().parse_overrides([override])[0].value()
+    kind = knob.get("type") if isinstance(knob, dict) else None
+    if not isinstance(knob, dict) or not isinstance(kind, str) or kind not in KNOB:
+        return []
+    foreign = {field for fields in KNOB.values() for field in fields} - {*KNOB[kind], *knob}
+    return [f"++{name}.{field}=null" for field in sorted(foreign - {"times", "plus"})]
 
 
 ADDED = ("sweep", "experiment")

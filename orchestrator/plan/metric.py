@@ -38,9 +38,19 @@ def with_chosen_metric(config: Config, corpus: Corpus) -> tuple[Config, list[str
         notes = [f"sweep.metric=auto is {metric}: {reason}"]
     if registry.is_user_function(sweep.metric):
         sweep = try_function(sweep, corpus)
+    check_floor(config.registry.floor, sweep.metric)
     if (text := misfit(sweep.metric, corpus)) is not None:
         notes.append(text)
     return (config if sweep == config.sweep else changed(config, sweep=sweep)), notes
+
+
+def check_floor(floor: float | None, metric: str) -> None:
+    """Raise ConfigError for a floor that no score reaches, such as 60 for 60 % of the rows."""
+    scored = registry.metric_of(metric)
+    best = {"share of rows": 1, "0 to 1": 1, "0 to 100": 100}.get(scored.unit)
+    if floor is not None and scored.maximise and best is not None and floor > best:
+        text = f"must be at most {best}, which is the best that {metric} can be, got {floor:g}"
+        raise ConfigError([("registry.floor", text)])
 
 
 def try_function(sweep: Sweep, corpus: Corpus) -> Sweep:

@@ -253,6 +253,28 @@ def test_a_link_to_texts_needs_a_table() -> None:
     assert problems(space(a=leader, b=dict(follower, values=[0.01, 0.0001]))) == []
 
 
+@pytest.mark.parametrize(
+    ("typed", "space"),
+    [
+        ("{path: optim.lr, type: choice, values: [0.1, 0.2]}", ("choice", [0.1, 0.2], None, None)),
+        ("{type: 'grid', values: [0.1]}", ("grid", [0.1], None, None)),
+        ("{type: uniform, low: 0.001}", ("uniform", None, 0.001, 5e-3)),
+        ("{low: 0.001}", ("loguniform", None, 0.001, 5e-3)),
+    ],
+)
+def test_a_typed_knob_of_another_type_leaves_nothing_of_the_files_behind(
+    typed: str, space: tuple[Any, ...]
+) -> None:
+    knob = build(compose(["+sweep=lora", f"sweep.space.lr={typed}"], None)).sweep.space["lr"]
+    assert (knob.type, knob.values, knob.low, knob.high) == space
+
+
+@pytest.mark.parametrize("typed", ["{type: [1]}", "{type: grid, values: [1], low: 3}"])
+def test_what_is_typed_and_does_not_fit_is_refused(typed: str) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.space\.lr"):
+        build(compose(["+sweep=lora", f"sweep.space.lr={typed}"], None))
+
+
 def test_one_setting_cannot_be_searched_twice() -> None:
     knob = {"path": "optim.lr", "type": "choice", "values": [0.1]}
     assert problems(space(a=knob, b=knob)) == [

@@ -59,6 +59,7 @@ def told(
         (["sweep.metric=MINE:late"], "returned inf for empty answers; it must be a finite number"),
         (["sweep.metric=MINE:exits"], "raised SystemExit: 3"),
         (["data.slices=[lang,lang]"], "data.slices   names lang twice"),
+        (["registry.floor=60"], "must be at most 1, which is the best that valid/accuracy can be"),
         (["registry.floor=nan"], "registry.floor   must be a finite number, got nan"),
         (["registry.beat=[base,base]"], "registry.beat   must name each once, got base, base"),
     ],
