@@ -27,6 +27,7 @@ from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
 from orchestrator.output import sweep_result
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.output.sweep_result import SweepResult
+from orchestrator.plan.planner import Plan
 from orchestrator.plan.task import REMEDY
 from orchestrator.tracking.mlflow_store import MlflowStore
 from orchestrator.tracking.model_versions import Version
@@ -59,6 +60,7 @@ class FinalEvaluation(HeldOutJudge):
 
     def complete(self, outcome: SweepResult) -> None:
         """Fill in what the test split says and what was registered."""
+        check_rows(self.plan)
         best = outcome.best
         assert best is not None and best.run is not None
         name = label(best.run)
@@ -79,6 +81,7 @@ class FinalEvaluation(HeldOutJudge):
         outcome.base = sweep_result.BaseScores(base.metrics(), base.slices)
         best.metrics |= candidate.metrics()
         best.slices, best.fields = candidate.slices, candidate.fields
+        check_rows(self.plan)
         outcome.metric = candidate.key
         outcome.asked, outcome.prompt = self.first_prompt(trial)
         self.weigh(trial, base, candidate, verdicts.get(WITH_EXAMPLES))
@@ -321,3 +324,21 @@ class FinalEvaluation(HeldOutJudge):
                 reasons=(*decision.reasons, missing, remedy),
             )
         return decision
+
+
+def check_rows(plan: Plan) -> None:
+    """Raise OrchestratorError where the files hold other rows than the plan has read: the sweep's
+    name, its card and the champion's comparison would tell of rows that no longer are there.
+    """
+    try:
+        digests = load_corpus(plan.config.data).digests
+    except ValueError as error:
+        raise OrchestratorError(f"the rows cannot be read again: {error}") from error
+    changed = [name for name, digest in plan.digests.items() if digests.get(name) != digest]
+    changed += [name for name in digests if name not in plan.digests]
+    if changed:
+        raise OrchestratorError(
+            f"data: {', '.join(changed)} has changed since the sweep was planned, so nothing is "
+            "judged or registered; the same command makes a sweep of the rows as they are now, and "
+            "goes on with this one where the files are put back as they were"
+        )

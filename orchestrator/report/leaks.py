@@ -57,7 +57,9 @@ def valid_above_test(data: SweepData, candidate: float, rows: int) -> list[Alert
 
 
 def answers_in_prompts(data: SweepData) -> list[Alert]:
-    """Long answers that stand in their prompts word for word."""
+    """Long answers that stand in their prompts word for word. What stands in all prompts, such as
+    the labels to choose from, gives no answer away.
+    """
     longer_answers = [
         row
         for row in data.predictions
@@ -67,7 +69,15 @@ def answers_in_prompts(data: SweepData) -> list[Alert]:
     ]
     if len(longer_answers) < FEW_ROWS:
         return []
-    inside = sum(row["reference"].strip() in row["text"] for row in longer_answers)
+    listed = {
+        answer
+        for answer in {row["reference"].strip() for row in longer_answers}
+        if all(answer in row["text"] for row in longer_answers)
+    }
+    inside = sum(
+        row["reference"].strip() in row["text"] and row["reference"].strip() not in listed
+        for row in longer_answers
+    )
     share = inside / len(longer_answers)
     if share < 0.5:
         return []

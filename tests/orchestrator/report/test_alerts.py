@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestrator.report.alerts import alerts
 from orchestrator.report.edges import edge_of, widened
+from orchestrator.report.leaks import answers_in_prompts
 from orchestrator.report.metric_text import noise, wilson
 from orchestrator.report.sweep_data import read_sweep
 from tests.support.journals import write_sweep
@@ -121,3 +123,18 @@ def test_noise_is_not_zero_where_nobody_has_a_hit() -> None:
     assert noise(0.5, 0.5, 400) == pytest.approx(0.069, abs=0.002)
     low, high = wilson(0.5, 100)
     assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
+
+
+def test_labels_that_every_prompt_lists_give_no_answer_away() -> None:
+    labels = ("billing", "technical", "shipping")
+
+    def told(prompt: str) -> list[Any]:
+        rows = [
+            {"text": prompt.format(n=n, label=labels[n % 3]), "reference": labels[n % 3]}
+            for n in range(60)
+        ]
+        data: Any = SimpleNamespace(predictions=rows)
+        return answers_in_prompts(data)
+
+    assert told("Say billing, technical or shipping: mail {n}") == []
+    assert len(told("Say what it is: mail {n} to {label}")) == 1
