@@ -22,6 +22,7 @@ from orchestrator.errors import InputError
 from orchestrator.job_environment import EXPECTED, WORKERS
 from orchestrator.launch.ray_settings import COMMON, keep_keys, quiet, silence
 from orchestrator.plan.resources import Node, Resources, head_problem
+from orchestrator.process import interruption
 from orchestrator.project import ROOT
 from orchestrator.remote import code_archive
 from orchestrator.storage import staging
@@ -70,7 +71,8 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
         silence()
         await_workers(config.cluster.wait_seconds)
         check_nodes(config)
-        yield nodes()
+        with interruption.armed():
+            yield nodes()
     finally:
         ray.shutdown()
 

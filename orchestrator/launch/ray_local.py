@@ -14,7 +14,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.launch import ray_session
 from orchestrator.launch.ray_settings import COMMON, keep_keys, quiet, silence
 from orchestrator.plan.resources import Resources
-from orchestrator.process import lifeline
+from orchestrator.process import interruption, lifeline
 from orchestrator.project import ROOT
 
 LOCAL = {
@@ -83,7 +83,8 @@ def local(resources: Resources, give_up: Callable[[str], None] = end_here) -> It
         try:
             with watched(daemons, tell):
                 start(resources, folder, daemons.processes)
-                yield
+                with interruption.armed():
+                    yield
         finally:
             if ray.is_initialized():
                 ray.shutdown()

@@ -62,6 +62,7 @@ class ProgressDisplay:
         self.maximise = registry.problem(metric) is not None or registry.metric_of(metric).maximise
         self.task: str | None = None
         self.quarters: dict[str, int] = {}
+        self.furthest: dict[str, int] = {}
         """By task other than training: in which quarter of it that was last told."""
         self.live: Live | None = None
         self.refreshed = 0.0
@@ -144,7 +145,12 @@ class ProgressDisplay:
         self.line(text, always=True)
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """How far something other than training is."""
+        """How far something other than training is. Messages may overtake one another: what
+        tells less than was told is old.
+        """
+        if done < self.furthest.get(task, 0):
+            return
+        self.furthest[task] = done
         before, self.task = self.task, f"{task}  {done}/{total}"
         quarter = done * 4 // max(total, 1)
         told, self.quarters[task] = self.quarters.get(task), quarter
@@ -158,6 +164,8 @@ class ProgressDisplay:
     def judging(self, names: Sequence[str], num_rows: int) -> None:
         """These models meet the test rows from now on."""
         self.note(f"judging {' and '.join(names)} on {num_rows:,} test rows")
+        for name in names:
+            self.furthest.pop(f"judging {name}", None)
         if self.left is not None:
             self.left.judge([f"judging {name}" for name in names])
 

@@ -9,6 +9,7 @@ within a second is one wish.
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +64,19 @@ def arm() -> dict[Any, Any]:
 
 
 @contextmanager
+def armed() -> Iterator[None]:
+    """Take signals within, whoever has taken them before: Ray, once it runs, answers SIGTERM by
+    ending its own daemons under the feet of those who work.
+    """
+    before = arm() if threading.current_thread() is threading.main_thread() else {}
+    try:
+        yield
+    finally:
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+
+
+@contextmanager
 def gently(stop: Callable[[], None]) -> Iterator[None]:
     """Have the first wish that comes meanwhile call `stop`, which comes back; a later one stops at
     once.
@@ -78,7 +92,7 @@ def gently(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def is_stop(error: BaseException) -> bool:
-    """Whether somebody has ended the command: by Ctrl-C, or by a signal that Ray, once it runs,
+    """Whether somebody has ended the command: by Ctrl-C, or by a signal that Ray, while it starts,
     turns into an exit of its own.
     """
     return isinstance(error, KeyboardInterrupt | SystemExit)

@@ -99,6 +99,20 @@ def test_the_lines_of_the_judgement_say_what_is_left(capsys: pytest.CaptureFixtu
     assert len(told) == 6, "each quarter once"
 
 
+def test_messages_that_overtake_one_another_take_nothing_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ProgressDisplay(4, 30, "valid/loss", left_of(Clock())) as screen:
+        screen.judging(["base"], 40)
+        for done in (10, 30, 20, 11, 40, 39):
+            screen.progress("judging base", done, 40)
+        told = [line.split("  ")[1] for line in capsys.readouterr().err.splitlines()[1:]]
+        assert told == ["10/40", "30/40", "40/40"]
+        screen.judging(["base"], 40)
+        screen.progress("judging base", 10, 40)
+    assert "judging base  10/40" in capsys.readouterr().err, "judged again, from the start"
+
+
 def test_the_screen_says_what_is_left_and_once_that_it_is_late(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
