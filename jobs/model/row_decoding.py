@@ -20,8 +20,10 @@ from jobs.model.shared_prefix import accepted, attention_window, without_adapter
 if TYPE_CHECKING:
     from jobs.model.language_model import LanguageModel
 
-PASS_TOKENS = 4_096
-"""Tokens of prompts that go through the model together."""
+PASS_TOKENS = 1_024
+"""Tokens of prompts that go through the model together, padding included: enough for the products
+to be quick, and so few that rows of like length are together.
+"""
 LEAVE_SHARE = 0.85
 """The rows that have ended leave once no more than this share of them is under way."""
 MOST_OF_MEMORY = 0.25
@@ -115,11 +117,12 @@ class RowDecoder:
         columns = torch.arange(width, device=self.device)
         positions = (columns[None, :] - starts[:, None]).clamp(min=0) + self.length
         cache = RowCache(starts, width + self.most, self.prefix)
-        at_once = max(1, PASS_TOKENS // width)
         told = []
-        for start in range(0, len(rows), at_once):
-            cache.rows = slice(start, start + at_once)
-            told.append(self.run(ids[cache.rows], positions[cache.rows], cache))
+        for chosen, widest in portions([len(row) for row in rows]):
+            cache.rows = chosen
+            cache.filled = width - widest
+            read = ids[chosen, cache.filled :], positions[chosen, cache.filled :]
+            told.append(self.run(*read, cache))
         cache.rows = slice(0, len(rows))
         cache.filled = width
         return cache, positions[:, -1], torch.cat(told)
@@ -135,6 +138,17 @@ class RowDecoder:
             **self.last,
         )
         return output.logits[:, -1]
+
+
+def portions(lengths: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Stretches of rows that go through the model together, and the longest row of each."""
+    start, widest = 0, 0
+    for end, length in enumerate(lengths):
+        if end > start and max(widest, length) * (end + 1 - start) > PASS_TOKENS:
+            yield slice(start, end), widest
+            start, widest = end, 0
+        widest = max(widest, length)
+    yield slice(start, len(lengths)), widest
 
 
 @torch.no_grad()

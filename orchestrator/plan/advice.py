@@ -94,3 +94,15 @@ def advice(config: Config, why_plain: str | None) -> list[str]:
             f"train.steps={config.train.steps}: one evaluation, at the end"
         )
     return notes
+
+
+def exhausted(config: Config, num_trials: int) -> list[str]:
+    """A note where fewer trials are run than asked for, because others would repeat them."""
+    wanted = config.sweep.num_trials
+    if wanted is None or wanted <= num_trials:
+        return []
+    runs = "1 is" if num_trials == 1 else f"{num_trials:,} are"
+    return [
+        f"sweep.num_trials={wanted}, but the search space holds no more than {num_trials:,} "
+        f"different trials: {runs} run"
+    ]

@@ -27,7 +27,7 @@ from orchestrator.config.settings import MOST_TRIALS, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import sizes
-from orchestrator.plan.advice import advice
+from orchestrator.plan.advice import advice, exhausted
 from orchestrator.plan.answer_limit import AnswerLimit
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_statistics import Share, measure, supervised
@@ -220,18 +220,6 @@ def count_trials(config: Config) -> int:
         )
         raise ConfigError([("sweep.num_trials", text)])
     return int(min(wanted or combinations, size(as_grid(config).sweep.space)))
-
-
-def exhausted(config: Config, num_trials: int) -> list[str]:
-    """A note where fewer trials are run than asked for, because others would repeat them."""
-    wanted = config.sweep.num_trials
-    if wanted is None or wanted <= num_trials:
-        return []
-    runs = "1 is" if num_trials == 1 else f"{num_trials:,} are"
-    return [
-        f"sweep.num_trials={wanted}, but the search space holds no more than {num_trials:,} "
-        f"different trials: {runs} run"
-    ]
 
 
 def alike(trials: list[Trial]) -> list[str]:

@@ -39,6 +39,10 @@ TOKEN_SECONDS = 0.001
 """The same for one layer and one token of an answer, which are made one after the other, for all
 rows that are answered together.
 """
+UNEVEN = 1.15
+"""What answers of different lengths cost, as a multiple of as many of one length: the last ones of
+those that are answered together go on with few rows.
+"""
 ROOM_TOKENS = 1 << 14
 """Tokens of rows that are answered together; see jobs/evaluation/generate.py."""
 ROOM_ROWS = 256
@@ -235,6 +239,7 @@ class Timing:
         reading = 2 * rows * (weights * self.rows.question + head)
         making = 2 * rows * tokens * (weights + head)
         longest = max(self.rows.limit, tokens, 1.0)
+        making *= UNEVEN if longest > tokens else 1.0
         together = max(min(ROOM_ROWS, ROOM_TOKENS / (self.rows.question + longest)), 1.0)
         steps = math.ceil(rows / together) * longest
         overhead = steps * self.shape.layers * TOKEN_SECONDS * self.speed.starts

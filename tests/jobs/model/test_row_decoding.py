@@ -178,3 +178,12 @@ def test_what_rows_leave_takes_a_part_of_the_memory_that_is_there(
     assert decoder.room(1 << 14) == 100 and decoder.room(50) == 50
     monkeypatch.setattr(row_decoding, "available_bytes", lambda: 0)
     assert decoder.room(1 << 14) == 1 << 14, "where that is not known"
+
+
+def test_a_long_prompt_pads_few_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.model import row_decoding
+
+    monkeypatch.setattr(row_decoding, "PASS_TOKENS", 40)
+    lengths = [3, 4, 5, 5, 6, 7, 60]
+    told = list(row_decoding.portions(lengths))
+    assert told == [(slice(0, 5), 6), (slice(5, 6), 7), (slice(6, 7), 60)]

@@ -23,12 +23,13 @@ HOME: dict[str, Any] = {
 }
 
 
-def timing(*settings: str, **counts: float) -> Timing:
+def timing(*settings: str, **counts: Any) -> Timing:
     """The default sweep on two cores, on the smart home's rows but for what is named."""
     config = build(
         compose(["model=tiny", "+sweep=lora", "sweep.metric=valid/chrf", *settings], None)
     )
-    rows = RowCounts(**HOME | counts)
+    merged: dict[str, Any] = {**HOME, **counts}
+    rows = RowCounts(**merged)
     resources = Resources(6, 1, 2, 0, (Node(2),), 1)
     return Timing(config, SMOLLM2, rows, resources, Speed(329e9, 329e9, 1.0, ""), 0.2)
 
