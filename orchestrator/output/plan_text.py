@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any
 
 from jobs.config import Model
+from jobs.evaluation import registry
 from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
@@ -195,9 +196,18 @@ def detectable_line(plan: Plan) -> str:
         smallest = smallest_difference(rows, rate)
         shown = "no difference" if smallest is None else f"{smallest:.3f} or more"
         said.append(f"{plural(rows, f'{split} row')} {shown}")
+    metric = plan.config.sweep.metric.rpartition("/")[2]
+    measured = registry.METRICS.get(metric)
+    if measured is not None and measured.share:
+        shares, others = metric.replace("_", " "), ""
+    else:
+        shares = "shares of right rows"
+        others = (
+            f"; what they show in {metric} follows from its spread over the rows, known at the end"
+        )
     return (
-        f"in exact match {', '.join(said)} (error rate {rate:g}, power {POWER:g}, two "
-        f"models that disagree on {DISAGREEMENT:.0%} of the rows)"
+        f"in {shares} {', '.join(said)} (error rate {rate:g}, power {POWER:g}, two "
+        f"models that disagree on {DISAGREEMENT:.0%} of the rows){others}"
     )
 
 
