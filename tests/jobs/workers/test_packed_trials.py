@@ -308,6 +308,7 @@ def trained(
     grid = fit([running.config(index) for index in (1, 2)], folder / f"{name}-tune", [callback])
     assert grid.num_errors == 0
     finish(running)
+    assert find_coordinator(name) is not None
     deadline = time.monotonic() + 120
     while ray.available_resources().get("CPU", 0) < cores - 0.01 and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -356,7 +357,6 @@ def test_trials_processes_are_small_and_nothing_stands_beside_the_workers(
     undisturbed: Undisturbed,
 ) -> None:
     assert undisturbed.sizes and max(undisturbed.sizes) < 250e6, undisturbed.sizes
-    assert find_coordinator("calm") is not None
     assert undisturbed.kinds == {
         "Coordinator",
         "TrainController",
