@@ -182,7 +182,8 @@ def check_text(value: Json, name: str) -> str:
         remedy = "; write it in quotes" if isinstance(value, (bool, int, float)) else ""
         raise Malformed(f"{name} must be text, got {describe(value)}{remedy}")
     try:
-        value.encode()
+        if not value.isascii():
+            value.encode()
     except UnicodeEncodeError:
         raise Malformed(f"{name} holds half of a surrogate pair, which is no character") from None
     return value

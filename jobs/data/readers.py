@@ -229,10 +229,12 @@ def read_pair(record: dict[str, Any], location: str, instruction: str) -> Row:
     answer = check_answer(record["completion"], '"completion"')
     if not prompt.strip():
         raise Malformed('"prompt" is empty')
-    tools = read_tools(record.get("tools"))
+    tools = read_tools(record["tools"]) if "tools" in record else ()
     return Row(
         messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}),
-        key=context_key(({"role": "user", "content": prompt},), tools),
+        key=context_key(({"role": "user", "content": prompt},), tools)
+        if tools
+        else normalise(prompt),
         place=location,
         tools=tools,
         instruction=opening(instruction),

@@ -89,6 +89,14 @@ class MetricContext:
     """Whether the reference answers are JSON objects or lists."""
 
 
+LABELS = "training labels"
+"""Under which they are kept with the rows."""
+
+
 def training_labels(corpus: Corpus) -> frozenset[str]:
     """The different answers of the training rows, as labels."""
-    return frozenset(as_label(row.answer) for rows in corpus.sources.values() for row in rows)
+    labels = corpus.memo.get(LABELS)
+    if labels is None:
+        answers = {row.answer for rows in corpus.sources.values() for row in rows}
+        labels = corpus.memo[LABELS] = frozenset(map(as_label, answers))
+    return labels

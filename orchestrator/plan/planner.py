@@ -16,7 +16,7 @@ from jobs.base_models import fetch
 from jobs.config import BaseModel, Trial
 from jobs.data import near_duplicates, row_quality
 from jobs.data.chat_template import ChatTokenizer
-from jobs.data.corpus import load_corpus
+from jobs.data.corpus import load_corpus, no_collection
 from jobs.data.tokenization import Example
 from jobs.evaluation import registry
 from jobs.files.safetensors_headers import tensor_shapes
@@ -110,6 +110,7 @@ class Plan:
         return dataclasses.replace(self, notes=[*self.notes, *notes])
 
 
+@no_collection()
 def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     """The plan of a checked configuration for a cluster's nodes, or for this machine. Raises
     ConfigError or InputError for data, models and requests that cannot be used.

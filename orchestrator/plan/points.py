@@ -46,11 +46,7 @@ def num_values(knob: Knob) -> float:
         return len(set(knob.values))
     if is_stepped(knob):
         return int(((knob.high or 0.0) - (knob.low or 0.0)) / (knob.step or 1) + 1e-9) + 1
-    bounds = (knob.low or 0.0, knob.high or 0.0, knob.type == "loguniform")
-    if len(drawn(*bounds, every=4)) >= GRAIN / 4:
-        return math.inf
-    count = len(within(*bounds))
-    return count if count < GRAIN / 4 else math.inf
+    return count_within(knob.low or 0.0, knob.high or 0.0, knob.type == "loguniform")
 
 
 def is_stepped(knob: Knob) -> bool:
@@ -59,23 +55,32 @@ def is_stepped(knob: Knob) -> bool:
 
 
 @functools.cache
+def count_within(low: float, high: float, logarithmic: bool) -> float:
+    """Number of values that a range holds; infinite from so many on that nobody tries them all."""
+    seen = set[Value]()
+    for value in draws(low, high, logarithmic):
+        seen.add(value)
+        if len(seen) >= GRAIN / 4:
+            return math.inf
+    return len(seen)
+
+
+@functools.cache
 def within(low: float, high: float, logarithmic: bool) -> list[Value]:
     """Values of four digits that a draw from a range can give; all of them where the range is
     narrow.
     """
-    return drawn(low, high, logarithmic, every=1)
+    return list(dict.fromkeys(draws(low, high, logarithmic)))
 
 
-@functools.cache
-def drawn(low: float, high: float, logarithmic: bool, every: int) -> list[Value]:
-    """The different values at one in `every` of the equal steps through a range."""
-    shares = (step / GRAIN for step in range(0, GRAIN + 1, every))
-    if logarithmic:
-        start, width = math.log(low), math.log(high) - math.log(low)
-        values = (math.exp(start + share * width) for share in shares)
-    else:
-        values = (low + share * (high - low) for share in shares)
-    return list(dict.fromkeys(rounded(value, low, high) for value in values))
+def draws(low: float, high: float, logarithmic: bool) -> Iterator[Value]:
+    """The values at equal steps through a range, some of them several times."""
+    start, width = (
+        (math.log(low), math.log(high) - math.log(low)) if logarithmic else (low, high - low)
+    )
+    for step in range(GRAIN + 1):
+        value = start + step / GRAIN * width
+        yield rounded(math.exp(value) if logarithmic else value, low, high)
 
 
 def all_values(knob: Knob) -> list[Value]:
