@@ -191,7 +191,7 @@ def best_lines(result: SweepResult) -> list[tuple[str, str]]:
             shortened = metrics.get(f"{registry.TEST}/shortened")
             cut = f"; {shortened:.0f} prompts were cut" if shortened else ""
             unended = metrics.get(f"{registry.TEST}/unended")
-            cut += f"; {unended:.0f} answers did not end" if unended else ""
+            cut += f"; {plural(int(unended), 'answer')} did not end" if unended else ""
             lines.append(
                 (
                     name,
