@@ -73,15 +73,15 @@ def confidence_interval(name: str, measured: Scorer, confidence: float) -> tuple
 
 def row_scores(scorers: dict[str, Scorer], count: int) -> list[dict[str, float]]:
     """Of each row the metrics that say something of a single one."""
-    told: list[dict[str, float]] = [{} for _ in range(count)]
+    scores: list[dict[str, float]] = [{} for _ in range(count)]
     for name, measured in scorers.items():
         if not registry.metric_of(name).by_row:
             continue
         for row in range(count):
             value = measured.value(np.array([row]))
             if value == value:
-                told[row][name] = round(value, 6)
-    return told
+                scores[row][name] = round(value, 6)
+    return scores
 
 
 def values(scorers: dict[str, Scorer], split: str) -> dict[str, float]:

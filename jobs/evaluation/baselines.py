@@ -68,26 +68,26 @@ class Answers:
 def answers_of(corpus: Corpus) -> Answers:
     """The answers of all baselines on the validation and the test rows."""
     began = time.monotonic()
-    told = Answers()
+    answers = Answers()
     rows = [row for source in corpus.sources.values() for row in source]
     held_out = {"valid": corpus.valid, "test": corpus.test}
     asked_rows = [row for split in held_out.values() for row in split]
     reason = free_text(rows, asked_rows)
     if reason is not None:
-        told.free_text = True
-        told.notes.append(f"no label baseline: {reason}")
+        answers.free_text = True
+        answers.notes.append(f"no label baseline: {reason}")
         if reason == CALLS or not rows:
-            return told
+            return answers
     texts = [text_of(row) for row in rows]
     indices = spread(texts)
     looked_at, texts = [rows[index] for index in indices], [texts[index] for index in indices]
     if len(looked_at) < len(rows):
-        told.notes.append(
+        answers.notes.append(
             f"the lookup baselines saw {len(looked_at):,} of {len(rows):,} training rows"
         )
     labels = [answer_of(row) for row in looked_at]
     most_frequent = ""  # a text for no question is no answer
-    if not told.free_text:
+    if not answers.free_text:
         most_frequent = Counter(answer_of(row) for row in rows).most_common(1)[0][0]
     vectorizer, features = fit(texts)
     valid, test = (
@@ -95,20 +95,20 @@ def answers_of(corpus: Corpus) -> Answers:
         for split in (corpus.valid, corpus.test)
     )
     classify = None
-    if len(set(labels)) > 1 and not told.free_text:
+    if len(set(labels)) > 1 and not answers.free_text:
         classify = classifier(features, labels)
     for split, asked in (("valid", valid), ("test", test)):
         nearest, hold = look_up(features, labels, asked, [answer_of(r) for r in held_out[split]])
-        told.splits[split] = {
+        answers.splits[split] = {
             NEAREST_PROMPT: [most_frequent if one is None else one for one in nearest]
         }
-        if not told.free_text:
-            told.splits[split][MOST_FREQUENT] = [most_frequent] * len(nearest)
-        told.nearest_hold[split] = hold
+        if not answers.free_text:
+            answers.splits[split][MOST_FREQUENT] = [most_frequent] * len(nearest)
+        answers.nearest_hold[split] = hold
         if classify is not None:
-            told.splits[split][LINEAR] = classify(asked)
-    told.seconds = round(time.monotonic() - began, 1)
-    return told
+            answers.splits[split][LINEAR] = classify(asked)
+    answers.seconds = round(time.monotonic() - began, 1)
+    return answers
 
 
 def answer_of(row: Row) -> str:
@@ -132,10 +132,10 @@ def free_text(rows: list[Row], held_out: list[Row]) -> str | None:
     answers = {answer_of(row) for row in rows}
     if len(answers) > DISTINCT_SHARE * len(rows):
         return f"answers are free text ({len(answers):,} different ones in {len(rows):,} rows)"
-    seen = sum(answer_of(row) in answers for row in held_out)
-    if seen < SEEN_SHARE * len(held_out):
+    hits = sum(answer_of(row) in answers for row in held_out)
+    if hits < SEEN_SHARE * len(held_out):
         return (
-            f"only {seen:,} of {len(held_out):,} held-out answers stand among the training answers"
+            f"only {hits:,} of {len(held_out):,} held-out answers stand among the training answers"
         )
     return None
 
@@ -219,10 +219,10 @@ def main(file: str) -> None:
     whole or not at all.
     """
     step_back()
-    told = answers_of(load_corpus(data_of(json.load(sys.stdin))))
+    answers = answers_of(load_corpus(data_of(json.load(sys.stdin))))
     draft = Path(f"{file}.{os.getpid()}")
     draft.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(json.dumps(sealed(asdict(told)), ensure_ascii=False), encoding="utf-8")
+    draft.write_text(json.dumps(sealed(asdict(answers)), ensure_ascii=False), encoding="utf-8")
     os.replace(draft, file)
 
 

@@ -25,13 +25,13 @@ def add_tokens(
     """Add tokens to sums (owners, SUMS): whose each is, the probability of the most likely token,
     and whether that was the right one.
     """
-    places = owners * BINS + token_bins(confidence)
+    bin_indices = owners * BINS + token_bins(confidence)
     values = torch.stack(
         [torch.ones_like(confidence, dtype=torch.float64), confidence.double(), right.double()], 1
     )
-    told = torch.zeros(len(sums) * BINS, 3, dtype=torch.float64, device=sums.device)
-    told.index_add_(0, places, values)
-    sums += told.view(len(sums), SUMS)
+    bin_sums = torch.zeros(len(sums) * BINS, 3, dtype=torch.float64, device=sums.device)
+    bin_sums.index_add_(0, bin_indices, values)
+    sums += bin_sums.view(len(sums), SUMS)
 
 
 def calibration_error(sums: Sequence[float]) -> float:

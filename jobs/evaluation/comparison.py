@@ -51,7 +51,7 @@ def compare(
     if len(scores) != len(others) or not len(scores):
         raise ValueError(f"{len(scores)} and {len(others)} scores cannot be compared row by row")
     sign = 1.0 if higher_is_better else -1.0
-    gains = [sign * (one - other) for one, other in zip(scores, others, strict=True)]
+    gains = [sign * (first - second) for first, second in zip(scores, others, strict=True)]
     wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     if is_share(scores) and is_share(others):
         p_value = mcnemar(wins, losses)

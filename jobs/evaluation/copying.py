@@ -41,7 +41,7 @@ def copying(
             further += 1
             further_right += scored.predicted == scored.label
     count = len(rows)
-    told = {
+    metrics = {
         SHOWN: sum(example.num_neighbours for example in examples) / count,
         HOLD: hold / count,
         NEAREST: nearest / count,
@@ -49,5 +49,5 @@ def copying(
         FURTHER_ROWS: float(further),
     }
     if further:
-        told[FURTHER] = further_right / further
-    return told
+        metrics[FURTHER] = further_right / further
+    return metrics

@@ -61,15 +61,15 @@ class EvaluationSums:
 
     def metrics(self, split: str = registry.VALID) -> dict[str, float]:
         """What needs no generated answers, by the names of the registry."""
-        told = {
+        values = {
             registry.LOSS: self.loss / max(self.tokens, 1),
             registry.EXACT_MATCH: self.exact / max(self.rows, 1),
         }
         if self.num_bytes:
-            told[registry.BITS_PER_BYTE] = self.loss / math.log(2) / self.num_bytes
+            values[registry.BITS_PER_BYTE] = self.loss / math.log(2) / self.num_bytes
         if any(self.bins):
-            told[registry.CALIBRATION_ERROR] = calibration_error(self.bins)
-        return {registry.key(name, split): value for name, value in told.items()}
+            values[registry.CALIBRATION_ERROR] = calibration_error(self.bins)
+        return {registry.key(name, split): value for name, value in values.items()}
 
     def vector(self) -> list[float]:
         """All sums, for workers to add up."""
@@ -127,8 +127,8 @@ def teacher_forced_rows(
     text with other tokens counts as a miss. `tokens` bounds one pass; `sharing` runs a common
     beginning of the prompts once.
     """
-    told = torch.zeros(len(examples), NUM_SUMS, dtype=torch.float64)
-    places = {id(example): row for row, example in enumerate(examples)}
+    vectors = torch.zeros(len(examples), NUM_SUMS, dtype=torch.float64)
+    row_by_example = {id(example): row for row, example in enumerate(examples)}
     for group in length_batches(examples, tokens):
         keep = max(len(example.ids) - example.prompt_length for example in group)
         logits, targets = answer_logits(
@@ -152,8 +152,8 @@ def teacher_forced_rows(
         bins = torch.zeros(len(group), SUMS, dtype=torch.float64, device=logits.device)
         add_tokens(bins, owners[answered], confidence[answered], right[answered])
         sums[:, 5:] = bins
-        told[[places[id(example)] for example in group]] = sums.cpu()
-    return told
+        vectors[[row_by_example[id(example)] for example in group]] = sums.cpu()
+    return vectors
 
 
 def answer_only(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:
@@ -181,13 +181,13 @@ def evaluate_on_test(
     torch.set_num_threads(rule.num_threads)
     template = ChatTokenizer(base.path)
     corpus = load_corpus(trial.data)
-    asked, taken = test_rows(corpus, trial, rule), 0
+    asked, example_tokens = test_rows(corpus, trial, rule), 0
     if rule.num_examples:
-        asked, taken = with_examples(
+        asked, example_tokens = with_examples(
             corpus.test, corpus, template, Path(base.path), rule.num_examples
         )
     examples, limit = encode_asked(
-        asked, template, trial.train.max_length + taken, rule.max_new_tokens, "test"
+        asked, template, trial.train.max_length + example_tokens, rule.max_new_tokens, "test"
     )
     model = restore(
         base, None if folder is None else Path(folder), torch.float32, pick_device()
@@ -220,7 +220,7 @@ def evaluate_on_test(
         num_cut=sum(example.num_cut > 0 for example in examples),
         num_unended=sum(len(ids) >= limit for ids in produced),
         seconds=seconds,
-        example_tokens=taken,
+        example_tokens=example_tokens,
     )
 
 
@@ -316,8 +316,8 @@ def predictions(
             "prompt": row.prompt,
             "answer": row.answer,
             "source": row.source,
-            "scores": scores[number],
-            "slices": {kind: values[number] for kind, values in kinds.items()},
+            "scores": scores[index],
+            "slices": {kind: values[index] for kind, values in kinds.items()},
         }
-        for number, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]

@@ -38,11 +38,11 @@ def with_examples(
         turns = tuple(turn for row in examples for turn in without_system(row.messages))
         shown = [put_before(row, turns) for row in rows]
         try:
-            taken = length(shown[0], template) - length(rows[0], template)
+            example_tokens = length(shown[0], template) - length(rows[0], template)
         except ValueError:  # a template that knows no earlier turns
             return rows, 0
-        if taken <= room:
-            return shown, taken
+        if example_tokens <= room:
+            return shown, example_tokens
         examples = examples[:-1]
     return rows, 0
 
@@ -64,8 +64,8 @@ def examples_of(corpus: Corpus, count: int) -> list[Row]:
     for row in order:
         by_answer.setdefault(row.answer, row)
     chosen = list(by_answer.values())[:count]
-    taken = {id(row) for row in chosen}
-    return (chosen + [row for row in order if id(row) not in taken])[:count]
+    chosen_ids = {id(row) for row in chosen}
+    return (chosen + [row for row in order if id(row) not in chosen_ids])[:count]
 
 
 def without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -75,9 +75,9 @@ def without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def put_before(row: Row, turns: tuple[Message, ...]) -> Row:
     """A row with earlier turns, behind its system message if it has one."""
-    own = without_system(row.messages)
-    system = row.messages[: len(row.messages) - len(own)]
-    return dataclasses.replace(row, messages=(*system, *turns, *own))
+    conversation = without_system(row.messages)
+    system = row.messages[: len(row.messages) - len(conversation)]
+    return dataclasses.replace(row, messages=(*system, *turns, *conversation))
 
 
 def length(row: Row, template: ChatTokenizer) -> int:
@@ -89,8 +89,8 @@ def length(row: Row, template: ChatTokenizer) -> int:
 def longest_input(base: Path) -> int:
     """How many tokens a base model reads at once, by its configuration."""
     try:
-        told = json.loads((base / "config.json").read_text(encoding="utf-8"))
-        told = told.get("text_config") or told
-        return int(told.get("max_position_embeddings") or UNKNOWN_LENGTH)
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        config = config.get("text_config") or config
+        return int(config.get("max_position_embeddings") or UNKNOWN_LENGTH)
     except (OSError, ValueError, TypeError, AttributeError):
         return UNKNOWN_LENGTH

@@ -73,9 +73,9 @@ def continue_all(
                 answered = enumerate(
                     greedy(model, inputs, template.eos_ids, max_new_tokens, prefix)
                 )
-            for place, ids in answered:
-                answers[chunk[place]] = ids
-                ended.add(chunk[place])
+            for index, ids in answered:
+                answers[chunk[index]] = ids
+                ended.add(chunk[index])
                 tick(1)
         except (MemoryError, RuntimeError) as error:
             at_once = (

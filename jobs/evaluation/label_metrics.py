@@ -24,12 +24,12 @@ class LabelCounts:
         present = {row.label for row in rows} | {row.predicted for row in rows}
         self.labels = sorted(context.labels & present)
         index_by_label = {label: index for index, label in enumerate(self.labels)}
-        other = len(self.labels)
+        other_index = len(self.labels)
         self.right = np.array(
-            [index_by_label.get(row.label, other) for row in rows], dtype=np.int64
+            [index_by_label.get(row.label, other_index) for row in rows], dtype=np.int64
         )
         self.predicted = np.array(
-            [index_by_label.get(row.predicted, other) for row in rows], dtype=np.int64
+            [index_by_label.get(row.predicted, other_index) for row in rows], dtype=np.int64
         )
 
     @property

@@ -41,25 +41,26 @@ FOR_JSON = (registry.JSON_VALID, registry.FIELD_AGREEMENT)
 
 def choose_metric(corpus: Corpus) -> tuple[str, str]:
     """The metric that fits a task's answers, as sweep.metric names it, and the reason."""
-    labels, held = training_labels(corpus), held_out_answers(corpus)
+    labels, answers = training_labels(corpus), held_out_answers(corpus)
     rows = sum(map(len, corpus.sources.values()))
     if is_closed(corpus, labels) and len(labels) <= FEW_LABELS:
         return (
             registry.key(registry.ACCURACY),
             f"{len(labels)} different answers stand in {rows:,} training rows",
         )
-    if is_structured(held):
+    if is_structured(answers):
         return (
             registry.key(registry.EXACT_MATCH),
             "answers are JSON, which serves a program only when every field is right",
         )
-    sentences = sum(map(is_sentence, held))
-    if not is_closed(corpus, labels) and sentences > SENTENCE_SHARE * len(held):
+    sentences = sum(map(is_sentence, answers))
+    if not is_closed(corpus, labels) and sentences > SENTENCE_SHARE * len(answers):
         return (
             registry.key(registry.CHRF),
-            f"{sentences} of {len(held)} answers are sentences, which other words may say as well",
+            f"{sentences} of {len(answers)} answers are sentences, which other words may say as "
+            "well",
         )
-    length = ninth_decile([len(answer) for answer in held])
+    length = ninth_decile([len(answer) for answer in answers])
     if length <= SHORT_CHARACTERS:
         return (
             registry.key(registry.EXACT_MATCH),
@@ -73,12 +74,16 @@ def choose_metric(corpus: Corpus) -> tuple[str, str]:
 
 def misfit(metric: str, corpus: Corpus) -> str | None:
     """Why a metric says little about these rows, and what says more; None where it fits."""
-    name, held, labels = registry.name_of(metric), held_out_answers(corpus), training_labels(corpus)
-    if not held:
+    name, answers, labels = (
+        registry.name_of(metric),
+        held_out_answers(corpus),
+        training_labels(corpus),
+    )
+    if not answers:
         return None
-    if name in FOR_JSON and not any(parse(answer) for answer in held):
+    if name in FOR_JSON and not any(parse(answer) for answer in answers):
         return (
-            f"sweep.metric={metric} is for answers that are JSON, and none of the {len(held)} "
+            f"sweep.metric={metric} is for answers that are JSON, and none of the {len(answers)} "
             "held-out ones is; sweep.metric=auto chooses by the answers"
         )
     if name in FOR_LABELS and not is_closed(corpus, labels):
@@ -89,12 +94,12 @@ def misfit(metric: str, corpus: Corpus) -> str | None:
         )
     if name not in (registry.ACCURACY, registry.EXACT_MATCH) or not is_closed(corpus, labels):
         return None
-    ((label, count),) = Counter(map(as_label, held)).most_common(1)
-    if count < ONE_LABEL_SHARE * len(held):
+    ((label, count),) = Counter(map(as_label, answers)).most_common(1)
+    if count < ONE_LABEL_SHARE * len(answers):
         return None
     return (
-        f'{count} of {len(held)} held-out rows have the label "{label}", so always saying it '
-        f"scores {count / len(held):.2f}; sweep.metric=macro_f1 counts every label alike, and "
+        f'{count} of {len(answers)} held-out rows have the label "{label}", so always saying it '
+        f"scores {count / len(answers):.2f}; sweep.metric=macro_f1 counts every label alike, and "
         "sweep.metric=cost with sweep.costs what each mistake costs"
     )
 
@@ -123,15 +128,15 @@ def is_closed(corpus: Corpus, labels: frozenset[str]) -> bool:
     """Whether answers are labels: they repeat in training, and those of the held-out rows stand
     among them.
     """
-    rows, held = sum(map(len, corpus.sources.values())), held_out_answers(corpus)
+    rows, answers = sum(map(len, corpus.sources.values())), held_out_answers(corpus)
     if not labels or len(labels) > MOST_LABELS or len(labels) * REPEATS > rows:
         return False
-    return sum(as_label(answer) in labels for answer in held) >= SEEN_SHARE * len(held)
+    return sum(as_label(answer) in labels for answer in answers) >= SEEN_SHARE * len(answers)
 
 
 def context_of(corpus: Corpus, scoring: Scoring) -> MetricContext:
     """What metrics know of a task."""
-    labels, held = training_labels(corpus), held_out_answers(corpus)
+    labels, answers = training_labels(corpus), held_out_answers(corpus)
     name = registry.name_of(scoring.metric)
     return MetricContext(
         labels=labels,
@@ -139,5 +144,5 @@ def context_of(corpus: Corpus, scoring: Scoring) -> MetricContext:
         function=name if registry.is_user_function(name) else None,
         folder=scoring.folder,
         closed=is_closed(corpus, labels),
-        structured=is_structured(held),
+        structured=is_structured(answers),
     )

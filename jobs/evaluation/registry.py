@@ -160,7 +160,7 @@ def problem(metric: str) -> str | None:
             f'"{metric}" would choose trials by the test rows, which judge the winner; '
             f"{key(name)} chooses by the validation rows"
         )
-    choices = [AUTO, *(key(known) for known in METRICS), TRAIN_LOSS]
+    choices = [AUTO, *(key(metric_name) for metric_name in METRICS), TRAIN_LOSS]
     near = nearest(name if slash else metric)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return (
@@ -172,7 +172,7 @@ def problem(metric: str) -> str | None:
 def nearest(name: str) -> list[str]:
     """The keys of the metrics whose names are most like this one."""
     asked = name.lower().replace("-", "_").replace(" ", "_")
-    words = {known: known for known in METRICS} | ALIASES
+    words = {metric_name: metric_name for metric_name in METRICS} | ALIASES
     close = difflib.get_close_matches(asked, list(words), n=3, cutoff=0.6)
     inside = [word for word in METRICS if asked and (asked in word or word in asked)]
     return list(dict.fromkeys(key(words[word]) for word in [*close, *inside]))[:3]

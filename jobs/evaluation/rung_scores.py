@@ -32,7 +32,7 @@ class RungScores:
         count = len(self.valid)
         if is_last or self.scoring.rows is None or self.scoring.rows >= count:
             return list(range(count))
-        return [number * count // self.scoring.rows for number in range(self.scoring.rows)]
+        return [index * count // self.scoring.rows for index in range(self.scoring.rows)]
 
     def prompts(self, rows: Sequence[int]) -> list[list[int]]:
         """Token ids of the prompts of some rows."""
@@ -45,6 +45,6 @@ class RungScores:
         scored = scored_rows(
             [self.corpus.valid[row] for row in rows], [self.valid[row] for row in rows], answers
         )
-        told = values(all_scorers(self.scoring.metric, scored, self.context), registry.VALID)
-        told.pop(registry.key(registry.EXACT_MATCH), None)
-        return told | {registry.NUM_ANSWERED: float(len(rows))}
+        metrics = values(all_scorers(self.scoring.metric, scored, self.context), registry.VALID)
+        metrics.pop(registry.key(registry.EXACT_MATCH), None)
+        return metrics | {registry.NUM_ANSWERED: float(len(rows))}

@@ -84,41 +84,41 @@ class TestScores:
         """As MLflow metrics; `test/shortened` and `test/unended` only where there is
         something to tell.
         """
-        told = {self.key: self.value, f"{self.key}_low": self.low, f"{self.key}_high": self.high}
+        metrics = {self.key: self.value, f"{self.key}_low": self.low, f"{self.key}_high": self.high}
         for name, (low, high) in self.intervals.items():
             key = registry.key(name, registry.TEST)
-            told |= {key: self.scores[name], f"{key}_low": low, f"{key}_high": high}
-        told |= {registry.key(name, registry.TEST): value for name, value in self.scores.items()}
-        told |= {f"{registry.TEST}/{name}": value for name, value in self.neighbours.items()}
+            metrics |= {key: self.scores[name], f"{key}_low": low, f"{key}_high": high}
+        metrics |= {registry.key(name, registry.TEST): value for name, value in self.scores.items()}
+        metrics |= {f"{registry.TEST}/{name}": value for name, value in self.neighbours.items()}
         if self.num_cut:
-            told[f"{registry.TEST}/shortened"] = float(self.num_cut)
+            metrics[f"{registry.TEST}/shortened"] = float(self.num_cut)
         if self.num_unended:
-            told[f"{registry.TEST}/unended"] = float(self.num_unended)
-        return told
+            metrics[f"{registry.TEST}/unended"] = float(self.num_unended)
+        return metrics
 
     def slice_metrics(self) -> dict[str, float]:
         """The decisive metric of each slice, and precision and recall of the labels, under names
         that MLflow takes.
         """
-        told = {}
+        metrics = {}
         for kind, values in self.slices.items():
             for value, scores in values.items():
                 for name in (self.metric, "precision", "recall"):
                     if name in scores:
-                        told[f"slice/{plain(kind)}/{plain(value)}/{plain(name)}"] = scores[name]
+                        metrics[f"slice/{plain(kind)}/{plain(value)}/{plain(name)}"] = scores[name]
         for name, scores in self.fields.items():
-            told[f"slice/field/{plain(name)}/agreement"] = scores["agreement"]
-        return told
+            metrics[f"slice/field/{plain(name)}/agreement"] = scores["agreement"]
+        return metrics
 
 
 def plain(text: str) -> str:
     """A text as a part of a metric's name: letters, digits, spaces and . - _ alone, not too long;
     what had to be changed is told apart by a hash.
     """
-    kept = re.sub(r"[^\w .-]", "_", text).strip(" .") or "_"
-    if kept == text and len(kept) <= LONGEST_PART:
-        return kept
-    return f"{kept[:LONGEST_PART]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    cleaned = re.sub(r"[^\w .-]", "_", text).strip(" .") or "_"
+    if cleaned == text and len(cleaned) <= LONGEST_PART:
+        return cleaned
+    return f"{cleaned[:LONGEST_PART]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 LONGEST_PART = 60

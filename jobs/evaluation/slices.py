@@ -51,8 +51,8 @@ def fold(values: Sequence[str]) -> list[str]:
     """Values with the rare ones of many under one name, and a name for none."""
     counts = Counter(values)
     most = sorted(counts, key=lambda value: (-counts[value], value))[:MOST_VALUES]
-    kept = set(most)
-    return [(value or NOTHING) if value in kept else OTHERS for value in values]
+    frequent = set(most)
+    return [(value or NOTHING) if value in frequent else OTHERS for value in values]
 
 
 def slice_scores(
@@ -61,17 +61,17 @@ def slice_scores(
     """The scores of each slice, with its number of rows. `details` are precision and recall by
     label.
     """
-    told: SliceScores = {}
+    slices: SliceScores = {}
     for kind, values in kinds.items():
-        told[kind] = {}
+        slices[kind] = {}
         for value in sorted(set(values)):
-            rows = np.array([row for row, other in enumerate(values) if other == value])
+            rows = np.array([row for row, row_value in enumerate(values) if row_value == value])
             scores = {name: measured.value(rows) for name, measured in scorers.items()}
-            told[kind][value] = {"rows": float(len(rows))} | {
+            slices[kind][value] = {"rows": float(len(rows))} | {
                 name: score for name, score in scores.items() if score == score
             }
             if kind == LABEL and value in details:
-                told[kind][value] |= {
+                slices[kind][value] |= {
                     name: details[value][name] for name in ("precision", "recall", "f1")
                 }
-    return told
+    return slices

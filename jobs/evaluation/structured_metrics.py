@@ -17,11 +17,11 @@ def json_valid(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
 
 def is_valid(row: ScoredRow) -> bool:
     """Whether an answer can be read as JSON of its reference's kind."""
-    said, wanted = parse(row.said), parse(row.wanted)
-    if said is None:
+    answer, wanted = parse(row.said), parse(row.wanted)
+    if answer is None:
         return False
     if wanted is not None and isinstance(wanted[0], dict | list):
-        return type(said[0]) is type(wanted[0])
+        return type(answer[0]) is type(wanted[0])
     return True
 
 
@@ -44,18 +44,18 @@ def same(first: Json, second: Json) -> bool:
     return isinstance(first, bool) == isinstance(second, bool) and first == second
 
 
-def agreement(said: str, wanted: str) -> float:
+def agreement(answer_text: str, wanted: str) -> float:
     """The share of fields that agree, of all that stand in either; texts that are no JSON agree if
     they are the same.
     """
-    reference, answer = parse(wanted), parse(said)
+    reference, answer = parse(wanted), parse(answer_text)
     if reference is None:
-        return float(said == wanted)
+        return float(answer_text == wanted)
     if answer is None:
         return 0.0
-    right, given = fields(reference[0]), fields(answer[0])
-    hits = sum(name in given and same(given[name], value) for name, value in right.items())
-    return hits / len(right.keys() | given.keys())
+    right, predicted = fields(reference[0]), fields(answer[0])
+    hits = sum(name in predicted and same(predicted[name], value) for name, value in right.items())
+    return hits / len(right.keys() | predicted.keys())
 
 
 def field_agreement(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
@@ -72,11 +72,11 @@ def by_field(rows: Sequence[ScoredRow]) -> dict[str, dict[str, float]]:
         reference, answer = parse(row.wanted), parse(row.said)
         if reference is None or not isinstance(reference[0], dict):
             continue
-        given = answer[0] if answer is not None and isinstance(answer[0], dict) else {}
+        predicted = answer[0] if answer is not None and isinstance(answer[0], dict) else {}
         for name, value in reference[0].items():
             count = totals.setdefault(str(name), [0, 0])
             count[0] += 1
-            count[1] += name in given and fields(given[name]) == fields(value)
+            count[1] += name in predicted and fields(predicted[name]) == fields(value)
     return {
         name: {"rows": float(count), "agreement": hits / count}
         for name, (count, hits) in totals.items()

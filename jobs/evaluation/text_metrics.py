@@ -35,12 +35,12 @@ def by_sacrebleu(metric: Any, rows: Sequence[ScoredRow]) -> SumScorer:
     """A metric of sacrebleu, from the counts that it keeps of each row: as its own bootstrap does,
     so that a selection costs no second look at the texts.
     """
-    said, wanted = [row.said for row in rows], [[row.wanted for row in rows]]
-    counts = metric._extract_corpus_statistics(said, wanted)
+    answers, wanted = [row.said for row in rows], [[row.wanted for row in rows]]
+    counts = metric._extract_corpus_statistics(answers, wanted)
     return SumScorer(
         counts,
         lambda sums, count: (
-            metric._compute_score_from_stats([int(number) for number in sums]).score
+            metric._compute_score_from_stats([int(statistic) for statistic in sums]).score
         ),
     )
 
@@ -67,23 +67,23 @@ def rouge_l(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
     return mean_scorer([rouge_l_of(row.said, row.wanted) for row in rows])
 
 
-def rouge_l_of(said: str, wanted: str) -> float:
+def rouge_l_of(answer: str, wanted: str) -> float:
     """ROUGE-L of one answer. Two texts without a word agree if they are the same."""
-    given, reference = words(said), words(wanted)
-    if not given or not reference:
-        return float(said == wanted)
-    common = common_subsequence(given, reference)
-    return 2 * common / (len(given) + len(reference))
+    answer_words, reference = words(answer), words(wanted)
+    if not answer_words or not reference:
+        return float(answer == wanted)
+    common = common_subsequence(answer_words, reference)
+    return 2 * common / (len(answer_words) + len(reference))
 
 
 def common_subsequence(first: list[str], second: list[str]) -> int:
     """Length of the longest common subsequence, 1 bit per word of the first one (Hyyrö, 2004)."""
-    places: dict[str, int] = {}
+    position_bits: dict[str, int] = {}
     for index, word in enumerate(first):
-        places[word] = places.get(word, 0) | (1 << index)
+        position_bits[word] = position_bits.get(word, 0) | (1 << index)
     everything = (1 << len(first)) - 1
     row = everything
     for word in second:
-        met = row & places.get(word, 0)
+        met = row & position_bits.get(word, 0)
         row = ((row + met) | (row - met)) & everything
     return len(first) - row.bit_count()

@@ -46,14 +46,14 @@ def load_function(name: str, folder: str | None = None) -> Callable[..., Any]:
         ) from error
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise ValueError(f"{module_name} cannot be imported: {in_a_line(error)}") from error
-    for part in path.split("."):
-        if not hasattr(target, part):
+    for attribute in path.split("."):
+        if not hasattr(target, attribute):
             import difflib
 
-            near = difflib.get_close_matches(part, public_functions(target), n=3, cutoff=0.5)
+            near = difflib.get_close_matches(attribute, public_functions(target), n=3, cutoff=0.5)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(f"{module_name} has no {part}{hint}")
-        target = getattr(target, part)
+            raise ValueError(f"{module_name} has no {attribute}{hint}")
+        target = getattr(target, attribute)
     if not callable(target):
         raise ValueError(f"{name} is a {type(target).__name__}, not a function")
     return target
@@ -85,23 +85,23 @@ def call(name: str, function: Callable[..., Any], rows: Sequence[ScoredRow]) -> 
     """What the function says of some rows. Raises ValueError when it raises, or says no number."""
     more = {"rows": [as_dictionary(row) for row in rows]} if takes_rows(function) else {}
     try:
-        told = function([row.said for row in rows], [row.wanted for row in rows], **more)
+        returned = function([row.said for row in rows], [row.wanted for row in rows], **more)
     except (Exception, SystemExit) as error:  # whatever the user's function does
         where = place_of(error)
         raise ValueError(
             f"sweep.metric: {name} raised {in_a_line(error)}{where}; it is given the answers and "
             "the references as two lists of texts"
         ) from error
-    if is_number(told):
-        return float(told)
-    by_row = isinstance(told, (list, tuple, np.ndarray)) and len(told) == len(rows)
-    if by_row and all(is_number(score) for score in told):
-        return [float(score) for score in told]
-    what = type(told).__name__
-    if isinstance(told, (list, tuple, np.ndarray)):
-        what = f"a {what} of {len(told)}"
+    if is_number(returned):
+        return float(returned)
+    by_row = isinstance(returned, (list, tuple, np.ndarray)) and len(returned) == len(rows)
+    if by_row and all(is_number(score) for score in returned):
+        return [float(score) for score in returned]
+    kind = type(returned).__name__
+    if isinstance(returned, (list, tuple, np.ndarray)):
+        kind = f"a {kind} of {len(returned)}"
     raise ValueError(
-        f"sweep.metric: {name} returned {what} for {len(rows)} rows; it must return one number, or "
+        f"sweep.metric: {name} returned {kind} for {len(rows)} rows; it must return one number, or "
         "one for each row"
     )
 
@@ -162,12 +162,12 @@ class WholeScorer:
             return math.nan
         began = time.monotonic()
         try:
-            told = call(self.name, self.function, [self.rows[row] for row in rows])
+            returned = call(self.name, self.function, [self.rows[row] for row in rows])
         except ValueError:
             return math.nan
         finally:
             self.seconds += time.monotonic() - began
-        return told if isinstance(told, float) else math.nan
+        return returned if isinstance(returned, float) else math.nan
 
 
 def user_scorer(rows: Sequence[ScoredRow], context: MetricContext) -> Scorer:
@@ -177,7 +177,7 @@ def user_scorer(rows: Sequence[ScoredRow], context: MetricContext) -> Scorer:
         function = load_function(context.function, context.folder)
     except ValueError as error:
         raise ValueError(f"sweep.metric: {context.function}: {error}") from error
-    told = call(context.function, function, rows)
-    if isinstance(told, list):
-        return mean_scorer(told)
-    return WholeScorer(context.function, function, rows, told)
+    returned = call(context.function, function, rows)
+    if isinstance(returned, list):
+        return mean_scorer(returned)
+    return WholeScorer(context.function, function, rows, returned)

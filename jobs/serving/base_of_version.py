@@ -23,16 +23,18 @@ def base_of(folder: Path) -> BaseModel:
     described = json.loads((folder / "base.json").read_text(encoding="utf-8"))
     base = BaseModel(**{key: described[key] for key in FIELDS})
     remedy = f"copy it to this machine and name its folder in the variable {VARIABLE}"
-    given = os.environ.get(VARIABLE)
+    path = os.environ.get(VARIABLE)
     try:
-        if given:
-            found = fetch.prepare(Model(name=base.name, source="path", path=given))
-            return pinned(base, found, f"{VARIABLE}={given}") if base.source == "path" else found
+        if path:
+            prepared = fetch.prepare(Model(name=base.name, source="path", path=path))
+            return (
+                pinned(base, prepared, f"{VARIABLE}={path}") if base.source == "path" else prepared
+            )
         if base.source == "path":
             if not Path(base.path).is_dir():
                 raise ValueError(f"it was the folder {base.path}, which is not here; {remedy}")
-            found = fetch.prepare(Model(name=base.name, source="path", path=base.path))
-            return pinned(base, found, base.path)
+            prepared = fetch.prepare(Model(name=base.name, source="path", path=base.path))
+            return pinned(base, prepared, base.path)
         if Path(base.path).is_dir():
             return base
         return pinned(base, fetch.prepare(source_of(base, described)), base.id)
@@ -45,14 +47,14 @@ def base_of(folder: Path) -> BaseModel:
         ) from error
 
 
-def pinned(base: BaseModel, found: BaseModel, where: str) -> BaseModel:
-    """`found`, where it is the model that the version was trained on; else raises ValueError."""
-    if found.revision != base.revision:
+def pinned(base: BaseModel, prepared: BaseModel, where: str) -> BaseModel:
+    """`prepared`, where it is the model that the version was trained on; else raises ValueError."""
+    if prepared.revision != base.revision:
         raise ValueError(
-            f"{where} holds the revision {found.revision[:12]}, and the version was trained on "
+            f"{where} holds the revision {prepared.revision[:12]}, and the version was trained on "
             f"{base.revision[:12]}; name a folder with that one in the variable {VARIABLE}"
         )
-    return found
+    return prepared
 
 
 def source_of(base: BaseModel, described: dict[str, Any]) -> Model:

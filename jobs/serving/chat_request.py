@@ -31,7 +31,7 @@ def row_of(request: dict[str, Any], task: dict[str, Any]) -> Row:
         raise ValueError(f"input must be a list of messages, got {describe(items)}")
     if not items:
         raise ValueError("input is empty; it must end with what is asked")
-    messages = [message_of(item, number) for number, item in enumerate(items, start=1)]
+    messages = [message_of(item, position) for position, item in enumerate(items, start=1)]
     tools = [tool_of(tool) for tool in request.get("tools") or []]
     if not tools and [message["role"] for message in messages] == ["user"]:
         return from_prompt(bare_prompt(messages[0]["content"], task), task)
@@ -63,10 +63,10 @@ def check_settings(request: dict[str, Any]) -> None:
         raise ValueError(f"max_output_tokens must be at least 1, got {limit}")
 
 
-def message_of(item: Any, number: int) -> dict[str, Any]:
+def message_of(item: Any, position: int) -> dict[str, Any]:
     """One item of a request's input as a message of a data file. Raises ValueError."""
     if not isinstance(item, dict):
-        raise ValueError(f"item {number} of input must be an object, got {describe(item)}")
+        raise ValueError(f"item {position} of input must be an object, got {describe(item)}")
     kind = item.get("type") or "message"
     if kind == "function_call":
         call = {"name": item.get("name"), "arguments": item.get("arguments") or "{}"}
@@ -74,24 +74,26 @@ def message_of(item: Any, number: int) -> dict[str, Any]:
     if kind == "function_call_output":
         return {"role": "tool", "content": str(item.get("output", ""))}
     if kind != "message":
-        raise ValueError(f'item {number} of input has the type "{kind}", which is not understood')
+        raise ValueError(f'item {position} of input has the type "{kind}", which is not understood')
     role = item.get("role")
     role = "system" if role == "developer" else role
-    return {"role": role, "content": text_of(item.get("content"), number)}
+    return {"role": role, "content": text_of(item.get("content"), position)}
 
 
-def text_of(content: Any, number: int) -> str:
+def text_of(content: Any, position: int) -> str:
     """A message's content as one text. Raises ValueError for parts that are no text."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise ValueError(f"item {number} of input has no text, got {describe(content)}")
+        raise ValueError(f"item {position} of input has no text, got {describe(content)}")
     texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
+    for content_part in content:
+        kind = content_part.get("type") if isinstance(content_part, dict) else None
         if kind not in TEXTS:
-            raise ValueError(f'item {number} of input holds a part of the type "{kind}"; send text')
-        texts.append(str(part.get("text", "")))
+            raise ValueError(
+                f'item {position} of input holds a part of the type "{kind}"; send text'
+            )
+        texts.append(str(content_part.get("text", "")))
     return "\n".join(texts)
 
 
@@ -116,8 +118,8 @@ def bare_prompt(text: str, task: dict[str, Any]) -> str:
 def with_instruction(messages: list[dict[str, Any]], task: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages with the task's instruction before the first one of the user."""
     instruction = task.get("instruction") or ""
-    for number, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if message["role"] == "user" and instruction:
             text = f"{instruction}\n{bare_prompt(message['content'], task)}"
-            return [*messages[:number], message | {"content": text}, *messages[number + 1 :]]
+            return [*messages[:index], message | {"content": text}, *messages[index + 1 :]]
     return messages
