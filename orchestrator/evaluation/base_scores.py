@@ -67,11 +67,11 @@ def key_of(
 
 def rows_digest(corpus: Corpus) -> str:
     """Of all rows by their use, and of the test rows all that they are asked and told apart by."""
-    told = [
+    test_rows = [
         (row.messages, row.tools, row.thinking, row.instruction, row.source, row.columns)
         for row in corpus.test
     ]
-    text = json.dumps([corpus.digests, told], sort_keys=True)
+    text = json.dumps([corpus.digests, test_rows], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -74,14 +74,14 @@ class BaselineProcess:
         """
         reason = "it did not start"
         for _ in range(2):
-            if (told := self.read()) is not None:
-                return told, None
+            if (answers := self.read()) is not None:
+                return answers, None
             if self.process is None:
                 self.start()
             reason = self.wait(meanwhile)
             self.close()
-        told = self.read()
-        return told, None if told is not None else reason
+        answers = self.read()
+        return answers, None if answers is not None else reason
 
     def busy(self) -> bool:
         """Whether there is still something to wait for."""

@@ -66,11 +66,11 @@ def from_postgres(uri: str, name: str) -> Found | None:
 
 def from_tables(execute: Any, name: str, mark: str) -> Found | None:
     """See champion: in MLflow's tables."""
-    held = execute(VERSION.format(mark=mark), (name, CHAMPION)).fetchone()
-    if held is None:
+    alias_row = execute(VERSION.format(mark=mark), (name, CHAMPION)).fetchone()
+    if alias_row is None:
         return None
-    tags = dict(execute(TAGS.format(mark=mark), (name, held[0])).fetchall())
-    return f"models:/{name}/{held[0]}", tags
+    tags = dict(execute(TAGS.format(mark=mark), (name, alias_row[0])).fetchall())
+    return f"models:/{name}/{alias_row[0]}", tags
 
 
 def from_server(uri: str, name: str) -> Found | None:
@@ -106,12 +106,12 @@ def noted(plan: Plan) -> Plan:
     if plan.config.tracking.same_task:
         return plan
     try:
-        found = champion(store_address(plan.config), name)
+        alias_holder = champion(store_address(plan.config), name)
     except TrackingError as error:
         return plan.with_notes(
             f"whether {name} is the name of another task is told when the sweep starts: {error}"
         )
-    return plan if found is None else with_stranger(plan, *found)
+    return plan if alias_holder is None else with_stranger(plan, *alias_holder)
 
 
 def with_stranger(plan: Plan, uri: str, tags: dict[str, str]) -> Plan:

@@ -165,13 +165,13 @@ class FinalEvaluation(HeldOutJudge):
         """The folder or URI of what a trial had learned at a step. Raises OrchestratorError when
         none was ever kept.
         """
-        found = self.board.records[index].checkpoints.get(step)
-        if found is None:
+        checkpoint = self.board.records[index].checkpoints.get(step)
+        if checkpoint is None:
             raise OrchestratorError(
                 f"the checkpoint of {label(index)} at step {step} is gone; fresh=true trains it "
                 "again"
             )
-        return places.join(found, "model")
+        return places.join(checkpoint, "model")
 
     def first_prompt(self, trial: Trial) -> tuple[str, str]:
         """What asks the model for the answer to the first test row: a setting of job=predict and

@@ -59,9 +59,9 @@ class HeldOutJudge:
         base = base if base is not None else self.base
         memo = BaseScores(storage_folder(self.config.storage), self.plan.name)
         keys = self.keys_of([name for name, folder in folders.items() if folder is None], trial)
-        found = memo.recall(keys)
-        remembered = set(found)
-        todo = {name: folder for name, folder in folders.items() if name not in found}
+        scores = memo.recall(keys)
+        remembered = set(scores)
+        todo = {name: folder for name, folder in folders.items() if name not in scores}
         self.screen.judging(list(todo), self.plan.num_test)
         groups = self.plan.resources.groups(list(todo))
         share, gpus = self.plan.resources.share(max(len(groups), 1))
@@ -74,10 +74,10 @@ class HeldOutJudge:
             ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
             self.drain()
             for reference in ready:
-                found |= self.collect(reference)
+                scores |= self.collect(reference)
         if not keys.keys() <= remembered:
-            memo.keep({key: found[name] for name, key in keys.items()})
-        return found
+            memo.keep({key: scores[name] for name, key in keys.items()})
+        return scores
 
     def keys_of(self, names: list[str], trial: Trial) -> dict[str, str]:
         """What the scores of untouched bases are remembered under."""

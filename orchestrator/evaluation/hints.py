@@ -54,10 +54,10 @@ class Findings:
 
 def hints(findings: Findings) -> list[str]:
     """What would likely help, the likeliest first."""
-    said = [*neighbours(findings), *more_steps(findings), *more_rows(findings), *mix(findings)]
-    if not said:
-        said = [f"more steps ({findings.longer}), more rows, or a larger model="]
-    return said
+    advice = [*neighbours(findings), *more_steps(findings), *more_rows(findings), *mix(findings)]
+    if not advice:
+        advice = [f"more steps ({findings.longer}), more rows, or a larger model="]
+    return advice
 
 
 def neighbours(findings: Findings) -> list[str]:
@@ -97,13 +97,13 @@ def more_steps(findings: Findings) -> list[str]:
 
 def more_rows(findings: Findings) -> list[str]:
     """Whether the training rows lack answers, or have few rows for each."""
-    seen = set(findings.training_answers)
-    unseen = sum(answer not in seen for answer in findings.test_answers)
+    distinct_answers = set(findings.training_answers)
+    unseen = sum(answer not in distinct_answers for answer in findings.test_answers)
     share = unseen / max(len(findings.test_answers), 1)
-    closed = 2 * len(seen) <= len(findings.training_answers)
+    closed = 2 * len(distinct_answers) <= len(findings.training_answers)
     if closed and share > UNSEEN_SHARE:
         return [f"more rows: {unseen:,} of the test rows have an answer that no training row has"]
-    per_answer = len(findings.training_answers) / max(len(seen), 1)
+    per_answer = len(findings.training_answers) / max(len(distinct_answers), 1)
     if closed and per_answer < FEW_ROWS_PER_ANSWER:
         return [f"more rows: there are {per_answer:.1f} training rows for each different answer"]
     if not closed and len(findings.training_answers) < 1_000:

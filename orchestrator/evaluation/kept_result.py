@@ -41,11 +41,11 @@ def renew(store: MlflowStore, result: SweepResult) -> bool:
     if model is None:
         return False
     champion = store.champion(model.name)
-    held = champion is not None and champion.version == model.version
-    if held == (model.alias == CHAMPION) and not result.moved:
+    has_alias = champion is not None and champion.version == model.version
+    if has_alias == (model.alias == CHAMPION) and not result.moved:
         return False
     before = model.alias, result.decision
-    if held:
+    if has_alias:
         result.decision = f"it was given the alias {CHAMPION} since"
     elif champion is not None:
         result.decision = f"the alias {CHAMPION} is at v{champion.version} now"
@@ -55,7 +55,7 @@ def renew(store: MlflowStore, result: SweepResult) -> bool:
             f"the alias {CHAMPION} was taken away since, and no version has it; {remedy}"
         )
     result.reasons = []
-    model.alias = CHAMPION if held else None
+    model.alias = CHAMPION if has_alias else None
     result.moved = True  # from now on what is told is where the alias is, not what was decided
     return before != (model.alias, result.decision)
 

@@ -34,7 +34,7 @@ def card(
     metric: str = DEFAULT_TEST,
 ) -> str:
     """The whole card. `notes` say what is not known, and why."""
-    parts = [
+    sections = [
         heading(plan, base, name),
         score_table(plan, candidate.scores, base_scores, baselines, notes, metric),
         slice_table(candidate.scores, candidate.slices, metric),
@@ -44,7 +44,7 @@ def card(
         licence_section(base, data_files(plan)),
         load_section(name),
     ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(section for section in sections if section)
 
 
 def heading(plan: Plan, base: BaseModel, name: str) -> str:
@@ -107,7 +107,7 @@ def slice_table(candidate: Scores, slices: Mapping[str, Sequence[int]], metric: 
     lines = ["## Slices\n", f"| slice | rows | {metric} |", "|---|---|---|"]
     order = sorted(slices.items(), key=lambda item: (-len(item[1]), item[0]))
     for name, rows in order[:SHOWN_SLICES]:
-        value = sum(candidate.per_row[number] for number in rows) / len(rows)
+        value = sum(candidate.per_row[row_index] for row_index in rows) / len(rows)
         shown = " ".join(name.split()).replace("|", "\\|")[:80]
         lines.append(f"| {shown} | {len(rows):,} | {value:.3f} |")
     if len(order) > SHOWN_SLICES:
@@ -194,9 +194,9 @@ def licence_of(folders: Sequence[Path]) -> str | None:
                 section = re.search(
                     r"^#+ [^\n]*licen[cs]e[^\n]*\n+(.+?)(\n\n|\Z)", text, re.M | re.S | re.I
                 )
-                said = front or section
-                if said is not None:
-                    return f"{' '.join(said[1].split())[:500]} ({file.name})"
+                licence_match = front or section
+                if licence_match is not None:
+                    return f"{' '.join(licence_match[1].split())[:500]} ({file.name})"
             elif text.strip():
                 return f"{' '.join(text.strip().splitlines()[0].split())[:200]} ({file.name})"
     return None
@@ -224,11 +224,11 @@ Or with transformers and peft alone: load the base model of `base.json` in the `
 
 def description(text: str, promoted: bool, reasons: Sequence[str]) -> str:
     """The card as MLflow keeps it: with the decision, and cut to what it takes."""
-    told = "It took the alias champion:" if promoted else "It did not take the alias champion:"
-    reason = "\n".join([told, "", *(f"- {line}" for line in reasons)])
-    whole = f"{text}\n## Decision\n\n{reason}\n"
-    if len(whole) <= LONGEST_DESCRIPTION:
-        return whole
+    outcome = "It took the alias champion:" if promoted else "It did not take the alias champion:"
+    reason = "\n".join([outcome, "", *(f"- {line}" for line in reasons)])
+    full_text = f"{text}\n## Decision\n\n{reason}\n"
+    if len(full_text) <= LONGEST_DESCRIPTION:
+        return full_text
     ending = (
         "\n\n(cut; the whole card is README.md among the files)\n\n## Decision\n\n"
         f"{reason[:1500]}\n"

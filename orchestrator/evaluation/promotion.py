@@ -118,10 +118,10 @@ def decide(
     remarks = [rival.remark for rival in asked if rival.remark]
     ends = "".join(f"; {remark}" for remark in remarks)
     if lost or limits:
-        said = [met.words for met in lost] + limits
+        objections = [met.words for met in lost] + limits
         return Decision(
             False,
-            f"{'; '.join(said)}{ends}",
+            f"{'; '.join(objections)}{ends}",
             tuple(dict.fromkeys(met.rival.kind for met in lost)),
             (*(met.short for met in lost), *limits, *remarks),
         )
@@ -131,8 +131,8 @@ def decide(
         return Decision(False, f"{worse}{ends}", ("slices",))
     if not won:
         return Decision(True, first_reason(candidate, rivals, rule))
-    said = "; ".join(met.words for met in won)
-    return Decision(True, f"{said}{ends}", (), (*(met.short for met in won), *remarks))
+    won_comparisons = "; ".join(met.words for met in won)
+    return Decision(True, f"{won_comparisons}{ends}", (), (*(met.short for met in won), *remarks))
 
 
 def first_reason(candidate: Candidate, rivals: Sequence[Rival], rule: Registry) -> str:
@@ -145,21 +145,21 @@ def first_reason(candidate: Candidate, rivals: Sequence[Rival], rule: Registry) 
 
 def broken_limits(candidate: Candidate, rule: Registry, higher_is_better: bool) -> list[str]:
     """The limits that a candidate does not keep, in words."""
-    said = []
+    broken = []
     value = candidate.scores.value
     if rule.floor is not None and not at_least(value, rule.floor, higher_is_better):
-        said.append(f"its {value:.4g} does not reach registry.floor={rule.floor:g}")
+        broken.append(f"its {value:.4g} does not reach registry.floor={rule.floor:g}")
     if rule.max_megabytes is not None and candidate.megabytes > rule.max_megabytes:
-        said.append(
+        broken.append(
             f"its {candidate.megabytes:,.0f} MB of weights are more than "
             f"registry.max_megabytes={rule.max_megabytes:g}"
         )
     if rule.max_seconds is not None and candidate.seconds > rule.max_seconds:
-        said.append(
+        broken.append(
             f"its {candidate.seconds:.3g} s for a row are more than "
             f"registry.max_seconds={rule.max_seconds:g}"
         )
-    return said
+    return broken
 
 
 @dataclass(frozen=True)
@@ -177,39 +177,40 @@ def against(
     scores: Scores, rival: Rival, rule: Registry, higher_is_better: bool, level: float
 ) -> Comparison:
     """Whether a candidate beats one rival, and how that is told."""
-    other = rival.scores
-    values = f"{scores.value:.4g} against {other.value:.4g}"
+    rival_scores = rival.scores
+    values = f"{scores.value:.4g} against {rival_scores.value:.4g}"
 
     def lost(words: str, short: str) -> Comparison:
         return Comparison(rival, False, f"{scores} {words}", short)
 
-    if math.isnan(other.value):
+    if math.isnan(rival_scores.value):
         words = f"beats {rival.name}, which has no score"
         return Comparison(rival, True, f"{scores} {words}", f"it {words}")
-    if scores.value == other.value:
+    if scores.value == rival_scores.value:
         keeps = "; a tie keeps the champion" if rival.kind == "champion" else ""
         return lost(
-            f"only equals {rival.name}'s {other}{keeps}",
+            f"only equals {rival.name}'s {rival_scores}{keeps}",
             f"it only equals {rival.name}: {values}{keeps}",
         )
-    gain = scores.value - other.value
+    gain = scores.value - rival_scores.value
     gain = gain if higher_is_better else -gain
     if gain <= 0:
         return lost(
-            f"does not beat {rival.name}'s {other}", f"it does not beat {rival.name}: {values}"
+            f"does not beat {rival.name}'s {rival_scores}",
+            f"it does not beat {rival.name}: {values}",
         )
     if gain <= rule.margin:
         margin = f"by more than registry.margin={rule.margin:g}"
         return lost(
-            f"does not beat {rival.name}'s {other} {margin}",
+            f"does not beat {rival.name}'s {rival_scores} {margin}",
             f"it does not beat {rival.name} {margin}: {values}",
         )
-    p_value = chance(scores, other, higher_is_better)
-    how = "on the same rows" if paired(scores, other) else "row by row is not known"
+    p_value = chance(scores, rival_scores, higher_is_better)
+    how = "on the same rows" if paired(scores, rival_scores) else "row by row is not known"
     if p_value > level:
         rate = f"registry.error_rate={rule.error_rate:g}"
         return lost(
-            f"does not beat {rival.name}'s {other} by more than chance may give "
+            f"does not beat {rival.name}'s {rival_scores} by more than chance may give "
             f"(p={p_value:.2g} {how}, {rate})",
             f"it does not beat {rival.name} by more than chance may give: {values} "
             f"(p={p_value:.2g}, {rate})",
@@ -217,7 +218,7 @@ def against(
     return Comparison(
         rival,
         True,
-        f"{scores} beats {rival.name}'s {other} (p={p_value:.2g} {how})",
+        f"{scores} beats {rival.name}'s {rival_scores} (p={p_value:.2g} {how})",
         f"it beats {rival.name}: {values} (p={p_value:.2g})",
     )
 
@@ -259,8 +260,8 @@ def adjusted_level(
         max(chance(one.scores, rival.scores, higher_is_better) for rival in asked)
         for one in compared
     ]
-    held = false_discoveries_held(weakest)
-    significant = [p for p, q in zip(weakest, held, strict=True) if q <= rule.error_rate]
+    q_values = false_discoveries_held(weakest)
+    significant = [p for p, q in zip(weakest, q_values, strict=True) if q <= rule.error_rate]
     return max(significant, default=0.0)
 
 
@@ -274,20 +275,20 @@ def worse_slices(
     champion = next((rival for rival in rivals if rival.kind == "champion"), None)
     if champion is None or not paired(candidate.scores, champion.scores):
         return None
-    said = []
+    worse = []
     for name, rows in sorted(candidate.slices.items()):
         now = [candidate.scores.per_row[row] for row in rows]
         before = [champion.scores.per_row[row] for row in rows]
         result = compare(before, now, higher_is_better)
         if result.p_value <= rule.error_rate:
-            said.append(
+            worse.append(
                 f"{name} ({mean(now):.4g} after {mean(before):.4g}, {len(rows):,} rows, "
                 f"p={result.p_value:.2g})"
             )
-    if not said:
+    if not worse:
         return None
     return (
-        f"it does worse than the champion on {', '.join(said)}, and "
+        f"it does worse than the champion on {', '.join(worse)}, and "
         "registry.forbid_slice_regression=true"
     )
 
@@ -304,13 +305,13 @@ def select(
     if not candidates:
         raise ValueError("there is no candidate to choose from")
     best = reduce(
-        lambda one, other: other if better(other, one, higher_is_better) else one, candidates
+        lambda leader, one: one if better(one, leader, higher_is_better) else leader, candidates
     )
-    others = [one for one in candidates if one is not best and not math.isnan(one.scores.value)]
-    p_values = [chance(best.scores, one.scores, higher_is_better) for one in others]
-    held = false_discoveries_held(p_values)
+    runners_up = [one for one in candidates if one is not best and not math.isnan(one.scores.value)]
+    p_values = [chance(best.scores, one.scores, higher_is_better) for one in runners_up]
+    q_values = false_discoveries_held(p_values)
     level = rule.error_rate
-    tied = [best, *(one for one, q in zip(others, held, strict=True) if q > level)]
+    tied = [best, *(one for one, q in zip(runners_up, q_values, strict=True) if q > level)]
     tied.sort(key=lambda one: (one.megabytes, one is not best))
     chosen = tied[0]
     decision = decide(chosen, rivals, rule, higher_is_better, candidates)

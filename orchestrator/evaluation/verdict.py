@@ -101,9 +101,9 @@ def written_rows(predictions: str | None, key: str, value: float, rows: int) -> 
     with what the version is tagged with.
     """
     try:
-        told = [json.loads(line) for line in (predictions or "").splitlines() if line.strip()]
+        answers = [json.loads(line) for line in (predictions or "").splitlines() if line.strip()]
         name = registry.name_of(key)
-        scores = tuple(float(row["scores"][name]) for row in told)
+        scores = tuple(float(row["scores"][name]) for row in answers)
     except (ValueError, KeyError, TypeError):
         return ()
     if len(scores) != rows or not math.isclose(sum(scores) / rows, value, abs_tol=1e-5):
@@ -115,15 +115,15 @@ def slices_of(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """Test rows by slice: those that a row names under `slices`, and its answer where there are few
     different ones. Slices of few rows are left out.
     """
-    found: dict[str, list[int]] = {}
+    rows_by_slice: dict[str, list[int]] = {}
     labels = {str(row["reference"]) for row in predictions}
-    for number, row in enumerate(predictions):
+    for row_index, row in enumerate(predictions):
         named = {str(key): str(value) for key, value in (row.get("slices") or {}).items()}
         if len(labels) <= MOST_LABELS:
             named.setdefault("label", str(row["reference"]))
         for key, value in named.items():
-            found.setdefault(f"{key}={value}", []).append(number)
-    return {name: rows for name, rows in found.items() if len(rows) >= SMALLEST_SLICE}
+            rows_by_slice.setdefault(f"{key}={value}", []).append(row_index)
+    return {name: rows for name, rows in rows_by_slice.items() if len(rows) >= SMALLEST_SLICE}
 
 
 def megabytes_loaded(trained: Path, base: Path) -> float:
@@ -139,8 +139,8 @@ def written_scores(store: Any, champion: Version, digest: str, key: str) -> Scor
     """The champion's scores on these test rows, as far as it was registered with them, row by row
     where its files say so.
     """
-    known = champion_scores(champion.tags, digest, key, None)
-    if known is None:
+    tagged_scores = champion_scores(champion.tags, digest, key, None)
+    if tagged_scores is None:
         return None
     try:
         predictions = store.read_file(champion.uri, "predictions.jsonl")

@@ -26,11 +26,11 @@ def check_version(uri: str, folder: Path) -> None:
     """Raise InputError unless `folder` is a version that this project registered."""
     for name, kinds in NEEDED.items():
         try:
-            held = dict(json.loads((folder / name).read_text(encoding="utf-8")))
+            contents = dict(json.loads((folder / name).read_text(encoding="utf-8")))
             lacks = [
                 key
                 for key, kind in kinds.items()
-                if not isinstance(held.get(key), kind) or (kind is int and held[key] < 1)
+                if not isinstance(contents.get(key), kind) or (kind is int and contents[key] < 1)
             ]
         except OSError as error:
             problem = f"{folder} has no {name} that can be read ({error.strerror})"
@@ -47,10 +47,10 @@ def check_version(uri: str, folder: Path) -> None:
         try:
             manifest.check(folder, ignored=ADDED_BY_MLFLOW)
         except manifest.Damaged as error:
-            part = folder / error.why.partition("/")[0]  # the adapter's folder, or the tokenizer's
-            place = part if part.is_dir() else folder
+            entry = folder / error.why.partition("/")[0]  # the adapter's folder, or the tokenizer's
+            damaged = entry if entry.is_dir() else folder
             raise InputError(
-                f"model_uri {uri}: cannot load {place}: it is damaged ({error.why}); fetch the "
+                f"model_uri {uri}: cannot load {damaged}: it is damaged ({error.why}); fetch the "
                 "version again"
             ) from error
 

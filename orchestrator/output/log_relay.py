@@ -39,9 +39,9 @@ class Relay:
 
     def feed(self, text: str) -> None:
         """Take the next piece."""
-        known = max(0, self.printed - self._seen)
+        num_repeated = max(0, self.printed - self._seen)
         self._seen += len(text)
-        new = text[known:]
+        new = text[num_repeated:]
         self.printed += len(new)
         *lines, self._rest = (self._rest + new).split("\n")
         for line in lines:

@@ -30,9 +30,9 @@ def terminal_width() -> int | None:
 
 def error(text: str) -> None:
     """One message on stderr."""
-    first, _, rest = credentials.mask(text).partition("\n")
+    first, _, details = credentials.mask(text).partition("\n")
     shown = first if first.startswith("conf:") else f"error: {first}"
-    print(shown + (f"\n{rest}" if rest else ""), file=sys.stderr, flush=True)
+    print(shown + (f"\n{details}" if details else ""), file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
@@ -104,12 +104,12 @@ def plan_text(plan: Plan) -> str:
             for trial in plan.trials[:20]
         ]
         if plan.num_trials > len(plan.trials[:20]):
-            rest = (
+            further_trials = (
                 f"... {plan.num_trials - 20} more"
                 if plan.trials
                 else "each is chosen by the results of those before it"
             )
-            lines.append(("trial", rest))
+            lines.append(("trial", further_trials))
         lines += missing_lines(plan)
     return "\n".join(f"{label:<8}{text}" for label, text in lines)
 
@@ -117,8 +117,8 @@ def plan_text(plan: Plan) -> str:
 def headline(plan: Plan) -> str:
     """Name, size and place."""
     r = plan.resources
-    each = f"{r.gpus:g} GPU" if r.gpus else plural(r.cpus, "CPU core")
-    workers = f"{r.workers} workers of {each}" if r.workers > 1 else each
+    worker_size = f"{r.gpus:g} GPU" if r.gpus else plural(r.cpus, "CPU core")
+    workers = f"{r.workers} workers of {worker_size}" if r.workers > 1 else worker_size
     if r.packs:
         packs = (
             f"{plural(plan.num_trials, 'trial')} in {plural(r.packs, 'pack')} of "
@@ -191,23 +191,23 @@ def judged_line(plan: Plan) -> str:
 
 def detectable_line(plan: Plan) -> str:
     """The smallest difference between two shares that the held-out rows can show."""
-    rate, said = plan.config.registry.error_rate, []
+    rate, differences = plan.config.registry.error_rate, []
     for rows, split in ((plan.num_valid, "validation"), (plan.num_test, "test")):
         smallest = smallest_difference(rows, rate)
         shown = "no difference" if smallest is None else f"{smallest:.3f} or more"
-        said.append(f"{plural(rows, f'{split} row')} {shown}")
+        differences.append(f"{plural(rows, f'{split} row')} {shown}")
     metric = plan.config.sweep.metric.rpartition("/")[2]
     measured = registry.METRICS.get(metric)
     if measured is not None and measured.share:
-        shares, others = metric.replace("_", " "), ""
+        shares, caveat = metric.replace("_", " "), ""
     else:
         shares = "shares of right rows"
-        others = (
+        caveat = (
             f"; what they show in {metric} follows from its spread over the rows, known at the end"
         )
     return (
-        f"in {shares} {', '.join(said)} (error rate {rate:g}, power {POWER:g}, two "
-        f"models that disagree on {DISAGREEMENT:.0%} of the rows){others}"
+        f"in {shares} {', '.join(differences)} (error rate {rate:g}, power {POWER:g}, two "
+        f"models that disagree on {DISAGREEMENT:.0%} of the rows){caveat}"
     )
 
 
@@ -237,12 +237,12 @@ def example_lines(plan: Plan) -> list[tuple[str, str]]:
         return []
     carried = plan.supervised_text
     shown = f"»{carried}«" if plan.config.train.on == "all" else f"{plan.example.text}»{carried}«"
-    first, *rest = shown.split("\n")
+    first, *further_lines = shown.split("\n")
     count = len(plan.example.ids) - (
         1 if plan.config.train.on == "all" else plan.example.prompt_length
     )
     title = f"{len(plan.example.ids)} tokens, the {count} between » and « carry loss"
-    return [("example", title), *[("", f"| {line}") for line in [first, *rest]]]
+    return [("example", title), *[("", f"| {line}") for line in [first, *further_lines]]]
 
 
 def neighbour_lines(plan: Plan) -> list[str]:
@@ -327,8 +327,8 @@ def last_name(path: str) -> str:
     """adapter.rank -> rank; data.sources.terms.weight -> terms; data.neighbours.count ->
     neighbours.
     """
-    parts = path.split(".")
-    return parts[-2] if parts[-1] in ("weight", "count") and len(parts) > 2 else parts[-1]
+    keys = path.split(".")
+    return keys[-2] if keys[-1] in ("weight", "count") and len(keys) > 2 else keys[-1]
 
 
 def plan_json(plan: Plan) -> str:

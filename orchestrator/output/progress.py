@@ -153,10 +153,10 @@ class ProgressDisplay:
         self.furthest[task] = done
         before, self.task = self.task, f"{task}  {done}/{total}"
         quarter = done * 4 // max(total, 1)
-        told, self.quarters[task] = self.quarters.get(task), quarter
+        previous_quarter, self.quarters[task] = self.quarters.get(task), quarter
         if self.left is not None:
             self.left.answer(task, done / max(total, 1))
-        if self.live is None and (before is None or told != quarter):
+        if self.live is None and (before is None or previous_quarter != quarter):
             left = "" if self.left is None else f"  {self.time_left(self.left)}"
             self.line(f"{self.task}{left}")
         self.refresh()
@@ -198,10 +198,10 @@ class ProgressDisplay:
         """Say once that the machine is slower than it was when the sweep was planned."""
         if self.minutes is None or left.whole() <= LATE * 60 * self.minutes:
             return
-        whole = duration(left.whole())
+        total_time = duration(left.whole())
         planned = f"{self.minutes:g} minute" + ("" if self.minutes == 1 else "s")
         self.minutes = None
-        self.note(f"slower than planned: about {whole} in all instead of {planned}")
+        self.note(f"slower than planned: about {total_time} in all instead of {planned}")
 
     def refresh(self, force: bool = False) -> None:
         """Redraw the table, at most twice a second."""

@@ -55,7 +55,7 @@ def read(lines: Iterable[str]) -> RemoteState:
     for line in lines:
         if line.startswith(STATE_MARK):
             with contextlib.suppress(ValueError, TypeError):  # a line that was cut off
-                told = RemoteState(**json.loads(line.removeprefix(STATE_MARK)))
-                news = {name: value for name, value in asdict(told).items() if value is not None}
+                update = RemoteState(**json.loads(line.removeprefix(STATE_MARK)))
+                news = {name: value for name, value in asdict(update).items() if value is not None}
                 state = replace(state, **news)
     return state

@@ -275,19 +275,21 @@ def baseline_lines(result: SweepResult) -> list[tuple[str, str]]:
 
 def copying_lines(metrics: Metrics) -> list[str]:
     """What the winner adds over copying the neighbours that it is shown."""
-    told = {name: metrics[f"{registry.TEST}/{name}"] for name in copying.ALL if has(metrics, name)}
-    if copying.COPIED not in told:
+    scores = {
+        name: metrics[f"{registry.TEST}/{name}"] for name in copying.ALL if has(metrics, name)
+    }
+    if copying.COPIED not in scores:
         return []
     further = ""
-    if copying.FURTHER in told:
+    if copying.FURTHER in scores:
         further = (
-            f"; right in {told[copying.FURTHER]:.3f} of the {told[copying.FURTHER_ROWS]:.0f} rows "
-            "whose answer is another neighbour's"
+            f"; right in {scores[copying.FURTHER]:.3f} of the {scores[copying.FURTHER_ROWS]:.0f} "
+            "rows whose answer is another neighbour's"
         )
     return [
-        f"the right answer is among its neighbours' in {told[copying.HOLD]:.3f} of the test rows, "
-        f"the nearest one's in {told[copying.NEAREST]:.3f}; it answered the nearest one's in "
-        f"{told[copying.COPIED]:.3f}{further}"
+        f"the right answer is among its neighbours' in {scores[copying.HOLD]:.3f} of the test "
+        f"rows, the nearest one's in {scores[copying.NEAREST]:.3f}; it answered the nearest one's "
+        f"in {scores[copying.COPIED]:.3f}{further}"
     ]
 
 
@@ -340,4 +342,7 @@ def unfinished(
         "command again writes them"
     )
     never = f"{plural(refused, 'event')} refused by MLflow, kept with the reasons in {aside}"
-    return "; ".join(text for text, there in ((late, count), (never, refused)) if there) or None
+    return (
+        "; ".join(text for text, num_events in ((late, count), (never, refused)) if num_events)
+        or None
+    )

@@ -80,7 +80,7 @@ def as_flags(text: str) -> str:
     """A message that names settings, with the flags that `runs` has for them."""
     return re.sub(
         rf"\bcluster\.({'|'.join(FLAGS)})(=?)",
-        lambda found: flag(found[1]) + " " * bool(found[2]),
+        lambda match: flag(match[1]) + " " * bool(match[2]),
         text,
     )
 

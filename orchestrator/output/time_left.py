@@ -99,8 +99,8 @@ class TimeLeft:
         for phase in self.phases:
             length = phase.end - phase.begin
             most = phase.trials * length
-            taken = sum(min(max(step - phase.begin, 0), length) for step in steps)
-            seconds += phase.seconds * min(taken / max(most, 1), 1.0)
+            steps_taken = sum(min(max(step - phase.begin, 0), length) for step in steps)
+            seconds += phase.seconds * min(steps_taken / max(most, 1), 1.0)
         again = sum(step for index, step in self.reached.items() if is_finalist(index))
         return seconds + self.final_seconds * min(again / max(self.final_steps, 1), 1.0)
 
@@ -124,9 +124,9 @@ class TimeLeft:
         if self.answered:
             return self.judging_seconds()
         factor = self.correction()
-        rest = (self.planned() - self.done()) * factor
-        rest += self.judging * min(factor, MOST_JUDGING_CORRECTION)
-        return max(rest - (self.clock() - self.last), 0.0)
+        seconds_left = (self.planned() - self.done()) * factor
+        seconds_left += self.judging * min(factor, MOST_JUDGING_CORRECTION)
+        return max(seconds_left - (self.clock() - self.last), 0.0)
 
     def whole(self) -> float:
         """What the whole command will have taken."""

@@ -80,18 +80,18 @@ def run(cluster: ClusterRuns, command: str, words: list[str], storage: str | Non
             f"{command} takes sweeps of one storage; these lie in "
             f"{' and '.join(str(job.storage) for job in jobs)}"
         )
-    place = seen_from_here(jobs)
-    if place is not None:
-        return local_commands.run(place, command, in_words)
+    runs = seen_from_here(jobs)
+    if runs is not None:
+        return local_commands.run(runs, command, in_words)
     arguments = [str(jobs[0].storage), command, *in_words]
     return relay.received(cluster.ask_there(words[0], arguments), Path.cwd())
 
 
 def opened(storage: str, job: JobStorage) -> LocalRuns:
     """A storage of this machine, in which the job of a cluster works."""
-    place = StoreRuns(storage) if filesystem.is_uri(storage) else LocalRuns(storage)
-    place.live_jobs = {job.sweep} if job.is_live else set()
-    return place
+    runs = StoreRuns(storage) if filesystem.is_uri(storage) else LocalRuns(storage)
+    runs.live_jobs = {job.sweep} if job.is_live else set()
+    return runs
 
 
 def seen_from_here(jobs: list[JobStorage]) -> LocalRuns | None:
@@ -100,20 +100,20 @@ def seen_from_here(jobs: list[JobStorage]) -> LocalRuns | None:
     """
     storage = str(jobs[0].storage)
     try:
-        place = opened(storage, jobs[0])
-        folders = [place.sweep(job.sweep) for job in jobs]
+        runs = opened(storage, jobs[0])
+        folders = [runs.sweep(job.sweep) for job in jobs]
     except InputError:
         return None
     if not filesystem.is_uri(storage) and not all(map(is_of_job, folders, jobs)):
         return None
-    return place
+    return runs
 
 
 def is_of_job(folder: Path, job: JobStorage) -> bool:
     """Whether a journal tells of a job's own start, or is of a time when journals told none."""
     starts = [event for event in Journal(folder).events() if event["kind"] == "sweep"]
-    told = {event.get("submission") for event in starts} - {None}
-    return not told or job.submission in told
+    submissions = {event.get("submission") for event in starts} - {None}
+    return not submissions or job.submission in submissions
 
 
 def unreachable(job: str, storage: str, way: str) -> InputError:

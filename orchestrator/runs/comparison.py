@@ -140,8 +140,8 @@ def verdict(pair: list[SweepData], result: Comparison) -> str:
         sign = 1 if pair[0].maximise else -1
         ahead = int(sign * (ends[1]["value"] - ends[0]["value"]) > 0)
         return f"{names[ahead]} has the better test score; whether by chance cannot be told"
-    whole = same_rows is not None and {same_rows["rows"]} == set(same_rows["all_rows"])
-    rows = "the same rows" if whole else "rows that are not the same"
+    all_rows_common = same_rows is not None and {same_rows["rows"]} == set(same_rows["all_rows"])
+    rows = "the same rows" if all_rows_common else "rows that are not the same"
     if ends[0]["low"] <= ends[1]["high"] and ends[1]["low"] <= ends[0]["high"]:
         return f"their intervals overlap, on {rows}: no difference is shown"
     sign = 1 if pair[0].maximise else -1

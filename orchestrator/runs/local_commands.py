@@ -27,14 +27,14 @@ class Answer:
 
 def drop(place: LocalRuns, words: list[str]) -> Answer:
     """End one trial."""
-    said = requests.drop(place, words[0], int(words[1]))
-    return Answer(said, {"name": words[0], "trial": int(words[1]), "done": said})
+    message = requests.drop(place, words[0], int(words[1]))
+    return Answer(message, {"name": words[0], "trial": int(words[1]), "done": message})
 
 
 def clone(place: LocalRuns, words: list[str]) -> Answer:
     """Start a changed copy."""
-    said = requests.clone(place, words[0], int(words[1]), words[2:])
-    return Answer(said, {"name": words[0], "trial": int(words[1]), "done": said})
+    message = requests.clone(place, words[0], int(words[1]), words[2:])
+    return Answer(message, {"name": words[0], "trial": int(words[1]), "done": message})
 
 
 def report(place: LocalRuns, words: list[str]) -> Answer:

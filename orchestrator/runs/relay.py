@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="runs-") as folder:
         os.chdir(folder)  # a file that the command makes for its user goes into the answer
         try:
-            place = StoreRuns(storage) if filesystem.is_uri(storage) else LocalRuns(storage)
-            message = told(local_commands.run(place, command, words))
+            runs = StoreRuns(storage) if filesystem.is_uri(storage) else LocalRuns(storage)
+            message = told(local_commands.run(runs, command, words))
         except OrchestratorError as error:
             message = {"error": credentials.mask(str(error)), "code": error.exit_code}
         os.chdir("/")

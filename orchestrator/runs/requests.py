@@ -49,8 +49,8 @@ def clone(place: LocalRuns, name: str, trial: int, typed: list[str]) -> str:
     point = copies.copy_point(config, points, trial, settings, packed=False)
     for request in waiting(place, name, "clone"):
         with contextlib.suppress(InputError):  # the driver refuses that one, and says why
-            other = request["trial"], request["settings"]
-            if copies.copy_point(config, points, *other, packed=False) == point:
+            waiting_copy = request["trial"], request["settings"]
+            if copies.copy_point(config, points, *waiting_copy, packed=False) == point:
                 raise Waiting(f"a copy with exactly these settings is asked for already; {LATER}")
     return answered(place, name, asked(place, name, "clone", trial, settings))
 
