@@ -164,13 +164,18 @@ class Outcome:
         """
         if self.config.tracking.uri is None:
             return [shown_commands.setting("storage", self.config.storage)]
-        uri_from_here, _ = shown_commands.reachable(self.uri)
+        uri_from_here, forward = shown_commands.reachable(self.uri)
         base = (
             [o for o in self.typed() if o.lstrip("+").startswith(("model=", "model."))]
             if shown_commands.away()
             else []
         )
-        return [*base, shown_commands.setting("tracking.uri", uri_from_here)]
+        address = [shown_commands.setting("tracking.uri", uri_from_here)]
+        if forward is None and self.uri.startswith("http"):
+            # As it was typed, but for the secret, which our own commands read from a variable.
+            typed_address = shown_commands.setting("tracking.uri", self.config.tracking.uri)
+            address = shown_commands.without_secrets([typed_address])
+        return [*base, *address]
 
     def describe(self, board: SweepState, best: Record) -> BestTrial:
         """The best trial, with its metrics at its best step."""

@@ -66,6 +66,7 @@ def test_a_served_champion_answers_the_test_rows_as_reported(
     prompts = rows(tmp_path / "rows")
     settings = ["data=files", f"data.folder={tmp_path / 'rows'}", "tracking.model=served-tiny"]
     settings += ["train.steps=30", "train.eval_every=30", "optim.lr=0.01", "adapter.layers=1"]
+    settings += ["registry.beat=[base]"]  # a lookup answers these rows, too
     settings += [f"data.neighbours.count={neighbours}", "train.max_length=256"]
     done = command(*settings, f"storage={tmp_path / 'outputs'}")
     assert done.code == 0, done.err
