@@ -352,6 +352,6 @@ def test_a_store_of_a_newer_mlflow_is_told_apart_from_one_that_can_be_upgraded(
     told_by_mlflow = f"Detected out-of-date database schema (found version {before}, but expected {head}). Take a backup of your database"
     message = explain(f"sqlite:///{older}", told_by_mlflow)
     assert "made by an older MLflow version; run: " in message
-    upgraded = paste(message.partition("run: ")[2], cache, tmp_path)
+    upgraded = paste(message.partition("run: ")[2], cache, Path.cwd())
     assert upgraded.returncode == 0, upgraded.stderr
     assert schema(older) == head
