@@ -163,7 +163,9 @@ def test_plain_transformers_and_peft_reproduce_the_registered_predictions(
 def test_the_same_command_again_prints_the_same_result_at_once(
     command: Any, swept: Any, storage: Path
 ) -> None:
+    began = time.monotonic()
     again = command(*SHORT_SWEEP, f"storage={storage}")
+    assert time.monotonic() - began < 15
     assert again.code == 0
     assert again.result == swept.result
     assert "ray     starting" in swept.err and "ray     starting" not in again.err

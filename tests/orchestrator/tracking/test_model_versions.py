@@ -188,8 +188,10 @@ def test_a_server_that_hangs_blocks_nothing_and_makes_no_run_twice(server: Serve
     until(lambda: writer.run_id(None))
     server.signal(signal.SIGSTOP)
     try:
+        started = time.monotonic()
         append(tmp_path, trial(1), *(metric(1, step) for step in range(500)))
         writer.wake()
+        assert time.monotonic() - started < 0.5
         assert writer.error is None, "nobody has waited for the server meanwhile"
         until(lambda: writer.error)
         assert "no answer in time" in str(writer.error)
@@ -213,8 +215,8 @@ def test_a_server_dead_at_the_end_leaves_a_count_and_the_next_start_writes_it(
         writer = OutboxWorker(lambda: store, tmp_path)
         writer.start()
         started = time.monotonic()
-        assert writer.close(0.5) == 2
-        assert time.monotonic() - started < 300, "a request waits for the server twice as long"
+        assert writer.close(1.5) == 2
+        assert time.monotonic() - started < 2.5, "a request waits for ten minutes"
     finally:
         server.signal(signal.SIGCONT)
     carry(tmp_path, store)
