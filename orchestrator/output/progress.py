@@ -114,7 +114,7 @@ class ProgressDisplay:
         row = self.rows.setdefault(index, Row({}))
         row.step, row.score, row.state = step, metrics.get(self.metric), "waiting"
         if self.left is not None:
-            self.left.step(index, step)
+            self.left.evaluate(index, step)
             self.tell_late(self.left)
         row.tokens_per_second = metrics.get("train/tokens_per_second", row.tokens_per_second)
         row.told = time.monotonic()

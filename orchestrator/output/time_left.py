@@ -35,6 +35,10 @@ class Stretch(Protocol):
     def end(self) -> int: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def evaluating(self) -> float: ...
+    @property
+    def every(self) -> int: ...
 
 
 class TimeLeft:
@@ -57,6 +61,8 @@ class TimeLeft:
         self.began = began
         self.clock = clock
         self.reached: dict[int, int] = {}
+        self.evaluated: dict[int, int] = {}
+        """By trial: the last step at which it met the validation rows."""
         self.first: tuple[float, float] | None = None
         """When the first step was told, and how much was done by then."""
         self.last = clock()
@@ -92,15 +98,23 @@ class TimeLeft:
         if self.first is None:
             self.first = self.last, self.done()
 
+    def evaluate(self, index: int, step: int) -> None:
+        """A trial has come so far and met the validation rows there."""
+        self.evaluated[index] = max(step, self.evaluated.get(index, 0))
+        self.step(index, step)
+
     def done(self) -> float:
-        """Planned seconds of the training that is done."""
+        """Planned seconds of the training that is done. Evaluations count when they have been: they
+        may take as long as all steps before them.
+        """
         steps = [step for index, step in self.reached.items() if not is_finalist(index)]
+        evaluated = [step for index, step in self.evaluated.items() if not is_finalist(index)]
         seconds = 0.0
         for phase in self.phases:
-            length = phase.end - phase.begin
-            most = phase.trials * length
-            steps_taken = sum(min(max(step - phase.begin, 0), length) for step in steps)
-            seconds += phase.seconds * min(steps_taken / max(most, 1), 1.0)
+            trained = share_of(phase, steps, 1)
+            seconds += (phase.seconds - phase.evaluating) * trained
+            if phase.evaluating > 0:
+                seconds += phase.evaluating * share_of(phase, evaluated, phase.every)
         again = sum(step for index, step in self.reached.items() if is_finalist(index))
         return seconds + self.final_seconds * min(again / max(self.final_steps, 1), 1.0)
 
@@ -131,3 +145,17 @@ class TimeLeft:
     def whole(self) -> float:
         """What the whole command will have taken."""
         return self.clock() - self.began + self.seconds()
+
+
+def share_of(phase: Stretch, steps: list[int], every: int) -> float:
+    """Which share of a stretch's moments, `every` steps apart and one at its end, lies behind
+    trials that have come to `steps`.
+    """
+
+    def moments(step: int) -> int:
+        within = (step // every) - (phase.begin // every)
+        return within + int(step == phase.end and step % every > 0)
+
+    most = phase.trials * moments(phase.end)
+    passed = sum(moments(min(max(step, phase.begin), phase.end)) for step in steps)
+    return min(passed / max(most, 1), 1.0)

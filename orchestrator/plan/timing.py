@@ -123,6 +123,10 @@ class Phase:
     begin: int
     end: int
     seconds: float
+    evaluating: float = 0.0
+    """The seconds of these in which the validation rows are met."""
+    every: int = 1
+    """Steps between two evaluations; there is one at the end, too."""
 
     @property
     def steps(self) -> int:
@@ -254,21 +258,26 @@ class Timing:
         counts = [num_trials] * len(rungs)
         if config.sweep.scheduler == "halving":
             counts = survivors(num_trials, rungs, config.sweep.reduction)
-        found = []
-        for before, rung, count in zip([0, *rungs], rungs, counts, strict=False):
-            at_end = rung == rungs[-1]
-            found.append(Phase(count, before, rung, self.seconds(count, before, rung, at_end)))
-        return found
+        return [
+            self.phase(count, before, rung, rung == rungs[-1])
+            for before, rung, count in zip([0, *rungs], rungs, counts, strict=False)
+        ]
 
-    def seconds(self, trials: int, begin: int, end: int, at_end: bool) -> float:
+    def phase(self, trials: int, begin: int, end: int, at_end: bool) -> Phase:
         """So many trials from one step to another."""
         at_once = max(1, min(trials, self.resources.concurrent))
         every = self.config.train.eval_every
         evaluations = len(range(begin // every * every + every, end, every))
-        total = (end - begin) * self.step_seconds(at_once)
-        total += evaluations * self.evaluation_seconds(at_once, False)
-        total += self.evaluation_seconds(at_once, at_end)
-        return total * trials / at_once
+        training = (end - begin) * self.step_seconds(at_once)
+        evaluating = evaluations * self.evaluation_seconds(at_once, False)
+        evaluating += self.evaluation_seconds(at_once, at_end)
+        times = trials / at_once
+        seconds = (training + evaluating) * times
+        return Phase(trials, begin, end, seconds, evaluating * times, every)
+
+    def seconds(self, trials: int, begin: int, end: int, at_end: bool) -> float:
+        """What they take."""
+        return self.phase(trials, begin, end, at_end).seconds
 
     def final_seconds(self, final: FinalPlan) -> float:
         """The finalists' training, at most."""

@@ -136,3 +136,28 @@ def test_a_screen_without_an_estimate_says_nothing_of_time(
     with ProgressDisplay(4, 30, "valid/loss") as screen:
         screen.rung(1, 10, {"valid/loss": 1.0})
     assert "left" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("slowness", [0.5, 1.0, 3.0])
+def test_steps_before_an_evaluation_say_nothing_of_how_long_it_takes(slowness: float) -> None:
+    """Half of the first stretch is an evaluation at its end, a third of the second are two."""
+    clock = Clock()
+    phases = (Phase(4, 0, 10, 40.0, 20.0, 10), Phase(1, 10, 30, 30.0, 10.0, 10))
+    left = TimeLeft(phases, (0.0, 0), judging=20.0, began=90.0, clock=clock)
+    for step in range(11):
+        for trial in range(1, 5):
+            left.step(trial, step)
+        clock.now += 2.0 * slowness
+    clock.now = left.last
+    assert left.seconds() == pytest.approx((20 + 30 + 20) * slowness, rel=0.01)
+    clock.now += 20.0 * slowness
+    for trial in range(1, 5):
+        left.evaluate(trial, 10)
+    assert left.done() == pytest.approx(40)
+    assert left.seconds() == pytest.approx((30 + 20) * slowness, rel=0.01)
+    clock.now += 15.0 * slowness
+    left.evaluate(1, 20)
+    assert left.done() == pytest.approx(55)
+    assert left.seconds() == pytest.approx((15 + 20) * slowness, rel=0.01)
+    left.evaluate(1, 30)
+    assert left.done() == pytest.approx(left.planned())
