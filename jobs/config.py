@@ -14,6 +14,10 @@ from typing import Literal
 from jobs.neighbour_settings import Neighbours
 from jobs.settings_checks import LARGEST, config, is_name, require
 
+LARGEST_BATCH = 65_536
+"""Examples of one step: beyond any that a LoRA has been shown to profit from, and a slip of the
+keyboard does not fill the memory.
+"""
 
 @config
 class Model:
@@ -298,6 +302,10 @@ class Train:
                     f"train.{name} must be below 2**31, got {getattr(self, name)}",
                 )
                 for name in counts
+            ),
+            (
+                self.batch_size <= LARGEST_BATCH,
+                f"train.batch_size must be at most {LARGEST_BATCH:,}, got {self.batch_size:,}",
             ),
             (
                 self.max_failures >= 0,

@@ -4,7 +4,6 @@ it is still true of the store.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from orchestrator.evaluation import kept_result as evaluation_kept_result
 from orchestrator.evaluation.kept_result import renew, unchecked
 from orchestrator.outcome import Outcome
 from orchestrator.output import result
+from orchestrator.output.heartbeat import print_line
 from orchestrator.output.sweep_result import SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import sizing
@@ -36,23 +36,18 @@ def as_begun(plan: Plan, asked: Config, nodes: tuple[Node, ...] | None) -> Plan:
     return planning.make(asked, nodes)
 
 
-def report_line(text: str) -> None:
-    """Progress on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> SweepResult | None:
     """What an earlier run of the same sweep has found, if that covers all that is asked for now."""
     earlier = result.read(read_sealed(folder / "result.json"))
     if earlier is None and (folder / "result.json").exists():
-        report_line(
+        print_line(
             f"{folder / 'result.json'} is damaged, or of another version: the winner is judged "
             "again"
         )
     if earlier is None or earlier.state != "finished" or earlier.steps < config.train.steps:
         return None
     if earlier.judging != about.judging():
-        report_line(
+        print_line(
             "the winner is judged again: before it was by other rules (job.confidence, "
             "job.max_new_tokens, job.examples, tracking.same_task, registry.*, final.*)"
         )
@@ -89,7 +84,7 @@ def show_again(
         store = connect()
         gone = evaluation_kept_result.missing(store, earlier)
         if gone is not None:
-            report_line(
+            print_line(
                 f"sweep {plan.name} is finished, but {gone}: its winner is judged and registered "
                 "again"
             )
@@ -102,9 +97,9 @@ def show_again(
         raise
     except TrackingError as error:
         unchecked(earlier, str(error))
-        report_line(shown)
+        print_line(shown)
         return earlier
-    report_line(shown)
+    print_line(shown)
     if earlier.missing:
         writer = OutboxWorker(lambda: store, folder)
         writer.start()

@@ -21,7 +21,7 @@ from jobs.files import filesystem
 from jobs.files.manifest import Damaged
 from jobs.files.storage_faults import told
 from orchestrator.config.settings import Config
-from orchestrator.earlier_result import as_begun, kept_result, missing, report_line, show_again
+from orchestrator.earlier_result import as_begun, kept_result, missing, show_again
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.evaluation import champion_lookup
 from orchestrator.evaluation.baseline_process import BaselineProcess
@@ -29,6 +29,7 @@ from orchestrator.job_environment import SUBMISSION, mark_answer
 from orchestrator.launch import ray_cluster, ray_local
 from orchestrator.outcome import Outcome
 from orchestrator.output import plan_text, result
+from orchestrator.output.heartbeat import Heartbeat, print_line, waiting
 from orchestrator.output.progress import ProgressDisplay, progress_of
 from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.sweep_result import BestTrial, SweepResult
@@ -70,7 +71,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         if config.cluster.kind == "attached":
             nodes = stack.enter_context(ray_cluster.joined(config))
         if config.dry_run:
-            show_plan(champion_lookup.noted(planning.make(config, nodes)))
+            plan_text.print_plan(champion_lookup.noted(planning.make(config, nodes)))
             return 0
         shared = nodes is not None or filesystem.is_uri(config.storage)
         if not shared:
@@ -105,18 +106,12 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     return {"finished": 0, "interrupted": 1 if outcome.error else 130}.get(outcome.state, 1)
 
 
-def show_plan(plan: Plan) -> None:
-    """The plan on stdout, for a dry run."""
-    mark_answer()
-    as_text = plan_text.plan_json if plan.config.output == "json" else plan_text.plan_text
-    print(as_text(plan), flush=True)
-
-
 def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
     """The plan, with the base model fetched and converted if need be. What cannot work is said
     before a model is fetched for it.
     """
-    first = planning.make(config, nodes)
+    with Heartbeat(waiting("plan    being made")):
+        first = planning.make(config, nodes)
     if nodes is not None:
         ray_cluster.check_head(first.resources)
     try:
@@ -182,7 +177,7 @@ class SweepCommand:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
         sizing.keep_choices(self.folder, self.config)
-        report_line(plan_text.plan_text(self.plan))
+        print_line(plan_text.plan_text(self.plan))
         tell(RemoteState(sweep=self.plan.name))
         self.journal.append(
             "sweep", by=this_process(), **self.about.start(self.plan, self.composed)
@@ -208,7 +203,7 @@ class SweepCommand:
                 )
             page = delivery.deliver_unfinished(self.folder)
             if page is not None:
-                report_line(f"report  {page}")
+                print_line(f"report  {page}")
             writer.close(1 if interrupted else self.config.tracking.patience_seconds)
             if fault is not None:
                 raise OrchestratorError(fault) from error
@@ -224,7 +219,7 @@ class SweepCommand:
         outcome.seconds.total = round(time.monotonic() - self.began, 1)
         with contextlib.suppress(*refusals):
             write_sealed(self.folder / "result.json", outcome.as_json())
-        outcome.report = delivery.deliver(self.folder, store, writer.run_id(None), report_line)
+        outcome.report = delivery.deliver(self.folder, store, writer.run_id(None), print_line)
         return outcome
 
     def train_and_judge(self, store: mlflow_store.MlflowStore, writer: OutboxWorker) -> SweepResult:
@@ -236,16 +231,18 @@ class SweepCommand:
 
         running = watched(Daemons(), give_up)
         if self.config.cluster.kind == "local":
-            report_line("ray     starting")
+            print_line("ray     starting")
             running = ray_local.local(self.plan.resources, give_up)
         tune = self.folder / "tune"
         shutil.rmtree(tune, ignore_errors=True)  # what Ray Tune of a killed command has left
         with (
+            Heartbeat(waiting("ray     starting")) as alive,
             running,
             self.baselines,
             system_metrics.recorded(self.journal, self.config.tracking.system_metrics),
             progress_of(self.plan, self.began) as self.screen,
         ):
+            alive.status = self.screen.status
             outcome = self.work_to_the_end(store, writer, self.screen)
         shutil.rmtree(tune, ignore_errors=True)
         return outcome

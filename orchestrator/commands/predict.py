@@ -16,6 +16,7 @@ from orchestrator.config.settings import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.evaluation.version_folder import check_version, find_base
 from orchestrator.job_environment import mark_answer
+from orchestrator.output.heartbeat import Heartbeat, waiting
 from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking import mlflow_store
 from orchestrator.tracking.uri import sqlite_uri
@@ -28,7 +29,8 @@ def run(config: Config) -> int:
     assert config.model_uri is not None and (
         config.prompt is not None or config.messages is not None
     )
-    record, line = plan(config) if config.dry_run else ask(config)
+    with Heartbeat(waiting(f"predict loading {mask(config.model_uri)}")):
+        record, line = plan(config) if config.dry_run else ask(config)
     mark_answer()
     print(json.dumps(record, ensure_ascii=False) if config.output == "json" else line)
     return 0

@@ -1,6 +1,4 @@
-"""Plan, progress and result as text. Pure but for writing to the terminal; the live table is in
-screen.py.
-"""
+"""The plan as text."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ from jobs.evaluation import registry
 from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.job_environment import mark_answer
 from orchestrator.plan.finalists import describe
 from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
@@ -78,6 +77,13 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{below_a_minute:02d}s" if minutes else f"{below_a_minute}s"
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan on stdout, for a dry run."""
+    mark_answer()
+    as_text = plan_json if plan.config.output == "json" else plan_text
+    print(as_text(plan), flush=True)
 
 
 def plan_text(plan: Plan) -> str:

@@ -12,6 +12,7 @@ from jobs.evaluation import registry
 from orchestrator.config.run_numbers import is_finalist
 from orchestrator.config.run_numbers import label as run_label
 from orchestrator.config.search_space import Point
+from orchestrator.output.heartbeat import print_line
 from orchestrator.output.plan_text import duration, plural, short
 from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.time_left import LATE, TimeLeft
@@ -65,6 +66,7 @@ class ProgressDisplay:
         self.furthest: dict[str, int] = {}
         """By task other than training: in which quarter of it that was last told."""
         self.live: Live | None = None
+        self.over = False
         self.refreshed = 0.0
         self.ended: set[int] = set()
         """Trials that are over for good, finalists not counted."""
@@ -81,6 +83,7 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.over = True
         if self.live is not None:
             self.refresh(force=True)
             self.live.__exit__(None, None, None)
@@ -172,9 +175,27 @@ class ProgressDisplay:
     def line(self, text: str, always: bool = False) -> None:
         """A plain line; on a terminal only what the table does not show."""
         if self.live is None:
-            print(text, file=sys.stderr, flush=True)
+            print_line(text)
         elif always:
             self.live.console.print(text, markup=False, highlight=False)
+
+    def status(self) -> str | None:
+        """What goes on, in a line; on a terminal the table is drawn anew instead."""
+        if self.over:
+            return "ray     ending"
+        if self.live is not None:
+            self.refresh(force=True)
+            return None
+        left = "" if self.left is None else f"  {self.time_left(self.left)}"
+        if self.task is not None:
+            return f"{self.task}{left}"
+        rows = list(self.rows.values())
+        steps = [row.step for row in rows if row.state in ("training", "waiting")]
+        if not steps:
+            starting = sum(row.state == "starting" for row in rows)
+            return f"{plural(starting, 'trial')} starting{left}" if starting else None
+        reached = " to ".join(str(step) for step in sorted({min(steps), max(steps)}))
+        return f"{plural(len(steps), 'trial')} at step {reached} of {self.steps}{left}"
 
     def label(self, index: int) -> str:
         """trial  3/12  rank=16 lr=0.00021"""

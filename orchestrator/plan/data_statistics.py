@@ -89,6 +89,7 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     cost = sum(cost_tokens(config, counted) for counted in few) / sum(map(len, few))
     num_rows = sum(share.rows for share in shares.values())
     answers = sum(share.answer_tokens or 0 for share in shares.values()) / max(num_rows, 1)
+    notes += batch_notes(config, num_rows)
     longest = max(counted.longest for counted in counts.values())
     if shown is not None:
         cost += shown.mean_tokens
@@ -103,6 +104,17 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         limit,
         shown,
     )
+
+
+def batch_notes(config: Config, num_rows: int) -> list[str]:
+    """A note where one step sees rows more than once."""
+    size = config.train.batch_size
+    if size <= num_rows:
+        return []
+    return [
+        f"train.batch_size={size:,} is more than the {num_rows:,} training rows: each step repeats "
+        "rows that it has seen"
+    ]
 
 
 def count_all(config: Config, corpus: Corpus, template: ChatTokenizer) -> dict[str, Count]:

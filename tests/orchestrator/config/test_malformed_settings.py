@@ -59,7 +59,7 @@ SETTINGS = [
     ),
     (["sweep.metric=valid/f1"], ["sweep.metric", "valid/f1", "valid/exact_match"]),
     (["train.gpus_per_worker=64"], ["train.gpus_per_worker", "64", "GPU"]),
-    (["train.batch_size=99999", "train.num_workers=9999"], ["train.num_workers", "CPU cores"]),
+    (["train.batch_size=60000", "train.num_workers=9999"], ["train.num_workers", "CPU cores"]),
     (
         ["storage=s3://key:verysecret@bucket/x"],
         ["storage", "holds a secret", "AWS_SECRET_ACCESS_KEY"],
