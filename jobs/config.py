@@ -19,6 +19,7 @@ LARGEST_BATCH = 65_536
 keyboard does not fill the memory.
 """
 
+
 @config
 class Model:
     """Which base model, and where it comes from."""

@@ -35,7 +35,7 @@ from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.sweep_result import BestTrial, SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import sizing, throughput
-from orchestrator.plan.cost import check_disk
+from orchestrator.plan.cost import check_disk, check_storage
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
 from orchestrator.plan.task import run_tags
@@ -71,7 +71,10 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         if config.cluster.kind == "attached":
             nodes = stack.enter_context(ray_cluster.joined(config))
         if config.dry_run:
-            plan_text.print_plan(champion_lookup.noted(planning.make(config, nodes)))
+            plan = champion_lookup.noted(planning.make(config, nodes))
+            if nodes is None:
+                check_storage(plan.config, plan.base, plan.num_runs, plan.name)
+            plan_text.print_plan(plan)
             return 0
         shared = nodes is not None or filesystem.is_uri(config.storage)
         if not shared:
@@ -168,8 +171,7 @@ class SweepCommand:
 
     def work(self) -> SweepResult:
         """Everything from the first connection to the written result."""
-        num_runs = self.plan.num_trials + self.plan.final.new_runs
-        check_disk(self.config, self.base, num_runs, self.folder)
+        check_disk(self.config, self.base, self.plan.num_runs, self.folder)
         store = self.connect()
         champion = store.champion(self.model_name)
         if champion is not None and not self.config.tracking.same_task:

@@ -93,6 +93,11 @@ class Plan:
         return Task(self.digests["test"], self.config.data.instruction, self.config.sweep.metric)
 
     @property
+    def num_runs(self) -> int:
+        """Trials, and runs of finalists from the start."""
+        return self.num_trials + self.final.new_runs
+
+    @property
     def num_scored(self) -> int:
         """On how many validation rows trials are compared at a rung."""
         sweep = self.config.sweep
