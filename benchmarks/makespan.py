@@ -4,6 +4,7 @@ last result, memory, final losses.
 python -m benchmarks.makespan --trials 8 --steps 16 [--contenders pack,plain,...] [--json FILE]
 [SETTING=VALUE ...]
 
+The rows are those of icd10, unless `data=NAME` says otherwise, as in docs/speed.md.
 `pack` and `plain` are this project's own command, `tune_trainer` is Ray Tune with a process of
 transformers' Trainer + PEFT per trial,
 `warm_trainer` the same Trainer in one process that loads the base once, `trl` TRL's SFTTrainer in
@@ -93,6 +94,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> tuple[Work, str]:
     """
     overrides = [
         "+sweep=lora",
+        "data=icd10",
         *([f"model={options.model}"] if options.model else []),
         *options.settings,
     ]

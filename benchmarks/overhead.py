@@ -131,6 +131,7 @@ def one(num_trials: int, slots: int, folder: Path) -> dict[str, float]:
     """Seconds and what is left behind by one sweep of `num_trials` trials."""
     settings = [
         "model=tiny",
+        "data=icd10",
         "executor=pack",
         f"sweep.num_trials={num_trials}",
         f"sweep.max_concurrent={slots}",

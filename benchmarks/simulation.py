@@ -40,6 +40,7 @@ SLOTS = 8
 REDUCTION = 3
 SETTINGS = [
     "model=tiny",
+    "data=icd10",
     "executor=pack",
     "sweep.name=scale",
     "sweep.scheduler=halving",

@@ -1,5 +1,5 @@
-"""Examples per second of one optimizer step on the default data, and the share of the machine's own
-matrix-product rate.
+"""Examples per second of one optimizer step on the rows of icd10 (others: data=NAME), and the share
+of the machine's own matrix-product rate.
 
 python -m benchmarks.step [--repeats 3] [--batch 16] [--slots 1,2,4,8,16] [--threads N] [--json
 FILE] [SETTING=VALUE ...]
@@ -7,7 +7,7 @@ FILE] [SETTING=VALUE ...]
 Contenders, interleaved so that a noisy machine slows all alike: `trainer` (what
 transformers.Trainer + PEFT computes in a step: rows padded to the longest, logits at every
 position, clip, AdamW), `plain` (this project's executor of one trial), `pack_N` (a pack of the
-first N trials of the default sweep, differing in rank, rate and mix), `pack` (the one of 8) and
+first N trials of that sweep, differing in rank, rate and mix), `pack` (the one of 8) and
 `pack_8_no_prefix` (the same with every example's beginning computed anew). A pack's figure is over
 some steps: what it computes once for all trials, it computes for several steps.
 
@@ -56,6 +56,10 @@ from orchestrator.config.validation import build
 from orchestrator.launch.ray_settings import COMMON
 from orchestrator.plan.planner import known_trials
 
+SWEEP = ("+sweep=lora", "data=icd10")
+"""What is swept, unless the command line says otherwise: the rows that docs/speed.md was measured
+with.
+"""
 TURN = 4
 """Steps of a pack in each turn."""
 NO_PREFIX = "pack_8_no_prefix"
@@ -341,9 +345,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = build(
-        compose(["+sweep=lora", *options.settings, f"train.batch_size={options.batch}"], None)
-    )
+    config = build(compose([*SWEEP, *options.settings, f"train.batch_size={options.batch}"], None))
     rates, shares = measure(
         options, fetch.prepare(config.model), known_trials(config, max(*options.slots, 8))
     )

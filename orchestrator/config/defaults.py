@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Collection
 from typing import Any
 
 from jobs.config import Source
@@ -18,6 +19,7 @@ from jobs.data.splits import entries, split_of
 from jobs.evaluation import registry
 from orchestrator.config import idle_settings
 from orchestrator.config.dotted_paths import lookup
+from orchestrator.config.left_open import is_own_knob
 from orchestrator.config.settings import Config
 
 
@@ -152,29 +154,35 @@ def has_training_file(folder: str) -> bool:
         return False
 
 
-def without_absent(config: Config) -> Config:
+def without_absent(config: Config, typed: Collection[str] = ()) -> Config:
     """`config` without the optional knobs whose setting, or whose leader's setting, does not exist
-    or changes nothing; `skipped` says which and why.
+    or changes nothing; `skipped` says which and why. Of a knob that comes with the project for
+    other data, such as the mix of icd10's sources, nothing is said.
     """
     raw = dataclasses.asdict(config)
     space = config.sweep.space
-    reasons = {
+    missing = {
         knob.path: f"the configuration has no setting {knob.path}"
         for knob in space.values()
         if not lookup(raw, knob.path)
     }
+    reasons = dict(missing)
     reasons |= {
         knob.path: why
         for knob in space.values()
         if knob.path not in reasons and (why := idle_settings.idle_knob(config, knob.path))
     }
     skipped = {}
+    of_other_data = set()
     for name, knob in space.items():
         absent = next((path for path in (knob.path, knob.to) if path in reasons), None)
         if knob.optional and absent is not None:
             skipped[name] = reasons[absent]
+            if absent in missing and is_own_knob(name, knob, typed):
+                of_other_data.add(name)
     space_here = {name: knob for name, knob in space.items() if name not in skipped}
     config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=space_here))
+    skipped = {name: why for name, why in skipped.items() if name not in of_other_data}
     object.__setattr__(
         config, "skipped", skipped
     )  # no argument, so that nobody can give it on the command line

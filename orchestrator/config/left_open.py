@@ -6,12 +6,14 @@ typed, and what another file says, was chosen.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.search_space import Knob
 from orchestrator.config.yaml_text import parse
 from orchestrator.project import ROOT
 
@@ -54,6 +56,16 @@ def is_usual_range(config: Config, typed: Collection[str]) -> bool:
         return False
     return config.adapter.kind == "lora" and all(
         is_default(f"{RATES}.{end}", getattr(knob, end), typed) for end in ("low", "high")
+    )
+
+
+def is_own_knob(name: str, knob: Knob, typed: Collection[str]) -> bool:
+    """Whether a knob of a search space is one that comes with the project, as it stands there."""
+    path = f"sweep.space.{name}"
+    return bool(default_values(f"{path}.path")) and all(
+        is_default(f"{path}.{setting}", value, typed)
+        for setting, value in dataclasses.asdict(knob).items()
+        if value != Knob.__dataclass_fields__[setting].default
     )
 
 

@@ -66,7 +66,7 @@ def build(
     config = collect(Config, raw, faults)
     if isinstance(config, Config):
         faults += truth_values(raw, config)
-        config = without_absent(with_folder_source(with_absolute_paths(config)))
+        config = without_absent(with_folder_source(with_absolute_paths(config)), typed)
         faults += problems(config.sweep.space) + space_problems(config)
         faulty_paths = {path for path, _ in faults}
         faults += [

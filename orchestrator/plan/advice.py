@@ -80,6 +80,7 @@ def advice(config: Config, why_plain: str | None) -> list[str]:
     notes += [
         f"sweep.space.{name} is not searched: {reason}" for name, reason in config.skipped.items()
     ]
+    notes += unsearched_mix(config)
     notes += idle_settings.notes(config)
     if (unfair := unfinished(config)) is not None:
         notes.append(
@@ -94,6 +95,21 @@ def advice(config: Config, why_plain: str | None) -> list[str]:
             f"train.steps={config.train.steps}: one evaluation, at the end"
         )
     return notes
+
+
+def unsearched_mix(config: Config) -> list[str]:
+    """A note where a sweep has several sources and draws them in one mix, with what searches it."""
+    weights = {name: source.weight for name, source in config.data.sources.items()}
+    paths = {knob.path for knob in config.sweep.space.values()}
+    if len(weights) < 2 or not paths or any(path.startswith("data.sources.") for path in paths):
+        return []
+    total = sum(weights.values()) or 1.0
+    shares = ", ".join(f"{name} {weight / total:.0%}" for name, weight in weights.items())
+    first = next(iter(weights))
+    knob = f"{{path: data.sources.{first}.weight, type: uniform, low: 0, high: {2 * total:g}}}"
+    return [
+        f"all trials draw the same mix of sources ({shares}); '+sweep.space.mix={knob}' searches it"
+    ]
 
 
 def exhausted(config: Config, num_trials: int) -> list[str]:

@@ -79,7 +79,10 @@ def test_cfg_prints_yaml_that_can_be_used_again(
             ["sweep.space={a: {path: adapter.rank, type: uniform, low: 1, high: 4}}"],
             "must be a whole number, got 2.146",
         ),
-        (["data.sources.terms.weight=0", "data.sources.titles.weight=0"], "every weight is 0"),
+        (
+            ["data=icd10", "data.sources.terms.weight=0", "data.sources.titles.weight=0"],
+            "every weight is 0",
+        ),
         (["cluster.num_gpus=99"], "99 is more than the"),
         (["adapter=full", "+adapter.dropout=0.1"], "adapter.dropout   0.1 drops nothing"),
         (

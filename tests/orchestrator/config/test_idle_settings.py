@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "data.folder": (
         TINY,
         "data.folder=/x",
-        "data=icd10 names files of its own; write data=files data.folder=/x",
+        "data=home names files of its own; write data=files data.folder=/x",
     ),
     "prompt": (TINY, "prompt=Hi", "write job=predict"),
     "messages": (TINY, "messages=[]", "write job=predict"),
@@ -119,7 +119,7 @@ NAMED: dict[str, tuple[list[str], str, str]] = {
         "there is one trial",
     ),
     "weight": (
-        [*TINY, "~data.sources.terms"],
+        [*TINY, "data=icd10", "~data.sources.terms"],
         "data.sources.titles.weight=3",
         "it is the only source",
     ),
@@ -251,7 +251,7 @@ def test_no_password_stands_in_a_note() -> None:
 
 
 def test_what_was_found_outlives_a_change() -> None:
-    config = built([*TINY, "+sweep=lora", "~data.sources.terms", "optim.lr=3e-4"])
+    config = built([*TINY, "+sweep=lora", "data=icd10", "~data.sources.terms", "optim.lr=3e-4"])
     assert config.unused and config.skipped
     later = changed(config, seed=7)
     assert (later.seed, later.unused, later.skipped) == (7, config.unused, config.skipped)
@@ -289,9 +289,9 @@ def test_what_changes_nothing_does_not_change_a_sweeps_name() -> None:
         == name()
     )
     assert with_value("sweep.search", "optuna", "+sweep=lora") != name("+sweep=lora")
-    double = ["data.sources.terms.weight=1", "data.sources.titles.weight=1"]
-    assert name(*double) == name() != name(double[0])
-    only = ["~data.sources.terms"]
+    double = ["data=icd10", "data.sources.terms.weight=1", "data.sources.titles.weight=1"]
+    assert name(*double) == name("data=icd10") != name(*double[:2])
+    only = ["data=icd10", "~data.sources.terms"]
     assert name(*only, "data.sources.titles.weight=3") == name(*only)
 
 

@@ -130,7 +130,7 @@ SETTINGS = [
         ["2 problems", "data.valid   is empty; leave it out", "data.test    is empty"],
     ),
     (
-        ["data.sources.terms.wight=1"],
+        ["data=icd10", "data.sources.terms.wight=1"],
         ["data.sources.terms.wight", "did you mean data.sources.terms.weight?"],
     ),
     (["+sweep=lora", "sweep.space.lr.hihg=1"], ["did you mean sweep.space.lr.high?"]),
@@ -215,7 +215,7 @@ def test_a_trial_that_would_draw_from_no_source_is_named_before_anything_starts(
         for name in ("terms", "titles")
     ]
     assert "would train on nothing: data.sources.terms.weight" in refuse(
-        f"sweep.space={{{', '.join(knobs)}}}", "sweep.num_trials=20"
+        "data=icd10", f"sweep.space={{{', '.join(knobs)}}}", "sweep.num_trials=20"
     )
 
 

@@ -22,6 +22,10 @@ def space(**knobs: dict[str, Any]) -> str:
     return f"sweep.space={knobs!r}".replace("'", "")
 
 
+ICD10 = ("+sweep=lora", "data=icd10")
+"""A sweep of two sources, whose mix is searched."""
+
+
 def problems(*arguments: str) -> list[tuple[str, str]]:
     """What is wrong with a command on the default data."""
     try:
@@ -53,7 +57,7 @@ def test_another_seed_draws_other_points() -> None:
 
 
 def test_the_lora_sweep_draws_titles_and_gives_terms_the_rest() -> None:
-    for trial in searched(40):
+    for trial in searched(40, "data=icd10"):
         weights = {name: source["weight"] for name, source in trial["data"]["sources"].items()}
         assert weights["titles"] + weights["terms"] == pytest.approx(1)
         assert trial["adapter"]["rank"] in (4, 8, 16, 32)
@@ -75,14 +79,14 @@ def test_an_optional_knob_and_what_follows_it_are_skipped_where_their_setting_is
 
 def test_only_the_knob_whose_setting_is_missing_is_skipped() -> None:
     config = build(
-        compose(["+sweep=lora", "~data.sources.terms", "+data.sources.mine={path: x.jsonl}"], None)
+        compose([*ICD10, "~data.sources.terms", "+data.sources.mine={path: x.jsonl}"], None)
     )
     assert set(config.sweep.space) == {"lr", "rank", "titles"}
-    config = build(compose(["+sweep=lora", "~data.sources.terms"], None))
+    config = build(compose([*ICD10, "~data.sources.terms"], None))
     assert config.skipped["titles"] == "it is the only source", (
         "whatever its weight, all rows are drawn from it"
     )
-    config = build(compose(["+sweep=lora", "~data.sources.titles"], None))
+    config = build(compose([*ICD10, "~data.sources.titles"], None))
     assert set(config.sweep.space) == {"lr", "rank"}, "terms has nobody to follow"
 
 
@@ -210,7 +214,7 @@ REFUSED = [
     ({"path": "optim.lr", "type": "linked", "to": "optim.lr"}, "is not a searched setting"),
     ({"path": "optim", "type": "choice", "values": [1]}, '"optim" is no setting'),
     (
-        {"path": "data.sources.terms.path", "type": "choice", "values": ["x.jsonl"]},
+        {"path": "data.sources.train.path", "type": "choice", "values": ["x.jsonl"]},
         "cannot be searched",
     ),
     ({"path": "train.steps", "type": "choice", "values": [10]}, "cannot be searched"),
@@ -296,8 +300,8 @@ def test_every_draw_lies_between_the_extremes_that_are_checked() -> None:
 
 def test_a_trial_holds_the_point_and_leaves_the_rest_as_it_was() -> None:
     config = build(compose(["model=tiny", "optim.beta1=0.8"], None))
-    trial = trial_of(config, 3, {"optim.lr": 0.5, "data.sources.terms.weight": 0.25})
-    assert (trial.index, trial.optim.lr, trial.optim.beta1, trial.data.sources["terms"].weight) == (
+    trial = trial_of(config, 3, {"optim.lr": 0.5, "data.sources.train.weight": 0.25})
+    assert (trial.index, trial.optim.lr, trial.optim.beta1, trial.data.sources["train"].weight) == (
         3,
         0.5,
         0.8,

@@ -18,6 +18,7 @@ from orchestrator.output.plan_text import plan_text
 from orchestrator.plan import run_inputs
 from orchestrator.plan.cost import disk_bytes
 from orchestrator.plan.resources import Node, Resources, divide
+from tests.support.row_files import write
 from tests.support.settings import build
 
 
@@ -259,16 +260,33 @@ def test_advice_is_given_on_what_is_legal_but_unwise(plan: Any) -> None:
 
 
 def test_a_knob_that_is_left_out_is_named_with_the_reason(plan: Any) -> None:
-    notes = [note for note in plan("+sweep=lora").notes if "sweep.space" in note]
+    typed = "sweep.space.titles={path: data.sources.titles.weight, type: uniform, low: 0, high: 0.5, optional: true}"
+    notes = [note for note in plan("+sweep=lora", typed).notes if "sweep.space" in note]
     assert notes == [
         "sweep.space.titles is not searched: the configuration has no setting data.sources.titles.weight",
-        "sweep.space.terms is not searched: the configuration has no setting data.sources.terms.weight",
     ]
     typed = "sweep.space={r: {path: adapter.rnk, type: choice, values: [4, 8], optional: true}, l: {path: optim.lr, type: choice, values: [1e-3]}}"
     assert (
         "sweep.space.r is not searched: the configuration has no setting adapter.rnk"
         in plan(typed).notes
     )
+
+
+def test_the_mix_of_other_data_is_no_word_and_a_mix_of_ones_own_is(
+    plan: Any, tmp_path: Path
+) -> None:
+    assert not [note for note in plan("+sweep=lora").notes if "sweep.space" in note]
+    rows = [{"prompt": f"delta {i}", "completion": "D"} for i in range(20)]
+    more = write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "more.jsonl")
+    two = f"+data.sources.more={{path: {more}, weight: 0.25}}"
+    said = [note for note in plan("+sweep=lora", two).notes if "sweep.space" in note]
+    assert len(said) == 1 and said[0].startswith(
+        "all trials draw the same mix of sources (train 80%, more 20%); '+sweep.space.mix="
+    )
+    knob = said[0].split("'")[1]
+    made = plan("+sweep=lora", two, knob)
+    assert made.config.sweep.space["mix"].high == 2.5
+    assert not [note for note in made.notes if "sweep.space" in note]
 
 
 def test_a_knob_that_follows_one_that_is_left_out_names_the_one_it_follows(plan: Any) -> None:

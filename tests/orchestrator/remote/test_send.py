@@ -74,16 +74,14 @@ def test_a_dry_run_prints_the_plan_and_a_manifest_that_can_be_applied(
 
 
 def test_paths_are_named_as_the_pods_see_them(kubernetes: Any) -> None:
-    data = f"data.valid={ROOT}/data/icd10/valid.jsonl"
+    data = f"data.valid={ROOT}/data/home/valid.jsonl"
     done = kubernetes(
         "dry_run=true", "output=json", data, "model=path", "model.path=/mnt/shared/models/a"
     )
     assert done.code == 0, done.err
     told = json.loads(done.out)
     assert told["plan"] is None, "the model is not on this machine"
-    assert (
-        "data.valid=/app/data/icd10/valid.jsonl" in told["manifest"]["spec"]["entrypoint"].split()
-    )
+    assert "data.valid=/app/data/home/valid.jsonl" in told["manifest"]["spec"]["entrypoint"].split()
 
 
 def test_all_mistakes_come_at_once_and_nothing_is_run_here(kubernetes: Any, tmp_path: Path) -> None:

@@ -162,7 +162,9 @@ def test_bad_words_are_answered_with_the_remedy(
 
 def test_what_waits_already_is_not_asked_again(tool: Any, storage: Path) -> None:
     folder = write_sweep(storage / "sweeps" / "died", 8, judged=False)
-    (folder / "config.yaml").write_text(json.dumps(compose(["+sweep=lora", "model=tiny"], None)))
+    (folder / "config.yaml").write_text(
+        json.dumps(compose(["+sweep=lora", "data=icd10", "model=tiny"], None))
+    )
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
     (folder / "journal.jsonl").write_text(
         "".join(line for line in lines if "sweep_end" not in line)

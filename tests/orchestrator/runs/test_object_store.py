@@ -33,7 +33,9 @@ def test_a_sweep_of_a_store_is_shown_compared_and_asked_to_change(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = write_sweep(tmp_path / "local" / "lora-1", 8, judged=False)
-    (folder / "config.yaml").write_text(json.dumps(compose(["+sweep=lora", "model=tiny"], None)))
+    (folder / "config.yaml").write_text(
+        json.dumps(compose(["+sweep=lora", "data=icd10", "model=tiny"], None))
+    )
     lines = (folder / "journal.jsonl").read_text().splitlines()
     running = [line for line in lines if "sweep_end" not in line and '"trial": 8' not in line]
     (folder / "journal.jsonl").write_text("\n".join(running) + "\n")
