@@ -135,8 +135,8 @@ class Outcome:
         )
 
     def wider(self, plan: Plan, typed: list[str]) -> list[str] | None:
-        """The settings of a sweep that goes on from this one, twice as large; None where the search
-        space holds no more.
+        """The settings of a sweep twice as large, which goes on from this one where the learning
+        rates stay constant; None where the search space holds no more.
         """
         minutes = self.config.sweep.minutes
         if plan.sizes is not None and minutes is not None:
