@@ -166,6 +166,7 @@ def run(
         "data=files",
         f"data.folder={toy}",
         "train.max_length=128",
+        "optim.schedule=constant",
         *SWEEP,
     ]
     line += ["output=json", f"storage={storage}", f"tracking.uri={tracking}", *arguments]

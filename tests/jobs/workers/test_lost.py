@@ -247,6 +247,17 @@ def small(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
+def remount_read_only(folder: Path) -> None:
+    """Take the right to write away between two writes: while a file is open for one, the system
+    refuses.
+    """
+    end = time.monotonic() + 120
+    line = ["mount", "-o", "remount,ro", str(folder)]
+    while (answered := subprocess.run(line, capture_output=True, text=True)).returncode:
+        assert time.monotonic() < end, f"waited for a moment without writers: {answered.stderr}"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 def test_what_the_machine_refuses_fails_no_trial(
     fault: str, executor: str, calm: Ended, command: Any, small: Path
@@ -261,7 +272,7 @@ def test_what_the_machine_refuses_fails_no_trial(
             except OSError:
                 pass
     else:
-        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+        remount_read_only(small)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 1, err
     told = [line for line in (out + err).splitlines() if "storage " in line]

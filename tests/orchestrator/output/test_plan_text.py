@@ -27,6 +27,7 @@ search  adapter.rank 4, 8 · optim.lr 0.01, 0.001 · grid, halving at 10, 20 ste
 final   the 2 best trials by valid/exact_match; nothing is trained again, the best one is judged
 machine 330 GFLOP/s in float32, 165 in bfloat16, on 1 thread; train.dtype=auto is float32, 2.0 times as fast here as bfloat16
 time    about {time}, from 330 GFLOP/s measured here
+note    train.batch_size=32 is more than the 30 training rows: each step repeats rows that it has seen
 example 33 tokens, the 2 between » and « carry loss
         | <|im_start|>user
         | Spell

@@ -226,7 +226,7 @@ def test_more_trials_than_combinations_are_refused_with_both_numbers(plan: Any) 
         ),
         (
             ("optim.schedule=warmup_stable_decay", "optim.warmup_steps=18"),
-            "optim.warmup_steps=18 ends after step 16",
+            "optim.warmup_steps=18 ends after step 15",
         ),
     ],
 )
@@ -244,7 +244,7 @@ def test_advice_is_given_on_what_is_legal_but_unwise(plan: Any) -> None:
     late = ("optim.schedule=warmup_stable_decay", "train.eval_every=30")
     notes = "\n".join(plan("+sweep=lora", "train.steps=100", *late).notes)
     assert (
-        "optim.decay_share=0.2 lets the rate fall from step 80 on, before the rung at 90 under sweep.scheduler=halving"
+        "optim.decay_share=0.25 lets the rate fall from step 75 on, before the rung at 90 under sweep.scheduler=halving"
         in notes
     )
     notes = "\n".join(plan("train.steps=5", "train.eval_every=10").notes)

@@ -45,6 +45,7 @@ class Sweep:
     def __init__(self, toy: Path, storage: Path, base: BaseModel, *typed: str) -> None:
         settings = ["+sweep=lora", "model=tiny", "data=files", f"data.folder={toy}"]
         settings += [f"storage={storage}", "train.max_length=128", "sweep.num_trials=4"]
+        settings += ["final.count=2", "optim.schedule=constant"]
         steps = ["train.steps=60", "train.eval_every=20"]
         self.config = build(compose([*settings, *steps, *typed], None))
         self.plan, self.base = planning.make(self.config), base
@@ -179,7 +180,7 @@ def test_the_plan_counts_what_finalists_cost(make: Any) -> None:
 )
 def test_settings_of_finalists_that_cannot_be_are_refused(typed: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build(compose(["+sweep=lora", typed], None))
+        build(compose(["+sweep=lora", "final.count=2", typed], None))
 
 
 def events(storage: Path) -> list[dict[str, Any]]:
@@ -200,7 +201,8 @@ def scores(storage: Path) -> dict[tuple[int, int], float]:
 def test_a_sweep_trains_its_finalists_under_more_seeds_and_judges_the_best(
     command: Any, tmp_path: Path, executor: str
 ) -> None:
-    arguments = [*SHORT_SWEEP, f"storage={tmp_path}", "final.seeds=2", f"executor={executor}"]
+    arguments = [*SHORT_SWEEP, f"storage={tmp_path}", "final.count=2", "final.seeds=2"]
+    arguments += ["optim.schedule=constant", f"executor={executor}"]
     done = command(*arguments)
     assert done.code == 0, done.err
     found = done.result["finalists"]
@@ -224,7 +226,7 @@ def test_a_sweep_trains_its_finalists_under_more_seeds_and_judges_the_best(
 def test_a_sweep_killed_while_its_finalists_train_ends_as_an_undisturbed_one(
     command: Any, tmp_path: Path
 ) -> None:
-    arguments = [*SHORT_SWEEP, "final.schedule=linear"]
+    arguments = [*SHORT_SWEEP, "final.count=2", "final.schedule=linear"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     expected = command(*arguments, f"storage={undisturbed}")
     assert expected.code == 0, expected.err
