@@ -31,7 +31,8 @@ def as_begun(plan: Plan, asked: Config, nodes: tuple[Node, ...] | None) -> Plan:
     the storage has told it.
     """
     folder = sweep_folder(asked.storage, plan.name)
-    if not asked.left_open or asked.fresh or not (folder / sizing.FILE).exists():
+    chooses = asked.left_open or asked.sweep.space
+    if not chooses or asked.fresh or not (folder / sizing.FILE).exists():
         return plan
     return planning.make(asked, nodes)
 

@@ -178,7 +178,7 @@ class SweepCommand:
             self.plan = champion_lookup.with_stranger(self.plan, champion.uri, champion.tags)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
-        sizing.keep_choices(self.folder, self.config)
+        sizing.keep_choices(self.folder, self.config, self.plan.start.found)
         print_line(plan_text.plan_text(self.plan))
         tell(RemoteState(sweep=self.plan.name))
         self.journal.append(

@@ -17,6 +17,13 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.idle_environment import environment_notes
+from orchestrator.config.idle_sweep_settings import (
+    alone,
+    without_curves,
+    without_draws,
+    without_finalists,
+    without_rungs,
+)
 from orchestrator.config.settings import Config
 from orchestrator.config.yaml_text import parse
 from orchestrator.errors import ConfigError
@@ -34,8 +41,9 @@ MODEL = {
 }
 """Settings of a base model by where it comes from."""
 KNOB = {
-    **dict.fromkeys(("choice", "grid"), ("values",)),
-    **dict.fromkeys(("uniform", "loguniform", "randint"), ("low", "high", "step")),
+    "choice": ("values", "first"),
+    "grid": ("values",),
+    **dict.fromkeys(("uniform", "loguniform", "randint"), ("low", "high", "step", "first")),
     "linked": ("to", "values", "times", "plus"),
 }
 """Settings of a knob by its type."""
@@ -121,27 +129,6 @@ def without_decay(config: Config, path: str) -> str | None:
     )
 
 
-def alone(config: Config, path: str) -> str | None:
-    """What decides between trials, where there is one."""
-    if not config.sweep.space:
-        return "there is one trial; a search space gives more, such as +sweep=lora"
-    return "there is one trial" if config.sweep.num_trials == 1 else None
-
-
-def without_rungs(config: Config, path: str) -> str | None:
-    """How many trials survive a rung, where none is stopped."""
-    return alone(config, path) or (
-        "sweep.scheduler=none stops no trial" if config.sweep.scheduler == "none" else None
-    )
-
-
-def without_finalists(config: Config, path: str) -> str | None:
-    """How finalists are trained, where there are none."""
-    if (reason := alone(config, path)) is not None:
-        return reason
-    return "final.count=0 has no finalists" if config.final.count == 0 else None
-
-
 def same_schedule(config: Config, path: str) -> str | None:
     """A schedule for the finalists that all trials have anyway."""
     if (reason := without_finalists(config, path)) is not None:
@@ -197,7 +184,7 @@ def of_other_cluster(config: Config, path: str) -> str | None:
 
 def without_rival(config: Config, path: str) -> str | None:
     """How a rival is beaten, where none has to be."""
-    return "registry.beat=[] asks for nothing to be beaten" if not config.registry.beat else None
+    return None if config.registry.beat else "registry.beat=[] asks for nothing to be beaten"
 
 
 def inside_cluster(config: Config, path: str) -> str | None:
@@ -235,7 +222,11 @@ RULES = (
     Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
     Rule(r"optim\.decay_share", without_decay, refused=True),
     Rule(r"data\.neighbours\.order", without_neighbours, refused=True),
-    Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
+    Rule(
+        r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus|first)",
+        of_other_knob,
+        refused=True,
+    ),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
     Rule(r"final\.count", alone, refused=True),
     Rule(r"final\.(seeds|judged)", without_finalists, refused=True),
@@ -243,7 +234,9 @@ RULES = (
     Rule(r"sweep\.minutes", nothing_to_size, refused=True),
     Rule(r"data\.sources\.[^.]+\.weight", without_rivals),
     Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),
+    Rule(r"sweep\.prior", without_draws, refused=True),
     Rule(r"sweep\.reduction", without_rungs),
+    Rule(r"sweep\.loss_curves", without_curves),
     Rule(r"retry", lambda config, path: "fresh=true forgets all trials" if config.fresh else None),
     Rule(r"cluster\.(token_file|code|detach)", inside_cluster),
 )

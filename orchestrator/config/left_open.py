@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MINUTES, TRIALS, STEPS = "sweep.minutes", "sweep.num_trials", "train.steps"
 EVAL_EVERY, DTYPE = "train.eval_every", "train.dtype"
-RATES = "sweep.space.lr"
+RATES, RANKS = "sweep.space.lr", "sweep.space.rank"
 FILES = {"train": ROOT / "conf" / "train" / "default.yaml"}
 SWEEPS = ROOT / "conf" / "sweep"
 
@@ -32,7 +32,13 @@ def open_settings(config: Config, typed: Collection[str]) -> tuple[str, ...]:
     found = []
     if config.train.dtype == "auto":
         found.append(DTYPE)
-    if config.sweep.minutes is None or config.job.kind != "train":
+    if config.job.kind != "train":
+        return tuple(found)
+    if is_usual_range(config, typed):
+        found.append(RATES)
+    if are_usual_ranks(config, typed):
+        found.append(RANKS)
+    if config.sweep.minutes is None:
         return tuple(found)
     if is_default(MINUTES, config.sweep.minutes, typed):
         found.append(MINUTES)
@@ -44,8 +50,6 @@ def open_settings(config: Config, typed: Collection[str]) -> tuple[str, ...]:
         found.append(STEPS)
         if is_default(EVAL_EVERY, config.train.eval_every, typed):
             found.append(EVAL_EVERY)
-        if is_usual_range(config, typed):
-            found.append(RATES)
     return tuple(found)
 
 
@@ -54,9 +58,19 @@ def is_usual_range(config: Config, typed: Collection[str]) -> bool:
     knob = config.sweep.space.get("lr")
     if knob is None or (knob.path, knob.type) != ("optim.lr", "loguniform"):
         return False
-    return config.adapter.kind == "lora" and all(
-        is_default(f"{RATES}.{end}", getattr(knob, end), typed) for end in ("low", "high")
+    return (
+        config.adapter.kind == "lora"
+        and knob.first is None
+        and all(is_default(f"{RATES}.{end}", getattr(knob, end), typed) for end in ("low", "high"))
     )
+
+
+def are_usual_ranks(config: Config, typed: Collection[str]) -> bool:
+    """Whether the rank is searched among the values that stand in the files."""
+    knob = config.sweep.space.get("rank")
+    if knob is None or (knob.path, knob.type) != ("adapter.rank", "choice"):
+        return False
+    return is_default(f"{RANKS}.values", knob.values, typed) and knob.first is None
 
 
 def is_own_knob(name: str, knob: Knob, typed: Collection[str]) -> bool:

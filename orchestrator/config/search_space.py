@@ -43,6 +43,10 @@ class Knob:
     """linked: value = times * other + plus."""
     plus: float = 0.0
     """linked: value = times * other + plus."""
+    first: list[Value] | None = None
+    """Values of the first trials, in their order; those after them are drawn. Of a grid every value
+    is tried, and a linked knob follows another: neither has any.
+    """
     optional: bool = False
     """Leave this knob out of the search when the configuration has no such setting; otherwise that
     is an error.
@@ -81,6 +85,31 @@ class Knob:
             self._check_range(where)
         stepped = self.step is None or self.type in ("uniform", "randint")
         require((stepped, f"{where}: `step` goes with uniform and randint only"))
+        self._check_first(where)
+
+    def _check_first(self, where: str) -> None:
+        """Refuse values of the first trials that no draw could give."""
+        if self.first is None:
+            return
+        drawn = self.type not in ("grid", "linked")
+        require(
+            (drawn, f"{where}: `first` goes with choice, uniform, loguniform and randint only"),
+            (bool(self.first), f"{where}: `first` needs at least one value, or none of it at all"),
+        )
+        for value in self.first:
+            require((self.holds(value), f"{where}: `first` holds {value}, which is not searched"))
+
+    def holds(self, value: Value) -> bool:
+        """Whether a draw could give this value."""
+        if self.values is not None:
+            return value in self.values
+        if isinstance(value, bool | str) or not math.isfinite(value):
+            return False
+        low, high = self.low or 0.0, self.high or 0.0
+        if not low <= value <= high or (self.type == "randint" and value != int(value)):
+            return False
+        steps = 0.0 if self.step is None else (value - low) / self.step
+        return abs(steps - round(steps)) < 1e-6
 
     def _check_range(self, where: str) -> None:
         require((self.low is not None and self.high is not None, f"{where} needs `low` and `high`"))
@@ -121,11 +150,14 @@ class Knob:
 
     def describe(self) -> str:
         """One short phrase for the plan."""
-        if self.type in ("choice", "grid"):
-            return f"{self.path} {', '.join(str(v) for v in self.values or [])}"
         if self.type == "linked":
             return f"{self.path} linked to {self.to}"
-        return f"{self.path} {self.type} {self.low:g}..{self.high:g}"
+        first = ""
+        if self.first is not None:
+            first = f" from {', '.join(str(value) for value in self.first)} on"
+        if self.type in ("choice", "grid"):
+            return f"{self.path} {', '.join(str(v) for v in self.values or [])}{first}"
+        return f"{self.path} {self.type} {self.low:g}..{self.high:g}{first}"
 
 
 def grid_size(space: dict[str, Knob]) -> int:
@@ -173,8 +205,8 @@ def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
 
 
 def point(space: dict[str, Knob], seed: int, index: int, draw_number: int = 0) -> Point:
-    """A point for trial `index` (from 1): grid knobs walk their combinations, the others are drawn
-    from (seed, index, knob name).
+    """A point for trial `index` (from 1): grid knobs walk their combinations, the others take their
+    `first` values, and then are drawn from (seed, index, knob name).
 
     Another `draw_number` gives another draw.
     """
@@ -187,10 +219,22 @@ def point(space: dict[str, Knob], seed: int, index: int, draw_number: int = 0) -
         remaining, position = divmod(remaining, len(values))
         chosen[knob.path] = values[position]
     again = f"/{draw_number}" if draw_number else ""
+    begun = {} if draw_number else first_values(space, index)
     for name, knob in space.items():
-        if knob.type not in ("grid", "linked"):
+        if knob.path in begun:
+            chosen[knob.path] = begun[knob.path]
+        elif knob.type not in ("grid", "linked"):
             chosen[knob.path] = draw(knob, random.Random(f"{seed}/{index}/{name}{again}"))
     return link(space, chosen)
+
+
+def first_values(space: dict[str, Knob], index: int) -> Point:
+    """What the knobs say of trial `index` (from 1), by setting; empty after the first trials."""
+    return {
+        knob.path: knob.first[index - 1]
+        for knob in space.values()
+        if knob.first is not None and index <= len(knob.first)
+    }
 
 
 def link(space: dict[str, Knob], chosen: Point) -> Point:

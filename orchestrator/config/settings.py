@@ -16,9 +16,8 @@ from orchestrator.config.search_space import Knob
 
 MOST_TRIALS = 100_000
 """Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
-
 MOST_MINUTES = 7 * 24 * 60
-
+AUTO_PRIOR = "auto"
 MOST_FINALISTS, MOST_SEEDS = 100, 100
 
 
@@ -63,6 +62,10 @@ class Sweep:
     """Trials that train at once. None: as many as the resources hold, at most 12 on a machine
     without a GPU, in a pack 16 per GPU.
     """
+    prior: str | None = None
+    """An earlier sweep that the search starts from; auto: all on the same rows and base."""
+    loss_curves: bool = True
+    """Stop a trial inside a rung whose training loss diverges or is left far behind. In packs."""
     give_up_after: int = 3
     """The sweep stops when its first so many trials have all failed for the same reason."""
 
@@ -77,6 +80,10 @@ class Sweep:
                 self.num_trials is None or 1 <= self.num_trials <= MOST_TRIALS,
                 f"sweep.num_trials must be at least 1 and at most {MOST_TRIALS:,}, got "
                 f"{self.num_trials}",
+            ),
+            (
+                self.prior is None or bool(self.prior.strip()),
+                "sweep.prior must name a sweep, or auto",
             ),
             (
                 self.minutes is None or 0 < self.minutes <= MOST_MINUTES,

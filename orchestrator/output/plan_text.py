@@ -101,6 +101,8 @@ def plan_text(plan: Plan) -> str:
     if plan.sizes is not None:
         minutes = plan.config.sweep.minutes or 0.0
         lines.append(("sizes", f"sweep.minutes={minutes:g} is here {plan.sizes}"))
+    if plan.start.knobs:
+        lines.append(("begins", start_line(plan)))
     lines.append(("time", time_line(plan)))
     lines += [("note", note) for note in plan.notes]
     lines += example_lines(plan)
@@ -215,6 +217,16 @@ def detectable_line(plan: Plan) -> str:
         f"in {shares} {', '.join(differences)} (error rate {rate:g}, power {POWER:g}, two "
         f"models that disagree on {DISAGREEMENT:.0%} of the rows){caveat}"
     )
+
+
+def start_line(plan: Plan) -> str:
+    """Where the search begins, and the settings that say so."""
+    what = "at what is known to be good for this base, its adapted layers and so many steps"
+    if plan.start.found is not None:
+        what = f"with {plan.start.found}"
+    if plan.sizes is not None:  # which has the settings
+        return what
+    return f"{what}: {' '.join(plan.start.settings())}"
 
 
 def search_line(plan: Plan) -> str:
@@ -365,6 +377,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "seconds": plan.estimate.seconds if plan.estimate else None,
         "machine": plan.machine,
         "sizes": plan.sizes,
+        "search": {"from": plan.start.found, "settings": plan.start.settings()},
         "estimate_from": plan.estimate.origin if plan.estimate else None,
         "neighbours": None if plan.neighbours is None else plan.neighbours.record(),
         "notes": plan.notes,

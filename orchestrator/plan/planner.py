@@ -8,7 +8,7 @@ speed of this machine (machine.py) into the cache.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from orchestrator.config.search_space import grid_size
 from orchestrator.config.settings import MOST_TRIALS, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.plan import sizes
+from orchestrator.plan import search_start, sizes
 from orchestrator.plan.advice import advice, exhausted
 from orchestrator.plan.answer_limit import AnswerLimit
 from orchestrator.plan.cost import Estimate, estimate
@@ -38,6 +38,7 @@ from orchestrator.plan.neighbours import NeighbourPlan, check_neighbours
 from orchestrator.plan.points import first_points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
+from orchestrator.plan.search_start import Start
 from orchestrator.plan.sweep_identity import identity
 from orchestrator.plan.task import Task, with_experiment
 from orchestrator.plan.timing import Timing
@@ -79,6 +80,8 @@ class Plan:
     """The settings that sweep.minutes has come to, as they are typed; None where they were all
     chosen.
     """
+    start: Start = field(default_factory=Start)
+    """Where the search begins: ranges that were left open, and the first trials' values."""
     timing: Timing | None = None
     """How long the parts of the sweep take; None without the base model."""
     machine_key: str = ""
@@ -140,6 +143,8 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     name = f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}"
     machine = ThisMachine(None) if base is None else look(config)
     config, sized = sizes.decided(config, name, nodes, base, corpus, measured, machine)
+    record = sizes.choices_of(config, name)["search"]
+    config, start = search_start.started(config, name, base, corpus, measured, record)
     num_trials = count_trials(config)
     resources = divide(config, num_trials, nodes, executor)
     trials = known_trials(config, num_trials)
@@ -165,6 +170,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             *asked,
             *measured.notes,
             *sized.notes,
+            *search_start.notes(config, start),
             *exhausted(config, num_trials),
             *alike(trials),
             *few_trials(config, num_trials),
@@ -176,12 +182,18 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         estimate=None if timing is None else estimate(timing, num_trials, final),
         final=final,
         machine=sized.machine,
-        sizes=sized.settings,
+        sizes=with_settings(sized.settings, start),
+        start=start,
         timing=timing,
         machine_key=machine.key,
         neighbours=measured.neighbours,
         limit=measured.limit,
     )
+
+
+def with_settings(sizes: str | None, start: Start) -> str | None:
+    """The sizes that were decided, with what was decided of the search."""
+    return None if sizes is None else " ".join([sizes, *start.settings()])
 
 
 def unpacked(plan: Plan) -> Plan:
@@ -276,7 +288,7 @@ def as_grid(config: Config) -> Config:
     if config.sweep.search != "grid":
         return config
     space = {
-        k: dataclasses.replace(v, type="grid") if v.type == "choice" else v
+        k: dataclasses.replace(v, type="grid", first=None) if v.type == "choice" else v
         for k, v in config.sweep.space.items()
     }
     return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=space))

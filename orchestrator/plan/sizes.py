@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.evaluation import registry
 from orchestrator.config.executor import choose as choose_executor
 from orchestrator.config.left_open import MINUTES
 from orchestrator.config.settings import Config
-from orchestrator.plan import learning_rates, points, sizing
+from orchestrator.plan import points, sizing
 from orchestrator.plan.cost import timing_of
 from orchestrator.plan.finalists import final_plan
 from orchestrator.plan.machine import ThisMachine, with_format
@@ -48,9 +48,7 @@ def decided(
     """The configuration with what was left open, as the sweep's first run has chosen it or as this
     machine's speed says. Raises ConfigError for a time that is too short.
     """
-    kept = sizing.read_choices(sweep_folder(config.storage, name))
-    if config.fresh:
-        kept = {"sizes": {}, "dtype": None}
+    kept = choices_of(config, name)
     config, reason = with_format(config, machine, kept["dtype"])
     told = None
     if machine.speed is not None:
@@ -66,9 +64,15 @@ def decided(
     if chosen is None:
         sizer = Sizer(config, nodes, base, corpus, measured, machine)
         chosen, notes = sizer.chosen(kept["sizes"])
-    config = learning_rates.with_range(sizing.with_sizes(config, chosen), Path(base.path))
-    typed = " ".join([chosen.settings(config.train.dtype), *learning_rates.settings(config)])
-    return config, Decided(notes, told, typed)
+    config = sizing.with_sizes(config, chosen)
+    return config, Decided(notes, told, chosen.settings(config.train.dtype))
+
+
+def choices_of(config: Config, name: str) -> dict[str, Any]:
+    """What the sweep's first run has chosen; nothing where it starts anew."""
+    if config.fresh:
+        return {"sizes": {}, "dtype": None, "search": None}
+    return sizing.read_choices(sweep_folder(config.storage, name))
 
 
 class Sizer:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.dotted_paths import assign
-from orchestrator.config.left_open import DTYPE, EVAL_EVERY, MINUTES, RATES, STEPS, TRIALS
+from orchestrator.config.left_open import DTYPE, EVAL_EVERY, MINUTES, STEPS, TRIALS
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import ConfigError
+from orchestrator.plan.search_start import record_of
 from orchestrator.storage.json_files import read_sealed, write_sealed
 
 RUNGS = 12
@@ -214,7 +215,7 @@ def as_decided(composed: str, config: Config) -> str:
     """
     import yaml
 
-    if not config.left_open:
+    if not config.left_open and not config.sweep.space:
         return composed
     raw = yaml.safe_load(composed)
     chosen: dict[str, Any] = {}
@@ -223,9 +224,8 @@ def as_decided(composed: str, config: Config) -> str:
     if is_sized(config):
         chosen |= {STEPS: config.train.steps, EVAL_EVERY: config.train.eval_every}
         chosen |= {TRIALS: config.sweep.num_trials, MINUTES: None}
-    if RATES in config.left_open:
-        knob = config.sweep.space[RATES.rpartition(".")[2]]
-        chosen |= {f"{RATES}.low": knob.low, f"{RATES}.high": knob.high}
+    for name, decided in record_of(config, None)["knobs"].items():
+        chosen |= {f"sweep.space.{name}.{key}": value for key, value in decided.items()}
     for path, value in chosen.items():
         assign(raw, path, value)
     return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
@@ -273,15 +273,19 @@ def read_choices(folder: Path) -> dict[str, Any]:
     record = read_sealed(folder / FILE)
     sizes = record.get("sizes")
     dtype = record.get("dtype")
+    search = record.get("search")
     return {
         "sizes": sizes if isinstance(sizes, dict) else {},
         "dtype": dtype if dtype in ("float32", "bfloat16") else None,
+        "search": search if isinstance(search, dict) else None,
     }
 
 
-def keep_choices(folder: Path, config: Config) -> None:
-    """Keep in the sweep's folder what the plan has chosen of what was left open."""
-    if not config.left_open:
+def keep_choices(folder: Path, config: Config, found: str | None = None) -> None:
+    """Keep in the sweep's folder what the plan has chosen of what was left open, and where its
+    search begins: with `found` of earlier sweeps.
+    """
+    if not config.left_open and not config.sweep.space:
         return
     record = read_choices(folder)
     if DTYPE in config.left_open and config.train.dtype != "auto":
@@ -289,4 +293,6 @@ def keep_choices(folder: Path, config: Config) -> None:
     if is_sized(config):
         chosen = Sizes(config.sweep.num_trials or 1, config.train.steps, config.train.eval_every)
         record["sizes"].setdefault(name_of(config), dataclasses.asdict(chosen))
+    if config.sweep.space and record["search"] is None:
+        record["search"] = record_of(config, found)
     write_sealed(folder / FILE, record)

@@ -19,6 +19,9 @@ from orchestrator.plan.neighbours import decisive_neighbours
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
 """Settings of `train` that change how fast a trial runs, not what it computes."""
 
+SEARCH = "first at the centre"
+"""How the points of a sweep follow from its space: another way makes other sweeps."""
+
 SCORED_BY = ("metric_rows", "costs")
 """Settings of `sweep` that decide something for some metrics only; see plan/metric.py."""
 
@@ -48,6 +51,8 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
         if key
         not in ("name", "num_trials", "minutes", "max_concurrent", "give_up_after", *SCORED_BY)
     }
+    if sweep.get("prior") is None:
+        sweep.pop("prior", None)
     sweep["mode"] = config.sweep.maximise
     sweep |= decisive_settings(config)
     model = (
@@ -67,6 +72,8 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
         sweep,
     ]
     decisive += [config.seed, RENDERING, *decisive_neighbours(config)]
+    if config.sweep.space:
+        decisive.append(SEARCH)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.config.search_space import Knob, Point, link
+from orchestrator.config.search_space import Knob, Point, first_values, link
 from orchestrator.config.settings import Config
 from orchestrator.plan.planner import as_grid
 from orchestrator.plan.points import MOST_DRAWS, Key, Points, every_point, key
@@ -91,6 +91,9 @@ class TPESampler:
 
     def ask(self, index: int) -> Point:
         """A new point for trial `index`. Raises ValueError where the space holds no more."""
+        begun = first_values(self._space, index)
+        if begun:
+            self._study.enqueue_trial(begun)
         for _ in range(MOST_DRAWS):
             asked = self._study.ask(self._distributions)
             point = link(self._space, dict(asked.params))
