@@ -57,7 +57,9 @@ LAYERS = [
     ["jobs/pack/layers"],
     ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
     ["jobs/pack/batch", "jobs/pack/membership.py"],
-    ["jobs/training", "jobs/serving", "jobs/export", "jobs/convert.py"],
+    ["jobs/training", "jobs/serving", "jobs/convert.py"],
+    ["jobs/export"],
+    ["jobs/llama_cpp"],
     ["jobs/evaluation", "jobs/base_models"],
     ["jobs/model"],
     ["jobs/data"],
@@ -227,6 +229,8 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
         "predict": ["model_uri=x", "prompt=y"],
         "promote": ["model_uri=models:/x/3", "job.reason=y"],
         "rollback": ["model_uri=models:/x", "job.reason=y"],
+        "export": ["model_uri=x"],
+        "serve": ["model_uri=x"],
     }
     for group, names in found.items():
         for name in names:
