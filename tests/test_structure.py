@@ -28,7 +28,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 LAYERS = [
     ["orchestrator/__main__.py"],
-    ["orchestrator/cli.py"],
+    ["orchestrator/cli.py", "orchestrator/chat.py"],
     ["orchestrator/commands", "orchestrator/runs"],
     ["orchestrator/pipeline.py"],
     ["orchestrator/earlier_result.py", "orchestrator/finalist_training.py"],
@@ -57,6 +57,7 @@ LAYERS = [
     ["jobs/pack/layers"],
     ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
     ["jobs/pack/batch", "jobs/pack/membership.py"],
+    ["jobs/endpoint"],
     ["jobs/training", "jobs/serving", "jobs/convert.py"],
     ["jobs/export"],
     ["jobs/llama_cpp"],
@@ -81,6 +82,10 @@ OWNERS = {
     },
     "optuna": {"orchestrator/sweep/sampler.py", "orchestrator/report/importance.py"},
     "kubernetes": {"orchestrator/kuberay/auth.py"},
+    "gguf": {"jobs/base_models/wheel.py", "jobs/export"},
+    "xllamacpp": {"jobs/llama_cpp"},
+    "starlette": {"jobs/endpoint/app.py"},
+    "uvicorn": {"jobs/endpoint/app.py"},
     "ray": {
         "orchestrator/launch",
         "orchestrator/remote/ray_jobs_client.py",

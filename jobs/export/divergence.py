@@ -80,7 +80,7 @@ def of_prompts(
 def of_answer(
     reference: Reference, ids: Sequence[int], answered: Completion
 ) -> tuple[list[float], int]:
-    """The divergence at each token of an answer, and at how many the most likely one is the same."""
+    """The divergence at each token of an answer, and at how many the most likely is the same."""
     count = len(answered.probabilities)
     if not count:
         return [], 0

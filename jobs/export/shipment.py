@@ -53,6 +53,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def version_digest(version: Path) -> str | None:
+    """What tells one version's content from another's."""
+    sums = version / manifest.NAME
+    return manifest.digest(sums) if sums.exists() else None
+
+
 class Shipment:
     """One version on its way into one form."""
 
@@ -121,6 +127,7 @@ class Shipment:
             "format": self.form.name,
             "name": self.settings.name,
             "version": self.settings.uri,
+            "version_digest": version_digest(self.version),
             "file": files[-1].name,
             "base": self.described,
         }
@@ -141,7 +148,7 @@ class Shipment:
 
     def prompts(self) -> list[list[int]]:
         """What is asked to compare file and model."""
-        rows = fidelity.test_prompts(self.version, self.template)
+        rows = fidelity.held_out_prompts(self.version, self.template)
         return rows or [self.template.encode(question) for question in fidelity.QUESTIONS]
 
     def provenance(self) -> Provenance:
@@ -218,7 +225,7 @@ class Shipment:
 
     def score(self, files: Sequence[Path], merged: MergedModel, draft: Path) -> dict[str, Any]:
         """What the file scores on the test rows, and what it costs."""
-        rows = chosen_rows(fidelity.test_rows(self.version), self.settings.rows)
+        rows = chosen_rows(fidelity.held_out_rows(self.version), self.settings.rows)
         if not rows:
             return {"note": "the version holds no test rows, so the file has no score"}
         self.tell(f"scoring {files[-1].name} on {len(rows):,} test rows")

@@ -1,5 +1,5 @@
-"""The score of a file as it ships: the version's own test rows, answered by the file in its runtime,
-beside what the trained model answered to the same rows.
+"""The score of a file as it ships: the version's own test rows, answered by the file in its
+runtime, beside what the trained model answered to the same rows.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def answer_all(
     """
     prompts = [template.encode(row["text"]) for row in rows]
     step = max(len(rows) // COMPARED_ROWS, 1)
-    compared = {index for index in range(0, len(rows), step)}
+    compared = set(range(0, len(rows), step))
     done = 0
 
     def one(index: int) -> Completion:

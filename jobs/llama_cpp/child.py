@@ -7,6 +7,7 @@ that it never outlives whoever started it, however that one ends.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -34,7 +35,7 @@ def main() -> None:
 
 def start(settings: dict[str, Any]) -> Any:
     """A server of llama.cpp over one file and its adapters."""
-    import xllamacpp
+    xllamacpp: Any = importlib.import_module("xllamacpp")
 
     params = xllamacpp.CommonParams()
     params.model.path = settings["model"]

@@ -41,6 +41,8 @@ class Completion:
     text: str
     ended: bool
     """By a token that ends a text or a turn."""
+    finish: str = "stop"
+    """length where it was cut, else stop."""
     timings: dict[str, float] = field(default_factory=dict)
     probabilities: list[dict[int, float]] = field(default_factory=list)
     """Of each token that was produced, the ending one too: token -> natural logarithm of its
@@ -64,6 +66,7 @@ class Runtime:
         """
         check_installed()
         import requests
+        from requests.adapters import HTTPAdapter
 
         key = secrets.token_urlsafe(24)
         settings = {
@@ -85,7 +88,7 @@ class Runtime:
         )
         self.session = requests.Session()
         self.session.trust_env = False  # a proxy has no business between two processes of one user
-        self.session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=64))
+        self.session.mount("http://", HTTPAdapter(pool_maxsize=64))
         self.session.headers["Authorization"] = f"Bearer {key}"
         names = ", ".join(path.name for path in (model, *adapters))
         try:
@@ -125,8 +128,8 @@ class Runtime:
                     stream.close()
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One request. Raises ValueError with the runtime's own words where it refuses, RuntimeError
-        where it is gone.
+        """One request. Raises ValueError with the runtime's own words where it refuses,
+        RuntimeError where it is gone.
         """
         import requests
 
@@ -223,4 +226,7 @@ def completion(answer: dict[str, Any]) -> Completion:
     produced = int(answer["tokens_predicted"])
     if ended and len(ids) == produced:
         ids = ids[:-1]
-    return Completion(ids, answer.get("content", ""), ended, answer["timings"], probabilities)
+    finish = "length" if answer.get("stop_type") == "limit" else "stop"
+    return Completion(
+        ids, answer.get("content", ""), ended, finish, answer["timings"], probabilities
+    )
