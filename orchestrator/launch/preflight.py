@@ -10,13 +10,14 @@ from jobs.files import filesystem
 from orchestrator.config import credentials
 from orchestrator.config.settings import Config
 from orchestrator.errors import TrackingError
+from orchestrator.launch.shipping_checks import shipping_problems
 from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking.uri import is_files, resolve
 
 
 def problems(config: Config) -> list[tuple[str, str]]:
     """Settings that cannot work where the work runs, as (dotted path, message) pairs."""
-    faults = placement_problems(config)
+    faults = placement_problems(config) + shipping_problems(config)
     if config.tracking.uri is not None and "tracking.uri" not in dict(faults):
         try:
             resolve(config.tracking.uri)

@@ -135,6 +135,17 @@ class Models:
             self._client.update_model_version(name, str(version), text)
             self.mark(name, version, tags)
 
+    def description(self, name: str, version: int) -> str:
+        """A version's description, empty where it has none."""
+        with explained(self._address):
+            return self._client.get_model_version(name, str(version)).description or ""
+
+    def add_metrics(self, run_id: str, metrics: dict[str, float]) -> None:
+        """Add metrics to a run, ended or not."""
+        with explained(self._address):
+            for key, value in metrics.items():
+                self._client.log_metric(run_id, key, value)
+
     def mark(self, name: str, version: int, tags: dict[str, str]) -> None:
         """Give a version further tags."""
         with explained(self._address):

@@ -1,0 +1,1 @@
+"""Answers over HTTP and in a terminal, from exported files."""

@@ -1,0 +1,177 @@
+"""The score of a file as it ships: the version's own test rows, answered by the file in its
+runtime, beside what the trained model answered to the same rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.data.answer_text import answer_text
+from jobs.data.chat_template import ChatTokenizer
+from jobs.evaluation import registry
+from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, row_scores, scorer
+from jobs.evaluation.comparison import compare
+from jobs.evaluation.json_answers import is_structured
+from jobs.evaluation.scored_rows import MetricContext, ScoredRow
+from jobs.evaluation.scorers import whole
+from jobs.export.divergence import Divergence, Reference, of_answer, summary
+from jobs.llama_cpp.runtime import Completion, Runtime
+
+SLOTS = 4
+"""Rows that are answered at once."""
+COMPARED_ROWS = 32
+"""Rows whose tokens are compared with the trained model's."""
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class ShippedScores:
+    """One file on the test rows."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    rows: int
+    trained: float
+    """The trained model's score on the same rows."""
+    difference: float
+    """Of the file's score from it."""
+    difference_low: float
+    difference_high: float
+    p_value: float | None
+    """How often a file that loses nothing would look so much worse by chance; None where the metric
+    says nothing of a single row.
+    """
+    same_answers: float
+    """Share of rows that both answer alike."""
+    answers: list[str] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """As plain values, without the answers."""
+        values = {name: value for name, value in vars(self).items() if name != "answers"}
+        return {
+            name: round(value, DIGITS) if isinstance(value, float) else value
+            for name, value in values.items()
+        }
+
+
+def chosen_rows(rows: Sequence[dict[str, Any]], most: int | None) -> list[dict[str, Any]]:
+    """At most so many rows, spread over all."""
+    if most is None or most >= len(rows):
+        return list(rows)
+    return [rows[index * len(rows) // most] for index in range(most)]
+
+
+def answer_all(
+    runtime: Runtime,
+    rows: Sequence[dict[str, Any]],
+    template: ChatTokenizer,
+    most: int,
+    reference: Reference,
+    adapter: int | None,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[str], Divergence]:
+    """The file's answers to the rows, and how far its probabilities are from the trained model's on
+    some of them.
+    """
+    prompts = [template.encode(row["text"]) for row in rows]
+    step = max(len(rows) // COMPARED_ROWS, 1)
+    compared = set(range(0, len(rows), step))
+    done = 0
+
+    def one(index: int) -> Completion:
+        nonlocal done
+        options = {"n_probs": 64} if index in compared else {}
+        answered = runtime.complete(prompts[index], most, adapter, **options)
+        done += 1
+        tick(done, len(rows))
+        return answered
+
+    with ThreadPoolExecutor(min(SLOTS, os.cpu_count() or 1)) as pool:
+        completions = list(pool.map(one, range(len(rows))))
+    values: list[float] = []
+    equal = 0
+    for index in sorted(compared):
+        row, same = of_answer(reference, prompts[index], completions[index])
+        values += row
+        equal += same
+    ends = set(template.eos_ids)
+    answers = [
+        answer_text(template, [token for token in answered.ids if token not in ends])
+        for answered in completions
+    ]
+    return answers, summary(values, equal)
+
+
+def context_of_version(task: dict[str, Any], rows: Sequence[dict[str, Any]]) -> MetricContext:
+    """What the metric knew when the version was judged, as far as the version tells."""
+    scoring = task.get("scoring") or {}
+    metric = str(scoring.get("metric") or "")
+    return MetricContext(
+        labels=frozenset(scoring.get("labels") or ()),
+        costs=scoring.get("costs") or {},
+        function=metric if registry.is_user_function(metric) else None,
+        folder=scoring.get("folder"),
+        closed=bool(scoring.get("labels")),
+        structured=is_structured([row["reference"] for row in rows]),
+    )
+
+
+def scores_of(
+    rows: Sequence[dict[str, Any]], answers: Sequence[str], task: dict[str, Any], confidence: float
+) -> ShippedScores:
+    """The scores of answers to rows, by the metric that the version was chosen by. A metric of
+    probabilities says nothing of a file that only answers: then it is exact match.
+    """
+    metric = str((task.get("scoring") or {}).get("metric") or registry.EXACT_MATCH)
+    if not is_of_answers(metric):
+        metric = registry.EXACT_MATCH
+    context = context_of_version(task, rows)
+
+    def scored(texts: Sequence[str]) -> list[ScoredRow]:
+        return [
+            ScoredRow(row["text"], row["reference"], text, row.get("source", ""))
+            for row, text in zip(rows, texts, strict=True)
+        ]
+
+    before = [row["prediction"] for row in rows]
+    shipped = scorer(metric, scored(answers), context)
+    trained = scorer(metric, scored(before), context)
+    low, high = confidence_interval(metric, shipped, confidence)
+    value, was = whole(shipped), whole(trained)
+    maximise = registry.metric_of(metric).maximise
+    pairs = [
+        (now[metric], then[metric])
+        for now, then in zip(
+            row_scores({metric: shipped}, len(rows)),
+            row_scores({metric: trained}, len(rows)),
+            strict=True,
+        )
+        if metric in now and metric in then
+    ]
+    difference_low = difference_high = value - was
+    p_value = None
+    if len(pairs) == len(rows):
+        now, then = zip(*pairs, strict=True)
+        compared = compare(then, now, maximise, confidence)
+        difference_low, difference_high = -compared.high, -compared.low
+        p_value = compared.p_value
+    return ShippedScores(
+        metric=metric,
+        value=value,
+        low=low,
+        high=high,
+        rows=len(rows),
+        trained=was,
+        difference=value - was,
+        difference_low=difference_low,
+        difference_high=difference_high,
+        p_value=p_value,
+        same_answers=sum(a == b for a, b in zip(answers, before, strict=True)) / len(rows),
+        answers=list(answers),
+    )

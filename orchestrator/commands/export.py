@@ -1,0 +1,143 @@
+"""A version as the file that ships: job=export model_uri=models:/NAME@champion export.format=...
+
+Written, checked against the trained model in its own runtime, scored on the version's test rows;
+the scores go to the version in MLflow, and to its card.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jobs.export.formats import FORMATS
+from jobs.files.json_types import JsonObject
+from orchestrator.commands.predict import find, local_folder, store_address
+from orchestrator.config.credentials import mask
+from orchestrator.config.settings import Config
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.evaluation import shipped_version
+from orchestrator.evaluation.version_folder import check_version, find_base
+from orchestrator.job_environment import mark_answer
+from orchestrator.storage.paths import storage_folder
+from orchestrator.tracking import mlflow_store
+from orchestrator.tracking.model_versions import Version
+
+REPORT = "export.json"
+
+
+def run(config: Config) -> int:
+    """Print where the file is and what it scores, on stdout, or with dry_run=true what would be
+    written; returns the exit code.
+    """
+    uri = config.model_uri or ""
+    if config.dry_run:
+        local = local_folder(uri)
+        if local is not None:
+            check_version(uri, local)
+        source = mask(store_address(config)) if local is None else str(local)
+        record: JsonObject = {"job": "export", "model_uri": uri, "format": config.export.format}
+        show(
+            config,
+            {"plan": record | {"from": source}},
+            f"plan    would export {uri} of {source} as {config.export.format}",
+        )
+        return 0
+    store, version = registered(config)
+    name = model_name(uri, version)
+    target = target_folder(config, name, version)
+    check_target(target)
+    with tempfile.TemporaryDirectory(prefix="version-") as scratch:
+        folder = find(config, Path(scratch))
+        report = ship(config, folder, name, version, target)
+    if version is not None:
+        shipped_version.record(store, version, report)
+    show(config, {"job": "export"} | report, shipped_version.summary(report))
+    return 0
+
+
+def ship(
+    config: Config, folder: Path, name: str, version: Version | None, target: Path
+) -> dict[str, Any]:
+    """Write the file; returns its report. Raises InputError where the version cannot take the form,
+    OrchestratorError where the file is not right or the machine too small.
+    """
+    from jobs.export.shipment import Shipment, ShipmentSettings  # torch: seconds
+
+    settings = ShipmentSettings(
+        uri=(config.model_uri or "") if version is None else version.uri,
+        name=name,
+        score=config.export.score,
+        rows=config.export.rows,
+        threads=tuple(config.export.threads),
+        confidence=config.job.confidence,
+    )
+    form = FORMATS[config.export.format]
+    try:
+        shipment = Shipment(folder, find_base(config, folder), form, settings)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return shipment.run(target)
+    except MemoryError as error:
+        raise OrchestratorError(str(error)) from error
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"model_uri {config.model_uri}: {error}") from error
+
+
+def registered(config: Config) -> tuple[mlflow_store.MlflowStore | None, Version | None]:
+    """The store and the version that model_uri names there; nothing for a folder. Raises InputError
+    where there is no such version.
+    """
+    uri = config.model_uri or ""
+    if not uri.startswith("models:"):
+        return None, None
+    store = mlflow_store.connect(
+        store_address(config), config.tracking.experiment, storage_folder(config.storage)
+    )
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", uri)
+    if match is None:
+        raise InputError(
+            f"model_uri {uri}: write models:/NAME@champion, models:/NAME/3 or a folder"
+        )
+    name, alias, number = match.groups()
+    version = store.aliased(name, alias) if alias else store.version(name, int(number))
+    if version is None:
+        raise InputError(f"model_uri {uri}: {store.inventory(name)}")
+    return store, version
+
+
+def model_name(uri: str, version: Version | None) -> str:
+    """What the file is called: the registered model, or what a folder's card says."""
+    if version is not None:
+        return version.name
+    card = Path(uri).expanduser() / "README.md"
+    first = card.read_text(encoding="utf-8").split("\n", 1)[0] if card.is_file() else ""
+    folder = Path(uri).expanduser().absolute()
+    folder = folder.parent if folder.name == "export" else folder  # a sweep's own
+    name = first.removeprefix("# ").strip() or folder.name
+    return re.sub(r"[^\w.+-]+", "-", name)
+
+
+def target_folder(config: Config, name: str, version: Version | None) -> Path:
+    """Where the export is written."""
+    if config.export.folder is not None:
+        return Path(config.export.folder).expanduser().absolute()
+    numbered = name if version is None else f"{name}-{version.version}"
+    return storage_folder(config.storage) / "exports" / numbered / config.export.format
+
+
+def check_target(target: Path) -> None:
+    """Raise InputError for a folder that holds something else than an export."""
+    if target.exists() and not target.is_dir():
+        raise InputError(f"export.folder {target} is a file; name a folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / REPORT).exists():
+        raise InputError(
+            f"export.folder {target} holds something else; name a folder that is not there yet"
+        )
+
+
+def show(config: Config, answer: JsonObject, text: str) -> None:
+    """The answer on stdout."""
+    mark_answer()
+    print(json.dumps(answer, ensure_ascii=False) if config.output == "json" else mask(text))
