@@ -18,6 +18,7 @@ from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.idle_environment import environment_notes
 from orchestrator.config.settings import Config
+from orchestrator.config.synthesis_checks import SYNTHESIZE, of_other_recipe
 from orchestrator.config.yaml_text import parse
 from orchestrator.errors import ConfigError
 from orchestrator.project import ROOT
@@ -48,7 +49,10 @@ ALIAS = (
     *("model_uri", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
     *("job.kind", "job.reason", "job.author", "cluster"),
 )
-ACTING = {"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS}
+ACTING = {
+    **{"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS},
+    "synthesize": SYNTHESIZE,
+}
 """What other jobs than train look at; a group stands for its settings."""
 
 
@@ -237,6 +241,7 @@ RULES = (
     Rule(r"data\.neighbours\.order", without_neighbours, refused=True),
     Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
+    Rule(r"synthesis\..+", of_other_recipe, refused=True),
     Rule(r"final\.count", alone, refused=True),
     Rule(r"final\.(seeds|judged)", without_finalists, refused=True),
     Rule(r"final\.schedule", same_schedule, refused=True),

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_name, require
 from jobs.evaluation import registry
+from jobs.synthesis_settings import Synthesis
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
 from orchestrator.config.search_space import Knob
 
@@ -258,9 +259,10 @@ class Registry:
 class Job:
     """What the command does, and how a model is judged at its end."""
 
-    kind: Literal["train", "predict", "setup", "promote", "rollback"] = "train"
+    kind: Literal["train", "predict", "setup", "promote", "rollback", "synthesize"] = "train"
     """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model.
     promote: give a version the champion's alias. rollback: give it back to the one before.
+    synthesize: write new training rows.
     """
     reason: str | None = None
     """promote and rollback: why, kept with the version."""
@@ -309,6 +311,7 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     registry: Registry = field(default_factory=Registry)
     final: Final = field(default_factory=Final)
+    synthesis: Synthesis = field(default_factory=Synthesis)
     storage: str = "outputs"
     """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
     executor: Literal["auto", "pack", "plain"] = "auto"
@@ -390,4 +393,5 @@ SECTIONS: dict[str, type] = {
     "sweep": Sweep,
     "registry": Registry,
     "final": Final,
+    "synthesis": Synthesis,
 }

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from jobs.files import filesystem
-from orchestrator.config import credentials
+from orchestrator.config import credentials, synthesis_checks
 from orchestrator.config.settings import Config
 from orchestrator.errors import TrackingError
 from orchestrator.storage.paths import storage_folder
@@ -16,7 +16,7 @@ from orchestrator.tracking.uri import is_files, resolve
 
 def problems(config: Config) -> list[tuple[str, str]]:
     """Settings that cannot work where the work runs, as (dotted path, message) pairs."""
-    faults = placement_problems(config)
+    faults = placement_problems(config) + synthesis_checks.problems(config)
     if config.tracking.uri is not None and "tracking.uri" not in dict(faults):
         try:
             resolve(config.tracking.uri)
@@ -105,7 +105,7 @@ def storage_problems(config: Config) -> list[tuple[str, str]]:
                 f"file:///{storage[7:]}",
             )
         ]
-    problem = unusable(storage_folder(storage), writing=config.job.kind == "train")
+    problem = unusable(storage_folder(storage), writing=config.job.kind in ("train", "synthesize"))
     return (
         [("storage", f"{storage} {problem}; choose another one: storage=FOLDER")] if problem else []
     )
