@@ -125,6 +125,10 @@ def run(arguments: list[str]) -> int:
         from orchestrator.commands import fetch_model
 
         return fetch_model.run(config)
+    if config.job.kind == "synthesize":
+        from orchestrator.commands import synthesize
+
+        return synthesize.run(config, overrides)
     if config.dry_run and config.cluster.kind == "local":
         from orchestrator.evaluation import champion_lookup
         from orchestrator.plan import planner as planning

@@ -58,6 +58,7 @@ LAYERS = [
     ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
     ["jobs/pack/batch", "jobs/pack/membership.py"],
     ["jobs/endpoint"],
+    ["jobs/synthesis"],
     ["jobs/training", "jobs/serving", "jobs/convert.py"],
     ["jobs/export"],
     ["jobs/llama_cpp"],
@@ -66,7 +67,7 @@ LAYERS = [
     ["jobs/data"],
     ["jobs/machine"],
     ["jobs/files", "jobs/config.py", "jobs/foreign_code.py"],
-    ["jobs/neighbour_settings.py"],
+    ["jobs/neighbour_settings.py", "jobs/synthesis_settings.py"],
     ["jobs/settings_checks.py"],
 ]
 """From the top down. A room may import what stands below it, never what stands beside or above."""

@@ -99,6 +99,7 @@ def load_corpus(data: Data) -> Corpus:
         )
     with no_collection():
         tables = {use: try_read(use, paths, data, problems) for use, paths in files.paths.items()}
+    problems += synthetic_held_out(tables)
     if problems:
         raise ValueError("\n".join(problems))
     read = same_mode({use: table.rows for use, table in tables.items()})
@@ -179,6 +180,20 @@ def try_read(use: str, paths: list[str], data: Data, problems: list[str]) -> Tab
     return merged
 
 
+def synthetic_held_out(tables: dict[str, Table]) -> list[str]:
+    """Problems with held-out files that hold rows which were made: a score is about real ones."""
+    problems = []
+    for split in ("valid", "test"):
+        rows = [row for row in tables[split].rows if row.synthetic] if split in tables else []
+        if rows:
+            problems.append(
+                f'data.{split}: {rows[0].place}: a synthetic row, it has "provenance" '
+                f"({len(rows):,} of {len(tables[split].rows):,} rows do); models are judged on "
+                "real rows alone, so move these to a training source"
+            )
+    return problems
+
+
 def column_notes(tables: dict[str, Table]) -> list[str]:
     """Which columns nothing is made of."""
     notes = []
@@ -250,7 +265,7 @@ def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str
     """
     if not missing:
         return
-    rows = [row for source in corpus.sources.values() for row in source]
+    rows = [row for source in corpus.sources.values() for row in source if not row.synthetic]
     counts = Counter(groups.get(row.key, row.key) for row in rows)
     if len(counts) < len(missing) + 1:
         kind = "different prompts" if not groups else "different conversations"
@@ -268,7 +283,16 @@ def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str
         by_source(corpus, split)
         for name, source in corpus.sources.items():
             corpus.sources[name], num_moved = without(source, chosen, groups)
+            num_synthetic = sum(
+                row.synthetic and groups.get(row.key, row.key) in chosen for row in source
+            )
+            num_moved -= num_synthetic
             origin += [f"{name} {num_moved:,}"] if num_moved else []
+            if num_synthetic:
+                corpus.notes.append(
+                    f"{name}: {num_synthetic:,} of {len(source):,} synthetic rows dropped, their "
+                    f"prompt stands in {split}"
+                )
         size = len(getattr(corpus, split))
         by = f"by a hash of the prompt{together} ({', '.join(origin)})"
         corpus.notes.append(f"{split}: {size:,} rows cut from the training rows {by}")

@@ -27,7 +27,7 @@ from jobs.data.messages import (
     thinks,
 )
 from jobs.data.neighbour_prompt import Neighbour, put_before
-from jobs.data.records import COLUMNS, READ, SHAPES, check_file, read_records
+from jobs.data.records import COLUMNS, PROVENANCE, READ, SHAPES, check_file, read_records
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Row:
     """Name and content of the columns that scores are told by; see data.slices."""
     neighbours: tuple[Neighbour, ...] = ()
     """Training rows that are shown before what is asked, in this order; `messages` lack them."""
+    synthetic: bool = False
+    """Whether a teacher or a rule wrote it, as its column `provenance` says: no held-out row is."""
 
     @property
     def as_shown(self) -> Row:
@@ -131,6 +133,8 @@ def read_table(path: str | Path, instruction: str = "", slices: Sequence[str] = 
             )
             if len(record) > NUM_COLUMNS[shape]:
                 row = with_columns(row, record, slices)
+                if record.get(PROVENANCE):
+                    row = replace(row, synthetic=True)
                 table.unused.update(
                     name
                     for name, value in record.items()

@@ -25,7 +25,9 @@ from jobs.files.json_types import Json, JsonObject
 
 SHAPES = ("prompt", "completion", "messages")
 """Columns of the two formats of a row."""
-READ = (*SHAPES, "tools")
+PROVENANCE = "provenance"
+"""The column of rows that were made, not collected: by which teacher, recipe and seed."""
+READ = (*SHAPES, "tools", PROVENANCE)
 """Columns that have a meaning. All others are counted as not used."""
 COLUMNS = '"prompt" and "completion", or "messages"'
 MAGIC = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}

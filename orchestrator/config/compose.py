@@ -10,12 +10,16 @@ from typing import Any
 
 from orchestrator.config import credentials
 from orchestrator.config.idle_settings import KNOB
+from orchestrator.config.nested_sections import NESTED
 from orchestrator.config.settings import SECTIONS, Config
 from orchestrator.config.validation import Check, check, suggestion
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.project import ROOT
 
-FREE_TEXT = ("prompt", "messages", "data.instruction", "job.reason", "job.author")
+FREE_TEXT = (
+    *("prompt", "messages", "data.instruction", "job.reason", "job.author"),
+    "synthesis.instruction",
+)
 """Settings that hold a text in natural language: quotes and ${...} in it are part of it."""
 
 
@@ -215,7 +219,7 @@ def quoted(name: str, value: str) -> str:
 def is_text(name: str) -> bool:
     """Whether a setting is declared as text."""
     group, _, last = name.rpartition(".")
-    kind = SECTIONS.get(group) if group else Config
+    kind = (SECTIONS | NESTED).get(group) if group else Config
     return kind is not None and any(
         entry.name == last and entry.type in ("str", "str | None")
         for entry in dataclasses.fields(kind)

@@ -26,6 +26,7 @@ from orchestrator.config.idle_sweep_settings import (
 )
 from orchestrator.config.settings import Config
 from orchestrator.config.shipping import SHIPPING, of_other_job
+from orchestrator.config.synthesis_checks import SYNTHESIZE, of_other_recipe
 from orchestrator.config.yaml_text import parse
 from orchestrator.errors import ConfigError
 from orchestrator.project import ROOT
@@ -57,7 +58,11 @@ ALIAS = (
     *("model_uri", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
     *("job.kind", "job.reason", "job.author", "cluster"),
 )
-ACTING = {"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS, **SHIPPING}
+ACTING = {
+    **{"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS},
+    **SHIPPING,
+    "synthesize": SYNTHESIZE,
+}
 """What other jobs than train look at; a group stands for its settings."""
 
 
@@ -230,6 +235,7 @@ RULES = (
         refused=True,
     ),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
+    Rule(r"synthesis\..+", of_other_recipe, refused=True),
     Rule(r"final\.count", alone, refused=True),
     Rule(r"final\.(seeds|judged)", without_finalists, refused=True),
     Rule(r"final\.schedule", same_schedule, refused=True),

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_name, require
 from jobs.evaluation import registry
+from jobs.synthesis_settings import Synthesis
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
 from orchestrator.config.search_space import Knob
 from orchestrator.config.shipping import Export, Serve
@@ -266,10 +267,13 @@ class Registry:
 class Job:
     """What the command does, and how a model is judged at its end."""
 
-    kind: Literal["train", "predict", "setup", "promote", "rollback", "export", "serve"] = "train"
+    kind: Literal[
+        "train", "predict", "setup", "promote", "rollback", "export", "serve", "synthesize"
+    ] = "train"
     """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model.
     promote: give a version the champion's alias. rollback: give it back to the one before. export:
-    a version as the file that ships. serve: an OpenAI-compatible endpoint over it.
+    a version as the file that ships. serve: an OpenAI-compatible endpoint over it. synthesize:
+    write new training rows.
     """
     reason: str | None = None
     """promote and rollback: why, kept with the version."""
@@ -320,6 +324,7 @@ class Config:
     final: Final = field(default_factory=Final)
     export: Export = field(default_factory=Export)
     serve: Serve = field(default_factory=Serve)
+    synthesis: Synthesis = field(default_factory=Synthesis)
     storage: str = "outputs"
     """Folder, or file:// URI, that keeps sweeps, checkpoints and the default MLflow store."""
     executor: Literal["auto", "pack", "plain"] = "auto"
@@ -403,4 +408,5 @@ SECTIONS: dict[str, type] = {
     "final": Final,
     "export": Export,
     "serve": Serve,
+    "synthesis": Synthesis,
 }

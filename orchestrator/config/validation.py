@@ -16,7 +16,6 @@ from typing import Any
 
 from jobs.config import Source, Trial
 from jobs.evaluation import registry
-from jobs.neighbour_settings import Neighbours
 from orchestrator.config import idle_settings
 from orchestrator.config.defaults import (
     with_absolute_paths,
@@ -28,6 +27,7 @@ from orchestrator.config.defaults import (
 from orchestrator.config.dotted_paths import assign, dotted, leaves, lookup, without
 from orchestrator.config.executor import why_plain
 from orchestrator.config.left_open import open_settings
+from orchestrator.config.nested_sections import names_beside
 from orchestrator.config.search_space import Knob, Point, extremes, problems
 from orchestrator.config.settings import SECTIONS, Config
 from orchestrator.errors import ConfigError
@@ -200,8 +200,8 @@ def names(kind: type, path: str) -> list[str]:
         listed.append(entry.name)
         if nested:
             listed += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(nested)]
-    if kind is Config and path.startswith("data.neighbours."):
-        return [f"data.neighbours.{inner.name}" for inner in dataclasses.fields(Neighbours)]
+    if kind is Config and (beside := names_beside(path)):
+        return beside
     inside = re.fullmatch(r"(data\.sources|sweep\.space)\.([^.]+)\.[^.]+", path)
     if kind is Config and inside:
         entries = dataclasses.fields(Source if inside[1] == "data.sources" else Knob)

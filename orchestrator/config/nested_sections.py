@@ -1,0 +1,23 @@
+"""Groups of settings within a section, by their dotted path."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jobs.neighbour_settings import Neighbours
+from jobs.synthesis_settings import Filters, Judge, Teacher
+
+NESTED: dict[str, type] = {
+    "data.neighbours": Neighbours,
+    "synthesis.teacher": Teacher,
+    "synthesis.judge": Judge,
+    "synthesis.filters": Filters,
+}
+
+
+def names_beside(path: str) -> list[str]:
+    """The settings of the group that an unknown one stands in; empty where it stands in none."""
+    group = path.rpartition(".")[0]
+    if group not in NESTED:
+        return []
+    return [f"{group}.{entry.name}" for entry in dataclasses.fields(NESTED[group])]
