@@ -17,6 +17,7 @@ from typing import Any
 from jobs.config import Source, Trial
 from jobs.evaluation import registry
 from jobs.neighbour_settings import Neighbours
+from jobs.source_rows import DECIDES_ROWS, Columns
 from orchestrator.config import idle_settings
 from orchestrator.config.defaults import (
     with_absolute_paths,
@@ -39,8 +40,6 @@ SEARCHABLE = (
 """Beginnings of the dotted paths that a sweep may search: what decides a trial's result and leaves
 its base model as it is.
 """
-
-
 Check = Callable[[Config], list[tuple[str, str]]]
 """A rule on settings: pairs of dotted path and problem."""
 
@@ -200,8 +199,10 @@ def names(kind: type, path: str) -> list[str]:
         listed.append(entry.name)
         if nested:
             listed += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(nested)]
-    if kind is Config and path.startswith("data.neighbours."):
-        return [f"data.neighbours.{inner.name}" for inner in dataclasses.fields(Neighbours)]
+    group = re.match(r"(data\.neighbours|data\.(?:sources\.[^.]+\.)?columns)\.", path)
+    if kind is Config and group:
+        inner = dataclasses.fields(Neighbours if "neighbours" in group[1] else Columns)
+        return [f"{group[1]}.{entry.name}" for entry in inner]
     inside = re.fullmatch(r"(data\.sources|sweep\.space)\.([^.]+)\.[^.]+", path)
     if kind is Config and inside:
         entries = dataclasses.fields(Source if inside[1] == "data.sources" else Knob)
@@ -273,7 +274,7 @@ def searchable(path: str) -> bool:
     """Whether a sweep may search a setting. A source's file decides which rows there are: that is
     the sweep's, not a trial's.
     """
-    return path.startswith(SEARCHABLE) and not path.endswith(".path")
+    return path.startswith(SEARCHABLE) and not re.match(DECIDES_ROWS, path)
 
 
 def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, str]]:

@@ -84,6 +84,7 @@ def plan_text(plan: Plan) -> str:
     """The plan, one line per aspect."""
     lines = [("plan", headline(plan)), ("base", base_line(plan))]
     lines += [("source", line) for line in source_lines(plan)]
+    lines += [("read", line) for line in shape_lines(plan)]
     lines += [("judged", judged_line(plan)), ("shows", detectable_line(plan))]
     if plan.config.sweep.space:
         lines.append(("search", search_line(plan)))
@@ -169,6 +170,14 @@ def source_lines(plan: Plan) -> list[str]:
             f"{name}: {plural(share.rows, 'row')}, {tokens}, {share.share:.0%} of what is drawn"
         )
     return lines
+
+
+def shape_lines(plan: Plan) -> list[str]:
+    """As what the files of each source and split are read: a line for those that are alike."""
+    uses_by_shape: dict[str, list[str]] = {}
+    for use, shape in plan.shapes.items():
+        uses_by_shape.setdefault(shape, []).append(use.removeprefix("sources."))
+    return [f"{', '.join(uses)} as {shape}" for shape, uses in uses_by_shape.items()]
 
 
 def judged_line(plan: Plan) -> str:
@@ -350,6 +359,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "finalists": vars(plan.final),
         "resources": resources | {"nodes": kinds},
         "sources": {name: vars(share) for name, share in plan.sources.items()},
+        "read_as": plan.shapes,
         "valid": plan.num_valid,
         "test": plan.num_test,
         "smallest_difference": {

@@ -8,7 +8,7 @@ speed of this machine (machine.py) into the cache.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ class Plan:
     """What stands before each question; None where nothing does, or the base is not here."""
     limit: AnswerLimit | None = None
     """How long an answer may be; None where the base is not here."""
+    shapes: dict[str, str] = field(default_factory=dict)
+    """What the files of "valid", "test" and each "sources.NAME" were read as, in words."""
 
     @property
     def task(self) -> Task:
@@ -176,6 +178,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         machine_key=machine.key,
         neighbours=measured.neighbours,
         limit=measured.limit,
+        shapes=corpus.shapes,
     )
 
 
