@@ -244,12 +244,8 @@ def example_lines(plan: Plan) -> list[tuple[str, str]]:
     """One rendered example; what carries loss stands between »guillemets«."""
     if plan.example is None:
         return []
-    carried = plan.supervised_text
-    shown = f"»{carried}«" if plan.config.train.on == "all" else f"{plan.example.text}»{carried}«"
-    first, *further_lines = shown.split("\n")
-    count = len(plan.example.ids) - (
-        1 if plan.config.train.on == "all" else plan.example.prompt_length
-    )
+    first, *further_lines = plan.marked_text.split("\n")
+    count = plan.example.num_targets(plan.config.train.on == "all")
     title = f"{len(plan.example.ids)} tokens, the {count} between » and « carry loss"
     return [("example", title), *[("", f"| {line}") for line in [first, *further_lines]]]
 

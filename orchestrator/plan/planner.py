@@ -30,7 +30,7 @@ from orchestrator.plan import sizes
 from orchestrator.plan.advice import advice, exhausted
 from orchestrator.plan.answer_limit import AnswerLimit
 from orchestrator.plan.cost import Estimate, estimate
-from orchestrator.plan.data_statistics import Share, measure, supervised
+from orchestrator.plan.data_statistics import Share, marked_text, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
 from orchestrator.plan.metric import with_chosen_metric
@@ -88,6 +88,8 @@ class Plan:
     """How long an answer may be; None where the base is not here."""
     shapes: dict[str, str] = field(default_factory=dict)
     """What the files of "valid", "test" and each "sources.NAME" were read as, in words."""
+    marked_text: str = ""
+    """The example with what carries loss between guillemets."""
 
     @property
     def task(self) -> Task:
@@ -170,6 +172,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         ],
         example=measured.example,
         supervised_text=supervised(config, measured.example, template),
+        marked_text=marked_text(config, measured.example, template),
         estimate=None if timing is None else estimate(timing, num_trials, final),
         final=final,
         machine=sized.machine,
