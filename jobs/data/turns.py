@@ -76,11 +76,9 @@ class TurnFinder:
         closing = self.closings[key]
         if not closed.endswith(closing):
             return None
-        body = closed[len(asked) : len(closed) - len(closing)]
-        if not says(context[index], body):
-            return None
-        end = len(asked) + len(body)
-        return Turn(len(asked), end + self.mark(closing))
+        stop = len(closed) - len(closing) + self.mark(closing)
+        body = closed[len(asked) : stop]
+        return Turn(len(asked), stop) if says(context[index], body) else None
 
     def probed_turn(self, row: Row, context: Messages, index: int, prompt: str) -> Turn | None:
         """An answer whose place is seen from two others in it, for a template that writes earlier
@@ -89,21 +87,29 @@ class TurnFinder:
         texts = [self.text(row, one, True) for one in probed(context, index)]
         if texts[0] is None or texts[1] is None or texts[0] == texts[1]:
             return None
-        start = len(common_start(texts[0], texts[1]))
+        start = self.beginning(row, context, index)
+        if start is None:
+            start = len(common_start(texts[0], texts[1]))
         asked = self.text(row, context[:index], True)
-        if asked is not None:
-            start = min(start, len(common_start(texts[0], asked)))
-        ending = common_end(texts[0], texts[1])
-        if not prompt.endswith(ending) or prompt[:start] != texts[0][:start]:
+        plain = self.text(row, plainly(context, index, PROBES[0]), True)
+        if asked is not None and plain is not None:
+            start = min(start, len(common_start(plain, asked)))
+        end = len(prompt) - len(common_end(texts[0], texts[1]))
+        if end < start or prompt[:start] != texts[0][:start]:
             return None
-        end = len(prompt) - len(ending)
-        if end < start or not says(context[index], prompt[start:end]):
+        later = self.beginning(row, context, index + 1) if index + 1 < len(context) else None
+        tail = prompt[end : len(prompt) if later is None else max(later, end)]
+        body = prompt[start : end + self.mark(tail)]
+        return Turn(start, start + len(body)) if says(context[index], body) else None
+
+    def beginning(self, row: Row, context: Messages, index: int) -> int | None:
+        """Where the content of a message begins in the prompt, in characters; None where the
+        template refuses other contents.
+        """
+        texts = [self.text(row, plainly(context, index, one), True) for one in PROBES]
+        if texts[0] is None or texts[1] is None or texts[0] == texts[1]:
             return None
-        blank = len(ending) - len(ending.lstrip())
-        is_closed = any(
-            token and ending[blank:].startswith(token) for token in self.template.eos_tokens
-        )
-        return Turn(start, end + (self.mark(ending) if is_closed else 0))
+        return len(common_start(texts[0], texts[1]))
 
     def text(self, row: Row, messages: Messages, asks: bool) -> str | None:
         """What the template writes for some messages; None where it refuses them."""
@@ -140,6 +146,12 @@ def probed(context: Messages, index: int) -> list[list[dict[str, Any]]]:
     return [[*context[:index], other, *context[index + 1 :]] for other in others]
 
 
+def plainly(context: Messages, index: int, content: str) -> list[dict[str, Any]]:
+    """The messages with another content in the place of what one says, its calls left out."""
+    message = {name: value for name, value in context[index].items() if name != "tool_calls"}
+    return [*context[:index], message | {"content": content}, *context[index + 1 :]]
+
+
 def says(message: dict[str, Any], body: str) -> bool:
     """Whether a text holds all that an answer says: its content, its calls and its reasoning."""
     texts = [message.get("content") or "", *(message.get(name) or "" for name in THOUGHTS)]
@@ -159,17 +171,21 @@ def encoded(
     spans = []
     at = 0
     for turn in turns:
-        ids += piece(prompt[at : turn.start], at, template)
+        ids += piece(prompt[at : turn.start], ids, template)
         start = len(ids)
         ids += template.encode_continuation(prompt[turn.start : turn.stop])
         spans.append((start, len(ids)))
         at = turn.stop
-    return ids + piece(prompt[at:], at, template), tuple(spans)
+    return ids + piece(prompt[at:], ids, template), tuple(spans)
 
 
-def piece(text: str, at: int, template: ChatTokenizer) -> list[int]:
-    """Token ids of what stands between answers."""
-    return template.encode(text) if at == 0 else template.encode_continuation(text)
+def piece(text: str, before: list[int], template: ChatTokenizer) -> list[int]:
+    """Token ids of what stands between answers. After a special token, which no tokenizer looks
+    across, they are those of the text by itself.
+    """
+    if not before or before[-1] in template.special_ids:
+        return template.encode(text)
+    return template.encode_continuation(text)
 
 
 def has_earlier_answer(row: Row) -> bool:
