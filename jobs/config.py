@@ -13,6 +13,7 @@ from typing import Literal
 
 from jobs.neighbour_settings import Neighbours
 from jobs.settings_checks import LARGEST, config, is_name, require
+from jobs.source_rows import Columns, SourceRows
 
 LARGEST_BATCH = 65_536
 """Examples of one step: beyond any that a LoRA has been shown to profit from, and a slip of the
@@ -78,17 +79,18 @@ class Model:
 
 
 @config
-class Source:
-    """One file of training rows and its share of the mix."""
+class Source(SourceRows):
+    """One source of training rows and its share of the mix."""
 
     path: str | None = None
-    """A file of rows: .jsonl, .json, .csv, .tsv or .parquet. None for the source "train" of a
-    data.folder: train.* in it.
+    """A file of rows, a folder of them, a pattern such as DIR/*.jsonl, s3://... or hf://ORG/NAME.
+    None for the source "train" of a data.folder: train.* in it.
     """
     weight: float = 1.0
     """Share of the examples drawn from this source, relative to the other sources' weights."""
 
     def __post_init__(self) -> None:
+        SourceRows.__post_init__(self)
         require(
             (
                 0 <= self.weight < float("inf"),
@@ -104,8 +106,8 @@ class Data:
     name: str
     """Short name: part of the sweep's and the registered model's name."""
     folder: str | None = None
-    """Folder with train, valid and test as .jsonl, .json, .csv, .tsv or .parquet. train becomes the
-    source "train" with weight 1 unless set.
+    """Folder with train, valid and test; also one file, a pattern, s3://... or hf://ORG/NAME. train
+    becomes the source "train" with weight 1 unless set.
     """
     sources: dict[str, Source] = field(default_factory=dict)
     """Training sources by name; they are mixed by weight."""
@@ -121,6 +123,10 @@ class Data:
     """Fixed text put before every prompt, on lines of its own. Rows that hold `messages` bring
     their own.
     """
+    columns: Columns = Columns()
+    """Which columns make a row, of every file; None: they are recognised."""
+    label_names: list[str] = field(default_factory=list)
+    """What whole numbers that stand as answers mean, from 0; None: what the file says."""
     slices: list[str] = field(default_factory=list)
     """Columns of the held-out rows: scores are told for each of their values too."""
     neighbours: Neighbours = Neighbours()
@@ -266,8 +272,8 @@ class Train:
     """Longest example in tokens. A longer prompt loses the middle of what the user says; an answer
     that does not fit is an error.
     """
-    on: Literal["answer", "all"] = "answer"
-    """Which tokens carry loss."""
+    on: Literal["answer", "answers", "all"] = "answer"
+    """Which tokens carry loss: of the last answer, of every answer in a conversation, or all."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Number format of the frozen base. auto: the one that this machine is faster in, by a
     measurement that the plan tells. Trained weights stay float32.

@@ -1,8 +1,8 @@
 """Rows that belong together: one conversation, written out once per turn or branching after its
 first turns.
 
-Owns which of them must stay on one side of a split. Equal prompts are rows.py's; what is dropped or
-cut is data.py's.
+Owns which of them must stay on one side of a split. Equal prompts are prompt_keys.py's; what is
+dropped or cut is corpus.py's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from jobs.data.readers import Row, turn_key
+from jobs.data.prompt_keys import turn_key
+from jobs.data.readers import Row
 
 MOST_BRANCHES = 8
 """A beginning after which more than so many different things are said is no conversation of its

@@ -1,9 +1,9 @@
 """The data of a trial: which rows train, which are held out, and the token ids of an example.
 
 Owns the splits, the rule that no prompt stands on both sides, and the token ids of prompt and
-answer. Reading files is left to rows.py, what a row is as text to render.py, the chat template and
-the tokenizer to template.py, the order of the examples to mixture.py. Imports neither torch nor
-transformers: the plan uses it too.
+answer. Reading files is left to readers.py, what a row is as text to rendering.py, the chat
+template and the tokenizer to chat_template.py, the order of the examples to mixture.py. Imports
+neither torch nor transformers: the plan uses it too.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import Any
 
 from jobs.config import Data
 from jobs.data.conversations import groups_of
-from jobs.data.messages import quote
+from jobs.data.locations import local
 from jobs.data.paths import with_paths
-from jobs.data.readers import CHAT, Row, Table, read_table
+from jobs.data.readers import Row, Table, read_table
+from jobs.data.row_selection import deduplicated, sample
+from jobs.data.source_reading import column_notes, idle_problems, reading_of, source_notes, told
 from jobs.data.splits import find_files
-from jobs.files import filesystem
 
 CUT_SHARE = 0.1
 MOST_CUT = {
@@ -48,6 +49,8 @@ class Corpus:
     """Files whose rows hold messages, by their use: the instruction is not put before those."""
     uses: list[str] = field(default_factory=list)
     """All files, likewise: "valid", "test" and "sources.NAME"."""
+    shapes: dict[str, str] = field(default_factory=dict)
+    """What the files of each use were read as, in words."""
     columns: list[str] = field(default_factory=list)
     """Columns that no prompt, answer or slice is made of, in any file."""
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -82,7 +85,7 @@ def load_corpus(data: Data) -> Corpus:
     """
     problems: list[str] = []
     try:
-        data = with_paths(data, filesystem.get)
+        data = with_paths(data, local)
     except OSError as error:
         raise ValueError(f"data cannot be fetched: {error}") from error
     try:
@@ -102,6 +105,8 @@ def load_corpus(data: Data) -> Corpus:
     problems += synthetic_held_out(tables)
     if problems:
         raise ValueError("\n".join(problems))
+    if problems := idle_problems(data, tables):
+        raise ValueError("\n".join(problems))
     read = same_mode({use: table.rows for use, table in tables.items()})
     held_out = {split: read.pop(split) for split in ("valid", "test") if split in read}
     corpus = Corpus(
@@ -110,8 +115,10 @@ def load_corpus(data: Data) -> Corpus:
         held_out.get("test", []),
     )
     corpus.uses = list(tables)
-    corpus.chats = [use for use, table in tables.items() if table.shape == CHAT]
-    corpus.notes += files.notes + column_notes(tables)
+    corpus.chats = [use for use, table in tables.items() if table.chat]
+    corpus.shapes = {use: told(table) for use, table in tables.items()}
+    corpus.notes += files.notes + column_notes(tables) + source_notes(data, tables)
+    take_once(corpus, data)
     corpus.columns = sorted({name for table in tables.values() for name in table.unused})
     groups = groups_of([corpus.test, corpus.valid, *corpus.sources.values()])
     decontaminate(corpus, groups)
@@ -120,7 +127,38 @@ def load_corpus(data: Data) -> Corpus:
         corpus, groups, [split for split in ("valid", "test") if split not in held_out]
     )
     check_left(corpus, held_out)
+    take_some(corpus, data)
     return corpus
+
+
+def take_once(corpus: Corpus, data: Data) -> None:
+    """Leave repeated rows out of the sources that ask for it."""
+    for name, rows in corpus.sources.items():
+        if name in data.sources and data.sources[name].deduplicate:
+            corpus.sources[name] = deduplicated(rows)
+            num_repeated = len(rows) - len(corpus.sources[name])
+            corpus.notes.append(
+                f"{name}: {num_repeated:,} of {len(rows):,} rows dropped, the same prompt and "
+                "answer stand before (deduplicate)"
+            )
+
+
+def take_some(corpus: Corpus, data: Data) -> None:
+    """Take as many rows of a source as it says. What is held out was set aside before: it is the
+    same however many are taken.
+    """
+    for name, rows in corpus.sources.items():
+        source = data.sources.get(name)
+        if source is None or source.rows is None:
+            continue
+        corpus.sources[name] = sample(rows, source.rows, source.rows_seed)
+        corpus.notes.append(
+            f"{name}: {source.rows:,} of {len(rows):,} rows taken, chosen by their content and "
+            f"rows_seed={source.rows_seed}"
+            if source.rows < len(rows)
+            else f"{name}: data.sources.{name}.rows={source.rows}, and there are "
+            f"{len(rows):,}: all are taken"
+        )
 
 
 @contextmanager
@@ -164,20 +202,20 @@ def try_read(use: str, paths: list[str], data: Data, problems: list[str]) -> Tab
     """The rows of one or more files; what is wrong with them goes to `problems`, so that all are
     read before anyone is told.
     """
-    merged = Table([])
+    merged: Table | None = None
     for path in paths:
         try:
-            table = read_table(path, data.instruction, data.slices)
+            table = read_table(path, data.instruction, data.slices, reading_of(data, use))
         except ValueError as error:
             problems.append(f"data.{use}: {error}")
             continue
-        if merged.shape not in ("", table.shape):
+        if merged is not None and merged.shape != table.shape:
             problems.append(
                 f"data.{use}: {path} holds {table.shape}, the files before it {merged.shape}; give "
                 "each its own source"
             )
-        merged = Table(merged.rows + table.rows, table.shape, merged.unused + table.unused)
-    return merged
+        merged = table if merged is None else merged.joined(table)
+    return merged or Table([])
 
 
 def synthetic_held_out(tables: dict[str, Table]) -> list[str]:
@@ -192,23 +230,6 @@ def synthetic_held_out(tables: dict[str, Table]) -> list[str]:
                 "real rows alone, so move these to a training source"
             )
     return problems
-
-
-def column_notes(tables: dict[str, Table]) -> list[str]:
-    """Which columns nothing is made of."""
-    notes = []
-    for use, table in tables.items():
-        named = [f"{quote([name])} ({count:,})" for name, count in sorted(table.unused.items())]
-        listed = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
-        notes += (
-            [
-                f"{use.removeprefix('sources.')}: columns not used, with the number of their rows: "
-                f"{listed}"
-            ]
-            if named
-            else []
-        )
-    return notes
 
 
 def decontaminate(corpus: Corpus, groups: dict[str, str]) -> None:

@@ -1,8 +1,8 @@
 """Messages and tools: what a conversation in a data file may hold, in the form that chat templates
 are written for.
 
-Owns the fields of a message and of a tool, rows.py the files and the columns. What a template makes
-of them is decided in render.py.
+Owns the fields of a message and of a tool, readers.py the files and the columns. What a template
+makes of them is decided in rendering.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = {
 
 
 class Malformed(ValueError):
-    """What is wrong with one row; the reader adds the file and the line. Never leaves rows.py."""
+    """What is wrong with one row; the reader adds the file and the line. Leaves no reader."""
 
 
 def read_message(message: Json, position: int) -> Message:
@@ -187,6 +187,21 @@ def check_text(value: Json, name: str) -> str:
     except UnicodeEncodeError:
         raise Malformed(f"{name} holds half of a surrogate pair, which is no character") from None
     return value
+
+
+def as_text(value: Json, column: str) -> str:
+    """A value of a column as text: numbers as they are written, truth values as JSON writes
+    them.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | dict | bytes) or value is None:
+        joined = '"{{ ' + column + " | join(', ') }}\""
+        raise Malformed(
+            f'"{column}" must be text, got {describe(value)}; a template can make one of it, such '
+            f"as {joined} in data.columns"
+        )
+    return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
 def describe(value: Json) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from jobs.config import Data
+from jobs.source_rows import SourceRows
 
 
 def data_paths(data: Data) -> dict[str, str]:
@@ -13,6 +14,18 @@ def data_paths(data: Data) -> dict[str, str]:
     named = {"data.folder": data.folder, "data.valid": data.valid, "data.test": data.test}
     named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
     return {setting: path for setting, path in named.items() if path is not None}
+
+
+def rows_key(data: Data) -> str:
+    """Names the rows that settings of the data give: the same for two trials that differ in their
+    weights alone.
+    """
+    sources = {
+        name: [source.path, *(getattr(source, one.name) for one in dataclasses.fields(SourceRows))]
+        for name, source in data.sources.items()
+    }
+    files = [data.folder, data.valid, data.test]
+    return repr((files, sources, data.instruction, data.columns, data.label_names, data.slices))
 
 
 def with_paths(data: Data, change: Callable[[str], str]) -> Data:

@@ -1,33 +1,37 @@
 """Rows: what a record of a data file means, and what is wrong with it when it means nothing.
 
-Owns what makes a `LossTokens`, and when two prompts are equal. The forms of files are left to
-records.py; which rows train and which are held out is decided in data.py.
+The forms of files are left to records.py, the columns that hold prompt and answer to shapes.py;
+which rows train and which are held out is decided in corpus.py.
 """
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jobs.data.foreign_formats import remedy_for
+from jobs.data.column_mapping import ROW, check_names, mapped
+from jobs.data.conversation_forms import without_trailing
+from jobs.data.labels import LabelNames
 from jobs.data.messages import (
     CLOSED_THOUGHT,
     Malformed,
     check_text,
     describe,
-    quote,
     read_message,
     read_tools,
     thinks,
 )
 from jobs.data.neighbour_prompt import Neighbour, put_before
-from jobs.data.records import COLUMNS, PROVENANCE, READ, SHAPES, check_file, read_records
+from jobs.data.prompt_keys import context_key, normalise
+from jobs.data.records import check_file, open_records
+from jobs.data.row_selection import Filter
+from jobs.data.shapes import COLUMNS, MEANINGFUL, PAIR, PROVENANCE, Shape, pair_shape, recognise
+from jobs.data.tables import Records, ShortRow
+from jobs.source_rows import Columns, WhereValue
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,48 @@ class Row:
         return self.messages[-1]["content"]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read, where its columns do not say it all."""
+
+    columns: Columns = field(default_factory=Columns)
+    label_names: tuple[str, ...] = ()
+    where: Mapping[str, WhereValue | list[WhereValue]] = field(default_factory=dict)
+    """Which rows are taken, by the values of their columns."""
+
+
 @dataclass
 class Table:
     """The rows of one file, in order."""
 
     rows: list[Row]
     shape: str = ""
-    """Which of the two formats they have, as the names of its columns."""
+    """Which of the formats they have."""
     unused: Counter[str] = field(default_factory=Counter)
     """Columns that nothing is made of, with the number of rows in which they hold something."""
+    told: list[str] = field(default_factory=list)
+    """What was recognised, in words."""
+    chat: bool = False
+    """Whether rows hold messages, before which no instruction is put."""
+    labels: Counter[str] = field(default_factory=Counter)
+    """How many answers got a name ("named"), and how many are whole numbers without ("bare")."""
+    num_open: int = 0
+    """Conversations of which what follows the last answer was left out."""
+    num_left_out: int = 0
+    """Rows that `where` leaves out."""
+
+    def joined(self, after: Table) -> Table:
+        """This table and one of the next file, as one."""
+        return Table(
+            self.rows + after.rows,
+            after.shape,
+            self.unused + after.unused,
+            list(dict.fromkeys([*self.told, *after.told])),
+            self.chat or after.chat,
+            self.labels + after.labels,
+            self.num_open + after.num_open,
+            self.num_left_out + after.num_left_out,
+        )
 
 
 def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
@@ -98,63 +135,147 @@ def read_rows(path: str | Path, instruction: str = "") -> list[Row]:
     return read_table(path, instruction).rows
 
 
-def read_table(path: str | Path, instruction: str = "", slices: Sequence[str] = ()) -> Table:
+def read_table(
+    path: str | Path,
+    instruction: str = "",
+    slices: Sequence[str] = (),
+    reading: Reading | None = None,
+) -> Table:
     """All rows of a file, in order, and what of it is not used.
 
-    A row is either `prompt` and `completion`, which become a user message (after `instruction` and
-    a line break, when there is one) and an assistant message, or `messages` in the chat format; a
-    file holds one of the two. `slices` are further columns that scores are told by. Raises
-    ValueError with the file, the line and the remedy at the first
+    A row is made as `reading` says, else as its columns are recognised (shapes.py): a prompt and an
+    answer become a user message (after `instruction` and a line break, when there is one) and an
+    assistant message, a conversation stays one; a file has one shape. `slices` are further columns
+    that scores are told by. Raises ValueError with the file, the line and the remedy at the first
     thing that is wrong.
     """
     path = Path(path).expanduser()
+    reading = reading or Reading()
     try:
         check_file(path)
     except OSError as error:  # a folder on the way that may not be entered, a name that is too long
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     table = Table([])
     first = ""
-    wanted = (SOURCE, *slices)
-    for location, record in read_records(path, table.unused, keep=wanted):
+    mapping = mapped(reading.columns)
+    wanted = (SOURCE, PROVENANCE, *slices, *reading.where)
+    records = open_records(path)
+    if records.names is not None:
         try:
-            shape = find_shape(record, path)
-            table.shape = table.shape or shape
-            first = first or location
-            if shape != table.shape:
+            check_names(reading.columns, records.names)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    taken = Filter(reading.where)
+    names = LabelNames(reading.label_names)
+    columns = columns_to_read(records, mapping, wanted)
+    for location, record in records.read(columns):
+        try:
+            if not isinstance(record, dict):
+                remedy = "; write one object per line" if isinstance(record, list) else ""
                 raise Malformed(
-                    f"a mix of formats: {first} holds {table.shape}, this one {shape}; put them "
-                    "into two files"
+                    f"a row must be an object with {COLUMNS}, got {describe(record)}{remedy}"
                 )
-            where = f"{path}, {location}"
-            row = (
-                read_messages(record, where)
-                if shape == CHAT
-                else read_pair(record, where, instruction)
-            )
-            if len(record) > NUM_COLUMNS[shape]:
-                row = with_columns(row, record, slices)
+            if reading.where and not taken.takes(record):
+                table.num_left_out += 1
+                continue
+            shape = mapping or find_shape(record, records.names)
+            table.shape = table.shape or shape.name
+            first = first or location
+            if shape.name != table.shape:
+                raise Malformed(
+                    f"a mix of formats: {first} holds {table.shape}, this one {shape.name}; put "
+                    "them into two files"
+                )
+            told = shape.told
+            if shape.answer in records.label_names:
+                told = f"{told}, labels by the names in the file"
+            if told not in table.told:
+                table.told.append(told)
+            row = read_row(record, shape, f"{path}, {location}", instruction, names, table)
+            if len(record) > len(shape.columns):
+                row = with_columns(row, record, slices, shape)
                 if record.get(PROVENANCE):
                     row = replace(row, synthetic=True)
                 table.unused.update(
                     name
                     for name, value in record.items()
-                    if name not in (*READ, *wanted) and value is not None
+                    if name not in shape.columns and name not in wanted and holds(value)
                 )
             table.rows.append(row)
         except Malformed as error:
-            raise ValueError(f"{path}, {location}: {error}") from None
+            short = "; fewer fields than columns" if isinstance(record, ShortRow) else ""
+            raise ValueError(f"{path}, {location}: {error}{short}") from None
     if not table.rows:
-        raise ValueError(f"{path} is empty, it has no rows; a row needs {COLUMNS}")
+        raise ValueError(
+            f"{path} {taken.why_none()}"
+            if table.num_left_out
+            else f"{path} is empty, it has no rows; a row needs {COLUMNS}"
+        )
+    if reading.where:
+        taken.check_columns(str(path))
+    table.labels = names.counts
+    if records.unused is not None and not (mapping is not None and ROW in mapping.columns):
+        table.unused += records.unused(columns or ())
+    if mapping is not None and ROW in mapping.columns:
+        table.unused.clear()
     return table
+
+
+def columns_to_read(
+    records: Records, mapping: Shape | None, wanted: Collection[str]
+) -> list[str] | None:
+    """Which columns of a binary file are read: those that mean something, or that are asked for.
+    None for all.
+    """
+    if records.names is None or (mapping is not None and ROW in mapping.columns):
+        return None
+    if mapping is not None:
+        return [name for name in records.names if name in mapping.columns or name in wanted]
+    return [name for name in records.names if name.strip().lower() in MEANINGFUL or name in wanted]
+
+
+def find_shape(record: dict[str, Any], names: Collection[str] | None) -> Shape:
+    """The shape of a record; that of nearly all rows there are is seen at once."""
+    if record.keys() == PAIR_COLUMNS and isinstance(record["prompt"], str):
+        return pair_shape()
+    return recognise(record, names or ())
+
+
+def read_row(
+    record: dict[str, Any],
+    shape: Shape,
+    where: str,
+    instruction: str,
+    names: LabelNames,
+    table: Table,
+) -> Row:
+    """The row that a record of this shape is; what it is made of is counted in `table`."""
+    made = shape.make(record)
+    if "messages" in made:
+        table.chat = True
+        if shape.open_end:
+            shorter = without_trailing(made["messages"])
+            table.num_open += len(shorter) < len(made["messages"])
+            made["messages"] = shorter
+        return read_messages(made, where)
+    answer = names.answer(made["completion"], shape)
+    if answer is not made["completion"]:
+        made = {**made, "completion": answer}
+    return read_pair(made, where, instruction, shape)
+
+
+def holds(value: Any) -> bool:
+    """Whether a column holds something; an empty field of a table in text is nothing."""
+    return value is not None and value != ""
 
 
 SOURCE = "source"
 """The column that says where a row comes from, for scores by source; it may be missing."""
 
 
-def with_columns(row: Row, record: dict[str, Any], slices: Sequence[str]) -> Row:
+def with_columns(row: Row, record: dict[str, Any], slices: Sequence[str], shape: Shape) -> Row:
     """A row with what its record holds in the columns that scores are told by."""
-    source = record.get(SOURCE)
+    source = None if SOURCE in shape.columns else record.get(SOURCE)
     columns = tuple((name, column_text(record[name])) for name in slices if name in record)
     if not columns and source is None:
         return row
@@ -170,69 +291,16 @@ def column_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
-CHAT = '"messages"'
-PAIR = '"prompt" and "completion"'
 PAIR_COLUMNS = {"prompt", "completion"}
-NUM_COLUMNS = {CHAT: 1, PAIR: len(PAIR_COLUMNS)}
 
 
-def find_shape(record: Any, path: Path) -> str:
-    """Which of the two formats a record has, as the names of its columns. A column that is null is
-    none, where the others are a row.
-    """
-    if not isinstance(record, dict):
-        remedy = "; write one object per line" if isinstance(record, list) else ""
-        raise Malformed(f"a row must be an object with {COLUMNS}, got {describe(record)}{remedy}")
-    if record.keys() == PAIR_COLUMNS and isinstance(record["prompt"], str):
-        return PAIR  # nearly all rows there are
-    shapes = [name for name in SHAPES if record.get(name) is not None]
-    if "messages" in shapes:
-        if len(shapes) > 1:
-            raise Malformed(
-                f'has "messages" and {quote(shapes[:-1])}; leave one out, or set it to null'
-            )
-        first = (
-            record["messages"][0]
-            if isinstance(record["messages"], list) and record["messages"]
-            else None
-        )
-        if isinstance(first, dict) and "role" not in first and (remedy := remedy_for(path, record)):
-            raise Malformed(f'message 1 has no "role"; found {quote(first)}; {remedy}')
-        return CHAT
-    if "messages" in record and not shapes:
-        return CHAT  # and null, which read_messages says
-    for column in ("prompt", "completion"):
-        if column not in record:
-            remedy = remedy_for(path, record) or rows_inside(record)
-            missing = (
-                'has no answer: "completion" is missing'
-                if column == "completion"
-                else f"needs {COLUMNS}"
-            )
-            raise Malformed(f"{missing}; found {quote(record)}" + (f"; {remedy}" if remedy else ""))
-    if isinstance(record["prompt"], list) and (remedy := remedy_for(path, record)):
-        raise Malformed(f'"prompt" must be text, got a list; {remedy}')
-    return PAIR
-
-
-def rows_inside(record: dict[str, Any]) -> str | None:
-    """What to do with an object that holds the rows; None for any other."""
-    names = [
-        name
-        for name, value in record.items()
-        if isinstance(value, list) and value and isinstance(value[0], dict)
-    ]
-    if not names:
-        return None
-    return f'its rows may be in "{names[0]}": write those as one array, or one object per line'
-
-
-def read_pair(record: dict[str, Any], location: str, instruction: str) -> Row:
+def read_pair(record: dict[str, Any], location: str, instruction: str, shape: Shape) -> Row:
     """A row with `prompt` and `completion`."""
     prompt = check_text(record["prompt"], '"prompt"')
-    answer = check_answer(record["completion"], '"completion"')
+    answer = check_answer(record["completion"], f'"{shape.answer or "completion"}"')
     if not prompt.strip():
-        raise Malformed('"prompt" is empty')
+        is_plain = shape.name == PAIR
+        raise Malformed('"prompt" is empty' if is_plain else f"has no prompt, by {shape.told}")
     tools = read_tools(record["tools"]) if "tools" in record else ()
     return Row(
         messages=(*prompt_messages(prompt, instruction), {"role": "assistant", "content": answer}),
@@ -293,73 +361,8 @@ def read_messages(record: dict[str, Any], location: str) -> Row:
     )
 
 
-def context_key(messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
-    """All that the model sees before an answer, in the form in which two prompts are compared: who
-    says what, which functions there are.
-
-    A single message from the user is the same prompt as its bare text.
-    """
-    if (
-        len(messages) == 1
-        and not tools
-        and messages[0].keys() == {"role", "content"}
-        and messages[0]["role"] == "user"
-    ):
-        return normalise(messages[0]["content"])
-    turns = [turn_key(message) for message in messages]
-    return json.dumps(
-        [*turns, normalised(tools)] if tools else turns, ensure_ascii=False, sort_keys=True
-    )
-
-
-def turn_key(message: dict[str, Any]) -> Any:
-    """What one message says, in that form; calls of functions and other fields are part of it."""
-    fields = {
-        name: value for name, value in message.items() if name not in ("role", "content") and value
-    }
-    text = (
-        normalise_again(message["content"])
-        if message["role"] == "system"
-        else normalise(message.get("content") or "")
-    )
-    return [message["role"], text, normalised(fields)] if fields else [message["role"], text]
-
-
-def normalised(value: Any) -> Any:
-    """A nested value with each text in it normalised, and without what is null: Parquet fills up
-    with nulls.
-    """
-    if isinstance(value, dict):
-        return {name: normalised(inner) for name, inner in value.items() if inner is not None}
-    if isinstance(value, list | tuple):
-        return [normalised(inner) for inner in value]
-    return normalise(value) if isinstance(value, str) else value
-
-
 def check_answer(value: Any, name: str) -> str:
     """`value` if it is text with something in it."""
     if value is None or (isinstance(value, str) and not value.strip()):
         raise Malformed(f"has no answer: {name} is {'null' if value is None else 'empty'}")
     return check_text(value, name)
-
-
-def normalise(text: str) -> str:
-    """Case folded, with each run of white space as one space. Punctuation stays: "2 + 2" and "2 -
-    2" are two prompts.
-
-    Characters that only look or weigh differently are one (Unicode's NFKC), and those that nobody
-    sees are none.
-    """
-    if not text.isascii():
-        text = "".join(
-            letter
-            for letter in unicodedata.normalize("NFKC", text)
-            if unicodedata.category(letter) != "Cf"
-        )
-    return " ".join(text.casefold().split())
-
-
-@lru_cache(maxsize=64)
-def normalise_again(text: str) -> str:
-    """`normalise` of a text that many rows have in common."""
-    return normalise(text)

@@ -1,44 +1,46 @@
 """Records: what stands in a data file, one after the other, whatever form the file has.
 
-Owns forms, compression and text encodings. What a record means is left to rows.py, which files
-there are to sources.py.
+Owns forms, compression and text encodings; tables.py has those forms that name their columns. What
+a record means is left to readers.py, which files there are to splits.py.
 """
 
 from __future__ import annotations
 
 import bz2
-import csv
 import difflib
 import gzip
-import io
 import json
 import lzma
 import shlex
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.data.file_forms import EXTENSIONS, PACKED, form_of
-from jobs.data.messages import quote, without_nulls
+from jobs.data.file_forms import EXTENSIONS, PACKED, form_of, is_arrow_folder
+from jobs.data.tables import Records, arrow_records, csv_records, parquet_records
 from jobs.files.json_types import Json, JsonObject
 
-SHAPES = ("prompt", "completion", "messages")
-"""Columns of the two formats of a row."""
-PROVENANCE = "provenance"
-"""The column of rows that were made, not collected: by which teacher, recipe and seed."""
-READ = (*SHAPES, "tools", PROVENANCE)
-"""Columns that have a meaning. All others are counted as not used."""
-COLUMNS = '"prompt" and "completion", or "messages"'
-MAGIC = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
+
+def unpack_zstd(content: bytes) -> bytes:
+    """What a file packed with Zstandard holds."""
+    import pyarrow  # 0.3 s, and needed for this only
+
+    return bytes(pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd").read())
+
+
+MAGIC = {
+    b"\x1f\x8b": gzip.decompress,
+    b"BZh": bz2.decompress,
+    b"\xfd7zXZ\x00": lzma.decompress,
+    b"\x28\xb5\x2f\xfd": unpack_zstd,
+}
 """How a compressed file begins, and what unpacks it."""
 MOST_PACKED = 3
 """Times that a file may have been packed, one around the other."""
 FOREIGN = {
     b"PAR1": "a Parquet file; give it a name that ends in .parquet",
-    b"\x28\xb5\x2f\xfd": "packed with Zstandard; unpack it with: zstd -d {path}",
     b"PK\x03\x04": "a ZIP archive or a workbook; unpack it, or save the sheet as CSV",
-    b"ARROW1": "an Arrow file; write it as Parquet",
+    b"ARROW1": "an Arrow file; give it a name that ends in .arrow",
     b"]\0\0": "packed with LZMA; unpack it with: xz --format=lzma -dc {path} > NEW",
     b"7z\xbc\xaf": "a 7z archive; unpack it",
     b"SQLite format 3\0": "an SQLite database; write its rows as CSV or JSON",
@@ -58,6 +60,8 @@ def check_file(path: Path) -> None:
     """Raise ValueError unless `path` is a file that can be read, naming the most similar file there
     is.
     """
+    if is_arrow_folder(path):
+        return
     if form_of(path) is None:
         ending = path.suffix or "a file without extension"
         raise ValueError(
@@ -94,23 +98,21 @@ def describe_neighbours(path: Path) -> str:
     )
 
 
-def read_records(
-    path: Path, unused: Counter[str], every: bool = False, keep: Sequence[str] = ()
-) -> Iterator[tuple[str, Json]]:
-    """(place, what stands there) for each record of a file, blank lines left out; a place is like
-    "line 3", or "row 3" where a file has no lines. Columns of a Parquet file that are not read are
-    counted in `unused`, by the rows in which they hold something; those in `keep` are read beside
-    them, and with `every` column all are, whatever their names.
+def open_records(path: Path) -> Records:
+    """The records of a file, or of an Arrow folder. A place is like "line 3", or "row 3" where a
+    file has no lines; blank lines are left out.
 
-    Raises ValueError with the file, the place and the remedy.
+    Raises ValueError with the file, the place and the remedy, here or while they are read.
     """
     form = form_of(path)
     if form == ".parquet":
-        return read_parquet(path, unused, every, keep)
+        return parquet_records(path)
+    if form == ".arrow" or is_arrow_folder(path):
+        return arrow_records(path)
     text = read_text(path)
     if form in (".csv", ".tsv"):
-        return read_csv(path, text, "\t" if form == ".tsv" else ",", every)
-    return read_json(path, text)
+        return csv_records(path, text, "\t" if form == ".tsv" else ",")
+    return Records(lambda columns: read_json(path, text))
 
 
 def read_text(path: Path) -> str:
@@ -253,137 +255,3 @@ def one_object(text: str) -> str | None:
     )
     hint = f', whose rows may be in "{lists[0]}"' if lists else ""
     return f"the file is one JSON object{hint}; write its rows as one array, or one object per line"
-
-
-def read_csv(path: Path, text: str, delimiter: str, every: bool) -> Iterator[tuple[str, Json]]:
-    """The rows of a table in text, as dictionaries of those fields that hold something, and of
-    those that must.
-    """
-    csv.field_size_limit(
-        2**31 - 1
-    )  # the module's own limit, 131,072 characters, is for nobody's sake
-    blank = len(text) - len(text.lstrip("\r\n"))
-    skipped = len(text[:blank].splitlines())
-    reader = csv.DictReader(io.StringIO(text[blank:], newline=""), strict=True, delimiter=delimiter)
-    line = skipped + 1
-    try:
-        check_twice(path, reader.fieldnames or [])
-        reader.fieldnames = named(reader.fieldnames or [])
-        if not every:
-            check_columns(path, reader.fieldnames or [], delimiter)
-        needed = [name for name in ("prompt", "completion") if name in (reader.fieldnames or [])]
-        for record in reader:
-            line = skipped + reader.line_num
-            if None in record:
-                raise ValueError(
-                    f"{path}, line {line}: more fields than columns; put texts that hold a "
-                    "separator in double quotes"
-                )
-            if None in [record[name] for name in needed]:
-                lacks = "has no prompt" if record["prompt"] is None else "has no answer"
-                raise ValueError(
-                    f"{path}, line {line}: {lacks}: fewer fields than columns; add it after a comma"
-                )
-            yield (
-                f"line {line}",
-                {name: value for name, value in record.items() if value or name in needed},
-            )
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}, after line {line}: broken CSV: {error}; check the quotes, or use .jsonl"
-        ) from None
-
-
-def check_columns(path: Path, names: Sequence[str], delimiter: str) -> None:
-    """Raise ValueError when the first line of a table in text, if it has one, names other columns
-    than those that are read.
-    """
-    if names and not {"prompt", "completion"} <= set(names):
-        from jobs.data.foreign_formats import remedy_for
-
-        separator = "tabs" if delimiter == "\t" else "commas"
-        remedy = (
-            f"separate them with {separator}"
-            if len(names) == 1
-            else "rename them in the first line"
-        )
-        remedy = (
-            "conversations go into a .jsonl or .parquet file" if "messages" in names else remedy
-        )
-        remedy = remedy_for(path, dict.fromkeys(names, "x")) or remedy
-        raise ValueError(
-            f'{path} needs the columns "prompt" and "completion", found {quote(names)}; {remedy}'
-        )
-
-
-def named(names: Sequence[str]) -> list[str]:
-    """The names of a table's columns, those without one by their places."""
-    return [
-        name if name and name.strip() else f"column {place} without a name"
-        for place, name in enumerate(names, start=1)
-    ]
-
-
-def check_twice(path: Path, names: Iterable[str]) -> None:
-    """Raise ValueError when a column stands in a table twice: neither can be preferred."""
-    names = list(names)
-    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
-    if twice:
-        raise ValueError(
-            f"{path} has {quote(twice)} as the name of {names.count(twice[0])} columns; rename or "
-            "remove the others"
-        )
-
-
-def read_parquet(
-    path: Path, unused: Counter[str], every: bool, keep: Sequence[str] = ()
-) -> Iterator[tuple[str, Json]]:
-    """The rows of a Parquet file: only columns that are read, the others are looked at for how many
-    rows hold something.
-    """
-    import pyarrow  # 0.3 s, and needed for this format only
-    import pyarrow.parquet
-
-    try:
-        names = pyarrow.parquet.read_schema(path).names
-        check_twice(path, names)
-        read = names if every else [name for name in names if name in READ or name in keep]
-        if not every and "messages" not in read and not {"prompt", "completion"} <= set(read):
-            raise ValueError(
-                f"{path} needs the columns {COLUMNS}; found {quote(names)}{foreign_table(path)}"
-            )
-        table = pyarrow.parquet.ParquetFile(path).read(columns=read)
-        for name in set(names) - set(read):
-            columns = pyarrow.parquet.ParquetFile(path).read(columns=[name]).columns
-            for told, column in zip(places_of(name, names), columns, strict=True):
-                unused[told] += len(column) - column.null_count
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read as parquet: {str(error).splitlines()[0]}"
-        ) from None
-    try:
-        records = table.to_pylist(maps_as_pydicts="strict")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} holds a text that is not UTF-8 ({error.object[:20]!r}); write it as UTF-8"
-        ) from None
-    nested = [name for name in ("messages", "tools") if name in read]
-    for row_number, record in enumerate(records, start=1):
-        yield f"row {row_number}", record | {name: without_nulls(record[name]) for name in nested}
-
-
-def places_of(name: str, names: Sequence[str]) -> list[str]:
-    """What the columns of one name are told as: several may have none."""
-    return [told for told, other in zip(named(names), names, strict=True) if other == name]
-
-
-def foreign_table(path: Path) -> str:
-    """What to do with a Parquet file of other columns, for the end of a message."""
-    import pyarrow.parquet
-
-    from jobs.data.foreign_formats import remedy_for
-
-    first = next(pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1), None)
-    rows = [] if first is None else first.to_pylist()
-    remedy = remedy_for(path, rows[0]) if rows else None
-    return f"; {remedy}" if remedy else ""

@@ -316,11 +316,11 @@ class Renderer:
             sizes[text] = len(self.template.encode(text))
         return sizes[text] <= room
 
-    def shorten(self, row: Row, room: int) -> tuple[str, list[int]]:
-        """A prompt of at most `room` tokens, as text and ids, without neighbours: marks, system
-        messages, tools and instruction stay, of the rest the oldest exchanges go first, then the
-        middle of the longest text of the one that is cut. It is longer than `room` where even what
-        must stay is.
+    def shorten(self, row: Row, room: int) -> tuple[str, list[int], list[dict[str, Any]]]:
+        """A prompt of at most `room` tokens, as text, ids and messages, without neighbours: marks,
+        system messages, tools and instruction stay, of the rest the oldest exchanges go first, then
+        the middle of the longest text of the one that is cut. It is longer than `room` where even
+        what must stay is.
         """
         head, exchanges = truncation.head_and_exchanges(row)
         for index, exchange in enumerate(exchanges):
@@ -334,7 +334,7 @@ class Renderer:
                 continue
             return self.cut(row, room, spare, head, exchange, later_messages)
         text = self.prompt(row, least(row))
-        return text, self.template.encode(text)
+        return text, self.template.encode(text), least(row)
 
     def cut(
         self,
@@ -344,7 +344,7 @@ class Renderer:
         head: list[dict[str, Any]],
         exchange: list[dict[str, Any]],
         later_messages: list[dict[str, Any]],
-    ) -> tuple[str, list[int]]:
+    ) -> tuple[str, list[int], list[dict[str, Any]]]:
         """The longest prompt of at most `room` tokens that can be had by cutting the free texts of
         one exchange to about `spare` tokens.
         """
@@ -363,17 +363,17 @@ class Renderer:
                 else message
                 for index, message in enumerate(exchange)
             ]
-            text = self.prompt(row, [*head, *messages, *later_messages])
+            messages = [*head, *messages, *later_messages]
+            text = self.prompt(row, messages)
             ids = self.template.encode(text)
             if len(ids) <= room or spare <= 0:
                 break
             spare = max(0, spare - (len(ids) - room))
         else:
-            text = self.prompt(
-                row, [*head, *(emptied(m, row.instruction) for m in exchange), *later_messages]
-            )
+            messages = [*head, *(emptied(m, row.instruction) for m in exchange), *later_messages]
+            text = self.prompt(row, messages)
             ids = self.template.encode(text)
-        return text, ids
+        return text, ids, messages
 
 
 def call(like: dict[str, Any], name: str, arguments: dict[str, Any]) -> dict[str, Any]:

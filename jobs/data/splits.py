@@ -1,7 +1,7 @@
 """Which files a trial's data is in: the ones that are named, and train, valid and test in a folder,
 under the names that people give them.
 
-Leaves reading them to rows.py, and what is done with the rows to data.py.
+Leaves reading them to readers.py, and what is done with the rows to corpus.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.config import Data
-from jobs.data.file_forms import EXTENSIONS, PACKED, form_of
+from jobs.data.file_forms import EXTENSIONS, form_of, holds_rows, is_arrow_folder, stem_of
+from jobs.data.locations import is_pattern, matching, natural
 
 NAMES = {
     "train": ("train", "training"),
@@ -41,17 +42,20 @@ def find_files(data: Data, problems: list[str]) -> Files:
     """The files that the settings name, and those of a folder. What cannot be read, or could be
     meant to be, goes to `problems`.
     """
-    files = Files(
-        {
-            f"sources.{name}": [source.path]
-            for name, source in data.sources.items()
-            if source.path is not None
-        }
-    )
+    files = Files()
+    for name, source in data.sources.items():
+        if source.path is not None:
+            read = try_files(f"data.sources.{name}.path", source.path, "train", problems)
+            files.paths[f"sources.{name}"] = read
     named = {
         split for split, path in (("valid", data.valid), ("test", data.test)) if path is not None
     }
-    files_by_split = find_splits(data.folder, named, problems) if data.folder is not None else {}
+    lone_may_train = not files.paths
+    files_by_split = (
+        splits_at(data.folder, named, lone_may_train, files.notes, problems)
+        if data.folder is not None
+        else {}
+    )
     if "train" in files_by_split:
         if "sources.train" in files.paths:
             problems.append(
@@ -66,8 +70,10 @@ def find_files(data: Data, problems: list[str]) -> Files:
             f"{list_names(data.folder)}"
         )
     for split, path in (("valid", data.valid), ("test", data.test)):
-        if path is not None or split in files_by_split:
-            files.paths[split] = [path] if path is not None else files_by_split[split]
+        if path is not None:
+            files.paths[split] = try_files(f"data.{split}", path, split, problems)
+        elif split in files_by_split:
+            files.paths[split] = files_by_split[split]
     if data.folder is not None and Path(data.folder).expanduser().is_dir():
         missing = [split for split in ("valid", "test") if split not in files.paths]
         missing += (
@@ -78,7 +84,7 @@ def find_files(data: Data, problems: list[str]) -> Files:
             for paths in files.paths.values()
             for path in paths
         }
-        left = [path for path in entries(data.folder) if os.path.abspath(path) not in used]
+        left = [path for path in entries(data.folder) if not is_used(path, used)]
         problems += misnamed(left, missing)
         unused_names = [
             path.name + ("/" if path.is_dir() else "") for path in left if not is_about(path)
@@ -88,6 +94,104 @@ def find_files(data: Data, problems: list[str]) -> Files:
         )
         files.notes += [f"not read in {data.folder}: {listed}"] if unused_names else []
     return files
+
+
+def is_used(path: Path, used: Collection[str]) -> bool:
+    """Whether an entry of a folder is among the files that are read, or holds one of them."""
+    place = os.path.abspath(path)
+    return place in used or any(one.startswith(place + os.sep) for one in used)
+
+
+def try_files(setting: str, path: str, split: str, problems: list[str]) -> list[str]:
+    """The files that a setting names; what is wrong with it goes to `problems`."""
+    try:
+        return files_at(path, split)
+    except ValueError as error:
+        problems.append(f"{setting}: {error}")
+        return []
+
+
+def files_at(path: str, split: str) -> list[str]:
+    """The files of rows that a path stands for: a file, those that fit a pattern, or those of a
+    folder: where it holds splits, the wanted one. Raises ValueError where there are none.
+    """
+    if is_pattern(path):
+        return matching(path)
+    place = Path(path).expanduser()
+    if not place.is_dir() or is_arrow_folder(place) or form_of(place) is not None:
+        return [path]
+    problems: list[str] = []
+    by_split = find_splits(path, (), problems)
+    if problems:
+        raise ValueError("; ".join(problem.removeprefix("data.folder: ") for problem in problems))
+    if by_split and split not in by_split:
+        raise ValueError(
+            f"{path} holds {' and '.join(sorted(by_split))}, and no {split} rows; name the file"
+        )
+    files = by_split.get(split) or rows_in(place)
+    if not files:
+        raise ValueError(f"{path} holds no file of rows; it holds {list_names(path)}")
+    return files
+
+
+def rows_in(folder: Path) -> list[str]:
+    """All files of rows in a folder, in order; the folder itself where it is one table."""
+    if is_arrow_folder(folder):
+        return [str(folder)]
+    files = [str(path) for path in entries(str(folder)) if holds_rows(path) and not is_about(path)]
+    return sorted(files, key=natural)
+
+
+def splits_at(
+    folder: str,
+    named: Collection[str],
+    lone_may_train: bool,
+    notes: list[str],
+    problems: list[str],
+) -> dict[str, list[str]]:
+    """The files of train, valid and test at data.folder, which may also be one file, a pattern, or
+    a folder around the folder of the splits. With `lone_may_train` the only file of rows trains,
+    whatever it is called.
+    """
+    place = Path(folder).expanduser()
+    if is_pattern(folder):
+        return grouped(try_files("data.folder", folder, "train", problems))
+    if is_arrow_folder(place) or (place.is_file() and form_of(place) is not None):
+        return {"train": [folder]}
+    splits = find_splits(folder, named, problems)
+    if splits or problems or not lone_may_train:
+        return splits
+    inner = [path for path in entries(folder) if path.is_dir() and "train" in splits_of(path)]
+    if len(inner) == 1:
+        notes.append(f"data.folder: read from {inner[0]}")
+        return find_splits(str(inner[0]), named, problems)
+    lone = [path for path in rows_in(place) if not split_words(Path(path))]
+    if len(lone) == 1 and not inner:
+        notes.append(f"data.folder: trained on {lone[0]}, the only file of rows")
+        return {"train": lone}
+    return splits
+
+
+def splits_of(folder: Path) -> set[str]:
+    """The splits that a folder holds, by the names in it."""
+    return {split_of(path)[0] for path in entries(str(folder)) if split_of(path) is not None}  # type: ignore[index]
+
+
+def grouped(files: list[str]) -> dict[str, list[str]]:
+    """Files by the split that their names say, where one of them says train; else all train."""
+    by_split: dict[str, list[str]] = {}
+    for file in files:
+        split = split_of(Path(file))
+        by_split.setdefault(split[0] if split is not None else "", []).append(file)
+    if "train" not in by_split or "" in by_split:
+        return {"train": files} if files else {}
+    return by_split
+
+
+def split_words(path: Path) -> set[str]:
+    """The names of splits that stand in a file's name, among other words."""
+    words = set(re.split(r"[^a-z]+", path.name.lower()))
+    return {word for names in NAMES.values() for word in names if word in words}
 
 
 def entries(folder: str) -> list[Path]:
@@ -101,7 +205,9 @@ def is_about(path: Path) -> bool:
     """Whether a file is a text about the data, as each data set has."""
     return (
         re.match(
-            r"(readme|licen[cs]e|notice|citation|changelog|checksums|sha256)", path.name.lower()
+            r"(readme|licen[cs]e|notice|citation|changelog|checksums|sha256|dataset_infos?\.json"
+            r"|dataset_dict\.json|state\.json)",
+            path.name.lower(),
         )
         is not None
     )
@@ -122,14 +228,6 @@ def split_of(path: Path) -> tuple[str, int | None, int | None] | None:
     return None
 
 
-def stem_of(path: Path) -> str:
-    """A file's name without its endings, in lower case."""
-    name = path.name.lower()
-    for packed in PACKED:
-        name = name.removesuffix(packed)
-    return name.removesuffix(form) if (form := Path(name).suffix) in EXTENSIONS else name
-
-
 def find_splits(folder: str, named: Collection[str], problems: list[str]) -> dict[str, list[str]]:
     """The files of train, valid and test in a folder, where there are any. Two files for one of
     them are a problem, as neither can be preferred, unless they are numbered parts of one, or the
@@ -137,14 +235,24 @@ def find_splits(folder: str, named: Collection[str], problems: list[str]) -> dic
     """
     directory = Path(folder).expanduser()
     if not directory.is_dir():
+        if form_of(directory) is not None:
+            problems.append(f"data.folder: {folder} does not exist (looked in {Path.cwd()})")
+            return {}
         problems.append(f"data.folder: {folder} is not a folder (looked in {Path.cwd()})")
         return {}
     files_by_split: dict[str, list[Path]] = {}
     for path in entries(folder):
-        shard_name = split_of(path) if form_of(path) is not None else None
+        is_split_folder = path.is_dir() and form_of(path) is None
+        shard_name = split_of(path) if form_of(path) is not None or is_split_folder else None
         if shard_name is None or shard_name[0] in named:
             continue
-        if not path.is_file() and not path.is_fifo():
+        if is_split_folder and not rows_in(path):
+            problems.append(
+                f"data.folder: {path} holds no file of rows; it holds {list_names(str(path))}; put "
+                "rows into it, or remove it"
+            )
+            continue
+        if not is_split_folder and not path.is_file() and not path.is_fifo():
             problems.append(
                 f"data.folder: {path} is {'a folder' if path.is_dir() else 'a link to no file'}; "
                 "it must be a file"
@@ -157,9 +265,9 @@ def find_splits(folder: str, named: Collection[str], problems: list[str]) -> dic
         if problem is not None:
             problems.append(f"data.folder: {problem}")
             continue
+        in_order = sorted(paths, key=lambda path: (split_of(path) or ("", 0))[1] or 0)
         splits[split] = [
-            str(path)
-            for path in sorted(paths, key=lambda path: (split_of(path) or ("", 0))[1] or 0)
+            file for path in in_order for file in (rows_in(path) if path.is_dir() else [str(path)])
         ]
     return splits
 

@@ -152,6 +152,6 @@ def encode_asked_row(row: Row, task: dict[str, Any], template: ChatTokenizer) ->
     if len(ids) > room and row.neighbours:
         row, _, ids = fewer_neighbours(row, room, template)
     if len(ids) > room:
-        _, ids = renderer(template).shorten(row, room)
+        _, ids, _ = renderer(template).shorten(row, room)
     template.check_known(ids)
     return ids

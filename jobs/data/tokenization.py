@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from jobs.data import turns
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.readers import Row
 from jobs.data.rendered import Rendered, matches
@@ -39,6 +40,27 @@ class Example:
     """What stands between a reasoning and the answer proper, where rows have reasoning."""
     num_neighbours: int = 0
     """Training rows that stand before the question."""
+    earlier: tuple[tuple[int, int], ...] = ()
+    """Where answers before the last one stand in `ids`, each from its first token to behind its
+    last; none unless they carry loss.
+    """
+
+    @property
+    def first_target(self) -> int:
+        """The first token of an answer that carries loss."""
+        return self.earlier[0][0] if self.earlier else self.prompt_length
+
+    def targets(self, everything: bool = False) -> tuple[tuple[int, int], ...]:
+        """Where the tokens that carry loss stand in `ids`; with `everything` all but the first,
+        which nothing predicts.
+        """
+        if everything:
+            return ((1, len(self.ids)),)
+        return (*self.earlier, (self.prompt_length, len(self.ids)))
+
+    def num_targets(self, everything: bool = False) -> int:
+        """How many tokens carry loss."""
+        return sum(stop - start for start, stop in self.targets(everything))
 
     def matches(self, answer: str) -> bool:
         """Whether a decoded answer is right; a reasoning before it need not be the same."""
@@ -51,13 +73,18 @@ def encode_row(row: Row, template: ChatTokenizer, max_length: int) -> Example:
 
 
 def encode_rows(
-    rows: Sequence[Row], template: ChatTokenizer, max_length: int, where: str = "data"
+    rows: Sequence[Row],
+    template: ChatTokenizer,
+    max_length: int,
+    where: str = "data",
+    answers_carry_loss: bool = False,
 ) -> list[Example]:
     """Token ids of every row, at most `max_length` each.
 
     Prompt and answer are tokenised apart: when the model answers, it has seen the ids of the prompt
     alone, and in training it must see the same. A prompt that is too long loses some of what the
-    user says (render.py), and `num_cut` says how much. Raises ValueError for a row that the
+    user says (rendering.py), and `num_cut` says how much. With `answers_carry_loss` the earlier
+    answers of a conversation carry loss too. Raises ValueError for a row that the
     template does not render as it stands, and for an answer that leaves no room for what must stay
     of the prompt.
     """
@@ -67,7 +94,8 @@ def encode_rows(
     examples = []
     for row, text, ids in zip(rows, rendered, prompts, strict=True):
         answer = answers[text.answer]
-        examples.append(make_example(row, text, ids, answer, max_length - len(answer), template))
+        room = max_length - len(answer)
+        examples.append(make_example(row, text, ids, answer, room, template, answers_carry_loss))
         if len(examples[-1].ids) > max_length:
             raise ValueError(too_long(where, row, examples[-1], max_length))
     return examples
@@ -124,23 +152,38 @@ def encode_answers(rendered: Iterable[Rendered], template: ChatTokenizer) -> dic
 
 
 def make_example(
-    row: Row, text: Rendered, ids: list[int], answer: list[int], room: int, template: ChatTokenizer
+    row: Row,
+    text: Rendered,
+    ids: list[int],
+    answer: list[int],
+    room: int,
+    template: ChatTokenizer,
+    answers_carry_loss: bool = False,
 ) -> Example:
     """The example of a row whose prompt has `ids` and may have `room` of them."""
     prompt = text.prompt
     if len(ids) > room and row.neighbours:
         row, prompt, ids = fewer_neighbours(row, room, template)
     shortened_ids = ids
+    context = list(row.as_shown.context)
     if len(ids) > room:
-        prompt, shortened_ids = renderer(template).shorten(row, room)
+        prompt, shortened_ids, context = renderer(template).shorten(row, room)
+    earlier: turns.Spans = ()
+    if answers_carry_loss and turns.has_earlier_answer(row):
+        shortened_ids, earlier = turns.encoded(row, context, prompt, template)
+        if len(shortened_ids) > room:  # a token or two more than those of the text as a whole
+            spare = 2 * room - len(shortened_ids)
+            prompt, shortened_ids, context = renderer(template).shorten(row, spare)
+            shortened_ids, earlier = turns.encoded(row, context, prompt, template)
     return Example(
         shortened_ids + answer,
         len(shortened_ids),
         prompt,
         text.reference,
-        len(ids) - len(shortened_ids),
+        max(len(ids) - len(shortened_ids), 0),
         text.mark,
         len(row.neighbours),
+        earlier,
     )
 
 
@@ -163,12 +206,13 @@ PREFIX_MIN = 8
 
 
 def shared_prefix(examples: list[Example]) -> int:
-    """How many tokens all prompts begin with alike, leaving each prompt at least one; 0 below
+    """How many tokens all prompts begin with alike before any that carries loss, leaving each
+    prompt at least one; 0 below
     PREFIX_MIN or for one example.
     """
     if len(examples) < 2:
         return 0
-    limit = min(example.prompt_length for example in examples) - 1
+    limit = min(example.first_target for example in examples) - 1
     first = min(e.ids[:limit] for e in examples)
     last = max(e.ids[:limit] for e in examples)
     # In sorted order everything between the smallest and the largest shares what these two share.

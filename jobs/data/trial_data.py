@@ -95,6 +95,7 @@ class TrialData:
             self.template,
             self.trial.train.max_length,
             f"data.sources.{name}",
+            self.trial.train.on == "answers",
         )
         self.token_cache |= {
             self.key(name, row, epoch): example for row, example in zip(rows, encoded, strict=True)
@@ -146,11 +147,7 @@ class TrialData:
 
     def supervised(self, example: Example) -> int:
         """Tokens of one example that carry loss."""
-        return (
-            len(example.ids) - 1
-            if self.trial.train.on == "all"
-            else len(example.ids) - example.prompt_length
-        )
+        return example.num_targets(self.trial.train.on == "all")
 
     def drawn(self, steps: int) -> dict[str, float]:
         """Examples that each source has given after `steps` steps, as metrics."""

@@ -28,6 +28,7 @@ from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row, normalise
 from jobs.data.similarity import fit, similarities, spread, transform
 from jobs.files.sealed_json import sealed
+from jobs.source_rows import Columns
 
 VERSION = 2
 """Goes up when the same rows give other answers than before: kept ones are then made again."""
@@ -200,9 +201,18 @@ def classifier(features: Any, labels: list[str]) -> Any:
 
 def data_of(raw: dict[str, Any]) -> Data:
     """The data settings from plain values."""
-    sources = {name: Source(**source) for name, source in raw["sources"].items()}
+    sources = {
+        name: Source(**{**source, "columns": Columns(**source.get("columns", {}))})
+        for name, source in raw["sources"].items()
+    }
     neighbours = Neighbours(**raw.get("neighbours", {}))
-    settings: dict[str, Any] = {**raw, "sources": sources, "neighbours": neighbours}
+    columns = Columns(**raw.get("columns", {}))
+    settings: dict[str, Any] = {
+        **raw,
+        "sources": sources,
+        "neighbours": neighbours,
+        "columns": columns,
+    }
     return Data(**settings)
 
 

@@ -8,6 +8,7 @@ own tools look, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import os
 import re
@@ -60,17 +61,18 @@ def put(local: Path, location: str) -> None:
     copy_files(str(local), path, source_filesystem=LocalFileSystem(), destination_filesystem=store)
 
 
-def get(location: str) -> str:
-    """A folder or file of a place as a local path: itself, or a copy in this machine's cache.
-    Raises OSError when it is not there, or when it changes while it is copied.
+def get(location: str, pattern: str | None = None) -> str:
+    """A folder or file of a place as a local path: itself, or a copy in this machine's cache; of
+    the files in a folder only those that fit the URI `pattern`, where there is one. Raises OSError
+    when it is not there, or when it changes while it is copied.
     """
     if not is_uri(location):
         return location
     store, path = opened(location)
-    files = listing(store, path)
+    files = chosen(listing(store, path), location, path, pattern)
     entries = identity(files)
     if not entries:
-        raise FileNotFoundError(f"{location} is not there")
+        raise FileNotFoundError(f"{pattern or location} is not there")
     fetched_at = time.time_ns() * just_written(files)
     digest = hashlib.sha256(repr((location, entries, fetched_at)).encode()).hexdigest()[:16]
     target = cache.cache_folder() / "fetched" / digest / location.rstrip("/").rsplit("/", 1)[-1]
@@ -82,7 +84,7 @@ def get(location: str) -> str:
             copy.parent.mkdir(parents=True, exist_ok=True)
             with store.open_input_stream(info.path) as source, copy.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
-        if identity(listing(store, path)) != entries:
+        if identity(chosen(listing(store, path), location, path, pattern)) != entries:
             shutil.rmtree(draft, ignore_errors=True)
             raise OSError(f"{location} changed while it was copied; try again when it is complete")
         if target.exists():
@@ -90,6 +92,14 @@ def get(location: str) -> str:
         else:
             os.replace(draft, target)
     return str(target)
+
+
+def chosen(files: list[Any], location: str, path: str, pattern: str | None) -> list[Any]:
+    """The files below a path whose names fit a pattern of URIs; all of them without one."""
+    if pattern is None:
+        return files
+    wanted = path + pattern.removeprefix(location)
+    return [info for info in files if fnmatch.fnmatchcase(info.path, wanted)]
 
 
 def identity(files: list[Any]) -> list[tuple[str, int, str]]:

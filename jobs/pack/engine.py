@@ -38,6 +38,7 @@ import torch
 from jobs.config import BaseModel, Scoring, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
+from jobs.data.paths import rows_key
 from jobs.data.tokenization import Example
 from jobs.data.trial_data import TrialData
 from jobs.model.frozen_linear import drop_prepacked, prepack_weights
@@ -179,9 +180,7 @@ class Pack:
         same files that show as many neighbours share them.
         """
         data = trial.data
-        key = repr((data.folder, {name: source.path for name, source in data.sources.items()}))
-        key += repr((data.valid, data.test, data.instruction, trial.train.max_length))
-        key += repr(data.neighbours)
+        key = rows_key(data) + repr((trial.train.max_length, trial.train.on, data.neighbours))
         if key not in self.corpora:
             corpus = load_corpus(trial.data)
             self.corpora[key] = corpus, {}, TrialData(trial, self.template, corpus).valid()

@@ -24,7 +24,6 @@ from jobs.data.trial_data import TrialData, shortened
 from jobs.evaluation import registry
 from jobs.evaluation.evaluate import (
     EvaluationSums,
-    answer_only,
     length_batches,
     teacher_forced_scores,
 )
@@ -195,16 +194,13 @@ class Training:
         share = self.trial.adapter.dropout
         self.dropper.drop = DropoutSpec(self.trial.seed, self.step, share) if share > 0 else None
         everything = self.trial.train.on == "all"
-        keep = max(len(e.ids) - 1 if everything else len(e.ids) - e.prompt_length for e in group)
+        keep = max(len(e.ids) - e.targets(everything)[0][0] for e in group)
         with precision(self.dtype, self.device, self.full):
             prefix = shared_prefix(group) if self.sharing and not everything else 0
             logits, targets = answer_logits(
                 self.model, group, keep, self.template.eos_id, prefix, self.dropper
             )
-        if not everything:
-            targets = answer_only(targets, group, keep)
-        else:
-            targets = without_first(targets, group, keep)
+        targets = only_targets(targets, group, keep, everything)
         loss = (
             torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
@@ -310,10 +306,15 @@ def finetune(
             hooks.on_rung(reached, training.snapshot())
 
 
-def without_first(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:
-    """`targets` (N, keep) with the first token of each example, which nothing predicts, set to
+def only_targets(
+    targets: torch.Tensor, group: list[Example], keep: int, everything: bool
+) -> torch.Tensor:
+    """`targets` (N, keep), the last tokens of each example, with those that carry no loss set to
     -100.
     """
-    lengths = torch.tensor([len(example.ids) - 1 for example in group], device=targets.device)
-    columns = torch.arange(keep, device=targets.device)
-    return targets.masked_fill(columns[None, :] < keep - lengths[:, None], -100)
+    carries = torch.zeros(targets.shape, dtype=torch.bool)
+    for row, example in enumerate(group):
+        before = keep - len(example.ids)
+        for start, stop in example.targets(everything):
+            carries[row, before + start : before + stop] = True
+    return targets.masked_fill(~carries.to(targets.device), -100)

@@ -21,6 +21,8 @@ FREE_TEXT = (
     "synthesis.instruction",
 )
 """Settings that hold a text in natural language: quotes and ${...} in it are part of it."""
+COLUMNS = r"data\.(sources\.[\w-]+\.)?columns\.\w+"
+"""Those that hold a column's name or a template, likewise."""
 
 
 def typed_settings(overrides: list[str]) -> list[str]:
@@ -211,7 +213,7 @@ def quoted(name: str, value: str) -> str:
     """
     if value in ("null", ""):
         return value or "''"
-    if name in FREE_TEXT:
+    if name in FREE_TEXT or re.fullmatch(COLUMNS, name):
         return as_text(re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value))
     return as_text(value) if is_text(name) and value[0] not in "'\"" else value
 

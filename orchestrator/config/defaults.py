@@ -10,12 +10,13 @@ import dataclasses
 import os
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from jobs.config import Source
-from jobs.data.file_forms import form_of
+from jobs.data import locations
 from jobs.data.paths import with_paths
-from jobs.data.splits import entries, split_of
+from jobs.data.splits import splits_of
 from jobs.evaluation import registry
 from orchestrator.config import idle_settings
 from orchestrator.config.dotted_paths import lookup
@@ -32,11 +33,13 @@ def with_names(raw: dict[str, Any]) -> dict[str, Any]:
         settings = raw.get(group)
         if isinstance(settings, dict) and settings.get("name", "") is None:
             path = settings.get(folder)
-            last = (
-                os.path.basename(os.path.abspath(os.path.expanduser(path)))
-                if isinstance(path, str) and path
-                else otherwise
-            )
+            last = otherwise
+            if isinstance(path, str) and path:
+                last = (
+                    locations.name_of(path)
+                    if group == "data"
+                    else os.path.basename(os.path.abspath(os.path.expanduser(path)))
+                )
             named[group] = settings | {
                 "name": re.sub(r"[^\w.+-]+", "-", last).strip("-.+") or otherwise
             }
@@ -118,7 +121,9 @@ def with_absolute_paths(config: Config) -> Config:
     """
 
     def absolute(path: str) -> str:
-        return os.path.abspath(os.path.expanduser(path))
+        if locations.is_remote(path):
+            return path
+        return os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
 
     path = config.model.path
     model = dataclasses.replace(config.model, path=None if path is None else absolute(path))
@@ -146,12 +151,9 @@ def has_training_file(folder: str) -> bool:
     when they are read.
     """
     try:
-        return any(
-            form_of(path) is not None and (split_of(path) or " ")[0] == "train"
-            for path in entries(folder)
-        )
+        return locations.is_remote(folder) or "train" in splits_of(Path(folder))
     except OSError:
-        return False
+        return Path(folder).is_file() or locations.is_pattern(folder)
 
 
 def without_absent(config: Config, typed: Collection[str] = ()) -> Config:

@@ -148,6 +148,14 @@ def without_rivals(config: Config, path: str) -> str | None:
     return None if len(config.data.sources) > 1 else "it is the only source"
 
 
+def without_sample(config: Config, path: str) -> str | None:
+    """Which rows are taken of a source that gives all."""
+    source = config.data.sources.get(path.split(".")[2])
+    if source is None or source.rows is not None:
+        return None
+    return f"all rows are taken; {path.removesuffix('_seed')}=N takes so many"
+
+
 def without_neighbours(config: Config, path: str) -> str | None:
     """The order of no neighbours, or of one."""
     knobs = [k for k in config.sweep.space.values() if k.path == "data.neighbours.count"]
@@ -234,6 +242,7 @@ RULES = (
         of_other_knob,
         refused=True,
     ),
+    Rule(r"data\.sources\.[^.]+\.rows_seed", without_sample, refused=True),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
     Rule(r"synthesis\..+", of_other_recipe, refused=True),
     Rule(r"final\.count", alone, refused=True),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from jobs.neighbour_settings import Neighbours
+from jobs.source_rows import Columns
 from jobs.synthesis_settings import Filters, Judge, Teacher
 
 NESTED: dict[str, type] = {
     "data.neighbours": Neighbours,
+    "data.columns": Columns,
     "synthesis.teacher": Teacher,
     "synthesis.judge": Judge,
     "synthesis.filters": Filters,
@@ -18,6 +21,7 @@ NESTED: dict[str, type] = {
 def names_beside(path: str) -> list[str]:
     """The settings of the group that an unknown one stands in; empty where it stands in none."""
     group = path.rpartition(".")[0]
-    if group not in NESTED:
+    kind = NESTED.get(re.sub(r"^data\.sources\.[^.]+\.columns$", "data.columns", group))
+    if kind is None:
         return []
-    return [f"{group}.{entry.name}" for entry in dataclasses.fields(NESTED[group])]
+    return [f"{group}.{entry.name}" for entry in dataclasses.fields(kind)]

@@ -16,6 +16,7 @@ from typing import Any
 
 from jobs.config import Source, Trial
 from jobs.evaluation import registry
+from jobs.source_rows import DECIDES_ROWS
 from orchestrator.config import idle_settings
 from orchestrator.config.defaults import (
     with_absolute_paths,
@@ -39,8 +40,6 @@ SEARCHABLE = (
 """Beginnings of the dotted paths that a sweep may search: what decides a trial's result and leaves
 its base model as it is.
 """
-
-
 Check = Callable[[Config], list[tuple[str, str]]]
 """A rule on settings: pairs of dotted path and problem."""
 
@@ -273,7 +272,7 @@ def searchable(path: str) -> bool:
     """Whether a sweep may search a setting. A source's file decides which rows there are: that is
     the sweep's, not a trial's.
     """
-    return path.startswith(SEARCHABLE) and not path.endswith(".path")
+    return path.startswith(SEARCHABLE) and not re.match(DECIDES_ROWS, path)
 
 
 def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, str]]:

@@ -90,6 +90,7 @@ def plan_text(plan: Plan) -> str:
     """The plan, one line per aspect."""
     lines = [("plan", headline(plan)), ("base", base_line(plan))]
     lines += [("source", line) for line in source_lines(plan)]
+    lines += [("read", line) for line in shape_lines(plan)]
     lines += [("judged", judged_line(plan)), ("shows", detectable_line(plan))]
     if plan.config.sweep.space:
         lines.append(("search", search_line(plan)))
@@ -179,6 +180,14 @@ def source_lines(plan: Plan) -> list[str]:
     return lines
 
 
+def shape_lines(plan: Plan) -> list[str]:
+    """As what the files of each source and split are read: a line for those that are alike."""
+    uses_by_shape: dict[str, list[str]] = {}
+    for use, shape in plan.shapes.items():
+        uses_by_shape.setdefault(shape, []).append(use.removeprefix("sources."))
+    return [f"{', '.join(uses)} as {shape}" for shape, uses in uses_by_shape.items()]
+
+
 def judged_line(plan: Plan) -> str:
     """How trials are compared and the winner is judged."""
     sweep = plan.config.sweep
@@ -253,12 +262,8 @@ def example_lines(plan: Plan) -> list[tuple[str, str]]:
     """One rendered example; what carries loss stands between »guillemets«."""
     if plan.example is None:
         return []
-    carried = plan.supervised_text
-    shown = f"»{carried}«" if plan.config.train.on == "all" else f"{plan.example.text}»{carried}«"
-    first, *further_lines = shown.split("\n")
-    count = len(plan.example.ids) - (
-        1 if plan.config.train.on == "all" else plan.example.prompt_length
-    )
+    first, *further_lines = plan.marked_text.split("\n")
+    count = plan.example.num_targets(plan.config.train.on == "all")
     title = f"{len(plan.example.ids)} tokens, the {count} between » and « carry loss"
     return [("example", title), *[("", f"| {line}") for line in [first, *further_lines]]]
 
@@ -368,6 +373,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "finalists": vars(plan.final),
         "resources": resources | {"nodes": kinds},
         "sources": {name: vars(share) for name, share in plan.sources.items()},
+        "read_as": plan.shapes,
         "valid": plan.num_valid,
         "test": plan.num_test,
         "smallest_difference": {

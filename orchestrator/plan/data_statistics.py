@@ -12,6 +12,7 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus
 from jobs.data.readers import Row
 from jobs.data.tokenization import Example, encode_rows, shared_prefix
+from jobs.data.turns import has_earlier_answer
 from jobs.evaluation import registry
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
@@ -67,7 +68,13 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     limit = answer_limit(config.job.max_new_tokens, counts)
     length = config.train.max_length
     few = [
-        encode_rows(rows[:SAMPLE_ROWS], template, length, f"data.sources.{name}")
+        encode_rows(
+            rows[:SAMPLE_ROWS],
+            template,
+            length,
+            f"data.sources.{name}",
+            config.train.on == "answers",
+        )
         for name, rows in corpus.sources.items()
     ]
     shown = neighbour_plan(config, corpus, template, SAMPLE_ROWS)
@@ -99,7 +106,13 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         shares,
         few[0][0] if shown is None else shown.example,
         cost,
-        (*notes, *lost_notes(counts), *length_notes(longest, template), *limit.notes),
+        (
+            *notes,
+            *answers_notes(config, corpus, counts),
+            *lost_notes(counts),
+            *length_notes(longest, template),
+            *limit.notes,
+        ),
         answers,
         limit,
         shown,
@@ -122,7 +135,8 @@ def count_all(config: Config, corpus: Corpus, template: ChatTokenizer) -> dict[s
     each that cannot be used.
     """
     length, setting = config.train.max_length, config.job.max_new_tokens
-    train = Limits(length, everything=config.train.on == "all")
+    on = config.train.on
+    train = Limits(length, everything=on == "all", answers=on == "answers")
     wanted = {
         name: (rows, f"train/{name}", f"data.sources.{name}", train)
         for name, rows in corpus.sources.items()
@@ -208,8 +222,48 @@ def length_notes(longest: int, template: ChatTokenizer) -> tuple[str, ...]:
     )
 
 
+def answers_notes(config: Config, corpus: Corpus, counts: dict[str, Count]) -> list[str]:
+    """What train.on=answers adds: nothing where no conversation has an earlier answer, and no
+    answer that the template does not write whole.
+    """
+    if config.train.on != "answers":
+        return []
+    rows = [row for source in corpus.sources.values() for row in source]
+    with_earlier = sum(has_earlier_answer(row) for row in rows)
+    if not with_earlier:
+        return ["train.on=answers has no effect: no row has an answer before its last one"]
+    total = sum(counts[name].earlier for name in corpus.sources)
+    if total:
+        return [
+            f"{total:,} of the supervised tokens are of answers before the last one, in "
+            f"{with_earlier:,} of {len(rows):,} rows; validation and test rows are judged by their "
+            "last answer"
+        ]
+    return [
+        "train.on=answers has no effect: the template writes no earlier answer as it stands, such "
+        "as without its reasoning"
+    ]
+
+
+def marked_text(config: Config, example: Example | None, template: ChatTokenizer | None) -> str:
+    """The example's text, with each piece that carries loss between »guillemets«."""
+    if example is None or template is None:
+        return ""
+    everything = config.train.on == "all"
+    if not example.earlier:
+        carried = supervised(config, example, template)
+        return f"»{carried}«" if everything else f"{example.text}»{carried}«"
+    pieces = []
+    at = 0
+    for start, stop in example.targets(everything):
+        pieces.append(template.decode(example.ids[at:start], skip_special=False))
+        pieces.append(f"»{template.decode(example.ids[start:stop], skip_special=False)}«")
+        at = stop
+    return "".join(pieces)
+
+
 def supervised(config: Config, example: Example | None, template: ChatTokenizer | None) -> str:
-    """The text of the example's tokens that carry loss."""
+    """The text of the example's tokens that carry loss; of the last answer, where several do."""
     if example is None or template is None:
         return ""
     start = 1 if config.train.on == "all" else example.prompt_length

@@ -30,7 +30,7 @@ from orchestrator.plan import search_start, sizes
 from orchestrator.plan.advice import advice, exhausted
 from orchestrator.plan.answer_limit import AnswerLimit
 from orchestrator.plan.cost import Estimate, estimate
-from orchestrator.plan.data_statistics import Share, measure, supervised
+from orchestrator.plan.data_statistics import Share, marked_text, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
 from orchestrator.plan.metric import with_chosen_metric
@@ -89,6 +89,10 @@ class Plan:
     """What stands before each question; None where nothing does, or the base is not here."""
     limit: AnswerLimit | None = None
     """How long an answer may be; None where the base is not here."""
+    shapes: dict[str, str] = field(default_factory=dict)
+    """What the files of "valid", "test" and each "sources.NAME" were read as, in words."""
+    marked_text: str = ""
+    """The example with what carries loss between guillemets."""
 
     @property
     def task(self) -> Task:
@@ -179,6 +183,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         ],
         example=measured.example,
         supervised_text=supervised(config, measured.example, template),
+        marked_text=marked_text(config, measured.example, template),
         estimate=None if timing is None else estimate(timing, num_trials, final),
         final=final,
         machine=sized.machine,
@@ -188,6 +193,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         machine_key=machine.key,
         neighbours=measured.neighbours,
         limit=measured.limit,
+        shapes=corpus.shapes,
     )
 
 

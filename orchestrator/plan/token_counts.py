@@ -29,6 +29,7 @@ from jobs.data.readers import Row
 from jobs.data.rendered import Rendered
 from jobs.data.rendering import renderer
 from jobs.data.tokenization import encode_rows, render_rows, room_in_use
+from jobs.data.turns import has_earlier_answer
 from jobs.files.cache import cache_folder
 
 ROWS_AT_ONCE = 2048
@@ -56,6 +57,8 @@ class Count:
     """Rows whose answer comes back changed from the tokenizer."""
     lost_answer: str = ""
     """One of those answers."""
+    earlier: int = 0
+    """Of the supervised ones, those of answers before the last one."""
     unused: dict[str, list[int]] = field(default_factory=dict)
     """What the template does not use, in words: how many rows have it, and the first of them."""
     answers: list[list[int]] = field(default_factory=list)
@@ -73,6 +76,8 @@ class Limits:
     max_length: int
     everything: bool = False
     """Whether all tokens carry loss."""
+    answers: bool = False
+    """Whether earlier answers carry loss too."""
     in_use: bool = False
     """Whether prompts are cut as in use, where the answer is not known."""
     max_new_tokens: int | None = None
@@ -139,6 +144,11 @@ def count_anew(rows: Sequence[Row], template: ChatTokenizer, limits: Limits, whe
                 (example,) = encode_rows([rows[row_index]], template, limits.max_length, where)
                 prompt = example.prompt_length
             prompt = min(prompt, room)
+        if limits.answers and has_earlier_answer(rows[row_index]):
+            (example,) = encode_rows([rows[row_index]], template, limits.max_length, where, True)
+            prompt = example.prompt_length
+            counted.earlier += example.num_targets() - answer
+            counted.supervised += example.num_targets() - answer
         counted.longest = max(counted.longest, prompt + answer)
         counted.supervised += prompt + answer - 1 if limits.everything else answer
     return counted

@@ -72,12 +72,12 @@ class Builder:
         for row, example in zip(prefix_group.rows, prefix_group.examples, strict=True):
             suffix = self.put(example.ids[prefix_group.prefix : -1], prefix_group.prefix)
             rows.append(suffix)
-            first_target = 1 if prefix_group.everything else example.prompt_length
-            count = len(example.ids) - first_target
-            # A token is predicted from the one before it.
-            first_position = suffix.start + first_target - 1 - prefix_group.prefix
-            self.loss_positions += range(first_position, first_position + count)
-            self.targets += example.ids[first_target:]
+            for start, stop in example.targets(prefix_group.everything):
+                # A token is predicted from the one before it.
+                before = suffix.start - 1 - prefix_group.prefix
+                self.loss_positions += range(before + start, before + stop)
+                self.targets += example.ids[start:stop]
+            count = example.num_targets(prefix_group.everything)
             self.weights += [prefix_group.weight] * count
             self.owners += [segment] * count
             self.answers += [len(self.examples)] * count

@@ -23,7 +23,7 @@ class PrefixGroup:
     batch).
     """
     everything: bool = False
-    """Whether every token carries loss, not only the answers."""
+    """Whether every token carries loss, not only answers."""
 
     @property
     def num_tokens(self) -> int:
@@ -35,10 +35,7 @@ class PrefixGroup:
     @property
     def num_supervised(self) -> int:
         """Tokens that carry loss."""
-        return sum(
-            len(example.ids) - (1 if self.everything else example.prompt_length)
-            for example in self.examples
-        )
+        return sum(example.num_targets(self.everything) for example in self.examples)
 
 
 def group_by_prefix(
@@ -55,7 +52,7 @@ def group_by_prefix(
     """
     heads: dict[tuple[int, ...], list[int]] = {}
     for row, example in enumerate(examples):
-        shareable = share and not everything and example.prompt_length > PREFIX_MIN
+        shareable = share and not everything and example.first_target > PREFIX_MIN
         heads.setdefault(tuple(example.ids[:PREFIX_MIN]) if shareable else (), []).append(row)
     prefix_groups = []
     for head, rows in heads.items():

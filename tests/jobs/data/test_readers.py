@@ -138,7 +138,7 @@ def test_tables_with_tabs_are_read_like_those_with_commas(tmp_path: Path) -> Non
 
 
 def test_a_name_of_a_column_is_shown_without_what_a_terminal_obeys(tmp_path: Path) -> None:
-    from jobs.data.corpus import column_notes
+    from jobs.data.source_reading import column_notes
 
     row = '{"prompt": "a", "completion": "b", "x\\u001b[31m": 1, "y\\ud800": 2, "größe": 3}\n'
     (note,) = column_notes({"sources.train": read_table(write(tmp_path, row))})

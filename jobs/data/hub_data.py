@@ -1,0 +1,191 @@
+"""Data sets of the Hugging Face hub: hf://ORG/NAME, with a revision (@REV) and a folder, a file or
+a pattern in it (/PATH) where they are named.
+
+The files stay in the hub's own cache. This project's cache holds which commit a revision stood for
+when it was first asked for: a branch that moves does not change the rows of a sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.data.file_forms import BINARY, EXTENSIONS, PACKED
+from jobs.files.cache import cache_folder
+
+SCHEME = "hf://"
+DEFAULT_REVISION = "main"
+FORM = re.compile(
+    r"hf://(?:datasets/)?(?P<id>[\w.-]+(?:/[\w.-]+)?)"
+    r"(?:@(?P<revision>refs/(?:convert|pr)/[\w.-]+|[^/@]+))?(?:/(?P<path>.+?))?/?"
+)
+ABOUT = ("README*", "LICEN[CS]E*")
+"""Files that say under what terms the rows stand."""
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """What a location names."""
+
+    id: str
+    revision: str
+    path: str
+    """Folder, file or pattern in the repository; empty for all of it."""
+
+    @property
+    def folder(self) -> str:
+        """The hub's name of the cached repository."""
+        return f"datasets--{self.id.replace('/', '--')}"
+
+
+def parse(location: str) -> HubPlace:
+    """What a location names. Raises ValueError for one that is none."""
+    match = FORM.fullmatch(location)
+    if match is None:
+        raise ValueError(
+            f"{location} must be {SCHEME}ORG/NAME, {SCHEME}ORG/NAME@REVISION or "
+            f"{SCHEME}ORG/NAME@REVISION/FOLDER"
+        )
+    return HubPlace(match["id"], match["revision"] or DEFAULT_REVISION, match["path"] or "")
+
+
+def fetch(location: str) -> str:
+    """The files of a data set as a path of this machine, downloaded unless they are here. Raises
+    ValueError for a location that is none, and OSError for one that cannot be had.
+    """
+    wanted = parse(location)
+    record = read_record(wanted)
+    commit = record["revisions"].get(wanted.revision)
+    snapshot = hub_cache() / wanted.folder / "snapshots" / (commit or "-")
+    if wanted.path not in record["fetched"].get(commit or "", []) or not snapshot.is_dir():
+        snapshot = download(wanted, location, commit)
+        keep_record(wanted, snapshot.name)
+    return os.path.join(snapshot, wanted.path) if wanted.path else str(snapshot)
+
+
+def commit_of(location: str) -> str | None:
+    """The commit that a fetched location stands for; None for what is not of the hub."""
+    if not location.startswith(SCHEME):
+        return None
+    wanted = parse(location)
+    return read_record(wanted)["revisions"].get(wanted.revision)
+
+
+def hub_cache() -> Path:
+    """The hub's cache folder, found as huggingface_hub finds it, but without importing it."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if chosen := os.environ.get(name):
+            return expanded(chosen)
+    if home := os.environ.get("HF_HOME"):
+        return expanded(home) / "hub"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+
+
+def expanded(path: str) -> Path:
+    """A path with its variables and ~ filled in."""
+    return Path(os.path.expandvars(path)).expanduser().absolute()
+
+
+def download(wanted: HubPlace, location: str, commit: str | None) -> Path:
+    """The snapshot with the wanted files."""
+    from huggingface_hub import snapshot_download, utils
+
+    quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    if quiet:
+        utils.disable_progress_bars()
+    try:
+        snapshot = snapshot_download(
+            wanted.id,
+            repo_type="dataset",
+            revision=commit or wanted.revision,
+            cache_dir=hub_cache(),
+            allow_patterns=[*patterns(wanted.path), *ABOUT],
+        )
+    except Exception as error:
+        # The hub's client raises its own errors, its HTTP library's and the system's; the caller is
+        # promised an OSError.
+        raise OSError(explained(error, wanted, location)) from error
+    finally:
+        if quiet:
+            utils.enable_progress_bars()
+    return Path(snapshot)
+
+
+def patterns(path: str) -> list[str]:
+    """Which files of a repository are fetched."""
+    if path:
+        return [path, f"{path}/*"]
+    packed = [f"*{form}{end}" for form in EXTENSIONS if form not in BINARY for end in PACKED]
+    return [*(f"*{form}" for form in EXTENSIONS), *packed]
+
+
+def explained(error: Exception, wanted: HubPlace, location: str) -> str:
+    """Why a data set cannot be had, with the remedy."""
+    from huggingface_hub import errors
+
+    # The client wraps some refusals in "not found locally", with the server's answer as the cause.
+    status = next(
+        (
+            one.response.status_code
+            for one in (error, error.__cause__)
+            if isinstance(one, errors.HfHubHTTPError)
+        ),
+        None,
+    )
+    if isinstance(error, errors.HFValidationError):
+        return f"{location}: {wanted.id} is no name of a data set, which looks like ORG/NAME"
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{location} is gated: accept its terms at "
+            f"https://huggingface.co/datasets/{wanted.id}, then set HF_TOKEN to a token of that "
+            "account"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"{location}: the data set has no revision {wanted.revision}; correct it, or leave it "
+            f"out for {DEFAULT_REVISION}"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
+        return (
+            f"{location}: there is no public data set {wanted.id}; correct the name, or set "
+            "HF_TOKEN to a token that may read it"
+        )
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    by_hand = (
+        f"hf download {wanted.id} --repo-type dataset --revision {wanted.revision}, or name a "
+        "folder that lies here"
+    )
+    return f"{location} could not be fetched ({reason}). Where there is a network, run: {by_hand}"
+
+
+def record_path(wanted: HubPlace) -> Path:
+    """Where it is kept which commit a revision stood for."""
+    return cache_folder() / "hub-data" / wanted.folder / "revisions.json"
+
+
+def read_record(wanted: HubPlace) -> dict[str, dict]:
+    """Commit by revision, and by commit which paths of it are here; nothing where none is kept."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        record = json.loads(record_path(wanted).read_text(encoding="utf-8"))
+        return {"revisions": dict(record["revisions"]), "fetched": dict(record["fetched"])}
+    return {"revisions": {}, "fetched": {}}
+
+
+def keep_record(wanted: HubPlace, commit: str) -> None:
+    """Keep which commit a revision stands for, and that a path of it is here. A cache that cannot
+    be written costs a download.
+    """
+    record = read_record(wanted)
+    record["revisions"][wanted.revision] = commit
+    record["fetched"][commit] = sorted({*record["fetched"].get(commit, []), wanted.path})
+    with contextlib.suppress(OSError):
+        path = record_path(wanted)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        os.replace(draft, path)

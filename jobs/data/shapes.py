@@ -1,0 +1,393 @@
+"""Shapes: which columns of a file hold the prompt and the answer, recognised from their names.
+
+Owns what other projects call them. A shape turns a record into `prompt` and `completion`, or into
+`messages`; what those may hold is checked in readers.py, how conversations of others are written
+is conversation_forms.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from jobs.data.conversation_forms import (
+    CONVERSATIONS,
+    as_turns,
+    looks_like_messages,
+    names_of_turns,
+    turns_of_pair,
+)
+from jobs.data.messages import Malformed, as_text, describe, parsed, quote
+from jobs.files.json_types import Json, JsonObject
+
+PROMPTS = ("prompt", "question", "query", "instruction", "input", "text", "sentence", "utterance")
+ANSWERS = ("completion", "response", "answer", "output", "target", "summary")
+LABELS = ("label", "category", "class", "intent")
+"""What is called so may be a whole number that stands for a name."""
+LABEL_TEXTS = ("label_text", "label_name", "text_label")
+"""The name of a label, beside its number."""
+PROVENANCE = "provenance"
+"""The column of rows that were made, not collected: by which teacher, recipe and seed."""
+BESIDE = ("system", "tools", "history", "context", "chosen", "rejected")
+"""Columns that mean something beside others."""
+MEANINGFUL = frozenset((*PROMPTS, *ANSWERS, *LABELS, *LABEL_TEXTS, *BESIDE, *CONVERSATIONS))
+CHAT = '"messages"'
+PAIR = '"prompt" and "completion"'
+COLUMNS = f"{PAIR}, or {CHAT}"
+SHAREGPT = "ShareGPT"
+NAME_THEM = "data.columns.prompt={prompt} data.columns.completion={completion}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the rows of a file are read."""
+
+    name: str
+    """What messages call it; the rows of one file have one name."""
+    told: str
+    """What the plan says was recognised, columns included."""
+    columns: tuple[str, ...]
+    """Columns that are read."""
+    make: Callable[[JsonObject], JsonObject]
+    """A record as `prompt` and `completion`, or as `messages`."""
+    answer: str = ""
+    """The column whose whole numbers may have names; none where there is no such column."""
+    labels: bool = False
+    """Whether a whole number in that column is a label."""
+    open_end: bool = False
+    """Whether its conversations may go on after the last answer."""
+
+    def __repr__(self) -> str:
+        return f"Shape({self.told})"
+
+
+Signature = frozenset[tuple[str, str]]
+
+
+def recognise(record: JsonObject, all_names: Collection[str] = ()) -> Shape:
+    """The shape of a record. Raises Malformed for one that has none, or that may have two.
+
+    `all_names` are the columns of its file, for messages, where not all of them were read.
+    """
+    signature = frozenset(
+        (name, kind_of(value)) for name, value in record.items() if value is not None
+    )
+    shape = shape_of(signature)
+    if shape is not None:
+        if shape.name == CHAT:
+            check_alone(record)
+        return shape
+    raise Malformed(reason(record, all_names or record))
+
+
+def kind_of(value: Json) -> str:
+    """What recognising a column needs to know of a value."""
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, list):
+        return names_of_turns(value)
+    return "object" if isinstance(value, dict) else "number"
+
+
+@lru_cache(maxsize=256)
+def shape_of(signature: Signature) -> Shape | None:
+    """The shape of records with these columns, or None; see `Shapes`."""
+    kinds = dict(signature)
+    named = {name.strip().lower(): name for name in sorted(kinds, reverse=True)}
+    for find in (preference, conversation, pair, alpaca, two_columns):
+        if (shape := find(named, kinds)) is not None:
+            return shape
+    return None
+
+
+def preference(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
+    """Two answers of which one is preferred: that one is trained on."""
+    if not {"chosen", "rejected"} <= named.keys():
+        return None
+    chosen = named["chosen"]
+    asked = next((named[name] for name in PROMPTS if name in named), None)
+    if asked is None and not looks_like_messages(kinds[chosen]):
+        return None
+    columns = (*((asked,) if asked is not None else ()), chosen)
+    system = named.get("system")
+
+    def make(record: JsonObject) -> JsonObject:
+        prompt = None if asked is None else record.get(asked)
+        side = record.get(chosen)
+        if not isinstance(side, list):
+            return with_context(record, [system], prompt, side)
+        turns = as_turns(side, chosen)
+        if prompt is None or (turns and turns[0].get("role") in ("user", "system")):
+            return {"messages": turns}
+        return {"messages": turns_of_pair(prompt, turns, asked or "")}
+
+    told = f"a preference file, the chosen side: {' + '.join(columns)}"
+    if asked is not None:
+        told = f"a preference file, the chosen side: {asked} -> {chosen}"
+    return Shape("a preference file", told, filled(*columns, system), make)
+
+
+def conversation(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
+    """A column with a whole conversation."""
+    columns = [
+        named[name]
+        for name in CONVERSATIONS
+        if name in named and looks_like_messages(kinds[named[name]])
+    ]
+    if "messages" in named and not columns:
+        columns = [named["messages"]]  # whatever it holds, the reader says what is wrong with it
+    if len(columns) != 1:
+        return None
+    (column,) = columns
+    system, tools = named.get("system"), named.get("tools")
+    if column == "messages" and kinds[column] != "from":
+        return chat_shape(column, CHAT, system, tools)
+    if kinds[column] == "from":
+        return chat_shape(column, f'{SHAREGPT} ("{column}")', system, tools)
+    return chat_shape(column, f'"{column}"', system, tools)
+
+
+def chat_shape(column: str, name: str, system: str | None, tools: str | None) -> Shape:
+    """The shape of a column with a conversation, in any of the forms that are known."""
+
+    def make(record: JsonObject) -> JsonObject:
+        if column not in record or record[column] is None:
+            return {"messages": None}
+        turns = parsed(record[column], f'"{column}"')
+        if not isinstance(turns, list):
+            raise Malformed(f'"{column}" must be a list, got {describe(record[column])}')
+        first = record.get(system) if system is not None else None
+        messages = as_turns(turns, column)
+        if isinstance(first, str) and first.strip():
+            messages = [{"role": "system", "content": first}, *messages]
+        return {"messages": messages, **tools_of(record, tools)}
+
+    beside = "".join(f" + {one}" for one in (system, tools) if one is not None)
+    is_foreign = name.startswith(SHAREGPT)
+    told = f"{SHAREGPT if is_foreign else 'conversations'}: {column}{beside}"
+    return Shape(name, told, filled(column, system, tools), make, open_end=is_foreign)
+
+
+def pair(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
+    """`prompt` and `completion`, as texts or as two lists of messages."""
+    if not {"prompt", "completion"} <= kinds.keys():
+        return None
+    tools, system = named.get("tools"), named.get("system")
+    if looks_like_messages(kinds["prompt"]) and looks_like_messages(kinds["completion"]):
+
+        def join(record: JsonObject) -> JsonObject:
+            answer = as_turns(record["completion"], "completion")
+            messages = turns_of_pair(record["prompt"], answer, "prompt")
+            return {"messages": messages, **tools_of(record, tools)}
+
+        told = "prompt and completion as messages: prompt -> completion"
+        return Shape(
+            "prompt and completion as messages", told, filled("prompt", "completion", tools), join
+        )
+    return pair_shape(tools, system)
+
+
+@lru_cache(maxsize=64)
+def pair_shape(tools: str | None = None, system: str | None = None) -> Shape:
+    """The project's own shape."""
+
+    def make(record: JsonObject) -> JsonObject:
+        made = record
+        if system is not None and record.get(system):
+            made = with_context(record, [system], record["prompt"], record["completion"])
+        return {**made, **tools_of(record, tools)} if tools is not None else made
+
+    columns = filled("prompt", "completion", tools, system)
+    return Shape(PAIR, "prompt -> completion", columns, make, "completion")
+
+
+def alpaca(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
+    """A task, what it is to be done to where there is something, and the answer."""
+    answers = [named[name] for name in ("output", "response") if name in named]
+    others = [name for name in ("prompt", "question", "query") if name in named]
+    if "instruction" not in named or len(answers) != 1 or others:
+        return None
+    task, answer = named["instruction"], answers[0]
+    inputs = [named[name] for name in ("input", "context") if name in named]
+    if len(inputs) > 1:
+        return None
+    system, history, tools = (named.get(name) for name in ("system", "history", "tools"))
+
+    def make(record: JsonObject) -> JsonObject:
+        texts = [record[task], *(record.get(name) for name in inputs)]
+        prompt = "\n\n".join(as_text(text, task) for text in texts if text not in (None, ""))
+        made = with_context(record, [system, history], prompt, record[answer])
+        return {**made, **tools_of(record, tools)}
+
+    told = f"Alpaca: {' + '.join([task, *inputs])} -> {answer}"
+    return Shape("Alpaca", told, filled(task, *inputs, answer, system, history, tools), make)
+
+
+def two_columns(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
+    """One column that can be the prompt, and one that can be the answer."""
+    asked, answered = candidates(named)
+    if len(asked) != 1 or len(answered) != 1:
+        return None
+    (prompt,), (answer,) = asked, answered
+    if {kinds[prompt], kinds[answer]} & {"list", "object", "role", "from"}:
+        return None
+    is_question = prompt.strip().lower() in ("question", "query")
+    context = named.get("context") if is_question else None
+    system, tools = named.get("system"), named.get("tools")
+    labels = answer.strip().lower() in (*LABELS, *LABEL_TEXTS)
+
+    def make(record: JsonObject) -> JsonObject:
+        texts = [record.get(context) if context is not None else None, record[prompt]]
+        joined = "\n\n".join(as_text(text, prompt) for text in texts if text not in (None, ""))
+        made = with_context(record, [system], joined, record[answer])
+        return {**made, **tools_of(record, tools)}
+
+    kind = "text and label" if labels else "question and answer"
+    asked_by = " + ".join(filled(context, prompt))
+    columns = filled(context, prompt, answer, system, tools)
+    name = f'"{prompt}" and "{answer}"'
+    return Shape(name, f"{kind}: {asked_by} -> {answer}", columns, make, answer, labels)
+
+
+def candidates(named: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The columns that can be the prompt, and those that can be the answer. The name of a label
+    stands for its number.
+    """
+    asked = [named[name] for name in PROMPTS if name in named]
+    texts = [named[name] for name in LABEL_TEXTS if name in named]
+    answered = texts or [named[name] for name in LABELS if name in named]
+    return asked, [*(named[name] for name in ANSWERS if name in named), *answered]
+
+
+def with_context(
+    record: JsonObject, beside: Sequence[str | None], prompt: Json, answer: Json
+) -> JsonObject:
+    """A prompt and its answer, after what the system says and what was said before, where the
+    record has that; `beside` are the columns of both.
+    """
+    system, history = (*beside, None)[:2]
+    said = record.get(system) if system is not None else None
+    turns = (record.get(history) if history is not None else None) or []
+    if not said and not turns:
+        return {"prompt": prompt, "completion": answer}
+    messages: list[JsonObject] = [{"role": "system", "content": said}] if said else []
+    if not isinstance(turns, list) or any(
+        not isinstance(turn, list | tuple) or len(turn) != 2 for turn in turns
+    ):
+        raise Malformed(f'"{history}" must be a list of questions with their answers')
+    for question, reply in turns:
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": reply})
+    messages.append({"role": "user", "content": prompt})
+    messages.append({"role": "assistant", "content": answer})
+    return {"messages": messages}
+
+
+def tools_of(record: JsonObject, column: str | None) -> JsonObject:
+    """The functions that a record's conversation may call."""
+    return {"tools": record[column]} if column is not None and record.get(column) else {}
+
+
+def filled(*columns: str | None) -> tuple[str, ...]:
+    """The columns that there are."""
+    return tuple(column for column in columns if column is not None)
+
+
+def check_alone(record: JsonObject) -> None:
+    """Raise Malformed for a conversation beside a prompt or an answer that says something else."""
+    others = [name for name in ("prompt", "completion") if record.get(name) is not None]
+    if others == ["prompt"] and record["prompt"] == first_question(record["messages"]):
+        return
+    if others:
+        raise Malformed(
+            f'has "messages" and {quote(others)}; leave one out, or set it to null, or say which: '
+            "data.columns.messages=messages"
+        )
+
+
+def first_question(messages: Json) -> Json:
+    """What the user says first in a conversation."""
+    for message in messages if isinstance(messages, list) else []:
+        if isinstance(message, dict) and message.get("role") == "user":
+            return message.get("content")
+    return None
+
+
+def reason(record: JsonObject, all_names: Collection[str]) -> str:
+    """Why a record has no shape, with the remedy."""
+    present = {name.strip().lower(): name for name, value in record.items() if value is not None}
+    asked, answered = candidates(present)
+    listed = quote(all_names)
+    if (inside := rows_inside(record)) is not None and not (asked and answered):
+        return f"needs {COLUMNS}; found {listed}; {inside}"
+    remedy = NAME_THEM.format(
+        prompt=asked[0] if asked else "COLUMN", completion=answered[0] if answered else "COLUMN"
+    )
+    if {"chosen", "rejected"} <= present.keys():
+        return (
+            'has "chosen" and "rejected" and no prompt beside them; say which column holds it: '
+            f"data.columns.prompt=COLUMN data.columns.completion={present['chosen']}"
+        )
+    for role, several in (("prompt", asked), ("answer", answered)):
+        if len(several) > 1 and asked and answered:
+            return f"{quote(several)} can each be the {role}; say which: {remedy}"
+    conversations = [
+        present[name]
+        for name in CONVERSATIONS
+        if name in present and isinstance(record[present[name]], list)
+    ]
+    if len(conversations) > 1:
+        return (
+            f"{quote(conversations)} can each be the conversation; say which: "
+            f"data.columns.messages={conversations[0]}"
+        )
+    if conversations:
+        return (
+            f'"{conversations[0]}" holds no messages with role and content, or with from and '
+            f"value; say which columns to read: {remedy}"
+        )
+    for several in (asked, answered):
+        if asked and answered and isinstance(record[several[0]], list | dict):
+            column = several[0]
+            return (
+                f'"{column}" must be text, got {describe(record[column])}; a template can make one '
+                f"of it: data.columns.{'prompt' if several is asked else 'completion'}="
+                f"'{{{{ {column} | tojson }}}}'"
+            )
+    return lacking(record, asked, answered, listed, remedy)
+
+
+def lacking(
+    record: JsonObject, asked: list[str], answered: list[str], listed: str, remedy: str
+) -> str:
+    """That a prompt or an answer is missing, or both."""
+    if asked and not answered:
+        empty = [name for name in record if name.strip().lower() in (*ANSWERS, *LABELS)]
+        if empty:
+            return f'has no answer: "{empty[0]}" is null'
+        if asked == ["prompt"]:
+            return f'has no answer: "completion" is missing; found {listed}; or say which: {remedy}'
+        return f"has no answer; found {listed}; say which column it is: {remedy}"
+    if answered and not asked:
+        empty = [name for name in record if name.strip().lower() in PROMPTS]
+        if empty:
+            return f'has no prompt: "{empty[0]}" is null'
+        joined = "a template joins several: data.columns.prompt='{{ A }} {{ B }}'"
+        return f"has no prompt; found {listed}; say which column it is: {remedy} ({joined})"
+    return f"needs {COLUMNS}; found {listed}; or say which columns hold them: {remedy}"
+
+
+def rows_inside(record: JsonObject) -> str | None:
+    """What to do with an object that holds the rows; None for any other."""
+    names = [
+        name
+        for name, value in record.items()
+        if isinstance(value, list)
+        and value
+        and isinstance(value[0], dict)
+        and name.lower() not in CONVERSATIONS
+    ]
+    if not names:
+        return None
+    return f'its rows may be in "{names[0]}": write those as one array, or one object per line'

@@ -1,0 +1,91 @@
+"""How the files of each use are read, and what is told of them: settings of the data and of one
+source come together here.
+"""
+
+from __future__ import annotations
+
+from jobs.config import Data
+from jobs.data.messages import quote
+from jobs.data.readers import Reading, Table
+
+SOURCES = "sources."
+
+
+def reading_of(data: Data, use: str) -> Reading:
+    """How the files of "valid", "test" or "sources.NAME" are read."""
+    source = data.sources.get(use.removeprefix(SOURCES)) if use.startswith(SOURCES) else None
+    if source is None:
+        return Reading(data.columns, tuple(data.label_names))
+    return Reading(
+        source.columns if source.columns.settings else data.columns,
+        tuple(source.label_names or data.label_names),
+        source.where,
+    )
+
+
+def told(table: Table) -> str:
+    """What the files of one use were read as: of several forms the one with most columns."""
+    return max(table.told, key=len, default="")
+
+
+def idle_problems(data: Data, tables: dict[str, Table]) -> list[str]:
+    """Settings that no file follows."""
+    problems = []
+    readings = {use: reading_of(data, use) for use in tables}
+    if data.columns.settings and not any(one.columns == data.columns for one in readings.values()):
+        problems.append("data.columns has no effect: every source has columns of its own")
+    settings = {"data.label_names": tuple(data.label_names)} | {
+        f"data.sources.{name}.label_names": tuple(source.label_names)
+        for name, source in data.sources.items()
+    }
+    for setting, names in settings.items():
+        if not names:
+            continue
+        uses = [use for use, one in readings.items() if one.label_names == names]
+        if setting.startswith("data.sources."):
+            uses = [f"{SOURCES}{setting.split('.')[2]}"]
+        if not any(tables[use].labels["named"] for use in uses if use in tables):
+            problems.append(
+                f"{setting} has no effect: no answer is a whole number; leave it out, or name the "
+                "column with the numbers: data.columns.completion=COLUMN"
+            )
+    return problems
+
+
+def column_notes(tables: dict[str, Table]) -> list[str]:
+    """Which columns nothing is made of."""
+    notes = []
+    for use, table in tables.items():
+        named = [f"{quote([name])} ({count:,})" for name, count in sorted(table.unused.items())]
+        listed = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
+        notes += (
+            [
+                f"{use.removeprefix(SOURCES)}: columns not used, with the number of their rows: "
+                f"{listed}"
+            ]
+            if named
+            else []
+        )
+    return notes
+
+
+def source_notes(data: Data, tables: dict[str, Table]) -> list[str]:
+    """What of the rows was left out, and which labels have no name."""
+    notes = []
+    bare = [use.removeprefix(SOURCES) for use, table in tables.items() if table.labels["bare"]]
+    if bare:
+        notes.append(
+            f"{', '.join(bare)}: labels are whole numbers without names, and are trained as such; "
+            "data.label_names=[...] gives them names, from 0"
+        )
+    for use, table in tables.items():
+        name = use.removeprefix(SOURCES)
+        if table.num_left_out:
+            total = len(table.rows) + table.num_left_out
+            notes.append(f"{name}: {len(table.rows):,} of {total:,} rows fit where")
+        if table.num_open:
+            notes.append(
+                f"{name}: {table.num_open:,} conversations go on after their last answer; that is "
+                "left out"
+            )
+    return notes
