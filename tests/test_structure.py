@@ -60,10 +60,11 @@ LAYERS = [
     ["jobs/training", "jobs/serving", "jobs/export", "jobs/convert.py"],
     ["jobs/evaluation", "jobs/base_models"],
     ["jobs/model"],
+    ["jobs/data/checks"],
     ["jobs/data"],
     ["jobs/machine"],
     ["jobs/files", "jobs/config.py", "jobs/foreign_code.py"],
-    ["jobs/neighbour_settings.py"],
+    ["jobs/neighbour_settings.py", "jobs/check_settings.py"],
     ["jobs/settings_checks.py"],
 ]
 """From the top down. A room may import what stands below it, never what stands beside or above."""

@@ -50,6 +50,8 @@ class Corpus:
     """All files, likewise: "valid", "test" and "sources.NAME"."""
     columns: list[str] = field(default_factory=list)
     """Columns that no prompt, answer or slice is made of, in any file."""
+    leaked: list[Row] = field(default_factory=list)
+    """Training rows that were dropped because their very prompt is held out."""
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What others have found out about these rows, by who has."""
 
@@ -202,7 +204,9 @@ def decontaminate(corpus: Corpus, groups: dict[str, str]) -> None:
     """
     corpus.valid = drop(corpus, "valid", corpus.valid, corpus.test, "test", groups)
     held_out = [*corpus.test, *corpus.valid]
+    keys = {row.key for row in held_out}
     for name, rows in corpus.sources.items():
+        corpus.leaked += [row for row in rows if row.key in keys]
         corpus.sources[name] = drop(corpus, name, rows, held_out, "valid or test", groups)
 
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+from jobs.check_settings import Checks
 from jobs.config import Source, Trial
 from jobs.evaluation import registry
 from jobs.neighbour_settings import Neighbours
@@ -202,6 +203,8 @@ def names(kind: type, path: str) -> list[str]:
             listed += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(nested)]
     if kind is Config and path.startswith("data.neighbours."):
         return [f"data.neighbours.{inner.name}" for inner in dataclasses.fields(Neighbours)]
+    if kind is Config and path.startswith("data.checks."):
+        return [f"data.checks.{inner.name}" for inner in dataclasses.fields(Checks)]
     inside = re.fullmatch(r"(data\.sources|sweep\.space)\.([^.]+)\.[^.]+", path)
     if kind is Config and inside:
         entries = dataclasses.fields(Source if inside[1] == "data.sources" else Knob)
@@ -273,7 +276,7 @@ def searchable(path: str) -> bool:
     """Whether a sweep may search a setting. A source's file decides which rows there are: that is
     the sweep's, not a trial's.
     """
-    return path.startswith(SEARCHABLE) and not path.endswith(".path")
+    return path.startswith(SEARCHABLE) and not path.endswith((".path", ".licence"))
 
 
 def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, str]]:

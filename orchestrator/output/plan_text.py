@@ -16,6 +16,7 @@ from jobs.evaluation import registry
 from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.output.check_text import short_lines
 from orchestrator.plan.finalists import describe
 from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
@@ -96,6 +97,7 @@ def plan_text(plan: Plan) -> str:
         minutes = plan.config.sweep.minutes or 0.0
         lines.append(("sizes", f"sweep.minutes={minutes:g} is here {plan.sizes}"))
     lines.append(("time", time_line(plan)))
+    lines += [("check", line) for line in short_lines(plan.checks)] if plan.config.dry_run else []
     lines += [("note", note) for note in plan.notes]
     lines += example_lines(plan)
     if plan.config.dry_run:
@@ -362,4 +364,5 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "estimate_from": plan.estimate.origin if plan.estimate else None,
         "neighbours": None if plan.neighbours is None else plan.neighbours.record(),
         "notes": plan.notes,
+        "checks": plan.checks.record(),
     }

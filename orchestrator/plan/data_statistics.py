@@ -32,6 +32,10 @@ class Share:
     """Part of the examples drawn from it, 0..1, before any sweeping of weights."""
     answer_tokens: int | None
     """Tokens of all its rows that carry loss. None: the base model's tokenizer is not here yet."""
+    tokens: int | None = None
+    """Tokens of all its rows, likewise."""
+    synthetic: int = 0
+    """Rows that a model has written."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Measured:
     limit: AnswerLimit | None = None
     """How long an answer may be; None without the base model's tokenizer."""
     neighbours: NeighbourPlan | None = None
+    counts: dict[str, Count] = dataclasses.field(default_factory=dict)
+    """By source and held-out split; empty without the base model's tokenizer."""
 
 
 def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> Measured:
@@ -72,15 +78,12 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     ]
     shown = neighbour_plan(config, corpus, template, SAMPLE_ROWS)
     shares = {
-        name: dataclasses.replace(share, answer_tokens=counts[name].supervised)
+        name: dataclasses.replace(
+            share, answer_tokens=counts[name].supervised, tokens=counts[name].tokens
+        )
         for name, share in shares.items()
     }
-    rows = {**corpus.sources, "valid": corpus.valid, "test": corpus.test}
-    notes = [
-        note
-        for name, counted in counts.items()
-        for note in split_notes(config, name, counted, rows[name])
-    ]
+    notes = []
     if any(row.thinking for row in corpus.test[:1]):
         notes.append(
             f"answers come with reasoning: {registry.DEFAULT} asks for its very words, "
@@ -98,10 +101,11 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         shares,
         few[0][0] if shown is None else shown.example,
         cost,
-        (*notes, *lost_notes(counts), *length_notes(longest, template), *limit.notes),
+        (*notes, *length_notes(longest, template), *limit.notes),
         answers,
         limit,
         shown,
+        counts,
     )
 
 

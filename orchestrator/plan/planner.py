@@ -14,7 +14,6 @@ from typing import Any
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel, Trial
-from jobs.data import near_duplicates, row_quality
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus, no_collection
 from jobs.data.tokenization import Example
@@ -30,6 +29,7 @@ from orchestrator.plan import sizes
 from orchestrator.plan.advice import advice, exhausted
 from orchestrator.plan.answer_limit import AnswerLimit
 from orchestrator.plan.cost import Estimate, estimate
+from orchestrator.plan.data_checks import CheckReport, check_data
 from orchestrator.plan.data_statistics import Share, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
@@ -86,6 +86,8 @@ class Plan:
     """What stands before each question; None where nothing does, or the base is not here."""
     limit: AnswerLimit | None = None
     """How long an answer may be; None where the base is not here."""
+    checks: CheckReport = CheckReport(())
+    """What the checks of the rows say."""
 
     @property
     def task(self) -> Task:
@@ -126,12 +128,12 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     count_trials(config)
     executor, reason = choose(config)
     nodes = nodes or this_machine(config)
-    asked = [
-        *idle_settings.check_instruction(config, corpus),
-        *(*near_duplicates.notes(corpus), *row_quality.notes(corpus)),
-    ]
+    asked = idle_settings.check_instruction(config, corpus)
     check_neighbours(config, corpus)
     measured = measure(config, corpus, template)
+    checks = check_data(config, corpus, template, measured.counts)
+    if not config.dry_run:
+        checks.refuse()
     name = f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}"
     machine = ThisMachine(None) if base is None else look(config)
     config, sized = sizes.decided(config, name, nodes, base, corpus, measured, machine)
@@ -158,6 +160,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             *corpus.notes,
             *chosen,
             *asked,
+            *checks.notes,
             *measured.notes,
             *sized.notes,
             *exhausted(config, num_trials),
@@ -176,6 +179,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         machine_key=machine.key,
         neighbours=measured.neighbours,
         limit=measured.limit,
+        checks=checks,
     )
 
 

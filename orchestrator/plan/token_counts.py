@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jobs.data import chat_template
 from jobs.data.answer_text import without_tail
@@ -44,6 +45,8 @@ class Count:
     """What the rows of one split come to."""
 
     rows: int
+    tokens: int = 0
+    """Tokens of all examples, after what is cut."""
     supervised: int = 0
     """Tokens that carry loss when each row is trained on once."""
     longest: int = 0
@@ -105,7 +108,7 @@ def count(
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         return Count(**json.loads(file.read_text(encoding="utf-8")))
     counted = count_anew(rows, template, limits, where)
-    keep(file, counted)
+    write_whole(file, dataclasses.asdict(counted), MOST_KEPT)
     return counted
 
 
@@ -140,6 +143,7 @@ def count_anew(rows: Sequence[Row], template: ChatTokenizer, limits: Limits, whe
                 prompt = example.prompt_length
             prompt = min(prompt, room)
         counted.longest = max(counted.longest, prompt + answer)
+        counted.tokens += prompt + answer
         counted.supervised += prompt + answer - 1 if limits.everything else answer
     return counted
 
@@ -222,17 +226,17 @@ def code() -> str:
     return checksum.hexdigest()
 
 
-def keep(file: Path, counted: Count) -> None:
-    """Write counts into the cache, whole or not at all; a cache that cannot be written costs time
-    only.
+def write_whole(file: Path, record: dict[str, Any], most: int) -> None:
+    """Write a record into a folder of the cache, whole or not at all, and leave the newest `most`
+    there; a cache that cannot be written costs time only.
     """
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".draft")
         with os.fdopen(handle, "w", encoding="utf-8") as target:
-            json.dump(dataclasses.asdict(counted), target)
+            json.dump(record, target)
         os.replace(draft, file)
         for old in sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[
-            :-MOST_KEPT
+            :-most
         ]:
             old.unlink(missing_ok=True)
