@@ -1,5 +1,5 @@
-"""Which of many sets of words may be nearly the same: MinHash (Broder, 1997) with locality-sensitive
-hashing, so that of all pairs a few are compared word by word.
+"""Which of many sets of words may be nearly the same: MinHash (Broder, 1997) with
+locality-sensitive hashing, so that of all pairs a few are compared word by word.
 
 rensa is imported where it is needed: whoever has short prompts does without.
 """

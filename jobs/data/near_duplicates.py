@@ -79,9 +79,7 @@ def twin_pairs(held_out: list[Row], trained: Iterable[Row]) -> Iterator[tuple[in
         words_by_row = [words_of(row) for row in rows]
         sets = [set(words) - form if long else set() for words in words_by_row]
         alike_words = near.candidates(sets)
-        for row, words, row_words, maybe in zip(
-            rows, words_by_row, sets, alike_words, strict=True
-        ):
+        for row, words, row_words, maybe in zip(rows, words_by_row, sets, alike_words, strict=True):
             if not words:  # signs alone, which say nothing of each other
                 continue
             candidates = list(in_order.get(tuple(words), ()))

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jobs.data import synthetic_rows
 from jobs.data.foreign_formats import remedy_for
 from jobs.data.messages import (
     CLOSED_THOUGHT,
@@ -59,6 +60,8 @@ class Row:
     """
     columns: tuple[tuple[str, str], ...] = ()
     """Name and content of the columns that scores are told by; see data.slices."""
+    teacher: str = ""
+    """The model that has written the row; empty for a real one."""
     neighbours: tuple[Neighbour, ...] = ()
     """Training rows that are shown before what is asked, in this order; `messages` lack them."""
 
@@ -112,7 +115,7 @@ def read_table(path: str | Path, instruction: str = "", slices: Sequence[str] = 
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     table = Table([])
     first = ""
-    wanted = (SOURCE, *slices)
+    wanted = (SOURCE, *synthetic_rows.COLUMNS, *slices)
     for location, record in read_records(path, table.unused, keep=wanted):
         try:
             shape = find_shape(record, path)
@@ -151,10 +154,12 @@ SOURCE = "source"
 def with_columns(row: Row, record: dict[str, Any], slices: Sequence[str]) -> Row:
     """A row with what its record holds in the columns that scores are told by."""
     source = record.get(SOURCE)
+    teacher = synthetic_rows.teacher_of(record)
     columns = tuple((name, column_text(record[name])) for name in slices if name in record)
-    if not columns and source is None:
+    if not columns and source is None and not teacher:
         return row
-    return replace(row, source="" if source is None else column_text(source), columns=columns)
+    named = "" if source is None else column_text(source)
+    return replace(row, source=named, columns=columns, teacher=teacher)
 
 
 def column_text(value: Any) -> str:

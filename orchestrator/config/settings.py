@@ -259,9 +259,9 @@ class Job:
     """What the command does, and how a model is judged at its end."""
 
     kind: Literal["train", "check", "predict", "setup", "promote", "rollback"] = "train"
-    """train: sweep, evaluate, register. check: look at the rows and say what may be wrong with them.
-    predict: answer one prompt. setup: fetch the base model.
-    promote: give a version the champion's alias. rollback: give it back to the one before.
+    """train: sweep, evaluate, register. check: look at the rows and say what may be wrong with
+    them. predict: answer one prompt. setup: fetch the base model. promote: give a version the
+    champion's alias. rollback: give it back to the one before.
     """
     reason: str | None = None
     """promote and rollback: why, kept with the version."""

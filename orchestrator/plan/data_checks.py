@@ -1,5 +1,5 @@
-"""All checks of the rows, for the plan and for job=check: what is made, what is turned off, and what
-refuses a run.
+"""All checks of the rows, for the plan and for job=check: what is made, what is turned off, and
+what refuses a run.
 
 What a check says of many rows is kept in the cache of base models, under a name that follows from
 the rows, the places where they stand and this code.
@@ -40,7 +40,7 @@ MOST_KEPT = 400
 class CheckReport:
     """What all checks of one choice of data say."""
 
-    results: tuple[CheckResult, ...]
+    results: tuple[CheckResult, ...] = ()
     off: tuple[str, ...] = ()
     """Checks that were turned off."""
     unknown: tuple[str, ...] = ()
@@ -120,9 +120,7 @@ def check_data(
     return CheckReport(ordered, off, tuple(unknown))
 
 
-def makers(
-    corpus: Corpus, tokenizer: ChatTokenizer | None
-) -> dict[str, Callable[[], CheckResult]]:
+def makers(corpus: Corpus, tokenizer: ChatTokenizer | None) -> dict[str, Callable[[], CheckResult]]:
     """What makes each check but those of tokens and language."""
     by_check: dict[str, list[str]] = {}
 

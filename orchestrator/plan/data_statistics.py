@@ -5,8 +5,9 @@ tokens, and rows that cannot be used.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus
@@ -34,8 +35,8 @@ class Share:
     """Tokens of all its rows that carry loss. None: the base model's tokenizer is not here yet."""
     tokens: int | None = None
     """Tokens of all its rows, likewise."""
-    synthetic: int = 0
-    """Rows that a model has written."""
+    teachers: dict[str, int] = field(default_factory=dict)
+    """Rows that a model has written, by its name."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class Measured:
     limit: AnswerLimit | None = None
     """How long an answer may be; None without the base model's tokenizer."""
     neighbours: NeighbourPlan | None = None
-    counts: dict[str, Count] = dataclasses.field(default_factory=dict)
+    held_out: dict[str, Share] = field(default_factory=dict)
+    """The held-out splits, of which nothing is drawn."""
+    counts: dict[str, Count] = field(default_factory=dict)
     """By source and held-out split; empty without the base model's tokenizer."""
 
 
@@ -65,10 +68,15 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     weights = {name: config.data.sources[name].weight for name in corpus.sources}
     total = sum(weights.values()) or 1.0
     shares = {
-        name: Share(len(rows), weights[name] / total, None) for name, rows in corpus.sources.items()
+        name: Share(len(rows), weights[name] / total, None, teachers=teachers_of(rows))
+        for name, rows in corpus.sources.items()
+    }
+    held_out = {
+        split: Share(len(rows), 0.0, None, teachers=teachers_of(rows))
+        for split, rows in (("valid", corpus.valid), ("test", corpus.test))
     }
     if template is None:
-        return Measured(shares)
+        return Measured(shares, held_out=held_out)
     counts = count_all(config, corpus, template)
     limit = answer_limit(config.job.max_new_tokens, counts)
     length = config.train.max_length
@@ -77,12 +85,8 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         for name, rows in corpus.sources.items()
     ]
     shown = neighbour_plan(config, corpus, template, SAMPLE_ROWS)
-    shares = {
-        name: dataclasses.replace(
-            share, answer_tokens=counts[name].supervised, tokens=counts[name].tokens
-        )
-        for name, share in shares.items()
-    }
+    shares = {name: with_tokens(share, counts[name]) for name, share in shares.items()}
+    held_out = {name: with_tokens(share, counts[name]) for name, share in held_out.items()}
     notes = []
     if any(row.thinking for row in corpus.test[:1]):
         notes.append(
@@ -105,8 +109,19 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         answers,
         limit,
         shown,
+        held_out,
         counts,
     )
+
+
+def teachers_of(rows: Sequence[Row]) -> dict[str, int]:
+    """Rows that a model has written, by its name."""
+    return dict(Counter(row.teacher for row in rows if row.teacher).most_common())
+
+
+def with_tokens(share: Share, counted: Count) -> Share:
+    """A share with the tokens of its rows."""
+    return dataclasses.replace(share, answer_tokens=counted.supervised, tokens=counted.tokens)
 
 
 def count_all(config: Config, corpus: Corpus, template: ChatTokenizer) -> dict[str, Count]:

@@ -1,14 +1,14 @@
 """What a command would do: name, trials, resources, data and cost, before anything starts.
 
 A pure function of the configuration, the data files, the base model if it lies ready, and the
-machine. Downloads nothing, and writes nothing but counts of many rows (token_counts.py) and the
-speed of this machine (machine.py) into the cache.
+machine. Downloads nothing, and writes nothing but counts and tokens of many rows (token_counts.py),
+what checks say of them (data_checks.py) and the speed of this machine (machine.py) into the cache.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ class Plan:
     """What stands before each question; None where nothing does, or the base is not here."""
     limit: AnswerLimit | None = None
     """How long an answer may be; None where the base is not here."""
-    checks: CheckReport = CheckReport(())
+    held_out: dict[str, Share] = field(default_factory=dict)
+    """The rows of valid and test."""
+    checks: CheckReport = field(default_factory=CheckReport)
     """What the checks of the rows say."""
 
     @property
@@ -179,6 +181,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         machine_key=machine.key,
         neighbours=measured.neighbours,
         limit=measured.limit,
+        held_out=measured.held_out,
         checks=checks,
     )
 

@@ -1,5 +1,5 @@
-"""Languages of texts, as a program of its own: groups of texts as JSON on stdin, what py3langid says
-of them as JSON on stdout. Its model takes a second to load, which so runs beside other checks.
+"""Languages of texts, as a program of its own: groups of texts as JSON on stdin, what py3langid
+says of them as JSON on stdout. Its model takes a second to load, which so runs beside other checks.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ FEWEST_LETTERS = 15
 """Shorter texts say too little to differ from the rest."""
 CLEARLY = 40.0
 """By how much (natural logarithm of a likelihood ratio) another language must explain a text better
-than the main one before the text counts as one of that language. Plain sentences of five words differ
-by 55 and more; English diagnoses full of Latin words come to 35.
+than the main one before the text counts as one of that language. Plain sentences of five words
+differ by 55 and more; English diagnoses full of Latin words come to 35.
 """
 
 

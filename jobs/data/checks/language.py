@@ -1,7 +1,7 @@
 """Languages of the prompts: told when splits or sources differ, or when some rows stand apart.
 
-py3langid says it, which knows 130 languages and asks nobody. It works in a process of its own, beside
-the other checks (identify.py).
+py3langid says it, which knows 130 languages and asks nobody. It works in a process of its own,
+beside the other checks (identify.py).
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ class LanguageProcess:
             for name, rows in groups_of_rows(corpus)
         }
         texts = {
-            name: [asked(row)[:MOST_CHARACTERS] for row in rows]
-            for name, rows in self.rows.items()
+            name: [asked(row)[:MOST_CHARACTERS] for row in rows] for name, rows in self.rows.items()
         }
         self.languages: dict[str, Any] | None = None
         if "numpy" in sys.modules:  # most of what a process of its own would take is there

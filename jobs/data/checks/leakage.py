@@ -1,7 +1,7 @@
 """Held-out rows that stand in the training files too: with the very same prompt, or nearly.
 
-Training rows with the same prompt are dropped before anything trains, those that are nearly the same
-stay; both say that the held-out rows are no new questions.
+Training rows with the same prompt are dropped before anything trains, those that are nearly the
+same stay; both say that the held-out rows are no new questions.
 """
 
 from __future__ import annotations

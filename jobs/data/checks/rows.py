@@ -39,6 +39,13 @@ def splits(corpus: Corpus) -> CheckResult:
     counts = {name: len(rows) for name, rows in groups_of_rows(corpus)}
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     result = CheckResult("splits", f"rows: {listed}", numbers=dict(counts))
+    for split, rows in (("valid", corpus.valid), ("test", corpus.test)):
+        synthetic = [row for row in rows if row.teacher]
+        if synthetic:
+            result.warnings.append(
+                f"{split}: {share(len(synthetic), len(rows))} were written by a model "
+                f"({synthetic[0].teacher}; first: {place(synthetic[0])}); judge on real rows alone"
+            )
     empty = [split for split in ("valid", "test") if not counts[split]]
     if empty:
         named = " and ".join(f"data.{split}" for split in empty)
@@ -75,9 +82,7 @@ def empty(corpus: Corpus, notes: Sequence[str]) -> CheckResult:
                     f"symbol, such as {excerpt(text)} ({place(such[0])})"
                 )
     said = "each of" if not warnings else "not each of"
-    return CheckResult(
-        "empty", f"{said} {total:,} rows says something", warnings, numbers=numbers
-    )
+    return CheckResult("empty", f"{said} {total:,} rows says something", warnings, numbers=numbers)
 
 
 def says_nothing(text: str) -> bool:
@@ -152,15 +157,16 @@ def labels(corpus: Corpus, notes: Sequence[str]) -> CheckResult:
         )
     result = CheckResult("labels", "", list(notes))
     trained = by_form(train)
+    written = {label_form(answer): answer for answer, _ in reversed(train.most_common())}
     most, count = trained.most_common(1)[0]
     rare = [label for label, rows in trained.items() if rows < FEWEST_OF_LABEL]
     result.summary = (
-        f"{len(trained):,} labels; the most frequent, {quote([short(most)])}, has "
+        f"{len(trained):,} labels; the most frequent, {quote([short(written[most])])}, has "
         f"{count / train.total():.1%} of the training rows, {len(rare):,} have fewer than "
         f"{FEWEST_OF_LABEL}"
     )
     result.details = [
-        f"{quote([short(label)])}: {rows:,}" for label, rows in trained.most_common(10)
+        f"{quote([short(written[label])])}: {rows:,}" for label, rows in trained.most_common(10)
     ]
     result.numbers = {
         "labels": len(trained),
@@ -169,8 +175,9 @@ def labels(corpus: Corpus, notes: Sequence[str]) -> CheckResult:
     }
     if len(trained) > 1 and count > ONE_SIDED * train.total():
         result.warnings.append(
-            f"train: {quote([short(most)])} is the answer of {share(count, train.total())}: "
-            "always answering it looks good; look at scores by label"
+            f"train: {quote([short(written[most])])} is the answer of "
+            f"{share(count, train.total())}: always answering it looks good; look at scores by "
+            "label"
         )
     for split, rows in (("valid", corpus.valid), ("test", corpus.test)):
         held_out = by_form(Counter(row.answer for row in rows))
@@ -184,9 +191,10 @@ def labels(corpus: Corpus, notes: Sequence[str]) -> CheckResult:
                 for label in trained | held_out
             }
             worst = max(gaps, key=lambda label: abs(gaps[label]))
+            named = quote([short(written.get(worst, worst))])
             result.warnings.append(
                 f"{split}: labels are distributed otherwise than in the training rows: "
-                f"{distance:.0%} of the rows would have to change theirs; {quote([short(worst)])} "
+                f"{distance:.0%} of the rows would have to change theirs; {named} "
                 f"has {trained[worst] / trained.total():.1%} there and "
                 f"{held_out[worst] / held_out.total():.1%} here"
             )

@@ -22,8 +22,8 @@ SHORTEST_MARK = 3
 
 
 def check(corpus: Corpus, template: ChatTokenizer) -> CheckResult:
-    """What is odd about the examples of each source and split. A row that the template refuses, such
-    as one with a system message that it would drop, is fatal.
+    """What is odd about the examples of each source and split. A row that the template refuses,
+    such as one with a system message that it would drop, is fatal.
     """
     result = CheckResult("template", "")
     for name, rows in groups_of_rows(corpus):
