@@ -40,7 +40,7 @@ class Checks:
             *(
                 (
                     name in CHECKS,
-                    f"data.checks.off: there is no check {name!r}{nearest(name)}; checks are "
+                    f"data.checks.off names {name!r}, which is no check{nearest(name)}; checks are "
                     f"{', '.join(CHECKS)}",
                 )
                 for name in self.off

@@ -14,6 +14,10 @@ JOINED_CHARACTERS = 40_000
 """Of a group's texts joined, which tell its main language."""
 FEWEST_LETTERS = 15
 """Shorter texts say too little to differ from the rest."""
+FEWEST_WORDS = 8
+"""Different words of a group of texts, likewise."""
+NO_LANGUAGE = "zxx"
+"""What py3langid calls code, numbers and the like."""
 CLEARLY = 40.0
 """By how much (natural logarithm of a likelihood ratio) another language must explain a text better
 than the main one before the text counts as one of that language. Plain sentences of five words
@@ -21,21 +25,44 @@ differ by 55 and more; English diagnoses full of Latin words come to 35.
 """
 
 
-def languages(identifier: Any, texts: Sequence[str]) -> tuple[str, list[tuple[int, str]]]:
-    """The main language of some texts, and those that clearly are of another, as (index,
-    language).
+def main_languages(identifier: Any, groups: dict[str, list[str]]) -> dict[str, str]:
+    """The main language of each group: that of the largest one, unless another clearly explains the
+    group's texts better.
     """
-    stride = 1 + sum(map(len, texts)) // JOINED_CHARACTERS
-    main, _ = identifier.classify("\n".join(texts[::stride]))
-    others = []
+    joined = {}
+    for name, texts in groups.items():
+        stride = 1 + sum(map(len, texts)) // JOINED_CHARACTERS
+        joined[name] = "\n".join(texts[::stride])
+    usual = ""
+    if groups:
+        largest = max(groups, key=lambda name: (len(groups[name]), name))
+        usual, _ = identifier.classify(joined[largest])
+    main = {}
+    for name, text in joined.items():
+        ranked = identifier.rank(text)
+        language, score = ranked[0]
+        clear = score - dict(ranked)[usual] >= CLEARLY and language != NO_LANGUAGE
+        words = {word for word in text.split() if word.isalpha()}
+        main[name] = language if clear and len(words) >= FEWEST_WORDS else usual
+    return main
+
+
+def others(identifier: Any, texts: Sequence[str], main: str) -> list[tuple[int, str]]:
+    """The texts that clearly are of another language than `main`, as (index, language)."""
+    different = []
     for index, text in enumerate(texts):
-        if sum(map(str.isalpha, text)) < FEWEST_LETTERS:
+        if letters(text) < FEWEST_LETTERS:
             continue
         ranked = identifier.rank(text)
         language, score = ranked[0]
-        if language != main and score - dict(ranked)[main] >= CLEARLY:
-            others.append((index, language))
-    return main, others
+        if language not in (main, NO_LANGUAGE) and score - dict(ranked)[main] >= CLEARLY:
+            different.append((index, language))
+    return different
+
+
+def letters(text: str) -> int:
+    """How many letters a text has."""
+    return sum(map(str.isalpha, text))
 
 
 @cache
@@ -47,9 +74,12 @@ def model() -> Any:
 
 
 def run(groups: dict[str, list[str]]) -> dict[str, tuple[str, list[tuple[int, str]]]]:
-    """The languages of each group."""
+    """The main language of each group, and its texts in others."""
     identifier = model()
-    return {name: languages(identifier, texts) for name, texts in groups.items()}
+    main = main_languages(identifier, groups)
+    return {
+        name: (main[name], others(identifier, texts, main[name])) for name, texts in groups.items()
+    }
 
 
 if __name__ == "__main__":
