@@ -24,9 +24,7 @@ class MinHashIndex:
     def __init__(self, sets: Sequence[Collection[str]], alike: float) -> None:
         self.index: Any = None
         if sets:
-            import rensa
-
-            self.index = rensa.RMinHashLSH(alike, NUM_HASHES, NUM_BANDS)
+            self.index = native().RMinHashLSH(alike, NUM_HASHES, NUM_BANDS)
             self.index.insert_many(hashes(sets))
 
     def candidates(self, sets: Sequence[Collection[str]]) -> list[list[int]]:
@@ -38,6 +36,11 @@ class MinHashIndex:
 
 def hashes(sets: Sequence[Collection[str]]) -> Any:
     """The MinHash of each set."""
+    return native().RMinHash.from_token_sets([list(words) for words in sets], NUM_HASHES, SEED)
+
+
+def native() -> Any:
+    """rensa, which is compiled and tells no types."""
     import rensa
 
-    return rensa.RMinHash.from_token_sets([list(words) for words in sets], NUM_HASHES, SEED)
+    return rensa

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.check_settings import Checks
 from jobs.config import Data, Neighbours, Source
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row, normalise
@@ -202,7 +203,9 @@ def data_of(raw: dict[str, Any]) -> Data:
     """The data settings from plain values."""
     sources = {name: Source(**source) for name, source in raw["sources"].items()}
     neighbours = Neighbours(**raw.get("neighbours", {}))
-    settings: dict[str, Any] = {**raw, "sources": sources, "neighbours": neighbours}
+    checks = Checks(**raw.get("checks", {}))
+    nested = {"sources": sources, "neighbours": neighbours, "checks": checks}
+    settings: dict[str, Any] = {**raw, **nested}
     return Data(**settings)
 
 
