@@ -11,6 +11,7 @@ import re
 from dataclasses import field
 from typing import Literal
 
+from jobs.check_settings import Checks
 from jobs.neighbour_settings import Neighbours
 from jobs.settings_checks import LARGEST, config, is_name, require
 from jobs.source_rows import Columns, SourceRows
@@ -88,6 +89,10 @@ class Source(SourceRows):
     """
     weight: float = 1.0
     """Share of the examples drawn from this source, relative to the other sources' weights."""
+    licence: str | None = None
+    """Under what terms its rows stand, as the model card says it. None: what a README or LICENSE
+    beside the file says.
+    """
 
     def __post_init__(self) -> None:
         SourceRows.__post_init__(self)
@@ -131,6 +136,8 @@ class Data:
     """Columns of the held-out rows: scores are told for each of their values too."""
     neighbours: Neighbours = Neighbours()
     """Training rows that stand before each question."""
+    checks: Checks = Checks()
+    """What is looked for in the rows before anything trains."""
 
     def __post_init__(self) -> None:
         has_training_data = self.folder is not None or bool(self.sources)

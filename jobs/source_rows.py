@@ -109,7 +109,7 @@ class SourceRows:
 
 DECIDES_ROWS = (
     r"data\.sources\.[^.]+\."
-    rf"({'|'.join(('path', *(entry.name for entry in fields(SourceRows))))})(\.|$)"
+    rf"({'|'.join(('path', 'licence', *(entry.name for entry in fields(SourceRows))))})(\.|$)"
 )
 """Settings of a source that decide which rows there are, as a regular expression over their paths:
 they are the sweep's, not a trial's.

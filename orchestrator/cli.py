@@ -121,6 +121,10 @@ def run(arguments: list[str]) -> int:
         from orchestrator.commands import move_alias
 
         return move_alias.run(config)
+    if config.job.kind == "check":
+        from orchestrator.commands import check
+
+        return check.run(config)
     if config.job.kind == "setup":
         from orchestrator.commands import fetch_model
 

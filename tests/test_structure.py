@@ -64,10 +64,11 @@ LAYERS = [
     ["jobs/llama_cpp"],
     ["jobs/evaluation", "jobs/base_models"],
     ["jobs/model"],
+    ["jobs/data/checks"],
     ["jobs/data"],
     ["jobs/machine"],
     ["jobs/files", "jobs/config.py", "jobs/foreign_code.py"],
-    ["jobs/neighbour_settings.py", "jobs/synthesis_settings.py"],
+    ["jobs/neighbour_settings.py", "jobs/synthesis_settings.py", "jobs/check_settings.py"],
     ["jobs/settings_checks.py"],
 ]
 """From the top down. A room may import what stands below it, never what stands beside or above."""

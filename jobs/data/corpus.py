@@ -53,6 +53,8 @@ class Corpus:
     """What the files of each use were read as, in words."""
     columns: list[str] = field(default_factory=list)
     """Columns that no prompt, answer or slice is made of, in any file."""
+    leaked: list[Row] = field(default_factory=list)
+    """Training rows that were dropped because their very prompt is held out."""
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What others have found out about these rows, by who has."""
 
@@ -238,7 +240,9 @@ def decontaminate(corpus: Corpus, groups: dict[str, str]) -> None:
     """
     corpus.valid = drop(corpus, "valid", corpus.valid, corpus.test, "test", groups)
     held_out = [*corpus.test, *corpus.valid]
+    keys = {row.key for row in held_out}
     for name, rows in corpus.sources.items():
+        corpus.leaked += [row for row in rows if row.key in keys]
         corpus.sources[name] = drop(corpus, name, rows, held_out, "valid or test", groups)
 
 

@@ -12,9 +12,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 
-from jobs.data.corpus import Corpus
+from jobs.data.minhash import MinHashIndex
 from jobs.data.readers import Row
 
 WORDS = re.compile(r"\w+|[+*/=<>^%&|~$€£#@\\]|-(?=\s*\d)")
@@ -25,10 +25,8 @@ common.
 """
 FEWEST_WORDS = 12
 """Shorter prompts that differ in a word are two questions."""
-NUM_RARE = 4
-"""How many of its rarest words a prompt must share with another before the two are compared word by
-word.
-"""
+ROWS_AT_ONCE = 4096
+"""Training rows that are looked up together."""
 FEWEST_ROWS = 8
 """From so many held-out rows on, words that stand in half of them are a form that all prompts have,
 and say nothing of one.
@@ -57,9 +55,9 @@ def twin_pairs(held_out: list[Row], trained: Iterable[Row]) -> Iterator[tuple[in
 
     Two rows are near-twins when their prompts hold the same words one after the other, whatever the
     case, accents and punctuation; or when they have the same answer and hold the same words in
-    another order, or, where there are many, nearly the same words and the same numbers. Of two
-    prompts that share so many words, some of the rarest of the one stand in the other (prefix
-    filtering; Chaudhuri et al., 2006), so that few pairs are compared.
+    another order, or, where there are many, nearly the same words and the same numbers. Which
+    prompts may hold nearly the same words MinHash says; the candidates are then compared word by
+    word.
     """
     asked = [words_of(row) for row in held_out]
     counts = Counter(word for words in asked for word in set(words))
@@ -71,32 +69,29 @@ def twin_pairs(held_out: list[Row], trained: Iterable[Row]) -> Iterator[tuple[in
     asked_words = [set(words) - form for words in asked]
     in_order: dict[tuple[str, ...], list[int]] = {}
     in_any: dict[tuple[str, ...], list[int]] = {}
-    by_rare: dict[str, list[int]] = {}
     for index, words in enumerate(asked):
         in_order.setdefault(tuple(words), []).append(index)
         in_any.setdefault(tuple(sorted(words)), []).append(index)
-        if len(asked_words[index]) >= FEWEST_WORDS:
-            rarest = sorted(asked_words[index], key=lambda word: (counts[word], word))
-            for word in rarest[: len(rarest) - int(ALIKE * len(rarest)) + NUM_RARE]:
-                by_rare.setdefault(word, []).append(index)
-    for row in trained:
-        words = words_of(row)
-        candidates = list(in_order.get(tuple(words), ()))
-        candidates += [
-            n for n in in_any.get(tuple(sorted(words)), ()) if same_answer(held_out[n], row)
-        ]
-        if by_rare and len(words) >= FEWEST_WORDS:
-            row_words = set(words) - form
-            shared = Counter(
-                chain.from_iterable(by_rare[word] for word in row_words & by_rare.keys())
-            )
-            near = [n for n, count in shared.items() if count >= NUM_RARE]
+    long = [index for index, words in enumerate(asked_words) if len(words) >= FEWEST_WORDS]
+    near = MinHashIndex([asked_words[index] for index in long], ALIKE)
+    remaining = iter(trained)
+    while rows := list(islice(remaining, ROWS_AT_ONCE)):
+        words_by_row = [words_of(row) for row in rows]
+        sets = [set(words) - form if long else set() for words in words_by_row]
+        alike_words = near.candidates(sets)
+        for row, words, row_words, maybe in zip(rows, words_by_row, sets, alike_words, strict=True):
+            if not words:  # signs alone, which say nothing of each other
+                continue
+            candidates = list(in_order.get(tuple(words), ()))
             candidates += [
-                n
-                for n in near
-                if alike(row_words, asked_words[n]) and same_answer(held_out[n], row)
+                n for n in in_any.get(tuple(sorted(words)), ()) if same_answer(held_out[n], row)
             ]
-        yield from ((index, row) for index in candidates)
+            candidates += [
+                long[n]
+                for n in maybe
+                if alike(row_words, asked_words[long[n]]) and same_answer(held_out[long[n]], row)
+            ]
+            yield from ((index, row) for index in candidates)
 
 
 def nearly_same(left: Sequence[str], right: Sequence[str], same: bool) -> bool:
@@ -141,31 +136,19 @@ def same_answer(left: Row, right: Row) -> bool:
     return WORDS.findall(left.answer.casefold()) == WORDS.findall(right.answer.casefold())
 
 
-def notes(corpus: Corpus) -> list[str]:
-    """How many rows of each held-out split have a near-twin that is trained on, with one of
-    them.
-    """
-    twins = twins_of(
-        [*corpus.valid, *corpus.test], (row for rows in corpus.sources.values() for row in rows)
+def notes_of(split: str, rows: Sequence[Row], twins: Sequence[Twin]) -> list[str]:
+    """That some rows of a split have near-twins that are trained on, with the first of them."""
+    if not twins:
+        return []
+    first = twins[0]
+    example = (
+        f"{shown(first.held_out)} ({place(first.held_out)}) and {shown(first.trained)} "
+        f"({place(first.trained)})"
     )
-    lines = []
-    test_ids = {id(row) for row in corpus.test}
-    for split, rows in (("valid", corpus.valid), ("test", corpus.test)):
-        twins_of_split = [
-            twin for twin in twins if (id(twin.held_out) in test_ids) == (split == "test")
-        ]
-        if twins_of_split:
-            first = twins_of_split[0]
-            example = (
-                f"{shown(first.held_out)} ({place(first.held_out)}) and {shown(first.trained)} "
-                f"({place(first.trained)})"
-            )
-            lines.append(
-                f"{split}: {len(twins_of_split):,} of {len(rows):,} rows have a near-twin "
-                "that is trained on, "
-                f"such as {example}"
-            )
-    return lines
+    return [
+        f"{split}: {len(twins):,} of {len(rows):,} rows have a near-twin that is trained on, such "
+        f"as {example}"
+    ]
 
 
 def shown(row: Row) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.data import synthetic_rows
 from jobs.data.column_mapping import ROW, check_names, mapped
 from jobs.data.conversation_forms import without_trailing
 from jobs.data.labels import LabelNames
@@ -29,7 +30,7 @@ from jobs.data.neighbour_prompt import Neighbour, put_before
 from jobs.data.prompt_keys import context_key, normalise
 from jobs.data.records import check_file, open_records
 from jobs.data.row_selection import Filter
-from jobs.data.shapes import COLUMNS, MEANINGFUL, PAIR, PROVENANCE, Shape, pair_shape, recognise
+from jobs.data.shapes import COLUMNS, MEANINGFUL, PAIR, Shape, pair_shape, recognise
 from jobs.data.tables import Records, ShortRow
 from jobs.source_rows import Columns, WhereValue
 
@@ -63,10 +64,15 @@ class Row:
     """
     columns: tuple[tuple[str, str], ...] = ()
     """Name and content of the columns that scores are told by; see data.slices."""
+    teacher: str = ""
+    """The model, or the rule, that has written the row; empty for a real one."""
     neighbours: tuple[Neighbour, ...] = ()
     """Training rows that are shown before what is asked, in this order; `messages` lack them."""
-    synthetic: bool = False
-    """Whether a teacher or a rule wrote it, as its column `provenance` says: no held-out row is."""
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether a teacher or a rule wrote it, as its columns say: no held-out row is."""
+        return bool(self.teacher)
 
     @property
     def as_shown(self) -> Row:
@@ -158,7 +164,7 @@ def read_table(
     table = Table([])
     first = ""
     mapping = mapped(reading.columns)
-    wanted = (SOURCE, PROVENANCE, *slices, *reading.where)
+    wanted = (SOURCE, *synthetic_rows.COLUMNS, *slices, *reading.where)
     records = open_records(path)
     if records.names is not None:
         try:
@@ -194,8 +200,6 @@ def read_table(
             row = read_row(record, shape, f"{path}, {location}", instruction, names, table)
             if len(record) > len(shape.columns):
                 row = with_columns(row, record, slices, shape)
-                if record.get(PROVENANCE):
-                    row = replace(row, synthetic=True)
                 table.unused.update(
                     name
                     for name, value in record.items()
@@ -276,10 +280,12 @@ SOURCE = "source"
 def with_columns(row: Row, record: dict[str, Any], slices: Sequence[str], shape: Shape) -> Row:
     """A row with what its record holds in the columns that scores are told by."""
     source = None if SOURCE in shape.columns else record.get(SOURCE)
+    teacher = synthetic_rows.teacher_of(record)
     columns = tuple((name, column_text(record[name])) for name in slices if name in record)
-    if not columns and source is None:
+    if not columns and source is None and not teacher:
         return row
-    return replace(row, source="" if source is None else column_text(source), columns=columns)
+    named = "" if source is None else column_text(source)
+    return replace(row, source=named, columns=columns, teacher=teacher)
 
 
 def column_text(value: Any) -> str:

@@ -43,18 +43,25 @@ TWICE_ENCODED = re.compile(
 
 def notes(corpus: Corpus) -> list[str]:
     """What is likely not meant, for the plan."""
+    return [text for _, text in named_notes(corpus)]
+
+
+def named_notes(corpus: Corpus) -> list[tuple[str, str]]:
+    """The same, each with the name of the check that it belongs to (jobs/check_settings.py)."""
     train = [row for rows in corpus.sources.values() for row in rows]
     splits = {"train": train, "valid": corpus.valid, "test": corpus.test}
     answers = {split: Counter([row.answer for row in rows]) for split, rows in splits.items()}
-    told = []
+    told: list[tuple[str, str]] = []
     for split, rows in splits.items():
         if len({row.key for row in rows}) < len(rows):
-            told += conflicts(split, rows)
-            told += [] if split == "train" else repeats(split, rows)
-        told += missing_values(split, rows, answers[split])
-        told += rounded_numbers(split, answers[split])
-        told += lost_characters(split, rows)
-    return told + quoted_answers(answers["train"]) + label_notes(answers)
+            told += [("contradictions", text) for text in conflicts(split, rows)]
+            if split != "train":
+                told += [("duplicates", text) for text in repeats(split, rows)]
+        told += [("empty", text) for text in missing_values(split, rows, answers[split])]
+        told += [("text", text) for text in rounded_numbers(split, answers[split])]
+        told += [("text", text) for text in lost_characters(split, rows)]
+    told += [("text", text) for text in quoted_answers(answers["train"])]
+    return told + [("labels", text) for text in label_notes(answers)]
 
 
 @lru_cache(maxsize=65_536)
@@ -158,11 +165,9 @@ def quoted_answers(answers: Counter[str]) -> list[str]:
 def label_notes(answers: dict[str, Counter[str]]) -> list[str]:
     """What is odd about answers that are labels: few different ones, which repeat."""
     train = answers["train"]
-    if len(train) > MOST_LABELS or max(map(len, train), default=0) > LONGEST_LABEL:
+    if not are_labels(train):
         return []
     trained = {label_form(answer) for answer in train}
-    if not train or len(trained) * REPEATS > train.total():
-        return []
     labels: dict[str, Counter[str]] = {}
     for counts in answers.values():
         for answer, count in counts.items():
@@ -186,6 +191,13 @@ def label_notes(answers: dict[str, Counter[str]]) -> list[str]:
                 f"that no training row has: {named(unseen)}"
             )
     return said
+
+
+def are_labels(answers: Counter[str]) -> bool:
+    """Whether answers are few different short ones, which repeat."""
+    if not answers or len(answers) > MOST_LABELS or max(map(len, answers)) > LONGEST_LABEL:
+        return False
+    return len({label_form(answer) for answer in answers}) * REPEATS <= answers.total()
 
 
 @lru_cache(maxsize=65_536)

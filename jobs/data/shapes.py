@@ -19,6 +19,7 @@ from jobs.data.conversation_forms import (
     turns_of_pair,
 )
 from jobs.data.messages import Malformed, as_text, describe, parsed, quote
+from jobs.data.synthetic_rows import COLUMNS as SYNTHETIC
 from jobs.files.json_types import Json, JsonObject
 
 PROMPTS = ("prompt", "question", "query", "instruction", "input", "text", "sentence", "utterance")
@@ -27,9 +28,7 @@ LABELS = ("label", "category", "class", "intent")
 """What is called so may be a whole number that stands for a name."""
 LABEL_TEXTS = ("label_text", "label_name", "text_label")
 """The name of a label, beside its number."""
-PROVENANCE = "provenance"
-"""The column of rows that were made, not collected: by which teacher, recipe and seed."""
-BESIDE = ("system", "tools", "history", "context", "chosen", "rejected")
+BESIDE = ("system", "tools", "history", "context", "chosen", "rejected", *SYNTHETIC)
 """Columns that mean something beside others."""
 MEANINGFUL = frozenset((*PROMPTS, *ANSWERS, *LABELS, *LABEL_TEXTS, *BESIDE, *CONVERSATIONS))
 CHAT = '"messages"'

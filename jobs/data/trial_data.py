@@ -15,6 +15,7 @@ from jobs.data.corpus import Corpus
 from jobs.data.mixture import Mixture
 from jobs.data.neighbours import ORDERS, nearest_rows
 from jobs.data.readers import Row
+from jobs.data.token_cache import stored_tokens
 from jobs.data.tokenization import Example, encode_rows
 
 
@@ -90,13 +91,16 @@ class TrialData:
         """Tokenise some rows of a source, as they stand in an epoch. Raises ValueError for one that
         cannot be used.
         """
-        encoded = encode_rows(
-            [self.row(name, row, epoch) for row in rows],
-            self.template,
-            self.trial.train.max_length,
-            f"data.sources.{name}",
-            self.trial.train.on == "answers",
-        )
+        length, where = self.trial.train.max_length, f"data.sources.{name}"
+        every_answer = self.trial.train.on == "answers"
+        stored = None
+        if self.nearest is None and not every_answer:
+            stored = stored_tokens(self.corpus, name, self.template)
+        if stored is not None:
+            encoded = stored.examples(self.corpus.sources[name], rows, self.template, length, where)
+        else:
+            shown = [self.row(name, row, epoch) for row in rows]
+            encoded = encode_rows(shown, self.template, length, where, every_answer)
         self.token_cache |= {
             self.key(name, row, epoch): example for row, example in zip(rows, encoded, strict=True)
         }
@@ -140,10 +144,12 @@ class TrialData:
 
     def valid(self) -> list[Example]:
         """The validation split, tokenised."""
-        rows = self.corpus.valid
+        rows, length = self.corpus.valid, self.trial.train.max_length
         if self.nearest is not None:
             rows = self.nearest.held_out("valid", self.neighbours)
-        return encode_rows(rows, self.template, self.trial.train.max_length, "valid")
+        elif (stored := stored_tokens(self.corpus, "valid", self.template)) is not None:
+            return stored.examples(rows, range(len(rows)), self.template, length, "valid")
+        return encode_rows(rows, self.template, length, "valid")
 
     def supervised(self, example: Example) -> int:
         """Tokens of one example that carry loss."""

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.check_settings import Checks
 from jobs.config import Data, Neighbours, Source
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row, normalise
@@ -207,12 +208,9 @@ def data_of(raw: dict[str, Any]) -> Data:
     }
     neighbours = Neighbours(**raw.get("neighbours", {}))
     columns = Columns(**raw.get("columns", {}))
-    settings: dict[str, Any] = {
-        **raw,
-        "sources": sources,
-        "neighbours": neighbours,
-        "columns": columns,
-    }
+    checks = Checks(**raw.get("checks", {}))
+    nested = {"sources": sources, "neighbours": neighbours, "columns": columns, "checks": checks}
+    settings: dict[str, Any] = {**raw, **nested}
     return Data(**settings)
 
 

@@ -54,6 +54,10 @@ PREDICT = (
     *("output", "dry_run", "job.kind", "cluster"),
 )
 SETUP = ("model", "output", "dry_run", "job.kind", "cluster")
+CHECK = (
+    *("data", "model", "train.max_length", "train.on", "job.max_new_tokens", "output"),
+    *("job.kind", "cluster"),
+)
 ALIAS = (
     *("model_uri", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
     *("job.kind", "job.reason", "job.author", "cluster"),
@@ -61,6 +65,7 @@ ALIAS = (
 ACTING = {
     **{"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS},
     **SHIPPING,
+    "check": CHECK,
     "synthesize": SYNTHESIZE,
 }
 """What other jobs than train look at; a group stands for its settings."""
@@ -167,6 +172,13 @@ def without_neighbours(config: Config, path: str) -> str | None:
     return f"data.neighbours.count={config.data.neighbours.count} leaves nothing to order"
 
 
+def without_leakage_check(config: Config, path: str) -> str | None:
+    """How much leakage is refused, where nobody looks for it."""
+    if "leakage" not in config.data.checks.off:
+        return None
+    return "data.checks.off has leakage; leave one of them out"
+
+
 def of_other_knob(config: Config, path: str) -> str | None:
     """A setting of another type of knob."""
     _, _, name, setting = path.split(".")
@@ -236,6 +248,7 @@ RULES = (
     Rule(r"registry\.margin", without_rival, refused=True),
     Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
     Rule(r"optim\.decay_share", without_decay, refused=True),
+    Rule(r"data\.checks\.leakage_share", without_leakage_check, refused=True),
     Rule(r"data\.neighbours\.order", without_neighbours, refused=True),
     Rule(
         r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus|first)",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from jobs.check_settings import Checks
 from jobs.neighbour_settings import Neighbours
 from jobs.source_rows import Columns
 from jobs.synthesis_settings import Filters, Judge, Teacher
 
 NESTED: dict[str, type] = {
     "data.neighbours": Neighbours,
+    "data.checks": Checks,
     "data.columns": Columns,
     "synthesis.teacher": Teacher,
     "synthesis.judge": Judge,

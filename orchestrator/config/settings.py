@@ -268,12 +268,20 @@ class Job:
     """What the command does, and how a model is judged at its end."""
 
     kind: Literal[
-        "train", "predict", "setup", "promote", "rollback", "export", "serve", "synthesize"
+        "train",
+        "check",
+        "predict",
+        "setup",
+        "promote",
+        "rollback",
+        "export",
+        "serve",
+        "synthesize",
     ] = "train"
-    """train: sweep, evaluate, register. predict: answer one prompt. setup: fetch the base model.
-    promote: give a version the champion's alias. rollback: give it back to the one before. export:
-    a version as the file that ships. serve: an OpenAI-compatible endpoint over it. synthesize:
-    write new training rows.
+    """train: sweep, evaluate, register. check: look at the rows and say what may be wrong with
+    them. predict: answer one prompt. setup: fetch the base model. promote: give a version the
+    champion's alias. rollback: give it back to the one before. export: a version as the file that
+    ships. serve: an OpenAI-compatible endpoint over it. synthesize: write new training rows.
     """
     reason: str | None = None
     """promote and rollback: why, kept with the version."""

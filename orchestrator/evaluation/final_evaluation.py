@@ -27,6 +27,7 @@ from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
 from orchestrator.output import sweep_result
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.output.sweep_result import SweepResult
+from orchestrator.plan.data_provenance import data_licence, provenance
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.task import REMEDY
 from orchestrator.tracking.mlflow_store import MlflowStore
@@ -103,7 +104,9 @@ class FinalEvaluation(HeldOutJudge):
             self.notes,
             candidate.key,
         )
-        terms = model_card.data_licence(self.plan)
+        made_of = provenance(self.plan, trial)
+        outcome.data = made_of.record()
+        terms = data_licence(trial.data)
         export(trial, self.base, checked(trained), candidate, folder, self.card, terms)
         add_serving_files(folder)
         checked(trained)  # what was copied is what was judged
@@ -115,7 +118,7 @@ class FinalEvaluation(HeldOutJudge):
             for key, value in base.metrics().items()
         }
         metrics = renamed | self.baseline_metrics() | candidate.metrics()
-        metrics |= candidate.slice_metrics()
+        metrics |= candidate.slice_metrics() | made_of.metrics
         self.command.journal.append("metrics", trial=None, metrics=metrics)
         try:
             self.register(outcome, candidate, base, folder, trial)
@@ -196,7 +199,7 @@ class FinalEvaluation(HeldOutJudge):
         path = f"model/step-{best.step:06d}"
         self.store.log_artifacts(best.run_id, folder, path)
         champion = self.store.champion(name)
-        tags = self.tags(outcome, candidate)
+        tags = self.tags(outcome, candidate) | provenance(self.plan, trial).tags
         version = self.store.register(
             name, best.run_id, path, tags, f"{outcome.sweep}, {label(best.run)}"
         )

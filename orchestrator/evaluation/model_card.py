@@ -4,7 +4,6 @@ how to load it. It is the version's description in MLflow, and README.md in its 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from jobs.evaluation import registry
 from jobs.evaluation.comparison import smallest_difference
 from orchestrator.evaluation.promotion import Candidate, Scores
 from orchestrator.output.result import BASELINES, DEFAULT_TEST
+from orchestrator.plan.data_provenance import NOT_STATED, DataProvenance, provenance
+from orchestrator.plan.licences import licence_of
 from orchestrator.plan.planner import Plan
 
 LONGEST_DESCRIPTION = 5_000
@@ -34,14 +35,15 @@ def card(
     metric: str = DEFAULT_TEST,
 ) -> str:
     """The whole card. `notes` say what is not known, and why."""
+    data = provenance(plan, trial)
     sections = [
         heading(plan, base, name),
         score_table(plan, candidate.scores, base_scores, baselines, notes, metric),
         slice_table(candidate.scores, candidate.slices, metric),
-        data_section(plan, trial),
+        data_section(data),
         neighbour_section(trial),
         settings_section(params),
-        licence_section(base, data_files(plan)),
+        licence_section(base, data),
         load_section(name),
     ]
     return "\n".join(section for section in sections if section)
@@ -115,17 +117,40 @@ def slice_table(candidate: Scores, slices: Mapping[str, Sequence[int]], metric: 
     return "\n".join(lines) + "\n"
 
 
-def data_section(plan: Plan, trial: Trial) -> str:
+def data_section(data: DataProvenance) -> str:
     """What it was trained and judged on."""
-    total = sum(source.weight for source in trial.data.sources.values()) or 1.0
-    lines = ["## Data\n", "| source | rows | share of what it saw | sha256 |", "|---|---|---|---|"]
-    for name, share in plan.sources.items():
-        weight = trial.data.sources[name].weight / total
-        digest = plan.digests[f"train/{name}"][:12]
-        lines.append(f"| {name} | {share.rows:,} | {weight:.0%} | {digest} |")
-    for split, count in (("valid", plan.num_valid), ("test", plan.num_test)):
-        lines.append(f"| {split} (held out) | {count:,} | | {plan.digests[split][:12]} |")
+    lines = [
+        "## Data\n",
+        "| source | rows | tokens | supervised | share of what it saw | synthetic | sha256 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, source in data.sources.items():
+        lines.append(
+            f"| {name} | {source.rows:,} | {counted(source.tokens)} | "
+            f"{counted(source.supervised_tokens)} | {source.share:.0%} | {source.synthetic:.1%} | "
+            f"{source.digest[:12]} |"
+        )
+    for split, rows in data.held_out.items():
+        lines.append(
+            f"| {split} (held out) | {rows.rows:,} | {counted(rows.tokens)} | | | "
+            f"{rows.synthetic:.1%} | {rows.digest[:12]} |"
+        )
+    if data.synthetic:
+        written = ", ".join(
+            f"{rows:,} rows of {name} by {teacher}"
+            for name, source in data.sources.items()
+            for teacher, rows in source.teachers.items()
+        )
+        lines.append(
+            f"\n{data.synthetic:.1%} of what it saw was written by a model, not by people: "
+            f"{written}."
+        )
     return "\n".join(lines) + "\n"
+
+
+def counted(tokens: int | None) -> str:
+    """A number of tokens, where it is known."""
+    return "?" if tokens is None else f"{tokens:,}"
 
 
 def neighbour_section(trial: Trial) -> str:
@@ -147,59 +172,19 @@ def settings_section(params: Mapping[str, Any]) -> str:
     return f"## Settings\n\n{shown}\n"
 
 
-def licence_section(base: BaseModel, files: Sequence[Path]) -> str:
-    """Under what terms base and data stand, as far as their own files say."""
+def licence_section(base: BaseModel, data: DataProvenance) -> str:
+    """Under what terms base and data stand, as far as settings and their own files say."""
     of_base = licence_of([Path(base.path)]) or f"not stated in its files, see {base.id}"
+    by_licence: dict[str, list[str]] = {}
+    for name, source in data.sources.items():
+        by_licence.setdefault(source.licence or NOT_STATED, []).append(name)
     lines = [
         "## Licences\n",
         f"- Base model {base.name}: {of_base}",
-        f"- Data: {licence_of(folders_of(files)) or 'not stated beside its files'}",
+        *(f"- Data, {', '.join(names)}: {licence}" for licence, names in by_licence.items()),
         "\nThe adapter inherits the terms of both.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def data_licence(plan: Plan) -> str | None:
-    """Under what terms the training rows stand, as far as files beside them say."""
-    return licence_of(folders_of(data_files(plan)))
-
-
-def data_files(plan: Plan) -> list[Path]:
-    """The files and folders that the data settings name on this machine."""
-    data = plan.config.data
-    named = [source.path for source in data.sources.values()] + [data.valid, data.test]
-    paths = [Path(path) for path in named if path is not None and "://" not in path]
-    if data.folder is not None and "://" not in data.folder:
-        paths.append(Path(data.folder))
-    return paths
-
-
-def folders_of(files: Sequence[Path]) -> list[Path]:
-    """The folders that files lie in, each once."""
-    return list(dict.fromkeys(file if file.is_dir() else file.parent for file in files))
-
-
-def licence_of(folders: Sequence[Path]) -> str | None:
-    """What files beside the weights or rows say of their terms: a README's front matter or its
-    section on the licence, or the first line of a LICENSE.
-    """
-    for folder in folders:
-        for file in sorted(folder.glob("README*")) + sorted(folder.glob("LICEN[CS]E*")):
-            try:
-                text = file.read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            if file.name.startswith("README"):
-                front = re.search(r"\A---\n.*?^licen[cs]e: *(\S.*?)$", text, re.M | re.S)
-                section = re.search(
-                    r"^#+ [^\n]*licen[cs]e[^\n]*\n+(.+?)(\n\n|\Z)", text, re.M | re.S | re.I
-                )
-                licence_match = front or section
-                if licence_match is not None:
-                    return f"{' '.join(licence_match[1].split())[:500]} ({file.name})"
-            elif text.strip():
-                return f"{' '.join(text.strip().splitlines()[0].split())[:200]} ({file.name})"
-    return None
 
 
 def load_section(name: str) -> str:

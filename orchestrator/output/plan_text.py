@@ -15,6 +15,7 @@ from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.job_environment import mark_answer
+from orchestrator.output.check_text import short_lines
 from orchestrator.plan.finalists import describe
 from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
@@ -48,6 +49,7 @@ def usage(groups: dict[str, list[str]]) -> str:
   python -m orchestrator                              one training run
   python -m orchestrator +sweep=lora dry_run=true     print the plan and stop
   python -m orchestrator data=files data.folder=DIR   your own rows: train, valid, test as .jsonl, .json, .csv, .tsv or .parquet
+  python -m orchestrator job=check data=files data.folder=DIR   what may be wrong with your rows, without a sweep
   python -m orchestrator job=predict model_uri=models:/NAME@champion prompt="..."
 
 Groups, as GROUP=CHOICE (sweep and experiment as +GROUP=CHOICE):
@@ -105,6 +107,7 @@ def plan_text(plan: Plan) -> str:
     if plan.start.knobs:
         lines.append(("begins", start_line(plan)))
     lines.append(("time", time_line(plan)))
+    lines += [("check", line) for line in short_lines(plan.checks)] if plan.config.dry_run else []
     lines += [("note", note) for note in plan.notes]
     lines += example_lines(plan)
     if plan.config.dry_run:
@@ -387,4 +390,5 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "estimate_from": plan.estimate.origin if plan.estimate else None,
         "neighbours": None if plan.neighbours is None else plan.neighbours.record(),
         "notes": plan.notes,
+        "checks": plan.checks.record(),
     }

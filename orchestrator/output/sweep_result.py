@@ -184,6 +184,10 @@ class SweepResult:
     """True where `decision` says where the alias is now, not what was decided."""
     unchecked: str | None = None
     """Why nobody knows whether the store still has the model."""
+    data: JsonObject | None = None
+    """What the winner was made of: sources with rows, tokens, synthetic share, digests, licences;
+    None until judged. See plan/data_provenance.py.
+    """
     report: str | None = None
     """Where the HTML report lies."""
 
@@ -200,7 +204,9 @@ class SweepResult:
         return {"version": record.pop("version"), **record}
 
 
-REACHED_LATER = ("asked", "prompt", "notes", "decision", "help", "moved", "unchecked", "report")
+REACHED_LATER = (
+    *("asked", "prompt", "notes", "decision", "help", "moved", "unchecked", "data", "report"),
+)
 """Keys that a record lacks until the sweep has come to what they tell."""
 
 

@@ -5,8 +5,9 @@ tokens, and rows that cannot be used.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus
@@ -33,6 +34,10 @@ class Share:
     """Part of the examples drawn from it, 0..1, before any sweeping of weights."""
     answer_tokens: int | None
     """Tokens of all its rows that carry loss. None: the base model's tokenizer is not here yet."""
+    tokens: int | None = None
+    """Tokens of all its rows, likewise."""
+    teachers: dict[str, int] = field(default_factory=dict)
+    """Rows that a model has written, by its name."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class Measured:
     limit: AnswerLimit | None = None
     """How long an answer may be; None without the base model's tokenizer."""
     neighbours: NeighbourPlan | None = None
+    held_out: dict[str, Share] = field(default_factory=dict)
+    """The held-out splits, of which nothing is drawn."""
+    counts: dict[str, Count] = field(default_factory=dict)
+    """By source and held-out split; empty without the base model's tokenizer."""
 
 
 def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> Measured:
@@ -60,10 +69,15 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     weights = {name: config.data.sources[name].weight for name in corpus.sources}
     total = sum(weights.values()) or 1.0
     shares = {
-        name: Share(len(rows), weights[name] / total, None) for name, rows in corpus.sources.items()
+        name: Share(len(rows), weights[name] / total, None, teachers=teachers_of(rows))
+        for name, rows in corpus.sources.items()
+    }
+    held_out = {
+        split: Share(len(rows), 0.0, None, teachers=teachers_of(rows))
+        for split, rows in (("valid", corpus.valid), ("test", corpus.test))
     }
     if template is None:
-        return Measured(shares)
+        return Measured(shares, held_out=held_out)
     counts = count_all(config, corpus, template)
     limit = answer_limit(config.job.max_new_tokens, counts)
     length = config.train.max_length
@@ -78,16 +92,9 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         for name, rows in corpus.sources.items()
     ]
     shown = neighbour_plan(config, corpus, template, SAMPLE_ROWS)
-    shares = {
-        name: dataclasses.replace(share, answer_tokens=counts[name].supervised)
-        for name, share in shares.items()
-    }
-    rows = {**corpus.sources, "valid": corpus.valid, "test": corpus.test}
-    notes = [
-        note
-        for name, counted in counts.items()
-        for note in split_notes(config, name, counted, rows[name])
-    ]
+    shares = {name: with_tokens(share, counts[name]) for name, share in shares.items()}
+    held_out = {name: with_tokens(share, counts[name]) for name, share in held_out.items()}
+    notes = []
     if any(row.thinking for row in corpus.test[:1]):
         notes.append(
             f"answers come with reasoning: {registry.DEFAULT} asks for its very words, "
@@ -109,13 +116,14 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
         (
             *notes,
             *answers_notes(config, corpus, counts),
-            *lost_notes(counts),
             *length_notes(longest, template),
             *limit.notes,
         ),
         answers,
         limit,
         shown,
+        held_out,
+        counts,
     )
 
 
@@ -128,6 +136,16 @@ def batch_notes(config: Config, num_rows: int) -> list[str]:
         f"train.batch_size={size:,} is more than the {num_rows:,} training rows: each step repeats "
         "rows that it has seen"
     ]
+
+
+def teachers_of(rows: Sequence[Row]) -> dict[str, int]:
+    """Rows that a model has written, by its name."""
+    return dict(Counter(row.teacher for row in rows if row.teacher).most_common())
+
+
+def with_tokens(share: Share, counted: Count) -> Share:
+    """A share with the tokens of its rows."""
+    return dataclasses.replace(share, answer_tokens=counted.supervised, tokens=counted.tokens)
 
 
 def count_all(config: Config, corpus: Corpus, template: ChatTokenizer) -> dict[str, Count]:

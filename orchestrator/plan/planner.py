@@ -1,8 +1,8 @@
 """What a command would do: name, trials, resources, data and cost, before anything starts.
 
 A pure function of the configuration, the data files, the base model if it lies ready, and the
-machine. Downloads nothing, and writes nothing but counts of many rows (token_counts.py) and the
-speed of this machine (machine.py) into the cache.
+machine. Downloads nothing, and writes nothing but counts and tokens of many rows (token_counts.py),
+what checks say of them (data_checks.py) and the speed of this machine (machine.py) into the cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel, Trial
-from jobs.data import near_duplicates, row_quality
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus, no_collection
 from jobs.data.tokenization import Example
@@ -30,6 +29,7 @@ from orchestrator.plan import search_start, sizes
 from orchestrator.plan.advice import advice, exhausted
 from orchestrator.plan.answer_limit import AnswerLimit
 from orchestrator.plan.cost import Estimate, estimate
+from orchestrator.plan.data_checks import CheckReport, check_data
 from orchestrator.plan.data_statistics import Share, marked_text, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
@@ -93,6 +93,10 @@ class Plan:
     """What the files of "valid", "test" and each "sources.NAME" were read as, in words."""
     marked_text: str = ""
     """The example with what carries loss between guillemets."""
+    held_out: dict[str, Share] = field(default_factory=dict)
+    """The rows of valid and test."""
+    checks: CheckReport = field(default_factory=CheckReport)
+    """What the checks of the rows say."""
 
     @property
     def task(self) -> Task:
@@ -138,12 +142,12 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     count_trials(config)
     executor, reason = choose(config)
     nodes = nodes or this_machine(config)
-    asked = [
-        *idle_settings.check_instruction(config, corpus),
-        *(*near_duplicates.notes(corpus), *row_quality.notes(corpus)),
-    ]
+    asked = idle_settings.check_instruction(config, corpus)
     check_neighbours(config, corpus)
     measured = measure(config, corpus, template)
+    checks = check_data(config, corpus, template, measured.counts)
+    if not config.dry_run:
+        checks.refuse()
     name = f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}"
     machine = ThisMachine(None) if base is None else look(config)
     config, sized = sizes.decided(config, name, nodes, base, corpus, measured, machine)
@@ -172,6 +176,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             *corpus.notes,
             *chosen,
             *asked,
+            *checks.notes,
             *measured.notes,
             *sized.notes,
             *search_start.notes(config, start),
@@ -194,6 +199,8 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         neighbours=measured.neighbours,
         limit=measured.limit,
         shapes=corpus.shapes,
+        held_out=measured.held_out,
+        checks=checks,
     )
 
 

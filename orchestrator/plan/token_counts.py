@@ -2,8 +2,8 @@
 match, rows that cannot be used.
 
 What was counted is kept in the cache of base models, under a name that follows from the rows, the
-tokenizer, the template, the settings and this code, so that a second plan, or the run after a dry
-run, does not tokenise the same rows again.
+tokenizer, the template, the settings and this code, and so are the tokens (token_cache.py): neither
+a second plan nor those who train tokenise the same rows again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import tempfile
@@ -21,21 +20,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from jobs.data import chat_template
 from jobs.data.answer_text import without_tail
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.readers import Row
 from jobs.data.rendered import Rendered
 from jobs.data.rendering import renderer
+from jobs.data.token_cache import FEWEST_ROWS, TokenWriter, folder_of, rendering_code
 from jobs.data.tokenization import encode_rows, render_rows, room_in_use
 from jobs.data.turns import has_earlier_answer
 from jobs.files.cache import cache_folder
 
 ROWS_AT_ONCE = 2048
 """Rows that are tokenised together while the next ones are rendered."""
-FEWEST_KEPT = 200
-"""Fewer rows are counted again: it takes no longer than to look."""
 MOST_KEPT = 200
 """Counts that are kept in the cache; the oldest go."""
 
@@ -45,6 +43,8 @@ class Count:
     """What the rows of one split come to."""
 
     rows: int
+    tokens: int = 0
+    """Tokens of all examples, after what is cut."""
     supervised: int = 0
     """Tokens that carry loss when each row is trained on once."""
     longest: int = 0
@@ -92,7 +92,7 @@ def count(
     """The counts of these rows, from the cache where they are known. Raises ValueError for the
     first row that cannot be used.
     """
-    if len(rows) < FEWEST_KEPT:
+    if len(rows) < FEWEST_ROWS:
         return count_anew(rows, template, limits, where)
     cache_key = [
         digest,
@@ -107,20 +107,34 @@ def count(
         / "counts"
         / f"{hashlib.sha256(json.dumps(cache_key).encode()).hexdigest()}.json"
     )
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        return Count(**json.loads(file.read_text(encoding="utf-8")))
-    counted = count_anew(rows, template, limits, where)
-    keep(file, counted)
+    if folder_of(rows, digest, template).exists():
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            return Count(**json.loads(file.read_text(encoding="utf-8")))
+    writer = TokenWriter(rows, digest, template)
+    try:
+        counted = count_anew(rows, template, limits, where, writer)
+        writer.publish()
+    finally:
+        writer.discard()
+    write_whole(file, dataclasses.asdict(counted), MOST_KEPT)
     return counted
 
 
-def count_anew(rows: Sequence[Row], template: ChatTokenizer, limits: Limits, where: str) -> Count:
-    """See `count`."""
+def count_anew(
+    rows: Sequence[Row],
+    template: ChatTokenizer,
+    limits: Limits,
+    where: str,
+    writer: TokenWriter | None = None,
+) -> Count:
+    """See `count`. `writer` keeps the tokens for those who train on the rows."""
     counted = Count(len(rows))
     answer_lengths: dict[str, tuple[int, bool]] = {}
     sizes: list[tuple[int, int]] = []
     for start, rendered, prompts in tokenised(rows, template, where):
-        note_answers(rendered, template, answer_lengths)
+        answer_ids = note_answers(rendered, template, answer_lengths)
+        if writer is not None:
+            writer.add(rendered, prompts, answer_ids)
         for row_index, (text, ids) in enumerate(zip(rendered, prompts, strict=True), start):
             length, comes_back = answer_lengths[text.answer]
             sizes.append((len(ids), length))
@@ -150,6 +164,7 @@ def count_anew(rows: Sequence[Row], template: ChatTokenizer, limits: Limits, whe
             counted.earlier += example.num_targets() - answer
             counted.supervised += example.num_targets() - answer
         counted.longest = max(counted.longest, prompt + answer)
+        counted.tokens += prompt + answer
         counted.supervised += prompt + answer - 1 if limits.everything else answer
     return counted
 
@@ -176,9 +191,9 @@ def note_answers(
     rendered: Sequence[Rendered],
     template: ChatTokenizer,
     answer_lengths: dict[str, tuple[int, bool]],
-) -> None:
-    """Add to `answer_lengths` how many tokens each answer has and whether it comes back from
-    them.
+) -> dict[str, list[int]]:
+    """Add to `answer_lengths` how many tokens each answer has and whether it comes back from them;
+    returns the tokens of those that are new.
     """
     new = {text.answer: text for text in rendered if text.answer not in answer_lengths}
     texts = list(new.values())
@@ -198,6 +213,7 @@ def note_answers(
         text.answer: (len(ids), comes_back)
         for text, ids, comes_back in zip(texts, all_ids, sure, strict=True)
     }
+    return dict(zip(new, all_ids, strict=True))
 
 
 def check(
@@ -224,25 +240,21 @@ def code() -> str:
     """SHA-256 over the code that renders and counts, and the versions of the libraries that it
     uses.
     """
-    files = [*sorted(Path(chat_template.__file__).parent.glob("*.py")), Path(__file__)]
-    checksum = hashlib.sha256(b"".join(file.read_bytes() for file in files))
-    checksum.update(
-        "".join(importlib.metadata.version(name) for name in ("tokenizers", "jinja2")).encode()
-    )
-    return checksum.hexdigest()
+    own = Path(__file__).read_bytes()
+    return hashlib.sha256(rendering_code().encode() + own).hexdigest()
 
 
-def keep(file: Path, counted: Count) -> None:
-    """Write counts into the cache, whole or not at all; a cache that cannot be written costs time
-    only.
+def write_whole(file: Path, record: dict[str, Any], most: int) -> None:
+    """Write a record into a folder of the cache, whole or not at all, and leave the newest `most`
+    there; a cache that cannot be written costs time only.
     """
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".draft")
         with os.fdopen(handle, "w", encoding="utf-8") as target:
-            json.dump(dataclasses.asdict(counted), target)
+            json.dump(record, target)
         os.replace(draft, file)
         for old in sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[
-            :-MOST_KEPT
+            :-most
         ]:
             old.unlink(missing_ok=True)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from jobs.config import Data
+from jobs.data.checks import leakage
 from jobs.data.corpus import load_corpus
-from jobs.data.near_duplicates import notes, twins_of
+from jobs.data.near_duplicates import twins_of
 from jobs.data.readers import Row, normalise
 
 LONG = "The customer writes that the lamp which she ordered for her daughter arrived broken and wants her money back"
@@ -95,7 +96,7 @@ def test_the_plan_names_how_many_and_one_of_them(tmp_path: Path) -> None:
     for name, prompts in files.items():
         lines = [json.dumps({"prompt": prompt, "completion": "A"}) for prompt in prompts]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    first, second = notes(load_corpus(Data(name="x", folder=str(tmp_path))))
+    first, second = leakage.check(load_corpus(Data(name="x", folder=str(tmp_path)))).warnings
     expected = "valid: 1 of 11 rows have a near-twin that is trained on, such as 'case 3: of asthma' (valid.jsonl, line 11)"
     assert first == f"{expected} and 'Case 3 of asthma' (train.jsonl, line 4)"
     assert second.startswith(
