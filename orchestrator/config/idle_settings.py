@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.idle_environment import environment_notes
+from orchestrator.config.mixes import without_cap, without_weights
 from orchestrator.config.settings import Config
 from orchestrator.config.yaml_text import parse
 from orchestrator.errors import ConfigError
@@ -37,6 +38,7 @@ KNOB = {
     **dict.fromkeys(("choice", "grid"), ("values",)),
     **dict.fromkeys(("uniform", "loguniform", "randint"), ("low", "high", "step")),
     "linked": ("to", "values", "times", "plus"),
+    "simplex": ("simplex", "bounds"),
 }
 """Settings of a knob by its type."""
 PREDICT = (
@@ -168,7 +170,7 @@ def without_neighbours(config: Config, path: str) -> str | None:
 
 def of_other_knob(config: Config, path: str) -> str | None:
     """A setting of another type of knob."""
-    _, _, name, setting = path.split(".")
+    _, _, name, setting, *_ = path.split(".")
     knob = config.sweep.space.get(name)
     if knob is None:
         return None
@@ -235,13 +237,19 @@ RULES = (
     Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
     Rule(r"optim\.decay_share", without_decay, refused=True),
     Rule(r"data\.neighbours\.order", without_neighbours, refused=True),
-    Rule(r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus)", of_other_knob, refused=True),
+    Rule(
+        r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus|simplex|bounds\..+)",
+        of_other_knob,
+        refused=True,
+    ),
     Rule(r"cluster\.(?!kind$).+", of_other_cluster, refused=True),
     Rule(r"final\.count", alone, refused=True),
     Rule(r"final\.(seeds|judged)", without_finalists, refused=True),
     Rule(r"final\.schedule", same_schedule, refused=True),
     Rule(r"sweep\.minutes", nothing_to_size, refused=True),
-    Rule(r"data\.sources\.[^.]+\.weight", without_rivals),
+    Rule(r"data\.sources\.[^.]+\.(weight|epochs)", without_rivals),
+    Rule(r"data\.sources\.[^.]+\.weight", without_weights, refused=True),
+    Rule(r"data\.max_epochs", without_cap, refused=True),
     Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),
     Rule(r"sweep\.reduction", without_rungs),
     Rule(r"retry", lambda config, path: "fresh=true forgets all trials" if config.fresh else None),
@@ -265,7 +273,7 @@ def why_idle(config: Config, path: str) -> tuple[str, bool] | None:
             reason = rule.reason(config, path)
             if reason is not None:
                 return reason, rule.refused
-    searched = next((name for name, knob in config.sweep.space.items() if knob.path == path), None)
+    searched = next((name for name, knob in config.sweep.space.items() if path in knob.paths), None)
     return None if searched is None else (f"sweep.space.{searched} tries others", False)
 
 
