@@ -118,7 +118,7 @@ def mix(findings: Findings) -> list[str]:
         return []
     if not findings.searched_weights:
         named = ", ".join(f"data.sources.{name}.weight" for name in findings.weights)
-        return [f"another mix: {named} were not searched"]
+        return [f"another mix: {named} were not searched (+sweep=mix does)"]
     name, weight = max(findings.weights.items(), key=lambda item: item[1])
     if weight >= 0.85:
         return [f"another mix: {weight:.0%} of what the winner saw is {name}, the most of any"]
