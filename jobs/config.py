@@ -12,6 +12,7 @@ from dataclasses import field
 from typing import Literal
 
 from jobs.check_settings import Checks
+from jobs.mix_settings import Exhausted, cap_checks, epochs_checks
 from jobs.neighbour_settings import Neighbours
 from jobs.settings_checks import LARGEST, config, is_name, require
 from jobs.source_rows import Columns, SourceRows
@@ -93,6 +94,10 @@ class Source(SourceRows):
     """Under what terms its rows stand, as the model card says it. None: what a README or LICENSE
     beside the file says.
     """
+    epochs: float | None = None
+    """In the place of weights: how often its rows are drawn in one walk through all sources. Where
+    a source has it, those without have 1.
+    """
 
     def __post_init__(self) -> None:
         SourceRows.__post_init__(self)
@@ -100,7 +105,8 @@ class Source(SourceRows):
             (
                 0 <= self.weight < float("inf"),
                 f"data.sources.*.weight must be a number of at least 0, got {self.weight}",
-            )
+            ),
+            epochs_checks(self.epochs),
         )
 
 
@@ -115,7 +121,13 @@ class Data:
     becomes the source "train" with weight 1 unless set.
     """
     sources: dict[str, Source] = field(default_factory=dict)
-    """Training sources by name; they are mixed by weight."""
+    """Training sources by name; they are mixed by weight, or by epochs."""
+    exhausted: Exhausted = "cycle"
+    """What happens when a source is used up, each of its rows drawn once (or as often as its
+    `epochs` say). cycle: it begins anew. stop: the trial ends. renormalise: the others go on alone.
+    """
+    max_epochs: int | None = None
+    """cycle: how often a row is drawn at most; then the others go on alone. None: no limit."""
     valid: str | None = None
     """File of rows that choose the best trial. None: folder/valid.*, else cut from the training
     rows.
@@ -142,6 +154,7 @@ class Data:
     def __post_init__(self) -> None:
         has_training_data = self.folder is not None or bool(self.sources)
         require(
+            cap_checks(self.max_epochs),
             (
                 is_name(self.name),
                 f"data.name must be letters, digits, spaces and . + - _, got {self.name!r}",

@@ -125,7 +125,7 @@ class Outcome:
             target=self.target(),
             error=None if error is None else credentials.mask(error),
             failures=[credentials.mask(failure) for failure in result.failures(records)],
-            searched=[knob.path for knob in self.config.sweep.space.values()],
+            searched=[path for knob in self.config.sweep.space.values() for path in knob.paths],
             confidence=self.config.job.confidence,
             judging=self.judging(),
             command=shown_commands.orchestrator(typed, ""),

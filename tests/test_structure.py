@@ -233,6 +233,7 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
         "path": ["model.path=x"],
         "hub": ["model.id=a/b"],
         "files": ["data.folder=x"],
+        "mix": ["data=icd10"],
         "predict": ["model_uri=x", "prompt=y"],
         "promote": ["model_uri=models:/x/3", "job.reason=y"],
         "rollback": ["model_uri=models:/x", "job.reason=y"],

@@ -25,6 +25,7 @@ from jobs.data.locations import local
 from jobs.data.paths import with_paths
 from jobs.data.readers import Row, Table, read_table
 from jobs.data.row_selection import deduplicated, sample
+from jobs.data.shares import weights_of
 from jobs.data.source_reading import column_notes, idle_problems, reading_of, source_notes, told
 from jobs.data.splits import find_files
 
@@ -95,8 +96,8 @@ def load_corpus(data: Data) -> Corpus:
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise ValueError(f"data.folder: {data.folder} cannot be read: {error.strerror}") from None
     uses = [use for use in files.paths if use.startswith("sources.")]
-    weights = [data.sources[use[8:]].weight if use[8:] in data.sources else 1.0 for use in uses]
-    if weights and not any(weights):
+    weights = weights_of(data.sources, {use[8:]: 1 for use in uses})
+    if weights and not any(weights.values()):
         problems.insert(
             0,
             "data.sources: every weight is 0, so there is nothing to train on; give one source a "

@@ -7,9 +7,12 @@ so that a trial that was stopped, moved or trained beside others sees the same e
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import numpy as np
+
+from jobs.data.shares import Phase, phases
 
 CHUNK_ROWS = 64
 """Rows that follow each other in the walk through a source, as what is done once for all trials is
@@ -22,27 +25,48 @@ WALK = 1
 class Mixture:
     """Draws examples from named sources in proportion to their weights.
 
-    An epoch has as many examples as the sources with a positive weight have rows. In each epoch a
-    source gives a fixed number of them, its share by weight (rounded by largest remainder); it is
-    walked through in a random order, without repeating a row before all were drawn, and goes on in
-    the next epoch where it stopped. `sizes` are row counts and `weights` shares, both by source
-    name; neither the order of the names nor a source of weight 0 changes the result.
+    An epoch has as many examples as the sources with a positive weight have rows, unless it is
+    told. In each epoch a source gives a fixed number of them, its share by weight (rounded by
+    largest remainder); it is walked through in a random order, without repeating a row before all
+    were drawn, and goes on in the next epoch where it stopped. A source that has given as many
+    examples as `limits` let it leaves the mix, and what follows is shared out among the others;
+    with `stops` all ends there. `sizes` are row counts and `weights` shares, both by source name;
+    neither the order of the names nor a source of weight 0 changes the result.
     """
 
-    def __init__(self, sizes: dict[str, int], weights: dict[str, float], seed: int) -> None:
+    def __init__(
+        self,
+        sizes: dict[str, int],
+        weights: dict[str, float],
+        seed: int,
+        epoch_size: int | None = None,
+        limits: dict[str, int] | None = None,
+        stops: bool = False,
+    ) -> None:
         check(sizes, weights, seed)
         self.seed = seed
         self.names = sorted(name for name, weight in weights.items() if weight > 0)
         self.sizes = [sizes[name] for name in self.names]
-        self.epoch_size = sum(self.sizes)
-        self.quotas = apportion(self.epoch_size, [weights[name] for name in self.names])
+        self.epoch_size = epoch_size or sum(self.sizes)
+        self.phases = phases(
+            self.epoch_size,
+            [weights[name] for name in self.names],
+            None if limits is None else [limits[name] for name in self.names],
+            stops,
+        )
+        self._starts = [phase.start for phase in self.phases]
         # By name, not by place in the list: a source keeps its order when another one joins.
         self._keys = [
             int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in self.names
         ]
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
         self._firsts: dict[int, np.ndarray] = {}
-        self._epoch: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._block: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def num_examples(self) -> float:
+        """How many there are before the sources are used up; infinite where they begin anew."""
+        return sum((phase.size for phase in self.phases), 0.0)
 
     def batch(self, step: int, size: int) -> list[tuple[str, int]]:
         """(source, row index) of the `size` examples of optimizer step `step`, counted from 0."""
@@ -87,9 +111,20 @@ class Mixture:
     def _drawn(self, step: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Source number, row index and place in the source's walk of each example of a step."""
         for draw in range(step * size, (step + 1) * size):
-            epoch, index = divmod(draw, self.epoch_size)
-            sources, rows, walked = self._open(epoch)
+            phase = self._phase(draw)
+            block, index = divmod(draw - phase.start, phase.block_size)
+            sources, rows, walked = self._open(phase, block)
             yield int(sources[index]), int(rows[index]), int(walked[index])
+
+    def _phase(self, draw: int) -> Phase:
+        """The phase that an example lies in. Raises ValueError for one after the last."""
+        phase = self.phases[bisect_right(self._starts, draw) - 1] if self.phases else None
+        if phase is None or draw - phase.start >= phase.size:
+            raise ValueError(
+                f"the sources are used up after {self.num_examples:,.0f} examples, so there is no "
+                f"example {draw + 1:,}"
+            )
+        return phase
 
     def _first_positions(self, source: int) -> np.ndarray:
         """Where each row of a source stands in the first walk through it."""
@@ -105,40 +140,45 @@ class Mixture:
 
     def drawn(self, steps: int, size: int) -> dict[str, int]:
         """How many examples each source has given after `steps` steps of `size` examples."""
-        epochs, remainder = divmod(steps * size, self.epoch_size)
-        counts = np.array(self.quotas) * epochs
-        if remainder:
-            sources, *_ = self._open(epochs)
-            counts = counts + np.bincount(sources[:remainder], minlength=len(self.names))
+        total = steps * size
+        counts = np.zeros(len(self.names), dtype=np.int64)
+        for phase in self.phases:
+            drawn = min(total - phase.start, phase.size)
+            if drawn <= 0:
+                break
+            blocks, remainder = divmod(int(drawn), phase.block_size)
+            counts += np.array(phase.quotas) * blocks
+            if remainder:
+                sources, *_ = self._open(phase, blocks)
+                counts += np.bincount(sources[:remainder], minlength=len(self.names))
         return {name: int(count) for name, count in zip(self.names, counts, strict=True)}
 
-    def _open(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Source numbers, row indices and places in the sources' walks of one epoch. The last one
-        asked for is kept.
+    def _open(self, phase: Phase, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Source numbers, row indices and places in the sources' walks of one block of a phase. The
+        last one asked for is kept.
         """
-        if self._epoch is None or self._epoch[0] != epoch:
-            labels = np.repeat(np.arange(len(self.names)), self.quotas)[
-                permutation(self.epoch_size, self.seed, ORDER, epoch)
+        number = phase.first_block + block
+        if self._block is None or self._block[0] != number:
+            labels = np.repeat(np.arange(len(self.names)), phase.quotas)[
+                permutation(phase.block_size, self.seed, ORDER, number)
             ]
             rows = np.empty_like(labels)
             walked = np.empty_like(labels)
-            for source, quota in enumerate(self.quotas):
+            for source, quota in enumerate(phase.quotas):
                 of_source = labels == source
-                rows[of_source] = self._walk(source, epoch)
-                walked[of_source] = np.arange(epoch * quota, (epoch + 1) * quota)
-            self._epoch = epoch, labels, rows, walked
-        return self._epoch[1:]
+                start = phase.walked[source] + block * quota
+                rows[of_source] = self._stretch(source, start, quota)
+                walked[of_source] = np.arange(start, start + quota)
+            self._block = number, labels, rows, walked
+        return self._block[1:]
 
-    def _walk(self, source: int, epoch: int) -> np.ndarray:
-        """Row indices that a source gives in one epoch."""
+    def _stretch(self, source: int, start: int, count: int) -> np.ndarray:
+        """Row indices of `count` examples of a source's walk, from place `start` on."""
         size = self.sizes[source]
-        quota = self.quotas[source]
-        start = epoch * quota
-        stop = (epoch + 1) * quota
-        rounds = range(start // size, -(-stop // size))
+        rounds = range(start // size, -(-(start + count) // size))
         walks = [self._permuted(source, round_index) for round_index in rounds]
         skip = start - rounds.start * size
-        return np.concatenate(walks)[skip : skip + quota] if walks else np.empty(0, dtype=np.intp)
+        return np.concatenate(walks)[skip : skip + count] if walks else np.empty(0, dtype=np.intp)
 
     def _permuted(self, source: int, epoch: int) -> np.ndarray:
         """The order of walk `number` through a source. Each source's last one is kept."""
@@ -173,22 +213,6 @@ def check(sizes: dict[str, int], weights: dict[str, float], seed: int) -> None:
             "every weight in data.sources is 0, so there is nothing to draw; give one source a "
             "weight above 0"
         )
-
-
-def apportion(total: int, weights: list[float]) -> list[int]:
-    """Whole numbers that add up to `total` in proportion to `weights`, by largest remainder; the
-    first wins a tie.
-    """
-    largest = max(weights)
-    scaled = [
-        weight / largest for weight in weights
-    ]  # the sum of the weights may overflow or vanish, that of the ratios cannot
-    exact = [total * weight / sum(scaled) for weight in scaled]
-    counts = [int(share) for share in exact]
-    by_remainder = sorted(range(len(weights)), key=lambda index: counts[index] - exact[index])
-    for index in by_remainder[: total - sum(counts)]:
-        counts[index] += 1
-    return counts
 
 
 def permutation(size: int, *key: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from jobs.data.corpus import Corpus
 from jobs.data.mixture import Mixture
 from jobs.data.neighbours import ORDERS, nearest_rows
 from jobs.data.readers import Row
+from jobs.data.shares import shares_of
 from jobs.data.token_cache import stored_tokens
 from jobs.data.tokenization import Example, encode_rows
 
@@ -61,9 +62,10 @@ class TrialData:
         self.neighbours = trial.data.neighbours
         self.nearest = nearest_rows(corpus) if self.neighbours.count else None
         self.shuffled = self.neighbours.count > 1 and self.neighbours.order == "shuffled"
-        weights = {name: source.weight for name, source in trial.data.sources.items()}
-        sizes = {name: len(rows) for name, rows in corpus.sources.items()}
-        self.mix = Mixture(sizes, {name: weights.get(name, 1.0) for name in sizes}, trial.seed)
+        self.mix = mixture_of(trial, corpus)
+        self.tokens = dict.fromkeys(self.mix.names, 0)
+        """Tokens of the examples that each source has given in the steps that are counted."""
+        self.counted = 0
 
     @property
     def walk(self) -> Hashable:
@@ -79,7 +81,12 @@ class TrialData:
                 missing.setdefault((name, epoch), []).append(row)
         for (name, epoch), rows in missing.items():
             self.read(name, rows, epoch)
-        return [self.token_cache[self.key(*pick)] for pick in picks]
+        batch = [self.token_cache[self.key(*pick)] for pick in picks]
+        if step == self.counted:
+            for (name, _, _), example in zip(picks, batch, strict=True):
+                self.tokens[name] += len(example.ids)
+            self.counted += 1
+        return batch
 
     def key(self, name: str, row: int, epoch: int) -> Hashable:
         """Under which key the token cache has a row of a source in an epoch."""
@@ -156,9 +163,28 @@ class TrialData:
         return example.num_targets(self.trial.train.on == "all")
 
     def drawn(self, steps: int) -> dict[str, float]:
-        """Examples that each source has given after `steps` steps, as metrics."""
-        counts = self.mix.drawn(steps, self.trial.train.batch_size)
-        return {f"data/drawn_{name}": float(count) for name, count in counts.items()}
+        """What each source has given after `steps` steps, as metrics: examples, their tokens, and
+        how often that is all its rows.
+        """
+        if self.counted > steps:  # went back to an earlier checkpoint
+            self.tokens, self.counted = dict.fromkeys(self.mix.names, 0), 0
+        for step in range(self.counted, steps):  # those that it did before it was continued
+            self.batch(step)
+        metrics = {}
+        for name, count in self.mix.drawn(steps, self.trial.train.batch_size).items():
+            metrics[f"data/drawn_{name}"] = float(count)
+            metrics[f"data/tokens_{name}"] = float(self.tokens[name])
+            metrics[f"data/epochs_{name}"] = count / len(self.corpus.sources[name])
+        return metrics
+
+
+def mixture_of(trial: Trial, corpus: Corpus) -> Mixture:
+    """The mix that a trial asks for of some rows."""
+    sizes = {name: len(rows) for name, rows in corpus.sources.items()}
+    shares = shares_of(trial.data, sizes)
+    return Mixture(
+        sizes, shares.weights, trial.seed, shares.block_size, shares.limits, shares.stops
+    )
 
 
 def shortened(split: str, examples: list[Example]) -> dict[str, float]:

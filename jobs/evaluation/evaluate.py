@@ -4,6 +4,7 @@ calibration), greedy answers to the test rows, all metrics of them, and how sure
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -25,6 +26,7 @@ from jobs.data.tokenization import Example, encode_asked, shared_prefix
 from jobs.data.version_rows import rows_of_version
 from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import all_scorers, confidence_interval, row_scores
+from jobs.evaluation.by_source import key as key_of_source
 from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
 from jobs.evaluation.copying import copying
 from jobs.evaluation.few_shot import with_examples
@@ -58,9 +60,19 @@ class EvaluationSums:
     """Of the reference answers in UTF-8."""
     bins: tuple[float, ...] = ()
     """For the calibration error; see calibration.py."""
+    by_source: tuple[tuple[str, EvaluationSums], ...] = ()
+    """The same of the rows of each source, where they tell theirs."""
 
     def metrics(self, split: str = registry.VALID) -> dict[str, float]:
         """What needs no generated answers, by the names of the registry."""
+        metrics = {registry.key(name, split): value for name, value in self.values().items()}
+        for source, sums in self.by_source:
+            for name in (registry.LOSS, registry.EXACT_MATCH):
+                metrics[key_of_source(source, name)] = sums.values()[name]
+        return metrics
+
+    def values(self) -> dict[str, float]:
+        """The same by names without a split."""
         values = {
             registry.LOSS: self.loss / max(self.tokens, 1),
             registry.EXACT_MATCH: self.exact / max(self.rows, 1),
@@ -69,7 +81,7 @@ class EvaluationSums:
             values[registry.BITS_PER_BYTE] = self.loss / math.log(2) / self.num_bytes
         if any(self.bins):
             values[registry.CALIBRATION_ERROR] = calibration_error(self.bins)
-        return {registry.key(name, split): value for name, value in values.items()}
+        return values
 
     def vector(self) -> list[float]:
         """All sums, for workers to add up."""
@@ -81,6 +93,15 @@ class EvaluationSums:
         """The sums of a vector."""
         loss, tokens, exact, rows, num_bytes = sums[:5]
         return cls(loss, int(tokens), int(exact), int(rows), int(num_bytes), tuple(sums[5:]))
+
+    @classmethod
+    def of_sources(cls, names: list[str], sums: list[list[float]]) -> EvaluationSums:
+        """The sums of all rows, from vectors of each source; a single source is not told."""
+        total = cls.from_vector([sum(column) for column in zip(*sums, strict=True)])
+        if len(names) < 2:
+            return total
+        parts = [cls.from_vector(vector) for vector in sums]
+        return dataclasses.replace(total, by_source=tuple(zip(names, parts, strict=True)))
 
 
 NUM_SUMS = 5 + SUMS

@@ -4,15 +4,20 @@ generates in its own way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.data.tokenization import Example
 from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import all_scorers, values
+from jobs.evaluation.by_source import key, sources_of
 from jobs.evaluation.metric_choice import context_of
 from jobs.evaluation.scored_rows import scored_rows
+from jobs.evaluation.scorers import Scorer
 
 
 class RungScores:
@@ -21,6 +26,7 @@ class RungScores:
     def __init__(self, scoring: Scoring, corpus: Corpus, valid: list[Example]) -> None:
         self.scoring, self.corpus, self.valid = scoring, corpus, valid
         self.context = context_of(corpus, scoring)
+        self.sources = sources_of(corpus.valid)
         self.max_new_tokens = scoring.max_new_tokens or max(
             len(example.ids) - example.prompt_length for example in valid
         )
@@ -45,6 +51,20 @@ class RungScores:
         scored = scored_rows(
             [self.corpus.valid[row] for row in rows], [self.valid[row] for row in rows], answers
         )
-        metrics = values(all_scorers(self.scoring.metric, scored, self.context), registry.VALID)
+        scorers = all_scorers(self.scoring.metric, scored, self.context)
+        metrics = values(scorers, registry.VALID)
         metrics.pop(registry.key(registry.EXACT_MATCH), None)
+        metrics |= self.by_source(rows, scorers)
         return metrics | {registry.NUM_ANSWERED: float(len(rows))}
+
+    def by_source(self, rows: Sequence[int], scorers: dict[str, Scorer]) -> dict[str, float]:
+        """The metric that decides, of the rows of each source, where they tell theirs."""
+        name = registry.name_of(self.scoring.metric)
+        sources = [self.sources[row] for row in rows] if self.sources else []
+        metrics = {}
+        for source in sorted(set(sources)):
+            places = [place for place, other in enumerate(sources) if other == source]
+            value = scorers[name].value(np.array(places))
+            if math.isfinite(value):
+                metrics[key(source, name)] = value
+        return metrics

@@ -8,9 +8,11 @@ from functools import partial
 
 import torch
 
+from jobs.data.corpus import Corpus
 from jobs.data.mixture import CHUNK_ROWS
 from jobs.data.tokenization import Example
 from jobs.data.trial_data import Chunk
+from jobs.evaluation.by_source import numbered, sources_of
 from jobs.evaluation.calibration import SUMS, add_tokens
 from jobs.evaluation.evaluate import EvaluationSums, answer_bytes
 from jobs.pack.batch.prefix_groups import PrefixGroup, group_by_prefix, micro_batches
@@ -26,23 +28,53 @@ def validate(pack: Pack, slot_ids: list[int]) -> dict[int, EvaluationSums]:
     """
     slot_ids = sorted(slot_ids)
     order = sorted(slot_ids, key=lambda slot_id: (pack.family(slot_id), slot_id))
-    splits = {slot_id: pack.corpus(pack.slots[slot_id].trial)[2] for slot_id in order}
-    sums = torch.zeros(len(slot_ids), NUM_SUMS, dtype=torch.float64, device=pack.device)
+    corpora = {slot_id: pack.corpus(pack.slots[slot_id].trial) for slot_id in order}
+    splits = {slot_id: valid for slot_id, (_, _, valid) in corpora.items()}
+    tables = {slot_id: SumTable(corpus, valid) for slot_id, (corpus, _, valid) in corpora.items()}
+    places = rows_of_sums(slot_ids, tables)
+    num_rows = sum(len(tables[slot_id].names) for slot_id in slot_ids)
+    sums = torch.zeros(num_rows, NUM_SUMS, dtype=torch.float64, device=pack.device)
     longest = max(map(len, splits.values()), default=0)
     at_once = rows_at_once(pack, list(splits.values()))
     for start in range(0, -(-longest // pack.world.size), at_once):
-        sums += block(pack, splits, range(start, start + at_once), slot_ids)
-    totals = zip(slot_ids, pack.world.add(sums).tolist(), strict=True)
+        sums += block(pack, splits, range(start, start + at_once), places, num_rows)
+    totals = iter(pack.world.add(sums).tolist())
     return {
-        slot_id: EvaluationSums.from_vector(
-            [*vector[:4], float(answer_bytes(splits[slot_id])), *vector[4:]]
-        )
-        for slot_id, vector in totals
+        slot_id: tables[slot_id].total([next(totals) for _ in tables[slot_id].names])
+        for slot_id in slot_ids
     }
 
 
+class SumTable:
+    """The sums of one slot, a row for each source of its validation split."""
+
+    def __init__(self, corpus: Corpus, valid: list[Example]) -> None:
+        self.names, self.numbers = numbered(sources_of(corpus.valid), len(valid))
+        self.num_bytes = [0.0] * len(self.names)
+        for example, number in zip(valid, self.numbers, strict=True):
+            self.num_bytes[number] += answer_bytes([example])
+
+    def total(self, sums: list[list[float]]) -> EvaluationSums:
+        """The sums of all rows and of each source, from what the passes have added up."""
+        whole = [
+            [*vector[:4], num_bytes, *vector[4:]]
+            for vector, num_bytes in zip(sums, self.num_bytes, strict=True)
+        ]
+        return EvaluationSums.of_sources(self.names, whole)
+
+
+def rows_of_sums(slot_ids: list[int], tables: dict[int, SumTable]) -> dict[int, list[int]]:
+    """In which row of the sums each example of each slot's split counts."""
+    counted = {}
+    start = 0
+    for slot_id in slot_ids:
+        counted[slot_id] = [start + number for number in tables[slot_id].numbers]
+        start += len(tables[slot_id].names)
+    return counted
+
+
 NUM_SUMS = 4 + SUMS
-"""Of each slot: loss, tokens, examples answered exactly, examples, and the bins of calibration."""
+"""Of each row: loss, tokens, examples answered exactly, examples, and the bins of calibration."""
 
 
 def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
@@ -60,14 +92,19 @@ def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
 
 
 def block(
-    pack: Pack, splits: dict[int, list[Example]], rows: range, slot_ids: list[int]
+    pack: Pack,
+    splits: dict[int, list[Example]],
+    rows: range,
+    counted: dict[int, list[int]],
+    num_rows: int,
 ) -> torch.Tensor:
-    """What some of this worker's rows of each split give: sums (slots, NUM_SUMS) in the order of
-    `numbers`, see add_pass.
+    """What some of this worker's rows of each split give: sums (`num_rows`, NUM_SUMS), see
+    add_pass. `counted` says in which of them each row of a split counts.
 
     float64.
     """
-    row_of_slot = {slot_id: index for index, slot_id in enumerate(slot_ids)}
+    worker = slice(pack.world.rank, None, pack.world.size)
+    counted = {slot: places[worker][rows.start :] for slot, places in counted.items()}
     prefix_groups: list[PrefixGroup] = []
     chunks_by_slot: dict[int, list[Chunk]] = {}
     for slot_id, split in splits.items():
@@ -89,12 +126,12 @@ def block(
     )  # without those that have no row on this worker
     while True:
         try:
-            sums = torch.zeros(len(slot_ids), NUM_SUMS, dtype=torch.float64, device=pack.device)
+            sums = torch.zeros(num_rows, NUM_SUMS, dtype=torch.float64, device=pack.device)
             with pack.trunk.expecting(chunks_by_slot, examples):
                 for micro_batch in micro_batches(
                     prefix_groups, pack.budget if pack.device.type == "cpu" else 2 * pack.budget
                 ):  # no gradients to keep
-                    add_pass(pack, micro_batch, row_of_slot, sums)
+                    add_pass(pack, micro_batch, counted, sums)
             return sums
         except (MemoryError, RuntimeError) as error:
             pack.shrink(prefix_groups, error)
@@ -106,9 +143,12 @@ def rows_of_chunk(examples: list[Example], chunk_index: int) -> list[Example]:
 
 
 def add_pass(
-    pack: Pack, micro_batch: list[PrefixGroup], row_of_slot: dict[int, int], sums: torch.Tensor
+    pack: Pack,
+    micro_batch: list[PrefixGroup],
+    counted: dict[int, list[int]],
+    sums: torch.Tensor,
 ) -> None:
-    """Add what one pass shows to each slot's sums (slots, NUM_SUMS).
+    """Add what one pass shows to the sums (rows, NUM_SUMS) of each slot and source.
 
     float64, changed in place.
     """
@@ -122,13 +162,15 @@ def add_pass(
     by_example = torch.stack(
         [(missed == 0).double(), torch.ones_like(missed, dtype=torch.float64)], 1
     )
-    slot_rows = torch.tensor([row_of_slot[slot] for slot in layout.slots], device=pack.device)
-    examples = torch.tensor([row_of_slot[slot] for slot, _ in layout.examples], device=pack.device)
-    sums[:, :2].index_add_(0, slot_rows[layout.owners], by_token)
-    sums[:, 2:4].index_add_(0, examples, by_example)
+    example_rows = torch.tensor(
+        [counted[slot][row] for slot, row in layout.examples], device=pack.device
+    )
+    owners = example_rows[layout.answers]
+    sums[:, :2].index_add_(0, owners, by_token)
+    sums[:, 2:4].index_add_(0, example_rows, by_example)
     bins = torch.zeros(len(sums), SUMS, dtype=torch.float64, device=sums.device)
     certainty = confidences(logits, layout.targets, losses)
-    add_tokens(bins, slot_rows[layout.owners], certainty, right)
+    add_tokens(bins, owners, certainty, right)
     sums[:, 4:] += bins
 
 

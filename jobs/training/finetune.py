@@ -22,10 +22,12 @@ from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import Example, shared_prefix
 from jobs.data.trial_data import TrialData, shortened
 from jobs.evaluation import registry
+from jobs.evaluation.by_source import numbered, sources_of
 from jobs.evaluation.evaluate import (
+    NUM_SUMS,
     EvaluationSums,
     length_batches,
-    teacher_forced_scores,
+    teacher_forced_rows,
 )
 from jobs.evaluation.generate import answer
 from jobs.evaluation.rung_scores import RungScores
@@ -232,11 +234,12 @@ class Training:
         """Score the validation split, shared between the workers. Out of memory: as in training."""
         self.model.eval()
         rows = self.valid[self.world.rank :: self.world.size]
+        names, numbers = numbered(sources_of(self.course.corpus.valid), len(self.valid))
         self.evaluation_budget = min(self.evaluation_budget, 4 * self.budget)
         while True:
             try:
                 with precision(self.dtype, self.device, self.full):
-                    scores = teacher_forced_scores(
+                    scores = teacher_forced_rows(
                         self.model, rows, self.template.eos_id, self.evaluation_budget, self.sharing
                     )
                 break
@@ -246,8 +249,10 @@ class Training:
                     f"out of memory in the evaluation: goes on with {self.evaluation_budget} "
                     "tokens at a time, same result"
                 )
-        sums = torch.tensor(scores.vector(), dtype=torch.float64, device=self.device)
-        metrics = EvaluationSums.from_vector(self.world.add(sums).tolist()).metrics()
+        sums = torch.zeros(len(names), NUM_SUMS, dtype=torch.float64)
+        sums.index_add_(0, torch.tensor(numbers[self.world.rank :: self.world.size]), scores)
+        totals = self.world.add(sums.to(self.device)).tolist()
+        metrics = EvaluationSums.of_sources(names, totals).metrics()
         return metrics if self.texts is None else metrics | self.answer_valid(self.texts)
 
     def answer_valid(self, texts: RungScores) -> dict[str, float]:

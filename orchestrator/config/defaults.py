@@ -21,6 +21,8 @@ from jobs.evaluation import registry
 from orchestrator.config import idle_settings
 from orchestrator.config.dotted_paths import lookup
 from orchestrator.config.left_open import is_own_knob
+from orchestrator.config.mixes import why_no_mix
+from orchestrator.config.search_space import Knob
 from orchestrator.config.settings import Config
 
 
@@ -156,6 +158,13 @@ def has_training_file(folder: str) -> bool:
         return Path(folder).is_file() or locations.is_pattern(folder)
 
 
+def why_absent(config: Config, raw: dict[str, Any], knob: Knob) -> str | None:
+    """Why a knob has nothing to turn; None where its setting is there."""
+    if knob.type == "simplex":
+        return why_no_mix(config.data, knob)
+    return None if lookup(raw, knob.path) else f"the configuration has no setting {knob.path}"
+
+
 def without_absent(config: Config, typed: Collection[str] = ()) -> Config:
     """`config` without the optional knobs whose setting, or whose leader's setting, does not exist
     or changes nothing; `skipped` says which and why. Of a knob that comes with the project for
@@ -164,9 +173,9 @@ def without_absent(config: Config, typed: Collection[str] = ()) -> Config:
     raw = dataclasses.asdict(config)
     space = config.sweep.space
     missing = {
-        knob.path: f"the configuration has no setting {knob.path}"
+        knob.path: why
         for knob in space.values()
-        if not lookup(raw, knob.path)
+        if (why := why_absent(config, raw, knob)) is not None
     }
     reasons = dict(missing)
     reasons |= {

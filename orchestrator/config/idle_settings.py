@@ -24,6 +24,7 @@ from orchestrator.config.idle_sweep_settings import (
     without_finalists,
     without_rungs,
 )
+from orchestrator.config.mixes import without_cap, without_weights
 from orchestrator.config.settings import Config
 from orchestrator.config.shipping import SHIPPING, of_other_job
 from orchestrator.config.synthesis_checks import SYNTHESIZE, of_other_recipe
@@ -47,6 +48,7 @@ KNOB = {
     "grid": ("values",),
     **dict.fromkeys(("uniform", "loguniform", "randint"), ("low", "high", "step", "first")),
     "linked": ("to", "values", "times", "plus"),
+    "simplex": ("simplex", "bounds"),
 }
 """Settings of a knob by its type."""
 PREDICT = (
@@ -181,7 +183,7 @@ def without_leakage_check(config: Config, path: str) -> str | None:
 
 def of_other_knob(config: Config, path: str) -> str | None:
     """A setting of another type of knob."""
-    _, _, name, setting = path.split(".")
+    _, _, name, setting, *_ = path.split(".")
     knob = config.sweep.space.get(name)
     if knob is None:
         return None
@@ -251,7 +253,7 @@ RULES = (
     Rule(r"data\.checks\.leakage_share", without_leakage_check, refused=True),
     Rule(r"data\.neighbours\.order", without_neighbours, refused=True),
     Rule(
-        r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus|first)",
+        r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus|first|simplex|bounds\..+)",
         of_other_knob,
         refused=True,
     ),
@@ -262,7 +264,9 @@ RULES = (
     Rule(r"final\.(seeds|judged)", without_finalists, refused=True),
     Rule(r"final\.schedule", same_schedule, refused=True),
     Rule(r"sweep\.minutes", nothing_to_size, refused=True),
-    Rule(r"data\.sources\.[^.]+\.weight", without_rivals),
+    Rule(r"data\.sources\.[^.]+\.(weight|epochs)", without_rivals),
+    Rule(r"data\.sources\.[^.]+\.weight", without_weights, refused=True),
+    Rule(r"data\.max_epochs", without_cap, refused=True),
     Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),
     Rule(r"sweep\.prior", without_draws, refused=True),
     Rule(r"sweep\.reduction", without_rungs),
@@ -288,7 +292,7 @@ def why_idle(config: Config, path: str) -> tuple[str, bool] | None:
             reason = rule.reason(config, path)
             if reason is not None:
                 return reason, rule.refused
-    searched = next((name for name, knob in config.sweep.space.items() if knob.path == path), None)
+    searched = next((name for name, knob in config.sweep.space.items() if path in knob.paths), None)
     return None if searched is None else (f"sweep.space.{searched} tries others", False)
 
 

@@ -8,24 +8,41 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import field
 from typing import Literal
 
 from jobs.config import config, require
+from orchestrator.config import simplex
+from orchestrator.config.simplex import Mix, Simplex
 
 Value = int | float | str | bool
 Point = dict[str, Value]
 """Dotted path of a setting -> its value in one trial."""
 
 
+SOURCES = "data.sources"
+"""What a simplex stands for: the weights of sources."""
+
+
+@config
+class Bounds:
+    """The least and the most that a source's share of a mix may be."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+
 @config
 class Knob:
-    """One searched setting."""
+    """One searched setting; a simplex searches the weights of several sources together."""
 
     path: str
-    """Dotted path of the setting, such as optim.lr."""
-    type: Literal["choice", "grid", "uniform", "loguniform", "randint", "linked"]
+    """Dotted path of the setting, such as optim.lr. Of a simplex data.sources, which needs not be
+    written.
+    """
+    type: Literal["choice", "grid", "uniform", "loguniform", "randint", "linked", "simplex"]
     """choice and grid take `values`; uniform, loguniform and randint take `low` and `high`; linked
-    follows another knob.
+    follows another knob; simplex takes `simplex` and `bounds`.
     """
     values: list[Value] | None = None
     """choice: drawn at random. grid: every combination of all grid knobs is tried. linked: one
@@ -47,6 +64,12 @@ class Knob:
     """Values of the first trials, in their order; those after them are drawn. Of a grid every value
     is tried, and a linked knob follows another: neither has any.
     """
+    simplex: list[str] | None = None
+    """simplex: the sources that are mixed, with shares that add up to 1. None: all sources."""
+    bounds: dict[str, Bounds] | None = None
+    """simplex: the least and the most of a source, as {NAME: {low: 0.1, high: 0.8}}."""
+    natural: Mix | None = field(default=None, init=False)
+    """Each source's share of all rows. No setting: the plan counts them."""
     optional: bool = False
     """Leave this knob out of the search when the configuration has no such setting; otherwise that
     is an error.
@@ -69,6 +92,8 @@ class Knob:
                     "the same",
                 ),
             )
+        elif self.type == "simplex":
+            self._check_simplex(where)
         elif self.type == "linked":
             finite = math.isfinite(self.times) and math.isfinite(self.plus)
             require(
@@ -111,6 +136,42 @@ class Knob:
         steps = 0.0 if self.step is None else (value - low) / self.step
         return abs(steps - round(steps)) < 1e-6
 
+    def _check_simplex(self, where: str) -> None:
+        names = self.simplex or []
+        twice = next((name for name in names if names.count(name) > 1), None)
+        require(
+            (
+                self.path == SOURCES,
+                f"{where} searches the weights of sources: leave `path` out, and name them in "
+                "`simplex`",
+            ),
+            (self.simplex is None or bool(names), f"{where}: `simplex` names no source"),
+            (twice is None, f"{where}: {twice} stands twice in `simplex`"),
+            *(
+                (
+                    0 <= bounds.low <= bounds.high <= 1,
+                    f"{where}: the share of {name} needs 0 <= low <= high <= 1, got "
+                    f"{bounds.low:g} and {bounds.high:g}",
+                )
+                for name, bounds in (self.bounds or {}).items()
+            ),
+        )
+
+    @property
+    def paths(self) -> list[str]:
+        """Dotted paths of all settings that the knob sets."""
+        if self.type != "simplex":
+            return [self.path]
+        return [weight_path(name) for name in self.simplex or []]
+
+    @property
+    def mixes(self) -> Simplex:
+        """The sources of a simplex with their bounds."""
+        names = tuple(self.simplex or [])
+        bounds = [(self.bounds or {}).get(name, Bounds()) for name in names]
+        low, high = tuple(each.low for each in bounds), tuple(each.high for each in bounds)
+        return Simplex(names, low, high)
+
     def _check_range(self, where: str) -> None:
         require((self.low is not None and self.high is not None, f"{where} needs `low` and `high`"))
         low = self.low or 0.0
@@ -152,12 +213,34 @@ class Knob:
         """One short phrase for the plan."""
         if self.type == "linked":
             return f"{self.path} linked to {self.to}"
+        if self.type == "simplex":
+            mixes = self.mixes
+            shares = [
+                f"{name} {low:g}..{high:g}"
+                for name, low, high in zip(mixes.names, mixes.low, mixes.high, strict=True)
+            ]
+            return f"mix of {', '.join(shares)}"
         first = ""
         if self.first is not None:
             first = f" from {', '.join(str(value) for value in self.first)} on"
         if self.type in ("choice", "grid"):
             return f"{self.path} {', '.join(str(v) for v in self.values or [])}{first}"
         return f"{self.path} {self.type} {self.low:g}..{self.high:g}{first}"
+
+
+def weight_path(source: str) -> str:
+    """Dotted path of a source's weight."""
+    return f"{SOURCES}.{source}.weight"
+
+
+def weights(mix: Mix) -> Point:
+    """A mix as settings."""
+    return {weight_path(name): share for name, share in mix.items()}
+
+
+def mix_of(knob: Knob, point: Point) -> Mix:
+    """What a point has of the sources of a simplex."""
+    return {name: float(point[weight_path(name)]) for name in knob.simplex or []}
 
 
 def grid_size(space: dict[str, Knob]) -> int:
@@ -170,15 +253,21 @@ def problems(space: dict[str, Knob]) -> list[tuple[str, str]]:
     faults: list[tuple[str, str]] = []
     owner: dict[str, str] = {}
     for name, knob in space.items():
-        if knob.path in owner:
+        twice = next((path for path in knob.paths if path in owner), None)
+        if twice is not None:
             faults.append(
                 (
                     f"sweep.space.{name}.path",
-                    f"{knob.path} is searched twice, also by sweep.space.{owner[knob.path]}",
+                    f"{twice} is searched twice, also by sweep.space.{owner[twice]}",
                 )
             )
-        owner[knob.path] = name
-    free = {knob.path: knob for knob in space.values() if knob.type != "linked"}
+        owner |= dict.fromkeys(knob.paths, name)
+    simplexes = [name for name, knob in space.items() if knob.type == "simplex"]
+    faults += [
+        (f"sweep.space.{name}", f"is a second simplex, beside sweep.space.{simplexes[0]}")
+        for name in simplexes[1:]
+    ]
+    free = {path: knob for knob in space.values() if knob.type != "linked" for path in knob.paths}
     for name, knob in space.items():
         if knob.type != "linked":
             continue
@@ -221,10 +310,13 @@ def point(space: dict[str, Knob], seed: int, index: int, draw_number: int = 0) -
     again = f"/{draw_number}" if draw_number else ""
     begun = {} if draw_number else first_values(space, index)
     for name, knob in space.items():
+        stream = random.Random(f"{seed}/{index}/{name}{again}")
         if knob.path in begun:
             chosen[knob.path] = begun[knob.path]
+        elif knob.type == "simplex":
+            chosen |= weights(simplex.draw(knob.mixes, stream))
         elif knob.type not in ("grid", "linked"):
-            chosen[knob.path] = draw(knob, random.Random(f"{seed}/{index}/{name}{again}"))
+            chosen[knob.path] = draw(knob, stream)
     return link(space, chosen)
 
 
@@ -243,13 +335,13 @@ def link(space: dict[str, Knob], chosen: Point) -> Point:
     for knob in space.values():
         if knob.type == "linked":
             point[knob.path] = follow(knob, space, point[knob.to or ""])
-    return {knob.path: point[knob.path] for knob in space.values()}
+    return {path: point[path] for knob in space.values() for path in knob.paths}
 
 
 def follow(knob: Knob, space: dict[str, Knob], leader_value: Value) -> Value:
     """The value of a linked knob, given the value it follows."""
     if knob.values is not None:
-        leader = next(k for k in space.values() if k.path == knob.to)
+        leader = next(k for k in space.values() if knob.to in k.paths)
         return knob.values[(leader.values or []).index(leader_value)]
     if isinstance(leader_value, str):
         raise ValueError(
@@ -270,8 +362,10 @@ def extremes(knob: Knob, space: dict[str, Knob]) -> list[Value]:
     """
     if knob.values is not None:
         return knob.values
+    if knob.type == "simplex":
+        return [*knob.mixes.low, *knob.mixes.high]
     if knob.type == "linked":
-        leaders = [k for k in space.values() if k.path == knob.to and k.type != "linked"]
+        leaders = [k for k in space.values() if knob.to in k.paths and k.type != "linked"]
         return [
             follow(knob, space, value)
             for leader in leaders

@@ -15,9 +15,11 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from jobs.config import Source, Trial
+from jobs.data.shares import weights_of
 from jobs.evaluation import registry
 from jobs.source_rows import DECIDES_ROWS
 from orchestrator.config import idle_settings
+from orchestrator.config.alias_settings import alias_problems
 from orchestrator.config.defaults import (
     with_absolute_paths,
     with_folder_source,
@@ -28,8 +30,9 @@ from orchestrator.config.defaults import (
 from orchestrator.config.dotted_paths import assign, dotted, leaves, lookup, without
 from orchestrator.config.executor import why_plain
 from orchestrator.config.left_open import open_settings
+from orchestrator.config.mixes import mix_problems, with_all_sources, with_simplexes
 from orchestrator.config.nested_sections import names_beside
-from orchestrator.config.search_space import Knob, Point, extremes, problems
+from orchestrator.config.search_space import Bounds, Knob, Point, extremes, problems
 from orchestrator.config.settings import SECTIONS, Config
 from orchestrator.errors import ConfigError
 
@@ -61,11 +64,12 @@ def build(
     change nothing. `checks` are further rules, of the rooms that use the settings.
     """
     faults: list[tuple[str, str]] = []
-    raw = with_metric(with_names(raw), faults)
+    raw = with_simplexes(with_metric(with_names(raw), faults))
     config = collect(Config, raw, faults)
     if isinstance(config, Config):
         faults += truth_values(raw, config)
-        config = without_absent(with_folder_source(with_absolute_paths(config)), typed)
+        config = with_all_sources(with_folder_source(with_absolute_paths(config)))
+        config = without_absent(config, typed)
         faults += problems(config.sweep.space) + space_problems(config)
         faulty_paths = {path for path, _ in faults}
         faults += [
@@ -201,6 +205,9 @@ def names(kind: type, path: str) -> list[str]:
             listed += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(nested)]
     if kind is Config and (beside := names_beside(path)):
         return beside
+    if kind is Config and re.fullmatch(r"sweep\.space\.[^.]+\.bounds\.[^.]+\.[^.]+", path):
+        start = path.rpartition(".")[0]
+        return [f"{start}.{inner.name}" for inner in dataclasses.fields(Bounds)]
     inside = re.fullmatch(r"(data\.sources|sweep\.space)\.([^.]+)\.[^.]+", path)
     if kind is Config and inside:
         entries = dataclasses.fields(Source if inside[1] == "data.sources" else Knob)
@@ -245,7 +252,9 @@ def space_problems(config: Config) -> list[tuple[str, str]]:
     searchable_paths = [path for path in leaves(raw) if searchable(path)]
     for name, knob in config.sweep.space.items():
         where = f"sweep.space.{name}"
-        if not lookup(raw, knob.path):
+        if knob.type == "simplex":
+            faults += mix_problems(config.data, where, knob)
+        elif not lookup(raw, knob.path):
             faults.append(
                 (
                     f"{where}.path",
@@ -300,34 +309,6 @@ def value_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, st
 
 VERSION = r"models:/[^/:@'\"]+(@[\w.-]+|/\d+)|runs:/\w+/.+"
 """Addresses of a registered model's version, or of what a run has kept."""
-
-
-ADDRESSES = {
-    "promote": (r"models:/[^/:@'\"]+(@[\w.-]+|/\d+)", "models:/NAME/3 or models:/NAME@previous"),
-    "rollback": (r"models:/[^/:@'\"]+(@champion)?", "models:/NAME"),
-}
-"""What job=promote and job=rollback take as model_uri: a pattern, and how it is written."""
-MOST_REASON = 1_000
-"""Characters of a reason, which is kept twice in tags of at most 5,000."""
-
-
-def alias_problems(config: Config) -> list[tuple[str, str]]:
-    """What moving the champion's alias by hand needs and does not have."""
-    kind, found = config.job.kind, []
-    pattern, written = ADDRESSES[kind]
-    uri = (config.model_uri or "").strip()
-    if not uri:
-        found.append(("model_uri", f"must be set for job={kind}: {written}"))
-    elif not re.fullmatch(pattern, uri):
-        found.append(("model_uri", f"job={kind} takes {written}, got {uri}"))
-    if not (config.job.reason or "").strip():
-        found.append(("job.reason", f"must be set for job={kind}: it is kept with the version"))
-    for name, text in (("reason", config.job.reason), ("author", config.job.author)):
-        if text is not None and len(text) > MOST_REASON:
-            found.append((f"job.{name}", f"has {len(text):,} characters; at most {MOST_REASON:,}"))
-    if config.job.author is not None and not config.job.author.strip():
-        found.append(("job.author", "is empty; leave it out, or write a name"))
-    return found
 
 
 def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[str, str]]:
@@ -391,7 +372,8 @@ def job_problems(config: Config, checks: tuple[Check, ...] = ()) -> list[tuple[s
     for check_settings in checks:
         named = dict(faults)
         faults += [(path, text) for path, text in check_settings(config) if path not in named]
-    if not any(source.weight > 0 for source in config.data.sources.values()):
+    sources = config.data.sources
+    if not any(weights_of(sources, dict.fromkeys(sources, 1)).values()):
         faults.append(
             ("data.sources", "every weight is 0; at least one source needs a weight above 0")
         )

@@ -14,6 +14,7 @@ from jobs.evaluation import registry
 from jobs.evaluation.baselines import NUM_ANSWERS, Answers
 from orchestrator.config.settings import MOST_MINUTES
 from orchestrator.output.sweep_result import BestTrial
+from orchestrator.plan.mixes import drawn_shares
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Record
 
@@ -117,7 +118,7 @@ def mix(findings: Findings) -> list[str]:
         return []
     if not findings.searched_weights:
         named = ", ".join(f"data.sources.{name}.weight" for name in findings.weights)
-        return [f"another mix: {named} were not searched"]
+        return [f"another mix: {named} were not searched (+sweep=mix does)"]
     name, weight = max(findings.weights.items(), key=lambda item: item[1])
     if weight >= 0.85:
         return [f"another mix: {weight:.0%} of what the winner saw is {name}, the most of any"]
@@ -150,9 +151,8 @@ def findings_of(
 ) -> Findings:
     """What a sweep and its data say of what is missing."""
     config, corpus = plan.config, load_corpus(trial.data)
-    sources = {name: source.weight for name, source in trial.data.sources.items()}
-    total = sum(sources.values()) or 1.0
-    paths = {knob.path for knob in config.sweep.space.values()}
+    weights = drawn_shares(trial.data, {name: len(rows) for name, rows in corpus.sources.items()})
+    paths = {path for knob in config.sweep.space.values() for path in knob.paths}
     return Findings(
         score=score,
         steps=config.train.steps,
@@ -162,8 +162,11 @@ def findings_of(
         metric=board.metric,
         training_answers=[row.answer for rows in corpus.sources.values() for row in rows],
         test_answers=[row.answer for row in corpus.test],
-        weights={name: weight / total for name, weight in sources.items()},
-        searched_weights=any(f"data.sources.{name}.weight" in paths for name in sources),
+        weights=weights,
+        searched_weights=any(
+            path.startswith("data.sources.") and path.endswith((".weight", ".epochs"))
+            for path in paths
+        ),
         nearest_hold=None if answers is None else answers.nearest_hold.get("test"),
         shows_neighbours=trial.data.neighbours.count > 0,
     )

@@ -14,9 +14,11 @@ from jobs.evaluation import registry
 from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.search_space import weight_path
 from orchestrator.job_environment import mark_answer
 from orchestrator.output.check_text import short_lines
 from orchestrator.plan.finalists import describe
+from orchestrator.plan.mixes import mix_lines
 from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.rungs import survivors
@@ -96,6 +98,7 @@ def plan_text(plan: Plan) -> str:
     lines += [("judged", judged_line(plan)), ("shows", detectable_line(plan))]
     if plan.config.sweep.space:
         lines.append(("search", search_line(plan)))
+        lines += [("mixes", line) for line in mix_lines(plan.config)]
     if plan.final.count:
         lines.append(("final", describe(plan.config, plan.final)))
     lines += [("shown", line) for line in neighbour_lines(plan)]
@@ -177,9 +180,7 @@ def source_lines(plan: Plan) -> list[str]:
             if share.answer_tokens is None
             else counted
         )
-        lines.append(
-            f"{name}: {plural(share.rows, 'row')}, {tokens}, {share.share:.0%} of what is drawn"
-        )
+        lines.append(f"{name}: {plural(share.rows, 'row')}, {tokens}, {drawn(plan, name)}")
     return lines
 
 
@@ -189,6 +190,16 @@ def shape_lines(plan: Plan) -> list[str]:
     for use, shape in plan.shapes.items():
         uses_by_shape.setdefault(shape, []).append(use.removeprefix("sources."))
     return [f"{', '.join(uses)} as {shape}" for shape, uses in uses_by_shape.items()]
+
+
+def drawn(plan: Plan, name: str) -> str:
+    """Which part of the examples a source gives, and how often that is each of its rows."""
+    if weight_path(name) in {path for k in plan.config.sweep.space.values() for path in k.paths}:
+        return "its share is searched"
+    share, train = plan.sources[name], plan.config.train
+    times = share.share * train.steps * train.batch_size / max(share.rows, 1)
+    repeated = f", each row {times:.2g} times" if plan.config.data.exhausted == "cycle" else ""
+    return f"{share.share:.0%} of what is drawn{repeated}"
 
 
 def judged_line(plan: Plan) -> str:
@@ -336,7 +347,7 @@ def point_text(plan: Plan, index: int) -> str:
 def read_point(trial: Any, plan: Plan) -> dict[str, Any]:
     """The searched settings of a trial."""
     flat = leaves(dataclasses.asdict(trial))
-    return {knob.path: flat[knob.path] for knob in plan.config.sweep.space.values()}
+    return {path: flat[path] for knob in plan.config.sweep.space.values() for path in knob.paths}
 
 
 def short(point: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from jobs.config import Trial
+from jobs.data.shares import weights_of
 from orchestrator.config.dotted_paths import leaves, lookup
 from orchestrator.config.executor import SHARED
 from orchestrator.config.search_space import Point, Value, link
@@ -71,7 +72,7 @@ def copy_point(
         raise InputError(f"trial {index} has no settings to copy; trials with some: {started}")
     point = points[index] | settings
     space = config.sweep.space
-    free = [knob.path for knob in space.values() if knob.type != "linked"]
+    free = [path for knob in space.values() if knob.type != "linked" for path in knob.paths]
     if space and all(path in point for path in free):
         point = point | relinked(config, point) | settings
     switches = [path for path, value in settings.items() if isinstance(value, bool)]
@@ -79,7 +80,8 @@ def copy_point(
         text = f"must not be {str(settings[switches[0]]).lower()}: it is no switch"
         raise ConfigError([(switches[0], text)])
     trial = trial_of(config, index, point)
-    if not any(source.weight > 0 for source in trial.data.sources.values()):
+    sources = trial.data.sources
+    if not any(weights_of(sources, dict.fromkeys(sources, 1)).values()):
         raise ConfigError([("data.sources", "every weight is 0; at least one must be above 0")])
     shared = [path for path in settings if path in SHARED]
     if packed and shared:

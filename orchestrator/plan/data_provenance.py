@@ -14,7 +14,8 @@ from jobs.files.json_types import JsonObject
 from orchestrator.plan.licences import folders_of, licence_of
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.mixes import drawn_shares
+from orchestrator.plan.planner import Plan
 
 NOT_STATED = "not stated beside its files"
 MOST_LICENCE = 200
@@ -99,8 +100,7 @@ class DataProvenance:
 
 def provenance(plan: Plan, trial: Trial) -> DataProvenance:
     """What a trial of a planned sweep is made of."""
-    weights = {name: trial.data.sources[name].weight for name in plan.sources}
-    total = sum(weights.values()) or 1.0
+    drawn = drawn_shares(trial.data, {name: share.rows for name, share in plan.sources.items()})
     sources = {
         name: RowsProvenance(
             rows=share.rows,
@@ -109,7 +109,7 @@ def provenance(plan: Plan, trial: Trial) -> DataProvenance:
             digest=plan.digests[f"train/{name}"],
             synthetic_rows=sum(share.teachers.values()),
             teachers=dict(share.teachers),
-            share=weights[name] / total,
+            share=drawn[name],
             licence=source_licence(trial.data, name),
             path=trial.data.sources[name].path or trial.data.folder,
         )

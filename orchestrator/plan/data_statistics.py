@@ -18,6 +18,7 @@ from jobs.evaluation import registry
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
 from orchestrator.plan.answer_limit import AnswerLimit, answer_limit, usual_limit
+from orchestrator.plan.mixes import drawn_shares
 from orchestrator.plan.neighbours import NeighbourPlan, neighbour_plan
 from orchestrator.plan.token_counts import Count, Limits, count
 
@@ -66,10 +67,10 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     """Rows, share and supervised tokens per source, and one example. Raises InputError for a row
     that cannot be trained on.
     """
-    weights = {name: config.data.sources[name].weight for name in corpus.sources}
-    total = sum(weights.values()) or 1.0
+    sizes = {name: len(rows) for name, rows in corpus.sources.items()}
+    drawn = drawn_shares(config.data, sizes)
     shares = {
-        name: Share(len(rows), weights[name] / total, None, teachers=teachers_of(rows))
+        name: Share(len(rows), drawn[name], None, teachers=teachers_of(rows))
         for name, rows in corpus.sources.items()
     }
     held_out = {

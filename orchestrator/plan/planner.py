@@ -16,12 +16,13 @@ from jobs.base_models import fetch
 from jobs.config import BaseModel, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus, no_collection
+from jobs.data.shares import by_epochs, epochs_of, weights_of
 from jobs.data.tokenization import Example
 from jobs.evaluation import registry
 from jobs.files.safetensors_headers import tensor_shapes
 from orchestrator.config import idle_settings
 from orchestrator.config.executor import choose
-from orchestrator.config.search_space import grid_size
+from orchestrator.config.search_space import Point, grid_size
 from orchestrator.config.settings import MOST_TRIALS, Config
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError, InputError
@@ -34,6 +35,13 @@ from orchestrator.plan.data_statistics import Share, marked_text, measure, super
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
 from orchestrator.plan.metric import with_chosen_metric
+from orchestrator.plan.mixes import (
+    check_lasting,
+    lasting_notes,
+    limited,
+    mix_notes,
+    with_natural,
+)
 from orchestrator.plan.neighbours import NeighbourPlan, check_neighbours
 from orchestrator.plan.points import first_points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
@@ -121,6 +129,11 @@ class Plan:
         """Tokens of an answer at most; None while nobody knows."""
         return self.config.job.max_new_tokens if self.limit is None else self.limit.tokens
 
+    def trial_of(self, index: int, point: Point) -> Trial:
+        """Trial `index` with the settings of a point, as far as its sources last."""
+        rows = {name: share.rows for name, share in self.sources.items()}
+        return limited(trial_of(self.config, index, point), rows)
+
     def with_notes(self, *notes: str) -> Plan:
         """The same plan with more to say."""
         return dataclasses.replace(self, notes=[*self.notes, *notes])
@@ -138,7 +151,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     except ValueError as error:
         raise InputError(str(error)) from error
     config, chosen = with_chosen_metric(config, corpus)
-    config = with_experiment(config, corpus.digests["test"])
+    config = with_natural(with_experiment(config, corpus.digests["test"]), corpus)
     count_trials(config)
     executor, reason = choose(config)
     nodes = nodes or this_machine(config)
@@ -155,8 +168,10 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     config, start = search_start.started(config, name, base, corpus, measured, record)
     num_trials = count_trials(config)
     resources = divide(config, num_trials, nodes, executor)
-    trials = known_trials(config, num_trials)
+    rows = {name: len(source) for name, source in corpus.sources.items()}
+    trials = [limited(trial, rows) for trial in known_trials(config, num_trials)]
     check_weights(trials)
+    check_lasting(trials or [trial_of(config, 1, {})], rows)
     check_targets(trials or [trial_of(config, 1, {})], base)
     final = final_plan(config, num_trials)
     timing = sizes.timing(config, num_trials, nodes, base, corpus, measured, machine)
@@ -181,6 +196,8 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             *sized.notes,
             *search_start.notes(config, start),
             *exhausted(config, num_trials),
+            *lasting_notes(config, trials),
+            *mix_notes(config, num_trials),
             *alike(trials),
             *few_trials(config, num_trials),
             *advice(config, reason),
@@ -280,8 +297,11 @@ def effective(trial: Trial) -> list[Any]:
     adapter = dataclasses.asdict(trial.adapter)
     optim = dataclasses.asdict(trial.optim)
     data = trial.data
-    total = sum(source.weight for source in data.sources.values()) or 1.0
-    weights = {name: round(source.weight / total, 12) for name, source in data.sources.items()}
+    if by_epochs(data.sources):
+        weights = {name: epochs_of(data.sources, name) for name in data.sources}
+    else:
+        total = sum(source.weight for source in data.sources.values()) or 1.0
+        weights = {name: round(source.weight / total, 12) for name, source in data.sources.items()}
     shown = dataclasses.astuple(data.neighbours) if data.neighbours.count else 0
     if trial.adapter.kind == "full":
         adapter = {"kind": "full"}
@@ -318,11 +338,10 @@ def known_trials(config: Config, num_trials: int) -> list[Trial]:
 def check_weights(trials: list[Trial]) -> None:
     """Raise ConfigError for a trial that would draw from no source."""
     for trial in trials:
-        weights = {
-            f"data.sources.{name}.weight": source.weight
-            for name, source in trial.data.sources.items()
-        }
-        if not any(weights.values()):
+        sources = trial.data.sources
+        kind = "epochs" if by_epochs(sources) else "weight"
+        weights = [f"data.sources.{name}.{kind}" for name in sources]
+        if not any(weights_of(sources, dict.fromkeys(sources, 1)).values()):
             raise ConfigError(
                 [
                     (

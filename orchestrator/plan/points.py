@@ -13,7 +13,17 @@ import math
 import random
 from collections.abc import Iterator
 
-from orchestrator.config.search_space import Knob, Point, Value, link, point, rounded, stepped
+from orchestrator.config import simplex
+from orchestrator.config.search_space import (
+    Knob,
+    Point,
+    Value,
+    link,
+    point,
+    rounded,
+    stepped,
+    weights,
+)
 from orchestrator.errors import ConfigError
 
 MOST_DRAWS = 64
@@ -42,6 +52,8 @@ def size(space: dict[str, Knob]) -> float:
 
 def num_values(knob: Knob) -> float:
     """Number of different values of a knob that is not linked."""
+    if knob.type == "simplex":
+        return simplex.num_mixes(knob.mixes)
     if knob.values is not None:
         return len(set(knob.values))
     if is_stepped(knob):
@@ -83,8 +95,15 @@ def draws(low: float, high: float, logarithmic: bool) -> Iterator[Value]:
         yield rounded(math.exp(value) if logarithmic else value, low, high)
 
 
+def all_settings(knob: Knob) -> list[Point]:
+    """What a knob that is not linked sets, for each of its different values, in order."""
+    if knob.type == "simplex":
+        return [weights(mix) for mix in simplex.every_mix(knob.mixes)]
+    return [{knob.path: value} for value in all_values(knob)]
+
+
 def all_values(knob: Knob) -> list[Value]:
-    """The different values of a knob that is not linked, in order."""
+    """The different values of a knob that is neither linked nor a simplex, in order."""
     if knob.values is not None:
         return list(dict.fromkeys(knob.values))
     if is_stepped(knob):
@@ -94,11 +113,22 @@ def all_values(knob: Knob) -> list[Value]:
 
 def every_point(space: dict[str, Knob], fixed: Point) -> Iterator[Point]:
     """All points of a finite space that have the `fixed` values."""
-    free = [knob for knob in space.values() if knob.type != "linked" and knob.path not in fixed]
-    for values in itertools.product(*(all_values(knob) for knob in free)):
-        yield link(
-            space, fixed | {knob.path: value for knob, value in zip(free, values, strict=True)}
-        )
+    free = [knob for knob in space.values() if knob.type != "linked" and knob.paths[0] not in fixed]
+    for settings in itertools.product(*(all_settings(knob) for knob in free)):
+        merged = dict(fixed)
+        for setting in settings:
+            merged |= setting
+        yield link(space, merged)
+
+
+def first_mixes(space: dict[str, Knob]) -> list[Point]:
+    """The mixes that the first trials have, as settings; none without a simplex."""
+    return [
+        weights(mix)
+        for knob in space.values()
+        if knob.type == "simplex"
+        for mix in simplex.first_mixes(knob.mixes, knob.natural)
+    ]
 
 
 def first_points(space: dict[str, Knob], seed: int, num_trials: int) -> list[Point]:
@@ -121,6 +151,7 @@ class Points:
     def __init__(self, space: dict[str, Knob], seed: int) -> None:
         self._space = space
         self._seed = seed
+        self._first_mixes = first_mixes(space)
         self._found: list[Point] = []
         self._seen: set[Key] = set()
         self._left: dict[Key, list[Point]] = {}
@@ -135,6 +166,10 @@ class Points:
 
     def _next(self, index: int) -> Point:
         drawn = point(self._space, self._seed, index)
+        if index <= len(self._first_mixes):
+            first = self._with_first_mix(index, drawn)
+            if key(first) not in self._seen:
+                return first
         grid = {knob.path: drawn[knob.path] for knob in self._space.values() if knob.type == "grid"}
         if key(grid) not in self._left:
             for draw_number in range(MOST_DRAWS):
@@ -148,6 +183,15 @@ class Points:
                 f"trial {index}"
             )
         return self._left[key(grid)].pop()
+
+    def _with_first_mix(self, index: int, drawn: Point) -> Point:
+        """One of the mixes that are always tried, with all else as the first trial has it, so that
+        they compare.
+        """
+        grid = [knob.path for knob in self._space.values() if knob.type == "grid"]
+        as_first = drawn if index == 1 else self._found[0]
+        walked = {path: drawn[path] for path in grid}
+        return link(self._space, as_first | walked | self._first_mixes[index - 1])
 
     def _rest(self, index: int, grid: Point) -> list[Point]:
         """What is left of the space with these values of the grid knobs, in an order that the seed

@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.config import Trial
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.plan.mixes import drawn_shares
 from orchestrator.plan.planner import Plan
 
 
@@ -18,8 +19,9 @@ def flat_params(trial: Trial) -> dict[str, Any]:
         "model": {"name": trial.model.name},
     }
     weights = {
-        f"data.sources.{name}.weight": source["weight"]
+        f"data.sources.{name}.{setting}": source[setting]
         for name, source in raw["data"]["sources"].items()
+        for setting in ("weight", "epochs")
     }
     return {key: value for key, value in (leaves(logged) | weights).items() if value is not None}
 
@@ -27,7 +29,7 @@ def flat_params(trial: Trial) -> dict[str, Any]:
 def datasets(plan: Plan, trial: Trial) -> list[dict[str, Any]]:
     """The data of one trial as the tracking store records it."""
     sources = trial.data.sources
-    total = sum(source.weight for source in sources.values()) or 1.0
+    drawn = drawn_shares(trial.data, {name: share.rows for name, share in plan.sources.items()})
     training = [
         {
             "name": f"{trial.data.name}/{name}",
@@ -35,7 +37,7 @@ def datasets(plan: Plan, trial: Trial) -> list[dict[str, Any]]:
             "source": sources[name].path or str(trial.data.folder),
             "context": "training",
             "rows": share.rows,
-            "weight": sources[name].weight / total,
+            "weight": drawn[name],
         }
         for name, share in plan.sources.items()
     ]

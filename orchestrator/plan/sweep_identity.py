@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from typing import Any
 
 from jobs.base_models import fetch
 from jobs.config import BaseModel
@@ -14,6 +15,7 @@ from orchestrator.config.settings import Config
 from orchestrator.plan import sizing
 from orchestrator.plan.advice import shaped_by_steps
 from orchestrator.plan.metric import decisive_settings
+from orchestrator.plan.mixes import decisive_mix
 from orchestrator.plan.neighbours import decisive_neighbours
 
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
@@ -54,6 +56,8 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     if sweep.get("prior") is None:
         sweep.pop("prior", None)
     sweep["mode"] = config.sweep.maximise
+    if "space" in sweep:
+        sweep["space"] = {name: decisive_knob(knob) for name, knob in sweep["space"].items()}
     sweep |= decisive_settings(config)
     model = (
         base.revision
@@ -71,10 +75,16 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
         train,
         sweep,
     ]
-    decisive += [config.seed, RENDERING, *decisive_neighbours(config)]
+    decisive += [config.seed, RENDERING, *decisive_neighbours(config), *decisive_mix(config)]
     if config.sweep.space:
         decisive.append(SEARCH)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def decisive_knob(knob: dict[str, Any]) -> dict[str, Any]:
+    """A knob without what it has only as a simplex: sweeps of before have no such settings."""
+    ours = ("simplex", "bounds", "natural")
+    return {name: value for name, value in knob.items() if name not in ours or value is not None}
 
 
 def decisive_weights(config: Config) -> dict[str, float]:
@@ -88,7 +98,9 @@ def decisive_weights(config: Config) -> dict[str, float]:
         if idle_settings.why_idle(config, path) is None
     }
     total = sum(acting.values())
-    searched = any(knob.path in paths.values() for knob in config.sweep.space.values())
+    searched = any(
+        path in paths.values() for knob in config.sweep.space.values() for path in knob.paths
+    )
     return (
         acting
         if searched or not total

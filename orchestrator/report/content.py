@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.evaluation import registry
 from orchestrator.output.result import BASELINES
-from orchestrator.report import answers, importance
+from orchestrator.report import answers, importance, mixes
 from orchestrator.report.alerts import alerts, causes, tied
 from orchestrator.report.edges import edge_of, widened
 from orchestrator.report.judged import metrics_of, test_values
@@ -24,6 +24,7 @@ Content = dict[str, Any]
 def content(data: SweepData) -> Content:
     """Everything that the page shows."""
     ranked = data.ranked()
+    mix = mixes.mixture(data, ranked)
     return {
         "name": data.name,
         "metric": data.stem,
@@ -38,7 +39,9 @@ def content(data: SweepData) -> Content:
         "order": [trial.index for trial in ranked],
         "baselines": baseline_lines(data),
         "knobs": knobs(data, ranked),
-        "mix": mixture(data, ranked),
+        "mix": mix,
+        "mix_need": mixes.mix_need(data, ranked, len(mix)),
+        "mix_table": mixes.mix_table(data, ranked) if mix else None,
         "costs": costs(data, ranked),
         "slices": slices(data),
         "errors": answers.error_kinds(data.predictions),
@@ -160,30 +163,6 @@ def knobs(data: SweepData, ranked: list[TrialData]) -> list[dict[str, Any]]:
             }
         )
     return sorted(entries, key=lambda entry: -(entry["importance"] or 0.0))
-
-
-def mixture(data: SweepData, ranked: list[TrialData]) -> list[dict[str, Any]]:
-    """How the score follows each source's share of the training rows, for sources whose share
-    differs between trials.
-    """
-    shares: dict[str, dict[int, float]] = {}
-    for trial in ranked:
-        settings = trial.params | trial.point
-        weights = {
-            path.removeprefix("data.sources.").removesuffix(".weight"): weight
-            for path, value in settings.items()
-            if path.startswith("data.sources.")
-            and path.endswith(".weight")
-            and (weight := finite(value)) is not None
-        }
-        total = sum(weights.values())
-        for name, weight in weights.items() if total > 0 else []:
-            shares.setdefault(name, {})[trial.index] = weight / total
-    return [
-        {"source": name, "effect": importance.effect(ranked, values, False)}
-        for name, values in shares.items()
-        if len({round(value, 6) for value in values.values()}) > 1
-    ]
 
 
 def costs(data: SweepData, ranked: list[TrialData]) -> list[dict[str, Any]]:

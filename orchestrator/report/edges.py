@@ -67,7 +67,8 @@ def widened(name: str, knob: dict[str, Any], side: str) -> str | None:
     if values is not None:
         text = ",".join(f"{value:g}" for value in sorted([*values, end]))
         return f"sweep.space.{name}.values=[{text}]"
-    return f"sweep.space.{name}.{'high' if side == 'upper' else 'low'}={end:g}"
+    setting = knob.get("setting") or f"sweep.space.{name}"
+    return f"{setting}.{'high' if side == 'upper' else 'low'}={end:g}"
 
 
 def is_bounded_by_one(path: str) -> bool:

@@ -266,7 +266,18 @@ def mix(of: Content) -> str:
     if not of["mix"]:
         return paragraph("The data mix was the same in all trials, so nothing is told of it.")
     names = [entry["source"] for entry in of["mix"]]
-    return chooser("mix", "Source", names) + chart("mix", "score by the share of a source")
+    body = chooser("mix", "Source", names) + chart("mix", "score by the share of a source")
+    if of["mix_need"]:
+        body += paragraph(of["mix_need"], "note")
+    of_trials = of["mix_table"]
+    legend = "Examples, tokens and epochs: what a trial has really drawn of each source."
+    return (
+        body
+        + paragraph(legend, "note")
+        + "<details><summary>What each trial was trained on</summary>"
+        + table(of_trials["head"], of_trials["rows"])
+        + "</details>"
+    )
 
 
 def cost(of: Content) -> str:

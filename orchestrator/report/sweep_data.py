@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 from jobs.evaluation import registry
+from orchestrator.config.mixes import is_simplex
+from orchestrator.report.mix_knobs import simplex_knobs
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.json_files import read_sealed, read_text
 
@@ -105,11 +107,13 @@ class SweepData:
         if not isinstance(space, dict):
             return {}
         searched = {path for trial in self.trials for path in trial.point}
-        return {
-            name: knob
-            for name, knob in space.items()
-            if isinstance(knob, dict) and knob.get("path") in searched
-        }
+        knobs = {}
+        for name, knob in space.items():
+            if is_simplex(knob):
+                knobs |= simplex_knobs(name, knob, searched)
+            elif isinstance(knob, dict) and knob.get("path") in searched:
+                knobs[name] = knob
+        return knobs
 
     def ranked(self) -> list[TrialData]:
         """Trials that have a score and have not failed, the best first."""

@@ -124,7 +124,8 @@ class SweepCallback(Callback):
     ) -> None:
         """A trial that reached its end or was stopped."""
         index = trial.config["index"]
-        done = max(self.board.records[index].reports, default=0) >= self.board.config.train.steps
+        steps = self.board.trained(index).train.steps
+        done = max(self.board.records[index].reports, default=0) >= steps
         if done:
             state = "finished"
         else:

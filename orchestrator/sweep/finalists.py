@@ -16,7 +16,6 @@ from jobs.config import Trial
 from orchestrator.config.run_numbers import finalist_number, label
 from orchestrator.config.search_space import Point
 from orchestrator.config.settings import changed
-from orchestrator.config.validation import trial_of
 from orchestrator.output.sweep_result import FinalistScores
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import divide
@@ -66,7 +65,7 @@ def unfinished(board: SweepState, finalists: list[Finalist]) -> dict[int, Point]
             record = board.records.get(run)
             reached = max(record.reports, default=0) if record is not None else 0
             failed = record is not None and record.state == "failed" and not board.config.retry
-            trial = trial_of(board.config, run, point)
+            trial = board.plan.trial_of(run, point)
             to_the_end = len(finalist.runs) > 1 or trial.optim.schedule != "constant"
             dropped = run in board.steering.dropped
             if dropped or (run == finalist.trial and not to_the_end):
@@ -212,7 +211,7 @@ class FinalState(SweepState):
     def trial(self, index: int) -> Trial:
         """A run's settings, for it to start with."""
         self.records.setdefault(index, Record(index)).point = self.runs[index]
-        return trial_of(self.config, index, self.runs[index])
+        return self.plan.trial_of(index, self.runs[index])
 
     def belongs(self, index: int) -> bool:
         """Whether a run is one of a finalist that is still to be trained."""

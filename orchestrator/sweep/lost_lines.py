@@ -93,7 +93,7 @@ def lost_reports(board: SweepState) -> dict[int, int]:
         trained = board.logged.last(index) // train.eval_every * train.eval_every
         last = max(trained, *record.reports, 0)
         if record.state == "finished":
-            last = max(last, train.steps)
+            last = max(last, board.trained(index).train.steps)
         steps = set(range(train.eval_every, last + 1, train.eval_every))
         steps |= {last} if last else set()
         missing = sorted(steps - record.reports.keys())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.config.search_space import Knob, Point, first_values, link
+from orchestrator.config import simplex
+from orchestrator.config.search_space import Knob, Point, first_values, link, mix_of, weights
 from orchestrator.config.settings import Config
 from orchestrator.plan.planner import as_grid
-from orchestrator.plan.points import MOST_DRAWS, Key, Points, every_point, key
+from orchestrator.plan.points import MOST_DRAWS, Key, Points, every_point, first_mixes, key
 from orchestrator.storage.journal import Record
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Sampler:
             self._optuna = TPESampler(
                 self._space, config.seed + 1000 * started, config.sweep.maximise, num_trials
             )
+            self._optuna.first = earlier_records[1].point if 1 in earlier_records else None
             for record in earlier_records.values():
                 self._optuna.proposed |= {key(record.point)} if record.point else set()
                 best = record.best(config.sweep.metric, config.sweep.maximise)
@@ -75,8 +77,12 @@ class TPESampler:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._distributions = {
-            knob.path: distribution(knob) for knob in space.values() if knob.type != "linked"
+            name: distribution(knob)
+            for knob in space.values()
+            if knob.type != "linked"
+            for name in coordinate_names(knob)
         }
+        self._first_mixes = first_mixes(space)
         # The estimator needs some random points first; Optuna's default of 10 would be all of a
         # small sweep.
         sampler = optuna.samplers.TPESampler(
@@ -88,15 +94,17 @@ class TPESampler:
         self._asked: dict[int, optuna.Trial] = {}
         self.proposed: set[Key] = set()
         """The points that were handed out, now or in an earlier run."""
+        self.first: Point | None = None
+        """The first of them."""
 
     def ask(self, index: int) -> Point:
         """A new point for trial `index`. Raises ValueError where the space holds no more."""
         begun = first_values(self._space, index)
-        if begun:
-            self._study.enqueue_trial(begun)
-        for _ in range(MOST_DRAWS):
+        for draw_number in range(MOST_DRAWS):
+            if not self._enqueue_first_mix(begun) and begun and draw_number == 0:
+                self._study.enqueue_trial(begun)
             asked = self._study.ask(self._distributions)
-            point = link(self._space, dict(asked.params))
+            point = self.point(dict(asked.params))
             if key(point) not in self.proposed:
                 break
             self._drop(asked)
@@ -114,7 +122,35 @@ class TPESampler:
             asked = self._study.ask(self._distributions)
         self._asked[index] = asked
         self.proposed.add(key(point))
+        self.first = self.first or point
         return point
+
+    def _enqueue_first_mix(self, begun: Point) -> bool:
+        """Have a mix that is always tried proposed next, with all else as the first trial had it,
+        or as the first trial begins; False once all of them were.
+        """
+        paths = sorted(path for knob in self._space.values() for path in knob.paths)
+        proposed = [dict(zip(paths, values, strict=False)) for values in self.proposed]
+        for mix in self._first_mixes:
+            if not any(mix.items() <= point.items() for point in proposed):
+                point = (self.first or begun) | mix
+                present = [knob for knob in self._space.values() if set(knob.paths) <= set(point)]
+                self._study.enqueue_trial(coordinates(present, point))
+                return True
+        return False
+
+    def point(self, params: Point) -> Point:
+        """What Optuna has proposed, as settings."""
+        chosen: Point = {}
+        for knob in self._space.values():
+            names = coordinate_names(knob)
+            if knob.type == "simplex":
+                at = [float(params[name]) for name in names]
+                mix = simplex.from_coordinates(knob.mixes, at)
+                chosen |= weights(simplex.rounded(knob.mixes, mix))
+            elif knob.type != "linked":
+                chosen[knob.path] = params[knob.path]
+        return link(self._space, chosen)
 
     def _drop(self, asked: optuna.Trial) -> None:
         """Forget a proposal that repeats a point."""
@@ -151,8 +187,28 @@ class TPESampler:
 
     def params(self, point: Point) -> Point | None:
         """A point in Optuna's terms; None for one of another space."""
-        params = {path: point[path] for path in self._distributions if path in point}
-        return params if len(params) == len(self._distributions) else None
+        free = [knob for knob in self._space.values() if knob.type != "linked"]
+        present = all(set(knob.paths) <= set(point) for knob in free)
+        return coordinates(free, point) if present else None
+
+
+def coordinate_names(knob: Knob) -> list[str]:
+    """What Optuna calls a knob: its path, or for each source of a simplex but the last the weight,
+    of which the coordinate decides.
+    """
+    return knob.paths[:-1] if knob.type == "simplex" else [knob.path]
+
+
+def coordinates(knobs: list[Knob], point: Point) -> Point:
+    """A point of these knobs in Optuna's terms."""
+    params: Point = {}
+    for knob in knobs:
+        if knob.type == "simplex":
+            at = simplex.coordinates_of(knob.mixes, mix_of(knob, point))
+            params |= dict(zip(coordinate_names(knob), at, strict=True))
+        elif knob.type != "linked":
+            params[knob.path] = point[knob.path]
+    return params
 
 
 def distribution(knob: Knob) -> BaseDistribution:
@@ -161,6 +217,8 @@ def distribution(knob: Knob) -> BaseDistribution:
 
     if knob.values is not None:
         return CategoricalDistribution(knob.values)
+    if knob.type == "simplex":
+        return FloatDistribution(0.0, 1.0)
     low = knob.low or 0.0
     high = knob.high or 0.0
     if knob.type == "randint":

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from jobs.config import BaseModel, Trial, WorkerSpec
 from jobs.evaluation import registry
 from jobs.files import filesystem
-from orchestrator.config.validation import trial_of
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan.metric import scoring_of
 from orchestrator.plan.planner import Plan
@@ -171,7 +170,7 @@ class SweepState:
         """A trial's settings, for it to start with; its point is written down the first time."""
         copied = self.steering.copies.get(index)
         point = self.search.next_point(index) if copied is None else copied
-        trial = trial_of(self.config, index, point)
+        trial = self.plan.trial_of(index, point)
         self.records.setdefault(index, Record(index)).point = point
         return trial
 
@@ -179,7 +178,7 @@ class SweepState:
         """The settings that a trial has been trained with, as the journal has them. Asked again, a
         search may propose others.
         """
-        return trial_of(self.config, index, self.records[index].point)
+        return self.plan.trial_of(index, self.records[index].point)
 
     def place(self, *names: str) -> str:
         """A place of this sweep in the storage: a folder, or a URI."""

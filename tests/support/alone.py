@@ -13,9 +13,9 @@ from jobs.evaluation import registry
 from jobs.files.manifest import Snapshot
 from jobs.training.finetune import Hooks, finetune
 from orchestrator.config.compose import compose
+from orchestrator.config.validation import trial_of
 from orchestrator.plan.planner import as_grid, count_trials
 from orchestrator.plan.points import Points
-from orchestrator.sweep.state import trial_of
 from tests.support.settings import build
 
 Scores = dict[tuple[int, int], float]

@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from jobs.data.mixture import CHUNK_ROWS, Mixture, apportion, permutation
+from jobs.data.mixture import CHUNK_ROWS, Mixture, permutation
+from jobs.data.shares import apportion
 
 SIZES = {"terms": 70, "titles": 200, "notes": 31}
 WEIGHTS = {"terms": 2.0, "titles": 5.0, "notes": 1.0}
@@ -16,6 +17,13 @@ WEIGHTS = {"terms": 2.0, "titles": 5.0, "notes": 1.0}
 
 def take(mix: Mixture, count: int) -> list[tuple[str, int]]:
     return mix.batch(0, count)
+
+
+def walk(mix: Mixture, name: str, epoch: int) -> list[int]:
+    """The rows of a source in one epoch, in the order of its walk."""
+    source = mix.names.index(name)
+    quota = mix.phases[0].quotas[source]
+    return mix._stretch(source, epoch * quota, quota).tolist()
 
 
 @pytest.mark.parametrize(
@@ -52,11 +60,11 @@ def test_no_row_comes_again_before_all_rows_of_its_source_came(weights: dict[str
         5
     ):  # within an epoch the order is shuffled, so the walk is read off epoch by epoch
         for name in mix.names:
-            by_epoch[name] += mix._walk(mix.names.index(name), number).tolist()
-    for name, walk in by_epoch.items():
+            by_epoch[name] += walk(mix, name, number)
+    for name, rows in by_epoch.items():
         size = SIZES[name]
-        for start in range(0, len(walk) - size + 1, size):
-            assert sorted(walk[start : start + size]) == list(range(size))
+        for start in range(0, len(rows) - size + 1, size):
+            assert sorted(rows[start : start + size]) == list(range(size))
 
 
 def test_a_batch_depends_on_its_place_alone() -> None:
@@ -96,7 +104,7 @@ def test_a_source_walks_in_the_same_order_beside_any_neighbour() -> None:
         Mixture({"b": 40}, {"b": 1}, seed=5),
         Mixture({"a": 40, "b": 40}, {"a": 1, "b": 1}, seed=5),
     )
-    assert alone._walk(0, 0).tolist() == beside._walk(1, 0).tolist()
+    assert walk(alone, "b", 0) == walk(beside, "b", 0)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 43, 44, 200])
