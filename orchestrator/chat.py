@@ -16,7 +16,7 @@ from orchestrator.config.settings import Config
 from orchestrator.config.validation import build
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.launch import preflight
-from orchestrator.output import plan_text
+from orchestrator.output import console
 
 if TYPE_CHECKING:
     from jobs.endpoint.shipped_model import ShippedModel
@@ -44,10 +44,10 @@ def main(arguments: list[str]) -> int:
         with one_runtime(models, 1, config.serve.threads) as runtime:
             return talk(models[0], runtime)
     except OrchestratorError as error:
-        plan_text.error(str(error))
+        console.error(str(error))
         return error.exit_code
     except (ValueError, RuntimeError) as error:
-        plan_text.error(str(error))
+        console.error(str(error))
         return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -117,7 +117,7 @@ def answer(model: ShippedModel, runtime: Runtime, history: list[dict[str, Any]])
     except KeyboardInterrupt:
         print(" ...", flush=True)
     except ValueError as error:
-        plan_text.error(str(error))
+        console.error(str(error))
         return None
     return "".join(texts)
 

@@ -17,7 +17,7 @@ from orchestrator.config.validation import build
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay import driver
 from orchestrator.launch import preflight
-from orchestrator.output import plan_text
+from orchestrator.output import console
 from orchestrator.project import ROOT
 from orchestrator.storage import staging
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except OrchestratorError as error:
-        plan_text.error(str(error))
+        console.error(str(error))
         return error.exit_code
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("orchestrator", "jobs"):
@@ -55,12 +55,12 @@ def main(arguments: list[str]) -> int:
                 str(ROOT),
             ]
         )
-        plan_text.error(
+        console.error(
             f"{sys.executable} has no module {error.name}; install this project there: {install}"
         )
         return 2
     except KeyboardInterrupt:
-        plan_text.error("interrupted; the same command continues")
+        console.error("interrupted; the same command continues")
         return 130
     except BrokenPipeError:
         os.dup2(
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
             if error.errno == errno.ENOSPC
             else ""
         )
-        plan_text.error(f"{error}; {space}what is done is kept, and the same command continues")
+        console.error(f"{error}; {space}what is done is kept, and the same command continues")
         return 1
 
 
@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> int:
     check_is_sweep(arguments)
     flags, overrides = split_flags(arguments)
     if "--help" in flags:
-        print(plan_text.usage(choices()))
+        print(console.usage(choices()))
         return 0
     raw = compose(overrides, flags.get("--config-dir"), CHECKS)
     if "--cfg" in flags:
@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> int:
     config = build(raw, typed_settings(overrides), CHECKS)
     if config.job.kind != "train":
         for note in idle_settings.notes(config):
-            plan_text.note(note)
+            console.note(note)
     if not config.runs_here:
         from orchestrator.commands import send
 
@@ -135,10 +135,13 @@ def run(arguments: list[str]) -> int:
         return synthesize.run(config, overrides)
     if config.dry_run and config.cluster.kind == "local":
         from orchestrator.evaluation import champion_lookup
+        from orchestrator.output.plan_text import print_plan
         from orchestrator.plan import planner as planning
+        from orchestrator.plan.cost import check_storage
 
         plan = champion_lookup.noted(planning.make(config))
-        print(plan_text.plan_json(plan) if config.output == "json" else plan_text.plan_text(plan))
+        check_storage(plan.config, plan.base, plan.num_runs, plan.name)
+        print_plan(plan)
         return 0
     from orchestrator import pipeline
 

@@ -28,14 +28,14 @@ from orchestrator.evaluation.baseline_process import BaselineProcess
 from orchestrator.job_environment import SUBMISSION, mark_answer
 from orchestrator.launch import ray_cluster, ray_local
 from orchestrator.outcome import Outcome
-from orchestrator.output import plan_text, result
+from orchestrator.output import console, plan_text, result
 from orchestrator.output.heartbeat import Heartbeat, print_line, waiting
 from orchestrator.output.progress import ProgressDisplay, progress_of
 from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.sweep_result import BestTrial, SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import sizing, throughput
-from orchestrator.plan.cost import check_disk, check_storage
+from orchestrator.plan.cost import check_disk
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
 from orchestrator.plan.task import run_tags
@@ -72,8 +72,6 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
             nodes = stack.enter_context(ray_cluster.joined(config))
         if config.dry_run:
             plan = champion_lookup.noted(planning.make(config, nodes))
-            if nodes is None:
-                check_storage(plan.config, plan.base, plan.num_runs, plan.name)
             plan_text.print_plan(plan)
             return 0
         shared = nodes is not None or filesystem.is_uri(config.storage)
@@ -103,7 +101,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     print(
         json.dumps(result.public(outcome))
         if config.output == "json"
-        else result.text(outcome, shown_commands.programs_here(), plan_text.terminal_width()),
+        else result.text(outcome, shown_commands.programs_here(), console.terminal_width()),
         flush=True,
     )
     return {"finished": 0, "interrupted": 1 if outcome.error else 130}.get(outcome.state, 1)
@@ -331,7 +329,7 @@ class SweepCommand:
         with contextlib.suppress(Exception):
             if self.screen is not None:
                 self.screen.__exit__()
-        plan_text.error("interrupted; the same command continues" if asked else lost)
+        console.error("interrupted; the same command continues" if asked else lost)
         delivery.deliver_unfinished(self.folder)
         writer.close(LAST_WORDS_SECONDS)
         shutil.rmtree(self.folder / "tune", ignore_errors=True)

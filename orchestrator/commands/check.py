@@ -10,7 +10,7 @@ from jobs.data.corpus import Corpus, load_corpus, no_collection
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
 from orchestrator.job_environment import mark_answer
-from orchestrator.output import check_text, plan_text
+from orchestrator.output import check_text, console
 from orchestrator.plan.data_checks import CheckReport, check_data
 from orchestrator.plan.data_statistics import count_all
 from orchestrator.plan.token_counts import Count
@@ -55,12 +55,12 @@ def look(config: Config) -> tuple[CheckReport, Corpus]:
 
 def title(config: Config, corpus: Corpus) -> str:
     """Which data was looked at, and how the rows came to their splits."""
-    names = plan_text.plural(len(corpus.sources), "source")
+    names = console.plural(len(corpus.sources), "source")
     training = sum(map(len, corpus.sources.values()))
     lines = [
-        f"{config.data.name}: {names} with {plan_text.plural(training, 'training row')}, "
-        f"{plan_text.plural(len(corpus.valid), 'validation row')}, "
-        f"{plan_text.plural(len(corpus.test), 'test row')}",
+        f"{config.data.name}: {names} with {console.plural(training, 'training row')}, "
+        f"{console.plural(len(corpus.valid), 'validation row')}, "
+        f"{console.plural(len(corpus.test), 'test row')}",
         *corpus.notes,
     ]
     return f"\n{'':<8}".join(lines)

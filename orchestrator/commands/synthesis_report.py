@@ -18,7 +18,7 @@ from jobs.synthesis.filters import REASONS
 from jobs.synthesis.synthesizer import Outcome, Tally
 from jobs.synthesis_settings import Teacher
 from orchestrator.commands.synthesis_job import Job, digest
-from orchestrator.output.plan_text import duration, plural
+from orchestrator.output.console import duration, plural
 from orchestrator.tracking.shown_commands import programs_here
 
 FORMAT = 1

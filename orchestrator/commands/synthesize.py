@@ -35,7 +35,7 @@ from orchestrator.config import credentials
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.job_environment import mark_answer
-from orchestrator.output import plan_text
+from orchestrator.output import console
 from orchestrator.process.interruption import armed
 from orchestrator.storage.file_lock import Lock
 from orchestrator.storage.json_files import read_object, write_json
@@ -52,7 +52,7 @@ def run(config: Config, overrides: list[str]) -> int:
     """
     job = prepare(config)
     for note in job.notes:
-        plan_text.note(note)
+        console.note(note)
     if config.dry_run:
         first = first_ask(job)
         show(config, report.plan_record(job, first), report.plan_lines(job, first))

@@ -9,7 +9,7 @@ from functools import reduce
 
 from jobs.evaluation.comparison import compare, compare_apart, false_discoveries_held
 from orchestrator.config.settings import Registry
-from orchestrator.output.plan_text import plural
+from orchestrator.output.console import plural
 
 
 @dataclass(frozen=True)

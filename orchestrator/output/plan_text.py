@@ -4,83 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-import sys
 from collections import Counter
 from typing import Any
 
 from jobs.config import Model
 from jobs.evaluation import registry
 from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
-from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.search_space import weight_path
 from orchestrator.job_environment import mark_answer
 from orchestrator.output.check_text import short_lines
+from orchestrator.output.console import duration, plural, short
 from orchestrator.plan.finalists import describe
 from orchestrator.plan.mixes import mix_lines
 from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.rungs import survivors
 from orchestrator.tracking import shown_commands
-
-
-def terminal_width() -> int | None:
-    """Columns of the terminal that an answer is printed on; None where it goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def error(text: str) -> None:
-    """One message on stderr."""
-    first, _, details = credentials.mask(text).partition("\n")
-    shown = first if first.startswith("conf:") else f"error: {first}"
-    print(shown + (f"\n{details}" if details else ""), file=sys.stderr, flush=True)
-
-
-def note(text: str) -> None:
-    """One remark on stderr."""
-    print(f"note    {text}", file=sys.stderr, flush=True)
-
-
-def usage(groups: dict[str, list[str]]) -> str:
-    """The --help text."""
-    listed = "\n".join(f"  {group:<10} {', '.join(names)}" for group, names in groups.items())
-    return f"""Find and ship the best small language model for a task.
-
-  python -m orchestrator +sweep=lora                  sweep rank, learning rate and data mix; register the winner
-  python -m orchestrator                              one training run
-  python -m orchestrator +sweep=lora dry_run=true     print the plan and stop
-  python -m orchestrator data=files data.folder=DIR   your own rows: train, valid, test as .jsonl, .json, .csv, .tsv or .parquet
-  python -m orchestrator job=check data=files data.folder=DIR   what may be wrong with your rows, without a sweep
-  python -m orchestrator job=predict model_uri=models:/NAME@champion prompt="..."
-
-Groups, as GROUP=CHOICE (sweep and experiment as +GROUP=CHOICE):
-{listed}
-
-Settings, as NAME=VALUE: every line that `--cfg job` prints, for instance
-  optim.lr=3e-4  adapter.rank=8  train.steps=400  sweep.num_trials=12  storage=FOLDER  seed=1
-  output=json    the result as one JSON line on stdout
-  fresh=true     forget what an earlier run of the same sweep has done
-
-Flags:
-  --cfg job          print the composed configuration
-  --config-dir DIR   more choices for the groups, from a folder laid out like conf/
-
-Exit codes: 0 done, 1 work failed, 2 bad input, 130 interrupted. The same command again continues where it stopped."""
-
-
-def plural(count: int, noun: str) -> str:
-    """ "1 trial", "2 trials"."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def duration(seconds: float) -> str:
-    """3m10s."""
-    minutes, below_a_minute = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{below_a_minute:02d}s" if minutes else f"{below_a_minute}s"
 
 
 def print_plan(plan: Plan) -> None:
@@ -348,24 +288,6 @@ def read_point(trial: Any, plan: Plan) -> dict[str, Any]:
     """The searched settings of a trial."""
     flat = leaves(dataclasses.asdict(trial))
     return {path: flat[path] for knob in plan.config.sweep.space.values() for path in knob.paths}
-
-
-def short(point: dict[str, Any]) -> str:
-    """A point by its settings' last names; a source's weight by the source's."""
-    return " ".join(
-        f"{last_name(path)}={value:.4g}"
-        if isinstance(value, float)
-        else f"{last_name(path)}={value}"
-        for path, value in point.items()
-    )
-
-
-def last_name(path: str) -> str:
-    """adapter.rank -> rank; data.sources.terms.weight -> terms; data.neighbours.count ->
-    neighbours.
-    """
-    keys = path.split(".")
-    return keys[-2] if keys[-1] in ("weight", "count") and len(keys) > 2 else keys[-1]
 
 
 def plan_json(plan: Plan) -> str:

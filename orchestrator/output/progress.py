@@ -12,8 +12,8 @@ from jobs.evaluation import registry
 from orchestrator.config.run_numbers import is_finalist
 from orchestrator.config.run_numbers import label as run_label
 from orchestrator.config.search_space import Point
+from orchestrator.output.console import duration, plural, short
 from orchestrator.output.heartbeat import print_line
-from orchestrator.output.plan_text import duration, plural, short
 from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.time_left import LATE, TimeLeft
 from orchestrator.plan.planner import Plan

@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs.evaluation import copying, registry
 from jobs.files.json_types import JsonObject
 from orchestrator.config.run_numbers import label
-from orchestrator.output.plan_text import duration, plural, short
+from orchestrator.output.console import duration, plural, short
 from orchestrator.output.remote_state import RemoteState
 from orchestrator.output.sweep_result import (
     Metrics,

@@ -19,7 +19,7 @@ from jobs.files import filesystem
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.credentials import mask
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.output import plan_text
+from orchestrator.output import console
 from orchestrator.output.run_commands import as_flags, flag
 from orchestrator.runs import local_commands
 from orchestrator.runs.backend import COLUMNS, RunBackend
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
             print(json.dumps({"name": asked.name, "done": message}) if asked.json else message)
         sys.stdout.flush()
     except OrchestratorError as error:
-        plan_text.error(as_flags(str(error)))
+        console.error(as_flags(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
         return 130

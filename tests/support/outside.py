@@ -73,7 +73,7 @@ def until(process: subprocess.Popen[str], pattern: str) -> str:
 IMPATIENT = """
 import sys
 from orchestrator.config.cluster import Cluster
-from orchestrator.output import plan_text
+from orchestrator.output import console
 from orchestrator.remote import ray_jobs
 from orchestrator.remote.ray_jobs_client import RayJobsClient
 from orchestrator.runs import cli
@@ -87,7 +87,7 @@ try:
         head.client._headers["Authorization"] = "Bearer of-yesterday"
     ray_jobs.follow(head, name)
 except ray_jobs.OrchestratorError as error:
-    plan_text.error(str(error))
+    console.error(str(error))
     sys.exit(error.exit_code)
 """
 """The command with two seconds of patience instead of ten minutes; `follow` knows the job by its

@@ -12,7 +12,7 @@ from jobs.config import BaseModel, Model
 from jobs.machine import speed
 from orchestrator.config.compose import compose
 from orchestrator.errors import ConfigError
-from orchestrator.output import plan_text
+from orchestrator.output import console, plan_text
 from orchestrator.plan import planner as planning
 from orchestrator.tracking.shown_commands import programs_here
 from tests.support.settings import build
@@ -84,7 +84,7 @@ def test_the_whole_plan_reads_so(
     known = {
         "hash": plan.name.split("-")[1],
         "revision": base.revision[:12],
-        "time": plan_text.duration(plan.estimate.seconds),
+        "time": console.duration(plan.estimate.seconds),
     }
     assert plan_text.plan_text(plan) == PLAN.format(**known)
 
@@ -128,7 +128,7 @@ def test_long_sweeps_show_twenty_trials_and_how_many_more(
     ],
 )
 def test_durations_read_so(seconds: float, expected: str) -> None:
-    assert plan_text.duration(seconds) == expected
+    assert console.duration(seconds) == expected
 
 
 def test_a_point_is_shown_by_last_names_and_a_weight_by_its_source() -> None:
@@ -138,12 +138,12 @@ def test_a_point_is_shown_by_last_names_and_a_weight_by_its_source() -> None:
         "data.sources.terms.weight": 0.30000001,
         "optim.schedule": "cosine",
     }
-    assert plan_text.short(point) == "lr=0.000214 rank=8 terms=0.3 schedule=cosine"
+    assert console.short(point) == "lr=0.000214 rank=8 terms=0.3 schedule=cosine"
 
 
 def test_an_error_tells_every_problem_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    plan_text.error(str(ConfigError([("optim.lr", "is odd"), ("a", "is\tb")])))
-    plan_text.error("one line")
+    console.error(str(ConfigError([("optim.lr", "is odd"), ("a", "is\tb")])))
+    console.error("one line")
     printed = capsys.readouterr()
     assert (
         printed.err
