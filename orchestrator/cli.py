@@ -137,10 +137,13 @@ def run(arguments: list[str]) -> int:
         from orchestrator.evaluation import champion_lookup
         from orchestrator.output.plan_text import print_plan
         from orchestrator.plan import planner as planning
-        from orchestrator.plan.cost import check_storage
+        from orchestrator.plan.cost import check_disk
+        from orchestrator.storage.paths import sweep_folder
 
         plan = champion_lookup.noted(planning.make(config))
-        check_storage(plan.config, plan.base, plan.num_runs, plan.name)
+        if plan.base is not None:
+            folder = sweep_folder(config.storage, plan.name)
+            check_disk(plan.config, plan.base, plan.num_runs, folder)
         print_plan(plan)
         return 0
     from orchestrator import pipeline

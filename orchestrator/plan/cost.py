@@ -18,8 +18,7 @@ from orchestrator.plan.machine import ThisMachine, speed_of
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.throughput import adapted, rate_key, read_rates
 from orchestrator.plan.timing import Phase, RowCounts, Shape, Timing
-from orchestrator.storage.locks import check_writable
-from orchestrator.storage.paths import storage_folder, sweep_folder
+from orchestrator.storage.paths import storage_folder
 
 LORA_SHARE = 0.005
 """Bytes of a LoRA checkpoint per unit of rank, optimizer state included, as a share of the base's
@@ -102,14 +101,3 @@ def check_disk(config: Config, base: BaseModel, num_trials: int, folder: Path) -
             f"storage {config.storage}: {sizes}; free some space, or choose another one: "
             "storage=FOLDER"
         )
-
-
-def check_storage(config: Config, base: BaseModel | None, num_trials: int, name: str) -> None:
-    """Raise InputError when a folder on this machine takes nothing, or has no room for the
-    checkpoints of the sweep of that name. Makes nothing there.
-    """
-    if config.cluster.kind != "local" or filesystem.is_uri(config.storage):
-        return
-    check_writable(config.storage)
-    if base is not None:
-        check_disk(config, base, num_trials, sweep_folder(config.storage, name))

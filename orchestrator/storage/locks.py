@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import time
@@ -48,7 +47,10 @@ def locked(storage: str, sweep: str | None = None) -> Iterator[None]:
                 )
             time.sleep(0.1)
     except OSError as error:
-        raise unwritable(storage, error.strerror or str(error)) from error
+        raise InputError(
+            f"storage {storage} cannot be written: {error.strerror or error}; choose another one: "
+            "storage=FOLDER"
+        ) from error
     owner = f"{this_process()}, started {time.strftime('%H:%M:%S')}"
     try:
         with lifeline.opened(lock.descriptor) as line:
@@ -93,25 +95,4 @@ def held_by(storage: Path, sweep: str | None = None) -> str | None:
     folder = lock_folder(storage, sweep)
     return (
         (read_text(folder / ".owner") or "another process") if is_held(folder / ".lock") else None
-    )
-
-
-def check_writable(storage: str) -> None:
-    """Raise InputError for a folder on this machine that cannot be written, or be made; makes
-    nothing itself.
-    """
-    folder = storage_folder(storage)
-    nearest = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    if not nearest.is_dir():
-        raise unwritable(storage, f"{nearest} is no folder")
-    if os.access(nearest, os.W_OK | os.X_OK):
-        return
-    read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
-    raise unwritable(storage, os.strerror(errno.EROFS if read_only else errno.EACCES))
-
-
-def unwritable(storage: str, reason: str) -> InputError:
-    """The one message for a storage that takes nothing."""
-    return InputError(
-        f"storage {storage} cannot be written: {reason}; choose another one: storage=FOLDER"
     )
