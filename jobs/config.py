@@ -409,3 +409,6 @@ class WorkerSpec:
     num_trials: int = 1
     """How many trials keep checkpoints in the storage."""
     scoring: Scoring = Scoring()
+    watched: int | None = None
+    """One in so many trials survives a rung, and losses may end one inside it; None: they do not.
+    """

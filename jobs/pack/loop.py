@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from jobs.config import Train
@@ -16,7 +17,19 @@ from jobs.files.checkpoints import CheckpointStore, fetched
 from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
 from jobs.pack.generation import text_metrics
+from jobs.pack.loss_curves import Course, rows_of, stopped
 from jobs.pack.membership import Member, RungMetrics, SavedCheckpoint, StepReport
+
+
+@dataclass(frozen=True)
+class WatchedTrials:
+    """Trials that their losses may end: those up to `num_trials`, not the changed copies and
+    finalists beyond, which train to their end.
+    """
+
+    num_trials: int
+    reduction: int
+    """One in so many survives a rung."""
 
 
 class CoordinatorClient(Protocol):
@@ -47,8 +60,13 @@ def next_rung(step: int, train: Train) -> int:
     return min((step // train.eval_every + 1) * train.eval_every, train.steps)
 
 
-def serve(pack: Pack, desk: CoordinatorClient, shelf: CheckpointStore) -> None:
-    """Train until the sweep is over, or pauses.
+def serve(
+    pack: Pack,
+    desk: CoordinatorClient,
+    shelf: CheckpointStore,
+    watched: WatchedTrials | None = None,
+) -> None:
+    """Train until the sweep is over, or pauses. `watched` trials may be stopped inside a rung.
 
     Raises MemoryError when not even one example fits, OSError when the storage takes no checkpoint,
     Damaged for one that cannot be used.
@@ -80,20 +98,34 @@ def serve(pack: Pack, desk: CoordinatorClient, shelf: CheckpointStore) -> None:
                 }
             )
             failed = {index: reason for index in going if (reason := pack.failure(index))}
+            ended = hopeless(pack, going, failed, watched)
             due = [
                 index
                 for index, rung in going.items()
                 if pack.slots[index].step >= rung and index not in failed
             ]
-            if due or failed:
+            if due or failed or ended:
                 reports = reached(pack, due, metrics)
-                desk.hand_in(
-                    StepReport(snapshots(pack, shelf, reports, failed, saved), reports, failed),
-                    dict(leases),
-                )
+                kept = snapshots(pack, shelf, reports, failed | ended, saved)
+                desk.hand_in(StepReport(kept, reports, failed, ended), dict(leases))
                 break
     if desk.resting():
         desk.hand_in(StepReport(snapshots(pack, shelf, {}, {}, saved), {}, {}), dict(leases))
+
+
+def hopeless(
+    pack: Pack, going: dict[int, int], failed: dict[int, str], watched: WatchedTrials | None
+) -> dict[int, str]:
+    """Who of those that have trained stops inside its rung, with the reason."""
+    if watched is None:
+        return {}
+    courses = {
+        index: Course(slot.losses, slot.step, rung, rows_of(slot.trial))
+        for index, rung in going.items()
+        if index not in failed and index <= watched.num_trials
+        for slot in [pack.slots[index]]
+    }
+    return stopped(courses, watched.reduction)
 
 
 def seat(

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jobs.config import Trial
@@ -80,6 +80,8 @@ class AbortReason:
     """A process of the sweep's own has died."""
     damaged: tuple[str, str] | None = None
     """A checkpoint that cannot be used: where it lies, and why."""
+    stopped: str | None = None
+    """Why the trial ends inside its rung, which is no failure; see loss_curves.py."""
 
 
 @dataclass
@@ -112,6 +114,8 @@ class StepReport:
     reports: dict[int, RungMetrics]
     """Of the trials that have reached a rung."""
     failures: dict[int, str]
+    stopped: dict[int, str] = field(default_factory=dict)
+    """Of the trials that end inside their rung, why."""
 
 
 class PackMembership:
@@ -249,6 +253,9 @@ class PackMembership:
             if index in boundary.failures:
                 seat.credit = False
                 seat.result = AbortReason(failure=boundary.failures[index])
+            elif index in boundary.stopped:
+                seat.credit = False
+                seat.result = AbortReason(stopped=boundary.stopped[index])
             elif index in boundary.reports:
                 seat.credit = False
                 seat.result = RungResult(boundary.reports[index], seat.checkpoint)

@@ -17,6 +17,7 @@ from jobs.model.loading import sort_targets
 from jobs.model.seeded_dropout import DropoutSpec
 from jobs.model.training_state import read, write
 from jobs.pack.layers.adapter_weights import Adapter
+from jobs.pack.loss_curves import remembered
 from jobs.training.optimizer import adamw, learning_rate
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Slot:
         self.step = 0
         self.num_bad = 0
         """Steps in a row whose loss or gradient was not finite; they change no weight."""
+        self.losses: list[float] = []
+        """Of the first step and of the last ones; see loss_curves.py."""
         adapter.weights.grad = adapter.gradient
         self.optimizer = adamw([adapter.weights], trial.optim, fused=True)
 
@@ -66,6 +69,7 @@ class Slot:
         optim = self.trial.optim
         rate = learning_rate(optim, self.step, self.trial.train.steps)
         self.step += 1
+        self.losses = remembered([*self.losses, loss])
         self.num_bad = 0 if math.isfinite(loss) and math.isfinite(norm) else self.num_bad + 1
         if self.num_bad == 0:
             shrink = optim.max_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_
@@ -88,7 +92,7 @@ class Slot:
         )
         self.settings.save_pretrained(str(folder / "model"))
         sort_targets(folder / "model" / "adapter_config.json")
-        facts = {"step": self.step, "num_bad": self.num_bad, "order": ORDER}
+        facts = {"step": self.step, "num_bad": self.num_bad, "order": ORDER, "losses": self.losses}
         write(folder, self.optimizer, facts, {"weights": self.adapter.weights.data})
 
     def snapshot(self) -> Snapshot:
@@ -122,6 +126,7 @@ class Slot:
             )  # a trial that was copied from another one goes on with its own settings
         self.step = facts["step"]
         self.num_bad = facts["num_bad"]
+        self.losses = facts.get("losses", [])  # of an earlier version: nothing to compare yet
 
 
 def dropouts(slots: dict[int, Slot]) -> dict[int, DropoutSpec]:

@@ -60,6 +60,7 @@ class Coordinator:
         self._groups: dict[int, str] = {}
         self._shrunk: dict[int, int] = {}
         self._failures: dict[int, str] = {}
+        self._stopped: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
         # Each waits at its own bell: with one for all, every change would wake thousands of trials
         # and packs to look at what is not theirs.
@@ -104,6 +105,14 @@ class Coordinator:
     async def fail(self, trial: int, reason: str) -> None:
         """Record why a trial failed."""
         self._failures[trial] = reason
+
+    async def stop(self, trial: int, reason: str) -> None:
+        """Record why a trial has ended inside its rung."""
+        self._stopped[trial] = reason
+
+    async def why_stopped(self, trial: int) -> str | None:
+        """Why a trial has ended inside its rung, if it has."""
+        return self._stopped.get(trial)
 
     async def failure(self, trial: int) -> str | None:
         """Why a trial failed, if it could say so."""

@@ -26,6 +26,8 @@ class TrialConfig(TypedDict):
     """How far that was."""
     failed: NotRequired[str | None]
     """Why it failed in an earlier run."""
+    stopped: NotRequired[str | None]
+    """Why it ended inside a rung in an earlier run."""
 
 
 class WorkerSettings(TypedDict):

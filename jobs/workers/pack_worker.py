@@ -62,7 +62,7 @@ def work(settings: WorkerSettings) -> None:
     """One worker of a pack."""
     import torch
 
-    from jobs.pack.loop import serve
+    from jobs.pack.loop import WatchedTrials, serve
     from jobs.training.distributed import World
 
     assignment = settings["assignment"]
@@ -81,7 +81,11 @@ def work(settings: WorkerSettings) -> None:
             return
         pack = open_pack(assignment, pack_index, world, roster)
         if pack is not None:
-            serve(pack, RankZeroClient(roster, pack_index, world), shelf_of(assignment, pack.say))
+            watched = None
+            if assignment.watched is not None:
+                watched = WatchedTrials(assignment.num_trials, assignment.watched)
+            desk = RankZeroClient(roster, pack_index, world)
+            serve(pack, desk, shelf_of(assignment, pack.say), watched)
     except (ValueError, MemoryError, OSError, Damaged) as error:
         if not (world.size > 1 and isinstance(error, MemoryError)):
             ray.get(roster.give_up.remote(verdict_of(error, assignment.storage)))

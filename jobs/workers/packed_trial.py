@@ -48,6 +48,10 @@ def run_packed_trial(config: TrialConfig) -> None:
         if failed is not None:
             ray.get(roster.fail.remote(index, failed))
             raise RuntimeError(failed)
+        stopped = config.get("stopped")
+        if stopped is not None:
+            ray.get(roster.stop.remote(index, stopped))
+            return
     recorded_step = max((int(report["step"]) for report in recorded), default=0)
     if pointer is None and recorded_step >= trial.train.steps:
         return
@@ -61,6 +65,9 @@ def run_packed_trial(config: TrialConfig) -> None:
     try:
         while step < trial.train.steps:
             answer: RungResult | AbortReason = ray.get(roster.train.remote(index, ticket))
+            if isinstance(answer, AbortReason) and answer.stopped is not None:
+                ray.get(roster.stop.remote(index, answer.stopped))
+                return
             if isinstance(answer, AbortReason):
                 give_up(roster, index, answer)
             step = int(answer.metrics["step"])

@@ -197,6 +197,10 @@ def run_plain_trial(config: TrialConfig) -> None:
     if failed is not None:
         ray.get(roster.fail.remote(config["index"], failed))
         raise RuntimeError(failed)
+    stopped = config.get("stopped")
+    if stopped is not None:
+        ray.get(roster.stop.remote(config["index"], stopped))
+        return
     if max((report["step"] for report in recorded), default=0) < assignment.trial.train.steps:
         try:
             ended = train(assignment)

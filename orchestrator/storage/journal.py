@@ -32,6 +32,8 @@ class Record:
     state: str = "running"
     """running, finished, stopped, failed or interrupted."""
     error: str | None = None
+    inside: str | None = None
+    """Why it was stopped inside a rung, if it was."""
     checkpoints: dict[int, str] = field(default_factory=dict)
     """Step -> folder of the checkpoint taken at that rung. An old one may be gone from disk."""
 
@@ -158,3 +160,4 @@ def replay(record: Record, event: JsonObject) -> None:
     else:
         record.state = event["state"]
         record.error = event.get("error")
+        record.inside = event.get("inside")

@@ -126,11 +126,12 @@ class SweepCallback(Callback):
         index = trial.config["index"]
         steps = self.board.trained(index).train.steps
         done = max(self.board.records[index].reports, default=0) >= steps
+        inside: str | None = ray.get(self.board.roster.why_stopped.remote(index))
         if done:
             state = "finished"
         else:
-            state = "interrupted" if self.board.halted else "stopped"
-        self.end(index, state, None)
+            state = "interrupted" if self.board.halted and inside is None else "stopped"
+        self.end(index, state, None, inside)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
@@ -213,8 +214,8 @@ class SweepCallback(Callback):
                 self.write("checkpoint", trial=index, step=step, checkpoint=checkpoint)
         return True
 
-    def end(self, index: int, state: str, error: str | None) -> None:
-        """Write down how a trial ended, once."""
+    def end(self, index: int, state: str, error: str | None, inside: str | None = None) -> None:
+        """Write down how a trial ended, once; `inside` is why it did so inside a rung."""
         if index in self.board.ended:
             return
         self.board.ended.add(index)
@@ -229,7 +230,13 @@ class SweepCallback(Callback):
         board.search.ended(index, best[1] if best and state != "failed" else None)
         if index in board.steering.dropped:
             self.write("tags", trial=index, tags={"note": "dropped on request"})
-        self.write("end", trial=index, state=state, error=error)
+        record.inside = inside
+        if inside is not None:
+            self.write("tags", trial=index, tags={"note": f"stopped inside a rung: {inside}"})
+            board.screen.say(index, f"ends here: {inside}")
+            self.write("end", trial=index, state=state, error=error, inside=inside)
+        else:
+            self.write("end", trial=index, state=state, error=error)
         board.screen.end(index, state, error)
         board.fatal = board.fatal or hopeless(board)
         if state != "interrupted":

@@ -17,6 +17,7 @@ def as_before(record: Record, step: int) -> Record:
         record,
         state="running",
         error=None,
+        inside=None,
         reports={
             at_step: metrics for at_step, metrics in record.reports.items() if at_step <= step
         },

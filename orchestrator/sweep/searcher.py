@@ -58,6 +58,7 @@ class TrialSearcher(Searcher):
             step=step,
             recorded=recorded,
             failed=failed,
+            stopped=earlier.inside if earlier is not None else None,
             checkpoint=checkpoint,
         )
 

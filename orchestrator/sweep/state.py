@@ -180,6 +180,14 @@ class SweepState:
         """
         return self.plan.trial_of(index, self.records[index].point)
 
+    @property
+    def watched(self) -> int | None:
+        """One in so many trials survives a rung, where losses may end one inside it."""
+        sweep = self.config.sweep
+        if not sweep.loss_curves or sweep.scheduler == "none" or self.plan.num_trials < 2:
+            return None
+        return sweep.reduction
+
     def place(self, *names: str) -> str:
         """A place of this sweep in the storage: a folder, or a URI."""
         if filesystem.is_uri(self.config.storage):
@@ -200,4 +208,5 @@ class SweepState:
             gpus=resources.gpus,
             num_trials=self.plan.num_trials,
             scoring=self.scoring,
+            watched=self.watched,
         )
