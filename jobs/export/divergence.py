@@ -70,7 +70,7 @@ def of_prompts(
     values: list[float] = []
     equal = 0
     for ids in prompts:
-        answered = runtime.complete(ids, most, adapter, n_probs=MOST_LIKELY, cache_prompt=False)
+        answered = runtime.told_each(ids, most, adapter, MOST_LIKELY)
         row, same = of_answer(reference, ids, answered)
         values += row
         equal += same
@@ -80,14 +80,18 @@ def of_prompts(
 def of_answer(
     reference: Reference, ids: Sequence[int], answered: Completion
 ) -> tuple[list[float], int]:
-    """The divergence at each token of an answer, and at how many the most likely is the same."""
+    """The divergence at each token of an answer that probabilities are told of, and at how many
+    the most likely is the same.
+    """
     count = len(answered.probabilities)
     if not count:
         return [], 0
     logits = reference([*ids, *answered.ids[: count - 1]])[len(ids) - 1 :]
     expected = torch.log_softmax(logits[:count].double(), -1)
     values, equal = [], 0
-    for position, told in zip(expected, answered.probabilities, strict=False):
+    for position, told in zip(expected, answered.probabilities, strict=True):
+        if not told:
+            continue
         values.append(divergence(position, told))
         equal += int(position.argmax()) == max(told, key=lambda token: told[token])
     return values, equal

@@ -36,6 +36,7 @@ def check_chat(runtime: Runtime, template: ChatTokenizer, task: dict[str, Any]) 
     rows = fixed_rows(task)
     for row in rows:
         wanted = renderer(template).render(row).prompt
+        check_tokens(runtime.tokenize(wanted), template.encode(wanted), template)
         actual = runtime.render(row.context)
         if actual != wanted:
             at = next(
@@ -46,7 +47,6 @@ def check_chat(runtime: Runtime, template: ChatTokenizer, task: dict[str, Any]) 
                 "its chat template makes another prompt than the model was trained on: "
                 f"{shown(actual, at)} where {shown(wanted, at)} is to stand (character {at})"
             )
-        check_tokens(runtime.tokenize(wanted), template.encode(wanted), template)
     return len(rows)
 
 

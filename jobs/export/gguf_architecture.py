@@ -119,6 +119,11 @@ def write_settings(writer: GGUFWriter, config: Any, num_tokens: int) -> None:
             f"files here; {ALTERNATIVE}"
         )
     if getattr(config, "model_type", "") == "gemma3_text":
+        if config.query_pre_attn_scalar != size:
+            raise ValueError(
+                f"the base scales its attention by {config.query_pre_attn_scalar:g}, and llama.cpp "
+                f"by the size of a head, {size}; {ALTERNATIVE}"
+            )
         writer.add_sliding_window(config.sliding_window)
 
 

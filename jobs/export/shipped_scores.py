@@ -25,6 +25,8 @@ SLOTS = 4
 """Rows that are answered at once."""
 COMPARED_ROWS = 32
 """Rows whose tokens are compared with the trained model's."""
+TOLD = 64
+"""Most likely tokens whose probabilities are compared one by one."""
 DIGITS = 6
 
 
@@ -86,8 +88,10 @@ def answer_all(
 
     def one(index: int) -> Completion:
         nonlocal done
-        options = {"n_probs": 64} if index in compared else {}
-        answered = runtime.complete(prompts[index], most, adapter, **options)
+        if index in compared:
+            answered = runtime.told_each(prompts[index], most, adapter, TOLD)
+        else:
+            answered = runtime.complete(prompts[index], most, adapter)
         done += 1
         tick(done, len(rows))
         return answered

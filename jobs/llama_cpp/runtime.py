@@ -7,6 +7,7 @@ machine sees it in a list of processes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
@@ -46,8 +47,11 @@ class Completion:
     timings: dict[str, float] = field(default_factory=dict)
     probabilities: list[dict[int, float]] = field(default_factory=list)
     """Of each token that was produced, the ending one too: token -> natural logarithm of its
-    probability, of the most likely ones.
+    probability, of the most likely ones. Fewer than tokens where one ended within a character, for
+    which llama.cpp tells none: see `told_each`.
     """
+    produced: int = 0
+    """Tokens, the ending one among them."""
 
 
 class Runtime:
@@ -173,6 +177,21 @@ class Runtime:
         """The continuation of a prompt by at most so many tokens."""
         return completion(self.ask("/completion", self.body(ids, most, adapter, **options)))
 
+    def told_each(
+        self, ids: Sequence[int], most: int, adapter: int | None, count: int, **options: Any
+    ) -> Completion:
+        """A continuation with the probabilities of each of its tokens; nothing (an empty
+        dictionary) for a token that llama.cpp tells none of.
+        """
+        told = self.complete(ids, most, adapter, n_probs=count, **options)
+        if len(told.probabilities) == told.produced:
+            return told
+        each = []
+        for position in range(told.produced):
+            one = self.complete([*ids, *told.ids[:position]], 1, adapter, n_probs=count)
+            each.append(one.probabilities[0] if one.probabilities else {})
+        return dataclasses.replace(told, probabilities=each)
+
     def stream(
         self, ids: Sequence[int], most: int, adapter: int | None = None, **options: Any
     ) -> Iterator[dict[str, Any]]:
@@ -228,5 +247,5 @@ def completion(answer: dict[str, Any]) -> Completion:
         ids = ids[:-1]
     finish = "length" if answer.get("stop_type") == "limit" else "stop"
     return Completion(
-        ids, answer.get("content", ""), ended, finish, answer["timings"], probabilities
+        ids, answer.get("content", ""), ended, finish, answer["timings"], probabilities, produced
     )
