@@ -86,7 +86,9 @@ class ChatTeacher:
         finally:
             with self.lock:
                 self.at_once -= 1
-        status, content, headers = (200, completion(answer), {}) if isinstance(answer, str) else answer
+        status, content, headers = (
+            (200, completion(answer), {}) if isinstance(answer, str) else answer
+        )
         payload = content if isinstance(content, bytes) else json.dumps(content).encode()
         try:
             handler.send_response(status)

@@ -57,10 +57,10 @@ def test_rare_labels_are_drawn_until_all_are_alike(seeds: Seeds) -> None:
     assert seeds.label_field == "intent"
     before = seeds.counts
     assert before["turn_off"] < before["turn_on"]
-    drawn = list(itertools.islice(rarest_first(seeds, 0), 60))
+    drawn = list(itertools.islice(rarest_first(seeds, 0), 90))
     after = before.copy()
     after.update(seed.label for seed in drawn)
-    assert after["turn_off"] - after["turn_on"] in (-1, 0, 1) or after["turn_off"] < after["turn_on"]
+    assert abs(after["turn_off"] - after["turn_on"]) <= 1
     assert drawn[0].label == "turn_off"
     recipe = recipe_of(Synthesis(recipe="rare", examples=3), seeds, [], "", 0)
     draft = next(recipe.drafts())
@@ -82,7 +82,7 @@ def test_a_new_row_brings_its_own_answer_as_text_or_as_json(seeds: Seeds) -> Non
     recipe = recipe_of(Synthesis(recipe="new", examples=2), seeds, [], "", 0)
     draft = next(recipe.drafts())
     assert text_of(recipe.advance(draft, [])).count("Prompt: ") == 3
-    labelled = "Prompt: dim it\nAnswer: {\"intent\": \"turn_off\"}"
+    labelled = 'Prompt: dim it\nAnswer: {"intent": "turn_off"}'
     assert recipe.advance(draft, [labelled]) == Candidate("dim it", '{"intent": "turn_off"}')
     as_json = '```json\n{"prompt": "dim it", "answer": {"intent": "turn_off"}}\n```'
     assert recipe.advance(draft, [as_json]) == Candidate("dim it", '{"intent": "turn_off"}')
@@ -95,7 +95,9 @@ def test_back_translation_goes_there_and_comes_back(seeds: Seeds) -> None:
     settings = Synthesis(recipe="back_translation", languages=["German", "Greek"])
     recipe = recipe_of(settings, seeds, [], "", 0)
     drafts = list(itertools.islice(recipe.drafts(), 4))
-    assert sorted(draft.attributes["language"] for draft in drafts) == ["German"] * 2 + ["Greek"] * 2
+    assert (
+        sorted(draft.attributes["language"] for draft in drafts) == ["German"] * 2 + ["Greek"] * 2
+    )
     draft = drafts[0]
     language = draft.attributes["language"]
     first = recipe.advance(draft, [])
@@ -163,9 +165,7 @@ def test_corrupted_copies_follow_from_the_seed_and_keep_what_the_answer_repeats(
     }
     assert len(copies) > 2 and TEXT not in copies
     assert all("kitchen" in copy.lower() and "21" in copy for copy in copies)
-    same = [
-        corrupted(kind, TEXT, ["Kitchen"], 0.3, random.Random(5), {}) for _ in range(2)
-    ]
+    same = [corrupted(kind, TEXT, ["Kitchen"], 0.3, random.Random(5), {}) for _ in range(2)]
     assert same[0] == same[1]
 
 

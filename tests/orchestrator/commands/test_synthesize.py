@@ -107,6 +107,7 @@ def test_a_killed_synthesis_continues_without_a_lost_or_doubled_row(
 ) -> None:
     cache = tmp_path / "cache"
     with teaching(delayed(0.15)) as teacher:
+
         def command(folder: Path) -> list[str]:
             return [
                 *(sys.executable, "-m", "orchestrator", "job=synthesize", "model=tiny"),
@@ -182,18 +183,48 @@ def test_a_server_that_answers_429_for_a_while_is_waited_for_as_long_as_it_asks(
 @pytest.mark.parametrize(
     ("respond", "words", "code"),
     [
-        (lambda t, b, n: (401, {"error": {"message": "bad key"}}, {}), ["answers 401", "bad key", "synthesis.teacher.key names"], 2),
-        (lambda t, b, n: (404, {"detail": "Not Found"}, {}), ["answers 404", "usually ends in /v1", "writer"], 2),
+        (
+            lambda t, b, n: (401, {"error": {"message": "bad key"}}, {}),
+            ["answers 401", "bad key", "synthesis.teacher.key names"],
+            2,
+        ),
+        (
+            lambda t, b, n: (404, {"detail": "Not Found"}, {}),
+            ["answers 404", "usually ends in /v1", "writer"],
+            2,
+        ),
         (lambda t, b, n: (302, b"", {"Location": "http://elsewhere"}), ["answers 302"], 2),
-        (lambda t, b, n: (400, {"error": {"message": "max_tokens is unknown"}}, {}), ["refuses every request", "max_tokens is unknown", "synthesis.teacher.body"], 2),
-        (lambda t, b, n: (200, b"<html>Welcome</html>", {}), ["no OpenAI-compatible server", "<html>Welcome"], 2),
-        (lambda t, b, n: (429, {"error": "quota"}, {"Retry-After": "3600"}), ["pause of 3600 s", "patience_seconds"], 1),
-        (lambda t, b, n: (500, {"error": "broken"}, {}), ["none of", "teacher failed", "broken"], 1),
+        (
+            lambda t, b, n: (400, {"error": {"message": "max_tokens is unknown"}}, {}),
+            ["refuses every request", "max_tokens is unknown", "synthesis.teacher.body"],
+            2,
+        ),
+        (
+            lambda t, b, n: (200, b"<html>Welcome</html>", {}),
+            ["no OpenAI-compatible server", "<html>Welcome"],
+            2,
+        ),
+        (
+            lambda t, b, n: (429, {"error": "quota"}, {"Retry-After": "3600"}),
+            ["pause of 3600 s", "patience_seconds"],
+            1,
+        ),
+        (
+            lambda t, b, n: (500, {"error": "broken"}, {}),
+            ["none of", "teacher failed", "broken"],
+            1,
+        ),
     ],
     ids=["key", "path", "redirect", "refused", "html", "long pause", "broken"],
 )
 def test_a_server_that_cannot_be_used_is_one_message(
-    respond: Any, words: list[str], code: int, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    respond: Any,
+    words: list[str],
+    code: int,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("jobs.synthesis.chat_server.FIRST_PAUSE", 0.01)
     with teaching(respond) as teacher:
