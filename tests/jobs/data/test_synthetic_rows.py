@@ -60,6 +60,12 @@ def test_a_held_out_file_with_synthetic_rows_is_refused(split: str, tmp_path: Pa
     assert "3 of 4 rows" in said and "move these to a training source" in said
 
 
+def test_synthetic_rows_alone_leave_nothing_to_be_judged_on(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", synthetic(40))
+    with pytest.raises(ValueError, match="0 different prompts of real rows .*never held out"):
+        load_corpus(Data(name="x", folder=str(tmp_path)))
+
+
 def test_held_out_rows_are_cut_from_real_rows_alone_and_stay_the_same(tmp_path: Path) -> None:
     train = Source(path=str(write_rows(tmp_path / "train.jsonl", real(60))))
     twin = {"prompt": "QUESTION 7", "completion": "b", "provenance": ORIGIN}

@@ -132,7 +132,7 @@ def test_answers_in_json_stay_json_with_fields_and_labels_that_are_there(
 
 def test_answers_that_are_labels_stay_labels(tmp_path: Path) -> None:
     rows = [
-        {"prompt": f"the mood of day {n} is {n * n}", "completion": "good bad".split()[n % 2]}
+        {"prompt": f"the mood of day {n} is {n * n}", "completion": ["good", "bad"][n % 2]}
         for n in range(60)
     ]
     write_rows(tmp_path / "train.jsonl", rows)

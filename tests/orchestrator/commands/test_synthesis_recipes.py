@@ -11,6 +11,7 @@ import pytest
 
 from jobs.config import Data
 from jobs.data.corpus import load_corpus
+from orchestrator.storage.file_lock import Lock
 from tests.support.chat_server import ChatTeacher, asked, rewritten, teaching
 from tests.support.synthesis import from_server, home_like, read_rows, synthesize, write_rows
 
@@ -35,6 +36,63 @@ def test_corrupted_copies_are_the_same_each_time_and_ask_nobody(
     assert {row["provenance"]["teacher"] for row in rows} == {"none"}
     assert "by rule, without a teacher" in told and "+data.sources.synthetic.path=" in told
     assert synthesize(tmp_path / "one", data, *settings, "synthesis.rows=41", "seed=5") == 2
+
+
+def test_rows_that_were_changed_by_hand_are_not_written_over(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "rows"
+    settings = ("synthesis.recipe=corrupt", "synthesis.rows=6")
+    assert synthesize(folder, data, *settings) == 0
+    file = folder / "train.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    capsys.readouterr()
+    assert synthesize(folder, data, *settings) == 2
+    assert "was changed since it was written, and would be lost" in capsys.readouterr().err
+    assert len(read_rows(file)) == 3
+    file.unlink()
+    assert synthesize(folder, data, *settings) == 0 and file.read_bytes() == whole
+
+
+def test_a_folder_is_filled_by_one_command_at_a_time(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def again(teacher: ChatTeacher, body: dict[str, Any], number: int) -> str:
+        if number == 1:
+            lock = Lock(tmp_path / "rows" / ".synthesis" / ".lock")
+            taken.append(lock.acquire())
+        return rewritten(teacher, body, number)
+
+    taken: list[bool] = []
+    with teaching(again) as teacher:
+        settings = from_server(teacher.url, "synthesis.rows=2")
+        assert synthesize(tmp_path / "rows", data, *settings) == 0
+        lock = Lock(tmp_path / "rows" / ".synthesis" / ".lock")
+        assert taken == [False] and lock.acquire()
+        capsys.readouterr()
+        assert synthesize(tmp_path / "rows", data, *settings) == 2
+        lock.release()
+    assert "is being filled by another command" in capsys.readouterr().err
+
+
+def test_replies_that_a_disk_has_changed_are_asked_for_again(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with teaching() as teacher:
+        settings = from_server(teacher.url, "synthesis.rows=4")
+        assert synthesize(tmp_path / "rows", data, *settings) == 0
+        rows = (tmp_path / "rows" / "train.jsonl").read_bytes()
+        (tmp_path / "rows" / "manifest.json").unlink()
+        replies = tmp_path / "rows" / ".synthesis" / "replies.jsonl"
+        lines = replies.read_text().splitlines()
+        lines[1] = lines[1].replace("kindly", "rudely")
+        lines[2] = lines[2][:-9]
+        replies.write_text("\n".join(lines) + "\n")
+        assert synthesize(tmp_path / "rows", data, *settings) == 0
+        assert len(teacher.bodies) == 6
+    assert (tmp_path / "rows" / "train.jsonl").read_bytes() == rows
+    assert "cannot be read; asked for again" in capsys.readouterr().err
 
 
 def test_rare_labels_get_rows(data: Path, tmp_path: Path) -> None:
