@@ -295,6 +295,8 @@ def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str
     counts = Counter(groups.get(row.key, row.key) for row in rows)
     if len(counts) < len(missing) + 1:
         kind = "different prompts" if not groups else "different conversations"
+        if any(row.synthetic for source in corpus.sources.values() for row in source):
+            kind += " of real rows (synthetic ones are never held out)"
         raise ValueError(
             f"data: {len(counts)} {kind} are too few to cut {' and '.join(missing)} from; "
             f"add rows, or name files in {' and '.join(f'data.{split}' for split in missing)}"

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import IO
 
+from jobs.files.sealed_json import sealed, unsealed
 from jobs.synthesis.drafts import Ask, Reply
 
 
@@ -24,11 +25,15 @@ class Journal:
         self.file = file
         self.replies: dict[str, tuple[str, Reply]] = {}
         self.stream: IO[bytes] | None = None
+        self.damaged = 0
+        """Lines that could not be read."""
         if file is not None:
             self.read(file)
 
     def read(self, file: Path) -> None:
-        """Take in the lines of an earlier command. Raises ValueError for a damaged one."""
+        """Take in the lines of an earlier command. One that a disk has changed is not believed: its
+        request is made again.
+        """
         content = file.read_bytes() if file.exists() else b""
         whole, _, torn = content.rpartition(b"\n")
         if torn:
@@ -36,16 +41,13 @@ class Journal:
                 stream.truncate(len(content) - len(torn))
                 stream.flush()
                 os.fsync(stream.fileno())
-        for position, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+        for line in whole.split(b"\n") if whole else []:
             try:
-                entry = json.loads(line)
+                entry = unsealed(json.loads(line))
                 reply = Reply(**entry["reply"])
                 self.replies[entry["ask"]] = (entry["request"], reply)
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{file}, line {position}: damaged ({error}); remove that line, and its "
-                    "request is made again"
-                ) from None
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.damaged += 1
 
     def reply_to(self, ask: Ask, teacher: str) -> Reply | None:
         """The reply to this very request, where there is one."""
@@ -63,7 +65,8 @@ class Journal:
         if self.stream is None:
             self.stream = self.file.open("ab")
         entry = {"ask": ask.name, "request": request, "reply": dataclasses.asdict(reply)}
-        self.stream.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        line = json.dumps(sealed(entry), ensure_ascii=False)
+        self.stream.write(line.encode() + b"\n")
         self.stream.flush()
         os.fsync(self.stream.fileno())
 

@@ -112,6 +112,10 @@ class ChatServer:
         """Called for each reply that was taken from the queue."""
         self.outstanding -= 1
 
+    def figures(self) -> dict[str, int]:
+        """How many requests were under way at once, and how often that was too many."""
+        return {"most_at_once": self.pace.highest, "lowered": self.pace.lowered}
+
     def close(self) -> None:
         """Let no further request start."""
         self.pace.stop()

@@ -52,6 +52,8 @@ class Client(Protocol):
 
     def close(self) -> None: ...
 
+    def figures(self) -> dict[str, int]: ...
+
 
 @dataclass
 class Tally:
@@ -82,6 +84,8 @@ class Outcome:
     tally: Tally
     rejected: list[dict[str, Any]]
     figures: dict[str, float]
+    pace: dict[str, int]
+    """How a server was asked; empty for a local model."""
     ended: str = ""
     """Why there are fewer rows than wanted."""
 
@@ -142,7 +146,9 @@ class Synthesizer:
                 if client is not None:
                     client.close()
             self.journal.close()
-        return Outcome(self.rows, self.tally, self.rejected, self.new_rows.figures(), self.ended)
+        pace = {} if self.teacher is None else self.teacher.figures()
+        figures = self.new_rows.figures()
+        return Outcome(self.rows, self.tally, self.rejected, figures, pace, self.ended)
 
     def more(self, wanted: int, drafts: Iterator[Draft]) -> bool:
         """Begin what can be begun; says whether anything is to be waited for."""

@@ -261,6 +261,7 @@ def manifest(job: Job, outcome: Outcome, file: str, sha256: str) -> JsonObject:
         "rejected": dict(tally.rejected.most_common()),
         "examples": {reason: text for reason, text in tally.examples.items() if text},
         "cost": cost(tally, job),
+        "pace": outcome.pace,
         "diversity": outcome.figures,
         "attributes": dict(sorted(labels.items())),
         "settings": dataclasses.asdict(job.settings),

@@ -171,16 +171,16 @@ def write(job: Job, overrides: list[str], stack: ExitStack) -> int:
     stack.callback(lock.release)
     if job.config.fresh:
         clear(folder)
+    check_unchanged(folder)
     earlier = finished(job, folder)
     if earlier:
         show(job.config, earlier, report.result_lines(job, folder, earlier, overrides))
         return 0
     check_identity(job, hidden)
     (folder / MANIFEST).unlink(missing_ok=True)
-    try:
-        journal = Journal(hidden / "replies.jsonl")
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    journal = Journal(hidden / "replies.jsonl")
+    if journal.damaged:
+        say(f"{journal.damaged:,} of the replies in {journal.file} cannot be read; asked for again")
     synthesizer = synthesizer_of(job, journal, stack)
     outcome = filled(synthesizer, job, folder)
     if not outcome.rows:
@@ -239,6 +239,17 @@ def check_identity(job: Job, hidden: Path) -> None:
             "folder, synthesis.folder=FOLDER, or forget them: fresh=true"
         )
     write_json(hidden / "settings.json", decisive)
+
+
+def check_unchanged(folder: Path) -> None:
+    """Raise InputError for a finished file that somebody has changed since: it would be lost."""
+    manifest = read_object(folder / MANIFEST)
+    written = manifest.get("sha256")
+    if written and file_digest(folder / ROWS) not in ("", written):
+        raise InputError(
+            f"{folder / ROWS} was changed since it was written, and would be lost; move it away, "
+            "name another folder, synthesis.folder=FOLDER, or forget it: fresh=true"
+        )
 
 
 def finished(job: Job, folder: Path) -> JsonObject:

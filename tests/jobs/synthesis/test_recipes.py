@@ -57,12 +57,10 @@ def test_rare_labels_are_drawn_until_all_are_alike(seeds: Seeds) -> None:
     assert seeds.label_field == "intent"
     before = seeds.counts
     assert before["turn_off"] < before["turn_on"]
-    drawn = list(itertools.islice(rarest_first(seeds, 0), 60))
+    drawn = list(itertools.islice(rarest_first(seeds, 0), 90))
     after = before.copy()
     after.update(seed.label for seed in drawn)
-    assert (
-        after["turn_off"] - after["turn_on"] in (-1, 0, 1) or after["turn_off"] < after["turn_on"]
-    )
+    assert abs(after["turn_off"] - after["turn_on"]) <= 1
     assert drawn[0].label == "turn_off"
     recipe = recipe_of(Synthesis(recipe="rare", examples=3), seeds, [], "", 0)
     draft = next(recipe.drafts())
