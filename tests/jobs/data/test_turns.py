@@ -39,7 +39,9 @@ CONVERSATION = [
 ENDS = {CHATML: "<|im_end|>", QWEN: "<|im_end|>", LLAMA: "<|eot|>", GEMMA: "<|/turn|>"}
 
 
-def example(template: ChatTokenizer, *messages: dict, length: int = 512, **fields: object) -> Example:
+def example(
+    template: ChatTokenizer, *messages: dict, length: int = 512, **fields: object
+) -> Example:
     """A conversation as it is trained on with train.on=answers."""
     checked = [read_message(dict(one), place) for place, one in enumerate(messages, start=1)]
     return encode_rows([make_row(*checked, **fields)], template, length, "data", True)[0]
@@ -117,9 +119,7 @@ def test_pack_and_plain_weigh_the_same_tokens(tmp_path: Path) -> None:
     batch = pack_batch(group_by_prefix(0, examples, 1 / len(expected)))
     assert sorted(batch.targets.tolist()) == sorted(expected)
     assert float(batch.weights.sum()) == pytest.approx(1.0)
-    for position, target in zip(
-        batch.loss_positions.tolist(), batch.targets.tolist(), strict=True
-    ):
+    for position, target in zip(batch.loss_positions.tolist(), batch.targets.tolist(), strict=True):
         before = batch.ids[0, position].item()
         assert any((before, target) in zip(one.ids, one.ids[1:], strict=False) for one in examples)
     keep = max(len(one.ids) - one.targets()[0][0] for one in examples)
