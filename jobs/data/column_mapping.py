@@ -126,8 +126,14 @@ def from_column(record: JsonObject, column: str) -> str:
 def column_of(record: JsonObject, column: str) -> Json:
     """What stands in a column that a setting names."""
     if column not in record:
-        raise Malformed(f'has no column "{column}"; found {quote(record)}')
+        raise Malformed(f'has no column "{column}"; found {quote(record)}{similar(column, record)}')
     return record[column]
+
+
+def similar(name: str, names: Collection[str]) -> str:
+    """The most similar of several names, for the end of a message; nothing where none is."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def check_names(columns: Columns, names: Collection[str], setting: str = "data.columns") -> None:
@@ -136,8 +142,7 @@ def check_names(columns: Columns, names: Collection[str], setting: str = "data.c
         for name in used(text):
             if name in names or name == ROW:
                 continue
-            near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-            advice = f'; did you mean "{near[0]}"?' if near else ""
             raise ValueError(
-                f'{setting}.{field}: there is no column "{name}"; found {quote(names)}{advice}'
+                f'{setting}.{field}: there is no column "{name}"; found {quote(names)}'
+                f"{similar(name, names)}"
             )

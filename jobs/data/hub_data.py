@@ -8,6 +8,7 @@ when it was first asked for: a branch that moves does not change the rows of a s
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.data.file_forms import BINARY, EXTENSIONS, PACKED
+from jobs.data.file_forms import BINARY, EXTENSIONS, PACKED, form_of
 from jobs.files.cache import cache_folder
 
 SCHEME = "hf://"
@@ -64,6 +65,7 @@ def fetch(location: str) -> str:
     snapshot = hub_cache() / wanted.folder / "snapshots" / (commit or "-")
     if wanted.path not in record["fetched"].get(commit or "", []) or not snapshot.is_dir():
         snapshot = download(wanted, location, commit)
+        check_snapshot(snapshot, wanted, location)
         keep_record(wanted, snapshot.name)
     return os.path.join(snapshot, wanted.path) if wanted.path else str(snapshot)
 
@@ -114,6 +116,19 @@ def download(wanted: HubPlace, location: str, commit: str | None) -> Path:
         if quiet:
             utils.enable_progress_bars()
     return Path(snapshot)
+
+
+def check_snapshot(snapshot: Path, wanted: HubPlace, location: str) -> None:
+    """Raise OSError for a data set without the wanted files, or without any file of rows."""
+    if wanted.path:
+        if not (snapshot / wanted.path).exists() and not glob.glob(str(snapshot / wanted.path)):
+            page = f"https://huggingface.co/datasets/{wanted.id}/tree/{wanted.revision}"
+            raise OSError(f"{location}: the data set holds no {wanted.path}; see {page}")
+    elif not any(form_of(path) is not None for path in snapshot.rglob("*")):
+        raise OSError(
+            f"{location} holds no file of rows; what a script makes may be had at "
+            f"{SCHEME}{wanted.id}@refs/convert/parquet"
+        )
 
 
 def patterns(path: str) -> list[str]:

@@ -52,6 +52,12 @@ def name_of(location: str) -> str:
     return path.name if form_of(path) is None or path.is_dir() else stem_of(path)
 
 
+def folder_of(pattern: str) -> str:
+    """The folder below which the files of a pattern lie, in all letters."""
+    match = WILDCARDS.search(pattern)
+    return os.path.dirname(pattern[: match.start()] if match is not None else pattern)
+
+
 def is_pattern(path: str) -> bool:
     """Whether a path stands for all files that fit it, not for one of this very name."""
     return WILDCARDS.search(path) is not None and not os.path.lexists(os.path.expanduser(path))

@@ -255,7 +255,7 @@ def read_row(
 ) -> Row:
     """The row that a record of this shape is; what it is made of is counted in `table`."""
     made = shape.make(record)
-    if "messages" in made:
+    if "completion" not in made:
         table.chat = True
         if shape.open_end:
             shorter = without_trailing(made["messages"])

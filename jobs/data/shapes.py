@@ -341,6 +341,9 @@ def reason(record: JsonObject, all_names: Collection[str]) -> str:
             f"{quote(conversations)} can each be the conversation; say which: "
             f"data.columns.messages={conversations[0]}"
         )
+    null = [name for name in record if name.lower() in CONVERSATIONS and record[name] is None]
+    if null and not asked and not answered:
+        return f'"{null[0]}" must be a list, got null'
     if conversations:
         return (
             f'"{conversations[0]}" holds no messages with role and content, or with from and '

@@ -143,8 +143,9 @@ def parquet_records(path: Path) -> Records:
         file = pyarrow.parquet.ParquetFile(path)
         schema = file.schema_arrow
 
-    def batches(columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
-        yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(columns))
+    def batches(columns: Sequence[str] | None) -> Iterator[pyarrow.RecordBatch]:
+        wanted = None if columns is None else list(columns)
+        yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted)
 
     return arrow_table(path, "parquet", schema, batches)
 
@@ -155,10 +156,10 @@ def arrow_records(path: Path) -> Records:
     with readable(path, "Arrow"):
         schema = opened_arrow(files[0])[0]
 
-    def batches(columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+    def batches(columns: Sequence[str] | None) -> Iterator[pyarrow.RecordBatch]:
         for file in files:
             for batch in opened_arrow(file)[1]:
-                yield batch.select(list(columns))
+                yield batch if columns is None else batch.select(list(columns))
 
     return arrow_table(path, "Arrow", schema, batches)
 
@@ -206,9 +207,9 @@ def arrow_table(
     path: Path,
     form: str,
     schema: pyarrow.Schema,
-    batches: Callable[[Sequence[str]], Iterator[pyarrow.RecordBatch]],
+    batches: Callable[[Sequence[str] | None], Iterator[pyarrow.RecordBatch]],
 ) -> Records:
-    """The records of a table in Arrow's columns. `batches` reads some of them."""
+    """The records of a table in Arrow's columns. `batches` reads some of them, None all."""
     names = list(schema.names)
     check_twice(path, names)
     label_names = labels_of(schema)
@@ -229,7 +230,7 @@ def arrow_table(
                 if name in columns:
                     continue
                 if names.count(name) > 1:
-                    counts[told] += column_at(batches(names), place)
+                    counts[told] += column_at(batches(None), place)
                     continue
                 for batch in batches([name]):
                     counts[told] += len(batch) - batch.column(0).null_count

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jobs.files import filesystem
 from orchestrator import project
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.settings import Config
@@ -325,7 +326,8 @@ def data_problems(config: Config) -> Problems:
             f"the image, below {cluster.folder}",
         )
         for setting, path in staging.named_paths(config).items()
-        if not any(Path(path).is_relative_to(folder) for folder in folders_in_pods)
+        if not filesystem.is_uri(path)
+        and not any(Path(path).is_relative_to(folder) for folder in folders_in_pods)
         and not (
             Path(path).is_relative_to(project.ROOT / "data") and code_archive.travels(Path(path))
         )

@@ -10,9 +10,11 @@ import dataclasses
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.config import BaseModel
+from jobs.data import hub_data, locations
 from jobs.data.paths import data_paths, with_paths
 from jobs.files import filesystem
 from orchestrator import project
@@ -44,7 +46,8 @@ def use_shared_cache(config: Config) -> None:
 
 def stage_data(config: Config) -> Config:
     """Copy the data files, and a base model that came along, into the storage, which every node
-    sees, and point the settings there. What is in the storage stays there. A model's folder is
+    sees, and point the settings there; a data set of the hub is fetched for that. What is in the
+    storage, or in an object store, stays there. A model's folder is
     never copied into an object store: it is read from the code that was sent.
 
     Raises InputError when a file cannot be read or copied.
@@ -52,9 +55,17 @@ def stage_data(config: Config) -> Config:
     storage = storage_folder(config.storage)
 
     def moved(path: str) -> str:
-        if Path(path).is_relative_to(storage) or not os.path.exists(path):
+        if path.startswith(hub_data.SCHEME):
+            path = locations.local(path)
+        if filesystem.is_uri(path) or Path(path).is_relative_to(storage):
             return path
-        target = copied(Path(path), storage / "data")
+        if locations.is_pattern(path):
+            base = locations.folder_of(path)
+            target = copied(Path(base), storage / "data", locations.matching(path))
+            return shared(target) + path.removeprefix(base)
+        return shared(copied(Path(path), storage / "data")) if os.path.exists(path) else path
+
+    def shared(target: Path) -> str:
         if not filesystem.is_uri(config.storage):
             return str(target)
         target_uri = filesystem.join(config.storage, str(target.relative_to(storage)))
@@ -69,18 +80,22 @@ def stage_data(config: Config) -> Config:
         return changed(
             config, model=dataclasses.replace(config.model, path=moved(str(config.model.path)))
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"the data cannot be copied into storage {config.storage}: {error}"
         ) from error
 
 
-def copied(path: Path, folder: Path) -> Path:
+def copied(path: Path, folder: Path, only: Sequence[str] | None = None) -> Path:
     """A file's or folder's copy, in a place named by its content, so that what a sweep trains on
-    does not change under it.
+    does not change under it. `only` are the files of the folder that are copied; None for all.
     """
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    inside = sorted(path.rglob("*"))
+    if only is not None:  # of which some may be folders of Arrow files
+        chosen = {Path(file) for file in only}
+        inside = [file for file in inside if chosen & {file, file.parent} and file.is_file()]
+    for file in inside if path.is_dir() else [path]:
         if file.is_file():
             digest.update(f"{file.relative_to(path)}\0".encode())
             with file.open("rb") as stream:
@@ -89,7 +104,12 @@ def copied(path: Path, folder: Path) -> Path:
     if not target.exists():
         draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
         draft.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
+        if only is not None:
+            for file in inside:
+                copy = draft / file.relative_to(path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
+        elif path.is_dir():
             shutil.copytree(path, draft)
         else:
             shutil.copy(path, draft)
@@ -123,4 +143,11 @@ def notes(config: Config, base: BaseModel | None) -> list[str]:
     data = filesystem.join(
         config.storage if filesystem.is_uri(config.storage) else str(storage), "data"
     )
-    return [f"base model{at}: {read}", f"data: copied to {data}, from where every node reads it"]
+    stores = [
+        path
+        for path in data_paths(config.data).values()
+        if filesystem.is_uri(path) and not path.startswith(hub_data.SCHEME)
+    ]
+    notes = [f"base model{at}: {read}", f"data: copied to {data}, from where every node reads it"]
+    notes += [f"data: {', '.join(stores)} stays there, and every node reads it"] if stores else []
+    return notes

@@ -167,8 +167,8 @@ def test_every_problem_is_told_in_one_go(tmp_path: Path) -> None:
 
 def test_a_folder_without_training_rows_is_an_error(tmp_path: Path) -> None:
     assert "is not a folder" in complaint(Data(name="cases", folder=str(tmp_path / "none")))
-    message = complaint(from_folder(tmp_path, trian=pairs(0, 3)))
-    assert "has no train.jsonl, train.csv or train.parquet; it holds trian.jsonl" in message
+    message = complaint(from_folder(tmp_path, trian=pairs(0, 3), more=pairs(0, 3)))
+    assert "has no train.jsonl, train.csv or train.parquet; it holds more.jsonl, trian" in message
     from_folder(tmp_path, train=pairs(0, 9))
     twice = Data(
         name="cases",

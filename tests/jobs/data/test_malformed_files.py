@@ -52,7 +52,10 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: str)
             "3",
             'a row must be an object with "prompt" and "completion", or "messages", got a number (3)',
         ),
-        ('{"question": "Flu", "answer": "J11"}', 'found "question", "answer"'),
+        (
+            '{"question": "Flu", "answer": "J11"}',
+            'this one "question" and "answer"; put them into two files',
+        ),
         ('{"prompt": "Flu"}', 'has no answer: "completion" is missing'),
         ('{"prompt": "Flu", "completion": null}', 'has no answer: "completion" is null'),
         ('{"prompt": "Flu", "completion": ""}', 'has no answer: "completion" is empty'),
@@ -66,7 +69,7 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: str)
             '"completion" must be text, got true or false (True)',
         ),
         ('{"prompt": "Flu", "completion": ["J11"]}', '"completion" must be text, got a list'),
-        ('{"prompt": null, "completion": "J11"}', '"prompt" must be text, got null'),
+        ('{"prompt": null, "completion": "J11"}', 'has no prompt: "prompt" is null'),
         ('{"prompt": " ", "completion": "J11"}', '"prompt" is empty'),
         ('{"prompt": "\\ud83d", "completion": "J11"}', "surrogate"),
         (
@@ -86,7 +89,8 @@ def test_a_malformed_line_is_named_with_what_is_wrong(
     ("messages", "message"),
     [
         ([], '"messages" is empty'),
-        ("Hi", '"messages" must be a list, got text (Hi)'),
+        ("Hi", '"messages" is a text that is no JSON'),
+        ('{"role": "user"}', '"messages" must be a list, got text'),
         (CHAT["messages"][:2], 'has no answer: the last message is from "user"'),
         (
             [CHAT["messages"][1], {"role": "assistant", "content": " "}],
@@ -96,7 +100,7 @@ def test_a_malformed_line_is_named_with_what_is_wrong(
         (["Hi", "Yes?"], "message 1 must be an object with role and content, got text (Hi)"),
         (
             [{"from": "user", "value": "Hi"}, CHAT["messages"][2]],
-            'message 1 has no "role"; found "from", "value"',
+            'this one ShareGPT ("messages"); put them into two files',
         ),
         (
             [{"role": "user", "content": [{"type": "text"}]}, CHAT["messages"][2]],
@@ -154,7 +158,8 @@ def test_an_entry_that_stands_in_one_object_twice_is_refused(tmp_path: Path) -> 
     ("content", "message"),
     [
         (b"PAR1....", "is a Parquet file; give it a name that ends in .parquet"),
-        (b"\x28\xb5\x2f\xfd...", "unpack it with: zstd -d"),
+        (b"\x28\xb5\x2f\xfd...", "cannot be unpacked"),
+        (b"ARROW1....", "an Arrow file; give it a name that ends in .arrow"),
         (b"PK\x03\x04...", "a ZIP archive or a workbook"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "run: git lfs pull"),
         (GOOD.encode("utf-16-le"), "line 1: holds a NUL byte; it looks like UTF-16"),
@@ -182,15 +187,15 @@ def test_a_file_that_is_no_text_is_named_with_what_it_is(
     ("content", "message"),
     [
         (
-            "question,answer\nFlu,J11\n",
-            'needs the columns "prompt" and "completion", found "question", "answer"',
+            "Flu,J11\nCold,J00\n",
+            'line 2: needs "prompt" and "completion", or "messages"; found "Flu", "J11"; or say',
         ),
-        ("prompt;completion\nFlu;J11\n", 'found "prompt;completion"'),
+        ("prompt:completion\nFlu:J11\n", 'found "prompt:completion"'),
         ("prompt,completion\nFlu, mild,J11\n", "line 2: more fields than columns"),
-        ("prompt,completion\nFlu\n", "line 2: has no answer: fewer fields than columns"),
-        ("completion,prompt\nJ11\n", "line 2: has no prompt: fewer fields than columns"),
+        ("prompt,completion\nFlu\n", 'has no answer: "completion" is null; fewer fields'),
+        ("completion,prompt\nJ11\n", 'line 2: has no prompt: "prompt" is null; fewer fields'),
         ("\n\r\nprompt,completion\nFlu, mild,J11\n", "line 4: more fields than columns"),
-        ("messages\nx\n", "conversations go into a .jsonl or .parquet file"),
+        ("messages\nx\n", 'line 2: "messages" is a text that is no JSON'),
         ('prompt,completion\nFlu,J11\n"Flu,J11\n', "after line 2: broken CSV"),
     ],
 )

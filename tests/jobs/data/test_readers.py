@@ -132,9 +132,17 @@ def test_tables_with_tabs_are_read_like_those_with_commas(tmp_path: Path) -> Non
         write(tmp_path, 'id\tprompt\tcompletion\n1\tFlu, mild\tJ11\n2\t"a\tb"\tJ12\n', "train.tsv")
     )
     assert [(row.key, row.answer) for row in rows] == [("flu, mild", "J11"), ("a b", "J12")]
-    assert "separate them with tabs" in complaint(
-        write(tmp_path, "prompt,completion\nFlu,J11\n", "train.tsv")
-    )
+
+
+@pytest.mark.parametrize("name", ["train.tsv", "train.csv"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_the_first_line_says_what_separates_fields(tmp_path: Path, name: str, mark: str) -> None:
+    content = f'prompt{mark}completion\nFlu{mark}J11\n"A{mark}B"{mark}J12\n'
+    rows = read_rows(write(tmp_path, content, name))
+    assert [(row.context[0]["content"], row.answer) for row in rows] == [
+        ("Flu", "J11"),
+        (f"A{mark}B", "J12"),
+    ]
 
 
 def test_a_name_of_a_column_is_shown_without_what_a_terminal_obeys(tmp_path: Path) -> None:

@@ -139,12 +139,9 @@ def test_a_file_of_the_folder_that_a_setting_replaces_is_named(tmp_path: Path) -
 def test_a_folder_of_parts_or_of_folders_says_what_to_take(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     fill(tmp_path / "data", train__jsonl=range(9))
-    with pytest.raises(
-        ValueError,
-        match=f"it holds data; {tmp_path}/data holds some, take data.folder={tmp_path}/data",
-    ):
-        load_corpus(Data(name="cases", folder=str(tmp_path)))
+    corpus = load_corpus(Data(name="cases", folder=str(tmp_path)))
+    assert corpus.notes[0] == f"data.folder: read from {tmp_path}/data"
     fill(tmp_path, train__jsonl=range(9))
     (tmp_path / "test").mkdir()
-    with pytest.raises(ValueError, match="test is a folder; put its files beside it"):
+    with pytest.raises(ValueError, match="test holds no file of rows; it holds nothing; put rows"):
         load_corpus(Data(name="cases", folder=str(tmp_path)))
