@@ -14,10 +14,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from jobs.check_settings import Checks
-from jobs.config import Source, Trial
+from jobs.config import Checks, Neighbours, Source, Trial
 from jobs.evaluation import registry
-from jobs.neighbour_settings import Neighbours
 from orchestrator.config import idle_settings
 from orchestrator.config.defaults import (
     with_absolute_paths,
@@ -201,10 +199,10 @@ def names(kind: type, path: str) -> list[str]:
         listed.append(entry.name)
         if nested:
             listed += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(nested)]
-    if kind is Config and path.startswith("data.neighbours."):
-        return [f"data.neighbours.{inner.name}" for inner in dataclasses.fields(Neighbours)]
-    if kind is Config and path.startswith("data.checks."):
-        return [f"data.checks.{inner.name}" for inner in dataclasses.fields(Checks)]
+    group = re.match(r"data\.(neighbours|checks)\.", path)
+    if kind is Config and group:
+        settings = {"neighbours": Neighbours, "checks": Checks}[group[1]]
+        return [f"{group[0]}{inner.name}" for inner in dataclasses.fields(settings)]
     inside = re.fullmatch(r"(data\.sources|sweep\.space)\.([^.]+)\.[^.]+", path)
     if kind is Config and inside:
         entries = dataclasses.fields(Source if inside[1] == "data.sources" else Knob)
