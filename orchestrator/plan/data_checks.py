@@ -92,19 +92,23 @@ def check_data(
     """All checks that are not turned off. `counts` are of tokens, by source and split."""
     off = tuple(name for name in CHECKS if name in config.data.checks.off)
     cached = CheckCache(config.data, corpus)
+    results: dict[str, CheckResult] = {}
     language = None
-    if "language" not in off and cached.read("language") is None:
-        language = LanguageProcess(corpus)
+    if "language" not in off:
+        earlier = cached.read("language")
+        if earlier is None:
+            language = LanguageProcess(corpus)
+        else:
+            results["language"] = earlier
     try:
-        made = {name: make for name, make in makers(corpus, tokenizer).items() if name not in off}
+        for name, make in makers(corpus, tokenizer).items():
+            if name not in off:
+                of_template = tokenizer if name == "template" else None
+                results[name] = cached.result(name, make, of_template)
         if language is not None:
-            made["language"] = language.collect
-        results = {
-            name: cached.result(name, make, tokenizer if name == "template" else None)
-            for name, make in made.items()
-        }
-        if "language" not in off and language is None:
-            results["language"] = cached.result("language", LanguageProcess(corpus).collect)
+            results["language"] = language.collect()
+            if results["language"].numbers:  # it may have failed, and need not the next time
+                cached.write("language", results["language"])
     finally:
         if language is not None:
             language.close()
@@ -218,8 +222,12 @@ class CheckCache:
         result = self.read(name, tokenizer)
         if result is None:
             result = make()
-            write_whole(self.file(name, tokenizer), dataclasses.asdict(result), MOST_KEPT)
+            self.write(name, result, tokenizer)
         return result
+
+    def write(self, name: str, result: CheckResult, tokenizer: ChatTokenizer | None = None) -> None:
+        """Keep a result for the next plan."""
+        write_whole(self.file(name, tokenizer), dataclasses.asdict(result), MOST_KEPT)
 
 
 @cache

@@ -49,7 +49,9 @@ def main_languages(identifier: Any, groups: dict[str, list[str]]) -> dict[str, s
 
 def others(identifier: Any, texts: Sequence[str], main: str) -> list[tuple[int, str]]:
     """The texts that clearly are of another language than `main`, as (index, language)."""
-    different = []
+    different: list[tuple[int, str]] = []
+    if main == NO_LANGUAGE:
+        return different
     for index, text in enumerate(texts):
         if letters(text) < FEWEST_LETTERS:
             continue

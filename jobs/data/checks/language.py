@@ -33,7 +33,7 @@ MOST_ROWS = 5_000
 """Rows of a source or split that are looked at, evenly over all of them."""
 MOST_CHARACTERS = 300
 """Of one prompt, from its beginning."""
-MOST_SECONDS = 120.0
+MOST_SECONDS = 600.0
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -96,7 +96,7 @@ class LanguageProcess:
 
 def judged(rows: dict[str, list[Row]], languages: dict[str, Any]) -> CheckResult:
     """What the languages of the groups say."""
-    main = {name: str(found[0]) for name, found in languages.items() if rows[name]}
+    main = {name: str(said[0]) for name, said in languages.items() if rows[name]}
     warnings = []
     if len(set(main.values())) > 1:
         listed = ", ".join(f"{name} {language}" for name, language in main.items())
@@ -120,5 +120,8 @@ def judged(rows: dict[str, list[Row]], languages: dict[str, Any]) -> CheckResult
     groups: dict[str, list[str]] = {}
     for name, language in main.items():
         groups.setdefault(language, []).append(name)
-    summary = "; ".join(f"{language} in {', '.join(names)}" for language, names in groups.items())
+    summary = "; ".join(
+        f"{language.replace(identify.NO_LANGUAGE, 'no language')} in {', '.join(names)}"
+        for language, names in groups.items()
+    )
     return CheckResult("language", summary or "no rows", warnings, numbers=numbers)

@@ -17,7 +17,7 @@ from tests.support.in_process import run
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """60 rows in three files, of which one has an address and two contradict each other."""
+    """63 rows in three files, of which one has an address and two contradict each other."""
     folder = tmp_path / "tickets"
     folder.mkdir()
     for split, number in {"train": 40, "valid": 10, "test": 10}.items():
@@ -27,9 +27,12 @@ def rows(tmp_path: Path) -> Path:
         ]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with (folder / "train.jsonl").open("a") as file:
-        for answer in ("y", "n"):
-            row = {"prompt": "Is ann@example.org a customer?", "completion": answer}
-            file.write("\n" + json.dumps(row))
+        for prompt, answer in (
+            ("Is ann@example.org a customer?", "y"),
+            ("Are you open on Sunday?", "y"),
+            ("Are you open on Sunday?", "n"),
+        ):
+            file.write("\n" + json.dumps({"prompt": prompt, "completion": answer}))
     return folder
 
 
@@ -47,14 +50,14 @@ def test_all_checks_are_printed_with_their_rows(
     told = capsys.readouterr()
     lines = told.out.splitlines()
     assert lines[0] == (
-        "data    tickets: 1 source with 42 training rows, 10 validation rows, 10 test rows"
+        "data    tickets: 1 source with 43 training rows, 10 validation rows, 10 test rows"
     )
     names = [line[8:].partition(":")[0] for line in lines if line[:1].strip() and ":" in line]
     assert names[1:] == [*CHECKS]
-    assert "warning personal: e-mail addresses in 2 of 62 rows" in told.out
+    assert "warning personal: e-mail addresses in 1 of 63 rows" in told.out
     assert "a***@e***.org (train.jsonl, line 41)" in told.out and "ann@" not in told.out
     assert "1 prompt is answered in two ways or more" in told.out
-    assert "train: 42 rows, " in told.out and "0 of 42 rows (0.0%) truncated" in told.out
+    assert "train: 43 rows, " in told.out and "0 of 43 rows (0.0%) truncated" in told.out
     assert lines[-1] == "result  a run starts; look at contradictions, personal"
     assert sorted(path.name for path in rows.parent.iterdir()) == ["tickets"]  # nothing written
 
