@@ -14,7 +14,7 @@ from jobs.evaluation import registry
 from jobs.evaluation.comparison import smallest_difference
 from orchestrator.evaluation.promotion import Candidate, Scores
 from orchestrator.output.result import BASELINES, DEFAULT_TEST
-from orchestrator.plan.mixes import drawn_shares
+from orchestrator.plan.mixes import seen
 from orchestrator.plan.planner import Plan
 
 LONGEST_DESCRIPTION = 5_000
@@ -118,11 +118,12 @@ def slice_table(candidate: Scores, slices: Mapping[str, Sequence[int]], metric: 
 
 def data_section(plan: Plan, trial: Trial) -> str:
     """What it was trained and judged on."""
-    drawn = drawn_shares(trial.data, {name: share.rows for name, share in plan.sources.items()})
+    drawn = seen(trial, {name: share.rows for name, share in plan.sources.items()})
+    total = sum(drawn.values()) or 1.0
     lines = ["## Data\n", "| source | rows | share of what it saw | sha256 |", "|---|---|---|---|"]
     for name, share in plan.sources.items():
         digest = plan.digests[f"train/{name}"][:12]
-        lines.append(f"| {name} | {share.rows:,} | {drawn[name]:.0%} | {digest} |")
+        lines.append(f"| {name} | {share.rows:,} | {drawn[name] / total:.0%} | {digest} |")
     for split, count in (("valid", plan.num_valid), ("test", plan.num_test)):
         lines.append(f"| {split} (held out) | {count:,} | | {plan.digests[split][:12]} |")
     return "\n".join(lines) + "\n"
