@@ -89,13 +89,35 @@ def most_examples(shares: Shares, sizes: Mapping[str, int]) -> float:
     """How many examples there are before the sources are used up; infinite without limits."""
     if shares.limits is None:
         return inf
-    names = [name for name in sorted(sizes) if shares.weights[name] > 0]
+    return sum(phase.size for phase in phases_of(shares, sizes))
+
+
+def examples_of(shares: Shares, sizes: Mapping[str, int], count: int) -> dict[str, float]:
+    """About how many of the first `count` examples are from each source."""
+    names = drawn_from(shares, sizes)
+    given = dict.fromkeys(sizes, 0.0)
+    for phase in phases_of(shares, sizes):
+        within = min(count - phase.start, phase.size)
+        if within <= 0:
+            break
+        for name, quota in zip(names, phase.quotas, strict=True):
+            given[name] += within * quota / phase.block_size
+    return given
+
+
+def drawn_from(shares: Shares, sizes: Mapping[str, int]) -> list[str]:
+    """The sources that any example is from, in alphabetical order."""
+    return [name for name in sorted(sizes) if shares.weights[name] > 0]
+
+
+def phases_of(shares: Shares, sizes: Mapping[str, int]) -> list[Phase]:
+    """The phases of sources of so many rows; none where all weights are 0."""
+    names = drawn_from(shares, sizes)
     if not names:
-        return 0
+        return []
     block_size = shares.block_size or sum(sizes[name] for name in names)
-    weights = [shares.weights[name] for name in names]
-    limits = [shares.limits[name] for name in names]
-    return sum(phase.size for phase in phases(block_size, weights, limits, shares.stops))
+    limits = None if shares.limits is None else [shares.limits[name] for name in names]
+    return phases(block_size, [shares.weights[name] for name in names], limits, shares.stops)
 
 
 def phases(

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 from jobs.config import Data
-from jobs.data.shares import by_epochs
 from orchestrator.config import simplex
 from orchestrator.config.search_space import SOURCES, Knob
 from orchestrator.config.settings import Config
@@ -61,8 +60,20 @@ def why_no_mix(data: Data, knob: Knob) -> str | None:
     return None
 
 
-def mix_problems(data: Data, where: str, knob: Knob) -> list[tuple[str, str]]:
-    """What is wrong with a simplex for some data."""
+def epochs_of(config: Config) -> list[str]:
+    """The settings that mix the sources by epochs, in the configuration or in the search."""
+    given = [
+        f"data.sources.{name}.epochs"
+        for name, source in config.data.sources.items()
+        if source.epochs is not None
+    ]
+    searched = [path for knob in config.sweep.space.values() for path in knob.paths]
+    return given + [path for path in searched if path.endswith(".epochs")]
+
+
+def mix_problems(config: Config, where: str, knob: Knob) -> list[tuple[str, str]]:
+    """What is wrong with a simplex."""
+    data = config.data
     reason = why_no_mix(data, knob)
     if reason is not None:
         return [(where, reason)]
@@ -75,9 +86,9 @@ def mix_problems(data: Data, where: str, knob: Knob) -> list[tuple[str, str]]:
                 f"is no source of this mix; it has {', '.join(names)}",
             )
         ]
-    counted = [name for name, source in data.sources.items() if source.epochs is not None]
+    counted = epochs_of(config)
     if counted:
-        text = f"searches the shares, so data.sources.{counted[0]}.epochs would have no effect"
+        text = f"searches the weights, and {counted[0]} mixes the sources by epochs"
         return [(where, f"{text}; leave one of them out")]
     reason = simplex.problem(knob.mixes)
     return [] if reason is None else [(f"{where}.bounds", reason)]
@@ -85,12 +96,13 @@ def mix_problems(data: Data, where: str, knob: Knob) -> list[tuple[str, str]]:
 
 def without_weights(config: Config, path: str) -> str | None:
     """A weight where the sources are mixed by epochs."""
-    if not by_epochs(config.data.sources):
+    counted = epochs_of(config)
+    if not counted:
         return None
     _, _, name, _ = path.split(".")
     return (
-        "the sources are mixed by epochs, which others have; "
-        f"write data.sources.{name}.epochs, or take those away"
+        f"{counted[0]} mixes the sources by epochs; write data.sources.{name}.epochs, or leave "
+        "that out"
     )
 
 

@@ -253,7 +253,7 @@ def space_problems(config: Config) -> list[tuple[str, str]]:
     for name, knob in config.sweep.space.items():
         where = f"sweep.space.{name}"
         if knob.type == "simplex":
-            faults += mix_problems(config.data, where, knob)
+            faults += mix_problems(config, where, knob)
         elif not lookup(raw, knob.path):
             faults.append(
                 (

@@ -16,7 +16,7 @@ from orchestrator.job_environment import mark_answer
 from orchestrator.output.check_text import short_lines
 from orchestrator.output.console import duration, plural, short
 from orchestrator.plan.finalists import describe
-from orchestrator.plan.mixes import mix_lines
+from orchestrator.plan.mixes import mix_lines, seen
 from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.rungs import survivors
@@ -134,12 +134,16 @@ def shape_lines(plan: Plan) -> list[str]:
 
 def drawn(plan: Plan, name: str) -> str:
     """Which part of the examples a source gives, and how often that is each of its rows."""
-    if weight_path(name) in {path for k in plan.config.sweep.space.values() for path in k.paths}:
+    space = plan.config.sweep.space
+    searched = {path for knob in space.values() for path in knob.paths}
+    if weight_path(name) in searched or any(path.endswith(".epochs") for path in searched):
         return "its share is searched"
-    share, train = plan.sources[name], plan.config.train
-    times = share.share * train.steps * train.batch_size / max(share.rows, 1)
-    repeated = f", each row {times:.2g} times" if plan.config.data.exhausted == "cycle" else ""
-    return f"{share.share:.0%} of what is drawn{repeated}"
+    share = plan.sources[name]
+    if plan.base is None or len(plan.sources) == 1:
+        return f"{share.share:.0%} of what is drawn"
+    examples = seen(plan.trial_of(1, {}), {n: each.rows for n, each in plan.sources.items()})
+    times = examples[name] / max(share.rows, 1)
+    return f"{share.share:.0%} of what is drawn, each row {times:.2g} times in a whole trial"
 
 
 def judged_line(plan: Plan) -> str:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from jobs.config import Data, Trial
 from jobs.files.json_types import JsonObject
 from orchestrator.plan.licences import folders_of, licence_of
+from orchestrator.plan.mixes import seen
 
 if TYPE_CHECKING:
-    from orchestrator.plan.mixes import drawn_shares
 from orchestrator.plan.planner import Plan
 
 NOT_STATED = "not stated beside its files"
@@ -100,7 +100,8 @@ class DataProvenance:
 
 def provenance(plan: Plan, trial: Trial) -> DataProvenance:
     """What a trial of a planned sweep is made of."""
-    drawn = drawn_shares(trial.data, {name: share.rows for name, share in plan.sources.items()})
+    drawn = seen(trial, {name: share.rows for name, share in plan.sources.items()})
+    total = sum(drawn.values()) or 1.0
     sources = {
         name: RowsProvenance(
             rows=share.rows,
@@ -109,7 +110,7 @@ def provenance(plan: Plan, trial: Trial) -> DataProvenance:
             digest=plan.digests[f"train/{name}"],
             synthetic_rows=sum(share.teachers.values()),
             teachers=dict(share.teachers),
-            share=drawn[name],
+            share=drawn[name] / total,
             licence=source_licence(trial.data, name),
             path=trial.data.sources[name].path or trial.data.folder,
         )

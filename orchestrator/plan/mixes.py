@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from jobs.config import Data, Trial
 from jobs.data.corpus import Corpus
-from jobs.data.shares import by_epochs, most_examples, shares_of, weights_of
+from jobs.data.shares import by_epochs, examples_of, most_examples, shares_of, weights_of
 from orchestrator.config import simplex
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import ConfigError
@@ -49,6 +49,12 @@ def drawn_shares(data: Data, rows: Mapping[str, int]) -> dict[str, float]:
     scaled = {name: weight / largest for name, weight in weights.items()}
     total = sum(scaled.values()) or 1.0
     return {name: weight / total for name, weight in scaled.items()}
+
+
+def seen(trial: Trial, rows: Mapping[str, int]) -> dict[str, float]:
+    """How many examples a trial that is never stopped sees of each source of so many rows."""
+    count = trial.train.steps * trial.train.batch_size
+    return examples_of(shares_of(trial.data, rows), rows, count)
 
 
 def limited(trial: Trial, rows: Mapping[str, int]) -> Trial:

@@ -88,17 +88,17 @@ def mix_table(data: SweepData, ranked: list[TrialData]) -> dict[str, Any]:
         best = trial.reports.get(trial.best_step or 0, {})
         row: dict[str, float | None] = {}
         for source, share in sorted(shares_of(data, trial).items()):
-            row[f"share of {source}"] = rounded(share, 4)
+            row[f"share of {source}"] = rounded(share)
         last = trial.reports.get(max(trial.reports, default=0), {})
         for name, value in sorted(last.items()):
             kind, _, source = name.removeprefix("data/").partition("_")
             if name.startswith("data/") and kind in ("drawn", "tokens", "epochs") and value:
                 unit = {"drawn": "examples", "tokens": "tokens", "epochs": "epochs"}[kind]
-                row[f"{unit} of {source}"] = rounded(value, 4)
+                row[f"{unit} of {source}"] = rounded(value) if kind == "epochs" else int(value)
         for name, value in sorted(best.items()):
             match = BY_SOURCE.fullmatch(name)
             if match is not None:
-                row[f"{match[2]} on {match[1]}"] = rounded(value, 4)
+                row[f"{match[2]} on {match[1]}"] = rounded(value)
         head += [column for column in row if column not in head]
         rows.append((trial, row))
     order = {"share": 0, "examples": 1, "tokens": 2, "epochs": 3}

@@ -105,7 +105,7 @@ def test_tokens_are_those_of_the_examples_whatever_was_interrupted(
     for trial in trials.values():
         steps = last_step(trial)
         course = TrialData(trial, template, load_corpus(trial.data))
-        tokens = dict.fromkeys(("long", "short"), 0)
+        tokens: dict[str, int] = dict.fromkeys(("long", "short"), 0)
         for step in range(steps):
             drawn = course.mix.batch(step, 9)
             for (name, _), example in zip(drawn, course.batch(step), strict=True):

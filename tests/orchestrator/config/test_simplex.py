@@ -168,7 +168,11 @@ MIX = "sweep.space.mix"
         ),
         (["+sweep=mix", f"{MIX}.low=0.1"], f"{MIX}.low", "simplex takes simplex, bounds"),
         (["+sweep=mix", f"{MIX}.path=data.sources.terms.weight"], MIX, "leave `path` out"),
-        (["+sweep=mix", "data.sources.terms.epochs=2"], MIX, "terms.epochs would have no effect"),
+        (
+            ["+sweep=mix", "data.sources.terms.epochs=2"],
+            MIX,
+            "terms.epochs mixes the sources by epochs",
+        ),
         (["+sweep=mix", "sweep.search=grid"], f"{MIX}.type", "needs a list of values"),
         (
             ["+sweep=lora", f"{MIX}={{type: simplex}}"],
@@ -208,7 +212,7 @@ def test_a_mix_is_written_by_its_sources_or_by_its_type(typed: str) -> None:
         (
             ["data.sources.terms.epochs=2", "data.sources.titles.weight=0.3"],
             "data.sources.titles.weight",
-            "mixed by epochs",
+            "data.sources.terms.epochs mixes the sources by epochs",
         ),
         (["data.exhausted=wrap"], "data.exhausted", "cycle, stop, renormalise"),
         (["data.max_epochs=0"], "data.max_epochs", "at least 1"),
