@@ -59,7 +59,7 @@ LAYERS = [
     ["jobs/pack/batch", "jobs/pack/membership.py"],
     ["jobs/endpoint"],
     ["jobs/synthesis"],
-    ["jobs/training", "jobs/serving", "jobs/convert.py"],
+    ["jobs/training", "jobs/serving"],
     ["jobs/export"],
     ["jobs/llama_cpp"],
     ["jobs/evaluation", "jobs/base_models"],
@@ -68,7 +68,14 @@ LAYERS = [
     ["jobs/data"],
     ["jobs/machine"],
     ["jobs/files", "jobs/config.py", "jobs/foreign_code.py"],
-    ["jobs/neighbour_settings.py", "jobs/synthesis_settings.py", "jobs/check_settings.py"],
+    [
+        "jobs/neighbour_settings.py",
+        "jobs/synthesis_settings.py",
+        "jobs/check_settings.py",
+        "jobs/mix_settings.py",
+        "jobs/optim_settings.py",
+        "jobs/source_rows.py",
+    ],
     ["jobs/settings_checks.py"],
 ]
 """From the top down. A room may import what stands below it, never what stands beside or above."""

@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.idle_data_settings import (
+    without_leakage_check,
+    without_neighbours,
+    without_rivals,
+    without_sample,
+)
 from orchestrator.config.idle_environment import environment_notes
 from orchestrator.config.idle_sweep_settings import (
     alone,
@@ -148,37 +154,6 @@ def same_schedule(config: Config, path: str) -> str | None:
         return reason
     own = values_of(config, "optim.schedule")
     return f"every trial has optim.schedule={own.pop()}" if own == {config.final.schedule} else None
-
-
-def without_rivals(config: Config, path: str) -> str | None:
-    """The weight of the only source."""
-    return None if len(config.data.sources) > 1 else "it is the only source"
-
-
-def without_sample(config: Config, path: str) -> str | None:
-    """Which rows are taken of a source that gives all."""
-    source = config.data.sources.get(path.split(".")[2])
-    if source is None or source.rows is not None:
-        return None
-    return f"all rows are taken; {path.removesuffix('_seed')}=N takes so many"
-
-
-def without_neighbours(config: Config, path: str) -> str | None:
-    """The order of no neighbours, or of one."""
-    knobs = [k for k in config.sweep.space.values() if k.path == "data.neighbours.count"]
-    values = [value for knob in knobs for value in (*(knob.values or ()), knob.high)]
-    if any(isinstance(value, int | float) and value > 1 for value in values):
-        return None
-    if config.data.neighbours.count > 1 and not knobs:
-        return None
-    return f"data.neighbours.count={config.data.neighbours.count} leaves nothing to order"
-
-
-def without_leakage_check(config: Config, path: str) -> str | None:
-    """How much leakage is refused, where nobody looks for it."""
-    if "leakage" not in config.data.checks.off:
-        return None
-    return "data.checks.off has leakage; leave one of them out"
 
 
 def of_other_knob(config: Config, path: str) -> str | None:

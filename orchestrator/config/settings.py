@@ -5,7 +5,6 @@ composed dictionary.
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import field
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_
 from jobs.evaluation import registry
 from jobs.synthesis_settings import Synthesis
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
+from orchestrator.config.registry_settings import Registry
 from orchestrator.config.search_space import Knob
 from orchestrator.config.shipping import Export, Serve
 
@@ -200,65 +200,6 @@ class Tracking:
                 0 <= self.patience_seconds <= DAY_SECONDS,
                 f"tracking.patience_seconds must be between 0 and {DAY_SECONDS}, got "
                 f"{self.patience_seconds}",
-            ),
-        )
-
-
-RIVALS = ("base", "baselines", "champion")
-"""What a candidate can be asked to beat."""
-
-
-@config
-class Registry:
-    """What a candidate must do to become champion."""
-
-    beat: list[str] = field(default_factory=lambda: list(RIVALS))
-    """base: the untouched base model. baselines: lookups and the base with examples in its prompt.
-    champion: the version that holds the alias. []: nothing.
-    """
-    error_rate: float = 0.05
-    """How often a candidate that is no better than what it must beat may look so by chance."""
-    margin: float = 0.0
-    """By how much it must be better, in the metric's unit; any gain at 0."""
-    floor: float | None = None
-    """Score that it must reach, whatever others have; of a loss, the highest."""
-    max_megabytes: float | None = None
-    """Weights that serving it loads, the base's and what was trained, in 10**6 bytes."""
-    max_seconds: float | None = None
-    """Mean time for a test row while it is judged; rows are answered many at once."""
-    forbid_slice_regression: bool = False
-    """Whether it may do worse than the champion on no slice of the test rows."""
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.beat if name not in RIVALS]
-        limits = {"max_megabytes": self.max_megabytes, "max_seconds": self.max_seconds}
-        require(
-            (
-                not unknown,
-                f"registry.beat takes {', '.join(RIVALS)}, got {', '.join(map(repr, unknown))}",
-            ),
-            (
-                len(set(self.beat)) == len(self.beat),
-                f"registry.beat must name each once, got {', '.join(self.beat)}",
-            ),
-            (
-                self.floor is None or math.isfinite(self.floor),
-                f"registry.floor must be a finite number, got {self.floor}",
-            ),
-            (
-                0 < self.error_rate <= 0.5,
-                f"registry.error_rate must be above 0 and at most 0.5, got {self.error_rate}",
-            ),
-            (
-                0 <= self.margin < float("inf"),
-                f"registry.margin must be a number of at least 0, got {self.margin}",
-            ),
-            *(
-                (
-                    limit is None or 0 < limit < float("inf"),
-                    f"registry.{name} must be above 0, got {limit}",
-                )
-                for name, limit in limits.items()
             ),
         )
 

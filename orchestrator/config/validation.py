@@ -29,10 +29,11 @@ from orchestrator.config.defaults import (
 )
 from orchestrator.config.dotted_paths import assign, dotted, leaves, lookup, without
 from orchestrator.config.executor import why_plain
+from orchestrator.config.knob_conflicts import problems
 from orchestrator.config.left_open import open_settings
 from orchestrator.config.mixes import mix_problems, with_all_sources, with_simplexes
 from orchestrator.config.nested_sections import names_beside
-from orchestrator.config.search_space import Bounds, Knob, Point, extremes, problems
+from orchestrator.config.search_space import Bounds, Knob, Point, extremes
 from orchestrator.config.settings import SECTIONS, Config
 from orchestrator.errors import ConfigError
 

@@ -15,7 +15,7 @@ from orchestrator.plan.licences import folders_of, licence_of
 from orchestrator.plan.mixes import seen
 
 if TYPE_CHECKING:
-from orchestrator.plan.planner import Plan
+    from orchestrator.plan.planner import Plan
 
 NOT_STATED = "not stated beside its files"
 MOST_LICENCE = 200

@@ -127,9 +127,7 @@ def test_a_version_is_chatted_with_and_remembers_what_was_said(
 
     asked, other = "Ticket 3 from d?", "Ticket 8 from i?"
     answered = talk(asked, other, "/new", other, "/exit", asked)
-    exported = json.loads(
-        next((tmp_path / "st").rglob("export.json")).read_text(encoding="utf-8")
-    )
+    exported = json.loads(next((tmp_path / "st").rglob("export.json")).read_text(encoding="utf-8"))
     assert exported["format"] == "gguf-q8_0" and "scores" not in exported
     assert len(answered) == 3, "one line for each question"
     f32: Any = predict(base, version, asked)
