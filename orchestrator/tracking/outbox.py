@@ -30,6 +30,7 @@ from orchestrator.tracking.events import (
     merge_events,
 )
 from orchestrator.tracking.journal_reader import JournalReader
+from orchestrator.tracking.store_errors import is_of_the_machine
 
 FLUSH_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -280,6 +281,8 @@ class OutboxWorker:
         except Unopened:
             raise
         except Exception as error:
+            if is_of_the_machine(str(error)):
+                raise
             if not (
                 isinstance(error, Refused) or (self._failures >= PATIENCE and self._sink.answers())
             ):

@@ -80,6 +80,18 @@ MEANINGS = (
 )
 
 
+MACHINE = re.compile(
+    r"No space left|disk is full|readonly database|[Rr]ead-only file system|disk I/O error|"
+    r"unable to open database|database is locked"
+)
+"""What a store's machine says when it cannot write, whatever it is told."""
+
+
+def is_of_the_machine(text: str) -> bool:
+    """Whether an error is the fault of the store's machine, which may take the same later."""
+    return MACHINE.search(text) is not None
+
+
 def explain(uri: str, text: str) -> str:
     """One line that says what an error's `text` means for the address and what to do."""
     from orchestrator.tracking import shown_commands

@@ -206,6 +206,29 @@ def test_a_store_that_is_down_for_long_refuses_nothing(tmp_path: Path):
     assert writer.close(120) == 0 and writer.num_refused == 0
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "(sqlite3.OperationalError) database or disk is full",
+        "tracking.uri=sqlite:////x/mlflow.db: the disk is full; free some space",
+        "(sqlite3.OperationalError) attempt to write a readonly database",
+        "[Errno 28] No space left on device",
+    ],
+)
+def test_what_a_stores_machine_has_no_room_for_is_never_set_aside(
+    tmp_path: Path, reason: str
+) -> None:
+    store = Memory()
+    store.poison = lambda _: RuntimeError(reason)
+    append(tmp_path, SWEEP, TRIAL, *(metric(3, step) for step in range(4)))
+    writer = OutboxWorker(lambda: store, tmp_path)
+    writer.start()
+    until(lambda: writer._failures > outbox.PATIENCE)
+    store.poison = lambda _: None
+    assert writer.close(120) == 0 and writer.num_refused == 0
+    assert sorted(row[3] for row in store.metrics("trial-003")) == [0, 1, 2, 3]
+
+
 def test_malformed_events_are_set_aside_and_unknown_or_torn_ones_skipped(tmp_path: Path):
     append(
         tmp_path,
