@@ -318,7 +318,7 @@ def test_a_dry_run_shows_what_carries_loss_and_writes_nothing(cache: Path, tmp_p
     done = subprocess.run(
         line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True
     )
-    assert "»A00<|im_end|>«" in done.stdout
+    assert '»{"intent":"HassBroadcast","message":"dinner is at the door"}<|im_end|>«' in done.stdout
     assert "supervised tokens" in done.stdout
     assert "trial     6" in done.stdout
     assert not list(tmp_path.iterdir())
