@@ -37,7 +37,10 @@ def versions(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 @pytest.fixture(scope="module")
 def exports(
-    versions: dict[str, Path], base: BaseModel, cache: Path, tmp_path_factory: pytest.TempPathFactory
+    versions: dict[str, Path],
+    base: BaseModel,
+    cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """Both as adapters of the tiny base, not scored."""
     before = os.environ.get("ORCHESTRATOR_CACHE")
@@ -108,7 +111,9 @@ def test_each_adapter_answers_by_its_name_what_its_version_answers(
 
 def test_a_streamed_answer_is_the_whole_one(client: openai.OpenAI) -> None:
     whole = ask(client, "Ticket 5 from f?")
-    chunks = list(ask(client, "Ticket 5 from f?", stream=True, stream_options={"include_usage": True}))
+    chunks = list(
+        ask(client, "Ticket 5 from f?", stream=True, stream_options={"include_usage": True})
+    )
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text.strip() == whole.choices[0].message.content
     finish = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
