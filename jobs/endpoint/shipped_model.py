@@ -21,7 +21,7 @@ from jobs.serving.chat_request import row_of
 REPORT = "export.json"
 MOST_TOKENS = 512
 CONTEXT = 4096
-"""For a GGUF file from elsewhere, which brings no task: the longest answer and conversation."""
+"""Of a GGUF file from elsewhere, which brings no task: longest answer, longest conversation."""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,9 @@ class Runtime:
         self.session.trust_env = False  # a proxy has no business between two processes of one user
         self.session.mount("http://", HTTPAdapter(pool_maxsize=64))
         self.session.headers["Authorization"] = f"Bearer {key}"
+        # Kept open, a connection is closed by llama.cpp after five idle seconds, at times while the
+        # next request is on its way.
+        self.session.headers["Connection"] = "close"
         names = ", ".join(path.name for path in (model, *adapters))
         try:
             self.address = self._introduce(settings, names)

@@ -92,14 +92,16 @@ def registered(config: Config) -> tuple[mlflow_store.MlflowStore | None, Version
     uri = config.model_uri or ""
     if not uri.startswith("models:"):
         return None, None
-    store = mlflow_store.connect(
-        store_address(config), config.tracking.experiment, storage_folder(config.storage)
-    )
     match = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", uri)
     if match is None:
         raise InputError(
             f"model_uri {uri}: write models:/NAME@champion, models:/NAME/3 or a folder"
         )
+    store = mlflow_store.connect(
+        store_address(config),
+        config.tracking.experiment,
+        storage_folder(config.storage) / "artifacts",
+    )
     name, alias, number = match.groups()
     version = store.aliased(name, alias) if alias else store.version(name, int(number))
     if version is None:
