@@ -57,13 +57,13 @@ LAYERS = [
     ["jobs/pack/layers"],
     ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
     ["jobs/pack/batch", "jobs/pack/membership.py"],
-    ["jobs/training", "jobs/serving", "jobs/export", "jobs/convert.py"],
+    ["jobs/training", "jobs/serving", "jobs/export"],
     ["jobs/evaluation", "jobs/base_models"],
     ["jobs/model"],
     ["jobs/data"],
     ["jobs/machine"],
     ["jobs/files", "jobs/config.py", "jobs/foreign_code.py"],
-    ["jobs/neighbour_settings.py"],
+    ["jobs/neighbour_settings.py", "jobs/source_rows.py"],
     ["jobs/settings_checks.py"],
 ]
 """From the top down. A room may import what stands below it, never what stands beside or above."""

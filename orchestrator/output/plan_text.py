@@ -48,7 +48,7 @@ def usage(groups: dict[str, list[str]]) -> str:
   python -m orchestrator +sweep=lora                  sweep rank, learning rate and data mix; register the winner
   python -m orchestrator                              one training run
   python -m orchestrator +sweep=lora dry_run=true     print the plan and stop
-  python -m orchestrator data=files data.folder=DIR   your own rows: train, valid, test as .jsonl, .json, .csv, .tsv or .parquet
+  python -m orchestrator data=files data.folder=DIR   your own rows: a folder, a file, s3://... or hf://ORG/NAME
   python -m orchestrator job=predict model_uri=models:/NAME@champion prompt="..."
 
 Groups, as GROUP=CHOICE (sweep and experiment as +GROUP=CHOICE):
