@@ -10,6 +10,7 @@ import contextlib
 import glob
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.data import hub_data
@@ -39,6 +40,12 @@ def local(location: str) -> str:
         return filesystem.get(location)
     base = location[: location.rindex("/", 0, match.start())]
     return os.path.join(filesystem.get(base, location), location[len(base) + 1 :])
+
+
+def hub_notes(named: Iterable[str]) -> list[str]:
+    """Which commits the locations on the hub stand for."""
+    commits = {one: hub_data.commit_of(one) for one in dict.fromkeys(named)}
+    return [f"{one} is commit {commit[:12]}" for one, commit in commits.items() if commit]
 
 
 def name_of(location: str) -> str:
