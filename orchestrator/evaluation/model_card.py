@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import BaseModel, Trial
+from jobs.data import hub_data
 from jobs.evaluation import registry
 from jobs.evaluation.comparison import smallest_difference
 from orchestrator.evaluation.promotion import Candidate, Scores
@@ -171,7 +172,8 @@ def data_files(plan: Plan) -> list[Path]:
     paths = [Path(path) for path in named if path is not None and "://" not in path]
     if data.folder is not None and "://" not in data.folder:
         paths.append(Path(data.folder))
-    return paths
+    snapshots = [hub_data.snapshot_of(path) for path in (*named, data.folder) if path is not None]
+    return paths + [path for path in snapshots if path is not None]
 
 
 def folders_of(files: Sequence[Path]) -> list[Path]:
