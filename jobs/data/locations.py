@@ -70,6 +70,13 @@ def is_pattern(path: str) -> bool:
     return WILDCARDS.search(path) is not None and not os.path.lexists(os.path.expanduser(path))
 
 
+def is_here(path: str) -> bool:
+    """Whether a path is on this machine, or files that fit it are."""
+    if is_pattern(path):
+        return any(holds_rows(Path(file)) for file in glob.iglob(path, recursive=True))
+    return os.path.exists(path)
+
+
 def matching(pattern: str) -> list[str]:
     """The files of rows that fit a pattern, in order. Raises ValueError where there are none."""
     paths = sorted(glob.glob(os.path.expanduser(pattern), recursive=True), key=natural)
