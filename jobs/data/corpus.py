@@ -21,8 +21,8 @@ from typing import Any
 
 from jobs.config import Data
 from jobs.data.conversations import groups_of
-from jobs.data.locations import local
-from jobs.data.paths import with_paths
+from jobs.data.locations import hub_notes, local
+from jobs.data.paths import data_paths, with_paths
 from jobs.data.readers import Row, Table, read_table
 from jobs.data.row_selection import deduplicated, sample
 from jobs.data.shares import weights_of
@@ -87,6 +87,7 @@ def load_corpus(data: Data) -> Corpus:
     with one line per problem.
     """
     problems: list[str] = []
+    named = data
     try:
         data = with_paths(data, local)
     except OSError as error:
@@ -120,6 +121,7 @@ def load_corpus(data: Data) -> Corpus:
     corpus.uses = list(tables)
     corpus.chats = [use for use, table in tables.items() if table.chat]
     corpus.shapes = {use: told(table) for use, table in tables.items()}
+    corpus.notes += hub_notes(data_paths(named).values())
     corpus.notes += files.notes + column_notes(tables) + source_notes(data, tables)
     take_once(corpus, data)
     corpus.columns = sorted({name for table in tables.values() for name in table.unused})

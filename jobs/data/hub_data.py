@@ -78,6 +78,16 @@ def commit_of(location: str) -> str | None:
     return read_record(wanted)["revisions"].get(wanted.revision)
 
 
+def snapshot_of(location: str) -> Path | None:
+    """The folder of a fetched data set, with what says under what terms it stands; None for what
+    is not of the hub, or not here.
+    """
+    commit = commit_of(location)
+    if commit is None:
+        return None
+    return hub_cache() / parse(location).folder / "snapshots" / commit
+
+
 def hub_cache() -> Path:
     """The hub's cache folder, found as huggingface_hub finds it, but without importing it."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):

@@ -10,6 +10,7 @@ import contextlib
 import glob
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.data import hub_data
@@ -41,6 +42,12 @@ def local(location: str) -> str:
     return os.path.join(filesystem.get(base, location), location[len(base) + 1 :])
 
 
+def hub_notes(named: Iterable[str]) -> list[str]:
+    """Which commits the locations on the hub stand for."""
+    commits = {one: hub_data.commit_of(one) for one in dict.fromkeys(named)}
+    return [f"{one} is commit {commit[:12]}" for one, commit in commits.items() if commit]
+
+
 def name_of(location: str) -> str:
     """What a location is called: the data set, the folder, or the file without its ending."""
     if location.startswith(hub_data.SCHEME):
@@ -61,6 +68,13 @@ def folder_of(pattern: str) -> str:
 def is_pattern(path: str) -> bool:
     """Whether a path stands for all files that fit it, not for one of this very name."""
     return WILDCARDS.search(path) is not None and not os.path.lexists(os.path.expanduser(path))
+
+
+def is_here(path: str) -> bool:
+    """Whether a path is on this machine, or files that fit it are."""
+    if is_pattern(path):
+        return any(holds_rows(Path(file)) for file in glob.iglob(path, recursive=True))
+    return os.path.exists(path)
 
 
 def matching(pattern: str) -> list[str]:

@@ -64,9 +64,10 @@ def read_message(message: Json, position: int) -> Message:
         if name in fields:
             check_text(fields[name], f'"{name}" of message {position}')
     role = fields["role"]
-    near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.75)
-    if near and role not in ROLES:
-        raise Malformed(f'message {position} has the role "{role}"; did you mean "{near[0]}"?')
+    if role not in ROLES:
+        near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.75)
+        if near:
+            raise Malformed(f'message {position} has the role "{role}"; did you mean "{near[0]}"?')
     return fields
 
 

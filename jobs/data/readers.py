@@ -29,7 +29,7 @@ from jobs.data.messages import (
 from jobs.data.neighbour_prompt import Neighbour, put_before
 from jobs.data.prompt_keys import context_key, normalise
 from jobs.data.records import check_file, open_records
-from jobs.data.row_selection import Filter
+from jobs.data.row_filter import Filter
 from jobs.data.shapes import COLUMNS, MEANINGFUL, PAIR, Shape, pair_shape, recognise
 from jobs.data.tables import Records, ShortRow
 from jobs.source_rows import Columns, WhereValue

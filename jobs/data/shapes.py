@@ -57,9 +57,6 @@ class Shape:
     open_end: bool = False
     """Whether its conversations may go on after the last answer."""
 
-    def __repr__(self) -> str:
-        return f"Shape({self.told})"
-
 
 Signature = frozenset[tuple[str, str]]
 
@@ -104,27 +101,34 @@ def preference(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | No
     """Two answers of which one is preferred: that one is trained on."""
     if not {"chosen", "rejected"} <= named.keys():
         return None
-    chosen = named["chosen"]
-    asked = next((named[name] for name in PROMPTS if name in named), None)
-    if asked is None and not looks_like_messages(kinds[chosen]):
+    chosen, system = named["chosen"], named.get("system")
+    is_list = looks_like_messages(kinds[chosen])
+    asked = [named[name] for name in PROMPTS if name in named]
+    if "instruction" in named and {*asked} <= {named["instruction"], named.get("input")}:
+        asked = filled(named["instruction"], named.get("input"))  # as Alpaca has them
+    elif "conversations" in named and not is_list:
+        asked = [named["conversations"]]
+    elif len(asked) > 1 or (not asked and not is_list):
         return None
-    columns = (*((asked,) if asked is not None else ()), chosen)
-    system = named.get("system")
 
     def make(record: JsonObject) -> JsonObject:
-        prompt = None if asked is None else record.get(asked)
+        prompts = [one for name in asked if (one := record.get(name)) not in (None, "")]
         side = record.get(chosen)
-        if not isinstance(side, list):
-            return with_context(record, [system], prompt, side)
-        turns = as_turns(side, chosen)
-        if prompt is None or (turns and turns[0].get("role") in ("user", "system")):
-            return {"messages": turns}
-        return {"messages": turns_of_pair(prompt, turns, asked or "")}
+        if isinstance(side, dict):  # one message, as beside ShareGPT's conversations
+            side = [side]
+        if isinstance(side, list):
+            turns = as_turns(side, chosen)
+            is_whole = bool(turns) and turns[0].get("role") in ("user", "system")
+            if not prompts or is_whole:
+                return {"messages": turns}
+            return {"messages": turns_of_pair(prompts[0], turns, asked[0])}
+        prompt = "\n\n".join(as_text(one, name) for one, name in zip(prompts, asked, strict=False))
+        return with_context(record, [system], prompt, side)
 
-    told = f"a preference file, the chosen side: {' + '.join(columns)}"
-    if asked is not None:
-        told = f"a preference file, the chosen side: {asked} -> {chosen}"
-    return Shape("a preference file", told, filled(*columns, system), make)
+    told = f"a preference file, the chosen side: {' + '.join(asked)} -> {chosen}"
+    if not asked:
+        told = f"a preference file, the chosen side: {chosen}"
+    return Shape("a preference file", told, filled(*asked, chosen, system), make, chosen)
 
 
 def conversation(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
@@ -220,7 +224,8 @@ def alpaca(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
         return {**made, **tools_of(record, tools)}
 
     told = f"Alpaca: {' + '.join([task, *inputs])} -> {answer}"
-    return Shape("Alpaca", told, filled(task, *inputs, answer, system, history, tools), make)
+    columns = filled(task, *inputs, answer, system, history, tools)
+    return Shape("Alpaca", told, columns, make, answer)
 
 
 def two_columns(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
@@ -325,7 +330,7 @@ def reason(record: JsonObject, all_names: Collection[str]) -> str:
     )
     if {"chosen", "rejected"} <= present.keys():
         return (
-            'has "chosen" and "rejected" and no prompt beside them; say which column holds it: '
+            'has "chosen" and "rejected", and not one prompt beside them; say which column it is: '
             f"data.columns.prompt=COLUMN data.columns.completion={present['chosen']}"
         )
     for role, several in (("prompt", asked), ("answer", answered)):

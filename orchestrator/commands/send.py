@@ -9,6 +9,7 @@ import json
 import shlex
 from pathlib import Path
 
+from jobs.data import locations
 from jobs.files.json_types import JsonObject
 from orchestrator import project
 from orchestrator.config.settings import Config
@@ -131,7 +132,7 @@ def known_plan(config: Config, nodes: tuple[Node, ...]) -> Plan | None:
     data that is here and cannot be used.
     """
     if config.job.kind != "train" or not all(
-        Path(path).exists() for path in staging.named_paths(config).values()
+        locations.is_here(path) for path in staging.named_paths(config).values()
     ):
         return None
     return planning.make(config, nodes)

@@ -36,9 +36,10 @@ def usage(groups: dict[str, list[str]]) -> str:
   python -m orchestrator +sweep=lora                  sweep rank, learning rate and data mix; register the winner
   python -m orchestrator                              one training run
   python -m orchestrator +sweep=lora dry_run=true     print the plan and stop
-  python -m orchestrator data=files data.folder=DIR   your own rows: train, valid, test as .jsonl, .json, .csv, .tsv or .parquet
+  python -m orchestrator data=files data.folder=DIR   your own rows: a folder, a file, s3://... or hf://ORG/NAME
   python -m orchestrator job=check data=files data.folder=DIR   what may be wrong with your rows, without a sweep
   python -m orchestrator job=predict model_uri=models:/NAME@champion prompt="..."
+  python -m orchestrator job=export model_uri=models:/NAME@champion export.format=gguf-q8_0   the file that ships
 
 Groups, as GROUP=CHOICE (sweep and experiment as +GROUP=CHOICE):
 {listed}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.config import Data, Trial
+from jobs.data import hub_data
 from jobs.files.json_types import JsonObject
 from orchestrator.plan.licences import folders_of, licence_of
 from orchestrator.plan.mixes import seen
@@ -137,9 +138,12 @@ def source_licence(data: Data, name: str) -> str | None:
     if source is not None and source.licence:
         return source.licence
     path = data.folder if source is None or source.path is None else source.path
-    if path is None or "://" in path:
+    if path is None:
         return None
-    return licence_of(folders_of([Path(path).expanduser()]))
+    snapshot = hub_data.snapshot_of(path)
+    if snapshot is None and "://" in path:
+        return None
+    return licence_of(folders_of([snapshot or Path(path).expanduser()]))
 
 
 def data_licence(data: Data) -> str | None:

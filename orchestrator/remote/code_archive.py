@@ -13,6 +13,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+from jobs.data import locations
 from orchestrator.errors import InputError
 from orchestrator.project import ROOT
 
@@ -67,7 +68,7 @@ def local(
     What lies in the storage every node sees; the project's own data the other side finds by itself,
     unless it was `typed`.
     """
-    existing = {setting: Path(path) for setting, path in named.items() if os.path.exists(path)}
+    existing = {setting: Path(path) for setting, path in named.items() if locations.is_here(path)}
     return {
         setting: path
         for setting, path in existing.items()
@@ -105,9 +106,17 @@ def pack(archive: Path, data: dict[str, Path], root: Path = ROOT) -> dict[str, s
         if travels(path, root):
             moved[setting] = str(path.relative_to(root))
             continue
-        name_there = moved[setting] = (
-            f"shipped/{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}/{path.name}"
-        )
+        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+        if locations.is_pattern(str(path)):
+            base = Path(locations.folder_of(str(path)))
+            moved[setting] = f"shipped/{digest}/{path.relative_to(base)}"
+            members |= {
+                f"shipped/{digest}/{file.relative_to(base)}": file
+                for match in locations.matching(str(path))
+                for file in files_of(Path(match))
+            }
+            continue
+        name_there = moved[setting] = f"shipped/{digest}/{path.name}"
         members |= {
             os.path.join(name_there, os.path.relpath(file, path))
             if path.is_dir()

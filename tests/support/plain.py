@@ -55,7 +55,12 @@ def reference(trial: Trial, base: BaseModel, moved: float = 0.0) -> tuple[list[f
     by what share its first weights are off.
     """
     template, corpus = ChatTokenizer(base.path), load_corpus(trial.data)
-    examples = encode_rows(corpus.sources["train"], template, trial.train.max_length)
+    examples = encode_rows(
+        corpus.sources["train"],
+        template,
+        trial.train.max_length,
+        answers_carry_loss=trial.train.on == "answers",
+    )
     mix = Mixture({"train": len(examples)}, {"train": 1.0}, trial.seed)
     model = attach(load(base.path, torch.float32, CPU), trial.adapter, trial.seed).train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -98,10 +103,12 @@ def labelled_loss(model: Any, batch: list[Example]) -> torch.Tensor:
     mask = torch.tensor(
         [[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in batch]
     )
-    labels = [
-        [-100] * e.prompt_length + e.ids[e.prompt_length :] + [-100] * (width - len(e.ids))
-        for e in batch
-    ]
+    labels = []
+    for example in batch:
+        row = [-100] * width
+        for start, stop in example.targets():
+            row[start:stop] = example.ids[start:stop]
+        labels.append(row)
     return model(
         input_ids=ids, attention_mask=mask, labels=torch.tensor(labels), use_cache=False
     ).loss

@@ -118,6 +118,21 @@ SHAPES: dict[str, tuple[dict[str, Any], str, Said]] = {
         "a preference file, the chosen side: prompt -> chosen",
         TALK,
     ),
+    "a preference with Alpaca's prompt": (
+        {"instruction": "Sort.", "input": "It broke", "chosen": "refund", "rejected": "wait"},
+        "a preference file, the chosen side: instruction + input -> chosen",
+        [("user", "Sort.\n\nIt broke"), ("assistant", "refund")],
+    ),
+    "a preference with ShareGPT's conversation": (
+        {"conversations": FROM[:3], "chosen": FROM[3], "rejected": FROM[1]},
+        "a preference file, the chosen side: conversations -> chosen",
+        TALK,
+    ),
+    "an answer that is a number": (
+        {"instruction": "It broke", "output": 7},
+        "Alpaca: instruction -> output",
+        [("user", "It broke"), ("assistant", "7")],
+    ),
     "a preference without a prompt": (
         {"chosen": ROLES, "rejected": ROLES[:2]},
         "a preference file, the chosen side: chosen",
@@ -293,6 +308,10 @@ HALF = {
     "a conversation without an answer": (
         {"conversations": FROM[:1]},
         'has no answer: the last message is from "user"',
+    ),
+    "a preference with two prompts": (
+        {"question": "x", "text": "y", "chosen": "a", "rejected": "b"},
+        "not one prompt beside them; say which column it is: data.columns.prompt=COLUMN",
     ),
     "a preference without a prompt": (
         {"chosen": "a", "rejected": "b"},

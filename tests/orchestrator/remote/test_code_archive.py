@@ -278,3 +278,21 @@ def test_a_base_model_in_a_folder_is_named_as_the_nodes_will_see_it(tmp_path: Pa
     }.items():
         config = build(compose([*there, f"model.path={path}"], None))
         assert staging.notes(config, None)[0] == f"base model at {path}: {words}"
+
+
+def test_what_fits_a_pattern_travels_and_keeps_its_pattern(tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    (rows / "deep").mkdir(parents=True)
+    for name in ("part-1.jsonl", "deep/part-2.jsonl", "other.jsonl"):
+        (rows / name).write_text('{"prompt": "a", "completion": "b"}\n')
+    pattern = str(rows / "**" / "part-*.jsonl")
+    named = {"data.folder": pattern, "data.test": str(rows / "none-*.jsonl")}
+    data = code_archive.local(named, tmp_path / "storage", ["data.folder=x", "data.test=x"])
+    assert data == {"data.folder": Path(pattern)}
+    archive = tmp_path / "code.zip"
+    there = code_archive.pack(archive, data)["data.folder"]
+    assert there.startswith("shipped/") and there.endswith("/**/part-*.jsonl")
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path / "there")
+    found = (tmp_path / "there" / there.partition("/**")[0]).rglob("*.jsonl")
+    assert sorted(file.name for file in found) == ["part-1.jsonl", "part-2.jsonl"]
