@@ -43,6 +43,7 @@ bench: setup
 	$(RUN) -m benchmarks.step --json outputs/benchmarks/step.json
 	$(RUN) -m benchmarks.overhead --json outputs/benchmarks/overhead.json
 	$(RUN) -m benchmarks.scale --json outputs/benchmarks/scale.json --chart outputs/benchmarks/scale.svg
+	$(RUN) -m benchmarks.data --json outputs/benchmarks/data.json
 	$(RUN) -m benchmarks.makespan --trials 8 --steps 16 --json outputs/benchmarks/makespan.json
 
 clean:

@@ -120,6 +120,26 @@ def test_every_trial_is_a_child_run_with_the_same_parameters_its_data_and_its_me
             assert inputs == 3, "train, valid and test"
 
 
+def test_the_version_says_what_it_was_made_of(swept: Any, storage: Path) -> None:
+    model = swept.result["model"]
+    with sqlite3.connect(storage / "mlflow.db") as database:
+        tags = dict(
+            database.execute(
+                "select key, value from model_version_tags where name = ? and version = ?",
+                (model["name"], model["version"]),
+            ).fetchall()
+        )
+        logged = dict(
+            database.execute("select key, value from metrics where key like 'data/%'").fetchall()
+        )
+    assert (tags["data.train.rows"], tags["data.synthetic_share"]) == ("240", "0.0000")
+    assert tags["data.train.supervised_tokens"] == "480", "a letter and the end of the turn"
+    assert tags["data.train.licence"] == "not stated beside its files"
+    assert logged["data/rows_train"] == 240.0 and logged["data/synthetic_share"] == 0.0
+    made_of = next(file.read_text() for file in storage.rglob("result.json"))
+    assert tags["data.train.digest"] in made_of and '"synthetic_share": 0.0' in made_of
+
+
 def test_plain_transformers_and_peft_reproduce_the_registered_predictions(
     swept: Any, storage: Path
 ) -> None:

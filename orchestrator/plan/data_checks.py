@@ -226,8 +226,11 @@ class CheckCache:
         return result
 
     def write(self, name: str, result: CheckResult, tokenizer: ChatTokenizer | None = None) -> None:
-        """Keep a result for the next plan."""
-        write_whole(self.file(name, tokenizer), dataclasses.asdict(result), MOST_KEPT)
+        """Keep a result for the next plan, where there is a cache already: without a base model
+        there is none, and a plan makes none.
+        """
+        if cache_folder().is_dir():
+            write_whole(self.file(name, tokenizer), dataclasses.asdict(result), MOST_KEPT)
 
 
 @cache

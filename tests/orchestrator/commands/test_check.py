@@ -83,7 +83,7 @@ def test_a_row_that_the_template_refuses_is_one_of_the_findings(
     cache: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (rows / "train.jsonl").open("a") as file:
-        file.write("\n" + json.dumps({"prompt": "long?", "completion": "y " * 3000}))
+        file.write("\n" + json.dumps({"prompt": "long?", "completion": "y " * 300}))
     assert check(cache, monkeypatch, rows) == 2
     told = capsys.readouterr()
     assert "fatal   tokens: rows that cannot be used" in told.out

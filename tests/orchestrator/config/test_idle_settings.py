@@ -73,6 +73,11 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
         "data.neighbours.order=nearest_last",
         "data.neighbours.count=0 leaves nothing to order",
     ),
+    "a share of leakage that nobody looks for": (
+        [*TINY, "data.checks.off=[leakage]"],
+        "data.checks.leakage_share=0.1",
+        "data.checks.off has leakage; leave one of them out",
+    ),
     "optim.decay_share": (
         [*TINY, CONSTANT],
         "optim.decay_share=0.3",
