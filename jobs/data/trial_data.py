@@ -63,9 +63,8 @@ class TrialData:
         self.nearest = nearest_rows(corpus) if self.neighbours.count else None
         self.shuffled = self.neighbours.count > 1 and self.neighbours.order == "shuffled"
         self.mix = mixture_of(trial, corpus)
-        self.tokens = dict.fromkeys(self.mix.names, 0)
-        """Tokens of the examples that each source has given in the steps that are counted."""
-        self.counted = 0
+        self.tokens = [dict.fromkeys(self.mix.names, 0)]
+        """Tokens of the examples that each source has given before each step, as far as counted."""
 
     @property
     def walk(self) -> Hashable:
@@ -82,10 +81,11 @@ class TrialData:
         for (name, epoch), rows in missing.items():
             self.read(name, rows, epoch)
         batch = [self.token_cache[self.key(*pick)] for pick in picks]
-        if step == self.counted:
+        if step == len(self.tokens) - 1:
+            tokens = dict(self.tokens[step])
             for (name, _, _), example in zip(picks, batch, strict=True):
-                self.tokens[name] += len(example.ids)
-            self.counted += 1
+                tokens[name] += len(example.ids)
+            self.tokens.append(tokens)
         return batch
 
     def key(self, name: str, row: int, epoch: int) -> Hashable:
@@ -166,14 +166,12 @@ class TrialData:
         """What each source has given after `steps` steps, as metrics: examples, their tokens, and
         how often that is all its rows.
         """
-        if self.counted > steps:  # went back to an earlier checkpoint
-            self.tokens, self.counted = dict.fromkeys(self.mix.names, 0), 0
-        for step in range(self.counted, steps):  # those that it did before it was continued
+        for step in range(len(self.tokens) - 1, steps):  # those of before it was continued
             self.batch(step)
         metrics = {}
         for name, count in self.mix.drawn(steps, self.trial.train.batch_size).items():
             metrics[f"data/drawn_{name}"] = float(count)
-            metrics[f"data/tokens_{name}"] = float(self.tokens[name])
+            metrics[f"data/tokens_{name}"] = float(self.tokens[steps][name])
             metrics[f"data/epochs_{name}"] = count / len(self.corpus.sources[name])
         return metrics
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.config import simplex
 from orchestrator.config.search_space import Knob, Point, first_values, link, mix_of, weights
 from orchestrator.config.settings import Config
+from orchestrator.config.simplex import Mix
 from orchestrator.plan.planner import as_grid
 from orchestrator.plan.points import MOST_DRAWS, Key, Points, every_point, first_mixes, key
 from orchestrator.storage.journal import Record
@@ -146,11 +147,20 @@ class TPESampler:
             names = coordinate_names(knob)
             if knob.type == "simplex":
                 at = [float(params[name]) for name in names]
-                mix = simplex.from_coordinates(knob.mixes, at)
-                chosen |= weights(simplex.rounded(knob.mixes, mix))
+                chosen |= self._settled(knob, simplex.from_coordinates(knob.mixes, at))
             elif knob.type != "linked":
                 chosen[knob.path] = params[knob.path]
         return link(self._space, chosen)
+
+    def _settled(self, knob: Knob, mix: Mix) -> Point:
+        """The mix that is tried for one that Optuna proposes: in thousandths, unless it is one of
+        those that are always tried, which are as they are.
+        """
+        proposed = weights(mix)
+        for first in self._first_mixes:
+            if all(abs(float(first[path]) - share) < 1e-4 for path, share in proposed.items()):
+                return first
+        return weights(simplex.rounded(knob.mixes, mix))
 
     def _drop(self, asked: optuna.Trial) -> None:
         """Forget a proposal that repeats a point."""

@@ -42,10 +42,20 @@ def mix(point: Point) -> dict[str, Any]:
 def test_optuna_tries_the_first_mixes_first_with_all_else_alike(config: Config) -> None:
     sampler = Sampler(config, 12, {})
     first, second, third = (sampler.next_point(index) for index in (1, 2, 3))
-    assert mix(first) == pytest.approx({"a": 0.6, "b": 0.3, "c": 0.1}, abs=2e-3)
-    assert mix(second) == pytest.approx(dict.fromkeys(NAMES, 1 / 3), abs=2e-3)
+    assert mix(first) == pytest.approx({"a": 0.6, "b": 0.3, "c": 0.1}, abs=1e-5)
+    assert mix(second) == pytest.approx(dict.fromkeys(NAMES, 1 / 3), abs=1e-5)
     assert first["adapter.rank"] == second["adapter.rank"]
     assert sum(mix(third).values()) == pytest.approx(1)
+    assert mix(third) not in (mix(first), mix(second))
+
+
+def test_a_source_of_few_rows_keeps_its_share_in_the_first_mix(config: Config) -> None:
+    knob = config.sweep.space["mix"]
+    object.__setattr__(knob, "natural", {"a": 0.7999, "b": 0.2, "c": 0.0001})
+    sampler = Sampler(config, 12, {})
+    assert mix(sampler.next_point(1))["c"] == pytest.approx(0.0001, abs=2e-6)
+    assert mix(sampler.next_point(2)) == pytest.approx(dict.fromkeys(NAMES, 1 / 3), abs=1e-5)
+    assert len({str(mix(sampler.next_point(index))) for index in range(1, 8)}) == 7
 
 
 def test_optuna_moves_towards_the_mix_that_scores(config: Config) -> None:
