@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import BaseModel, Trial
-from jobs.data import hub_data
 from jobs.evaluation import registry
 from jobs.evaluation.comparison import smallest_difference
 from orchestrator.evaluation.promotion import Candidate, Scores
