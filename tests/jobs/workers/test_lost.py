@@ -4,6 +4,7 @@ undisturbed one, to the last bit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.small_disk import mounted
+from tests.support.small_disk import Disk, disk, mounted
 
 SWEEP = (
     "+sweep=lora",
@@ -247,44 +248,51 @@ def small(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def remount_read_only(folder: Path) -> None:
-    """Take the right to write away between two writes: while a file is open for one, the system
-    refuses.
-    """
-    end = time.monotonic() + 120
-    line = ["mount", "-o", "remount,ro", str(folder)]
-    while (answered := subprocess.run(line, capture_output=True, text=True)).returncode:
-        assert time.monotonic() < end, f"waited for a moment without writers: {answered.stderr}"
-        time.sleep(0.02)
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 80 MB."""
+    with disk(tmp_path / "disk", "80M") as made:
+        yield made
 
 
-@pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_what_the_machine_refuses_fails_no_trial(
-    fault: str, executor: str, calm: Ended, command: Any, small: Path
-) -> None:
-    process = command(*SWEEP, executor, f"storage={small}", start=True)
-    until(small, process, reached(40, 1))
-    if fault == "full":
-        with (small / "filler").open("wb", buffering=0) as stream:
-            try:
-                while stream.write(bytes(4096)):
-                    pass
-            except OSError:
-                pass
-    else:
-        remount_read_only(small)
+def refused(storage: Path, executor: str, command: Any, happens: Callable[[], None]) -> str:
+    """What the command says to which this happens once a trial has come to step 40."""
+    process = command(*SWEEP, executor, f"storage={storage}", start=True)
+    until(storage, process, reached(40, 1))
+    happens()
     out, err = process.communicate(timeout=400)
     assert process.returncode == 1, err
-    told = [line for line in (out + err).splitlines() if "storage " in line]
-    assert any(
-        ("is full" if fault == "full" else "read-only file system") in line for line in told
-    ), err
     assert "Traceback" not in err
-    (small / "filler").unlink() if fault == "full" else subprocess.run(
-        ["mount", "-o", "remount,rw", str(small)], check=True
-    )
-    assert not [e for e in events(small) if e["kind"] == "end" and e["state"] == "failed"]
-    assert not list(small.glob("sweeps/*/export"))
-    done = command(*SWEEP, executor, f"storage={small}", timeout=500)
+    return "\n".join(line for line in (out + err).splitlines() if "storage " in line)
+
+
+def goes_on(storage: Path, executor: str, command: Any, calm: Ended) -> None:
+    """The same command makes what it would have made undisturbed."""
+    assert not [e for e in events(storage) if e["kind"] == "end" and e["state"] == "failed"]
+    assert not list(storage.glob("sweeps/*/export"))
+    done = command(*SWEEP, executor, f"storage={storage}", timeout=500)
     assert done.code == 0, done.err
-    assert_alike(ended(small), calm)
+    assert_alike(ended(storage), calm)
+
+
+def test_a_full_disk_fails_no_trial(executor: str, calm: Ended, command: Any, small: Path) -> None:
+    filler = small / "filler"
+
+    def fill() -> None:
+        with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(bytes(4096)):
+                pass
+
+    assert "is full" in refused(small, executor, command, fill)
+    filler.unlink()
+    goes_on(small, executor, command, calm)
+
+
+def test_a_disk_that_takes_nothing_any_more_fails_no_trial(
+    executor: str, calm: Ended, command: Any, failing: Disk
+) -> None:
+    storage = failing.folder / "outputs"
+    told = refused(storage, executor, command, failing.fail)
+    assert "read-only file system" in told.lower()
+    failing.repair()
+    goes_on(storage, executor, command, calm)
