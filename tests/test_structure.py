@@ -56,7 +56,7 @@ LAYERS = [
     ["jobs/pack/slot.py"],
     ["jobs/pack/layers"],
     ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
-    ["jobs/pack/batch", "jobs/pack/membership.py"],
+    ["jobs/pack/batch", "jobs/pack/membership.py", "jobs/pack/loss_curves.py"],
     ["jobs/endpoint"],
     ["jobs/synthesis"],
     ["jobs/training", "jobs/serving"],
