@@ -47,6 +47,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "messages": (TINY, "messages=[]", "write job=predict"),
     "model_uri": (TINY, "model_uri=models:/x@champion", "write job=predict"),
     "job.reason": (TINY, "job.reason=better", "write job=promote"),
+    "export.format": (TINY, "export.format=gguf-f16", "it belongs to job=export"),
     "registry.margin": ((*TINY, "registry.beat=[]"), "registry.margin=0.1", "asks for nothing"),
     "sweep.minutes": (
         [*TINY, "+sweep=lora", "sweep.num_trials=2", "train.steps=5"],
