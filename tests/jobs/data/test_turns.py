@@ -120,7 +120,7 @@ def test_pack_and_plain_weigh_the_same_tokens(tmp_path: Path) -> None:
     assert sorted(batch.targets.tolist()) == sorted(expected)
     assert float(batch.weights.sum()) == pytest.approx(1.0)
     for position, target in zip(batch.loss_positions.tolist(), batch.targets.tolist(), strict=True):
-        before = batch.ids[0, position].item()
+        before = int(batch.ids[0, position])
         assert any((before, target) in zip(one.ids, one.ids[1:], strict=False) for one in examples)
     keep = max(len(one.ids) - one.targets()[0][0] for one in examples)
     rows = [[-100] * max(0, keep - len(one.ids)) + one.ids[-keep:] for one in examples]
