@@ -63,7 +63,7 @@ LAYERS = [
     ["jobs/data"],
     ["jobs/machine"],
     ["jobs/files", "jobs/config.py", "jobs/foreign_code.py"],
-    ["jobs/neighbour_settings.py"],
+    ["jobs/mix_settings.py", "jobs/neighbour_settings.py"],
     ["jobs/settings_checks.py"],
 ]
 """From the top down. A room may import what stands below it, never what stands beside or above."""
