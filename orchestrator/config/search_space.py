@@ -233,7 +233,7 @@ def weight_path(source: str) -> str:
     return f"{SOURCES}.{source}.weight"
 
 
-def weights(mix: Mix) -> dict[str, float]:
+def weights(mix: Mix) -> Point:
     """A mix as settings."""
     return {weight_path(name): share for name, share in mix.items()}
 

@@ -156,9 +156,9 @@ class TPESampler:
         """The mix that is tried for one that Optuna proposes: in thousandths, unless it is one of
         those that are always tried, which are as they are.
         """
-        proposed = weights(mix)
         for first in self._first_mixes:
-            if all(abs(float(first[path]) - share) < 1e-4 for path, share in proposed.items()):
+            shares = mix_of(knob, first)
+            if all(abs(shares[name] - share) < 1e-4 for name, share in mix.items()):
                 return first
         return weights(simplex.rounded(knob.mixes, mix))
 
