@@ -247,7 +247,7 @@ class ChatServer:
         reply = self.reply_of(response, content, time.monotonic() - began)
         if reply.error or reply.counted:
             return reply
-        characters = sum(len(str(message["content"])) for message in ask.messages)
+        characters = sum(len(str(message["content"])) for message in ask.as_one)
         return replace(reply, input_tokens=-(-characters // TOKEN_CHARACTERS))
 
     def body(self, ask: Ask) -> dict[str, Any]:
