@@ -47,21 +47,6 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "model_uri": (TINY, "model_uri=models:/x@champion", "write job=predict"),
     "job.reason": (TINY, "job.reason=better", "write job=promote"),
     "synthesis.rows": (TINY, "synthesis.rows=5", "makes no rows; write job=synthesize"),
-    "synthesis.languages": (
-        [*TINY, "job=synthesize"],
-        "synthesis.languages=[German]",
-        "synthesis.recipe=paraphrase does not look at it; back_translation does",
-    ),
-    "synthesis.teacher": (
-        [*TINY, "job=synthesize", "synthesis.recipe=corrupt"],
-        "synthesis.teacher.model=tiny",
-        "needs no teacher",
-    ),
-    "synthesis.judge": (
-        [*TINY, "job=synthesize", "synthesis.judge.version=models:/x@champion"],
-        "synthesis.judge.model=tiny",
-        "the version answers as it was trained",
-    ),
     "registry.margin": ((*TINY, "registry.beat=[]"), "registry.margin=0.1", "asks for nothing"),
     "sweep.minutes": (
         [*TINY, "+sweep=lora", "sweep.num_trials=2", "train.steps=5"],
