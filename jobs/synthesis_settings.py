@@ -186,7 +186,7 @@ class Synthesis:
     preview: bool = False
     """Ten rows and what all will cost; nothing is written."""
     instruction: str | None = None
-    """What the teacher is told of the task. None: data.instruction."""
+    """What the teacher is told of the task. None: data.instruction; for a paraphrase nothing."""
     examples: int = 4
     """Training rows that the teacher is shown, for the recipes new and rare."""
     attributes: dict[str, list[str]] = field(default_factory=dict)

@@ -35,13 +35,13 @@ class Journal:
         request is made again.
         """
         content = file.read_bytes() if file.exists() else b""
-        whole, _, torn = content.rpartition(b"\n")
+        complete, _, torn = content.rpartition(b"\n")
         if torn:
             with file.open("r+b") as stream:
                 stream.truncate(len(content) - len(torn))
                 stream.flush()
                 os.fsync(stream.fileno())
-        for line in whole.split(b"\n") if whole else []:
+        for line in complete.split(b"\n") if complete else []:
             try:
                 entry = unsealed(json.loads(line))
                 reply = Reply(**entry["reply"])

@@ -50,5 +50,5 @@ def leaves_of(value: Any) -> list[str]:
 def share_in(answer: str, text: str) -> float:
     """Share of an answer's words that stand in a text."""
     words = WORDS.findall(answer.casefold())
-    there = set(WORDS.findall(text.casefold()))
-    return sum(word in there for word in words) / len(words) if words else 0.0
+    text_words = set(WORDS.findall(text.casefold()))
+    return sum(word in text_words for word in words) / len(words) if words else 0.0

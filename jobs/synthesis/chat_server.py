@@ -13,6 +13,7 @@ import random
 import re
 import threading
 import time
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -243,14 +244,18 @@ class ChatServer:
             late = "Read timed out" in str(error)
             text = f"no whole answer within {self.settings.timeout_seconds:g} s"
             raise Failure(text if late else self.hidden(reason_of(error)), late) from None
-        return self.reply_of(response, content, time.monotonic() - began)
+        reply = self.reply_of(response, content, time.monotonic() - began)
+        if reply.error or reply.counted:
+            return reply
+        characters = sum(len(str(message["content"])) for message in ask.as_one)
+        return replace(reply, input_tokens=-(-characters // TOKEN_CHARACTERS))
 
     def body(self, ask: Ask) -> dict[str, Any]:
         """What is sent."""
         s = self.settings
         fields: dict[str, Any] = {
             "model": s.model,
-            "messages": list(ask.messages),
+            "messages": list(ask.as_one),
             "max_tokens": s.max_new_tokens,
             "temperature": s.temperature,
         }
@@ -275,14 +280,14 @@ class ChatServer:
     def reply_of(self, response: requests.Response, content: bytes, seconds: float) -> Reply:
         """What a response means; see `attempt`."""
         status = response.status_code
-        said = self.hidden(content[:2_000].decode("utf-8", "replace"))
-        told = f"{status} {response.reason or ''}".strip() + f": {error_text(said)}"
+        text = self.hidden(content[:2_000].decode("utf-8", "replace"))
+        outcome = f"{status} {response.reason or ''}".strip() + f": {error_text(text)}"
         if status in AGAIN:
             pause = retry_after(response.headers.get("Retry-After"))
-            raise Failure(told, status in OVERLOADED, pause, counts=status not in OVERLOADED)
+            raise Failure(outcome, status in OVERLOADED, pause, counts=status not in OVERLOADED)
         if status in REFUSED:
-            return Reply("", error=told)
-        where = f"{self.setting}.url={self.shown} answers {told}"
+            return Reply("", error=outcome)
+        where = f"{self.setting}.url={self.shown} answers {outcome}"
         if status in (401, 403):
             holds = (
                 f"{self.setting}.key names the environment variable with its key"
@@ -295,9 +300,9 @@ class ChatServer:
                 f"{where}; the URL usually ends in /v1, and {self.setting}.model="
                 f"{self.settings.model} must be a model of that server"
             )
-        return self.text_of(content, said, seconds)
+        return self.text_of(content, text, seconds)
 
-    def text_of(self, content: bytes, said: str, seconds: float) -> Reply:
+    def text_of(self, content: bytes, shown: str, seconds: float) -> Reply:
         """The text in the body of a good response. Raises Failure for a body that holds none."""
         try:
             fields = json.loads(content)
@@ -313,10 +318,10 @@ class ChatServer:
             if self.pace.successes == 0 and self.refused >= 3:
                 raise Unusable(
                     f"{self.setting}.url={self.shown} is no OpenAI-compatible server: it answers "
-                    f"200 with {said[:SHOWN]!r} instead of choices[0].message.content; the URL "
+                    f"200 with {shown[:SHOWN]!r} instead of choices[0].message.content; the URL "
                     "usually ends in /v1"
                 ) from None
-            raise Failure(f"200 with {said[:SHOWN]!r} instead of an answer") from None
+            raise Failure(f"200 with {shown[:SHOWN]!r} instead of an answer") from None
         usage = fields.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -359,13 +364,13 @@ def retry_after(header: str | None) -> float:
         return 0.0
 
 
-def error_text(said: str) -> str:
+def error_text(body: str) -> str:
     """What an error's body says, in a line."""
     try:
-        error = json.loads(said)["error"]
+        error = json.loads(body)["error"]
         text = error["message"] if isinstance(error, dict) else error
     except (ValueError, KeyError, TypeError):
-        text = said
+        text = body
     return " ".join(str(text).split())[:SHOWN] or "nothing"
 
 

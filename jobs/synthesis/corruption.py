@@ -123,13 +123,13 @@ def shortened(
     wanted = max(2, round(rate * len(text.split())))
     changes = sorted(chance.sample(changes, min(wanted, len(changes))), key=lambda c: c[0].start())
     if len(changes) < wanted:
-        taken = [match.span() for match, _ in changes]
+        spans = [match.span() for match, _ in changes]
         long_words = [
             match
             for match in WORD.finditer(text)
             if len(match[0]) > 6
             and match[0].casefold() not in guarded
-            and not any(start <= match.start() < end for start, end in taken)
+            and not any(start <= match.start() < end for start, end in spans)
         ]
         few = chance.sample(long_words, min(wanted - len(changes), len(long_words)))
         changes += [(match, clipped(match[0], chance)) for match in few]

@@ -38,10 +38,10 @@ def passages_of(folder: str, words: int) -> tuple[list[Passage], list[str]]:
             for position, text in enumerate(texts, start=1)
         ]
     if not passages:
-        there = f"; it holds {', '.join(unread[:6])}" if unread else "; it is empty"
+        content = f"; it holds {', '.join(unread[:6])}" if unread else "; it is empty"
         raise ValueError(
             f"synthesis.documents={folder} has no text in {', '.join(ENDINGS)} files of "
-            f"{FEWEST_WORDS} words and more{there}"
+            f"{FEWEST_WORDS} words and more{content}"
         )
     return passages, unread
 

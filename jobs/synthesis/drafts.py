@@ -64,6 +64,14 @@ class Ask:
     row: Row | None = None
     """The row itself, for a judge that has to answer it."""
 
+    @property
+    def as_one(self) -> tuple[Message, ...]:
+        """The same in one message of the user's: not every model takes a system message."""
+        if self.messages[0]["role"] != "system" or len(self.messages) != 2:
+            return self.messages
+        system, text = (str(message["content"]) for message in self.messages)
+        return ({"role": "user", "content": f"{system}\n\nText: {text}"},)
+
     def digest(self, teacher: str) -> str:
         """What the request is known by: a journal's reply to another one is not taken."""
         content = json.dumps([teacher, self.messages], sort_keys=True)

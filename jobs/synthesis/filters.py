@@ -111,8 +111,8 @@ class RowFilters:
         opening = self.instruction
         if draft.seed is not None:
             opening = draft.seed.row.instruction
-            place = last_question(draft.seed.row.context)
-            messages = [dict(message) for message in draft.seed.row.context[:place]]
+            position = last_question(draft.seed.row.context)
+            messages = [dict(message) for message in draft.seed.row.context[:position]]
         return {
             "messages": [
                 *messages,
@@ -271,10 +271,10 @@ def plain_words(text: str) -> list[str]:
 
 def asked_text(row: Row) -> str:
     """What a row asks at last, as it stands."""
-    place = last_question(row.context)
-    if place is None:
+    position = last_question(row.context)
+    if position is None:
         return ""
-    return str(row.context[place].get("content") or "").removeprefix(row.instruction).strip()
+    return str(row.context[position].get("content") or "").removeprefix(row.instruction).strip()
 
 
 def usual_lengths(texts: Sequence[str]) -> tuple[int, int]:

@@ -24,9 +24,10 @@ def question_to(work: Work, task: str, row: Row, is_student: bool) -> Ask:
         return Ask(name, row.context, row)
     about = f"The task: {task.strip()}\n\n" if task.strip() else ""
     passage = work.candidate.passage
-    given = f"Passage:\n{passage}\n\n" if passage else ""
+    passage_text = f"Passage:\n{passage}\n\n" if passage else ""
     text = (
-        f"{about}{given}Prompt: {work.candidate.question}\nAnswer: {work.candidate.answer}\n\n"
+        f"{about}{passage_text}Prompt: {work.candidate.question}\n"
+        f"Answer: {work.candidate.answer}\n\n"
         "Is this the right answer to the prompt? Reply yes or no."
     )
     return Ask(name, ({"role": "user", "content": f"{SYSTEM}\n\n{text}"},))

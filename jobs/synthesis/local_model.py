@@ -91,7 +91,7 @@ class LocalModel:
         most = self.settings.max_new_tokens
         for ask in asks:
             try:
-                ids = template.encode(template.render(ask.messages, add_generation_prompt=True))
+                ids = template.encode(rendered(template, ask))
             except ValueError as error:
                 self.done.put((ask, Reply("", error=str(error))))
                 continue
@@ -112,6 +112,14 @@ class LocalModel:
             text = answer_text(template, answer)
             reply = Reply(text, finish, len(ids), len(answer), True, round(seconds, 3))
             self.done.put((ask, reply))
+
+
+def rendered(template: ChatTokenizer, ask: Ask) -> str:
+    """A request as the model reads it. Raises ValueError where its template refuses that."""
+    try:
+        return template.render(ask.messages, add_generation_prompt=True)
+    except ValueError:
+        return template.render(ask.as_one, add_generation_prompt=True)
 
 
 class Student:

@@ -125,15 +125,20 @@ class Writer:
         assert draft.seed is not None
         if replies:
             return Candidate(cleaned(replies[0]), draft.seed.answer)
-        wishes = self.wishes(draft)
-        must = f"- keep these words as they are: {self.fixed(draft.seed)}\n"
-        text = (
-            f"{self.about_task()}Rewrite this text in other words. Its meaning stays exactly the "
-            f"same, so that its right answer does too.\n{wishes}"
-            f"{must if self.fixed(draft.seed) else ''}\n"
-            f"Text: {clip(draft.seed.question)}\n\nReply with the rewritten text alone."
+        fixed = self.fixed(draft.seed)
+        must = f"- keep these words as they are: {fixed}\n" if fixed else ""
+        about = self.about_task() if self.settings.instruction else ""
+        # As models are trained to rewrite: how in the system message, the text alone in the user's.
+        system = (
+            f"{about}Rewrite the input text in other words while maintaining its meaning, so that "
+            f"the right answer to it stays the same.\n{self.wishes(draft)}{must}"
+            "Reply with the rewritten text alone."
         )
-        return self.ask(draft, 0, "You rewrite texts. You reply with the new text alone.", text)
+        messages: tuple[Message, ...] = (
+            {"role": "system", "content": system},
+            {"role": "user", "content": clip(draft.seed.question)},
+        )
+        return Ask(f"{draft.index}.0", messages)
 
     def fixed(self, seed: Seed) -> str:
         """Texts of the answer that the question must keep, for the teacher."""

@@ -292,8 +292,8 @@ class Synthesizer:
         if verdict is None:
             self.reject(work, Rejected(UNCLEAR, reply.text[:120]))
         elif not verdict:
-            said = f"{reply.text[:60]!r} for {work.candidate.answer[:60]!r}"
-            self.reject(work, Rejected("judge", said))
+            detail = f"{reply.text[:60]!r} for {work.candidate.answer[:60]!r}"
+            self.reject(work, Rejected("judge", detail))
         work.is_done = True
 
     def reject(self, work: Work, reason: Rejected) -> None:

@@ -50,9 +50,9 @@ class WordIndex:
         candidates = {position for word in prefix for position in self.postings.get(word, ())}
         best = 0.0
         for position in candidates:
-            other = self.sets[position]
-            shared = len(asked & other)
-            best = max(best, shared / (len(asked) + len(other) - shared))
+            words_there = self.sets[position]
+            shared = len(asked & words_there)
+            best = max(best, shared / (len(asked) + len(words_there) - shared))
         return best if best >= least else 0.0
 
 

@@ -50,12 +50,12 @@ class Job:
         """What decides which requests are made: the number of rows, the filters, the judge and the
         pace do not.
         """
-        told = dataclasses.asdict(self.settings)
+        decisive = dataclasses.asdict(self.settings)
         for name in ("rows", "folder", "preview", "tries", "give_up_after", "filters", "judge"):
-            del told[name]
-        del told["teacher"]
+            del decisive[name]
+        del decisive["teacher"]
         rows = [(seed.question, seed.answer) for seed in self.seeds.rows]
-        return told | {
+        return decisive | {
             "form": FORM,
             "teacher": self.teacher,
             "seed": self.config.seed,
@@ -109,8 +109,8 @@ def prepare(config: Config) -> Job:
 
 def task_of(config: Config) -> str:
     """What the teacher is told of the task."""
-    told = config.synthesis.instruction
-    return (config.data.instruction if told is None else told).strip()
+    instruction = config.synthesis.instruction
+    return (config.data.instruction if instruction is None else instruction).strip()
 
 
 def teacher_identity(config: Config, teacher: Teacher) -> str:
@@ -119,8 +119,8 @@ def teacher_identity(config: Config, teacher: Teacher) -> str:
         fields = [teacher.temperature, teacher.max_new_tokens, teacher.body]
         return f"{teacher.model} at {without_login(teacher.url)} {json.dumps(fields)}"
     model = local_model(config, teacher.model, "synthesis.teacher.model")
-    told = dataclasses.asdict(model) | {"max_new_tokens": teacher.max_new_tokens}
-    return json.dumps(told, sort_keys=True)
+    fields = dataclasses.asdict(model) | {"max_new_tokens": teacher.max_new_tokens}
+    return json.dumps(fields, sort_keys=True)
 
 
 def local_model(config: Config, name: str | None, setting: str) -> Model:

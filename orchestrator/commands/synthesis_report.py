@@ -70,7 +70,7 @@ def plan_lines(job: Job, first: Ask | None) -> list[str]:
         name = settings.judge.version or who(settings.judge, job.config.model.name)
         lines.append(f"judge   {name}")
     if first is not None:
-        text = str(first.messages[-1]["content"])
+        text = str(first.as_one[-1]["content"])
         lines.append("first   " + text.replace("\n", "\n        "))
     return lines
 
@@ -88,7 +88,7 @@ def plan_record(job: Job, first: Ask | None) -> JsonObject:
             "labels": len(job.seeds.counts),
             "passages": len(job.passages),
             "folder": str(job.folder),
-            "first_request": None if first is None else first.messages[-1]["content"],
+            "first_request": None if first is None else first.as_one[-1]["content"],
             "notes": job.notes,
         }
     }
@@ -100,9 +100,11 @@ def preview_lines(job: Job, outcome: Outcome) -> list[str]:
     for position, row in enumerate(outcome.rows, start=1):
         prompt, answer = asked_and_answered(row)
         wishes = row["provenance"].get("attributes") or {}
-        told = ", ".join(f"{name}={value}" for name, value in wishes.items())
+        asked_for = ", ".join(f"{name}={value}" for name, value in wishes.items())
         lines.append(f"row {position:<3} {one_line(prompt)} -> {one_line(answer)}")
-        lines.append(f"        from {row['provenance']['seed']}" + (f" ({told})" if told else ""))
+        lines.append(
+            f"        from {row['provenance']['seed']}" + (f" ({asked_for})" if asked_for else "")
+        )
     lines += rejected_lines(outcome.tally)
     lines.append(f"cost    {cost_words(outcome.tally, job)}")
     record = estimate(job, outcome)

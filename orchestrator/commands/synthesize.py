@@ -121,7 +121,7 @@ def work(job: Job, journal: Journal, wanted: int, stack: ExitStack) -> Outcome:
     try:
         return synthesizer.run(wanted)
     except Exception as error:
-        raise told(error, "") from error
+        raise as_printed(error, "") from error
 
 
 def synthesizer_of(job: Job, journal: Journal, stack: ExitStack) -> Synthesizer:
@@ -139,14 +139,14 @@ def synthesizer_of(job: Job, journal: Journal, stack: ExitStack) -> Synthesizer:
     return Synthesizer(settings, job.recipe, filters, journal, task, done, teacher, judge, say)
 
 
-def told(error: Exception, rest: str) -> Exception:
-    """What went wrong, as what the command line prints; `rest` says what is kept."""
+def as_printed(error: Exception, remedy: str) -> Exception:
+    """What went wrong, as what the command line prints; `remedy` says what is kept."""
     if isinstance(error, Gone):
-        return OrchestratorError(f"{error}{rest}")
+        return OrchestratorError(f"{error}{remedy}")
     if isinstance(error, ValueError):
-        return InputError(f"{error}{rest}")
+        return InputError(f"{error}{remedy}")
     if isinstance(error, MemoryError):
-        return OrchestratorError(f"{error}{rest}")
+        return OrchestratorError(f"{error}{remedy}")
     return error
 
 
@@ -200,8 +200,8 @@ def filled(synthesizer: Synthesizer, job: Job, folder: Path) -> Outcome:
         if not isinstance(error, Exception):
             raise
         replies = len(synthesizer.journal.replies)
-        kept = f"; {replies:,} replies and {len(synthesizer.rows):,} rows are kept in {folder}"
-        raise told(error, f"{kept}, and the same command continues") from error
+        progress = f"; {replies:,} replies and {len(synthesizer.rows):,} rows are kept in {folder}"
+        raise as_printed(error, f"{progress}, and the same command continues") from error
     keep_rows(synthesizer, folder)
     return outcome
 

@@ -49,6 +49,7 @@ class ChatTeacher:
         self.lock = threading.Lock()
         self.at_once = 0
         self.most_at_once = 0
+        self.gone = False
         self.port = port or free_port()
         teacher = self
 
@@ -73,6 +74,10 @@ class ChatTeacher:
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
+        if self.gone:  # on a connection that was open before
+            handler.connection.close()
+            handler.close_connection = True
+            return
         body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
         with self.lock:
             self.bodies.append(body)
@@ -89,6 +94,9 @@ class ChatTeacher:
         status, content, headers = (
             (200, completion(answer), {}) if isinstance(answer, str) else answer
         )
+        if self.gone:
+            handler.close_connection = True
+            return
         payload = content if isinstance(content, bytes) else json.dumps(content).encode()
         try:
             handler.send_response(status)
@@ -102,6 +110,7 @@ class ChatTeacher:
 
     def stop(self) -> None:
         """Go away: no further connection is taken, and open ones end."""
+        self.gone = True
         self.server.shutdown()
         self.server.server_close()
 

@@ -36,12 +36,14 @@ def seeds(corpus: Corpus) -> Seeds:
 
 def text_of(ask: object) -> str:
     assert isinstance(ask, Ask)
-    return str(ask.messages[-1]["content"])
+    return str(ask.as_one[-1]["content"])
 
 
 def test_a_paraphrase_keeps_the_seeds_answer_and_names_what_must_stay(seeds: Seeds) -> None:
-    settings = Synthesis(recipe="paraphrase", attributes={"topic": ["light"], "style": ["curt"]})
-    recipe = recipe_of(settings, seeds, [], "Give the intent:", 0)
+    told = "Give the intent:"
+    attributes = {"topic": ["light"], "style": ["curt"]}
+    settings = Synthesis(recipe="paraphrase", attributes=attributes, instruction=told)
+    recipe = recipe_of(settings, seeds, [], told, 0)
     draft = next(recipe.drafts())
     assert draft.seed is not None
     asked = text_of(recipe.advance(draft, []))

@@ -12,7 +12,7 @@ import pytest
 from jobs.config import Data
 from jobs.data.corpus import load_corpus
 from orchestrator.storage.file_lock import Lock
-from tests.support.chat_server import ChatTeacher, asked, rewritten, teaching
+from tests.support.chat_server import ChatTeacher, asked, completion, rewritten, teaching
 from tests.support.synthesis import from_server, home_like, read_rows, synthesize, write_rows
 
 
@@ -93,6 +93,24 @@ def test_replies_that_a_disk_has_changed_are_asked_for_again(
         assert len(teacher.bodies) == 6
     assert (tmp_path / "rows" / "train.jsonl").read_bytes() == rows
     assert "cannot be read; asked for again" in capsys.readouterr().err
+
+
+def test_tokens_that_a_server_does_not_count_are_estimated_and_said_so(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def uncounted(teacher: ChatTeacher, body: dict[str, Any], number: int) -> Any:
+        content = completion(rewritten(teacher, body, number))
+        del content["usage"]
+        return 200, content, {}
+
+    with teaching(uncounted) as teacher:
+        settings = from_server(teacher.url, "synthesis.rows=2")
+        body = ("synthesis.teacher.body={max_tokens: null, top_p: 0.5}",)
+        assert synthesize(tmp_path / "rows", data, *settings, *body) == 0
+    told = capsys.readouterr().out
+    read = sum(-(-len(asked(body)) // 4) for body in teacher.bodies)
+    assert f"2 requests, about {read} tokens read" in told
+    assert all(body["top_p"] == 0.5 and "max_tokens" not in body for body in teacher.bodies)
 
 
 def test_rare_labels_get_rows(data: Path, tmp_path: Path) -> None:

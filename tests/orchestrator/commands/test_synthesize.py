@@ -384,7 +384,7 @@ def test_a_dry_run_asks_nobody_and_shows_the_first_request(
     assert synthesize(tmp_path / "rows", data, *settings) == 0
     told = capsys.readouterr().out
     assert "plan    paraphrase of 72 training rows of home, by writer at" in told
-    assert "50 rows of at most 200 drafts" in told and "Rewrite this text" in told
+    assert "50 rows of at most 200 drafts" in told and "Rewrite the input text" in told
     assert list(tmp_path.iterdir()) == []
 
 

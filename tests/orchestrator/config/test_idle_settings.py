@@ -48,6 +48,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "model_uri": (TINY, "model_uri=models:/x@champion", "write job=predict"),
     "job.reason": (TINY, "job.reason=better", "write job=promote"),
     "export.format": (TINY, "export.format=gguf-f16", "it belongs to job=export"),
+    "synthesis.rows": (TINY, "synthesis.rows=5", "makes no rows; write job=synthesize"),
     "registry.margin": ((*TINY, "registry.beat=[]"), "registry.margin=0.1", "asks for nothing"),
     "sweep.minutes": (
         [*TINY, "+sweep=lora", "sweep.num_trials=2", "train.steps=5"],
@@ -148,6 +149,7 @@ NAMED: dict[str, tuple[list[str], str, str]] = {
     ),
 }
 ACTING: list[list[str]] = [
+    [*TINY, "job=synthesize", "synthesis.rows=5", "seed=3", "fresh=true", "storage=/tmp/x"],
     [*LORA],
     [*TINY, "adapter.kind=full"],
     [*TINY, "adapter=full"],
