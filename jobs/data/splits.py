@@ -109,6 +109,9 @@ def try_files(setting: str, path: str, split: str, problems: list[str]) -> list[
     except ValueError as error:
         problems.append(f"{setting}: {error}")
         return []
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        problems.append(f"{setting}: {path} cannot be read: {error.strerror}")
+        return []
 
 
 def files_at(path: str, split: str) -> list[str]:

@@ -70,6 +70,11 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "adapter.rank": ([*TINY, "adapter=full"], "adapter.rank=16", "trains every weight"),
     "adapter.layers": ([*TINY, "adapter=full"], "adapter.layers=0.5", "trains every weight"),
     "adapter.targets": ([*TINY, "adapter=full"], "adapter.targets=q_proj", "trains every weight"),
+    "which rows of all": (
+        TINY,
+        "data.sources.train.rows_seed=3",
+        "all rows are taken; data.sources.train.rows=N takes so many",
+    ),
     "the order of no neighbours": (
         TINY,
         "data.neighbours.order=nearest_last",
