@@ -22,6 +22,8 @@ NEEDS = {
     "data=files": ["data.folder=x"],
     "sweep=mix": ["data=icd10"],
     "job=predict": ["model_uri=x", "prompt=y"],
+    "job=export": ["model_uri=x"],
+    "job=serve": ["model_uri=x"],
     "job=promote": ["model_uri=models:/a/1", "job.reason=x"],
     "job=rollback": ["model_uri=models:/a", "job.reason=x"],
     "model=hub": ["model.id=a/b"],
@@ -64,7 +66,8 @@ def test_what_a_choice_leaves_open_is_asked_for(
     "added", [f"+{group}={name}" for group in ADDED for name in choices()[group]]
 )
 def test_sweeps_and_experiments_go_with_any_data(added: str, data: str) -> None:
-    more = ["+data.sources.more.path=x.jsonl"] if added == "+sweep=mix" else []
+    more = [f"+data.sources.{name}.path=x.jsonl" for name in ("more", "less")]
+    more = more if added == "+sweep=mix" else []
     arguments = [added, f"data={data}", *NEEDS.get(f"data={data}", []), *more]
     config = build(compose(arguments, None))
     raw = dataclasses.asdict(config)

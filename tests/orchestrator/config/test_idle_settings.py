@@ -70,6 +70,12 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "adapter.rank": ([*TINY, "adapter=full"], "adapter.rank=16", "trains every weight"),
     "adapter.layers": ([*TINY, "adapter=full"], "adapter.layers=0.5", "trains every weight"),
     "adapter.targets": ([*TINY, "adapter=full"], "adapter.targets=q_proj", "trains every weight"),
+    "sweep.prior": (TINY, "sweep.prior=auto", "there is one trial"),
+    "how often, where a source is drawn once": (
+        [*TINY, "data=icd10", "data.exhausted=stop"],
+        "data.max_epochs=3",
+        "data.exhausted=stop",
+    ),
     "which rows of all": (
         TINY,
         "data.sources.train.rows_seed=3",
@@ -125,6 +131,11 @@ NAMED: dict[str, tuple[list[str], str, str]] = {
     "sweep.search": (TINY, "sweep.search=optuna", "there is one trial"),
     "sweep.scheduler": (TINY, "sweep.scheduler=halving", "there is one trial"),
     "sweep.reduction": ([*LORA, "sweep.scheduler=none"], "sweep.reduction=4", "stops no trial"),
+    "sweep.loss_curves": (
+        [*LORA, "sweep.scheduler=none"],
+        "sweep.loss_curves=false",
+        "stops no trial",
+    ),
     "sweep.max_concurrent": (TINY, "sweep.max_concurrent=3", "there is one trial"),
     "sweep.give_up_after": (
         [*LORA, "sweep.num_trials=1"],
