@@ -17,6 +17,7 @@ from jobs.data.messages import Malformed
 from jobs.data.near_duplicates import ALIKE, FEWEST_WORDS, WORDS, words_of
 from jobs.data.neighbour_prompt import last_question
 from jobs.data.readers import Row, normalise, read_messages, read_pair
+from jobs.data.shapes import pair_shape
 from jobs.evaluation.json_answers import parse
 from jobs.synthesis import word_index
 from jobs.synthesis.answer_values import share_in, stands_in, values_of
@@ -96,7 +97,11 @@ class RowFilters:
         try:
             if "messages" in record:
                 return record, read_messages(record, "new row"), ""
-            return record, read_pair(record, "new row", self.instruction.removesuffix("\n")), ""
+            return (
+                record,
+                read_pair(record, "new row", self.instruction.removesuffix("\n"), pair_shape()),
+                "",
+            )
         except Malformed as error:
             return record, None, str(error)
 

@@ -37,7 +37,7 @@ FILES: list[tuple[str, dict[str, str], list[str]]] = [
     (
         "packed otherwise",
         {"train.jsonl": lines(ROW), "valid.jsonl.zst": "x"},
-        ["valid.jsonl.zst is not read; write it as valid.jsonl"],
+        ["valid.jsonl.zst, line 1: broken"],
     ),
     (
         "two files and a number",
@@ -112,11 +112,6 @@ FILES: list[tuple[str, dict[str, str], list[str]]] = [
         "column twice",
         {"train.csv": "prompt,prompt,completion\na,b,c\n"},
         ['"prompt" as the name of 2 columns', "rename or remove"],
-    ),
-    (
-        "semicolons",
-        {"train.csv": "prompt;completion\na;b\n"},
-        ['"prompt;completion"', "separate them with commas"],
     ),
     (
         "two shapes",
