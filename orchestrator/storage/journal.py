@@ -16,6 +16,7 @@ from typing import Any
 
 from jobs.evaluation import registry
 from jobs.files.json_types import Json, JsonObject
+from jobs.files.manifest import flush_folder
 from orchestrator.config import credentials
 from orchestrator.config.search_space import Point
 from orchestrator.storage.journal_lines import event_of, line_of
@@ -69,6 +70,10 @@ NEEDED: dict[str, dict[str, type]] = {
     "request": {"id": str, "action": str},
 }
 """What an event of a kind cannot do without."""
+FREQUENT = "metrics"
+"""The kind that comes with every step, and follows from the checkpoints when it is lost. All others
+the disk has to hold before the work goes on.
+"""
 CLEANING_SECONDS = 20.0
 """How long a start waits for what a killed command has left to be cleaned away."""
 
@@ -93,9 +98,17 @@ class Journal:
             )  # another program's words, which may repeat an address
         event = {"t": fields.pop("t", int(time.time() * 1000)), "kind": kind, **fields}
         with self._lock, self.file.open("a+b") as stream:
-            if stream.tell() > 0 and not self._ends_line(stream):
+            begins = stream.tell() == 0
+            if not begins and not self._ends_line(stream):
                 stream.write(b"\n")
             stream.write(line_of(event) + b"\n")
+            if kind == FREQUENT:
+                return
+            stream.flush()
+            os.fsync(stream.fileno())
+            if begins:
+                flush_folder(self.folder)
+                flush_folder(self.folder.parent)
 
     @staticmethod
     def _ends_line(stream: Any) -> bool:

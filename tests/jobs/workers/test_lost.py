@@ -172,7 +172,8 @@ def test_a_clean_stop_keeps_all_that_was_learned(
     out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert json.loads(out)["state"] == "interrupted"
-    assert [e for e in events(tmp_path) if e["kind"] in ("checkpoint", "report")][-1]["step"] >= 80
+    kept_steps = [e["step"] for e in events(tmp_path) if e["kind"] in ("checkpoint", "report")]
+    assert max(kept_steps) >= 80, "of the trial that had come beyond 90; others may just have begun"
     done = command(*SWEEP, executor, f"storage={tmp_path}", timeout=500)
     assert done.code == 0, done.err
     assert_alike(ended(tmp_path), calm)
