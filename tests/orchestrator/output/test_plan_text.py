@@ -21,12 +21,24 @@ PLAN = """\
 plan    demo-{hash} · 4 trials in 1 pack of 4 slots on 1 CPU core · local
 base    tiny (random weights, revision {revision}) · LoRA rank 16 in the last 20% of the layers on toy · seed 0
 source  train: 30 rows, 60 supervised tokens, 100% of what is drawn
+read    train, valid, test as prompt -> completion
 judged  best valid/exact_match on 5 validation rows; the winner, the untouched base (also with 4 examples in its prompt) and simple baselines on 4 test rows, in answers of at most 2 tokens; registered as toy-tiny
 shows   in exact match 5 validation rows 1.000 or more, 4 test rows no difference (error rate 0.05, power 0.8, two models that disagree on 25% of the rows)
 search  adapter.rank 4, 8 · optim.lr 0.01, 0.001 · grid, halving at 10, 20 steps with 4, 2 trials
 final   the 2 best trials by valid/exact_match; nothing is trained again, the best one is judged
 machine 330 GFLOP/s in float32, 165 in bfloat16, on 1 thread; train.dtype=auto is float32, 2.0 times as fast here as bfloat16
 time    about {time}, from 330 GFLOP/s measured here
+check   ok      splits: rows: train 30, valid 5, test 4
+check   ok      tokens: 1,019 training tokens, 60 of them supervised; 0 of 30 rows (0.0%) truncated
+check   ok      empty: each of 39 rows says something
+check   ok      duplicates: no row repeats another
+check   ok      contradictions: no prompt has two answers
+check   ok      text: nothing looks damaged
+check   ok      labels: answers are no labels: 26 different answers in 30 training rows
+check   ok      leakage: standing in the training files too, or nearly: valid 0 of 5 rows (0.0%), test 0 of 4 rows (0.0%)
+check   ok      language: af in train, valid, test
+check   ok      personal: none in 39 rows, as far as forms and checksums tell
+check   ok      template: an answer ends with '<|im_end|>', which carries loss; marks stand once
 note    train.batch_size=32 is more than the 30 training rows: each step repeats rows that it has seen
 example 33 tokens, the 2 between » and « carry loss
         | <|im_start|>user
