@@ -71,12 +71,12 @@ def test_the_estimate_counts_what_a_pack_computes_once_for_all_trials(plan: Any)
 def test_halving_costs_less_than_training_all_trials_to_the_end(plan: Any, tmp_path: Path) -> None:
     (tmp_path / "outputs").mkdir()
     rates: dict[str, Any] = {}
-    first = plan("+sweep=lora", "sweep.num_trials=8")
+    first = plan("+sweep=lora", "sweep.num_trials=7")
     key = rate_key(first.config, first.resources, first.machine_key)
     rates[key] = {"efficiency": 1e-4, "sweep": "x"}
     (tmp_path / "outputs" / "rates.json").write_text(json.dumps(rates), encoding="utf-8")
     halved, whole = (
-        plan("+sweep=lora", "sweep.num_trials=8", f"sweep.scheduler={name}")
+        plan("+sweep=lora", "sweep.num_trials=7", f"sweep.scheduler={name}")
         for name in ("halving", "none")
     )
     assert halved.estimate.seconds < 0.8 * whole.estimate.seconds

@@ -119,7 +119,7 @@ def test_the_keyboard_reaches_charts_tables_and_trials(browser: Any, tmp_path: P
     tab.page.keyboard.press("Enter")
     marked = tab.page.locator("#marked")
     assert marked.is_visible() and "trial" in marked.inner_text()
-    assert tab.page.locator("tr.marked").count() == 1
+    assert tab.page.locator("table.trials tr.marked").count() == 1
     tab.page.keyboard.press("Escape")
     assert not marked.is_visible()
     tab.page.focus("table.trials th:nth-child(6) button")
