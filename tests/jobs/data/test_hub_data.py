@@ -78,7 +78,9 @@ def test_a_data_set_is_fetched_once_and_stays_as_it_was(hub: DatasetHub, tmp_pat
     hub.head = "2" * 40
     (hub.files / "data" / "train-00000-of-00001.jsonl").write_text(lines(0, 30))
     assert load(hub, tmp_path, f"hf://{ID}") == first and len(hub.asked) == num_asked
-    assert load(None, tmp_path, f"hf://{ID}@main", HF_HUB_OFFLINE="1") == first
+    named = load(None, tmp_path, f"hf://{ID}@main", HF_HUB_OFFLINE="1")
+    assert isinstance(named, list) and named[:4] == first[:4]
+    assert named[4] == [note.replace(f"{ID} ", f"{ID}@main ") for note in first[4]]
     newer = load(hub, tmp_path, f"hf://{ID}@{hub.head}")
     assert isinstance(newer, list) and newer[:3] == [30, 10, 10]
     part = load(hub, tmp_path / "other", f"hf://datasets/{ID}@main/data/t*.jsonl")

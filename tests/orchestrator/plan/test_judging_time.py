@@ -44,7 +44,7 @@ def test_a_base_that_rambles_pays_for_a_longer_limit_and_nobody_else() -> None:
 def test_each_judged_model_is_counted() -> None:
     alone = timing("job.examples=0").judging_seconds()
     shown = timing().judging_seconds()
-    two = timing("final.judged=2").judging_seconds()
+    two = timing("final.count=2", "final.judged=2").judging_seconds()
     answers = timing().answering_seconds(600, 21, 329e9)
     assert shown - alone == pytest.approx(1.3 * answers)
     assert two - shown > answers, "a second finalist answers and is scored"
