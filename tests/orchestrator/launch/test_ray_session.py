@@ -27,6 +27,7 @@ import pytest
 
 from orchestrator.errors import InputError
 from orchestrator.launch import ray_session
+from tests.support.daemons import end_raylet
 from tests.support.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -328,18 +329,6 @@ def test_workers_meet_where_nobody_else_can(monkeypatch: pytest.MonkeyPatch) -> 
         del store
 
 
-def end(raylet: psutil.Process) -> None:
-    """Ask a raylet to end, and end it where it does not: one that has only just begun may drain
-    without an end.
-    """
-    for signal_number in (*[signal.SIGTERM] * 5, signal.SIGKILL):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-            raylet.send_signal(signal_number)
-            raylet.wait(1)
-        if not raylet.is_running() or raylet.status() == psutil.STATUS_ZOMBIE:
-            return
-
-
 @pytest.mark.parametrize(
     ("daemon", "starting"), [("gcs_server", True), ("raylet", True), ("gcs_server", False)]
 )
@@ -369,7 +358,7 @@ def test_a_daemon_that_is_asked_to_end_is_told_in_a_line_within_seconds(
         assert process.stdout.readline() == "started\n"
     hurt = time.monotonic()
     if daemon == "raylet":
-        end(lost[0])
+        end_raylet(lost[0])
     else:
         lost[0].terminate()
     out, err = process.communicate(timeout=180)
