@@ -63,11 +63,11 @@ def adapters(storage: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def tracked(storage: Path) -> dict[str, Any]:
-    """What MLflow holds: of every run, by its name, how often it is there, its state, and the steps
-    and values of each metric.
+def tracked(file: Path) -> dict[str, Any]:
+    """What MLflow's database holds: of every run, by its name, how often it is there, its state,
+    and the steps and values of each metric.
     """
-    database = sqlite3.connect(f"file:{storage / 'mlflow.db'}?mode=ro", uri=True)
+    database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     with contextlib.closing(database):
         runs = database.execute(
             "select run_uuid, name, status from runs where lifecycle_stage = 'active'"
@@ -86,8 +86,8 @@ def tracked(storage: Path) -> dict[str, Any]:
     return found
 
 
-def account(storage: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """All that two runs of the same sweep must have in common."""
+def account(storage: Path, database: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """All that two runs of the same sweep must have in common. `database` is MLflow's."""
     best = result.get("best") or {}
     told = {
         "trial": best.get("trial"),
@@ -100,7 +100,7 @@ def account(storage: Path, result: dict[str, Any]) -> dict[str, Any]:
         "counts": counts,
         "trials": trials(storage),
         "adapters": adapters(storage),
-        "mlflow": tracked(storage),
+        "mlflow": tracked(database),
     }
 
 

@@ -49,9 +49,30 @@ KINDS = (
     *("worker-kill", "worker-term", "trial-kill", "controller-kill", "coordinator-kill"),
     *("raylet-kill", "raylet-term", "gcs-kill", "gcs-term"),
 )
-WHILE_TRAINING = ("trial", "controller")
-"""Targets that are gone by the time when the winner is judged."""
+WHILE_TRAINING = ("trial", "controller", "checkpoint")
+"""Targets that are gone, or of no use, by the time when the winner is judged."""
+ONCE_BEGUN = ("checkpoint", "disk", "command")
+"""Targets that are there once the sweep has begun to write."""
 NUM_TRIALS, NUM_REPORTS = 2, 12
+
+
+def victims(
+    stage: Stage, process: subprocess.Popen[str], target: str, chance: random.Random
+) -> list[int]:
+    """The processes that a fault of a target hits; none where they are not there yet, or not any
+    more.
+    """
+    if process.poll() is not None:
+        return []
+    if target == "driver":
+        return [process.pid]
+    found = aftermath.processes([stage.mark])
+    if target == "all":
+        return list(found)
+    known = [
+        pid for pid, line in found.items() if any(word in f"{line} " for word in TARGETS[target])
+    ]
+    return [chance.choice(sorted(known))] if known else []
 
 
 def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random.Random) -> bool:
@@ -60,34 +81,27 @@ def hurt(stage: Stage, process: subprocess.Popen[str], kind: str, chance: random
     """
     target, _, name = kind.partition("-")
     number = SIGNALS[name]
-    if process.poll() is not None:
-        return False
-    if target == "driver":
-        os.kill(process.pid, number)
-        return True
     if target == "group":
-        os.killpg(process.pid, number)
-        return True
-    found = aftermath.processes([stage.mark])
-    if target == "all":
-        victims = list(found)
-    else:
-        known = [
-            pid
-            for pid, line in found.items()
-            if any(word in f"{line} " for word in TARGETS[target])
-        ]
-        victims = [chance.choice(sorted(known))] if known else []
-    for pid in victims:
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            return True
+        return False
+    chosen = victims(stage, process, target, chance)
+    for pid in chosen:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-    return bool(victims)
+    return bool(chosen)
 
 
 def phase_of(kind: str, chance: random.Random) -> str:
     """When a fault of a kind comes: at a time at which what it hits can be there."""
-    phases = ("starting", "training", "training", "judging")
-    return chance.choice(phases[:3] if kind.partition("-")[0] in WHILE_TRAINING else phases)
+    phases = ["starting", "training", "training", "judging"]
+    target = kind.partition("-")[0]
+    if target in WHILE_TRAINING:
+        phases.remove("judging")
+    if target in ONCE_BEGUN:
+        phases.remove("starting")
+    return chance.choice(phases)
 
 
 def wait_for_phase(

@@ -4,9 +4,11 @@ outcome the undisturbed one?
 python -m benchmarks.faults --rounds 50 --seed 0 [--kinds driver-kill,gcs-kill,...] [--executors
 pack,plain] [--results FOLDER]
 
-A round starts the sweep in a storage of its own, sends a signal to one of its processes (or to its
-whole group, as a terminal or `timeout` does, or to all of its processes, as systemd does) and,
-where the command has ended without its result, gives the same command again. Then trials and scores
+A round starts the sweep in a storage of its own and hurts it: a signal to one of its processes (or
+to its whole group, as a terminal or `timeout` does, or to all of its processes, as systemd does), a
+process that stands still for a while, a full, failing or hanging disk, a damaged checkpoint, a
+killed MLflow server, a second command on the same storage (`benchmarks/fault_actions.py`). Where
+the command has ended without its result, the same command is given again. Then trials and scores
 must be those of an undisturbed sweep, adapters the same to the bit, MLflow must hold each trial
 once, with every step once, and within seconds after each end nothing may be left of it: processes,
 locks, temporary files, shared memory. A command that ends must say so in one line, without a
@@ -32,8 +34,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import aftermath
+from benchmarks.disks import NoDisk
+from benchmarks.fault_actions import ACTIONS, fault_of
 from benchmarks.fault_checks import check_end, check_listed, last_words
-from benchmarks.fault_injection import KINDS, SIGNALS, TARGETS, hurt, times_of, wait_for_phase
+from benchmarks.fault_injection import KINDS, SIGNALS, TARGETS, times_of, wait_for_phase
 from benchmarks.stage import Stage
 from orchestrator.project import ROOT
 
@@ -82,24 +86,30 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
     normal = wanted[executor]
     this, folder = Round(number, kind, executor, ""), options.results / f"round-{number:03d}"
     shutil.rmtree(folder, ignore_errors=True)
-    stage = Stage(folder, toy, executor)
+    fault = fault_of(kind, chance)
+    try:
+        stage = fault.stage(folder, toy, executor)
+    except NoDisk as error:
+        this.phase = f"left out: {error}"
+        return this
     give_along(options.results / f"undisturbed-{executor}" / "storage", stage.storage)
     try:
         began = time.monotonic()
         process = stage.start()
         this.phase = wait_for_phase(stage, process, kind, chance, normal["times"])
         while process.poll() is None and not this.hit:
-            this.hit = hurt(stage, process, kind, chance)
+            this.hit = fault.strike(stage, process)
             time.sleep(0.0 if this.hit else 0.05)
         at = time.monotonic()
         this.moment = round(at - began, 2)
         ended = stage.finish(process, began, at)
+        fault.heal(stage)
         this.end_seconds = None if ended.code == 0 else round(ended.after_fault or 0.0, 1)
         (folder / "first.err").parent.mkdir(parents=True, exist_ok=True)
         (folder / "first.err").write_text(ended.err, encoding="utf-8")
         this.codes, seconds = [ended.code], ended.seconds
         if this.hit:
-            this.problems += check_end(stage, ended, kind, this.phase)
+            this.problems += fault.problems + check_end(stage, ended, kind, this.phase)
         this.problems += [f"left behind: {text}" for text in stage.left()]
         while ended.code != 0 and len(this.codes) < MOST_TRIES:
             ended = stage.run()
@@ -111,12 +121,14 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
         this.lost_seconds = round(seconds - normal["seconds"], 1)
         if ended.code == 0:
             this.problems += aftermath.differences(
-                aftermath.account(stage.storage, ended.result), normal["account"]
+                aftermath.account(stage.storage, stage.database, ended.result), normal["account"]
             )
             this.problems += check_listed(stage, ("finished",)) + aftermath.litter(stage.storage)
         this.problems += [f"left behind at the end: {text}" for text in stage.left()]
     finally:
+        fault.heal(stage)
         stage.close()
+        fault.leave(stage)
     if not this.problems and not options.keep:
         shutil.rmtree(folder, ignore_errors=True)
     return this
@@ -142,7 +154,7 @@ def undisturbed(options: argparse.Namespace, toy: Path) -> dict[str, Any]:
             left = stage.left() + aftermath.litter(stage.storage)
             known[executor] = {"seconds": ended.seconds, "left": left}
             known[executor] |= {
-                "account": aftermath.account(stage.storage, ended.result),
+                "account": aftermath.account(stage.storage, stage.database, ended.result),
                 "times": times_of(stage.storage, ended.seconds),
             }
         finally:
@@ -182,7 +194,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--kinds", default=",".join(KINDS), help="faults to choose from, TARGET-SIGNAL"
+        "--kinds",
+        default=",".join((*KINDS, *ACTIONS)),
+        help="faults to choose from, TARGET-SIGNAL or one of " + ", ".join(ACTIONS),
     )
     parser.add_argument("--executors", default="pack,pack,plain", help="executors to choose from")
     parser.add_argument(
@@ -198,8 +212,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options.kinds, options.executors = options.kinds.split(","), options.executors.split(",")
     for kind in options.kinds:
         target, _, name = kind.partition("-")
-        if target not in (*TARGETS, "driver", "group", "all") or name not in SIGNALS:
-            parser.error(f"no such kind: {kind}; there are {', '.join(KINDS)}")
+        signals = target in (*TARGETS, "driver", "group", "all") and name in SIGNALS
+        if not signals and kind not in ACTIONS:
+            parser.error(f"no such kind: {kind}; there are {', '.join((*KINDS, *ACTIONS))}")
     if unknown := set(options.executors) - {"pack", "plain"}:
         parser.error(f"no such executor: {', '.join(sorted(unknown))}; there are pack, plain")
     options.results = options.results.absolute()

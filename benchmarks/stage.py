@@ -63,20 +63,30 @@ class Ended:
 class Stage:
     """One storage with its own temporary folder, in which the sweep's command is given."""
 
-    def __init__(self, folder: Path, toy: Path, executor: str) -> None:
-        self.storage = folder / "storage"
+    def __init__(
+        self,
+        folder: Path,
+        toy: Path,
+        executor: str,
+        settings: tuple[str, ...] = (),
+        storage: Path | None = None,
+        database: Path | None = None,
+    ) -> None:
+        """`storage` and `database`, MLflow's, are in the folder unless they are elsewhere."""
+        self.storage = storage or folder / "storage"
+        self.database = database or self.storage / "mlflow.db"
         # A short path: Ray's sockets lie below it.
         self.temporary = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))
         self.mark = uuid.uuid4().hex
-        settings = (f"data.folder={toy}", f"storage={self.storage}", f"executor={executor}")
-        self.line = [sys.executable, "-m", "orchestrator", *SWEEP, *settings]
-        own = {
+        own = (f"data.folder={toy}", f"storage={self.storage}", f"executor={executor}", *settings)
+        self.line = [sys.executable, "-m", "orchestrator", *SWEEP, *own]
+        variables = {
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(self.temporary),
             MARK: self.mark,
             "OMP_NUM_THREADS": "1",
         }
-        self.environment = {**os.environ, **own}
+        self.environment = {**os.environ, **variables}
         self.shared = {entry.name for entry in aftermath.SHARED_MEMORY.iterdir()}
 
     def start(self) -> subprocess.Popen[str]:

@@ -194,7 +194,9 @@ def ideal_seconds(pack: Pack, numbers: list[int], peak: float | None) -> float:
         for number in numbers
         for part in pack.share(number, pack.slots[number].course.batch(pack.slots[number].step))
     ]
-    vocabulary, width = pack.model.get_output_embeddings().weight.shape
+    head = pack.model.get_output_embeddings()
+    assert head is not None, "a causal language model has an output layer"
+    vocabulary, width = head.weight.shape
     shapes = [(shape.width_in, shape.width_out) for shape in pack.shapes]
     total = 0.0
     for group in micro_batches(parts, pack.budget):

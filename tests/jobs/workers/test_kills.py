@@ -60,7 +60,7 @@ def test_what_mlflow_holds_is_read_whole(tmp_path: Path) -> None:
             ("a", "train/tokens_per_second", 1, 9.0),
         ]
         database.executemany("insert into metrics values (?, ?, ?, ?)", rows)
-    found = aftermath.tracked(tmp_path)
+    found = aftermath.tracked(tmp_path / "mlflow.db")
     assert set(found) == {"t"} and found["t"]["times"] == 2
 
 
@@ -93,21 +93,18 @@ def test_what_is_left_is_seen(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_fault_takes_its_turn_and_the_seed_decides_when() -> None:
-    options = faults.parse(["--seed", "5"])
-    kinds = [faults.kind_of(number, options) for number in range(1, 2 * len(faults.KINDS) + 1)]
-    assert (
-        sorted(kinds[: len(faults.KINDS)])
-        == sorted(kinds[len(faults.KINDS) :])
-        == sorted(faults.KINDS)
-    )
-    assert kinds == [
-        faults.kind_of(number, options) for number in range(1, 2 * len(faults.KINDS) + 1)
-    ]
-    assert kinds != [
-        faults.kind_of(number, faults.parse(["--seed", "6"]))
-        for number in range(1, 2 * len(faults.KINDS) + 1)
-    ]
-    for wrong in (["--kinds", "head-kill"], ["--kinds", "driver-stop"], ["--executors", "packs"]):
+    all_kinds = sorted((*faults.KINDS, *faults.ACTIONS))
+    count = len(all_kinds)
+
+    def drawn(seed: str) -> list[str]:
+        options = faults.parse(["--seed", seed])
+        return [faults.kind_of(number, options) for number in range(1, 2 * count + 1)]
+
+    kinds = drawn("5")
+    assert sorted(kinds[:count]) == sorted(kinds[count:]) == all_kinds
+    assert kinds == drawn("5")
+    assert kinds != drawn("6")
+    for wrong in (["--kinds", "head-kill"], ["--kinds", "group-stop"], ["--executors", "packs"]):
         with pytest.raises(SystemExit) as ended:
             faults.parse(wrong)
         assert ended.value.code == 2
@@ -116,12 +113,14 @@ def test_every_kind_of_fault_takes_its_turn_and_the_seed_decides_when() -> None:
 def test_no_fault_comes_when_what_it_hits_is_gone() -> None:
     phases = {
         kind: {fault_injection.phase_of(kind, random.Random(f"{kind} {n}")) for n in range(60)}
-        for kind in fault_injection.KINDS
+        for kind in (*faults.KINDS, *faults.ACTIONS)
     }
     for kind, there in phases.items():
-        trains_only = kind.startswith(("trial-", "controller-"))
+        trains_only = kind.startswith(("trial-", "controller-", "checkpoint-"))
         assert ("judging" not in there) == trains_only, kind
-        assert {"starting", "training"} <= there
+        writes = kind.startswith(("checkpoint-", "disk-", "command-"))
+        assert ("starting" not in there) == writes, kind
+        assert "training" in there
 
 
 def test_an_end_that_says_nothing_or_too_much_is_a_problem(tmp_path: Path) -> None:
@@ -152,7 +151,12 @@ def test_an_end_that_says_nothing_or_too_much_is_a_problem(tmp_path: Path) -> No
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     "kinds",
-    ["driver-kill,group-term,coordinator-kill", "raylet-kill,gcs-kill,worker-kill,trial-kill"],
+    [
+        "driver-kill,group-term,coordinator-kill",
+        "raylet-kill,gcs-kill,worker-kill,trial-kill",
+        "worker-stop,driver-stop,checkpoint-flip,checkpoint-cut",
+        "disk-full,disk-abort,disk-freeze,server-kill,command-twice",
+    ],
 )
 def test_a_sweep_that_is_hurt_and_continued_ends_as_the_undisturbed_one(
     kinds: str, tmp_path: Path

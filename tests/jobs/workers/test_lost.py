@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.small_disk import Disk, disk, mounted
+from benchmarks.disks import Disk
+from tests.support.small_disk import disk, mounted
 
 SWEEP = (
     "+sweep=lora",
