@@ -40,6 +40,8 @@ class Outcome:
         self.overrides = overrides
         self.uri = uri
         self.began = began
+        self.planned: float | None = None
+        """Seconds that the plan promised; None where the sweep goes on from an earlier command."""
 
     def target(self) -> list[str | None]:
         """Where the winner is registered, as the result keeps it."""
@@ -119,6 +121,7 @@ class Outcome:
                 setup=round(setup, 1),
                 train=round(train, 1),
                 total=round(time.monotonic() - self.began, 1),
+                planned=self.planned,
             ),
             tracking_uri=shown_commands.bare(self.uri),
             steps=self.config.train.steps,

@@ -179,6 +179,8 @@ class SweepCommand:
         sizing.keep_choices(self.folder, self.config, self.plan.start.found)
         print_line(plan_text.plan_text(self.plan))
         tell(RemoteState(sweep=self.plan.name))
+        if self.plan.estimate is not None and not self.journal.file.exists():
+            self.about.planned = round(self.plan.estimate.seconds, 1)
         self.journal.append(
             "sweep", by=this_process(), **self.about.start(self.plan, self.composed)
         )

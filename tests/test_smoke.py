@@ -32,7 +32,7 @@ SCHEMA = {
     "base": {"metrics"},
     "baselines": {"most_frequent", "nearest_prompt", "linear_classifier", "base_with_examples"},
     "model": {"name", "version", "alias", "uri"},
-    "seconds": {"setup", "train", "total"},
+    "seconds": {"setup", "train", "total", "planned"},
     "tracking_uri": None,
 }
 

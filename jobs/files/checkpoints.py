@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobs.files import filesystem, manifest
@@ -19,6 +19,9 @@ from jobs.files.manifest import Damaged, Snapshot
 from jobs.files.storage_faults import Refused, patiently, told
 
 REPORT = "report.json"
+EARLIER = "reports.json"
+MOST_EARLIER = 100
+"""Rungs before a checkpoint whose reports it carries: more are never on their way at once."""
 KEPT = 3
 """Checkpoints of a trial at most: the newest, the one before it, which is there when the newest
 turns out damaged, and the best.
@@ -46,14 +49,22 @@ class CheckpointStore:
         self.scores: dict[int, dict[int, Score]] = {}
         """Trial -> step -> score, of the checkpoints that are there."""
 
-    def put(self, index: int, step: int, save: Snapshot, report: JsonObject | None = None) -> str:
-        """Write a checkpoint, and its report if it was taken at a rung; returns its place.
+    def put(
+        self,
+        index: int,
+        step: int,
+        save: Snapshot,
+        report: JsonObject | None = None,
+        earlier: Sequence[JsonObject] = (),
+    ) -> str:
+        """Write a checkpoint, its report if it was taken at a rung, and those of `earlier` rungs,
+        which may still be on their way; returns its place.
 
         Raises Refused, after some attempts, when the storage does not take it.
         """
         location = self.at(index, step)
         try:
-            patiently(lambda: self.write(location, save, report), self.say)
+            patiently(lambda: self.write(location, save, report, earlier), self.say)
         except OSError as error:
             raise Refused(
                 error.errno, told(error, self.place, save.num_bytes, KEPT * self.num_trials)
@@ -63,7 +74,13 @@ class CheckpointStore:
         self.tidy(index, step)
         return location
 
-    def write(self, location: str, save: Snapshot, report: JsonObject | None) -> None:
+    def write(
+        self,
+        location: str,
+        save: Snapshot,
+        report: JsonObject | None,
+        earlier: Sequence[JsonObject],
+    ) -> None:
         """One attempt: a draft beside its place, or in this machine's folder for temporary files,
         sealed and then put there whole.
         """
@@ -81,6 +98,9 @@ class CheckpointStore:
             write_out(draft, save)
             if report is not None:
                 (draft / REPORT).write_text(json.dumps(report), encoding="utf-8")
+            if earlier:
+                text = json.dumps(list(earlier[-MOST_EARLIER:]))
+                (draft / EARLIER).write_text(text, encoding="utf-8")
             manifest.seal(draft)
             if remote:
                 filesystem.remove(location)
@@ -94,7 +114,7 @@ class CheckpointStore:
 
     def at(self, index: int, step: int) -> str:
         """Where a trial's checkpoint of a step lies."""
-        return filesystem.join(self.home(index), f"step-{step:06d}")
+        return filesystem.join(self.home(index), name_of(step))
 
     def home(self, index: int) -> str:
         """Where all checkpoints of a trial lie."""
@@ -176,6 +196,19 @@ def write_out(draft: Path, save: Snapshot) -> None:
         raise OSError(error_number, os.strerror(error_number), str(draft)) from error
 
 
+def name_of(step: int) -> str:
+    """What the folder of a checkpoint is called."""
+    return f"step-{step:06d}"
+
+
+def checkpoint_of(location: str, step: int) -> str | None:
+    """Where the same trial's checkpoint of another step lies; None where it is not kept any
+    more.
+    """
+    home = location.rpartition("/")[0]
+    return filesystem.join(home, name_of(step)) if step in steps_in(home) else None
+
+
 def steps_in(home: str) -> list[int]:
     """The steps of the checkpoints in a trial's place."""
     if filesystem.is_uri(home):
@@ -238,6 +271,18 @@ def report_in(location: str) -> JsonObject | None:
         return json.loads(read_text(filesystem.join(location, REPORT)))
     except FileNotFoundError:
         return None
+
+
+def reports_in(location: str) -> list[JsonObject]:
+    """What a trial has reported up to a checkpoint, as far as that carries it, the first rung
+    first.
+    """
+    try:
+        reports: list[JsonObject] = json.loads(read_text(filesystem.join(location, EARLIER)))
+    except FileNotFoundError:
+        reports = []
+    report = report_in(location)
+    return reports if report is None else [*reports, report]
 
 
 def why_unreadable(location: str) -> str | None:

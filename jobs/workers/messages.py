@@ -36,6 +36,8 @@ class WorkerSettings(TypedDict):
     assignment: WorkerSpec
     pack: NotRequired[int]
     """Number of the worker's pack; none for a trial that trains by itself."""
+    recorded_step: NotRequired[int]
+    """The last rung that the journal has of a trial that trains by itself."""
 
 
 class LoggedStep(NamedTuple):

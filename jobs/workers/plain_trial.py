@@ -16,7 +16,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from jobs.base_models import fetch
 from jobs.config import WorkerSpec
-from jobs.files.checkpoints import CheckpointStore, fetched, report_in, why_unreadable
+from jobs.files.checkpoints import CheckpointStore, fetched, reports_in, why_unreadable
+from jobs.files.json_types import JsonObject
 from jobs.files.manifest import Snapshot
 from jobs.files.storage_faults import told
 from jobs.pack.membership import AbortReason, SavedCheckpoint
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from jobs.training.distributed import World
 
 
-def train(assignment: WorkerSpec) -> WorkerEnd:
+def train(assignment: WorkerSpec, recorded_step: int) -> WorkerEnd:
     """Run one trial as a Ray Train job and return when it has ended, with how. Called inside a Tune
-    trial, which receives its reports.
+    trial, which receives its reports; those up to `recorded_step` it has.
 
     A second call goes on from the first one's last whole checkpoint. Raises RuntimeError with the
     cause when the trial failed for a reason that another attempt would not mend.
@@ -39,7 +40,7 @@ def train(assignment: WorkerSpec) -> WorkerEnd:
     trial = assignment.trial
     result = run_job(
         work,
-        {"assignment": assignment},
+        {"assignment": assignment, "recorded_step": recorded_step},
         name=f"trial-{trial.index:03d}",
         callbacks=[TuneReportCallback(), NoteDeaths(assignment.sweep, trial.index)],
     )
@@ -78,17 +79,19 @@ def work(settings: WorkerSettings) -> WorkerEnd:
     shelf = CheckpointStore(
         assignment.storage, assignment.metric, assignment.maximise, posts.say, assignment.num_trials
     )
+    reports: list[JsonObject] = []
     hooks = Hooks(
-        rung(world.rank, posts, shelf),
+        rung(world.rank, posts, shelf, reports),
         posts.step,
         posts.say,
         resting(world, posts),
-        rest(world.rank, posts, shelf),
+        rest(world.rank, posts, shelf, reports),
     )
     try:
         base = fetch.at_hand(assignment.base, trial.model)
         ray.get(roster.begin.remote(trial.index))
-        finetune(trial, base, hooks, world, taken_up(world, posts, shelf), assignment.scoring)
+        checkpoint = taken_up(world, posts, shelf, reports, settings.get("recorded_step", 0))
+        finetune(trial, base, hooks, world, checkpoint, assignment.scoring)
     except (FloatingPointError, ValueError, MemoryError, OSError) as error:
         if world.size > 1 and isinstance(error, OSError):
             ray.get(roster.give_up.remote(AbortReason(fault=told(error, assignment.storage))))
@@ -107,9 +110,16 @@ def work(settings: WorkerSettings) -> WorkerEnd:
     return WorkerEnd(rested=bool(ray.get(roster.resting.remote())))
 
 
-def taken_up(world: World, posts: MetricsBuffer, shelf: CheckpointStore) -> Path | None:
-    """The checkpoint to go on from, the same for all workers. What it says of its rung is reported
-    again: the process that wrote it may have died before anyone heard of it.
+def taken_up(
+    world: World,
+    posts: MetricsBuffer,
+    shelf: CheckpointStore,
+    reports: list[JsonObject],
+    recorded_step: int,
+) -> Path | None:
+    """The checkpoint to go on from, the same for all workers. What it says of its rung, and of
+    earlier ones after `recorded_step`, is reported again: the process that wrote it may have ended
+    before anyone heard of it. `reports` is filled with all that it says.
     """
     newest = [shelf.newest(posts.trial) if world.rank == 0 else None]
     if world.size > 1:
@@ -122,14 +132,16 @@ def taken_up(world: World, posts: MetricsBuffer, shelf: CheckpointStore) -> Path
     if newest[0] is None:
         return None
     step, folder = newest[0]
-    rung_report = report_in(shelf.at(posts.trial, step))
-    if rung_report is not None:
-        ray.train.report(rung_report | {"checkpoint_path": shelf.at(posts.trial, step)})
+    reports += reports_in(shelf.at(posts.trial, step))
+    for report in reports:
+        reported = int(report["step"])
+        if reported > recorded_step or reported == step:
+            ray.train.report(report | {"checkpoint_path": shelf.at(posts.trial, reported)})
     return folder
 
 
 def rung(
-    rank: int, posts: MetricsBuffer, shelf: CheckpointStore
+    rank: int, posts: MetricsBuffer, shelf: CheckpointStore, reports: list[JsonObject]
 ) -> Callable[[dict[str, float], Snapshot], None]:
     """What happens after an evaluation: worker 0 keeps a checkpoint, and every worker reports."""
 
@@ -138,7 +150,8 @@ def rung(
             ray.train.report(metrics)
             return
         posts.flush(now=True)
-        location = shelf.put(posts.trial, int(metrics["step"]), save, metrics)
+        location = shelf.put(posts.trial, int(metrics["step"]), save, metrics, reports)
+        reports.append(dict(metrics))
         ray.train.report(metrics | {"checkpoint_path": location})
 
     return report
@@ -161,9 +174,11 @@ def resting(world: World, posts: MetricsBuffer) -> Callable[[], bool]:
 
 
 def rest(
-    rank: int, posts: MetricsBuffer, shelf: CheckpointStore
+    rank: int, posts: MetricsBuffer, shelf: CheckpointStore, reports: list[JsonObject]
 ) -> Callable[[int, Snapshot], None]:
-    """What happens when the sweep pauses: worker 0 keeps what was learned since the last rung."""
+    """What happens when the sweep pauses: worker 0 keeps what was learned since the last rung, with
+    the `reports` of those before it: the driver may not have all of them.
+    """
 
     def keep(step: int, save: Snapshot) -> None:
         if rank > 0:
@@ -176,9 +191,9 @@ def rest(
                 and why_unreadable(shelf.at(posts.trial, step)) is None
             )
             location = shelf.at(posts.trial, step)
-            left[posts.trial] = SavedCheckpoint(
-                location if is_saved else shelf.put(posts.trial, step, save), step
-            )
+            if not is_saved:
+                location = shelf.put(posts.trial, step, save, earlier=reports)
+            left[posts.trial] = SavedCheckpoint(location, step)
         ray.get(posts.roster.rested.remote(posts.trial, left))
 
     return keep
@@ -201,9 +216,10 @@ def run_plain_trial(config: TrialConfig) -> None:
     if stopped is not None:
         ray.get(roster.stop.remote(config["index"], stopped))
         return
-    if max((report["step"] for report in recorded), default=0) < assignment.trial.train.steps:
+    recorded_step = max((int(report["step"]) for report in recorded), default=0)
+    if recorded_step < assignment.trial.train.steps:
         try:
-            ended = train(assignment)
+            ended = train(assignment, recorded_step)
         except Exception as error:
             if not is_loss(error):
                 ray.get(roster.fail.remote(config["index"], reason(error)))

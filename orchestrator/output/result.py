@@ -108,11 +108,12 @@ def text(result: SweepResult, programs: str = "", width: int | None = None) -> s
     if result.unchecked:
         lines.append(("note", result.unchecked))
     seconds = result.seconds
+    planned = "" if seconds.planned is None else f"; planned {duration(seconds.planned)}"
     lines.append(
         (
             "time",
             f"{duration(seconds.total)} ({duration(seconds.setup)} to start, "
-            f"{duration(seconds.train)} of training)",
+            f"{duration(seconds.train)} of training{planned})",
         )
     )
     lines += decision_lines(result)

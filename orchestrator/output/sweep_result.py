@@ -38,6 +38,8 @@ class Seconds:
     setup: float
     train: float
     total: float
+    planned: float | None = None
+    """What the plan promised of the whole; None where the command went on from an earlier one."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 
 from jobs.config import WorkerSpec
 from jobs.files import filesystem
-from jobs.files.checkpoints import report_in
+from jobs.files.checkpoints import checkpoint_of, reports_in
 from jobs.files.json_types import Json, JsonObject
 from jobs.files.storage_faults import probe, told
 from jobs.pack.membership import AbortReason
@@ -206,10 +206,11 @@ class SweepCallback(Callback):
             record = self.board.records[index]
             if index in self.board.ended or step <= max(record.checkpoints, default=0):
                 continue
-            reached = report_in(checkpoint)
-            if reached is not None:  # it is a rung's, whose report was still on its way
-                self.write_report(index, step, reached, checkpoint)
-            else:
+            for reached in reports_in(checkpoint):  # of rungs whose reports were still on their way
+                rung = int(reached["step"])
+                if rung not in record.reports:
+                    self.write_report(index, rung, reached, checkpoint_of(checkpoint, rung))
+            if step not in record.reports:
                 record.checkpoints[step] = checkpoint
                 self.write("checkpoint", trial=index, step=step, checkpoint=checkpoint)
         return True

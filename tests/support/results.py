@@ -35,7 +35,7 @@ def outcome(**changes: Any) -> SweepResult:
             "uri": "models:/icd10-tiny/7",
         },
         "decision": "better than v6 (0.27)",
-        "seconds": {"setup": 9.4, "train": 581.0, "total": 3725.0},
+        "seconds": {"setup": 9.4, "train": 581.0, "total": 3725.0, "planned": 3500.0},
         "tracking_uri": "sqlite:////tmp/my outputs/mlflow.db",
         "error": None,
         "missing": None,

@@ -18,7 +18,13 @@ import pytest
 
 from jobs.config import BaseModel
 from jobs.files import checkpoints, manifest, storage_faults
-from jobs.files.checkpoints import CheckpointStore, fetched
+from jobs.files.checkpoints import (
+    MOST_EARLIER,
+    CheckpointStore,
+    checkpoint_of,
+    fetched,
+    reports_in,
+)
 from jobs.files.manifest import Damaged, Snapshot
 from jobs.files.storage_faults import Refused
 from jobs.pack.engine import Pack
@@ -64,6 +70,24 @@ def checkpoint(sealed: Path, tmp_path: Path) -> Path:
     shutil.copytree(sealed, place)
     fetched(str(place))
     return place
+
+
+def test_a_checkpoint_carries_the_reports_of_the_rungs_before_it(tmp_path: Path) -> None:
+    home = CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
+    empty = Snapshot(lambda folder: None, 0)
+    reports = [{"step": step, "valid/loss": 1.0 / step} for step in (10, 20, 30)]
+    (tmp_path / "train").mkdir()
+    at_rung = home.put(1, 30, empty, reports[2], reports[:2])
+    assert reports_in(at_rung) == reports
+    between = home.put(1, 34, empty, earlier=reports)
+    assert reports_in(between) == reports
+    assert reports_in(home.put(2, 4, empty)) == []
+    assert checkpoint_of(between, 30) == at_rung
+    assert checkpoint_of(between, 10) is None, "it was never kept"
+    fetched(between)
+    many = [{"step": step} for step in range(1, 500)]
+    carried = reports_in(home.put(3, 500, empty, {"step": 500}, many))
+    assert len(carried) == MOST_EARLIER + 1 and carried[-1] == {"step": 500}
 
 
 def contents(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ test    test/exact_match 0.412 (95% interval 0.379..0.446)
 base    the untouched base 0.000 (95% interval 0.000..0.000)
 trials  2 finished, 3 stopped early, 1 failed of 6
 failed  trial 4: out of memory
-time    1h02m (9s to start, 9m41s of training)
+time    1h02m (9s to start, 9m41s of training; planned 58m20s)
 model   icd10-tiny v7 has the alias champion
 why     better than v6 (0.27)
 open    mlflow ui --backend-store-uri 'sqlite:////tmp/my outputs/mlflow.db'
