@@ -61,6 +61,7 @@ LAYERS = [
     ["jobs/synthesis"],
     ["jobs/training", "jobs/serving"],
     ["jobs/export"],
+    ["jobs/onnx_genai"],
     ["jobs/llama_cpp"],
     ["jobs/evaluation", "jobs/base_models"],
     ["jobs/model"],
@@ -93,6 +94,7 @@ OWNERS = {
     "kubernetes": {"orchestrator/kuberay/auth.py"},
     "gguf": {"jobs/base_models/wheel.py", "jobs/export"},
     "xllamacpp": {"jobs/llama_cpp"},
+    "onnxruntime_genai": {"jobs/onnx_genai"},
     "starlette": {"jobs/endpoint/app.py"},
     "uvicorn": {"jobs/endpoint/app.py"},
     "ray": {

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from jobs.llama_cpp.runtime import Completion, Runtime
+from jobs.onnx_genai.runtime import OnnxRuntime
 
 MOST_LIKELY = 256
 """Tokens of each position whose probabilities are compared one by one."""
@@ -60,7 +61,7 @@ def model_reference(model: Any) -> Reference:
 
 
 def of_prompts(
-    runtime: Runtime,
+    runtime: Runtime | OnnxRuntime,
     reference: Reference,
     prompts: Sequence[Sequence[int]],
     most: int,

@@ -19,6 +19,7 @@ from jobs.data.task_prompt import from_messages, from_prompt
 from jobs.export.divergence import Divergence, Reference, of_prompts
 from jobs.export.formats import Format
 from jobs.llama_cpp.runtime import Runtime
+from jobs.onnx_genai.runtime import OnnxRuntime
 
 QUESTIONS = (
     "Typhoid fever",
@@ -31,7 +32,9 @@ MOST_TOKENS = 12
 """Prompts of the version's own test rows that are answered, and tokens of each answer."""
 
 
-def check_chat(runtime: Runtime, template: ChatTokenizer, task: dict[str, Any]) -> int:
+def check_chat(
+    runtime: Runtime | OnnxRuntime, template: ChatTokenizer, task: dict[str, Any]
+) -> int:
     """Compare prompts and their tokens; the number of prompts."""
     rows = fixed_rows(task)
     for row in rows:
@@ -94,7 +97,7 @@ def ends(template: ChatTokenizer) -> list[tuple[int, str]]:
 
 
 def check_answers(
-    runtime: Runtime,
+    runtime: Runtime | OnnxRuntime,
     reference: Reference,
     prompts: Sequence[Sequence[int]],
     form: Format,

@@ -18,7 +18,7 @@ class Format:
     name: str
     kind: Kind
     quantization: str = ""
-    """As llama.cpp names it."""
+    """As llama.cpp names it, or onnxruntime-genai."""
     bits: float = 16.0
     """Of a weight in a layer, its share of the scales included."""
     most_divergence: float = 1.0
@@ -43,6 +43,9 @@ FORMATS = {
         Format("gguf-q4_k_m", "gguf-k", "Q4_K_M", 4.9),
         Format("gguf-q5_k_m", "gguf-k", "Q5_K_M", 5.7, 0.5, 0.6),
         Format("gguf-q6_k", "gguf-k", "Q6_K", 6.6, 0.1, 0.8),
+        Format("onnx-fp32", "onnx", "FP32", 32.0, 5e-3, 0.97),
+        Format("onnx-int8", "onnx", "INT8", 9.0, 0.05, 0.9),
+        Format("onnx-int4", "onnx", "INT4", 5.0),
         Format("gguf-adapter", "gguf-adapter", "F32", 32.0, 5e-3, 0.97),
     )
 }

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,15 @@ from typing import Any
 from jobs.config import BaseModel
 from jobs.data.chat_template import TODAY, ChatTokenizer
 from jobs.data.version_rows import FILE as NEIGHBOURS
-from jobs.export import fidelity, gguf_base, k_quants, shipped_card, speed, weights_check
+from jobs.export import (
+    fidelity,
+    gguf_base,
+    k_quants,
+    onnx_model,
+    shipped_card,
+    speed,
+    weights_check,
+)
 from jobs.export.divergence import model_reference, of_prompts
 from jobs.export.formats import FORMATS, GGUF, Format
 from jobs.export.gguf_adapter import write_adapter
@@ -30,6 +39,8 @@ from jobs.export.shipped_scores import answer_all, chosen_rows, scores_of
 from jobs.export.transformers_check import check_saved
 from jobs.files import manifest
 from jobs.llama_cpp.runtime import Runtime, check_installed
+from jobs.onnx_genai import runtime as onnx_runtime
+from jobs.onnx_genai.runtime import OnnxRuntime
 
 REPORT = "export.json"
 
@@ -107,7 +118,9 @@ class Shipment:
             )
         if self.form.kind == "gguf-k":
             k_quants.check_installed()
-        if self.form.kind != "safetensors":
+        if self.form.kind == "onnx":
+            onnx_runtime.check_installed()
+        elif self.form.kind != "safetensors":
             check_installed()
 
     def fill(self, draft: Path) -> dict[str, Any]:
@@ -170,6 +183,8 @@ class Shipment:
         if self.form.kind == "safetensors":
             save_merged(merged, self.base, draft / "model")
             return [draft / "model"]
+        if self.form.kind == "onnx":
+            return [self.write_onnx(draft, merged)]
         target = draft / f"{self.settings.name}-{self.form.name.removeprefix('gguf-')}.gguf"
         config = merged.model.config
         if self.form.kind == "gguf-adapter":
@@ -191,11 +206,22 @@ class Shipment:
             written.unlink()
         return [target]
 
+    def write_onnx(self, draft: Path, merged: MergedModel) -> Path:
+        """The folder that onnxruntime-genai loads."""
+        target = draft / "model"
+        self.tell(f"writing {self.form.name}")
+        with tempfile.TemporaryDirectory(prefix="merged-", dir=draft) as folder:
+            save_merged(merged, self.base, Path(folder))
+            onnx_model.write_onnx(Path(folder), target, self.form, self.template)
+        return target
+
     def check_file(self, files: Sequence[Path], merged: MergedModel) -> dict[str, Any]:
         """Raise ValueError, naming the file, where it is not the trained model."""
         try:
             config = merged.model.config
-            if self.form.kind == "gguf-adapter":
+            if self.form.kind == "onnx":
+                onnx_model.check_ends(files[0], self.template)
+            elif self.form.kind == "gguf-adapter":
                 weights_check.check_adapter(files[-1], self.trained, config)
             else:
                 weights = merged.model.state_dict()
@@ -208,15 +234,22 @@ class Shipment:
         """What the file answers in its runtime, against the trained model."""
         adapter = 0 if len(files) > 1 else None
         reference, prompts = model_reference(merged.model), self.prompts()
-        with Runtime(files[0], files[1:], self.context, threads=self.threads()) as runtime:
+        with self.opened(files, self.threads()) as runtime:
             count = fidelity.check_chat(runtime, self.template, self.task)
-            fidelity.check_ends(runtime, self.template, files[0])
+            if isinstance(runtime, Runtime):
+                fidelity.check_ends(runtime, self.template, files[0])
             measured = fidelity.check_answers(runtime, reference, prompts, self.form, adapter)
             record: dict[str, Any] = {"prompts": count, **measured.record()}
             if adapter is not None:
                 without = of_prompts(runtime, reference, prompts[:2], fidelity.MOST_TOKENS)
                 record["without_adapter"] = without.record()
         return record
+
+    def opened(self, files: Sequence[Path], threads: int, slots: int = 1) -> Runtime | OnnxRuntime:
+        """The files in their runtime."""
+        if self.form.kind == "onnx":
+            return OnnxRuntime(files[0], threads)
+        return Runtime(files[0], files[1:], self.context, slots, threads)
 
     def threads(self) -> int:
         """How many threads answer while it is scored."""
@@ -230,7 +263,7 @@ class Shipment:
             return {"note": "the version holds no test rows, so the file has no score"}
         self.tell(f"scoring {files[-1].name} on {len(rows):,} test rows")
         adapter = 0 if len(files) > 1 else None
-        with Runtime(files[0], files[1:], self.context, slots=4, threads=self.threads()) as runtime:
+        with self.opened(files, self.threads(), slots=4) as runtime:
             answers, measured = answer_all(
                 runtime,
                 rows,
@@ -251,5 +284,7 @@ class Shipment:
         return {
             "scores": scores.record(),
             "divergence": measured.record(),
-            "costs": speed.costs(files, prompt, self.context, self.settings.threads),
+            "costs": speed.costs(
+                files, prompt, self.settings.threads, lambda count: self.opened(files, count)
+            ),
         }

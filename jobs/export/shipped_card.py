@@ -109,6 +109,13 @@ def check_section(report: dict[str, Any]) -> str:
     )
 
 
+BUILDS = {
+    False: "llama.cpp built for any x86-64 processor with AVX2: one built for its own is faster",
+    True: "onnxruntime",
+}
+"""Whose speed it is, by whether the model is ONNX."""
+
+
 def costs_section(report: dict[str, Any]) -> str:
     """Size, memory and speed."""
     costs = report.get("costs")
@@ -126,8 +133,7 @@ def costs_section(report: dict[str, Any]) -> str:
     if costs["threads"]:
         lines += [
             f"On a machine with {costs['cores']} cores, for a prompt of {costs['prompt_tokens']} "
-            "tokens (llama.cpp built for any x86-64 processor with AVX2: one built for its own is "
-            "faster):\n",
+            f"tokens ({BUILDS[report['format'].startswith('onnx-')]}):\n",
             "| threads | seconds to the first token | tokens per second |",
             "|---|---|---|",
         ]
@@ -167,6 +173,22 @@ def use_section(report: dict[str, Any], task: dict[str, Any]) -> str:
         "```\npython -m orchestrator.chat FOLDER\n"
         "python -m orchestrator job=serve model_uri=FOLDER\n```\n"
     )
+    if report["format"].startswith("onnx-"):
+        most = task["max_new_tokens"]
+        return (
+            "## How to use it\n\nCopy `model/`: onnxruntime-genai loads it, on a phone too "
+            "(Android, iOS) and in programs in C#, C++, Java and Python. In Python, after `pip "
+            "install onnxruntime-genai`, with the prompt as it is described above:\n\n"
+            "```python\nimport json, onnxruntime_genai as og\n\nmodel = og.Model('model')\n"
+            "tokenizer = og.Tokenizer(model)\n"
+            "messages = json.dumps([{'role': 'user', 'content': PROMPT}])\n"
+            "ids = tokenizer.encode(tokenizer.apply_chat_template(messages, "
+            "add_generation_prompt=True))\nparams = og.GeneratorParams(model)\n"
+            f"params.set_search_options(max_length=len(ids) + {most}, do_sample=False)\n"
+            "generator = og.Generator(model, params)\ngenerator.append_tokens(ids)\n"
+            "while not generator.is_done():\n    generator.generate_next_token()\n"
+            "print(tokenizer.decode(generator.get_sequence(0)[len(ids):]))\n```\n"
+        )
     if not file.endswith(".gguf"):
         lines.append(
             "`model/` is a folder that transformers, vLLM and text-generation-inference load as it "

@@ -20,6 +20,7 @@ from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import whole
 from jobs.export.divergence import Divergence, Reference, of_answer, summary
 from jobs.llama_cpp.runtime import Completion, Runtime
+from jobs.onnx_genai.runtime import OnnxRuntime
 
 SLOTS = 4
 """Rows that are answered at once."""
@@ -70,7 +71,7 @@ def chosen_rows(rows: Sequence[dict[str, Any]], most: int | None) -> list[dict[s
 
 
 def answer_all(
-    runtime: Runtime,
+    runtime: Runtime | OnnxRuntime,
     rows: Sequence[dict[str, Any]],
     template: ChatTokenizer,
     most: int,

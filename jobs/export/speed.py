@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.llama_cpp.runtime import Runtime
+from jobs.onnx_genai.runtime import OnnxRuntime
 
 REPEATS = 3
 TOKENS = 16
@@ -18,11 +19,16 @@ ENOUGH_SECONDS = 60.0
 
 
 def costs(
-    files: Sequence[Path], prompt: Sequence[int], context: int, threads: Sequence[int]
+    files: Sequence[Path],
+    prompt: Sequence[int],
+    threads: Sequence[int],
+    opened: Callable[[int], Runtime | OnnxRuntime],
 ) -> dict[str, Any]:
-    """Costs of a model file, and of an adapter on it, for one prompt at a time."""
+    """Costs of a model file, and of an adapter on it, for one prompt at a time; `opened` gives the
+    runtime with so many threads.
+    """
     record: dict[str, Any] = {
-        "size_mb": round(sum(file.stat().st_size for file in files) / 1e6, 3),
+        "size_mb": round(sum(size_of(file) for file in files) / 1e6, 3),
         "cores": os.cpu_count(),
         "prompt_tokens": len(prompt),
         "threads": {},
@@ -30,7 +36,7 @@ def costs(
     peaks = []
     for count in threads:
         adapter = 0 if len(files) > 1 else None
-        with Runtime(files[0], files[1:], context, threads=count) as runtime:
+        with opened(count) as runtime:
             record["threads"][str(count)] = speed(runtime, prompt, adapter)
             peaks.append(runtime.peak_megabytes())
     known_peaks = [peak for peak in peaks if peak is not None]
@@ -39,7 +45,16 @@ def costs(
     return record
 
 
-def speed(runtime: Runtime, prompt: Sequence[int], adapter: int | None) -> dict[str, float]:
+def size_of(place: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if place.is_file():
+        return place.stat().st_size
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+
+
+def speed(
+    runtime: Runtime | OnnxRuntime, prompt: Sequence[int], adapter: int | None
+) -> dict[str, float]:
     """Medians of some repetitions, the first of which only warms up."""
     firsts, rates = [], []
     began = time.monotonic()
@@ -56,7 +71,9 @@ def speed(runtime: Runtime, prompt: Sequence[int], adapter: int | None) -> dict[
     }
 
 
-def once(runtime: Runtime, prompt: Sequence[int], adapter: int | None) -> tuple[float, float]:
+def once(
+    runtime: Runtime | OnnxRuntime, prompt: Sequence[int], adapter: int | None
+) -> tuple[float, float]:
     """Seconds to the first token of an answer, and tokens per second after it."""
     began = time.monotonic()
     arrivals = [

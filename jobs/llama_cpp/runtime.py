@@ -218,12 +218,19 @@ class Runtime:
         """The most memory that the process has held, in 10**6 bytes; None where the system does not
         tell.
         """
-        try:
-            lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        except OSError:
-            return None
-        peak = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
-        return None if peak is None else int(peak) * 1024 / 1e6
+        return peak_megabytes(self.process.pid)
+
+
+def peak_megabytes(pid: int) -> float | None:
+    """The most memory that a process has held, in 10**6 bytes; None where the system does not
+    tell.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    peak = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return None if peak is None else int(peak) * 1024 / 1e6
 
 
 def read_answer(answer: Any) -> Any:

@@ -134,9 +134,11 @@ def architecture(kind: str, folder: Path, base: BaseModel, **changed: Any) -> Ba
         "initializer_range": 0.2,
         "pad_token_id": 0,
     }
-    extra = {"Gemma3Text": {"head_dim": 8, "sliding_window": 64}, "Qwen3": {"head_dim": 8}}.get(
-        kind, {}
-    )
+    extra: dict[str, Any] = {}
+    if kind in ("Gemma3Text", "Qwen3"):
+        extra["head_dim"] = 8
+    if kind == "Gemma3Text":
+        extra["sliding_window"] = 64
     if kind == "GPT2":
         shape = {
             "vocab_size": 264,
