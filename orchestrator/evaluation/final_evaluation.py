@@ -20,7 +20,7 @@ from orchestrator.config.run_numbers import label
 from orchestrator.errors import InputError, OrchestratorError, TrackingError
 from orchestrator.evaluation import hints, model_card, verdict
 from orchestrator.evaluation.champion_files import fetch_champion
-from orchestrator.evaluation.held_out_judge import WITH_EXAMPLES, HeldOutJudge
+from orchestrator.evaluation.held_out_judge import BASE, WITH_EXAMPLES, HeldOutJudge
 from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.evaluation.judged_finalists import choose, judge_finalists
 from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
@@ -67,10 +67,10 @@ class FinalEvaluation(HeldOutJudge):
         name = label(best.run)
         trial = self.board.trained(best.run)
         trained = self.checkpoint(best.run, best.step)
-        subjects = {"base": None, name: trained}
+        subjects = {BASE: None, name: trained}
         subjects |= {WITH_EXAMPLES: None} if self.config.job.examples else {}
         verdicts = self.judge(subjects, trial)
-        base = verdicts["base"]
+        base = verdicts[BASE]
         judged = judge_finalists(self, verdicts[name])
         winner, outcome.tied = choose(judged, self)
         if winner.record.index != best.run:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.sweep.state import SweepState
 
 POLL_SECONDS = 0.5
+BASE = "base"
 WITH_EXAMPLES = "base with examples"
 
 
@@ -62,7 +63,7 @@ class HeldOutJudge:
         scores = memo.recall(keys)
         remembered = set(scores)
         todo = {name: folder for name, folder in folders.items() if name not in scores}
-        self.screen.judging(list(todo), self.plan.num_test)
+        self.screen.judging({name: self.seconds(name) for name in todo}, self.plan.num_test)
         groups = self.plan.resources.groups(list(todo))
         share, gpus = self.plan.resources.share(max(len(groups), 1))
         task = ray.remote(evaluate_on_test).options(num_cpus=share, num_gpus=gpus, max_retries=2)
@@ -78,6 +79,15 @@ class HeldOutJudge:
         if not keys.keys() <= remembered:
             memo.keep({key: scores[name] for name, key in keys.items()})
         return scores
+
+    def seconds(self, name: str) -> float:
+        """What a model's answers to the test rows take, by the plan."""
+        estimate = self.plan.estimate
+        if estimate is None or estimate.test_answers is None:
+            return 1.0
+        if name == WITH_EXAMPLES:
+            return estimate.test_answers.with_examples
+        return estimate.test_answers.base if name == BASE else estimate.test_answers.trained
 
     def keys_of(self, names: list[str], trial: Trial) -> dict[str, str]:
         """What the scores of untouched bases are remembered under."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -164,13 +164,15 @@ class ProgressDisplay:
             self.line(f"{self.task}{left}")
         self.refresh()
 
-    def judging(self, names: Sequence[str], num_rows: int) -> None:
-        """These models meet the test rows from now on."""
-        self.note(f"judging {' and '.join(names)} on {num_rows:,} test rows")
-        for name in names:
+    def judging(self, seconds: Mapping[str, float], num_rows: int) -> None:
+        """These models meet the test rows from now on; the plan gives their answers so many
+        `seconds`.
+        """
+        self.note(f"judging {' and '.join(seconds)} on {num_rows:,} test rows")
+        for name in seconds:
             self.furthest.pop(f"judging {name}", None)
         if self.left is not None:
-            self.left.judge([f"judging {name}" for name in names])
+            self.left.judge({f"judging {name}": value for name, value in seconds.items()})
 
     def line(self, text: str, always: bool = False) -> None:
         """A plain line; on a terminal only what the table does not show."""

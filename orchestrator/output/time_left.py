@@ -5,7 +5,7 @@ long what is done has taken.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.config.run_numbers import is_finalist
@@ -68,24 +68,30 @@ class TimeLeft:
         self.last = clock()
         self.answered: dict[str, float] = {}
         """By model that meets the test rows: the share of them that it has answered."""
+        self.weights: dict[str, float] = {}
+        """By model: what all of its answers take, by the plan."""
         self.judging_began = self.last
 
-    def judge(self, names: Sequence[str]) -> None:
-        """These models meet the test rows from now on."""
+    def judge(self, seconds: Mapping[str, float]) -> None:
+        """These models meet the test rows from now on; the plan gives their answers so many
+        `seconds`.
+        """
         if not self.answered:
             self.judging_began = self.clock()
-        for name in names:
+        for name, value in seconds.items():
+            self.weights.setdefault(name, value)
             self.answered.setdefault(name, 0.0)
 
     def answer(self, name: str, share: float) -> None:
         """A model has answered so much of the test rows."""
-        self.judge([name])
+        self.judge({name: 1.0})
         self.answered[name] = share
 
     def judging_seconds(self) -> float:
         """What is left of the judgement that has begun."""
         passed = self.clock() - self.judging_began
-        done = sum(self.answered.values()) / len(self.answered)
+        done = sum(self.weights[name] * share for name, share in self.answered.items())
+        done /= sum(self.weights.values())
         if done >= ENOUGH_JUDGED:
             return passed * (1 - done) / done
         factor = min(self.correction(), MOST_JUDGING_CORRECTION)

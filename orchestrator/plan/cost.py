@@ -17,7 +17,7 @@ from orchestrator.plan.finalists import FinalPlan
 from orchestrator.plan.machine import ThisMachine, speed_of
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.throughput import adapted, rate_key, read_rates
-from orchestrator.plan.timing import Phase, RowCounts, Shape, Timing
+from orchestrator.plan.timing import Phase, RowCounts, Shape, TestAnswers, Timing
 from orchestrator.storage.paths import storage_folder
 
 LORA_SHARE = 0.005
@@ -37,6 +37,8 @@ class Estimate:
     final: float = 0.0
     """Seconds of the finalists' training, at most."""
     judging: float = 0.0
+    test_answers: TestAnswers | None = None
+    """Of what is judged, the answers of each model."""
 
 
 def estimate(timing: Timing, num_trials: int, final: FinalPlan) -> Estimate:
@@ -47,6 +49,7 @@ def estimate(timing: Timing, num_trials: int, final: FinalPlan) -> Estimate:
         tuple(timing.phases(num_trials)),
         timing.final_seconds(final),
         timing.judging_seconds(),
+        timing.test_answers(),
     )
 
 

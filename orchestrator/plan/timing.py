@@ -67,6 +67,17 @@ all rows, and go through the model once, but each token of an answer attends to 
 
 
 @dataclass(frozen=True)
+class TestAnswers:
+    """Seconds in which all test rows are answered, by what answers them."""
+
+    __test__ = False  # no test of pytest's
+
+    trained: float
+    base: float
+    with_examples: float
+
+
+@dataclass(frozen=True)
 class Shape:
     """What of a base model decides its cost."""
 
@@ -309,15 +320,21 @@ class Timing:
         """
         rows, flops = self.rows, self.speed.judging_flops
         winners = self.config.final.judged if self.config.sweep.space else 1
-        trained = self.answering_seconds(rows.test, rows.reply, flops)
-        seconds = winners * trained
-        seconds += self.answering_seconds(rows.test, max(rows.limit, rows.reply), flops)
+        answers = self.test_answers()
+        seconds = winners * answers.trained + answers.base
         if self.config.job.examples:
-            seconds += WITH_EXAMPLES * trained
+            seconds += answers.with_examples
         tokens = self.shape.layer_weights * (rows.question + rows.reply)
         scored = 2 * rows.test * (tokens + self.shape.head_weights * rows.reply)
         seconds += (winners + 1) * scored / (flops * JUDGING_EFFICIENCY)
         return seconds + (JUDGING_START_SECONDS + END_SECONDS) * self.speed.starts
+
+    def test_answers(self) -> TestAnswers:
+        """What answering the test rows takes each model."""
+        rows, flops = self.rows, self.speed.judging_flops
+        trained = self.answering_seconds(rows.test, rows.reply, flops)
+        base = self.answering_seconds(rows.test, max(rows.limit, rows.reply), flops)
+        return TestAnswers(trained, base, WITH_EXAMPLES * trained)
 
     def total(self, num_trials: int, final: FinalPlan) -> float:
         """The whole command."""

@@ -74,7 +74,7 @@ def test_while_it_is_judged_the_pace_of_the_answers_tells_what_is_left() -> None
     left = left_of(clock)
     for trial in range(1, 5):
         left.step(trial, 30)
-    left.judge(["base", "trial 1"])
+    left.judge({"base": 1.0, "trial 1": 1.0})
     assert left.seconds() == pytest.approx(20)
     clock.now += 5
     assert left.seconds() == pytest.approx(15), "the estimate, until there is a pace"
@@ -86,10 +86,23 @@ def test_while_it_is_judged_the_pace_of_the_answers_tells_what_is_left() -> None
     assert left.seconds() == pytest.approx(10 * 0.2 / 0.8)
 
 
+def test_a_model_that_the_plan_gives_more_seconds_counts_for_more() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    left.step(1, 30)
+    left.judge({"base": 3.0, "trial 1": 1.0})
+    clock.now += 10
+    left.answer("trial 1", 1.0)
+    assert left.seconds() == pytest.approx(30), "three times as much is still to be answered"
+    clock.now += 15
+    left.answer("base", 0.5)
+    assert left.seconds() == pytest.approx(25 * 1.5 / 2.5)
+
+
 def test_the_lines_of_the_judgement_say_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     with ProgressDisplay(4, 30, "valid/loss", left_of(clock)) as screen:
-        screen.judging(["base", "trial 1"], 40)
+        screen.judging({"base": 1.0, "trial 1": 1.0}, 40)
         for done in range(1, 41):
             clock.now += 1
             screen.progress("judging base", done, 40)
@@ -103,12 +116,12 @@ def test_messages_that_overtake_one_another_take_nothing_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with ProgressDisplay(4, 30, "valid/loss", left_of(Clock())) as screen:
-        screen.judging(["base"], 40)
+        screen.judging({"base": 1.0}, 40)
         for done in (10, 30, 20, 11, 40, 39):
             screen.progress("judging base", done, 40)
         told = [line.split("  ")[1] for line in capsys.readouterr().err.splitlines()[1:]]
         assert told == ["10/40", "30/40", "40/40"]
-        screen.judging(["base"], 40)
+        screen.judging({"base": 1.0}, 40)
         screen.progress("judging base", 10, 40)
     assert "judging base  10/40" in capsys.readouterr().err, "judged again, from the start"
 
