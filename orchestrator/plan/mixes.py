@@ -140,6 +140,8 @@ def mix_lines(config: Config) -> list[str]:
         mixes = simplex.first_mixes(knob.mixes, knob.natural)
         kinds = ["by size", "uniform"] if len(mixes) > 1 else ["uniform"]
         first = "; ".join(f"{kind}: {shown(mix)}" for kind, mix in zip(kinds, mixes, strict=True))
+        if config.mix.method == "merge":
+            first += "; then the best by merging experts"
         if config.sweep.search == "optuna":
             others = "by Optuna, in stick-breaking coordinates"
         else:
