@@ -12,13 +12,13 @@ def answer(main: Callable[[], int | None]) -> int:
     command itself.
     """
     from orchestrator.errors import OrchestratorError
-    from orchestrator.output import plan_text
+    from orchestrator.output import console
 
     try:
         return main() or 0
     except OrchestratorError as error:
-        plan_text.error(str(error))
+        console.error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        plan_text.error("interrupted")
+        console.error("interrupted")
         return 130

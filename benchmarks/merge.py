@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import random
 import statistics
@@ -103,12 +104,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def write_toy(folder: Path) -> list[str]:
     """The toy task, as settings of its data."""
     stream = random.Random(0)
+    numbers = itertools.count()
 
     def rows(words: Sequence[str], count: int) -> list[dict[str, str]]:
         drawn = [stream.choice(words) for _ in range(count)]
         return [
-            {"prompt": f"{word} {'x' * stream.randrange(9)}{at}", "completion": WORDS[word]}
-            for at, word in enumerate(drawn)
+            {
+                "prompt": f"{word} {'x' * stream.randrange(9)}{next(numbers)}",
+                "completion": WORDS[word],
+            }
+            for word in drawn
         ]
 
     noise = [row | {"completion": stream.choice("ABC")} for row in rows(list(WORDS), 240)]
@@ -254,7 +259,8 @@ def table(runs: list[dict[str, Any]]) -> str:
             mix = " ".join(f"{name}={share:.2f}" for name, share in each["mix"].items())
             lines.append(
                 f"{seed:>4}  {way:<6}  {each['passes']:>6}  {each['trials']:>6}  "
-                f"{each[LOSS]:>10.4f}  {each['test/loss']:>9.4f}  {each['test/exact_match']:>10.3f}  {mix}"
+                f"{each[LOSS]:>10.4f}  {each['test/loss']:>9.4f}  "
+                f"{each['test/exact_match']:>10.3f}  {mix}"
             )
     means = {
         way: statistics.mean(run_[way]["test/loss"] for run_ in runs)

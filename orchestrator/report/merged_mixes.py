@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
+from jobs.evaluation.registry import VALID_LOSS
 from orchestrator.report.metric_text import rounded, shown
 from orchestrator.report.mix_knobs import source_of
 from orchestrator.report.sweep_data import SweepData, TrialData, finite
@@ -24,35 +26,75 @@ def merged(data: SweepData) -> dict[str, Any] | None:
     if not candidates:
         return None
     sign = -1 if data.maximise else 1
-    candidates.sort(key=lambda each: sign * each[1])
-    trials = [trial_with(data, shares) for shares, _ in candidates]
+    candidates.sort(key=lambda each: (sign * each.predicted, each.loss or 0.0))
+    trials = [trial_with(data, each.shares) for each in candidates]
     step = common_step([trial for trial in trials if trial is not None])
-    pairs: list[tuple[float, float]] = []
+    scores, losses = Pairs(data.stem), Pairs("loss")
     rows = []
-    sources = sorted(candidates[0][0])
-    for (shares, predicted), trial in zip(candidates, trials, strict=True):
+    sources = sorted(candidates[0].shares)
+    for each, trial in zip(candidates, trials, strict=True):
         trained = None if trial is None else score_at(data, trial, step)
-        if trained is not None:
-            pairs.append((predicted, trained))
+        loss = None if trial is None or step is None else trial.reports[step].get(VALID_LOSS)
+        scores.add(each.predicted, trained)
+        losses.add(each.loss, loss)
         cell = "" if trial is None else {"trial": trial.index}
-        mix = [rounded(shares[source]) for source in sources]
-        rows.append([rounded(predicted), rounded(trained), cell, *mix])
+        compared = [each.predicted, trained, each.loss, loss]
+        mix = [each.shares[source] for source in sources]
+        rows.append([cell, *map(rounded, [*compared, *mix])])
     when = "" if step is None else f" at step {step}"
-    head = [f"{data.stem} merged", f"{data.stem} trained{when}", "trial"]
-    correlation = spearman(pairs)
+    head = ["trial", *scores.head(when), *losses.head(when)]
+    shares = [f"share of {source}" for source in sources]
+    kinds = [scores] if data.stem == "loss" else [scores, losses]
     return {
-        "head": [*head, *(f"share of {source}" for source in sources)],
+        "head": [*head, *shares],
         "rows": rows[:MOST_ROWS],
-        "correlation": rounded(correlation),
-        "trained": len(pairs),
-        "text": text(data, len(candidates), pairs, correlation, when),
+        "trained": len(scores.pairs),
+        "correlation": rounded(scores.correlation()),
+        "loss_correlation": rounded(losses.correlation()),
+        "text": text(len(candidates), kinds, when),
     }
 
 
-def readable(data: SweepData) -> list[tuple[dict[str, float], float]]:
-    """The mixtures with their shares and their score; what someone has edited is left out."""
-    found = []
-    names: set[str] | None = None
+@dataclass(frozen=True)
+class Candidate:
+    """A mixture that was scored by merging experts."""
+
+    shares: dict[str, float]
+    predicted: float
+    loss: float | None
+
+
+class Pairs:
+    """What merged experts have scored in a metric, and what training has."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pairs: list[tuple[float, float]] = []
+
+    def add(self, merged_score: float | None, trained: float | None) -> None:
+        """Take in a mixture that has both."""
+        if merged_score is not None and trained is not None:
+            self.pairs.append((merged_score, trained))
+
+    def head(self, when: str) -> list[str]:
+        """The names of the two columns."""
+        return [f"{self.name} merged", f"{self.name} trained{when}"]
+
+    def correlation(self) -> float | None:
+        """Their rank correlation, where it can be told."""
+        return spearman(self.pairs)
+
+    def told(self) -> str:
+        """That in words."""
+        correlation = self.correlation()
+        if correlation is None:
+            return f"by {self.name} none, since all on one side have the same"
+        return f"by {self.name} {shown(correlation)}"
+
+
+def readable(data: SweepData) -> list[Candidate]:
+    """The mixtures with their shares and their scores; what someone has edited is left out."""
+    found: list[Candidate] = []
     listed = data.mixtures.get("candidates")
     for each in listed if isinstance(listed, list) else []:
         shares = each.get("shares") if isinstance(each, dict) else None
@@ -61,9 +103,8 @@ def readable(data: SweepData) -> list[tuple[dict[str, float], float]]:
             continue
         numbers = {str(name): finite(share) for name, share in shares.items()}
         mix = {name: share for name, share in numbers.items() if share is not None}
-        names = names or set(mix)
-        if mix and set(mix) == names:
-            found.append((mix, predicted))
+        if mix and (not found or set(mix) == set(found[0].shares)):
+            found.append(Candidate(mix, predicted, finite(each.get("loss"))))
     return found
 
 
@@ -114,21 +155,14 @@ def ranks(values: list[float]) -> list[float]:
     return [order.index(value) + (order.count(value) - 1) / 2 for value in values]
 
 
-def text(
-    data: SweepData,
-    num_candidates: int,
-    pairs: list[tuple[float, float]],
-    correlation: float | None,
-    when: str,
-) -> str:
+def text(num_candidates: int, kinds: list[Pairs], when: str) -> str:
     """In words."""
     told = f"{num_candidates} mixtures were scored by merging one expert per source"
-    if len(pairs) < FEWEST:
-        return f"{told}; {len(pairs)} of them have a trained score{when}, too few to compare."
-    compared = f"{told}; {len(pairs)} of them were trained{when}"
-    if correlation is None:
-        return f"{compared}, and all on one side have the same {data.stem}: no rank correlation."
+    num_trained = len(kinds[0].pairs)
+    if num_trained < FEWEST:
+        return f"{told}; {num_trained} of them have a trained score{when}, too few to compare."
+    agreement = ", ".join(pairs.told() for pairs in kinds)
     return (
-        f"{compared}, and the order of both scores agrees with a rank correlation (Spearman) of "
-        f"{shown(correlation)}: 1 is the same order, 0 none."
+        f"{told}; {num_trained} of them were trained{when}. Rank correlation (Spearman) of merged "
+        f"and trained scores: {agreement}. 1 is the same order, 0 none, -1 the opposite one."
     )

@@ -110,6 +110,9 @@ class ExpertState(SweepState):
                 )
             keep(expert, fetched(checkpoint) / "model")
         filesystem.remove(self.place())
+        shutil.rmtree(self.journal.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what another set of experts has left
+            self.journal.folder.parent.rmdir()
 
 
 def key_of(plan: Plan) -> str:

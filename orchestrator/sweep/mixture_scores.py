@@ -26,7 +26,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan.merge import EVENT, expert_config
 from orchestrator.plan.metric import scoring_of
-from orchestrator.plan.mixes import distance
+from orchestrator.plan.mixes import distance, shown
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Journal
 
@@ -190,6 +190,9 @@ def write_down(
         candidates=[each.record() for each in candidates],
         chosen=[dict(mix) for mix in chosen],
     )
+    tags = {"mix.method": "merge", "mix.best": "; ".join(map(shown, chosen))}
+    tags |= {f"mix.expert.{name}": str(each["digest"]) for name, each in experts.items()}
+    journal.append("tags", trial=None, tags=tags)
 
 
 def chosen_before(journal: Journal, names: list[str]) -> list[Mix] | None:
