@@ -294,6 +294,16 @@ def merge_notes(config: Config, plan: MergePlan | None) -> list[str]:
         for expert in plan.experts
         if expert.steps < steps
     ]
+    if len(plan.candidates) < config.mix.candidates:
+        notes.append(
+            f"mix.candidates={config.mix.candidates}, but the bounds hold "
+            f"{len(plan.candidates)} mixes: all of them are scored"
+        )
+    if steps > config.train.steps:
+        notes.append(
+            f"an expert trains for mix.steps={steps}, longer than a trial: "
+            f"train.steps={config.train.steps}"
+        )
     if config.mix.trained > plan.num_trained:
         notes.append(
             f"mix.trained={config.mix.trained}, but these trials have room for {plan.num_trained}: "

@@ -122,7 +122,7 @@ def mix_notes(config: Config, num_trials: int) -> list[str]:
                 f"stays {', '.join(weights)}"
             )
         needed = simplex.trials_needed(len(mixes.names))
-        if num_trials < needed:
+        if num_trials < needed and config.mix.method == "search":
             notes.append(
                 f"{len(mixes.names)} sources need about {needed} trials to show how the score "
                 f"follows their shares, and these are {num_trials}: sweep.num_trials={needed}, or "
