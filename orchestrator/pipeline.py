@@ -257,11 +257,15 @@ class SweepCommand:
         """
         from orchestrator.evaluation.final_evaluation import FinalEvaluation
         from orchestrator.finalist_training import train_finalists
+        from orchestrator.mixture_merging import merge_mixtures
         from orchestrator.sweep import runner
 
         back: dict[int, int] = {}
         why = ""
         started = time.monotonic()
+        stopped = merge_mixtures(self, screen)
+        if stopped is not None:
+            return self.about.of(self.plan, stopped, started - self.began, 0.0)
         for _ in range(MOST_TIMES_BACK):
             board = self.board(screen, back)
             with interruption.gently(functools.partial(self.stop, board)):

@@ -30,6 +30,7 @@ from orchestrator.config.idle_sweep_settings import (
     without_finalists,
     without_rungs,
 )
+from orchestrator.config.merge_checks import without_merging, without_simplex
 from orchestrator.config.mixes import without_cap, without_weights
 from orchestrator.config.settings import Config
 from orchestrator.config.shipping import SHIPPING, of_other_job
@@ -245,6 +246,8 @@ RULES = (
     Rule(r"sweep\.(search|scheduler|max_concurrent|give_up_after)", alone),
     Rule(r"sweep\.prior", without_draws, refused=True),
     Rule(r"sweep\.reduction", without_rungs),
+    Rule(r"mix\.method", without_simplex, refused=True),
+    Rule(r"mix\.(candidates|trained|steps)", without_merging, refused=True),
     Rule(r"sweep\.loss_curves", without_curves),
     Rule(r"retry", lambda config, path: "fresh=true forgets all trials" if config.fresh else None),
     Rule(r"cluster\.(token_file|code|detach)", inside_cluster),

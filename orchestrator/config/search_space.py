@@ -70,6 +70,8 @@ class Knob:
     """simplex: the least and the most of a source, as {NAME: {low: 0.1, high: 0.8}}."""
     natural: Mix | None = field(default=None, init=False)
     """Each source's share of all rows. No setting: the plan counts them."""
+    merged: list[Mix] | None = field(default=None, init=False)
+    """The best mixes by merging experts, best first. No setting: mix.method=merge finds them."""
     optional: bool = False
     """Leave this knob out of the search when the configuration has no such setting; otherwise that
     is an error.

@@ -12,6 +12,7 @@ from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_
 from jobs.evaluation import registry
 from jobs.synthesis_settings import Synthesis
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
+from orchestrator.config.merge_settings import Mix
 from orchestrator.config.registry_settings import Registry
 from orchestrator.config.search_space import Knob
 from orchestrator.config.shipping import Export, Serve
@@ -269,6 +270,7 @@ class Config:
     tracking: Tracking
     job: Job
     sweep: Sweep = field(default_factory=Sweep)
+    mix: Mix = field(default_factory=Mix)
     registry: Registry = field(default_factory=Registry)
     final: Final = field(default_factory=Final)
     export: Export = field(default_factory=Export)
@@ -353,6 +355,7 @@ SECTIONS: dict[str, type] = {
     "tracking": Tracking,
     "job": Job,
     "sweep": Sweep,
+    "mix": Mix,
     "registry": Registry,
     "final": Final,
     "export": Export,

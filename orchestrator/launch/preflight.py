@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from jobs.files import filesystem
-from orchestrator.config import credentials, synthesis_checks
+from orchestrator.config import credentials, merge_checks, synthesis_checks
 from orchestrator.config.settings import Config
 from orchestrator.errors import TrackingError
 from orchestrator.launch.shipping_checks import shipping_problems
@@ -18,7 +18,7 @@ from orchestrator.tracking.uri import is_files, resolve
 def problems(config: Config) -> list[tuple[str, str]]:
     """Settings that cannot work where the work runs, as (dotted path, message) pairs."""
     faults = placement_problems(config) + shipping_problems(config)
-    faults += synthesis_checks.problems(config)
+    faults += synthesis_checks.problems(config) + merge_checks.problems(config)
     if config.tracking.uri is not None and "tracking.uri" not in dict(faults):
         try:
             resolve(config.tracking.uri)

@@ -11,11 +11,13 @@ from jobs.config import Model
 from jobs.evaluation import registry
 from jobs.evaluation.comparison import DISAGREEMENT, POWER, smallest_difference
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.merge_settings import FIRST_TRIALS
 from orchestrator.config.search_space import weight_path
 from orchestrator.job_environment import mark_answer
 from orchestrator.output.check_text import short_lines
 from orchestrator.output.console import duration, plural, short
 from orchestrator.plan.finalists import describe
+from orchestrator.plan.merge import expert_steps
 from orchestrator.plan.mixes import mix_lines, seen
 from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
@@ -39,6 +41,7 @@ def plan_text(plan: Plan) -> str:
     if plan.config.sweep.space:
         lines.append(("search", search_line(plan)))
         lines += [("mixes", line) for line in mix_lines(plan.config)]
+        lines += [("merge", line) for line in merge_lines(plan)]
     if plan.final.count:
         lines.append(("final", describe(plan.config, plan.final)))
     lines += [("shown", line) for line in neighbour_lines(plan)]
@@ -59,14 +62,45 @@ def plan_text(plan: Plan) -> str:
             for trial in plan.trials[:20]
         ]
         if plan.num_trials > len(plan.trials[:20]):
-            further_trials = (
-                f"... {plan.num_trials - 20} more"
-                if plan.trials
-                else "each is chosen by the results of those before it"
-            )
-            lines.append(("trial", further_trials))
+            lines.append(("trial", further_trials(plan)))
         lines += missing_lines(plan)
     return "\n".join(f"{label:<8}{text}" for label, text in lines)
+
+
+def further_trials(plan: Plan) -> str:
+    """What is told of the trials that are not listed."""
+    if plan.merge is not None:
+        others = plan.num_trials - FIRST_TRIALS - plan.merge.num_trained
+        after = f", then {plural(others, 'drawn one')}" if others else ""
+        return f"... the best {plural(plan.merge.num_trained, 'merged mixture')}{after}"
+    if not plan.trials:
+        return "each is chosen by the results of those before it"
+    return f"... {plan.num_trials - 20} more"
+
+
+def merge_lines(plan: Plan) -> list[str]:
+    """Which experts are trained, how many mixes are scored by merging them, how many are trained,
+    and what that costs.
+    """
+    merge = plan.merge
+    if merge is None:
+        return []
+    present = [expert.source for expert in merge.experts if expert.is_trained]
+    found = f", of which {', '.join(present)} {verb(present)} found again" if present else ""
+    steps = expert_steps(plan.config)
+    cost = "" if merge.seconds is None else f"; about {duration(merge.seconds)}"
+    return [
+        f"{plural(len(merge.experts), 'expert')} of one source each, {steps} steps at a constant "
+        f"rate{found}",
+        f"{plural(len(merge.candidates), 'mixture')} scored by merging the experts, on "
+        f"{plural(plan.num_scored, 'validation row')}; trained: by size, uniform and the best "
+        f"{merge.num_trained} of the others{cost}",
+    ]
+
+
+def verb(names: list[str]) -> str:
+    """The verb that goes with so many names."""
+    return "is" if len(names) == 1 else "are"
 
 
 def headline(plan: Plan) -> str:
@@ -325,6 +359,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "sizes": plan.sizes,
         "search": {"from": plan.start.found, "settings": plan.start.settings()},
         "estimate_from": plan.estimate.origin if plan.estimate else None,
+        "merge": None if plan.merge is None else plan.merge.record(),
         "neighbours": None if plan.neighbours is None else plan.neighbours.record(),
         "notes": plan.notes,
         "checks": plan.checks.record(),

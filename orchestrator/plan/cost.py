@@ -15,6 +15,7 @@ from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
 from orchestrator.plan.finalists import FinalPlan
 from orchestrator.plan.machine import ThisMachine, speed_of
+from orchestrator.plan.merge import MergePlan
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.throughput import adapted, rate_key, read_rates
 from orchestrator.plan.timing import Phase, RowCounts, Shape, TestAnswers, Timing
@@ -41,10 +42,13 @@ class Estimate:
     """Of what is judged, the answers of each model."""
 
 
-def estimate(timing: Timing, num_trials: int, final: FinalPlan) -> Estimate:
-    """The whole command."""
+def estimate(
+    timing: Timing, num_trials: int, final: FinalPlan, merge: MergePlan | None = None
+) -> Estimate:
+    """The whole command, with what is done before the search."""
+    before = 0.0 if merge is None else merge.seconds or 0.0
     return Estimate(
-        timing.total(num_trials, final),
+        before + timing.total(num_trials, final),
         timing.speed.origin,
         tuple(timing.phases(num_trials)),
         timing.final_seconds(final),

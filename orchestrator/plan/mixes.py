@@ -122,7 +122,7 @@ def mix_notes(config: Config, num_trials: int) -> list[str]:
                 f"stays {', '.join(weights)}"
             )
         needed = simplex.trials_needed(len(mixes.names))
-        if num_trials < needed:
+        if num_trials < needed and config.mix.method == "search":
             notes.append(
                 f"{len(mixes.names)} sources need about {needed} trials to show how the score "
                 f"follows their shares, and these are {num_trials}: sweep.num_trials={needed}, or "
@@ -140,6 +140,8 @@ def mix_lines(config: Config) -> list[str]:
         mixes = simplex.first_mixes(knob.mixes, knob.natural)
         kinds = ["by size", "uniform"] if len(mixes) > 1 else ["uniform"]
         first = "; ".join(f"{kind}: {shown(mix)}" for kind, mix in zip(kinds, mixes, strict=True))
+        if config.mix.method == "merge":
+            first += "; then the best by merging experts"
         if config.sweep.search == "optuna":
             others = "by Optuna, in stick-breaking coordinates"
         else:

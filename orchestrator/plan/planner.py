@@ -34,6 +34,7 @@ from orchestrator.plan.data_checks import CheckReport, check_data
 from orchestrator.plan.data_statistics import Share, marked_text, measure, supervised
 from orchestrator.plan.finalists import FinalPlan, few_trials, final_plan
 from orchestrator.plan.machine import ThisMachine, look
+from orchestrator.plan.merge import MergePlan, known_first, merge_notes, merge_plan
 from orchestrator.plan.metric import with_chosen_metric
 from orchestrator.plan.mixes import (
     check_lasting,
@@ -105,6 +106,8 @@ class Plan:
     """The rows of valid and test."""
     checks: CheckReport = field(default_factory=CheckReport)
     """What the checks of the rows say."""
+    merge: MergePlan | None = None
+    """Experts whose merged updates choose the mixes; None where each mix is trained."""
 
     @property
     def task(self) -> Task:
@@ -175,6 +178,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     check_targets(trials or [trial_of(config, 1, {})], base)
     final = final_plan(config, num_trials)
     timing = sizes.timing(config, num_trials, nodes, base, corpus, measured, machine)
+    merge = merge_plan(config, num_trials, base, corpus, timing)
     return Plan(
         name=name,
         config=config,
@@ -198,6 +202,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
             *exhausted(config, num_trials),
             *lasting_notes(config, trials),
             *mix_notes(config, num_trials),
+            *merge_notes(config, merge),
             *alike(trials),
             *few_trials(config, num_trials),
             *advice(config, reason),
@@ -206,7 +211,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         example=measured.example,
         supervised_text=supervised(config, measured.example, template),
         marked_text=marked_text(config, measured.example, template),
-        estimate=None if timing is None else estimate(timing, num_trials, final),
+        estimate=None if timing is None else estimate(timing, num_trials, final, merge),
         final=final,
         machine=sized.machine,
         sizes=with_settings(sized.settings, start),
@@ -218,6 +223,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         shapes=corpus.shapes,
         held_out=measured.held_out,
         checks=checks,
+        merge=merge,
     )
 
 
@@ -331,6 +337,7 @@ def known_trials(config: Config, num_trials: int) -> list[Trial]:
     """The trials that can be told in advance."""
     if config.sweep.search == "optuna" and config.sweep.space:
         return []
+    num_trials = min(num_trials, known_first(config) or num_trials)
     points = first_points(as_grid(config).sweep.space, config.seed, num_trials)
     return [trial_of(config, index, each) for index, each in enumerate(points, start=1)]
 

@@ -127,7 +127,7 @@ def first_mixes(space: dict[str, Knob]) -> list[Point]:
         weights(mix)
         for knob in space.values()
         if knob.type == "simplex"
-        for mix in simplex.first_mixes(knob.mixes, knob.natural)
+        for mix in [*simplex.first_mixes(knob.mixes, knob.natural), *(knob.merged or [])]
     ]
 
 

@@ -16,6 +16,7 @@ from orchestrator.plan import points, sizing
 from orchestrator.plan.cost import timing_of
 from orchestrator.plan.finalists import final_plan
 from orchestrator.plan.machine import ThisMachine, with_format
+from orchestrator.plan.merge import all_seconds
 from orchestrator.plan.resources import Node, divide
 from orchestrator.plan.sizing import Sizes, TooShort
 from orchestrator.plan.timing import RowCounts, Timing, shape_of
@@ -97,7 +98,8 @@ class Sizer:
         config = sizing.with_sizes(self.config, Sizes(num_trials, steps, eval_every))
         found = timing(config, num_trials, *self.timing_arguments)
         assert found is not None
-        return found.total(num_trials, final_plan(config, num_trials))
+        search = found.total(num_trials, final_plan(config, num_trials))
+        return search + all_seconds(config, found)
 
     def chosen(self, kept: dict[str, object]) -> tuple[Sizes, tuple[str, ...]]:
         """The size, and what is to be said of it."""

@@ -14,6 +14,7 @@ from orchestrator.config import idle_settings
 from orchestrator.config.settings import Config
 from orchestrator.plan import sizing
 from orchestrator.plan.advice import shaped_by_steps
+from orchestrator.plan.merge import decisive_merge
 from orchestrator.plan.metric import decisive_settings
 from orchestrator.plan.mixes import decisive_mix
 from orchestrator.plan.neighbours import decisive_neighbours
@@ -76,6 +77,7 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
         sweep,
     ]
     decisive += [config.seed, RENDERING, *decisive_neighbours(config), *decisive_mix(config)]
+    decisive += decisive_merge(config)
     if config.sweep.space:
         decisive.append(SEARCH)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -83,7 +85,7 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
 
 def decisive_knob(knob: dict[str, Any]) -> dict[str, Any]:
     """A knob without what it has only as a simplex: sweeps of before have no such settings."""
-    ours = ("simplex", "bounds", "natural")
+    ours = ("simplex", "bounds", "natural", "merged")
     return {name: value for name, value in knob.items() if name not in ours or value is not None}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.evaluation import registry
 from orchestrator.output.result import BASELINES
-from orchestrator.report import answers, importance, mixes
+from orchestrator.report import answers, importance, merged_mixes, mixes
 from orchestrator.report.alerts import alerts, causes, tied
 from orchestrator.report.edges import edge_of, widened
 from orchestrator.report.judged import metrics_of, test_values
@@ -42,6 +42,7 @@ def content(data: SweepData) -> Content:
         "mix": mix,
         "mix_need": mixes.mix_need(data, ranked, len(mix)),
         "mix_table": mixes.mix_table(data, ranked) if mix else None,
+        "merged": merged_mixes.merged(data),
         "costs": costs(data, ranked),
         "slices": slices(data),
         "errors": answers.error_kinds(data.predictions),

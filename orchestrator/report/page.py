@@ -277,6 +277,19 @@ def mix(of: Content) -> str:
         + "<details><summary>What each trial was trained on</summary>"
         + table(of_trials["head"], of_trials["rows"])
         + "</details>"
+        + merged(of["merged"])
+    )
+
+
+def merged(found: Content | None) -> str:
+    """What merged experts had said of the mixes, beside what training has shown."""
+    if found is None:
+        return ""
+    return (
+        paragraph(found["text"], "note")
+        + "<details><summary>Score of the merged experts, and of the trial with that mix</summary>"
+        + table(found["head"], found["rows"])
+        + "</details>"
     )
 
 

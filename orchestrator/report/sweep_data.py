@@ -16,6 +16,7 @@ import yaml
 
 from jobs.evaluation import registry
 from orchestrator.config.mixes import is_simplex
+from orchestrator.plan.merge import EVENT
 from orchestrator.report.mix_knobs import simplex_knobs
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.json_files import read_sealed, read_text
@@ -83,6 +84,8 @@ class SweepData:
     started: float | None = None
     ended: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    mixtures: dict[str, Any] = field(default_factory=dict)
+    """What merging experts has said of mixes, as the journal keeps it."""
 
     @property
     def stem(self) -> str:
@@ -171,6 +174,8 @@ def take_event(data: SweepData, trials: dict[int, TrialData], event: dict[str, A
         data.state, data.error, data.ended = event["state"], event.get("error"), moment
     elif kind == "tags" and index is None and isinstance(event.get("tags"), dict):
         data.tags |= {str(key): str(value) for key, value in event["tags"].items()}
+    elif kind == EVENT:
+        data.mixtures = event
     elif index is not None:
         trial = trials.setdefault(index, TrialData(index))
         take_trial(trial, event, moment)

@@ -21,6 +21,7 @@ TRAINING_FILES = (
     "tests/orchestrator/output/test_printed.py",
     "tests/orchestrator/config/test_executor.py",
     "tests/orchestrator/sweep/test_finalists.py",
+    "tests/orchestrator/sweep/test_merged_sweep.py",
     "tests/jobs/workers/test_faults.py",
     "tests/orchestrator/runs/test_runs.py",
     "tests/benchmarks/test_scale.py",

@@ -35,6 +35,12 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     ),
     "sweep.minutes of one trial": ([*TINY, "train.steps=5"], "sweep.minutes=3", "is given"),
     "final.count of one trial": (TINY, "final.count=1", "there is one trial"),
+    "mix.method without a mix": (LORA, "mix.method=merge", "add +sweep=mix, or 'sweep.space.mix="),
+    "mix.steps": (
+        [*TINY, "+sweep=mix", "data=icd10"],
+        "mix.steps=9",
+        "write mix.method=merge beside it",
+    ),
     "final.seeds without finalists": (
         (*LORA, "final.count=0"),
         "final.seeds=2",

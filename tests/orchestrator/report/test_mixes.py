@@ -11,6 +11,7 @@ import yaml
 
 from orchestrator.report.content import content
 from orchestrator.report.importance import importances
+from orchestrator.report.merged_mixes import ranks, spearman
 from orchestrator.report.page import page
 from orchestrator.report.sweep_data import read_sweep
 from tests.support.journals import write_sweep
@@ -106,3 +107,65 @@ def test_a_sweep_without_a_mix_says_nothing_of_one(tmp_path: Path) -> None:
                 settings[f"data.sources.{name}.weight"] = 0.5
     told = content(data)
     assert told["mix"] == [] and told["mix_need"] is None and told["mix_table"] is None
+
+
+def add_mixtures(folder: Path, agree: bool, first: int) -> Path:
+    """What merging has said of the mixes of the trials up to `first`, and of one that nobody has
+    trained. `agree`: in the order of the trials' scores at the last step that all have come to.
+    """
+    data = read_sweep(folder)
+    titles = "data.sources.titles.weight"
+    step = max(set.intersection(*(set(trial.reports) for trial in data.trials)))
+    ranked = sorted(data.trials[:first], key=lambda trial: trial.reports[step][data.metric] or 0.0)
+    candidates = [
+        {
+            "shares": {"titles": trial.point[titles], "terms": 1 - trial.point[titles]},
+            "predicted": 0.1 + 0.01 * (rank if agree else -rank),
+            "loss": 2 * (trial.reports[step]["valid/loss"] or 0.0),
+        }
+        for rank, trial in enumerate(ranked)
+    ]
+    candidates.append({"shares": {"titles": 0.123, "terms": 0.877}, "predicted": 0.5})
+    candidates.append({"shares": {"titles": 0.3, "terms": 0.7}})  # without a score
+    event = {"t": 1, "kind": "mixtures", "trial": None, "candidates": candidates}
+    with (folder / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(event) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("agree", [True, False])
+def test_the_score_of_merged_experts_stands_beside_that_of_the_trial(
+    tmp_path: Path, agree: bool
+) -> None:
+    folder = add_mixtures(write_mix(tmp_path / "a", 6), agree, 6)
+    told = content(read_sweep(folder))["merged"]
+    steps = [set(trial.reports) for trial in read_sweep(folder).trials]
+    step = max(set.intersection(*steps))
+    when = f"trained at step {step}"
+    assert told["head"][:3] == ["trial", "exact_match merged", f"exact_match {when}"]
+    assert told["head"][3:5] == ["loss merged", f"loss {when}"]
+    assert len(told["rows"]) == 7 and told["trained"] == 6
+    assert told["rows"][0][:3] == ["", 0.5, None], "the best by merging, which nobody has trained"
+    assert told["correlation"] == (1.0 if agree else -1.0)
+    assert told["loss_correlation"] == 1.0
+    assert "6 of them were trained" in told["text"]
+    assert f"by exact_match {1 if agree else -1}, by loss 1." in told["text"]
+    assert "Score of the merged experts" in page(content(read_sweep(folder)))
+
+
+def test_two_trained_mixtures_are_too_few_for_a_rank_correlation(tmp_path: Path) -> None:
+    told = content(read_sweep(add_mixtures(write_mix(tmp_path / "a", 6), True, 2)))["merged"]
+    assert told["correlation"] is None and told["trained"] == 2
+    assert "2 of them have a trained score" in told["text"] and "too few" in told["text"]
+
+
+def test_equal_scores_share_their_ranks() -> None:
+    assert ranks([3.0, 1.0, 3.0, 2.0]) == [2.5, 0.0, 2.5, 1.0]
+    assert spearman([(1, 10), (2, 20), (3, 15)]) == pytest.approx(0.5)
+    assert spearman([(1, 10), (1, 20), (1, 15)]) is None
+
+
+def test_a_sweep_that_has_merged_nothing_says_nothing_of_it(tmp_path: Path) -> None:
+    told = content(read_sweep(write_mix(tmp_path / "a", 6)))
+    assert told["merged"] is None
+    assert "merged experts" not in page(told)

@@ -12,6 +12,7 @@ from jobs.config import Source
 from orchestrator.config.compose import compose
 from orchestrator.config.search_space import Point
 from orchestrator.config.settings import Config, changed
+from orchestrator.plan.merge import with_merged
 from orchestrator.storage.journal import Record
 from orchestrator.sweep.sampler import Sampler
 from tests.support.settings import build
@@ -85,3 +86,19 @@ def test_a_continued_sweep_does_not_try_the_first_mixes_again(config: Config) ->
     assert all(mix(point) not in known for point in later)
     early = Sampler(config, 12, {1: records[1]})
     assert mix(early.next_point(2)) == pytest.approx(dict.fromkeys(NAMES, 1 / 3), abs=2e-3)
+
+
+def test_optuna_tries_the_best_merged_mixes_after_the_first_two_and_goes_on_with_them(
+    config: Config,
+) -> None:
+    merged = [{"a": 0.2, "b": 0.7, "c": 0.1}, {"a": 0.0, "b": 1.0, "c": 0.0}]
+    begun = with_merged(config, merged)
+    sampler = Sampler(begun, 12, {})
+    points = {index: sampler.next_point(index) for index in range(1, 6)}
+    assert [mix(points[index]) for index in (3, 4)] == merged
+    assert len({points[index]["adapter.rank"] for index in range(1, 5)}) == 1
+    assert mix(points[5]) not in merged
+    known = {index: Record(index, point=points[index], state="interrupted") for index in (1, 2, 3)}
+    again = Sampler(begun, 12, known)
+    assert [again.next_point(index) for index in (1, 2, 3)] == [points[i] for i in (1, 2, 3)]
+    assert mix(again.next_point(4)) == merged[1], "the next one that was chosen"
