@@ -35,6 +35,7 @@ from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.sweep_result import BestTrial, SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import sizing, throughput
+from orchestrator.plan.budget import spending_of
 from orchestrator.plan.cost import check_disk
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
@@ -152,6 +153,7 @@ class SweepCommand:
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
         self.screen: ProgressDisplay | None = None
+        self.spending = spending_of(config, plan.resources, began, plan.name)
         self.final: FinalState | None = None
         """The state of the finalists' training, once that has begun."""
 
@@ -217,6 +219,7 @@ class SweepCommand:
             self.journal.append("sweep_end", state=outcome.state, error=outcome.error, metrics={})
         outcome.missing = missing(writer, self.config)
         outcome.seconds.total = round(time.monotonic() - self.began, 1)
+        outcome.spent = self.spending.now().metrics()
         with contextlib.suppress(*refusals):
             write_sealed(self.folder / "result.json", outcome.as_json())
         outcome.report = delivery.deliver(self.folder, store, writer.run_id(None), print_line)
@@ -240,7 +243,8 @@ class SweepCommand:
             running,
             self.baselines,
             system_metrics.recorded(self.journal, self.config.tracking.system_metrics),
-            progress_of(self.plan, self.began) as self.screen,
+            self.spending.recorded(self.journal),
+            progress_of(self.plan, self.began, self.spending) as self.screen,
         ):
             alive.status = self.screen.status
             outcome = self.work_to_the_end(store, writer, self.screen)

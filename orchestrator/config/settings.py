@@ -11,6 +11,7 @@ from typing import Any, Literal
 from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_name, require
 from jobs.evaluation import registry
 from jobs.synthesis_settings import Synthesis
+from orchestrator.config.budget import Budget
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
 from orchestrator.config.registry_settings import Registry
 from orchestrator.config.search_space import Knob
@@ -35,7 +36,8 @@ class Sweep:
     minutes: float | None = None
     """How long the whole command takes, from its start to the registered model: what is left open
     of sweep.num_trials, train.steps and train.eval_every follows from it and from how fast this
-    machine is. None: they are what the configuration says.
+    machine is. None: they are what the configuration says. It sizes the sweep and ends nothing:
+    budget.minutes does.
     """
     search: Literal["random", "grid", "optuna"] = "random"
     """random: independent draws. grid: all combinations, so every knob is a choice or a grid.
@@ -271,6 +273,7 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     registry: Registry = field(default_factory=Registry)
     final: Final = field(default_factory=Final)
+    budget: Budget = field(default_factory=Budget)
     export: Export = field(default_factory=Export)
     serve: Serve = field(default_factory=Serve)
     synthesis: Synthesis = field(default_factory=Synthesis)
@@ -355,6 +358,7 @@ SECTIONS: dict[str, type] = {
     "sweep": Sweep,
     "registry": Registry,
     "final": Final,
+    "budget": Budget,
     "export": Export,
     "serve": Serve,
     "synthesis": Synthesis,

@@ -29,6 +29,7 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import search_start, sizes
 from orchestrator.plan.advice import advice, exhausted
 from orchestrator.plan.answer_limit import AnswerLimit
+from orchestrator.plan.budget import Account, account_of, check_budget
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_checks import CheckReport, check_data
 from orchestrator.plan.data_statistics import Share, marked_text, measure, supervised
@@ -105,6 +106,8 @@ class Plan:
     """The rows of valid and test."""
     checks: CheckReport = field(default_factory=CheckReport)
     """What the checks of the rows say."""
+    account: Account = field(default_factory=Account)
+    """What earlier commands of the sweep have spent."""
 
     @property
     def task(self) -> Task:
@@ -175,6 +178,9 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     check_targets(trials or [trial_of(config, 1, {})], base)
     final = final_plan(config, num_trials)
     timing = sizes.timing(config, num_trials, nodes, base, corpus, measured, machine)
+    account = account_of(config, name)
+    if timing is not None:
+        check_budget(config, resources, timing, account)
     return Plan(
         name=name,
         config=config,
@@ -218,6 +224,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         shapes=corpus.shapes,
         held_out=measured.held_out,
         checks=checks,
+        account=account,
     )
 
 

@@ -122,6 +122,7 @@ class LocalRuns:
             "ended": history.ended,
             "where": str(folder),
             "error": history.error,
+            "spent": None if history.spent is None else history.spent.words(("minutes", "money")),
         }
 
     def show(self, name: str) -> dict[str, Any]:
@@ -130,8 +131,10 @@ class LocalRuns:
         record = self.record(folder)
         report = folder / REPORT
         advice = hint(record["state"])
+        spent = self.history(folder).spent
         return record | {
             **({"hint": advice} if advice else {}),
+            "spent": None if spent is None else spent.words(),
             "report": str(report) if report.exists() else None,
             "trial": [
                 trial_line(trial) for _, trial in sorted(self.history(folder).records.items())

@@ -99,6 +99,7 @@ class SweepCallback(Callback):
             self.board.fatal = (
                 f"trial {index} reports no {self.board.metric}; sweep.metric can be {metric_names}"
             )
+        self.board.allowance.tell_report(index, step)
         if step not in record.reports:
             self.write_report(index, step, result, result.get("checkpoint_path"))
         self.board.screen.rung(index, step, record.reports[step])
@@ -130,7 +131,8 @@ class SweepCallback(Callback):
         if done:
             state = "finished"
         else:
-            state = "interrupted" if self.board.halted and inside is None else "stopped"
+            cut = self.board.halted or self.board.allowance.has_ended(index)
+            state = "interrupted" if cut and inside is None else "stopped"
         self.end(index, state, None, inside)
 
     def on_trial_error(
@@ -230,6 +232,10 @@ class SweepCallback(Callback):
         board.search.ended(index, best[1] if best and state != "failed" else None)
         if index in board.steering.dropped:
             self.write("tags", trial=index, tags={"note": "dropped on request"})
+        if state == "interrupted" and board.allowance.has_ended(index):
+            reached = max([*record.reports, *record.checkpoints], default=0)
+            note = f"ended by the budget ({board.allowance.limit}) at step {reached}"
+            self.write("tags", trial=index, tags={"note": note})
         record.inside = inside
         if inside is not None:
             self.write("tags", trial=index, tags={"note": f"stopped inside a rung: {inside}"})
@@ -278,6 +284,7 @@ class SweepCallback(Callback):
             self.drain()
             self.hear()
             self.board.steering.look(self.board)
+            self.board.allowance.look()
         self.waiting.look(self.board.started - self.board.ended)
         self.board.screen.refresh()
 
@@ -303,6 +310,7 @@ class SweepCallback(Callback):
         index = message.trial
         for moment, step, metrics in message.steps:
             if self.board.logged.add(index, step):
+                self.board.allowance.tell_step(index, moment, step, metrics)
                 self.write("metrics", t=moment, trial=index, step=step, metrics=metrics)
             self.board.screen.step(index, step, metrics)
 

@@ -14,6 +14,7 @@ from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan.metric import scoring_of
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Journal, Record
+from orchestrator.sweep.allowance import Allowance
 from orchestrator.sweep.earlier_records import as_before
 from orchestrator.sweep.logged_steps import Logged
 from orchestrator.sweep.sampler import Sampler
@@ -85,6 +86,8 @@ class SweepState:
         """The finalists, best first, once the sweep has ended; see finalists.py."""
         self.ended: set[int] = set()
         """Trials whose end is written down."""
+        self.allowance = Allowance(self, getattr(screen, "spending", None))
+        """What the budget allows."""
 
     @property
     def packed(self) -> bool:
