@@ -259,6 +259,7 @@ class SweepCommand:
         """
         from orchestrator.evaluation.final_evaluation import FinalEvaluation
         from orchestrator.finalist_training import train_finalists
+        from orchestrator.restart import why_again
         from orchestrator.sweep import runner
 
         back: dict[int, int] = {}
@@ -272,15 +273,9 @@ class SweepCommand:
                     self.step_aside(board)
                     recorder = runner.run(board)
             recorder = train_finalists(self, board, recorder, screen, back)
-            if (
-                board.lost is not None
-                and not board.interrupted
-                and board.fault is None
-                and board.fatal is None
-            ):
-                why = f"{board.lost}, as others before; {GOES_ON}"
+            if (reason := why_again(self, board)) is not None:
+                why = f"{reason}, as others before; {GOES_ON}"
                 back = {}
-                screen.note(f"{board.lost}; the sweep goes on from what is done")
                 self.let_go(board)
                 continue
             outcome = self.about.of(

@@ -31,7 +31,11 @@ LAYERS = [
     ["orchestrator/cli.py", "orchestrator/chat.py"],
     ["orchestrator/commands", "orchestrator/runs"],
     ["orchestrator/pipeline.py"],
-    ["orchestrator/earlier_result.py", "orchestrator/finalist_training.py"],
+    [
+        "orchestrator/earlier_result.py",
+        "orchestrator/finalist_training.py",
+        "orchestrator/restart.py",
+    ],
     ["orchestrator/outcome.py"],
     ["orchestrator/launch"],
     ["orchestrator/kuberay"],

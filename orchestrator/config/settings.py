@@ -290,7 +290,7 @@ class Config:
     fresh: bool = False
     """Forget what an earlier run of the same sweep has done."""
     retry: bool = False
-    """Run the trials that failed again; everything else is kept."""
+    """true, or failed: run the trials that failed again; everything else is kept."""
     output: Literal["text", "json"] = "text"
     model_uri: str | None = None
     """predict, export, serve: models:/NAME@ALIAS, models:/NAME/VERSION or a folder. promote: the

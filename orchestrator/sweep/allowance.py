@@ -294,7 +294,8 @@ class Allowance:
         every = self.board.config.train.eval_every
         if all(self.pace(index).step % every == 0 for index in running):
             return 0.0
-        return FEW_SECONDS + SLACK * self.for_steps(len(running), every)[0]
+        most = tolerance_seconds(self.whole_seconds()) / 2
+        return min(FEW_SECONDS + SLACK * self.for_steps(len(running), every)[0], most)
 
     def judging_seconds(self) -> float:
         """What comes after the training: as the plan has it, and longer where this command was slow
@@ -331,7 +332,8 @@ class Allowance:
         """The command's time from its start to the limit."""
         assert self.spending is not None
         left, _ = self.spending.left_seconds()
-        return left + self.spending.clock() - self.spending.began
+        passed = self.spending.clock() - self.spending.began
+        return passed if math.isinf(left) else left + passed
 
     def take_over(self, later: Allowance) -> None:
         """Bring in what the budget has ended of the finalists' training."""

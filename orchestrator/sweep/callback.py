@@ -27,6 +27,7 @@ from jobs.workers.reporting import reason
 from orchestrator.config.credentials import mask
 from orchestrator.plan.run_inputs import datasets, flat_params
 from orchestrator.sweep.placement import PlacementMonitor
+from orchestrator.sweep.sampler import is_not_finite
 from orchestrator.sweep.scheduler import TuneResult
 from orchestrator.sweep.state import SweepState
 
@@ -169,6 +170,7 @@ class SweepCallback(Callback):
         """What ends all training, if the roster knows of it."""
         verdict: AbortReason = ray.get(self.board.roster.verdict.remote()) or AbortReason()
         self.board.aside = verdict.aside
+        self.board.crowded = self.board.crowded or verdict.crowded
         self.board.fault = self.board.fault or verdict.fault
         self.board.damaged = self.board.damaged or verdict.damaged
         self.board.lost = self.board.lost or verdict.lost
@@ -229,7 +231,11 @@ class SweepCallback(Callback):
         record.state = state
         record.error = error
         best = record.best(board.metric, board.maximise)
-        board.search.ended(index, best[1] if best and state != "failed" else None)
+        board.search.ended(
+            index,
+            best[1] if best and state != "failed" else None,
+            is_bad=inside is not None or is_not_finite(error),
+        )
         if index in board.steering.dropped:
             self.write("tags", trial=index, tags={"note": "dropped on request"})
         if state == "interrupted" and board.allowance.has_ended(index):

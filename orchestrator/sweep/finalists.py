@@ -182,7 +182,7 @@ def take_over(board: SweepState, final: FinalState) -> None:
     for index in final.numbers():
         if index in final.records:
             board.records[index] = final.records[index]
-    for name in ("interrupted", "fault", "damaged", "lost"):
+    for name in ("interrupted", "fault", "damaged", "lost", "crowded"):
         setattr(board, name, getattr(board, name) or getattr(final, name))
     board.allowance.take_over(final.allowance)
     trained = [final.records.get(index) for index in final.numbers()]

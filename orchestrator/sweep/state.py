@@ -67,6 +67,10 @@ class SweepState:
         """Why the packs have stepped aside, once they have: the sweep starts again with the plain
         executor.
         """
+        self.crowded: str | None = None
+        """Why so many trials at once do not fit into the memory, once they do not: what is left is
+        done by fewer at once.
+        """
         self.lost: str | None = None
         """Which process of its own the sweep has lost, once it has: what is left is done by another
         run of it.
@@ -98,7 +102,8 @@ class SweepState:
     def halted(self) -> bool:
         """Whether trials end for no reason of their own."""
         return self.interrupted or any(
-            why is not None for why in (self.fault, self.aside, self.damaged, self.lost)
+            why is not None
+            for why in (self.fault, self.aside, self.damaged, self.lost, self.crowded)
         )
 
     def __getstate__(self) -> dict[str, object]:
@@ -210,6 +215,7 @@ class SweepState:
             cpus=resources.cpus,
             gpus=resources.gpus,
             num_trials=self.plan.num_trials,
+            alone=resources.packs == 0 and resources.concurrent == 1,
             scoring=self.scoring,
             watched=self.watched,
         )

@@ -121,7 +121,7 @@ def test_the_leaders_alone_go_on_where_all_would_be_too_slow(sweep) -> None:
     made.train(20)
     made.allowance.look()
     assert not made.allowance.closed
-    made.train(10, each=2.0)
+    made.train(10, each=2.5)
     made.allowance.look()
     assert made.allowance.cut and 1 not in made.allowance.cut, "the lowest loss leads"
     assert made.allowance.running() == [1] and made.allowance.closed
