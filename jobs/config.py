@@ -129,6 +129,10 @@ class Data:
     """
     max_epochs: int | None = None
     """cycle: how often a row is drawn at most; then the others go on alone. None: no limit."""
+    bad_rows: int = 0
+    """Rows of each source and split at most that are skipped, and named, where nothing can be made
+    of them. 0: one such row is refused.
+    """
     valid: str | None = None
     """File of rows that choose the best trial. None: folder/valid.*, else cut from the training
     rows.
@@ -156,6 +160,10 @@ class Data:
         has_training_data = self.folder is not None or bool(self.sources)
         require(
             cap_checks(self.max_epochs),
+            (
+                0 <= self.bad_rows < LARGEST,
+                f"data.bad_rows must be at least 0 and below 2**31, got {self.bad_rows}",
+            ),
             (
                 is_name(self.name),
                 f"data.name must be letters, digits, spaces and . + - _, got {self.name!r}",
@@ -366,6 +374,8 @@ class WorkerSpec:
     """GPUs per worker."""
     num_trials: int = 1
     """How many trials keep checkpoints in the storage."""
+    alone: bool = False
+    """Whether it trains by itself, with no other trial beside it: then fewer at once are none."""
     scoring: Scoring = Scoring()
     watched: int | None = None
     """One in so many trials survives a rung, and losses may end one inside it; None: they do not.

@@ -31,8 +31,8 @@ def as_begun(plan: Plan, asked: Config, nodes: tuple[Node, ...] | None) -> Plan:
     the storage has told it.
     """
     folder = sweep_folder(asked.storage, plan.name)
-    chooses = asked.left_open or asked.sweep.space
-    if not chooses or asked.fresh or not (folder / sizing.FILE).exists():
+    chooses = (asked.left_open or asked.sweep.space) and (folder / sizing.FILE).exists()
+    if asked.fresh or not (chooses or asked.budget.is_set):
         return plan
     return planning.make(asked, nodes)
 
@@ -53,11 +53,24 @@ def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> Swe
             "job.max_new_tokens, job.examples, tracking.same_task, registry.*, final.*)"
         )
         return None
-    wider = earlier.trials.total - earlier.copies < plan.num_trials
+    wider = earlier.trials.total - earlier.copies < plan.num_trials or allows_more(earlier, config)
     again = config.retry and earlier.trials.failed > 0
     elsewhere = earlier.target != about.target()
     gone = about.uri.startswith("sqlite:") and not database_file(about.uri).exists()
     return None if wider or again or elsewhere or gone else earlier
+
+
+def allows_more(earlier: SweepResult, config: Config) -> bool:
+    """Whether the limit that has ended an earlier run is a larger one now, or gone."""
+    budget = earlier.budget or {}
+    name = budget.get("reached")
+    if name is None:
+        return False
+    if name == "deadline":
+        return config.budget.deadline != budget.get("deadline")
+    before = (budget.get("limits") or {}).get(name, 0.0)
+    limit = config.budget.amounts().get(name)
+    return limit is None or limit > before
 
 
 def show_again(

@@ -48,6 +48,11 @@ def train_finalists(
     runs = finalists.unfinished(board, chosen)
     for number, tags in finalists.first_tags(chosen):
         command.journal.append("tags", trial=number, tags=tags)
+    lacking = [finalists.lacking_steps(board, run) for run in runs]
+    if runs and (board.allowance.over or not board.allowance.pays_for(lacking)):
+        board.allowance.closed = True
+        screen.note(f"{board.allowance.reason()}: the finalists are judged as they are")
+        runs = {}
     if runs:
         screen.note(finalists.announced(chosen, runs))
         final = finalists.FinalState(board, command.plan, runs, back)

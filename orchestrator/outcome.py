@@ -25,6 +25,7 @@ from orchestrator.plan.run_inputs import flat_params
 from orchestrator.plan.task import run_tags
 from orchestrator.storage.journal import Record
 from orchestrator.sweep import finalists
+from orchestrator.sweep.budget_outcome import budget_record
 from orchestrator.sweep.state import SweepState
 from orchestrator.tracking import provenance, shown_commands
 
@@ -104,7 +105,8 @@ class Outcome:
             or ("no trial has a score" if best is None and state == "failed" else None)
         )
         typed = self.typed()
-        wider = self.wider(plan, typed)
+        budget = budget_record(board)
+        wider = self.wider(plan, typed, None if budget is None else budget.get("wider"))
         return SweepResult(
             sweep=plan.name,
             state=state,
@@ -135,12 +137,17 @@ class Outcome:
             wider=None if wider is None else shown_commands.orchestrator(wider, ""),
             settings=self.store_settings(),
             needs=shown_commands.needs(self.uri),
+            budget=budget,
         )
 
-    def wider(self, plan: Plan, typed: list[str]) -> list[str] | None:
+    def wider(self, plan: Plan, typed: list[str], paid: str | None = None) -> list[str] | None:
         """The settings of a sweep twice as large, which goes on from this one where the learning
-        rates stay constant; None where the search space holds no more.
+        rates stay constant; None where the search space holds no more. `paid` is the budget that
+        would pay this one to its end, where one has ended it.
         """
+        if paid is not None:
+            name = paid.partition("=")[0]
+            return [*(o for o in typed if not o.lstrip("+").startswith(f"{name}=")), paid]
         minutes = self.config.sweep.minutes
         if plan.sizes is not None and minutes is not None:
             setting, value = "sweep.minutes", f"{min(2 * minutes, MOST_MINUTES):g}"

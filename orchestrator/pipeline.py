@@ -35,6 +35,7 @@ from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.sweep_result import BestTrial, SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan import sizing, throughput
+from orchestrator.plan.budget import spending_of
 from orchestrator.plan.cost import check_disk
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node
@@ -152,6 +153,7 @@ class SweepCommand:
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
         self.screen: ProgressDisplay | None = None
+        self.spending = spending_of(config, plan.resources, began, plan.name)
         self.final: FinalState | None = None
         """The state of the finalists' training, once that has begun."""
 
@@ -219,6 +221,7 @@ class SweepCommand:
             self.journal.append("sweep_end", state=outcome.state, error=outcome.error, metrics={})
         outcome.missing = missing(writer, self.config)
         outcome.seconds.total = round(time.monotonic() - self.began, 1)
+        outcome.spent = self.spending.now().metrics()
         with contextlib.suppress(*refusals):
             write_sealed(self.folder / "result.json", outcome.as_json())
         outcome.report = delivery.deliver(self.folder, store, writer.run_id(None), print_line)
@@ -242,7 +245,8 @@ class SweepCommand:
             running,
             self.baselines,
             system_metrics.recorded(self.journal, self.config.tracking.system_metrics),
-            progress_of(self.plan, self.began) as self.screen,
+            self.spending.recorded(self.journal),
+            progress_of(self.plan, self.began, self.spending) as self.screen,
         ):
             alive.status = self.screen.status
             outcome = self.work_to_the_end(store, writer, self.screen)
@@ -258,6 +262,7 @@ class SweepCommand:
         from orchestrator.evaluation.final_evaluation import FinalEvaluation
         from orchestrator.finalist_training import train_finalists
         from orchestrator.mixture_merging import merge_mixtures
+        from orchestrator.restart import why_again
         from orchestrator.sweep import runner
 
         back: dict[int, int] = {}
@@ -274,15 +279,9 @@ class SweepCommand:
                     self.step_aside(board)
                     recorder = runner.run(board)
             recorder = train_finalists(self, board, recorder, screen, back)
-            if (
-                board.lost is not None
-                and not board.interrupted
-                and board.fault is None
-                and board.fatal is None
-            ):
-                why = f"{board.lost}, as others before; {GOES_ON}"
+            if (reason := why_again(self, board)) is not None:
+                why = f"{reason}, as others before; {GOES_ON}"
                 back = {}
-                screen.note(f"{board.lost}; the sweep goes on from what is done")
                 self.let_go(board)
                 continue
             outcome = self.about.of(

@@ -35,6 +35,7 @@ LAYERS = [
         "orchestrator/earlier_result.py",
         "orchestrator/finalist_training.py",
         "orchestrator/mixture_merging.py",
+        "orchestrator/restart.py",
     ],
     ["orchestrator/outcome.py"],
     ["orchestrator/launch"],

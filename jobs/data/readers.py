@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.data import synthetic_rows
+from jobs.data.bad_rows import BadRows, UnreadableLine
 from jobs.data.column_mapping import ROW, check_names, mapped
 from jobs.data.conversation_forms import without_trailing
 from jobs.data.labels import LabelNames
@@ -98,6 +99,8 @@ class Reading:
 
     columns: Columns = field(default_factory=Columns)
     label_names: tuple[str, ...] = ()
+    bad_rows: int = 0
+    """How many rows may be skipped, since nothing can be made of them."""
     where: Mapping[str, WhereValue | list[WhereValue]] = field(default_factory=dict)
     """Which rows are taken, by the values of their columns."""
 
@@ -121,6 +124,8 @@ class Table:
     """Conversations of which what follows the last answer was left out."""
     num_left_out: int = 0
     """Rows that `where` leaves out."""
+    skipped: list[str] = field(default_factory=list)
+    """What is wrong with each row that was skipped."""
 
     def joined(self, after: Table) -> Table:
         """This table and one of the next file, as one."""
@@ -133,6 +138,7 @@ class Table:
             self.labels + after.labels,
             self.num_open + after.num_open,
             self.num_left_out + after.num_left_out,
+            self.skipped + after.skipped,
         )
 
 
@@ -174,7 +180,11 @@ def read_table(
     taken = Filter(reading.where)
     names = LabelNames(reading.label_names)
     columns = columns_to_read(records, mapping, wanted)
+    bad = BadRows(reading.bad_rows, table.skipped)
     for location, record in records.read(columns):
+        if isinstance(record, UnreadableLine):
+            bad.skip(record.problem)
+            continue
         try:
             if not isinstance(record, dict):
                 remedy = "; write one object per line" if isinstance(record, list) else ""
@@ -208,7 +218,9 @@ def read_table(
             table.rows.append(row)
         except Malformed as error:
             short = "; fewer fields than columns" if isinstance(record, ShortRow) else ""
-            raise ValueError(f"{path}, {location}: {error}{short}") from None
+            bad.skip(f"{path}, {location}: {error}{short}")
+    if not table.rows and table.skipped:
+        raise ValueError(f"{path} has no rows that can be used: {table.skipped[0]}")
     if not table.rows:
         raise ValueError(
             f"{path} {taken.why_none()}"

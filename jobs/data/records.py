@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.data.bad_rows import UnreadableLine
 from jobs.data.file_forms import EXTENSIONS, PACKED, form_of, is_arrow_folder
 from jobs.data.tables import Records, arrow_records, csv_records, parquet_records
 from jobs.files.json_types import Json, JsonObject
@@ -178,7 +179,7 @@ def unpacked(path: Path, content: bytes) -> bytes:
     return content
 
 
-def read_json(path: Path, text: str) -> Iterator[tuple[str, Json]]:
+def read_json(path: Path, text: str) -> Iterator[tuple[str, Json | UnreadableLine]]:
     """One object per line, or one array of objects, whatever the file is called."""
     if text.lstrip().startswith("["):
         try:
@@ -208,9 +209,11 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Json]]:
         except (ValueError, RecursionError) as error:
             single_object = one_object(text) if line_number == 1 else None
             remedy = KEEP_ONE if is_twice(error) else single_object or "write one object per line"
-            raise ValueError(
-                f"{path}, line {line_number}: broken JSON: {reason(error)}; {remedy}"
-            ) from None
+            problem = f"{path}, line {line_number}: broken JSON: {reason(error)}; {remedy}"
+            if single_object is not None:
+                raise ValueError(problem) from None
+            yield f"line {line_number}", UnreadableLine(problem)
+            continue
         yield f"line {line_number}", record
 
 

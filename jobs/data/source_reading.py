@@ -5,6 +5,7 @@ source come together here.
 from __future__ import annotations
 
 from jobs.config import Data
+from jobs.data.bad_rows import skipped_note
 from jobs.data.messages import quote
 from jobs.data.readers import Reading, Table
 
@@ -15,10 +16,11 @@ def reading_of(data: Data, use: str) -> Reading:
     """How the files of "valid", "test" or "sources.NAME" are read."""
     source = data.sources.get(use.removeprefix(SOURCES)) if use.startswith(SOURCES) else None
     if source is None:
-        return Reading(data.columns, tuple(data.label_names))
+        return Reading(data.columns, tuple(data.label_names), data.bad_rows)
     return Reading(
         source.columns if source.columns.settings else data.columns,
         tuple(source.label_names or data.label_names),
+        data.bad_rows,
         source.where,
     )
 
@@ -83,6 +85,7 @@ def source_notes(data: Data, tables: dict[str, Table]) -> list[str]:
         if table.num_left_out:
             total = len(table.rows) + table.num_left_out
             notes.append(f"{name}: {len(table.rows):,} of {total:,} rows fit where")
+        notes += skipped_note(name, data.bad_rows, table.skipped)
         if table.num_open:
             notes.append(
                 f"{name}: {table.num_open:,} conversations go on after their last answer; that is "

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.data.bad_rows import UnreadableLine
 from jobs.data.file_forms import STATE, is_arrow_folder
 from jobs.data.messages import quote, without_nulls
 from jobs.files.json_types import Json, JsonObject
@@ -33,7 +34,7 @@ SEPARATORS = (",", "\t", ";", "|")
 class Records:
     """The records of a file."""
 
-    read: Callable[[Collection[str] | None], Iterator[tuple[Place, Json]]]
+    read: Callable[[Collection[str] | None], Iterator[tuple[Place, Json | UnreadableLine]]]
     """Gives them with their places; of a binary file these columns only, None for all."""
     names: list[str] | None = None
     """The columns, where the file names them once for all."""

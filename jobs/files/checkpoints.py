@@ -16,9 +16,9 @@ from pathlib import Path
 from jobs.files import filesystem, manifest
 from jobs.files.json_types import JsonObject
 from jobs.files.manifest import Damaged, Snapshot
-from jobs.files.storage_faults import Refused, patiently, told
+from jobs.files.spare_checkpoints import REPORT, remove_spare, steps_of
+from jobs.files.storage_faults import FULL, Refused, patiently, size, told
 
-REPORT = "report.json"
 EARLIER = "reports.json"
 MOST_EARLIER = 100
 """Rungs before a checkpoint whose reports it carries: more are never on their way at once."""
@@ -64,7 +64,7 @@ class CheckpointStore:
         """
         location = self.at(index, step)
         try:
-            patiently(lambda: self.write(location, save, report, earlier), self.say)
+            patiently(lambda: self.write_with_room(location, save, report, earlier), self.say)
         except OSError as error:
             raise Refused(
                 error.errno, told(error, self.place, save.num_bytes, KEPT * self.num_trials)
@@ -73,6 +73,31 @@ class CheckpointStore:
         scores[step] = self.score(report)
         self.tidy(index, step)
         return location
+
+    def write_with_room(
+        self,
+        location: str,
+        save: Snapshot,
+        report: JsonObject | None,
+        earlier: Sequence[JsonObject],
+    ) -> None:
+        """One attempt; where the disk is full, another one without the checkpoints that nobody goes
+        on from.
+        """
+        try:
+            self.write(location, save, report, earlier)
+        except OSError as error:
+            if error.errno not in FULL or filesystem.is_uri(self.place):
+                raise
+            count, freed = remove_spare(Path(self.place), self.score)
+            if not count:
+                raise
+            self.say(
+                f"storage {self.place} {FULL[error.errno]}: {count} checkpoints that can no longer "
+                f"win are removed ({size(freed)}); goes on"
+            )
+            self.scores.clear()
+            self.write(location, save, report, earlier)
 
     def write(
         self,
@@ -222,8 +247,7 @@ def steps_in(home: str) -> list[int]:
             names = set(os.listdir(home))
         except FileNotFoundError:
             names = set()
-    matches = [re.fullmatch(r"step-(\d+)", name) for name in names]
-    return sorted(int(match[1]) for match in matches if match)
+    return steps_of(names)
 
 
 def read_text(location: str) -> str:

@@ -74,6 +74,8 @@ class AbortReason:
     """The trial's own failure."""
     aside: str | None = None
     """The pack does not fit this model; the plain executor may."""
+    crowded: str | None = None
+    """The memory does not hold so many at once; fewer may fit."""
     fault: str | None = None
     """The machine failed, and no trial."""
     lost: str | None = None

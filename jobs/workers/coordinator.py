@@ -102,6 +102,10 @@ class Coordinator:
         """Record that a worker was killed for lack of memory."""
         self._shrunk[trial] = self._shrunk.get(trial, 0) + 1
 
+    async def times_shrunk(self, trial: int) -> int:
+        """How often workers were killed for lack of memory."""
+        return self._shrunk.get(trial, 0)
+
     async def fail(self, trial: int, reason: str) -> None:
         """Record why a trial failed."""
         self._failures[trial] = reason

@@ -98,6 +98,8 @@ class WorkerEnd:
     """The trial's own failure."""
     fault: str | None = None
     """What the machine has refused."""
+    crowded: str | None = None
+    """Why so many at once do not fit into the memory."""
     lost: str | None = None
     """Which process of the sweep has died."""
     rested: bool = False

@@ -20,7 +20,14 @@ from jobs.pack.membership import AbortReason, Member, StepReport
 from jobs.workers.coordinator import CoordinatorHandle, find_coordinator
 from jobs.workers.messages import Note, WorkerSettings
 from jobs.workers.ray_train import run_job
-from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, use_own_gpu
+from jobs.workers.reporting import (
+    MetricsBuffer,
+    NoteDeaths,
+    is_loss,
+    lacks_memory,
+    reason,
+    use_own_gpu,
+)
 
 if TYPE_CHECKING:
     from jobs.pack.engine import Pack
@@ -49,7 +56,11 @@ def run(assignment: WorkerSpec, pack_index: int) -> None:
             return  # the sweep is over already
         with contextlib.suppress(RayError):  # the roster itself is lost: whoever asks it hears that
             why = reason(error)
-            verdict = AbortReason(lost=why) if is_loss(error) else AbortReason(failure=why)
+            key = place(pack_index)
+            if ray.get(roster.times_shrunk.remote(key)) or lacks_memory(why):
+                verdict = AbortReason(crowded=why)
+            else:
+                verdict = AbortReason(lost=why) if is_loss(error) else AbortReason(failure=why)
             ray.get(roster.give_up.remote(verdict))
 
 
@@ -106,6 +117,8 @@ def verdict_of(error: Exception, storage: str) -> AbortReason:
         return AbortReason(damaged=(error.place, error.why))
     if isinstance(error, OSError):
         return AbortReason(fault=told(error, storage))
+    if isinstance(error, MemoryError):
+        return AbortReason(crowded=str(error) or "out of memory")
     return AbortReason(failure=str(error) or "out of memory")
 
 

@@ -24,7 +24,14 @@ from jobs.pack.membership import AbortReason, SavedCheckpoint
 from jobs.workers.coordinator import find_coordinator
 from jobs.workers.messages import TrialConfig, WorkerEnd, WorkerSettings
 from jobs.workers.ray_train import run_job
-from jobs.workers.reporting import MetricsBuffer, NoteDeaths, is_loss, reason, use_own_gpu
+from jobs.workers.reporting import (
+    MetricsBuffer,
+    NoteDeaths,
+    is_loss,
+    lacks_memory,
+    reason,
+    use_own_gpu,
+)
 
 if TYPE_CHECKING:
     from jobs.training.distributed import World
@@ -101,6 +108,8 @@ def work(settings: WorkerSettings) -> WorkerEnd:
             raise
         if isinstance(error, OSError):
             return WorkerEnd(fault=told(error, assignment.storage))
+        if isinstance(error, MemoryError) and not assignment.alone:
+            return WorkerEnd(crowded=str(error) or "out of memory")
         return WorkerEnd(failure=str(error))
     finally:
         if world.rank == 0:
@@ -221,11 +230,16 @@ def run_plain_trial(config: TrialConfig) -> None:
         try:
             ended = train(assignment, recorded_step)
         except Exception as error:
-            if not is_loss(error):
+            times_shrunk: int = ray.get(roster.times_shrunk.remote(config["index"]))
+            crowded = not assignment.alone and (lacks_memory(reason(error)) or times_shrunk > 0)
+            if not is_loss(error) and not crowded:
                 ray.get(roster.fail.remote(config["index"], reason(error)))
                 raise
             ended = WorkerEnd(lost=reason(error))
-        if ended.fault is not None or ended.lost is not None:
-            ray.get(roster.give_up.remote(AbortReason(fault=ended.fault, lost=ended.lost)))
+            if crowded:
+                ended = WorkerEnd(crowded=reason(error))
+        if ended.fault is not None or ended.lost is not None or ended.crowded is not None:
+            verdict = AbortReason(fault=ended.fault, lost=ended.lost, crowded=ended.crowded)
+            ray.get(roster.give_up.remote(verdict))
         while ended != WorkerEnd():
             time.sleep(1)  # until the driver ends this trial with all others

@@ -145,6 +145,11 @@ def is_loss(error: BaseException) -> bool:
     )
 
 
+def lacks_memory(why: str) -> bool:
+    """Whether the reason of an end is that the memory was too small."""
+    return re.search(r"out of memory|lack of memory|OutOfMemory", why) is not None
+
+
 def death(message: str) -> str:
     """One sentence from all that Ray tells of a process that has died: which, where and, as far as
     Ray knows, of what.

@@ -9,6 +9,7 @@ from dataclasses import MISSING, field, fields
 from typing import Literal
 
 from jobs.config import config, require
+from orchestrator.config.budget import Prices
 
 LABEL = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 """A DNS label (RFC 1035) as Kubernetes takes it for names."""
@@ -24,8 +25,8 @@ MOST_CORES = 4096
 
 
 KINDS = {
-    "local": ("num_cpus", "num_gpus"),
-    "attached": ("address", "token_file", "code", "detach", "wait_seconds"),
+    "local": ("num_cpus", "num_gpus", "prices"),
+    "attached": ("address", "token_file", "code", "detach", "wait_seconds", "prices"),
 }
 """Settings that have a meaning for a kind of cluster; all others are kuberay's."""
 
@@ -38,6 +39,8 @@ class Cluster:
     """local: a Ray of its own on this machine. attached: a running Ray cluster. kuberay: a RayJob
     that brings its own cluster.
     """
+    prices: Prices = field(default_factory=Prices)
+    """What the machines cost: for budget.money, and for what is told of a sweep's cost."""
     num_cpus: int | None = None
     """local: CPU cores that Ray may use here. None: all."""
     num_gpus: int | None = None
@@ -189,6 +192,7 @@ class Cluster:
             names = {entry.name for entry in fields(self)} - {*KINDS["local"], "address"} | {
                 "detach",
                 "wait_seconds",
+                "prices",
             }
             names -= set() if self.ray_cluster is not None else {"token_file", "code"}
         return names

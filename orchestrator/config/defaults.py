@@ -48,6 +48,11 @@ def with_names(raw: dict[str, Any]) -> dict[str, Any]:
     return named
 
 
+def with_retry(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with retry=failed as what it is, a switch."""
+    return raw | {"retry": True} if raw.get("retry") == "failed" else raw
+
+
 def with_metric(raw: dict[str, Any], problems: list[tuple[str, str]]) -> dict[str, Any]:
     """`raw` with sweep.metric under the name by which trials report it, and with the cost matrix
     read where sweep.costs names a file of it; what is wrong with that goes to `problems`.

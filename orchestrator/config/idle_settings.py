@@ -25,6 +25,7 @@ from orchestrator.config.idle_data_settings import (
 from orchestrator.config.idle_environment import environment_notes
 from orchestrator.config.idle_sweep_settings import (
     alone,
+    unpriced,
     without_curves,
     without_draws,
     without_finalists,
@@ -175,7 +176,7 @@ def of_other_knob(config: Config, path: str) -> str | None:
 def of_other_cluster(config: Config, path: str) -> str | None:
     """A setting of another kind of cluster, also where it has its default value."""
     cluster = config.cluster
-    name = path.removeprefix("cluster.")
+    name = path.removeprefix("cluster.").partition(".")[0]
     return (
         None
         if name in cluster.meaningful()
@@ -240,6 +241,7 @@ RULES = (
     Rule(r"final\.(seeds|judged)", without_finalists, refused=True),
     Rule(r"final\.schedule", same_schedule, refused=True),
     Rule(r"sweep\.minutes", nothing_to_size, refused=True),
+    Rule(r"budget\.money", unpriced, refused=True),
     Rule(r"data\.sources\.[^.]+\.(weight|epochs)", without_rivals),
     Rule(r"data\.sources\.[^.]+\.weight", without_weights, refused=True),
     Rule(r"data\.max_epochs", without_cap, refused=True),

@@ -38,3 +38,11 @@ def without_finalists(config: Config, path: str) -> str | None:
     if (reason := alone(config, path)) is not None:
         return reason
     return "final.count=0 has no finalists" if config.final.count == 0 else None
+
+
+def unpriced(config: Config, path: str) -> str | None:
+    """A limit on money, where nothing costs any."""
+    prices = config.cluster.prices
+    if prices.cpu_hour or prices.gpu_hour or prices.hour:
+        return None
+    return "nothing has a price; give one, such as cluster.prices.cpu_hour=0.04"

@@ -9,8 +9,10 @@ from jobs.check_settings import Checks
 from jobs.neighbour_settings import Neighbours
 from jobs.source_rows import Columns
 from jobs.synthesis_settings import Filters, Judge, Teacher
+from orchestrator.config.budget import Prices
 
 NESTED: dict[str, type] = {
+    "cluster.prices": Prices,
     "data.neighbours": Neighbours,
     "data.checks": Checks,
     "data.columns": Columns,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_name, require
 from jobs.evaluation import registry
 from jobs.synthesis_settings import Synthesis
+from orchestrator.config.budget import Budget
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
 from orchestrator.config.merge_settings import Mix
 from orchestrator.config.registry_settings import Registry
@@ -36,7 +37,8 @@ class Sweep:
     minutes: float | None = None
     """How long the whole command takes, from its start to the registered model: what is left open
     of sweep.num_trials, train.steps and train.eval_every follows from it and from how fast this
-    machine is. None: they are what the configuration says.
+    machine is. None: they are what the configuration says. It sizes the sweep and ends nothing:
+    budget.minutes does.
     """
     search: Literal["random", "grid", "optuna"] = "random"
     """random: independent draws. grid: all combinations, so every knob is a choice or a grid.
@@ -273,6 +275,7 @@ class Config:
     mix: Mix = field(default_factory=Mix)
     registry: Registry = field(default_factory=Registry)
     final: Final = field(default_factory=Final)
+    budget: Budget = field(default_factory=Budget)
     export: Export = field(default_factory=Export)
     serve: Serve = field(default_factory=Serve)
     synthesis: Synthesis = field(default_factory=Synthesis)
@@ -289,7 +292,7 @@ class Config:
     fresh: bool = False
     """Forget what an earlier run of the same sweep has done."""
     retry: bool = False
-    """Run the trials that failed again; everything else is kept."""
+    """true, or failed: run the trials that failed again; everything else is kept."""
     output: Literal["text", "json"] = "text"
     model_uri: str | None = None
     """predict, export, serve: models:/NAME@ALIAS, models:/NAME/VERSION or a folder. promote: the
@@ -358,6 +361,7 @@ SECTIONS: dict[str, type] = {
     "mix": Mix,
     "registry": Registry,
     "final": Final,
+    "budget": Budget,
     "export": Export,
     "serve": Serve,
     "synthesis": Synthesis,

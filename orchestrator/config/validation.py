@@ -25,6 +25,7 @@ from orchestrator.config.defaults import (
     with_folder_source,
     with_metric,
     with_names,
+    with_retry,
     without_absent,
 )
 from orchestrator.config.dotted_paths import assign, dotted, leaves, lookup, without
@@ -65,7 +66,7 @@ def build(
     change nothing. `checks` are further rules, of the rooms that use the settings.
     """
     faults: list[tuple[str, str]] = []
-    raw = with_simplexes(with_metric(with_names(raw), faults))
+    raw = with_simplexes(with_metric(with_names(with_retry(raw)), faults))
     config = collect(Config, raw, faults)
     if isinstance(config, Config):
         faults += truth_values(raw, config)

@@ -16,6 +16,7 @@ from orchestrator.config.search_space import weight_path
 from orchestrator.job_environment import mark_answer
 from orchestrator.output.check_text import short_lines
 from orchestrator.output.console import duration, plural, short
+from orchestrator.plan.budget import budget_lines
 from orchestrator.plan.finalists import describe
 from orchestrator.plan.merge import expert_steps
 from orchestrator.plan.mixes import mix_lines, seen
@@ -53,6 +54,7 @@ def plan_text(plan: Plan) -> str:
     if plan.start.knobs:
         lines.append(("begins", start_line(plan)))
     lines.append(("time", time_line(plan)))
+    lines += [("budget", line) for line in budget_of(plan)]
     lines += [("check", line) for line in short_lines(plan.checks)] if plan.config.dry_run else []
     lines += [("note", note) for note in plan.notes]
     lines += example_lines(plan)
@@ -250,6 +252,11 @@ def time_line(plan: Plan) -> str:
     return f"about {duration(plan.estimate.seconds)}, from {plan.estimate.origin}"
 
 
+def budget_of(plan: Plan) -> list[str]:
+    """What the sweep would cost beside its budget."""
+    return budget_lines(plan.config, plan.resources, plan.timing, plan.estimate, plan.account)
+
+
 def example_lines(plan: Plan) -> list[tuple[str, str]]:
     """One rendered example; what carries loss stands between »guillemets«."""
     if plan.example is None:
@@ -357,6 +364,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "seconds": plan.estimate.seconds if plan.estimate else None,
         "machine": plan.machine,
         "sizes": plan.sizes,
+        "budget": budget_of(plan),
         "search": {"from": plan.start.found, "settings": plan.start.settings()},
         "estimate_from": plan.estimate.origin if plan.estimate else None,
         "merge": None if plan.merge is None else plan.merge.record(),

@@ -17,6 +17,7 @@ from orchestrator.output.heartbeat import print_line
 from orchestrator.output.remote_state import RemoteState, tell
 from orchestrator.output.time_left import LATE, TimeLeft
 from orchestrator.plan.planner import Plan
+from orchestrator.storage.spending import Spending
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -54,8 +55,12 @@ class ProgressDisplay:
         metric: str,
         left: TimeLeft | None = None,
         minutes: float | None = None,
+        spending: Spending | None = None,
     ) -> None:
-        """`left` tells how much longer it takes, `minutes` how long it is meant to take."""
+        """`left` tells how much longer it takes, `minutes` how long it is meant to take, `spending`
+        what is spent of the budget.
+        """
+        self.spending = spending
         self.num_trials, self.steps, self.metric = num_trials, steps, metric
         self.left = left
         self.minutes = minutes
@@ -189,6 +194,7 @@ class ProgressDisplay:
             self.refresh(force=True)
             return None
         left = "" if self.left is None else f"  {self.time_left(self.left)}"
+        left += self.spent()
         if self.task is not None:
             return f"{self.task}{left}"
         rows = list(self.rows.values())
@@ -210,7 +216,13 @@ class ProgressDisplay:
     def pace(self, row: Row) -> str:
         """Speed and age, and how much longer the whole command takes."""
         pace = f"{row.tokens_per_second:,.0f} tok/s  {duration(time.monotonic() - row.began)}"
-        return pace if self.left is None else f"{pace}  {self.time_left(self.left)}"
+        pace = pace if self.left is None else f"{pace}  {self.time_left(self.left)}"
+        return pace + self.spent()
+
+    def spent(self) -> str:
+        """What is spent of the budget, where there is one."""
+        told = None if self.spending is None else self.spending.told()
+        return "" if told is None else f"  {told}"
 
     @staticmethod
     def time_left(left: TimeLeft) -> str:
@@ -273,11 +285,12 @@ class ProgressDisplay:
         captions = [f"{plural(left, 'trial')} to come"] if left > 0 else []
         if self.left is not None:
             captions.append(self.time_left(self.left))
+        captions += [self.spent().strip()] if self.spent() else []
         table.caption = ", ".join(captions) or None
         return table
 
 
-def progress_of(plan: Plan, began: float) -> ProgressDisplay:
+def progress_of(plan: Plan, began: float, spending: Spending | None = None) -> ProgressDisplay:
     """The progress of a planned sweep whose command began at a moment of time.monotonic()."""
     left = None
     estimate = plan.estimate
@@ -286,4 +299,5 @@ def progress_of(plan: Plan, began: float) -> ProgressDisplay:
         left = TimeLeft(estimate.phases, final, estimate.judging, began)
     sweep = plan.config.sweep
     minutes = sweep.minutes if plan.sizes is not None else None
-    return ProgressDisplay(plan.num_trials, plan.config.train.steps, sweep.metric, left, minutes)
+    steps = plan.config.train.steps
+    return ProgressDisplay(plan.num_trials, steps, sweep.metric, left, minutes, spending)

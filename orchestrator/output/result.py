@@ -20,6 +20,7 @@ from orchestrator.output.sweep_result import (
     from_json,
 )
 from orchestrator.storage.journal import Record
+from orchestrator.storage.spending import spent_of
 from orchestrator.tracking import shown_commands
 
 DEFAULT_TEST = registry.key(registry.EXACT_MATCH, registry.TEST)
@@ -116,6 +117,7 @@ def text(result: SweepResult, programs: str = "", width: int | None = None) -> s
             f"{duration(seconds.train)} of training{planned})",
         )
     )
+    lines += spent_lines(result)
     lines += decision_lines(result)
     lines += [("help", hint) for hint in result.help or []]
     folded = [f"{label:<8}{line}" for label, line in lines]
@@ -124,6 +126,17 @@ def text(result: SweepResult, programs: str = "", width: int | None = None) -> s
     return "\n".join(
         [*folded, *(f"{label:<8}{line}" for label, line in next_lines(result, programs))]
     )
+
+
+def spent_lines(result: SweepResult) -> list[tuple[str, str]]:
+    """What the sweep has spent, where it has a budget or a price, and what that has ended."""
+    spent = spent_of(result.spent or {})
+    if spent is None or (result.budget is None and not spent.money):
+        return []
+    lines = [("spent", f"{spent.words()} in all commands of this sweep")]
+    if result.budget is not None:
+        lines += [("budget", str(line)) for line in result.budget.get("lines") or []]
+    return lines
 
 
 def fold(line: str, width: int) -> str:
@@ -307,7 +320,8 @@ def next_lines(result: SweepResult, programs: str) -> list[tuple[str, str]]:
     if result.report:
         lines.append(("report", result.report))
     lines.append(("open", shown_commands.ui(result.tracking_uri, programs)))
-    if result.state == "finished" and result.trials.total > 1 and result.wider:
+    is_cut = result.budget is not None and result.budget.get("wider") is not None
+    if result.state == "finished" and (result.trials.total > 1 or is_cut) and result.wider:
         lines.append(("more", f"{programs}{result.wider}"))
     if result.model:
         model = result.model

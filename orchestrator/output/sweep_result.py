@@ -190,6 +190,12 @@ class SweepResult:
     """What the winner was made of: sources with rows, tokens, synthetic share, digests, licences;
     None until judged. See plan/data_provenance.py.
     """
+    budget: JsonObject | None = None
+    """The limits, which of them has ended the training, and what more would likely buy; None
+    without a budget. See sweep/budget_outcome.py.
+    """
+    spent: Metrics | None = None
+    """What all commands of the sweep have spent, as spent/NAME."""
     report: str | None = None
     """Where the HTML report lies."""
 
@@ -208,6 +214,7 @@ class SweepResult:
 
 REACHED_LATER = (
     *("asked", "prompt", "notes", "decision", "help", "moved", "unchecked", "data", "report"),
+    *("budget", "spent"),
 )
 """Keys that a record lacks until the sweep has come to what they tell."""
 

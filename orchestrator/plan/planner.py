@@ -29,6 +29,7 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import search_start, sizes
 from orchestrator.plan.advice import advice, exhausted
 from orchestrator.plan.answer_limit import AnswerLimit
+from orchestrator.plan.budget import Account, account_of, check_budget
 from orchestrator.plan.cost import Estimate, estimate
 from orchestrator.plan.data_checks import CheckReport, check_data
 from orchestrator.plan.data_statistics import Share, marked_text, measure, supervised
@@ -108,6 +109,8 @@ class Plan:
     """What the checks of the rows say."""
     merge: MergePlan | None = None
     """Experts whose merged updates choose the mixes; None where each mix is trained."""
+    account: Account = field(default_factory=Account)
+    """What earlier commands of the sweep have spent."""
 
     @property
     def task(self) -> Task:
@@ -179,6 +182,9 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     final = final_plan(config, num_trials)
     timing = sizes.timing(config, num_trials, nodes, base, corpus, measured, machine)
     merge = merge_plan(config, num_trials, base, corpus, timing)
+    account = account_of(config, name)
+    if timing is not None:
+        check_budget(config, resources, timing, account)
     return Plan(
         name=name,
         config=config,
@@ -224,6 +230,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         held_out=measured.held_out,
         checks=checks,
         merge=merge,
+        account=account,
     )
 
 

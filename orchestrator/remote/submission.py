@@ -26,7 +26,7 @@ FIND_PYTHON = (
 ancestor of every job; else `python`.
 """
 
-TRAVELS = ("cluster.wait_seconds",)
+TRAVELS = ("cluster.wait_seconds", "cluster.prices")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:
     travelling = [
         text
         for text, name in zip(overrides, names, strict=True)
-        if name in TRAVELS or name.split(".")[0] not in STAYS
+        if name.startswith(TRAVELS) or name.split(".")[0] not in STAYS
     ]
     return [
         *travelling,

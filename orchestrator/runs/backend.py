@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-COLUMNS = ("name", "state", "trials", "best", "started", "where")
+COLUMNS = ("name", "state", "trials", "best", "started", "spent", "where")
 
 
 _CONTINUES = "the same command continues it"

@@ -1,7 +1,8 @@
 """What runs and what has run: python -m orchestrator.runs list|show|watch|stop|delete NAME, for
 sweeps of this machine's storage, of a running Ray cluster (--address) and of Kubernetes
 (--namespace) alike; likewise drop NAME TRIAL, clone NAME TRIAL KNOB=VALUE ..., report NAME,
-compare NAME NAME, debug NAME, which look into a sweep's storage, from here or on its cluster.
+compare NAME NAME, debug NAME, clean [NAME], which look into a sweep's storage, from here or on its
+cluster.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from orchestrator.output import console
 from orchestrator.output.run_commands import as_flags, flag
 from orchestrator.runs import local_commands
 from orchestrator.runs.backend import COLUMNS, RunBackend
+from orchestrator.runs.cleaning import DRY
 from orchestrator.runs.local_commands import IN_STORAGE, Answer
 from orchestrator.runs.local_storage import LocalRuns
 
@@ -90,6 +92,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="name",
         help="a sweep, as list names it; then what the command takes",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="clean: say what would be removed, and remove nothing",
+    )
     parser.add_argument("--json", action="store_true", help="the answer as one line of JSON")
     parser.add_argument(
         "--storage",
@@ -121,6 +128,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         wrong = local_commands.problem(asked.command, asked.words)
         if wrong is not None:
             parser.error(wrong)
+        if asked.command == "clean" and not asked.words and (asked.address or asked.namespace):
+            parser.error("clean takes the name of a sweep on a cluster: see list")
     elif len(asked.words) != int(asked.command != "list"):
         parser.error(
             f"{asked.command} takes "
@@ -131,6 +140,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(
             "--address is a running Ray cluster and --namespace is Kubernetes: give one of them"
         )
+    if asked.dry_run and asked.command != "clean":
+        parser.error(f"{asked.command} knows no --dry-run: it is for clean")
+    if asked.dry_run:
+        asked.words.append(DRY)
     elsewhere = next((name for name in ("address", "namespace") if getattr(asked, name)), None)
     if elsewhere and asked.storage is not None and asked.command not in IN_STORAGE:
         parser.error(

@@ -13,7 +13,7 @@ from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.report.alerts import alerts
 from orchestrator.report.page import write_report
 from orchestrator.report.sweep_data import read_sweep
-from orchestrator.runs import comparison, debug_archive, requests
+from orchestrator.runs import cleaning, comparison, debug_archive, requests
 from orchestrator.runs.local_storage import LocalRuns
 
 
@@ -68,12 +68,19 @@ def debug(place: LocalRuns, words: list[str]) -> Answer:
     return Answer(text, {"name": words[0], "archive": str(target), "files": names})
 
 
+def clean(place: LocalRuns, words: list[str]) -> Answer:
+    """Remove what nobody goes on from."""
+    text, record = cleaning.clean(place, words)
+    return Answer(text, record)
+
+
 IN_STORAGE: dict[str, Callable[[LocalRuns, list[str]], Answer]] = {
     "drop": drop,
     "clone": clone,
     "report": report,
     "compare": compare,
     "debug": debug,
+    "clean": clean,
 }
 """Commands that need to see the sweep's storage."""
 USAGE = {
@@ -82,6 +89,7 @@ USAGE = {
     "report": "the name of a sweep: see list",
     "compare": "the names of two sweeps: compare NAME NAME",
     "debug": "the name of a sweep: see list",
+    "clean": "the name of a sweep, or none for all of a storage",
 }
 
 
@@ -90,6 +98,8 @@ def problem(command: str, words: list[str]) -> str | None:
     wanted = {"drop": 2, "compare": 2, "report": 1, "debug": 1}
     few = command == "clone" and len(words) < 3
     if few or (command in wanted and len(words) != wanted[command]):
+        return f"{command} takes {USAGE[command]}"
+    if command == "clean" and len(words) > 1:
         return f"{command} takes {USAGE[command]}"
     if command in ("drop", "clone") and not (words[1].isascii() and words[1].isdigit()):
         return f"{words[1]} is no number of a trial; {command} takes {USAGE[command]}"

@@ -16,6 +16,8 @@ from typing import Any
 
 from jobs.evaluation import registry
 from jobs.files import filesystem
+from jobs.files.spare_checkpoints import folder_bytes
+from jobs.files.storage_faults import size
 from orchestrator.config.run_numbers import is_finalist, label
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
@@ -122,6 +124,7 @@ class LocalRuns:
             "ended": history.ended,
             "where": str(folder),
             "error": history.error,
+            "spent": None if history.spent is None else history.spent.words(("minutes", "money")),
         }
 
     def show(self, name: str) -> dict[str, Any]:
@@ -130,8 +133,11 @@ class LocalRuns:
         record = self.record(folder)
         report = folder / REPORT
         advice = hint(record["state"])
+        spent = self.history(folder).spent
         return record | {
             **({"hint": advice} if advice else {}),
+            "spent": None if spent is None else spent.words(),
+            "size": sizes_of(folder),
             "report": str(report) if report.exists() else None,
             "trial": [
                 trial_line(trial) for _, trial in sorted(self.history(folder).records.items())
@@ -196,6 +202,12 @@ class LocalRuns:
                 f"{folder} cannot be deleted: {error.strerror or error}; remove it by hand"
             ) from error
         return f"{name} is deleted from {self.storage}; what MLflow holds of it stays"
+
+
+def sizes_of(folder: Path) -> str:
+    """What a sweep's files take, and its checkpoints of that."""
+    checkpoints = folder_bytes(folder / "train")
+    return f"{size(folder_bytes(folder))}, of it {size(checkpoints)} of checkpoints"
 
 
 def trial_line(record: Record) -> str:

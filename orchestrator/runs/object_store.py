@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files import filesystem
+from jobs.files.storage_faults import size
 from orchestrator.errors import InputError
 from orchestrator.runs.local_storage import LocalRuns
 from orchestrator.storage.sync import STALE_SECONDS
@@ -63,6 +64,15 @@ class StoreRuns(LocalRuns):
         """What the journal over there tells in one line."""
         self.pull(folder.name)
         return super().record(folder) | {"where": self.where(folder.name)}
+
+    def show(self, name: str) -> dict[str, Any]:
+        """See runs.Place; sizes are those over there."""
+        record = super().show(name)
+        root = f"{self.root}/sweeps/{name}"
+        sizes = {info.path: int(info.size or 0) for info in filesystem.listing(self.system, root)}
+        trained = sum(n for path, n in sizes.items() if path.startswith(f"{root}/train/"))
+        words = f"{size(sum(sizes.values()))}, of it {size(trained)} of checkpoints"
+        return record | {"size": words}
 
     def where(self, name: str) -> str:
         """Where a sweep's driver looks for requests."""

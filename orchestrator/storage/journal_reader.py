@@ -9,6 +9,7 @@ from pathlib import Path
 from jobs.files.json_types import JsonObject
 from orchestrator.storage.journal import Record, is_event, replay
 from orchestrator.storage.journal_lines import event_of
+from orchestrator.storage.spending import Spent, spent_of
 
 HEAD_BYTES = 256
 
@@ -37,6 +38,8 @@ class History:
         """When it has ended; None while its last start has no end."""
         self.state: str | None = None
         self.error: str | None = None
+        self.spent: Spent | None = None
+        """What all commands of the sweep have spent."""
 
     def update(self) -> list[JsonObject]:
         """Read what has been appended since the last time and return its events; all, when the
@@ -78,6 +81,8 @@ class History:
             self.ended = event["t"] / 1000
             self.state = event["state"]
             self.error = event.get("error")
+        elif kind == "metrics" and event.get("trial") is None:
+            self.spent = spent_of(event.get("metrics") or {}) or self.spent
         elif kind == "request" and event.get("state") == "accepted" and event["action"] == "clone":
             self.copies.add(event["trial"])
         elif kind in ("trial", "report", "end") and event.get("trial") is not None:

@@ -27,6 +27,7 @@ from jobs.workers.reporting import reason
 from orchestrator.config.credentials import mask
 from orchestrator.plan.run_inputs import datasets, flat_params
 from orchestrator.sweep.placement import PlacementMonitor
+from orchestrator.sweep.sampler import is_not_finite
 from orchestrator.sweep.scheduler import TuneResult
 from orchestrator.sweep.state import SweepState
 
@@ -99,6 +100,7 @@ class SweepCallback(Callback):
             self.board.fatal = (
                 f"trial {index} reports no {self.board.metric}; sweep.metric can be {metric_names}"
             )
+        self.board.allowance.tell_report(index, step)
         if step not in record.reports:
             self.write_report(index, step, result, result.get("checkpoint_path"))
         self.board.screen.rung(index, step, record.reports[step])
@@ -130,7 +132,8 @@ class SweepCallback(Callback):
         if done:
             state = "finished"
         else:
-            state = "interrupted" if self.board.halted and inside is None else "stopped"
+            cut = self.board.halted or self.board.allowance.has_ended(index)
+            state = "interrupted" if cut and inside is None else "stopped"
         self.end(index, state, None, inside)
 
     def on_trial_error(
@@ -167,6 +170,7 @@ class SweepCallback(Callback):
         """What ends all training, if the roster knows of it."""
         verdict: AbortReason = ray.get(self.board.roster.verdict.remote()) or AbortReason()
         self.board.aside = verdict.aside
+        self.board.crowded = self.board.crowded or verdict.crowded
         self.board.fault = self.board.fault or verdict.fault
         self.board.damaged = self.board.damaged or verdict.damaged
         self.board.lost = self.board.lost or verdict.lost
@@ -228,9 +232,17 @@ class SweepCallback(Callback):
         record.state = state
         record.error = error
         best = record.best(board.metric, board.maximise)
-        board.search.ended(index, best[1] if best and state != "failed" else None)
+        board.search.ended(
+            index,
+            best[1] if best and state != "failed" else None,
+            is_bad=inside is not None or is_not_finite(error),
+        )
         if index in board.steering.dropped:
             self.write("tags", trial=index, tags={"note": "dropped on request"})
+        if state == "interrupted" and board.allowance.has_ended(index):
+            reached = max([*record.reports, *record.checkpoints], default=0)
+            note = f"ended by the budget ({board.allowance.limit}) at step {reached}"
+            self.write("tags", trial=index, tags={"note": note})
         record.inside = inside
         if inside is not None:
             self.write("tags", trial=index, tags={"note": f"stopped inside a rung: {inside}"})
@@ -279,6 +291,7 @@ class SweepCallback(Callback):
             self.drain()
             self.hear()
             self.board.steering.look(self.board)
+            self.board.allowance.look()
         self.waiting.look(self.board.started - self.board.ended)
         self.board.screen.refresh()
 
@@ -304,6 +317,7 @@ class SweepCallback(Callback):
         index = message.trial
         for moment, step, metrics in message.steps:
             if self.board.logged.add(index, step):
+                self.board.allowance.tell_step(index, moment, step, metrics)
                 self.write("metrics", t=moment, trial=index, step=step, metrics=metrics)
             self.board.screen.step(index, step, metrics)
 

@@ -75,6 +75,13 @@ def unfinished(board: SweepState, finalists: list[Finalist]) -> dict[int, Point]
     return wanted
 
 
+def lacking_steps(board: SweepState, run: int) -> int:
+    """Steps that a run of a finalist still has to take."""
+    record = board.records.get(run)
+    reached = max(record.reports, default=0) if record is not None else 0
+    return max(board.config.train.steps - reached, 0)
+
+
 def standings(board: SweepState, finalists: list[Finalist]) -> list[Standing]:
     """The finalists by the mean score of their runs, best first. One with a run that has failed
     comes after those whose runs have all scored.
@@ -175,8 +182,9 @@ def take_over(board: SweepState, final: FinalState) -> None:
     for index in final.numbers():
         if index in final.records:
             board.records[index] = final.records[index]
-    for name in ("interrupted", "fault", "damaged", "lost"):
+    for name in ("interrupted", "fault", "damaged", "lost", "crowded"):
         setattr(board, name, getattr(board, name) or getattr(final, name))
+    board.allowance.take_over(final.allowance)
     trained = [final.records.get(index) for index in final.numbers()]
     all_failed = all(record is not None and record.state == "failed" for record in trained)
     if final.fatal is not None and not all_failed:

@@ -17,6 +17,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune import Stopper
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from jobs.files.storage_faults import cause, told
 from jobs.pack.membership import PackMembership
@@ -42,6 +43,13 @@ def open_roster(plan: Plan) -> CoordinatorHandle:
     return open_coordinator(plan.name, PackMembership(resources.packs, slots, plan.num_trials))
 
 
+class Silent(TrialProgressCallback):
+    """In the place of Tune's own, which prints a line for a trial that is stopped from outside."""
+
+    def _print(self, msg: str) -> None:
+        """Nothing."""
+
+
 class SweepStopper(Stopper):
     """Ends the sweep when the user or a hopeless state asks for it."""
 
@@ -58,9 +66,9 @@ class SweepStopper(Stopper):
         learned.
         """
         board = self.board
-        return board.fatal is not None or (
-            board.halted and (not board.interrupted or self.rested())
-        )
+        if board.fatal is not None or (board.halted and not board.interrupted):
+            return True
+        return (board.interrupted or board.allowance.over) and self.rested()
 
 
 def run(
@@ -95,7 +103,7 @@ def search(
         run_config=tune.RunConfig(
             name=f"tune-{uuid.uuid4().hex[:8]}",
             storage_path=str(board.journal.folder / "tune"),
-            callbacks=[recorder],
+            callbacks=[recorder, Silent()],
             stop=SweepStopper(board, recorder.rested),
             verbose=0,
         ),

@@ -47,6 +47,11 @@ class Sampler:
                 best = record.best(config.sweep.metric, config.sweep.maximise)
                 if record.state in ENDED and best is not None:
                     self._optuna.learn(record.point, best[1])
+            for record in earlier_records.values():
+                ruined = record.inside is not None or is_not_finite(record.error)
+                worst = self._optuna.worst()
+                if ruined and record.point and not record.reports and worst is not None:
+                    self._optuna.learn(record.point, worst)
 
     def next_point(self, index: int) -> Point:
         """The point of trial `index`; the one it had before, if it ran before."""
@@ -63,10 +68,20 @@ class Sampler:
             self._handed[index] = self._optuna.ask(index)
         return self._handed[index]
 
-    def ended(self, index: int, score: float | None) -> None:
-        """Trial `index` has ended, with its best score or without any."""
-        if self._optuna is not None:
-            self._optuna.tell(index, score)
+    def ended(self, index: int, score: float | None, is_bad: bool = False) -> None:
+        """Trial `index` has ended, with its best score or without any. One that its settings have
+        ruined (`is_bad`) is a point with the worst score so far, from which the search keeps away.
+        """
+        if self._optuna is None:
+            return
+        if score is None and is_bad:
+            score = self._optuna.worst()
+        self._optuna.tell(index, score)
+
+
+def is_not_finite(error: str | None) -> bool:
+    """Whether a trial has failed since its loss was no number any more."""
+    return error is not None and "not finite" in error
 
 
 class TPESampler:
@@ -182,6 +197,21 @@ class TPESampler:
         if index in self._asked:
             state = optuna.trial.TrialState.FAIL if score is None else None
             self._study.tell(self._asked.pop(index), score, state=state)
+
+    def worst(self) -> float | None:
+        """The worst score so far; None before there is any."""
+        import optuna
+
+        complete = optuna.trial.TrialState.COMPLETE
+        scores = [
+            trial.value
+            for trial in self._study.get_trials(deepcopy=False, states=(complete,))
+            if trial.value is not None
+        ]
+        if not scores:
+            return None
+        maximise = self._study.direction == optuna.study.StudyDirection.MAXIMIZE
+        return min(scores) if maximise else max(scores)
 
     def learn(self, point: Point, score: float) -> None:
         """The outcome of a point of an earlier run."""

@@ -40,6 +40,8 @@ class HalvingScheduler(FIFOScheduler):
         )
         self.level = 0
         self.live: dict[int, Trial] = {}
+        self.away: set[int] = set()
+        """Trials that the budget keeps out of the bracket."""
         self.new: deque[Trial] = deque()
         self.waiting: dict[int, Trial] = {}
         """Trials that are paused, or about to be, by index."""
@@ -94,6 +96,7 @@ class HalvingScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """A paused trial that has won its rung, when a seat is free; new trials come first."""
         self._drop(tune_controller)
+        self._obey_budget(tune_controller)
         self._stop_losers(tune_controller)
         while self.new:
             if self.new[0].status == "PENDING":
@@ -128,6 +131,14 @@ class HalvingScheduler(FIFOScheduler):
             steering.fresh.discard(index)
             self.halving.leave(index)
             self._sort(tune_controller)
+
+    def _obey_budget(self, tune_controller: TuneController) -> None:
+        """Wait at no rung for trials that the budget keeps out, and stop those that it ends."""
+        gone = self.board.allowance.not_admitted | stop_cut(self.board, self.live, tune_controller)
+        for index in sorted(gone - self.away):
+            self.away.add(index)
+            self.halving.leave(index)
+        self._sort(tune_controller)
 
     def _sort(self, tune_controller: TuneController) -> None:
         """When a rung has closed, tell winners from losers; a pack waits for those that have won
@@ -171,6 +182,17 @@ def stop_now(tune_controller: TuneController, trial: Trial) -> bool:
     return trial.status in ("TERMINATED", "ERROR")
 
 
+def stop_cut(
+    board: SweepState, live: dict[int, Trial], tune_controller: TuneController
+) -> set[int]:
+    """Stop the trials that the budget ends where they are; returns those that have stopped."""
+    stopped = set()
+    for index in sorted(board.allowance.cut & live.keys()):
+        if index in board.ended or stop_now(tune_controller, live[index]):
+            stopped.add(index)
+    return stopped
+
+
 class SteeredMixin:
     """Drops trials on request, and lets changed copies train to their end."""
 
@@ -212,6 +234,7 @@ class SteeredMixin:
         for index in sorted(self.board.steering.fresh & self.live.keys()):
             if stop_now(tune_controller, self.live[index]):
                 self.board.steering.fresh.discard(index)
+        stop_cut(self.board, self.live, tune_controller)
         return super().choose_trial_to_run(tune_controller, **asked)  # type: ignore[misc]
 
 

@@ -30,6 +30,8 @@ class TrialSearcher(Searcher):
             return None if self.is_open() else Searcher.FINISHED
         if board.full() or self.crowded() or board.halted:
             return None
+        if not board.allowance.admits(board.numbers()[self.handed]):
+            return None  # nor is any after it: they are passed over at the next call
         self.handed += 1
         index = board.numbers()[self.handed - 1]
         if index in board.extra_copies():
@@ -79,16 +81,25 @@ class TrialSearcher(Searcher):
         return self.left()
 
     def skip_dropped(self) -> None:
-        """Pass over trials that were dropped before they had reported anything."""
+        """Pass over trials that were dropped before they had reported anything, and over those
+        that the budget does not admit.
+        """
         board = self.board
         while self.left():
             index = board.numbers()[self.handed]
             earlier = board.earlier.get(index)
-            if index not in board.steering.dropped or (earlier is not None and earlier.reports):
+            not_admitted = board.allowance.closed and not board.allowance.has_begun(index)
+            dropped = index in board.steering.dropped and not (
+                earlier is not None and earlier.reports
+            )
+            if not (dropped or not_admitted):
                 return
             self.handed += 1
             self.skipped += 1
             ray.get(board.roster.ended.remote(index))
+            if not dropped:
+                board.allowance.not_admitted.add(index)
+                continue
             record = board.records.setdefault(index, Record(index))
             if record.state != "stopped":
                 record.state = "stopped"

@@ -14,6 +14,7 @@ from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan.metric import scoring_of
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Journal, Record
+from orchestrator.sweep.allowance import Allowance
 from orchestrator.sweep.earlier_records import as_before
 from orchestrator.sweep.logged_steps import Logged
 from orchestrator.sweep.sampler import Sampler
@@ -66,6 +67,10 @@ class SweepState:
         """Why the packs have stepped aside, once they have: the sweep starts again with the plain
         executor.
         """
+        self.crowded: str | None = None
+        """Why so many trials at once do not fit into the memory, once they do not: what is left is
+        done by fewer at once.
+        """
         self.lost: str | None = None
         """Which process of its own the sweep has lost, once it has: what is left is done by another
         run of it.
@@ -85,6 +90,8 @@ class SweepState:
         """The finalists, best first, once the sweep has ended; see finalists.py."""
         self.ended: set[int] = set()
         """Trials whose end is written down."""
+        self.allowance = Allowance(self, getattr(screen, "spending", None))
+        """What the budget allows."""
 
     @property
     def packed(self) -> bool:
@@ -95,7 +102,8 @@ class SweepState:
     def halted(self) -> bool:
         """Whether trials end for no reason of their own."""
         return self.interrupted or any(
-            why is not None for why in (self.fault, self.aside, self.damaged, self.lost)
+            why is not None
+            for why in (self.fault, self.aside, self.damaged, self.lost, self.crowded)
         )
 
     def __getstate__(self) -> dict[str, object]:
@@ -207,6 +215,7 @@ class SweepState:
             cpus=resources.cpus,
             gpus=resources.gpus,
             num_trials=self.plan.num_trials,
+            alone=resources.packs == 0 and resources.concurrent == 1,
             scoring=self.scoring,
             watched=self.watched,
         )

@@ -34,6 +34,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
         "both given; leave one of the three out",
     ),
     "sweep.minutes of one trial": ([*TINY, "train.steps=5"], "sweep.minutes=3", "is given"),
+    "budget.money": (TINY, "budget.money=5", "nothing has a price"),
     "final.count of one trial": (TINY, "final.count=1", "there is one trial"),
     "mix.method without a mix": (LORA, "mix.method=merge", "add +sweep=mix, or 'sweep.space.mix="),
     "mix.steps": (

@@ -1,0 +1,173 @@
+"""What a sweep would cost beside its budget: the plan's lines, and the refusal of a budget that
+cannot pay one trial to its first rung.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from orchestrator.config.budget import UNITS, Budget
+from orchestrator.config.settings import Config
+from orchestrator.errors import ConfigError
+from orchestrator.plan.cost import Estimate
+from orchestrator.plan.resources import Resources
+from orchestrator.plan.sizing import is_sized
+from orchestrator.plan.timing import Timing
+from orchestrator.storage.journal import Journal
+from orchestrator.storage.paths import sweep_folder
+from orchestrator.storage.spending import Spending, Spent, spent_before
+
+LEAST_TOLERANCE_SECONDS = 30.0
+TOLERANCE_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a sweep has spent before this command."""
+
+    spent: Spent = field(default_factory=Spent)
+    scored: bool = False
+    """Whether some trial has come to a rung, so that there is a model to judge."""
+
+
+def account_of(config: Config, name: str) -> Account:
+    """The account of the sweep of that name, by its journal."""
+    folder = sweep_folder(config.storage, name)
+    if config.fresh or not (folder / "journal.jsonl").exists():
+        return Account()
+    events = list(Journal(folder).events())
+    return Account(spent_before(events), any(event["kind"] == "report" for event in events))
+
+
+def held(resources: Resources) -> tuple[float, float]:
+    """CPU cores and GPUs that the workers of a sweep hold."""
+    groups = resources.packs or resources.concurrent
+    cpus = min(groups * resources.workers * resources.cpus, resources.num_cpus)
+    return float(cpus), float(min(groups * resources.workers * resources.gpus, resources.num_gpus))
+
+
+def spending_of(config: Config, resources: Resources, began: float, name: str) -> Spending:
+    """The meter of a command of the sweep `name` that started at a moment of time.monotonic()."""
+    return metered(config, resources, began, account_of(config, name).spent)
+
+
+def metered(config: Config, resources: Resources, began: float, before: Spent) -> Spending:
+    """A meter that counts on from what was spent before."""
+    cpus, gpus = held(resources)
+    return Spending(config.budget, config.cluster.prices, cpus, gpus, began, before)
+
+
+def tolerance_seconds(limit_seconds: float) -> float:
+    """By how much a sweep may go over a limit of so many seconds: what has begun when the limit
+    comes, a rung of the leaders or the judgement, is brought to its end.
+    """
+    return LEAST_TOLERANCE_SECONDS + TOLERANCE_SHARE * max(limit_seconds, 0.0)
+
+
+def amounts_of(spending: Spending, seconds: float, tokens: float) -> dict[str, float]:
+    """What so many seconds of a command and so many tokens come to, by the names of limits."""
+    amounts = {name: spending.per_second(name) * seconds for name in UNITS}
+    return amounts | {"tokens": tokens}
+
+
+def check_budget(config: Config, resources: Resources, timing: Timing, account: Account) -> None:
+    """Raise ConfigError for a budget that cannot pay one trial to its first rung, and for a limit
+    on what the sweep never spends.
+    """
+    budget = config.budget
+    if not budget.is_set:
+        return
+    spending = metered(config, resources, time.monotonic(), account.spent)
+    faults = []
+    if budget.gpu_hours is not None and not spending.gpus:
+        faults.append(("budget.gpu_hours", "has no effect: the sweep holds no GPU; leave it out"))
+    if not account.scored:
+        faults += unpaid(budget, spending, timing)
+    if faults:
+        raise ConfigError(faults)
+
+
+def unpaid(budget: Budget, spending: Spending, timing: Timing) -> list[tuple[str, str]]:
+    """The limits that end the sweep before its first trial has been scored once."""
+    train = timing.config.train
+    steps = min(train.eval_every, train.steps)
+    seconds = timing.start_seconds(1, 1) + timing.seconds(1, 0, steps, steps == train.steps)
+    tokens = steps * train.batch_size * timing.rows.tokens
+    remedy = "raise it, or lower train.eval_every"
+    if is_sized(timing.config):
+        remedy = "raise it, or plan a smaller sweep with sweep.minutes"
+    faults = []
+    for name, needed in amounts_of(spending, seconds, tokens).items():
+        limit = budget.amounts().get(name)
+        before = getattr(spending.before, name)
+        if limit is None or before + needed <= limit:
+            continue
+        spent = f", and {before:.3g} were spent before" if before else ""
+        faults.append(
+            (
+                f"budget.{name}",
+                f"{limit:g} cannot pay one trial to its first rung, step {steps}: that takes "
+                f"about {needed:.3g} {UNITS[name]} here{spent}; {remedy}",
+            )
+        )
+    if budget.ends_at is not None and time.time() + seconds > budget.ends_at:
+        faults.append(
+            (
+                "budget.deadline",
+                f"{budget.deadline} comes before one trial is at its first rung, step {steps}, "
+                f"about {seconds / 60:.2g} min from now; name a later one",
+            )
+        )
+    return faults
+
+
+def budget_lines(
+    config: Config,
+    resources: Resources,
+    timing: Timing | None,
+    estimate: Estimate | None,
+    account: Account,
+) -> list[str]:
+    """What the whole sweep would cost beside each limit."""
+    budget = config.budget
+    if timing is None or estimate is None or not budget.is_set:
+        return []
+    spending = metered(config, resources, time.monotonic(), account.spent)
+    seconds = estimate.seconds
+    steps = sum(phase.steps for phase in estimate.phases)
+    tokens = steps * config.train.batch_size * timing.rows.tokens
+    lines = []
+    for name, whole in amounts_of(spending, seconds, tokens).items():
+        limit = budget.amounts().get(name)
+        if limit is None:
+            continue
+        before = getattr(account.spent, name)
+        spent = f" ({before:.3g} spent before)" if before else ""
+        is_short = before + whole > limit
+        sized = is_short and name == "minutes" and is_sized(config)
+        smaller = f"; sweep.minutes={limit:g} plans one that fits" if sized else ""
+        lines.append(
+            f"budget.{name}={limit:g}{spent}; the whole sweep takes about {whole:.3g} {UNITS[name]}"
+            f"{verdict(is_short)}{smaller}"
+        )
+    if budget.ends_at is not None:
+        lines.append(
+            f"budget.deadline={budget.deadline}; the whole sweep takes about {seconds / 60:.3g} min"
+            + verdict(time.time() + seconds > budget.ends_at)
+        )
+    left, _ = spending.left_seconds()
+    if left < float("inf"):
+        over = tolerance_seconds(left)
+        lines.append(
+            f"what has begun at a limit is ended: at most {over:.0f} s over it, on a machine as "
+            "fast as estimated"
+        )
+    return lines
+
+
+def verdict(is_short: bool) -> str:
+    """Whether the whole sweep fits."""
+    if is_short:
+        return ": it ends at the limit, with the best model so far"
+    return ": that fits"

@@ -1,0 +1,59 @@
+"""When the training of a sweep starts again within its command, from what is done: after a process
+was lost, and with fewer trials at once where the memory does not hold so many.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.output.console import plural
+from orchestrator.plan.fewer_slots import with_fewer_slots
+from orchestrator.plan.planner import Plan
+from orchestrator.storage.journal import Journal
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.state import SweepState
+
+
+class RestartingCommand(Protocol):
+    """What a restart needs of the command that runs the sweep; see pipeline.SweepCommand."""
+
+    plan: Plan
+    journal: Journal
+
+
+def why_again(command: RestartingCommand, board: SweepState) -> str | None:
+    """Why the sweep goes on from what is done, which is said; None where it does not. Where the
+    memory is too small, the command's plan is one of fewer trials at once from now on.
+    """
+    if board.interrupted or board.fault is not None or board.fatal is not None:
+        return None
+    if board.crowded is not None:
+        return with_fewer(command, board, board.crowded)
+    if board.lost is not None:
+        board.screen.note(f"{board.lost}; the sweep goes on from what is done")
+        return board.lost
+    return None
+
+
+def with_fewer(command: RestartingCommand, board: SweepState, why: str) -> str | None:
+    """Have fewer trials train at once; where there is nothing less, the sweep has failed."""
+    smaller = with_fewer_slots(command.plan)
+    if smaller is None:
+        board.fatal = f"{why}; executor=plain would train each trial by itself"
+        return None
+    before, now = command.plan.resources, smaller.resources
+    if now.packs:
+        size = f"{plural(now.concurrent, 'slot')} instead of {before.concurrent}"
+    elif now.concurrent == 1:
+        size = "one trial at a time, by itself"
+    else:
+        size = f"{plural(now.concurrent, 'trial')} at a time instead of {before.concurrent}"
+    note = f"out of memory ({why}): goes on with {size}"
+    board.screen.note(note)
+    for index in sorted(board.started):
+        if board.records[index].state == "interrupted":
+            command.journal.append("tags", trial=index, tags={"note": note})
+    command.journal.append("tags", trial=None, tags={"note": note})
+    command.plan = smaller
+    return why

@@ -1,0 +1,112 @@
+"""What a plan says of a budget, and which budgets are refused before anything starts."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from jobs.config import BaseModel
+from orchestrator.config.compose import compose, typed_settings
+from orchestrator.errors import ConfigError
+from orchestrator.output.plan_text import plan_text
+from orchestrator.plan import planner as planning
+from orchestrator.plan.planner import Plan
+from orchestrator.storage.journal import Journal
+from orchestrator.storage.paths import sweep_folder
+from tests.support.settings import build
+
+
+@pytest.fixture
+def planned(
+    base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`planned(*settings)`: the plan of a small sweep with a budget."""
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+
+    def make(*settings: str) -> Plan:
+        arguments = [
+            "model=tiny",
+            "+sweep=lora",
+            "data=files",
+            f"data.folder={toy}",
+            f"storage={tmp_path}",
+            "sweep.minutes=null",
+            "sweep.num_trials=4",
+            "train.steps=60000",
+            "train.eval_every=20",
+            *settings,
+        ]
+        return planning.make(build(compose(arguments, None), typed_settings(arguments)))
+
+    return make
+
+
+def problems(planned, *settings: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        planned(*settings)
+    return dict(caught.value.problems)
+
+
+def budget_lines(plan: Plan) -> list[str]:
+    return [line[8:] for line in plan_text(plan).splitlines() if line.startswith("budget ")]
+
+
+def test_the_plan_says_what_the_sweep_costs_beside_its_budget(planned) -> None:
+    lines = budget_lines(planned("budget.minutes=3", "budget.tokens=1e9"))
+    assert lines[0].startswith("budget.minutes=3; the whole sweep takes about ")
+    assert "it ends at the limit, with the best model so far" in lines[0]
+    assert lines[1].startswith("budget.tokens=1e+09; ") and lines[1].endswith(": that fits")
+    assert "at most 48 s over it" in lines[2]
+    assert budget_lines(planned()) == []
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["minutes=0.02", "cpu_hours=0.00001", "tokens=50", "deadline=2020-01-01"],
+)
+def test_a_budget_that_pays_no_trial_to_its_first_rung_is_refused(planned, limit: str) -> None:
+    name, _, value = limit.partition("=")
+    text = problems(planned, f"budget.{limit}")[f"budget.{name}"]
+    assert "first rung, step 20" in text
+    assert value in text or "1e-05" in text
+
+
+def test_a_deadline_is_a_moment_with_or_without_a_zone(planned) -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=3)
+    plan = planned(f"budget.deadline={later.isoformat(timespec='minutes')}")
+    assert "budget.deadline=" in budget_lines(plan)[0]
+    assert plan.config.budget.ends_at == pytest.approx(later.timestamp(), abs=60)
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "text"),
+    [
+        (["budget.minutes=0"], "budget.minutes", "must be a number above 0, got 0"),
+        (["budget.money=.inf", "cluster.prices.hour=1"], "budget.money", "must be a"),
+        (["budget.deadline=soon"], "budget.deadline", "must be a moment such as"),
+        (["budget.gpu_hours=3"], "budget.gpu_hours", "the sweep holds no GPU"),
+        (["budget.money=3"], "budget.money", "nothing has a price"),
+        (["budget.hours=3"], "budget.hours", "no such setting"),
+        (["cluster.prices.cpu_hour=-1"], "cluster.prices.cpu_hour", "at least 0"),
+        (["cluster.prices.cpu_hours=1"], "cluster.prices.cpu_hours", "no such setting"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(
+    planned, settings: list[str], path: str, text: str
+) -> None:
+    assert text in problems(planned, *settings)[path]
+
+
+def test_a_continued_sweep_counts_what_it_has_spent(planned) -> None:
+    first = planned("budget.minutes=3")
+    folder = sweep_folder(first.config.storage, first.name)
+    folder.mkdir(parents=True)
+    Journal(folder).append("metrics", trial=None, step=170, metrics={"spent/minutes": 2.99})
+    assert "2.99 were spent before" in problems(planned, "budget.minutes=3")["budget.minutes"]
+    again = planned("budget.minutes=30")
+    assert again.name == first.name, "a budget does not decide what a sweep finds"
+    assert "(2.99 spent before)" in budget_lines(again)[0]
+    Journal(folder).append("report", trial=1, step=20, metrics={"valid/loss": 1.0})
+    assert planned("budget.minutes=3"), "what is scored can be judged, however little is left"

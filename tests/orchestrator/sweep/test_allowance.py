@@ -1,0 +1,199 @@
+"""What a budget allows, decided from the pace that trials show: no process, and a clock that is told
+the time.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.config import BaseModel
+from orchestrator.config.budget import Budget, Prices
+from orchestrator.config.compose import compose
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.plan import planner as planning
+from orchestrator.storage.journal import Journal
+from orchestrator.storage.paths import sweep_folder
+from orchestrator.storage.spending import Spending
+from orchestrator.sweep.budget_outcome import budget_record, rounded_up
+from orchestrator.sweep.state import SweepState
+from tests.support.settings import build
+
+JUDGING = 10.0
+
+
+class Sweep:
+    """A sweep of four trials at a step each second, with a rung each 20 steps."""
+
+    def __init__(self, toy: Path, storage: Path, base: BaseModel, **limits: float) -> None:
+        settings = ["+sweep=lora", "model=tiny", "data=files", f"data.folder={toy}"]
+        settings += [f"storage={storage}", "train.max_length=128", "sweep.num_trials=4"]
+        settings += ["train.steps=180", "train.eval_every=20", "sweep.metric=valid/loss"]
+        self.plan = planning.make(build(compose(settings, None)))
+        journal = Journal(sweep_folder(str(storage), self.plan.name))
+        journal.folder.mkdir(parents=True)
+        self.seconds = 0.0
+        screen = ProgressDisplay(4, 180, "valid/loss")
+        screen.spending = Spending(
+            Budget(**limits), Prices(cpu_hour=3600.0), 1, 0, 0.0, None, lambda: self.seconds
+        )
+        self.notes: list[str] = []
+        screen.note = self.notes.append
+        self.board = SweepState(self.plan, base, journal, screen, {})
+        self.allowance = self.board.allowance
+        self.allowance.judging_seconds = lambda: JUDGING
+        self.allowance.evaluation_seconds = 0.0
+        self.steps: dict[int, int] = {}
+
+    def start(self, *indices: int) -> None:
+        for index in indices:
+            self.board.trial(index)
+            self.board.seats.add(index)
+            self.board.started.add(index)
+            self.steps[index] = 0
+
+    def train(self, steps: int, each: float = 1.0) -> None:
+        """All that train take so many steps; what they report at a rung is the trial's number."""
+        running = self.allowance.running()
+        for _ in range(steps):
+            self.seconds += each
+            for index in running:
+                self.steps[index] += 1
+                metrics = {"train/tokens_per_second": 100.0, "train/examples_per_second": 10.0}
+                milliseconds = int(1000 * self.seconds)
+                self.allowance.tell_step(index, milliseconds, self.steps[index], metrics)
+        for index in running:
+            if self.steps[index] % 20 == 0:
+                self.board.records[index].reports[self.steps[index]] = {"valid/loss": float(index)}
+                self.allowance.tell_report(index, self.steps[index])
+        self.allowance.evaluation_seconds = 0.0
+
+
+@pytest.fixture
+def sweep(base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+    return lambda **limits: Sweep(toy, tmp_path, base, **limits)
+
+
+def test_without_a_budget_everything_is_allowed(sweep) -> None:
+    made = sweep()
+    made.start(1, 2, 3, 4)
+    made.train(20)
+    made.allowance.look()
+    assert not made.allowance.closed and made.allowance.admits(4)
+    assert budget_record(made.board) is None
+
+
+def test_who_does_not_come_to_the_next_rung_is_judged_where_it_stands(sweep) -> None:
+    made = sweep(minutes=45 / 60)
+    made.start(1, 2, 3, 4)
+    made.train(10)
+    made.allowance.look()
+    assert not made.allowance.closed
+    made.train(10)
+    made.allowance.look()
+    assert made.allowance.over, "20 s are spent, a rung takes 20, the judgement 10"
+    assert "budget.minutes=0.75 is all but spent: the best so far is judged" in made.notes
+    record = budget_record(made.board)
+    assert record is not None and record["reached"] == "minutes"
+    assert "the best trial stands at step 20 of 180" in record["lines"][0]
+    setting, _, value = record["wider"].partition("=")
+    assert setting == "budget.minutes" and float(value) > 0.75
+    assert record["lines"][1].startswith(f"{record['wider']} would likely finish the sweep")
+
+
+def test_a_rung_that_has_begun_may_be_a_little_late(sweep) -> None:
+    made = sweep(minutes=52 / 60)
+    made.start(1, 2, 3, 4)
+    made.train(20)
+    made.allowance.look()
+    assert not made.allowance.closed
+    made.train(15, each=1.2)
+    made.allowance.look()
+    assert not made.allowance.closed, "5 steps more take 6 s, and 14 are left"
+
+
+def test_the_leaders_alone_go_on_where_all_would_be_too_slow(sweep) -> None:
+    made = sweep(minutes=1)
+    made.start(1, 2, 3, 4)
+    made.train(20)
+    made.allowance.look()
+    assert not made.allowance.closed
+    made.train(10, each=2.5)
+    made.allowance.look()
+    assert made.allowance.cut and 1 not in made.allowance.cut, "the lowest loss leads"
+    assert made.allowance.running() == [1] and made.allowance.closed
+    assert any("trial 1 alone to the next evaluation" in note for note in made.notes)
+
+
+def test_one_trial_always_comes_to_its_first_rung(sweep) -> None:
+    made = sweep(minutes=15 / 60)
+    made.start(1, 2, 3, 4)
+    made.train(10)
+    made.allowance.look()
+    assert made.allowance.cut == {2, 3, 4} and not made.allowance.over
+    made.train(9)
+    made.allowance.look()
+    assert not made.allowance.over and made.board.fatal is None
+    made.train(1)
+    made.allowance.look()
+    assert made.allowance.over
+
+
+def test_a_trial_that_never_comes_to_its_rung_ends_the_sweep_in_the_end(sweep) -> None:
+    made = sweep(minutes=15 / 60)
+    made.start(1)
+    made.train(10)
+    made.seconds += 60
+    made.allowance.look()
+    assert made.board.fatal is not None
+    assert "budget.minutes=0.25 is spent, and no trial has come to its first rung" in (
+        made.board.fatal
+    )
+
+
+def test_no_trial_is_admitted_that_would_not_come_to_its_rung(sweep) -> None:
+    made = sweep(minutes=1)
+    assert made.allowance.admits(1)
+    made.start(1)
+    made.train(20)
+    made.board.seats.discard(1)
+    assert made.allowance.admits(2)
+    made.seconds += 15
+    assert not made.allowance.admits(2) and not made.allowance.admits(3)
+    assert any("no more trials are started" in note for note in made.notes)
+
+
+def test_tokens_end_a_sweep_too(sweep) -> None:
+    made = sweep(tokens=20 * 4 * 10 * 32 + 1)
+    made.board.plan.timing.rows = made.plan.timing.rows.__class__(10, 1, 9, 9, 9)
+    made.start(1, 2, 3, 4)
+    made.train(20)
+    made.allowance.look()
+    assert made.allowance.over and made.allowance.limit == "tokens"
+    assert made.board.screen.spending.now().tokens == pytest.approx(20 * 4 * 10 * 32)
+
+
+def test_money_follows_the_prices(sweep) -> None:
+    made = sweep(money=45)
+    made.start(1, 2, 3, 4)
+    made.train(20)
+    made.allowance.look()
+    assert made.allowance.over and made.allowance.limit == "money"
+
+
+def test_a_deadline_is_looked_at_on_the_clock_of_the_wall(sweep) -> None:
+    made = sweep(deadline=time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 12)))
+    made.start(1, 2, 3, 4)
+    made.train(20)
+    made.allowance.look()
+    assert made.allowance.over and made.allowance.limit == "deadline"
+    record = budget_record(made.board)
+    assert record is not None and record["wider"] is None
+
+
+@pytest.mark.parametrize(("amount", "rounded"), [(0.123, 0.13), (4.01, 4.1), (1234.0, 1300.0)])
+def test_a_suggested_limit_is_round_and_not_too_low(amount: float, rounded: float) -> None:
+    assert rounded_up(amount) == pytest.approx(rounded)
