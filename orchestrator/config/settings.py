@@ -12,9 +12,10 @@ from jobs.config import LARGEST, Adapter, Data, Model, Optim, Train, config, is_
 from jobs.evaluation import registry
 from jobs.synthesis_settings import Synthesis
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
+from orchestrator.config.device_settings import Device
 from orchestrator.config.registry_settings import Registry
 from orchestrator.config.search_space import Knob
-from orchestrator.config.shipping import Export, Serve
+from orchestrator.config.shipping import Export, Pareto, Serve
 
 MOST_TRIALS = 100_000
 """Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
@@ -272,6 +273,8 @@ class Config:
     registry: Registry = field(default_factory=Registry)
     final: Final = field(default_factory=Final)
     export: Export = field(default_factory=Export)
+    device: Device = field(default_factory=Device)
+    pareto: Pareto = field(default_factory=Pareto)
     serve: Serve = field(default_factory=Serve)
     synthesis: Synthesis = field(default_factory=Synthesis)
     storage: str = "outputs"
@@ -356,6 +359,8 @@ SECTIONS: dict[str, type] = {
     "registry": Registry,
     "final": Final,
     "export": Export,
+    "device": Device,
+    "pareto": Pareto,
     "serve": Serve,
     "synthesis": Synthesis,
 }

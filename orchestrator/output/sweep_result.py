@@ -188,6 +188,12 @@ class SweepResult:
     """What the winner was made of: sources with rows, tokens, synthetic share, digests, licences;
     None until judged. See plan/data_provenance.py.
     """
+    shipped: list[JsonObject] = field(default_factory=list)
+    """The exported files: what export.json says of each, or under `refused` why it was not made."""
+    devices: list[JsonObject] = field(default_factory=list)
+    """Of each device its limits, the file that is within them, and whether a version has its
+    alias.
+    """
     report: str | None = None
     """Where the HTML report lies."""
 
