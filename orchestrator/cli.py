@@ -133,6 +133,10 @@ def run(arguments: list[str]) -> int:
         from orchestrator.commands import synthesize
 
         return synthesize.run(config, overrides)
+    if config.pareto.bases:
+        from orchestrator.commands import pareto
+
+        return pareto.run(config, overrides, flags.get("--config-dir"), CHECKS)
     if config.dry_run and config.cluster.kind == "local":
         from orchestrator.evaluation import champion_lookup
         from orchestrator.output.plan_text import print_plan

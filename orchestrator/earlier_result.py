@@ -50,7 +50,8 @@ def kept_result(config: Config, plan: Plan, folder: Path, about: Outcome) -> Swe
     if earlier.judging != about.judging():
         print_line(
             "the winner is judged again: before it was by other rules (job.confidence, "
-            "job.max_new_tokens, job.examples, tracking.same_task, registry.*, final.*)"
+            "job.max_new_tokens, job.examples, tracking.same_task, registry.*, final.*, export.*, "
+            "device.*)"
         )
         return None
     wider = earlier.trials.total - earlier.copies < plan.num_trials or allows_more(earlier, config)

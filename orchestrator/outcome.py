@@ -14,6 +14,7 @@ from jobs.files.json_types import JsonObject
 from orchestrator.config import credentials
 from orchestrator.config.run_numbers import trial_number
 from orchestrator.config.settings import MOST_MINUTES, Config
+from orchestrator.config.shipping import formats_of
 from orchestrator.config.validation import trial_of
 from orchestrator.job_environment import SUBMISSION, TYPED
 from orchestrator.output import result
@@ -59,6 +60,12 @@ class Outcome:
         job = self.config.job
         same = self.config.tracking.same_task
         final = dataclasses.asdict(self.config.final) if self.config.sweep.space else None
+        formats = formats_of(self.config)
+        shipping: JsonObject = {}
+        if formats:  # results of before have no such keys
+            device = dataclasses.asdict(self.config.device)
+            export = {"rows": self.config.export.rows, "threads": self.config.export.threads}
+            shipping = {"export": export | {"formats": formats}, "device": device}
         return {
             "confidence": job.confidence,
             "max_new_tokens": job.max_new_tokens,
@@ -66,6 +73,7 @@ class Outcome:
             "examples": job.examples,
             "registry": dataclasses.asdict(self.config.registry),
             "final": final,
+            **shipping,
         }
 
     def start(self, plan: Plan, composed: str) -> JsonObject:

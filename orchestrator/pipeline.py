@@ -5,8 +5,8 @@ this first.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-import json
 import os
 import shutil
 import threading
@@ -23,7 +23,7 @@ from jobs.files.storage_faults import told
 from orchestrator.config.settings import Config
 from orchestrator.earlier_result import as_begun, kept_result, missing, show_again
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.evaluation import champion_lookup
+from orchestrator.evaluation import champion_lookup, device_preflight
 from orchestrator.evaluation.baseline_process import BaselineProcess
 from orchestrator.job_environment import SUBMISSION, mark_answer
 from orchestrator.launch import ray_cluster, ray_local
@@ -47,7 +47,7 @@ from orchestrator.storage.journal import Journal, Record
 from orchestrator.storage.json_files import write_sealed
 from orchestrator.storage.locks import locked, this_process
 from orchestrator.storage.paths import forget, storage_folder, sweep_folder
-from orchestrator.tracking import mlflow_store, provenance, shown_commands, system_metrics
+from orchestrator.tracking import mlflow_store, provenance, system_metrics
 from orchestrator.tracking.outbox import OutboxWorker
 
 if TYPE_CHECKING:
@@ -66,6 +66,17 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     """Do what the configuration says; returns the exit code. `composed` is the configuration as
     YAML, `overrides` what was typed.
     """
+    outcome = result_of(config, composed, overrides)
+    if outcome is None:
+        return 0
+    tell(result.remote_state(outcome))
+    mark_answer()
+    print(result.printed(outcome, config.output == "json"), flush=True)
+    return result.exit_code(outcome)
+
+
+def result_of(config: Config, composed: str, overrides: list[str]) -> SweepResult | None:
+    """What comes of it; None for a dry run, whose plan is printed."""
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         nodes = None
@@ -74,7 +85,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         if config.dry_run:
             plan = champion_lookup.noted(planning.make(config, nodes))
             plan_text.print_plan(plan)
-            return 0
+            return None
         shared = nodes is not None or filesystem.is_uri(config.storage)
         if not shared:
             stack.enter_context(locked(config.storage))
@@ -97,15 +108,7 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
         outcome = shown or command.work()
         if outcome.report is None:
             outcome.report = delivery.present(folder)
-    tell(result.remote_state(outcome))
-    mark_answer()
-    print(
-        json.dumps(result.public(outcome))
-        if config.output == "json"
-        else result.text(outcome, shown_commands.programs_here(), console.terminal_width()),
-        flush=True,
-    )
-    return {"finished": 0, "interrupted": 1 if outcome.error else 130}.get(outcome.state, 1)
+    return outcome
 
 
 def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
@@ -172,6 +175,8 @@ class SweepCommand:
     def work(self) -> SweepResult:
         """Everything from the first connection to the written result."""
         check_disk(self.config, self.base, self.plan.num_runs, self.folder)
+        ships = device_preflight.checked(self.config, self.base, self.plan.shipping, print_line)
+        self.plan = dataclasses.replace(self.plan, shipping=ships)
         store = self.connect()
         champion = store.champion(self.model_name)
         if champion is not None and not self.config.tracking.same_task:

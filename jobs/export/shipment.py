@@ -35,7 +35,7 @@ from jobs.export.gguf_adapter import write_adapter
 from jobs.export.gguf_model import Provenance, write_model
 from jobs.export.merged_model import MergedModel, merged_model, save_merged
 from jobs.export.model_folder import copy_tokenizer, write
-from jobs.export.shipped_scores import answer_all, chosen_rows, scores_of
+from jobs.export.shipped_scores import answer_all, bits_per_byte, chosen_rows, scores_of
 from jobs.export.transformers_check import check_saved
 from jobs.files import manifest
 from jobs.llama_cpp.runtime import Runtime, check_installed
@@ -57,6 +57,10 @@ class ShipmentSettings:
     """Test rows that the file is scored on; None: all."""
     threads: tuple[int, ...] = (1, 2, 4)
     confidence: float = 0.95
+    made_by: dict[str, Any] | None = None
+    """Settings that are kept in the report, by which a later command sees whether it needs another
+    file.
+    """
 
 
 def say(line: str) -> None:
@@ -144,6 +148,8 @@ class Shipment:
             "file": files[-1].name,
             "base": self.described,
         }
+        if self.settings.made_by is not None:
+            report["made_by"] = self.settings.made_by
         if self.form.kind == "gguf-adapter":
             report["base_file"] = str(files[0])
             report["base_sha256"] = manifest.digest(files[0])
@@ -272,17 +278,22 @@ class Shipment:
                 model_reference(merged.model),
                 adapter,
             )
+            bits = bits_per_byte(runtime, rows, self.template, adapter)
         scores = scores_of(rows, answers, self.task, self.settings.confidence)
+        shipped: list[dict[str, Any]] = [{"shipped": answer} for answer in answers]
+        if scores.per_row:
+            for entry, score in zip(shipped, scores.per_row, strict=True):
+                entry["shipped_score"] = score
         lines = [
-            json.dumps(row | {"shipped": answer}, ensure_ascii=False)
-            for row, answer in zip(rows, answers, strict=True)
+            json.dumps(row | entry, ensure_ascii=False)
+            for row, entry in zip(rows, shipped, strict=True)
         ]
         (draft / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         self.tell(f"measuring {files[-1].name}")
         by_length = sorted((self.template.encode(row["text"]) for row in rows), key=len)
         prompt = by_length[len(by_length) // 2]
         return {
-            "scores": scores.record(),
+            "scores": scores.record() | ({} if bits is None else {"bits_per_byte": round(bits, 6)}),
             "divergence": measured.record(),
             "costs": speed.costs(
                 files, prompt, self.settings.threads, lambda count: self.opened(files, count)

@@ -4,6 +4,7 @@ runtime, beside what the trained model answered to the same rows.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,10 +54,14 @@ class ShippedScores:
     same_answers: float
     """Share of rows that both answer alike."""
     answers: list[str] = field(default_factory=list)
+    per_row: list[float] = field(default_factory=list)
+    """The score of each row; empty where the metric says nothing of a single one."""
 
     def record(self) -> dict[str, Any]:
-        """As plain values, without the answers."""
-        values = {name: value for name, value in vars(self).items() if name != "answers"}
+        """As plain values, without those of each row."""
+        values = {
+            name: value for name, value in vars(self).items() if name not in ("answers", "per_row")
+        }
         return {
             name: round(value, DIGITS) if isinstance(value, float) else value
             for name, value in values.items()
@@ -161,8 +166,10 @@ def scores_of(
     ]
     difference_low = difference_high = value - was
     p_value = None
+    per_row: list[float] = []
     if len(pairs) == len(rows):
         now, then = zip(*pairs, strict=True)
+        per_row = list(now)
         compared = compare(then, now, maximise, confidence)
         difference_low, difference_high = -compared.high, -compared.low
         p_value = compared.p_value
@@ -179,4 +186,33 @@ def scores_of(
         p_value=p_value,
         same_answers=sum(a == b for a, b in zip(answers, before, strict=True)) / len(rows),
         answers=list(answers),
+        per_row=per_row,
     )
+
+
+def bits_per_byte(
+    runtime: Runtime | OnnxRuntime,
+    rows: Sequence[dict[str, Any]],
+    template: ChatTokenizer,
+    adapter: int | None,
+) -> float | None:
+    """What the file makes of the right answers to some of the rows, whatever its tokenizer: their
+    cross-entropy, the token that ends each included, per byte of answer. None where the runtime
+    tells no probability of any row.
+    """
+    step = max(len(rows) // COMPARED_ROWS, 1)
+    nats, num_bytes = 0.0, 0
+    end = template.eos_ids[template.eos_tokens.index(template.end_of_turn)]
+    for row in rows[::step]:
+        ids = template.encode(row["text"])
+        answer = [*template.encode(row["reference"]), end]
+        logs = [
+            runtime.log_probability([*ids, *answer[:position]], token, adapter)
+            for position, token in enumerate(answer)
+        ]
+        if all(log is not None for log in logs):
+            nats -= sum(log for log in logs if log is not None)
+            num_bytes += len(row["reference"].encode("utf-8", "surrogatepass"))
+    if not num_bytes:
+        return None
+    return nats / math.log(2) / num_bytes

@@ -22,6 +22,8 @@ from typing import Any
 START_SECONDS = 600
 """For a large file on a slow disk; a file that cannot be loaded says so at once."""
 ANSWER_SECONDS = 3600
+FORCED = 1e6
+"""What is added to the logit of a token that is to come next."""
 INSTALL = "pip install 'slm-orchestrator[gguf]'"
 
 
@@ -194,6 +196,17 @@ class Runtime:
             one = self.complete([*ids, *told.ids[:position]], 1, adapter, n_probs=count)
             each.append(one.probabilities[0] if one.probabilities else {})
         return dataclasses.replace(told, probabilities=each)
+
+    def log_probability(self, ids: Sequence[int], token: int, adapter: int | None) -> float | None:
+        """The natural logarithm of the probability of one token after others; None where llama.cpp
+        tells none, as of a token that ends within a character. The token is forced, which leaves
+        the probability that is told as it was.
+        """
+        body = self.body(ids, 1, adapter, n_probs=1, logit_bias=[[token, FORCED]])
+        positions = self.ask("/completion", body).get("completion_probabilities") or []
+        if not positions or positions[0]["id"] != token:
+            return None
+        return float(positions[0]["logprob"])
 
     def stream(
         self, ids: Sequence[int], most: int, adapter: int | None = None, **options: Any

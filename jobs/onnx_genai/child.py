@@ -40,8 +40,18 @@ class Engine:
         elif "text" in request:
             tokens = [int(token) for token in self.tokenizer.encode(request["text"])]
             yield {"done": True, "tokens": tokens}
+        elif "token" in request:
+            yield {"done": True, "log": self.log_probability(request["ids"], request["token"])}
         else:
             yield from self.continued(request)
+
+    def log_probability(self, ids: list[int], token: int) -> float:
+        """The logarithm of the probability of a token after others."""
+        params = self.library.GeneratorParams(self.model)
+        params.set_search_options(max_length=len(ids) + 1, do_sample=False)
+        generator = self.library.Generator(self.model, params)
+        generator.append_tokens(ids)
+        return float(log_probabilities(np.asarray(generator.get_logits()))[token])
 
     def continued(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The tokens that follow `ids`, at most `most`, each with its `count` most likely rivals;
@@ -66,11 +76,16 @@ class Engine:
         yield {"done": True, "ended": ended}
 
 
-def most_likely(logits: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """The most likely tokens of the last position, with the logarithms of their probabilities."""
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Of the last position, (V,)."""
     last = logits.reshape(-1, logits.shape[-1])[-1].astype(np.float64)
     logs = last - last.max()
-    logs -= np.log(np.exp(logs).sum())
+    return logs - np.log(np.exp(logs).sum())
+
+
+def most_likely(logits: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """The most likely tokens of the last position, with the logarithms of their probabilities."""
+    logs = log_probabilities(logits)
     best = np.argsort(-logs)[:count]
     return [(int(token), float(logs[token])) for token in best]
 

@@ -142,6 +142,11 @@ class OnnxRuntime:
         """A request for a continuation."""
         return {"ids": list(ids), "most": most, "count": count, "endless": endless}
 
+    def log_probability(self, ids: Sequence[int], token: int, adapter: int | None) -> float | None:
+        """The natural logarithm of the probability of one token after others."""
+        assert adapter is None, "an ONNX model has its adapter merged"
+        return list(self.ask({"ids": list(ids), "token": token}))[-1]["log"]
+
     def stream(
         self, ids: Sequence[int], most: int, adapter: int | None = None, **options: Any
     ) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from jobs.files.json_types import JsonObject
 from orchestrator.commands.predict import find, local_folder, store_address
 from orchestrator.config.credentials import mask
 from orchestrator.config.settings import Config
+from orchestrator.config.shipping import DEFAULT_FORMAT
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.evaluation import shipped_version
 from orchestrator.evaluation.version_folder import check_version, find_base
@@ -33,16 +34,17 @@ def run(config: Config) -> int:
     written; returns the exit code.
     """
     uri = config.model_uri or ""
+    form = format_of(config)
     if config.dry_run:
         local = local_folder(uri)
         if local is not None:
             check_version(uri, local)
         source = mask(store_address(config)) if local is None else str(local)
-        record: JsonObject = {"job": "export", "model_uri": uri, "format": config.export.format}
+        record: JsonObject = {"job": "export", "model_uri": uri, "format": form}
         show(
             config,
             {"plan": record | {"from": source}},
-            f"plan    would export {uri} of {source} as {config.export.format}",
+            f"plan    would export {uri} of {source} as {form}",
         )
         return 0
     store, version = registered(config)
@@ -74,7 +76,7 @@ def ship(
         threads=tuple(config.export.threads),
         confidence=config.job.confidence,
     )
-    form = FORMATS[config.export.format]
+    form = FORMATS[format_of(config)]
     try:
         shipment = Shipment(folder, find_base(config, folder), form, settings)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,11 @@ def registered(config: Config) -> tuple[mlflow_store.MlflowStore | None, Version
     return store, version
 
 
+def format_of(config: Config) -> str:
+    """The format that is made."""
+    return next(iter(config.export.formats), DEFAULT_FORMAT)
+
+
 def model_name(uri: str, version: Version | None) -> str:
     """What the file is called: the registered model, or what a folder's card says."""
     if version is not None:
@@ -126,7 +133,7 @@ def target_folder(config: Config, name: str, version: Version | None) -> Path:
     if config.export.folder is not None:
         return Path(config.export.folder).expanduser().absolute()
     numbered = name if version is None else f"{name}-{version.version}"
-    return storage_folder(config.storage) / "exports" / numbered / config.export.format
+    return storage_folder(config.storage) / "exports" / numbered / format_of(config)
 
 
 def check_target(target: Path) -> None:

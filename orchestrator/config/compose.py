@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import credentials
+from orchestrator.config.device_profiles import with_profiles
 from orchestrator.config.idle_settings import KNOB
 from orchestrator.config.nested_sections import NESTED
 from orchestrator.config.settings import SECTIONS, Config
@@ -57,6 +58,7 @@ def compose(
             composed = hydra_compose("config", overrides=search + prepared)
         faults += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
         raw: Any = OmegaConf.to_container(composed, resolve=True)
+        raw = with_profiles(raw, folder, faults)
         credentials.remember_address(str(raw["tracking"].get("uri") or ""))
         credentials.remember_settings(raw)
     except UnicodeDecodeError as error:
@@ -141,8 +143,10 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
 
 def left_behind(name: str, override: str) -> list[str]:
     """Overrides that take away what a knob of a file has and one of another type has not: Hydra
-    puts a typed group over the file's, field by field.
+    puts a typed group over the file's, field by field, and none over a list.
     """
+    if name == "device.profiles":
+        return ["++device.profiles=null"]
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if not re.fullmatch(r"sweep\.space\.[^.]+", name):
@@ -155,7 +159,7 @@ def left_behind(name: str, override: str) -> list[str]:
     return [f"++{name}.{field}=null" for field in sorted(foreign - {"times", "plus"})]
 
 
-ADDED = ("sweep", "experiment")
+ADDED = ("sweep", "experiment", "device")
 """Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
 
 

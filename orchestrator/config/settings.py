@@ -13,10 +13,11 @@ from jobs.evaluation import registry
 from jobs.synthesis_settings import Synthesis
 from orchestrator.config.budget import Budget
 from orchestrator.config.cluster import DAY_SECONDS, Cluster
+from orchestrator.config.device_settings import Device
 from orchestrator.config.merge_settings import Mix
 from orchestrator.config.registry_settings import Registry
 from orchestrator.config.search_space import Knob
-from orchestrator.config.shipping import Export, Serve
+from orchestrator.config.shipping import Export, Pareto, Serve
 
 MOST_TRIALS = 100_000
 """Trials of a sweep: the plan holds all of them, and Ray Tune a process's worth for each."""
@@ -277,6 +278,8 @@ class Config:
     final: Final = field(default_factory=Final)
     budget: Budget = field(default_factory=Budget)
     export: Export = field(default_factory=Export)
+    device: Device = field(default_factory=Device)
+    pareto: Pareto = field(default_factory=Pareto)
     serve: Serve = field(default_factory=Serve)
     synthesis: Synthesis = field(default_factory=Synthesis)
     storage: str = "outputs"
@@ -363,6 +366,8 @@ SECTIONS: dict[str, type] = {
     "final": Final,
     "budget": Budget,
     "export": Export,
+    "device": Device,
+    "pareto": Pareto,
     "serve": Serve,
     "synthesis": Synthesis,
 }

@@ -1,4 +1,6 @@
-"""Settings of the file that ships: how it is made and measured, and how it is served."""
+"""Settings of the file that ships: how it is made and measured, how it is served, and the base
+models that it may be made of.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ from typing import Any
 
 from jobs.config import config, require
 from jobs.export.formats import FORMATS
+from orchestrator.config.device_settings import profiles_of
 
 MOST_THREADS = 1024
+DEFAULT_FORMAT = "gguf-q8_0"
 LOOKS_AT = (
     *("model_uri", "model", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
     *("job.kind", "job.confidence", "cluster"),
@@ -19,11 +23,12 @@ SHIPPING = {job: (*LOOKS_AT, job) for job in ("export", "serve")}
 
 @config
 class Export:
-    """job=export: a version as a file that other programs run."""
+    """A version as a file that other programs run: job=export, and the winner of a sweep."""
 
-    format: str = "gguf-q8_0"
+    format: str | list[str] | None = None
     """safetensors, gguf-f16, gguf-q8_0, gguf-q5_1, gguf-q5_0, gguf-q4_1, gguf-q4_0, gguf-adapter,
-    or a K-quant: gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k.
+    or a K-quant: gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k; a sweep takes a list of them. None: gguf-q8_0
+    for job=export, and for a sweep with limits of a device; else a sweep exports nothing.
     """
     folder: str | None = None
     """Where it is written. None: exports/NAME-VERSION/FORMAT in the storage."""
@@ -34,11 +39,24 @@ class Export:
     threads: list[int] = field(default_factory=lambda: [1, 2, 4])
     """Numbers of threads at which its speed is measured. []: it is not."""
 
+    @property
+    def formats(self) -> list[str]:
+        """The formats that were asked for."""
+        if self.format is None:
+            return []
+        return [self.format] if isinstance(self.format, str) else list(self.format)
+
     def __post_init__(self) -> None:
+        unknown = [name for name in self.formats if name not in FORMATS]
         require(
             (
-                self.format in FORMATS,
-                f"export.format must be one of {', '.join(FORMATS)}, got {self.format!r}",
+                not unknown and self.format != [],
+                f"export.format must be one of {', '.join(FORMATS)}, got "
+                f"{', '.join(map(repr, unknown)) or 'an empty list'}",
+            ),
+            (
+                len(set(self.formats)) == len(self.formats),
+                f"export.format must name each once, got {', '.join(self.formats)}",
             ),
             (
                 self.folder is None or bool(self.folder.strip()),
@@ -92,7 +110,41 @@ class Serve:
         )
 
 
+@config
+class Pareto:
+    """+sweep=pareto: the same sweep over several base models, and one front over their files."""
+
+    bases: list[str] = field(default_factory=list)
+    """Base models: names of conf/model, or folders. []: the sweep has one, model=NAME."""
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                all(base.strip() for base in self.bases),
+                "pareto.bases holds an empty name; name base models of conf/model, or folders",
+            ),
+            (
+                len(set(self.bases)) == len(self.bases),
+                f"pareto.bases must name each once, got {', '.join(self.bases)}",
+            ),
+        )
+
+
+def formats_of(config: Any) -> list[str]:
+    """The formats in which a sweep exports its winner; of limits alone the default one."""
+    formats = config.export.formats
+    return formats or ([DEFAULT_FORMAT] if profiles_of(config.device) else [])
+
+
 def of_other_job(config: Any, path: str) -> str | None:
     """Why a setting of the file that ships changes nothing, for a job that makes or serves none."""
     job = path.partition(".")[0]
-    return None if config.job.kind == job else f"it belongs to job={job}"
+    if config.job.kind == job:
+        return None
+    if job == "export" and config.job.kind == "train":
+        if path == "export.folder":
+            return "it belongs to job=export; a sweep keeps its files in its storage"
+        if formats_of(config):
+            return None
+        return "it belongs to job=export; export.format=gguf-q8_0 has a sweep export its winner"
+    return f"it belongs to job={job}"

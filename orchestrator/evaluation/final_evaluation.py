@@ -22,8 +22,15 @@ from orchestrator.evaluation import hints, model_card, verdict
 from orchestrator.evaluation.champion_files import fetch_champion
 from orchestrator.evaluation.held_out_judge import BASE, WITH_EXAMPLES, HeldOutJudge
 from orchestrator.evaluation.interfaces import JudgedCommand
-from orchestrator.evaluation.judged_finalists import choose, judge_finalists
+from orchestrator.evaluation.judged_finalists import JudgedFinalist, choose, judge_finalists
 from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
+from orchestrator.evaluation.shipped_files import record
+from orchestrator.evaluation.shipped_finalists import (
+    place_files,
+    ship_others,
+    ship_version,
+    within_limits,
+)
 from orchestrator.output import sweep_result
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.output.sweep_result import SweepResult
@@ -76,7 +83,8 @@ class FinalEvaluation(HeldOutJudge):
         if winner.record.index != best.run:
             best = outcome.best = self.command.describe(self.board, winner.record)
             trial = self.board.trained(winner.record.index)
-        trained, candidate = winner.checkpoint, winner.scores
+        candidate = winner.scores
+        self.base_scores = base
         self.candidate = winner.candidate
         self.compared = [finalist.candidate for finalist in judged]
         outcome.base = sweep_result.BaseScores(base.metrics(), base.slices)
@@ -92,24 +100,9 @@ class FinalEvaluation(HeldOutJudge):
         }
         outcome.notes = self.notes
         folder = self.command.folder / "export"
-        self.card = model_card.card(
-            self.plan,
-            trial,
-            self.base,
-            self.candidate,
-            verdict.scores_of(base, self.digest),
-            self.baselines,
-            best.params,
-            self.command.model_name,
-            self.notes,
-            candidate.key,
-        )
+        self.card = self.write_version(folder, winner, base)
         made_of = provenance(self.plan, trial)
         outcome.data = made_of.record()
-        terms = data_licence(trial.data)
-        export(trial, self.base, checked(trained), candidate, folder, self.card, terms)
-        add_serving_files(folder)
-        checked(trained)  # what was copied is what was judged
         self.command.journal.append(
             "report", trial=best.run, step=best.step, metrics=candidate.metrics()
         )
@@ -121,12 +114,35 @@ class FinalEvaluation(HeldOutJudge):
         metrics |= candidate.slice_metrics() | made_of.metrics
         self.command.journal.append("metrics", trial=None, metrics=metrics)
         try:
-            self.register(outcome, candidate, base, folder, trial)
+            version = self.register(outcome, candidate, base, folder, trial)
+            ship_others(self, outcome, judged, version)
         except OrchestratorError as error:
             outcome.state, outcome.error = (
                 "failed",
                 f"not registered: {error}; the same command again registers it",
             )
+
+    def write_version(self, folder: Path, finalist: JudgedFinalist, base: TestScores) -> str:
+        """Write the folder of a finalist's version; returns its card."""
+        trial = self.board.trained(finalist.record.index)
+        card = model_card.card(
+            self.plan,
+            trial,
+            self.base,
+            finalist.candidate,
+            verdict.scores_of(base, self.digest),
+            self.baselines,
+            self.command.describe(self.board, finalist.record).params,
+            self.command.model_name,
+            self.notes,
+            finalist.scores.key,
+        )
+        terms = data_licence(trial.data)
+        trained = checked(finalist.checkpoint)
+        export(trial, self.base, trained, finalist.scores, folder, card, terms)
+        add_serving_files(folder)
+        checked(finalist.checkpoint)  # what was copied is what was judged
+        return card
 
     def weigh(
         self, trial: Trial, base: TestScores, candidate: TestScores, shown: TestScores | None
@@ -190,8 +206,10 @@ class FinalEvaluation(HeldOutJudge):
         base: TestScores,
         folder: Path,
         trial: Trial,
-    ) -> None:
-        """Upload the version's folder, register it, and move the alias if it is deserved."""
+    ) -> Version:
+        """Upload the version's folder, register it, export it where that is asked for, and move the
+        aliases that are deserved.
+        """
         best, name = outcome.best, self.command.model_name
         assert best is not None and best.run is not None
         self.writer.wake()
@@ -203,7 +221,9 @@ class FinalEvaluation(HeldOutJudge):
         version = self.store.register(
             name, best.run_id, path, tags, f"{outcome.sweep}, {label(best.run)}"
         )
+        files = ship_version(self, outcome, folder, version)
         decision = self.decide(version, champion, candidate, base, trial)
+        decision = within_limits(self, decision, files)
         self.store.describe(
             name,
             version.version,
@@ -212,6 +232,7 @@ class FinalEvaluation(HeldOutJudge):
             ),
             {"decision": decision.reason[:MOST_TAG]},
         )
+        record(self.store, version, files)
         if decision.promote:
             self.store.set_champion(name, version.version)
         elif decision.lost_to:
@@ -231,6 +252,21 @@ class FinalEvaluation(HeldOutJudge):
             trial=None,
             tags={"model.version": version.uri, "model.decision": decision.reason},
         )
+        place_files(self, outcome, files, version)
+        return version
+
+    def register_finalist(
+        self, outcome: SweepResult, finalist: JudgedFinalist, folder: Path
+    ) -> Version:
+        """Register a further finalist, without the alias champion."""
+        index = finalist.record.index
+        best = self.command.describe(self.board, finalist.record)
+        run_id, path = self.run_of(index), f"model/step-{best.step:06d}"
+        self.store.log_artifacts(run_id, folder, path)
+        tags = self.tags(outcome, finalist.scores)
+        tags |= provenance(self.plan, self.board.trained(index)).tags
+        name = self.command.model_name
+        return self.store.register(name, run_id, path, tags, f"{outcome.sweep}, {label(index)}")
 
     def run_of(self, index: int) -> str:
         """The MLflow run of a trial, waiting for a slow server. Raises OrchestratorError when it

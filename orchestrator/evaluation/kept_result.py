@@ -8,7 +8,9 @@ they put it, and the result says so.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+from jobs.files.json_types import JsonObject
 from orchestrator.output.sweep_result import SweepResult
 from orchestrator.tracking.mlflow_store import MlflowStore
 from orchestrator.tracking.model_versions import CHAMPION
@@ -30,13 +32,39 @@ def missing(store: MlflowStore, result: SweepResult) -> str | None:
         return f"{model.uri} is another model now"
     if not store.holds(model.uri):
         return f"the files of {model.uri} are gone"
+    for shipped in result.shipped:
+        folder = shipped.get("folder")
+        if folder is not None and not (Path(str(folder)) / str(shipped["file"])).exists():
+            return f"{shipped['file']} is no longer in {folder}"
     return None
 
 
 def renew(store: MlflowStore, result: SweepResult) -> bool:
-    """Bring what the result says of the champion's alias up to date; returns whether it had to
-    be.
-    """
+    """Bring what the result says of the aliases up to date; returns whether it had to be."""
+    devices = [renewed(store, result, told) for told in result.devices]
+    moved = devices != result.devices
+    result.devices = devices
+    return renew_champion(store, result) or moved
+
+
+def renewed(store: MlflowStore, result: SweepResult, told: JsonObject) -> JsonObject:
+    """What the result says of a device's alias, as it is now."""
+    name = None if result.model is None else result.model.name
+    if name is None or told.get("model") is None:
+        return told
+    holder = store.aliased(name, str(told["alias"]))
+    holds = holder is not None and holder.uri == told["model"]
+    if holds == told["holds"]:
+        return told
+    reason = f"it was given the alias {told['alias']} since"
+    if not holds:
+        where = "no version has it" if holder is None else f"it is at v{holder.version}"
+        reason = f"the alias {told['alias']} was moved since: {where} now"
+    return told | {"holds": holds, "reason": reason, "reasons": []}
+
+
+def renew_champion(store: MlflowStore, result: SweepResult) -> bool:
+    """The same of the champion's alias."""
     model = result.model
     if model is None:
         return False

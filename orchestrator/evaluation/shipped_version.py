@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from orchestrator.evaluation.model_card import LONGEST_DESCRIPTION
+from orchestrator.output.shipped_text import line_of
 from orchestrator.tracking.model_versions import Models, Version
 
 HEADING = "## Shipped files"
@@ -26,6 +27,8 @@ def metrics(report: dict[str, Any]) -> dict[str, float]:
         }
         for name in ("rows", "difference", "difference_low", "difference_high", "same_answers"):
             values[name] = scores[name]
+        if "bits_per_byte" in scores:
+            values["bits_per_byte"] = scores["bits_per_byte"]
     measured = report.get("divergence") or report["check"]
     values |= {"divergence": measured["mean"], "equal_top_tokens": measured["equal"]}
     costs = report.get("costs") or {}
@@ -58,34 +61,6 @@ def with_file(text: str, report: dict[str, Any]) -> str:
     lines.append(start + line_of(report))
     section = f"\n{HEADING}\n\n" + "\n".join(sorted(lines)) + "\n"
     return head[: LONGEST_DESCRIPTION - len(section)] + section
-
-
-def line_of(report: dict[str, Any]) -> str:
-    """Score and costs in one line."""
-    parts = []
-    scores = report.get("scores")
-    if scores:
-        parts.append(
-            f"{scores['metric']} {scores['value']:.3f} ({scores['low']:.3f} to "
-            f"{scores['high']:.3f}, {scores['rows']:,} rows), {scores['difference']:+.3f} "
-            f"({scores['difference_low']:+.3f} to {scores['difference_high']:+.3f}) from the "
-            "trained model"
-        )
-    measured = report.get("divergence") or report["check"]
-    parts.append(
-        f"divergence {measured['mean']:.2g} nats per token, {measured['equal']:.1%} equal top "
-        "tokens"
-    )
-    costs = report.get("costs") or {}
-    if costs:
-        parts.append(f"{costs['size_mb']:,.1f} MB on disk")
-    if "peak_memory_mb" in costs:
-        parts.append(f"{costs['peak_memory_mb']:,.0f} MB of memory")
-    parts += [
-        f"{speed['tokens_per_second']:.1f} tokens/s on {count} threads"
-        for count, speed in (costs.get("threads") or {}).items()
-    ]
-    return "; ".join(parts)
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -45,6 +45,8 @@ def plan_text(plan: Plan) -> str:
         lines += [("merge", line) for line in merge_lines(plan)]
     if plan.final.count:
         lines.append(("final", describe(plan.config, plan.final)))
+    if plan.shipping is not None:
+        lines += plan.shipping.lines(plan.num_test)
     lines += [("shown", line) for line in neighbour_lines(plan)]
     if plan.machine is not None:
         lines.append(("machine", plan.machine))
@@ -371,4 +373,5 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "neighbours": None if plan.neighbours is None else plan.neighbours.record(),
         "notes": plan.notes,
         "checks": plan.checks.record(),
+        "ships": None if plan.shipping is None else plan.shipping.record(),
     }

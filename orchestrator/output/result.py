@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -10,8 +11,9 @@ from pathlib import Path
 from jobs.evaluation import copying, registry
 from jobs.files.json_types import JsonObject
 from orchestrator.config.run_numbers import label
-from orchestrator.output.console import duration, plural, short
+from orchestrator.output.console import duration, plural, short, terminal_width
 from orchestrator.output.remote_state import RemoteState
+from orchestrator.output.shipped_text import shipping_lines
 from orchestrator.output.sweep_result import (
     Metrics,
     SweepResult,
@@ -67,6 +69,8 @@ def public(result: SweepResult) -> JsonObject:
         }
     if result.base:
         shown["base"] = {"metrics": record["base"]["metrics"]}
+    if result.shipped:
+        shown |= {"shipped": record["shipped"], "devices": record["devices"]}
     return shown | ({"error": result.error} if result.error else {})
 
 
@@ -80,6 +84,18 @@ def remote_state(result: SweepResult) -> RemoteState:
         total=trials.total,
         best=None if score is None else f"{judged_by(result)} {score:.3f}",
     )
+
+
+def printed(result: SweepResult, as_json: bool) -> str:
+    """The result on stdout."""
+    if as_json:
+        return json.dumps(public(result))
+    return text(result, shown_commands.programs_here(), terminal_width())
+
+
+def exit_code(result: SweepResult) -> int:
+    """What a command with this result ends with."""
+    return {"finished": 0, "interrupted": 1 if result.error else 130}.get(result.state, 1)
 
 
 def text(result: SweepResult, programs: str = "", width: int | None = None) -> str:
@@ -119,6 +135,7 @@ def text(result: SweepResult, programs: str = "", width: int | None = None) -> s
     )
     lines += spent_lines(result)
     lines += decision_lines(result)
+    lines += shipping_lines(result)
     lines += [("help", hint) for hint in result.help or []]
     folded = [f"{label:<8}{line}" for label, line in lines]
     if width is not None:

@@ -196,6 +196,12 @@ class SweepResult:
     """
     spent: Metrics | None = None
     """What all commands of the sweep have spent, as spent/NAME."""
+    shipped: list[JsonObject] = field(default_factory=list)
+    """The exported files: what export.json says of each, or under `refused` why it was not made."""
+    devices: list[JsonObject] = field(default_factory=list)
+    """Of each device its limits, the file that is within them, and whether a version has its
+    alias.
+    """
     report: str | None = None
     """Where the HTML report lies."""
 

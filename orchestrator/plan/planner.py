@@ -49,6 +49,7 @@ from orchestrator.plan.points import first_points, size
 from orchestrator.plan.resources import Node, Resources, divide, this_machine
 from orchestrator.plan.rungs import rung_steps
 from orchestrator.plan.search_start import Start
+from orchestrator.plan.shipping import ShippingPlan, SizeConstraint, shipping_plan
 from orchestrator.plan.sweep_identity import identity
 from orchestrator.plan.task import Task, with_experiment
 from orchestrator.plan.timing import Timing
@@ -111,6 +112,8 @@ class Plan:
     """Experts whose merged updates choose the mixes; None where each mix is trained."""
     account: Account = field(default_factory=Account)
     """What earlier commands of the sweep have spent."""
+    shipping: ShippingPlan | None = None
+    """The files that are made of the winner; None where none is."""
 
     @property
     def task(self) -> Task:
@@ -167,7 +170,9 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     checks = check_data(config, corpus, template, measured.counts)
     if not config.dry_run:
         checks.refuse()
-    name = f"{config.sweep.name}-{identity(config, corpus.fingerprint, base)[:6]}"
+    shipping = shipping_plan(config, base)
+    constraint = None if shipping is None else shipping.constraint
+    name = f"{config.sweep.name}-{identity(config, corpus.fingerprint, base, constraint)[:6]}"
     machine = ThisMachine(None) if base is None else look(config)
     config, sized = sizes.decided(config, name, nodes, base, corpus, measured, machine)
     record = sizes.choices_of(config, name)["search"]
@@ -175,7 +180,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     num_trials = count_trials(config)
     resources = divide(config, num_trials, nodes, executor)
     rows = {name: len(source) for name, source in corpus.sources.items()}
-    trials = [limited(trial, rows) for trial in known_trials(config, num_trials)]
+    trials = [limited(trial, rows) for trial in known_trials(config, num_trials, constraint)]
     check_weights(trials)
     check_lasting(trials or [trial_of(config, 1, {})], rows)
     check_targets(trials or [trial_of(config, 1, {})], base)
@@ -231,6 +236,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
         checks=checks,
         merge=merge,
         account=account,
+        shipping=shipping,
     )
 
 
@@ -340,12 +346,15 @@ def as_grid(config: Config) -> Config:
     return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=space))
 
 
-def known_trials(config: Config, num_trials: int) -> list[Trial]:
+def known_trials(
+    config: Config, num_trials: int, constraint: SizeConstraint | None = None
+) -> list[Trial]:
     """The trials that can be told in advance."""
     if config.sweep.search == "optuna" and config.sweep.space:
         return []
     num_trials = min(num_trials, known_first(config) or num_trials)
-    points = first_points(as_grid(config).sweep.space, config.seed, num_trials)
+    space = as_grid(config).sweep.space
+    points = first_points(space, config.seed, num_trials, constraint and constraint.allows)
     return [trial_of(config, index, each) for index, each in enumerate(points, start=1)]
 
 

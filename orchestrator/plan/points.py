@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from orchestrator.config import simplex
 from orchestrator.config.search_space import (
@@ -131,26 +131,43 @@ def first_mixes(space: dict[str, Knob]) -> list[Point]:
     ]
 
 
-def first_points(space: dict[str, Knob], seed: int, num_trials: int) -> list[Point]:
+def first_points(
+    space: dict[str, Knob],
+    seed: int,
+    num_trials: int,
+    allows: Callable[[Point], bool] | None = None,
+) -> list[Point]:
     """The points of the first trials. Raises ConfigError where a range that looked endless, and the
-    space with it, holds fewer.
+    space with it, holds fewer, or fewer whose files are small enough.
     """
-    points = Points(space, seed)
+    points = Points(space, seed, allows)
     try:
         return [points[index] for index in range(1, num_trials + 1)]
+    except TooLarge as error:
+        raise ConfigError([("sweep.space", str(error))]) from error
     except ValueError as error:
         text = f"{num_trials:,} is too many: {error}; lower it, or add a knob to sweep.space"
         raise ConfigError([("sweep.num_trials", text)]) from error
 
 
+class TooLarge(ValueError):
+    """Points that are left, but whose files no device takes."""
+
+
 class Points:
     """The points of trials 1, 2, 3 ... of random and grid search: functions of (space, seed,
-    index).
+    index), and of which points are allowed.
     """
 
-    def __init__(self, space: dict[str, Knob], seed: int) -> None:
+    def __init__(
+        self,
+        space: dict[str, Knob],
+        seed: int,
+        allows: Callable[[Point], bool] | None = None,
+    ) -> None:
         self._space = space
         self._seed = seed
+        self._allows = allows or (lambda point: True)
         self._first_mixes = first_mixes(space)
         self._found: list[Point] = []
         self._seen: set[Key] = set()
@@ -165,7 +182,7 @@ class Points:
         return self._found[index - 1]
 
     def _next(self, index: int) -> Point:
-        drawn = point(self._space, self._seed, index)
+        drawn = self._draw(index)
         if index <= len(self._first_mixes):
             first = self._with_first_mix(index, drawn)
             if key(first) not in self._seen:
@@ -174,15 +191,30 @@ class Points:
         if key(grid) not in self._left:
             for draw_number in range(MOST_DRAWS):
                 drawn = point(self._space, self._seed, index, draw_number)
-                if key(drawn) not in self._seen:
+                if key(drawn) not in self._seen and self._allows(drawn):
                     return drawn
             self._left[key(grid)] = self._rest(index, grid)
         if not self._left[key(grid)]:
+            if not self._allows(drawn):
+                settings = ", ".join(f"{path}={value}" for path, value in drawn.items())
+                raise TooLarge(
+                    f"trial {index} would have {settings}, and no other one is left whose file is "
+                    "within the device's limit of size; leave such values out, or raise the limit"
+                )
             raise ValueError(
                 f"the search space holds {len(self._seen)} different points, and no other one for "
                 f"trial {index}"
             )
         return self._left[key(grid)].pop()
+
+    def _draw(self, index: int) -> Point:
+        """The first draw of a trial that is allowed, or the first of all where none of many is."""
+        drawn = [point(self._space, self._seed, index)]
+        for draw_number in range(1, MOST_DRAWS):
+            if self._allows(drawn[-1]):
+                return drawn[-1]
+            drawn.append(point(self._space, self._seed, index, draw_number))
+        return drawn[0]
 
     def _with_first_mix(self, index: int, drawn: Point) -> Point:
         """One of the mixes that are always tried, with all else as the first trial has it, so that
@@ -200,7 +232,7 @@ class Points:
         left = [
             candidate
             for candidate in every_point(self._space, grid)
-            if key(candidate) not in self._seen
+            if key(candidate) not in self._seen and self._allows(candidate)
         ]
         random.Random(f"{self._seed}/{index}/left").shuffle(left)
         return left

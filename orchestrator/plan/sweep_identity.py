@@ -18,6 +18,7 @@ from orchestrator.plan.merge import decisive_merge
 from orchestrator.plan.metric import decisive_settings
 from orchestrator.plan.mixes import decisive_mix
 from orchestrator.plan.neighbours import decisive_neighbours
+from orchestrator.plan.shipping import SizeConstraint
 
 NEUTRAL = ("cpus_per_worker", "gpus_per_worker", "max_failures", "tokens_per_step")
 """Settings of `train` that change how fast a trial runs, not what it computes."""
@@ -29,7 +30,12 @@ SCORED_BY = ("metric_rows", "costs")
 """Settings of `sweep` that decide something for some metrics only; see plan/metric.py."""
 
 
-def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
+def identity(
+    config: Config,
+    fingerprint: str,
+    base: BaseModel | None,
+    constraint: SizeConstraint | None = None,
+) -> str:
     """Hash of everything that decides the sweep's result but how far it goes, so that a wider or
     longer one continues it.
     """
@@ -80,6 +86,8 @@ def identity(config: Config, fingerprint: str, base: BaseModel | None) -> str:
     decisive += decisive_merge(config)
     if config.sweep.space:
         decisive.append(SEARCH)
+    if constraint is not None:  # which trials there are
+        decisive.append(constraint.most)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

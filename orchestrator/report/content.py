@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.evaluation import registry
 from orchestrator.output.result import BASELINES
-from orchestrator.report import answers, importance, merged_mixes, mixes
+from orchestrator.report import answers, importance, merged_mixes, mixes, shipped_files
 from orchestrator.report.alerts import alerts, causes, tied
 from orchestrator.report.edges import edge_of, widened
 from orchestrator.report.judged import metrics_of, test_values
@@ -47,6 +47,8 @@ def content(data: SweepData) -> Content:
         "slices": slices(data),
         "errors": answers.error_kinds(data.predictions),
         "answered": len(data.predictions),
+        "ships": shipped_files.entries(data),
+        "devices": shipped_files.devices(data),
         "failures": [{"cause": cause, "trials": t} for cause, t in causes(data).items()],
     }
 

@@ -61,6 +61,8 @@ def page(of: Content) -> str:
         ("failures", "Failed trials", failures(of)),
         ("next", "What to try next", next_steps(of)),
     ]
+    if of["ships"]:
+        sections.insert(1, ("ships", "Files that ship", ships(of)))
     parts = {
         "TITLE": escape(f"Sweep {of['name']}"),
         "STATE": escape(of["state"]),
@@ -303,6 +305,14 @@ def cost(of: Content) -> str:
         + chart("cost", "quality against cost")
         + paragraph("The line joins trials that nothing cheaper beats (the Pareto front).", "note")
     )
+
+
+def ships(of: Content) -> str:
+    """The exported files with what they score and cost, and the devices that they are for."""
+    head = ["format", of["metric"], "low", "high", "drop", "MB", "MB of memory", "tokens/s", "file"]
+    body = table(head, [entry["cells"] for entry in of["ships"] if "cells" in entry], num_texts=1)
+    notes = [entry["note"] for entry in of["ships"] if "note" in entry] + of["devices"]
+    return body + "".join(paragraph(text) for text in notes)
 
 
 def slices(of: Content) -> str:

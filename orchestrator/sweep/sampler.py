@@ -10,12 +10,17 @@ from orchestrator.config.settings import Config
 from orchestrator.config.simplex import Mix
 from orchestrator.plan.planner import as_grid
 from orchestrator.plan.points import MOST_DRAWS, Key, Points, every_point, first_mixes, key
+from orchestrator.plan.shipping import SizeConstraint
 from orchestrator.storage.journal import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import optuna
     from optuna.distributions import BaseDistribution
 
+SIZE = "megabytes beyond the limit"
+"""What Optuna calls the constraint."""
 ENDED = ("finished", "stopped")
 """States of a trial that has its result: another one goes on, or fails again."""
 
@@ -25,9 +30,16 @@ class Sampler:
     points depend on (seed, index) only.
     """
 
-    def __init__(self, config: Config, num_trials: int, earlier_records: dict[int, Record]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        num_trials: int,
+        earlier_records: dict[int, Record],
+        constraint: SizeConstraint | None = None,
+    ) -> None:
+        """`constraint` says which points make a file that is too large for the device."""
         self._space = as_grid(config).sweep.space
-        self._points = Points(self._space, config.seed)
+        self._points = Points(self._space, config.seed, constraint and constraint.allows)
         self._known = earlier_records
         self._handed: dict[int, Point] = {}
         """What Optuna has proposed."""
@@ -39,7 +51,11 @@ class Sampler:
                 (index for index, record in earlier_records.items() if record.point), default=0
             )
             self._optuna = TPESampler(
-                self._space, config.seed + 1000 * started, config.sweep.maximise, num_trials
+                self._space,
+                config.seed + 1000 * started,
+                config.sweep.maximise,
+                num_trials,
+                constraint,
             )
             self._optuna.first = earlier_records[1].point if 1 in earlier_records else None
             for record in earlier_records.values():
@@ -87,11 +103,19 @@ def is_not_finite(error: str | None) -> bool:
 class TPESampler:
     """Optuna's tree-structured Parzen estimator over the knobs of a space."""
 
-    def __init__(self, space: dict[str, Knob], seed: int, maximise: bool, num_trials: int) -> None:
+    def __init__(
+        self,
+        space: dict[str, Knob],
+        seed: int,
+        maximise: bool,
+        num_trials: int,
+        constraint: SizeConstraint | None = None,
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
+        self._constraint = constraint
         self._distributions = {
             name: distribution(knob)
             for knob in space.values()
@@ -121,14 +145,13 @@ class TPESampler:
                 self._study.enqueue_trial(begun)
             asked = self._study.ask(self._distributions)
             point = self.point(dict(asked.params))
+            if not self._fits(asked, point):
+                continue
             if key(point) not in self.proposed:
                 break
             self._drop(asked)
         else:
-            point = next(
-                (left for left in every_point(self._space, {}) if key(left) not in self.proposed),
-                None,
-            )
+            point = next(self._left(), None)
             if point is None:
                 raise ValueError(
                     f"the search space holds {len(self.proposed)} different points, and no other "
@@ -176,6 +199,27 @@ class TPESampler:
             if all(abs(shares[name] - share) < 1e-4 for name, share in mix.items()):
                 return first
         return weights(simplex.rounded(knob.mixes, mix))
+
+    def _fits(self, asked: optuna.Trial, point: Point) -> bool:
+        """Tell Optuna's constraint of a proposal; one that is beyond it ends before it has cost
+        anything, and what is proposed next learns from it.
+        """
+        import optuna
+
+        if self._constraint is None:
+            return True
+        over = self._constraint.over(point)
+        asked.set_constraint(SIZE, over)
+        if over > 0:
+            self._study.tell(asked, state=optuna.trial.TrialState.PRUNED)
+        return over <= 0
+
+    def _left(self) -> Iterator[Point]:
+        """The points that nobody has tried yet, but those that are beyond the constraint."""
+        for left in every_point(self._space, {}):
+            allowed = self._constraint is None or self._constraint.allows(left)
+            if allowed and key(left) not in self.proposed:
+                yield left
 
     def _drop(self, asked: optuna.Trial) -> None:
         """Forget a proposal that repeats a point."""

@@ -55,7 +55,8 @@ class SweepState:
         self.earlier = {
             index: record for index, record in self.records.items() if self.belongs(index)
         }
-        self.search = Sampler(self.config, plan.num_trials, dict(self.earlier))
+        constraint = None if plan.shipping is None else plan.shipping.constraint
+        self.search = Sampler(self.config, plan.num_trials, dict(self.earlier), constraint)
         self.earlier |= {
             index: as_before(self.records[index], step) for index, step in (back or {}).items()
         }

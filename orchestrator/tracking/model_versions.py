@@ -129,6 +129,16 @@ class Models:
                 self._client.set_registered_model_alias(name, PREVIOUS, before.version)
             self._client.set_registered_model_alias(name, CHAMPION, str(version))
 
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Move another alias than the champion's to this version."""
+        with explained(self._address):
+            self._client.set_registered_model_alias(name, alias, str(version))
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """Take an alias away from whoever has it."""
+        with explained(self._address):
+            self._client.delete_registered_model_alias(name, alias)
+
     def describe(self, name: str, version: int, text: str, tags: dict[str, str]) -> None:
         """Give a version its description, in Markdown, and further tags."""
         with explained(self._address):
