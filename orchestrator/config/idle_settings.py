@@ -340,9 +340,8 @@ def own_values() -> dict[str, list[Any]]:
     for file in sorted(CONF.rglob("*.yaml")):
         text = file.read_text(encoding="utf-8")
         text = re.sub(r"\$\{project:([^}]*)\}", lambda match: str(CONF.parent / match[1]), text)
-        prefix = (
-            "" if file.parent == CONF or "@package _global_" in text else f"{file.parent.name}."
-        )
+        everywhere = file.parent in (CONF, CONF / "experiment") or "@package _global_" in text
+        prefix = "" if everywhere else f"{file.parent.name}."
         for path, value in leaves(parse(text), prefix).items():
             values_by_path.setdefault(path, []).append(value)
     return values_by_path
