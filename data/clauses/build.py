@@ -119,8 +119,9 @@ def read_notices(licences: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
         if spdx in licences and not LEFT_OUT.search(spdx):
             obligations = sorted(licences[spdx]["conditions"] or [])
             meant = {"category": setting(header, "category"), "obligations": obligations}
-            answers[setting(header, "key")] = licences[spdx]["id"], json.dumps(
-                meant, separators=(",", ":")
+            answers[setting(header, "key")] = (
+                licences[spdx]["id"],
+                json.dumps(meant, separators=(",", ":")),
             )
     rows = {}
     for file in sorted((folder / "rules").glob("*.RULE")):

@@ -50,11 +50,7 @@ Made for this project, under its licence, Apache-2.0.
 
 def product(chance: random.Random, held_out: bool) -> dict[str, str]:
     """A product: its kind, its name and some attributes, in the order in which a shop lists them."""
-    marks = [
-        mark
-        for mark in vocabulary.MARKS
-        if (building.share(mark) < HELD_OUT) == held_out
-    ]
+    marks = [mark for mark in vocabulary.MARKS if (building.share(mark) < HELD_OUT) == held_out]
     kind = chance.choice(sorted(vocabulary.KINDS))
     attributes = {
         "kind": kind,

@@ -40,11 +40,16 @@ MOST_TRAINING = 3_000
 MASKS = (
     (re.compile(r"(?:https?://|www\.)\S+", re.I), "[link]"),
     (re.compile(r"[\w.+%-]+\s?(?:@|\(at\)| at )\s?[\w-]+(?:\.| dot )[\w.-]+", re.I), "[address]"),
-    (re.compile(r"\b[\w-]+\.(?:com|net|org|edu|gov|info|biz|ie|uk|de|fr|ca|au)\b\S*", re.I), "[link]"),
+    (
+        re.compile(r"\b[\w-]+\.(?:com|net|org|edu|gov|info|biz|ie|uk|de|fr|ca|au)\b\S*", re.I),
+        "[link]",
+    ),
     (re.compile(r"(?<![\w$€£])\+?\(?\d[\d ().-]{6,}\d"), "[number]"),
     (re.compile(r"\b\d{5,}\b"), "[number]"),
     (
-        re.compile(r"\b((?:dear|hi|hello|hey|mr|mrs|ms|dr|prof)\.?,?) +[A-Z][\w'-]+(?: [A-Z][\w'-]+)?"),
+        re.compile(
+            r"\b((?:dear|hi|hello|hey|mr|mrs|ms|dr|prof)\.?,?) +[A-Z][\w'-]+(?: [A-Z][\w'-]+)?"
+        ),
         r"\1 [name]",
     ),
     (re.compile(r"^.{0,60}\b(?:wrote|writes|said):\s*$", re.M | re.I), "[name] wrote:"),

@@ -10,7 +10,16 @@ AREAS = {
     "en": ("kitchen", "hallway", "cellar", "studio", "attic", "pantry", "workshop", "nursery"),
     "de": ("Küche", "Diele", "Werkstatt", "Bücherei", "Kammer", "Waschküche", "Garage", "Stube"),
     "fr": ("cuisine", "entrée", "cave", "buanderie", "bibliothèque", "chambre", "véranda", "salle"),
-    "es": ("cocina", "entrada", "bodega", "terraza", "biblioteca", "despensa", "sala", "buhardilla"),
+    "es": (
+        "cocina",
+        "entrada",
+        "bodega",
+        "terraza",
+        "biblioteca",
+        "despensa",
+        "sala",
+        "buhardilla",
+    ),
     "nl": ("keuken", "hal", "kelder", "zolder", "werkplaats", "bijkeuken", "serre", "studeerkamer"),
 }
 FLOORS = {
@@ -21,7 +30,16 @@ FLOORS = {
     "nl": ("begane grond", "eerste verdieping", "souterrain"),
 }
 DEVICES = {
-    "en": ("lantern", "radiator", "speaker", "louvre", "socket", "sprinkler", "projector", "sweeper"),
+    "en": (
+        "lantern",
+        "radiator",
+        "speaker",
+        "louvre",
+        "socket",
+        "sprinkler",
+        "projector",
+        "sweeper",
+    ),
     "de": ("Laterne", "Heizung", "Markise", "Steckdose", "Pumpe", "Leuchte", "Jalousie", "Anlage"),
     "fr": ("lanterne", "radiateur", "enceinte", "volet", "prise", "pompe", "lampe", "projecteur"),
     "es": ("farol", "radiador", "altavoz", "toldo", "enchufe", "bomba", "lámpara", "proyector"),

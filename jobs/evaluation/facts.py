@@ -32,17 +32,18 @@ def facts_kept(
 
 def attributes_of(prompt: str) -> dict[str, str]:
     """The last JSON object in a prompt, its values as texts; empty where there is none."""
-    decoder = json.JSONDecoder()
-    start = prompt.rfind("{")
+    decoder, last = json.JSONDecoder(), {}
+    start = prompt.find("{")
     while start >= 0:
+        end = start + 1
         try:
-            value, _ = decoder.raw_decode(prompt, start)
+            value, end = decoder.raw_decode(prompt, start)
         except ValueError:
             value = None
         if isinstance(value, dict):
-            return {str(name): folded(plain(each)) for name, each in value.items()}
-        start = prompt.rfind("{", 0, start)
-    return {}
+            last = value
+        start = prompt.find("{", end)
+    return {str(name): folded(plain(each)) for name, each in last.items()}
 
 
 def plain(value: object) -> str:

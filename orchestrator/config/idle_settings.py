@@ -66,6 +66,7 @@ CHECK = (
     *("data", "model", "train.max_length", "train.on", "job.max_new_tokens", "output"),
     *("job.kind", "cluster"),
 )
+NEW = ("data", "model", "adapter", "optim", "train", "sweep", "output", "dry_run", "job.kind")
 ALIAS = (
     *("model_uri", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
     *("job.kind", "job.reason", "job.author", "cluster"),
@@ -74,6 +75,7 @@ ACTING = {
     **{"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS},
     **SHIPPING,
     "check": CHECK,
+    "new": NEW,
     "synthesize": SYNTHESIZE,
 }
 """What other jobs than train look at; a group stands for its settings."""

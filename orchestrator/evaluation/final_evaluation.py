@@ -24,6 +24,7 @@ from orchestrator.evaluation.held_out_judge import WITH_EXAMPLES, HeldOutJudge
 from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.evaluation.judged_finalists import choose, judge_finalists
 from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
+from orchestrator.evaluation.retention import forgetting_of, metrics_of
 from orchestrator.output import sweep_result
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.output.sweep_result import SweepResult
@@ -82,6 +83,10 @@ class FinalEvaluation(HeldOutJudge):
         outcome.base = sweep_result.BaseScores(base.metrics(), base.slices)
         best.metrics |= candidate.metrics()
         best.slices, best.fields = candidate.slices, candidate.fields
+        outcome.threshold = candidate.threshold or None
+        forgetting = forgetting_of(self.config.data.retained, base.slices, candidate.slices)
+        outcome.forgetting = forgetting or None
+        best.metrics |= metrics_of(forgetting)
         check_rows(self.plan)
         outcome.metric = candidate.key
         outcome.asked, outcome.prompt = self.first_prompt(trial)
@@ -103,6 +108,7 @@ class FinalEvaluation(HeldOutJudge):
             self.command.model_name,
             self.notes,
             candidate.key,
+            forgetting,
         )
         made_of = provenance(self.plan, trial)
         outcome.data = made_of.record()
@@ -118,7 +124,7 @@ class FinalEvaluation(HeldOutJudge):
             for key, value in base.metrics().items()
         }
         metrics = renamed | self.baseline_metrics() | candidate.metrics()
-        metrics |= candidate.slice_metrics() | made_of.metrics
+        metrics |= candidate.slice_metrics() | made_of.metrics | metrics_of(forgetting)
         self.command.journal.append("metrics", trial=None, metrics=metrics)
         try:
             self.register(outcome, candidate, base, folder, trial)

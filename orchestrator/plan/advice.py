@@ -100,7 +100,7 @@ def advice(config: Config, why_plain: str | None) -> list[str]:
 def unsearched_mix(config: Config) -> list[str]:
     """A note where a sweep has several sources and draws them in one mix, with what searches it."""
     weights = {name: source.weight for name, source in config.data.sources.items()}
-    paths = {knob.path for knob in config.sweep.space.values()}
+    paths = {path for knob in config.sweep.space.values() for path in knob.paths}
     if len(weights) < 2 or not paths or any(path.startswith("data.sources.") for path in paths):
         return []
     total = sum(weights.values()) or 1.0
