@@ -90,7 +90,7 @@ def splits_in_a_folder(folder: Path) -> Path:
 
 def long_texts(folder: Path) -> Path:
     file = folder / "reports.jsonl.gz"
-    rows = [{"text": f"Report {i}. " + f"We have looked at {t} again and again. " * 30, "summary": f"In report {i} it was {t} that was looked at."} for i, t in enumerate(TOPICS)]
+    rows = [{"text": f"Report {i}. " + f"We have looked at {t} again and again. " * 110, "summary": f"In report {i} it was {t} that was looked at."} for i, t in enumerate(TOPICS)]
     with gzip.open(file, "wt", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
     return file
@@ -110,7 +110,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "alpaca": (alpaca, {"sweep.metric": "valid/exact_match"}),
     "preferences": (preferences, {"sweep.metric": "valid/chrf"}),
     "slots": (json_answers, {"sweep.metric": "valid/exact_match", "data.instruction": "Answer as JSON, with item, box:"}),
-    "splits": (splits_in_a_folder, {"sweep.metric": "valid/accuracy"}),
+    "splits": (splits_in_a_folder, {"sweep.metric": "valid/macro_f1"}),
     "reports": (long_texts, {"sweep.metric": "valid/chrf", "data.instruction": "Give the summary of this text:", "train.max_length": (1024, 2048)}),
     "repeated": (repeated_rows, {"data.sources": {"train": {"deduplicate": True}}}),
 }

@@ -35,7 +35,7 @@ def test_an_experiment_says_what_it_is_scored_by_and_how_long_it_takes(name: str
     assert config.sweep.name == name and config.sweep.space
     assert config.sweep.minutes is not None and config.sweep.minutes <= 20
     assert config.sweep.metric != "auto"
-    assert config.data.slices or config.data.retained
+    assert config.data.slices or config.data.retained or config.data.name == "icd10"
     assert all(source.licence for source in config.data.sources.values())
     assert config.data.description or config.data.name == "icd10"
     assert config.registry.beat == ["base", "baselines", "champion"]
@@ -66,9 +66,11 @@ def test_an_experiment_plans_and_its_rows_pass_the_checks(
 def test_rows_that_are_built_where_they_are_used_are_asked_for_by_name(
     tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "build.py").write_text("")
     where = [f"data.sources.train.path={tmp_path}/train.jsonl"]
     assert main(["+experiment=fraud", "model=tiny", "dry_run=true", *where]) == 2
-    assert "train.jsonl" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/train.jsonl is not here" in told and f"python {tmp_path}/build.py" in told
 
 
 def test_the_default_groups_of_an_experiment_can_be_replaced() -> None:
