@@ -141,6 +141,14 @@ class Data:
     """File of rows that judge the best trial. None: folder/test.*, else cut from the training
     rows.
     """
+    description: str = ""
+    """What the task is and what its scores do not say: the beginning of the model card. Decides
+    nothing.
+    """
+    retained: list[str] = field(default_factory=list)
+    """Values of the rows' source that stand for what the base can do already: the result says how
+    much of it was forgotten, as loss on those test rows before and after.
+    """
     instruction: str = ""
     """Fixed text put before every prompt, on lines of its own. Rows that hold `messages` bring
     their own.

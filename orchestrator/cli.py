@@ -91,11 +91,26 @@ def run(arguments: list[str]) -> int:
     if "--help" in flags:
         print(console.usage(choices()))
         return 0
+    if "job=new" in overrides and "--cfg" not in flags:
+        from orchestrator.commands import new_experiment
+
+        rows, folder = flags.get("--from"), flags.get("--config-dir")
+        return new_experiment.run(overrides, rows, folder, CHECKS)
+    if "--from" in flags:
+        raise InputError(
+            f"--from {flags['--from']} belongs to job=new: python -m orchestrator job=new NAME "
+            f"--from {shlex.quote(flags['--from'])}"
+        )
     raw = compose(overrides, flags.get("--config-dir"), CHECKS)
     if "--cfg" in flags:
         print(as_yaml(credentials.without_secrets(raw, FREE_TEXT)), end="")
         return 0
     config = build(raw, typed_settings(overrides), CHECKS)
+    if config.job.kind == "new":
+        raise InputError(
+            "job.kind=new is not the whole command: python -m orchestrator job=new NAME --from "
+            "data.jsonl"
+        )
     if config.job.kind != "train":
         for note in idle_settings.notes(config):
             console.note(note)
@@ -189,19 +204,18 @@ def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
             waiting = None
         elif argument in ("-h", "--help"):
             flags["--help"] = ""
-        elif argument in ("--cfg", "--config-dir"):
+        elif argument in ("--cfg", "--config-dir", "--from"):
             waiting = argument
         elif argument.startswith("-"):
             raise InputError(
                 f"no such flag: {argument}. Flags are --help, --cfg job, --config-dir DIR; "
-                "settings are written name=value"
+                "--from FILE (of job=new); settings are written name=value"
             )
         else:
             overrides.append(argument)
     if flags.get("--cfg", "job") != "job":
         raise InputError(f"--cfg {flags['--cfg']}: there is only --cfg job")
     if waiting:
-        raise InputError(
-            f"{waiting} needs a value: {waiting} {'job' if waiting == '--cfg' else 'DIR'}"
-        )
+        value = {"--cfg": "job", "--from": "FILE"}.get(waiting, "DIR")
+        raise InputError(f"{waiting} needs a value: {waiting} {value}")
     return flags, overrides

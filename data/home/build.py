@@ -115,8 +115,8 @@ def normalise(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text.casefold()).strip()
 
 
-def read_templates() -> tuple[list[Template], dict[str, Any], dict[str, Any]]:
-    """All templates, the lists of values and the rules that they name."""
+def read_templates(code: str = "en") -> tuple[list[Template], dict[str, Any], dict[str, Any]]:
+    """All templates of a language, the lists of values and the rules that they name."""
     for package, version in VERSIONS.items():
         installed = importlib.metadata.version(package)
         if installed != version:
@@ -126,7 +126,7 @@ def read_templates() -> tuple[list[Template], dict[str, Any], dict[str, Any]]:
     from hassil.parse_expression import parse_sentence
     from home_assistant_intents import get_intents
 
-    language = get_intents("en")
+    language = get_intents(code)
     assert language is not None
     rules = {
         name: parse_sentence(body).expression for name, body in language["expansion_rules"].items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,12 @@ def files_at(path: str, split: str) -> list[str]:
     if is_pattern(path):
         return matching(path)
     place = Path(path).expanduser()
+    builder = place.parent / "build.py"
+    if not place.exists() and builder.is_file():
+        raise ValueError(
+            f"{path} is not here: these rows are not handed on, but built where they are used; "
+            f"run: python {shlex.quote(shortest(builder))}"
+        )
     if not place.is_dir() or is_arrow_folder(place) or form_of(place) is not None:
         return [path]
     problems: list[str] = []
@@ -135,6 +142,12 @@ def files_at(path: str, split: str) -> list[str]:
     if not files:
         raise ValueError(f"{path} holds no file of rows; it holds {list_names(path)}")
     return files
+
+
+def shortest(file: Path) -> str:
+    """A file as seen from the working directory, where it lies below that."""
+    here = Path.cwd()
+    return str(file.relative_to(here)) if file.is_relative_to(here) else str(file)
 
 
 def rows_in(folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ SCORERS: dict[str, Make] = {
     registry.JSON_VALID: structured_metrics.json_valid,
     registry.FIELD_AGREEMENT: structured_metrics.field_agreement,
     registry.COST: label_metrics.cost,
+    registry.PLACEHOLDERS: text_metrics.placeholders,
 }
 """How each metric of answers is computed."""
 
@@ -48,6 +49,8 @@ def worth_logging(context: MetricContext) -> list[str]:
         names += [registry.ACCURACY, registry.MACRO_F1]
     if context.structured:
         names += [registry.JSON_VALID, registry.FIELD_AGREEMENT]
+    if context.placeholders:
+        names.append(registry.PLACEHOLDERS)
     if context.costs:
         names.append(registry.COST)
     return names

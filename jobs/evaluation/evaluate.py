@@ -24,7 +24,7 @@ from jobs.data.neighbours import nearest_rows
 from jobs.data.readers import Row
 from jobs.data.tokenization import Example, encode_asked, shared_prefix
 from jobs.data.version_rows import rows_of_version
-from jobs.evaluation import registry
+from jobs.evaluation import registry, thresholds
 from jobs.evaluation.answer_scores import all_scorers, confidence_interval, row_scores
 from jobs.evaluation.by_source import key as key_of_source
 from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
@@ -234,8 +234,18 @@ def evaluate_on_test(
         # A pass over prompts with examples takes longer than answering them, which decides.
         scorers |= logit_scorers(model, examples, template.eos_id, trial.train.pass_tokens())
     scores = verdict(rows, scorers, context, rule, trial.data.slices)
+    threshold = {}
+    if folder is not None and not rule.num_examples and thresholds.applies(context, asked):
+
+        def log_likelihoods(answered: list[Row]) -> np.ndarray:
+            encoded, _ = encode_asked(answered, template, trial.train.max_length, limit, "test")
+            tokens = trial.train.pass_tokens()
+            return -teacher_forced_rows(model, encoded, template.eos_id, tokens).numpy()[:, 0]
+
+        threshold = thresholds.threshold_scores(corpus, context, log_likelihoods)
     return TestScores(
         **scores,
+        threshold=threshold,
         neighbours=copying(asked, examples, rows),
         max_new_tokens=limit,
         num_cut=sum(example.num_cut > 0 for example in examples),

@@ -12,6 +12,7 @@ from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.evaluation import registry
 from jobs.evaluation.json_answers import is_structured, parse
+from jobs.evaluation.placeholders import has_placeholders
 from jobs.evaluation.scored_rows import MetricContext, as_label, training_labels
 
 FEW_LABELS = 50
@@ -145,4 +146,5 @@ def context_of(corpus: Corpus, scoring: Scoring) -> MetricContext:
         folder=scoring.folder,
         closed=is_closed(corpus, labels),
         structured=is_structured(answers),
+        placeholders=has_placeholders(answers),
     )

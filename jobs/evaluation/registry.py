@@ -42,6 +42,7 @@ CALIBRATION_ERROR, JSON_VALID, FIELD_AGREEMENT = (
     "field_agreement",
 )
 COST = "cost"
+PLACEHOLDERS = "placeholders"
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -78,6 +79,14 @@ METRICS: dict[str, Metric] = {
         Metric(JSON_VALID, True, "share of rows", "text", "answers that are JSON", True),
         Metric(FIELD_AGREEMENT, True, "0 to 1", "text", "fields that agree, of all in either"),
         Metric(COST, False, "cost per row", "text", "mean cost of sweep.costs"),
+        Metric(
+            PLACEHOLDERS,
+            True,
+            "share of rows",
+            "text",
+            "answers with just the reference's %s, {name} and marks of HTML",
+            True,
+        ),
     )
 }
 ALIASES = {

@@ -87,6 +87,8 @@ class MetricContext:
     """Whether the answers are labels that repeat: then label metrics are worth logging."""
     structured: bool = False
     """Whether the reference answers are JSON objects or lists."""
+    placeholders: bool = False
+    """Whether reference answers hold what stands for something else, such as %s."""
 
 
 LABELS = "training labels"

@@ -64,6 +64,10 @@ class TestScores:
     """Tokens of the examples that stood before each question."""
     neighbours: dict[str, float] = field(default_factory=dict)
     """Where neighbours stood before each question, what copying them gives; see copying.py."""
+    threshold: dict[str, Any] = field(default_factory=dict)
+    """Where mistakes cost differently, from which probability on to answer the rarer of two labels;
+    see thresholds.py.
+    """
 
     @property
     def per_row(self) -> tuple[float, ...]:
@@ -90,6 +94,9 @@ class TestScores:
             metrics |= {key: self.scores[name], f"{key}_low": low, f"{key}_high": high}
         metrics |= {registry.key(name, registry.TEST): value for name, value in self.scores.items()}
         metrics |= {f"{registry.TEST}/{name}": value for name, value in self.neighbours.items()}
+        for name, kept in THRESHOLD_METRICS.items():
+            if name in self.threshold:
+                metrics[f"{registry.TEST}/{kept}"] = float(self.threshold[name])
         if self.num_cut:
             metrics[f"{registry.TEST}/shortened"] = float(self.num_cut)
         if self.num_unended:
@@ -122,6 +129,13 @@ def plain(text: str) -> str:
 
 
 LONGEST_PART = 60
+THRESHOLD_METRICS = {
+    "threshold": "threshold",
+    "cost": "cost_at_threshold",
+    "calibration_error": "label_calibration_error",
+    "brier": "brier",
+}
+"""Numbers of a threshold, and under which names they are metrics."""
 
 
 def greedy_settings(eos_ids: list[int], max_new_tokens: int) -> dict[str, Any]:

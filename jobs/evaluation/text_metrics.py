@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.evaluation.placeholders import placeholders_of
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import SumScorer, mean_scorer
 
@@ -42,6 +43,13 @@ def by_sacrebleu(metric: Any, rows: Sequence[ScoredRow]) -> SumScorer:
         lambda sums, count: (
             metric._compute_score_from_stats([int(statistic) for statistic in sums]).score
         ),
+    )
+
+
+def placeholders(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
+    """The share of answers with just the placeholders of their reference, in any order."""
+    return mean_scorer(
+        [float(placeholders_of(row.said) == placeholders_of(row.wanted)) for row in rows]
     )
 
 

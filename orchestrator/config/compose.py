@@ -18,7 +18,7 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.project import ROOT
 
 FREE_TEXT = (
-    *("prompt", "messages", "data.instruction", "job.reason", "job.author"),
+    *("prompt", "messages", "data.instruction", "data.description", "job.reason", "job.author"),
     "synthesis.instruction",
 )
 """Settings that hold a text in natural language: quotes and ${...} in it are part of it."""
@@ -125,7 +125,7 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
             )
         elif name in choices_by_group and sign != "~":
             faults += (wrong := choice_problems(name, value, choices_by_group))
-            prepared += [] if wrong else [f"{'+' if name in ADDED else ''}{name}={value}"]
+            prepared += [] if wrong else [chosen(name, value)]
         elif sign == "~":
             prepared.append(text)
         else:
@@ -161,6 +161,15 @@ def left_behind(name: str, override: str) -> list[str]:
 
 ADDED = ("sweep", "experiment", "device")
 """Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
+
+
+def chosen(group: str, choice: str) -> str:
+    """A choice of a group as Hydra takes it. An experiment sets what stands anywhere: its file
+    begins with its command, and so cannot say that itself.
+    """
+    if group == "experiment":
+        return f"+experiment@_global_={choice}"
+    return f"{'+' if group in ADDED else ''}{group}={choice}"
 
 
 def choice_problems(

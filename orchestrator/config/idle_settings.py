@@ -68,6 +68,7 @@ CHECK = (
     *("data", "model", "train.max_length", "train.on", "job.max_new_tokens", "output"),
     *("job.kind", "cluster"),
 )
+NEW = ("data", "model", "adapter", "optim", "train", "sweep", "output", "dry_run", "job.kind")
 ALIAS = (
     *("model_uri", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
     *("job.kind", "job.reason", "job.author", "cluster"),
@@ -76,6 +77,7 @@ ACTING = {
     **{"predict": PREDICT, "setup": SETUP, "promote": ALIAS, "rollback": ALIAS},
     **SHIPPING,
     "check": CHECK,
+    "new": NEW,
     "synthesize": SYNTHESIZE,
 }
 """What other jobs than train look at; a group stands for its settings."""
@@ -345,9 +347,8 @@ def own_values() -> dict[str, list[Any]]:
     for file in sorted(CONF.rglob("*.yaml")):
         text = file.read_text(encoding="utf-8")
         text = re.sub(r"\$\{project:([^}]*)\}", lambda match: str(CONF.parent / match[1]), text)
-        prefix = (
-            "" if file.parent == CONF or "@package _global_" in text else f"{file.parent.name}."
-        )
+        everywhere = file.parent in (CONF, CONF / "experiment") or "@package _global_" in text
+        prefix = "" if everywhere else f"{file.parent.name}."
         for path, value in leaves(parse(text), prefix).items():
             values_by_path.setdefault(path, []).append(value)
     return values_by_path

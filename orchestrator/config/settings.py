@@ -215,6 +215,7 @@ class Job:
     kind: Literal[
         "train",
         "check",
+        "new",
         "predict",
         "setup",
         "promote",
@@ -224,9 +225,10 @@ class Job:
         "synthesize",
     ] = "train"
     """train: sweep, evaluate, register. check: look at the rows and say what may be wrong with
-    them. predict: answer one prompt. setup: fetch the base model. promote: give a version the
-    champion's alias. rollback: give it back to the one before. export: a version as the file that
-    ships. serve: an OpenAI-compatible endpoint over it. synthesize: write new training rows.
+    them. new: write an experiment from them. predict: answer one prompt. setup: fetch the base
+    model. promote: give a version the champion's alias. rollback: give it back to the one before.
+    export: a version as the file that ships. serve: an OpenAI-compatible endpoint over it.
+    synthesize: write new training rows.
     """
     reason: str | None = None
     """promote and rollback: why, kept with the version."""

@@ -24,6 +24,7 @@ from orchestrator.evaluation.held_out_judge import BASE, WITH_EXAMPLES, HeldOutJ
 from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.evaluation.judged_finalists import JudgedFinalist, choose, judge_finalists
 from orchestrator.evaluation.promotion import Decision, Rival, Scores, decide
+from orchestrator.evaluation.retention import forgetting_of, metrics_of
 from orchestrator.evaluation.shipped_files import record
 from orchestrator.evaluation.shipped_finalists import (
     place_files,
@@ -90,6 +91,10 @@ class FinalEvaluation(HeldOutJudge):
         outcome.base = sweep_result.BaseScores(base.metrics(), base.slices)
         best.metrics |= candidate.metrics()
         best.slices, best.fields = candidate.slices, candidate.fields
+        outcome.threshold = candidate.threshold or None
+        forgetting = forgetting_of(self.config.data.retained, base.slices, candidate.slices)
+        outcome.forgetting = forgetting or None
+        best.metrics |= metrics_of(forgetting)
         check_rows(self.plan)
         outcome.metric = candidate.key
         outcome.asked, outcome.prompt = self.first_prompt(trial)
@@ -111,7 +116,7 @@ class FinalEvaluation(HeldOutJudge):
             for key, value in base.metrics().items()
         }
         metrics = renamed | self.baseline_metrics() | candidate.metrics()
-        metrics |= candidate.slice_metrics() | made_of.metrics
+        metrics |= candidate.slice_metrics() | made_of.metrics | metrics_of(forgetting)
         self.command.journal.append("metrics", trial=None, metrics=metrics)
         try:
             version = self.register(outcome, candidate, base, folder, trial)
@@ -136,6 +141,7 @@ class FinalEvaluation(HeldOutJudge):
             self.command.model_name,
             self.notes,
             finalist.scores.key,
+            forgetting_of(self.config.data.retained, base.slices, finalist.scores.slices),
         )
         terms = data_licence(trial.data)
         trained = checked(finalist.checkpoint)

@@ -33,6 +33,7 @@ def card(
     name: str,
     notes: Sequence[str] = (),
     metric: str = DEFAULT_TEST,
+    forgetting: Mapping[str, Mapping[str, float]] | None = None,
 ) -> str:
     """The whole card. `notes` say what is not known, and why."""
     data = provenance(plan, trial)
@@ -40,6 +41,7 @@ def card(
         heading(plan, base, name),
         score_table(plan, candidate.scores, base_scores, baselines, notes, metric),
         slice_table(candidate.scores, candidate.slices, metric),
+        forgetting_section(forgetting or {}),
         data_section(data),
         neighbour_section(trial),
         settings_section(params),
@@ -56,7 +58,24 @@ def heading(plan: Plan, base: BaseModel, name: str) -> str:
     return (
         f"# {name}\n\n{kind} for {base.name} ({base.id}, revision {base.revision[:12]}), trained "
         f"on {plan.config.data.name} by the sweep {plan.name}.\n"
+        + (f"\n{plan.config.data.description.strip()}\n" if plan.config.data.description else "")
     )
+
+
+def forgetting_section(forgetting: Mapping[str, Mapping[str, float]]) -> str:
+    """What it has forgotten of what the base could do."""
+    if not forgetting:
+        return ""
+    lines = [
+        "## What it keeps\n",
+        "| source | test rows | loss before | after |",
+        "|---|---|---|---|",
+    ]
+    for name, scores in forgetting.items():
+        lines.append(
+            f"| {name} | {scores['rows']:,.0f} | {scores['before']:.3f} | {scores['after']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def score_table(

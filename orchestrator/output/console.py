@@ -37,6 +37,7 @@ def usage(groups: dict[str, list[str]]) -> str:
   python -m orchestrator                              one training run
   python -m orchestrator +sweep=lora dry_run=true     print the plan and stop
   python -m orchestrator data=files data.folder=DIR   your own rows: a folder, a file, s3://... or hf://ORG/NAME
+  python -m orchestrator job=new NAME --from data.jsonl         an experiment on your own rows, written for you to edit
   python -m orchestrator job=check data=files data.folder=DIR   what may be wrong with your rows, without a sweep
   python -m orchestrator job=predict model_uri=models:/NAME@champion prompt="..."
   python -m orchestrator job=export model_uri=models:/NAME@champion export.format=gguf-q8_0   the file that ships
@@ -52,6 +53,7 @@ Settings, as NAME=VALUE: every line that `--cfg job` prints, for instance
 Flags:
   --cfg job          print the composed configuration
   --config-dir DIR   more choices for the groups, from a folder laid out like conf/
+  --from FILE        the rows of job=new
 
 Exit codes: 0 done, 1 work failed, 2 bad input, 130 interrupted. The same command again continues where it stopped."""
 

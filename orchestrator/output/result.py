@@ -235,8 +235,39 @@ def best_lines(result: SweepResult) -> list[tuple[str, str]]:
         lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
     return [
         *lines,
+        *threshold_lines(result),
+        *forgetting_lines(result),
         *baseline_lines(result),
         *(("shown", line) for line in copying_lines(best.metrics)),
+    ]
+
+
+def threshold_lines(result: SweepResult) -> list[tuple[str, str]]:
+    """From which probability on a label should be answered, and what that is worth."""
+    rule = result.threshold
+    if not rule:
+        return []
+    return [
+        (
+            "cost",
+            f'{rule["cost"]:.3f} a row when "{rule["label"]}" is answered from probability '
+            f"{rule['threshold']:.3f} on, which is the cheapest on {rule['valid_rows']} validation "
+            f"rows ({rule['cost_at_half']:.3f} from a half on); the probability is off by "
+            f"{rule['calibration_error']:.3f} on average",
+        )
+    ]
+
+
+def forgetting_lines(result: SweepResult) -> list[tuple[str, str]]:
+    """The loss on what should be retained, before and after."""
+    return [
+        (
+            "keeps",
+            f"{shown(name)}: loss on {plural(int(scores['rows']), 'test row')} "
+            f"{scores['before']:.3f} before training, {scores['after']:.3f} after "
+            f"({scores['change']:+.3f})",
+        )
+        for name, scores in (result.forgetting or {}).items()
     ]
 
 

@@ -204,6 +204,12 @@ class SweepResult:
     """
     report: str | None = None
     """Where the HTML report lies."""
+    threshold: JsonObject | None = None
+    """From which probability on to answer the rarer of two labels, and what that costs; see
+    jobs/evaluation/thresholds.py.
+    """
+    forgetting: dict[str, Metrics] | None = None
+    """Loss on the test rows of data.retained, before and after; see evaluation/retention.py."""
 
     def as_json(self) -> JsonObject:
         """The record, ready for json.dumps. What was not reached yet is left out."""
@@ -220,7 +226,7 @@ class SweepResult:
 
 REACHED_LATER = (
     *("asked", "prompt", "notes", "decision", "help", "moved", "unchecked", "data", "report"),
-    *("budget", "spent"),
+    *("budget", "spent", "threshold", "forgetting"),
 )
 """Keys that a record lacks until the sweep has come to what they tell."""
 

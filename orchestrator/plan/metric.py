@@ -30,6 +30,7 @@ def with_chosen_metric(config: Config, corpus: Corpus) -> tuple[Config, list[str
     ConfigError for one that cannot be used on these rows.
     """
     check_slices(config, corpus)
+    check_retained(config, corpus)
     check_costs(config, corpus)
     sweep, notes = config.sweep, []
     if sweep.metric == registry.AUTO:
@@ -126,6 +127,26 @@ def check_slices(config: Config, corpus: Corpus) -> None:
         for name in config.data.slices
         if name not in there
     ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_retained(config: Config, corpus: Corpus) -> None:
+    """Raise ConfigError for names in data.retained that no test row has as its source."""
+    sources = {row.source for row in corpus.test}
+    problems = [
+        (
+            "data.retained",
+            f'no test row has the source "{name}"{near(name, sources - {""})}; a column source in '
+            "the test rows says where each is from",
+        )
+        for name in config.data.retained
+        if name not in sources
+    ]
+    if not problems and config.data.retained and len(sources) < 2:
+        problems = [
+            ("data.retained", "all test rows are of one source: there is no task beside it")
+        ]
     if problems:
         raise ConfigError(problems)
 
