@@ -29,6 +29,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 LAYERS = [
     ["orchestrator/__main__.py"],
     ["orchestrator/cli.py", "orchestrator/chat.py"],
+    ["orchestrator/fleet"],
     ["orchestrator/commands", "orchestrator/runs"],
     ["orchestrator/pipeline.py"],
     ["orchestrator/earlier_result.py", "orchestrator/finalist_training.py"],
@@ -57,6 +58,7 @@ LAYERS = [
     ["jobs/pack/layers"],
     ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
     ["jobs/pack/batch", "jobs/pack/membership.py", "jobs/pack/loss_curves.py"],
+    ["jobs/pack/task_numbers.py"],
     ["jobs/endpoint"],
     ["jobs/synthesis"],
     ["jobs/training", "jobs/serving"],

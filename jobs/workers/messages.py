@@ -36,6 +36,8 @@ class WorkerSettings(TypedDict):
     assignment: WorkerSpec
     pack: NotRequired[int]
     """Number of the worker's pack; none for a trial that trains by itself."""
+    tasks: NotRequired[dict[int, WorkerSpec]]
+    """In a fleet what the pack needs to know of each task, by its number."""
 
 
 class LoggedStep(NamedTuple):

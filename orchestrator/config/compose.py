@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import credentials
+from orchestrator.config.fleet import without_tasks
 from orchestrator.config.idle_settings import KNOB
 from orchestrator.config.nested_sections import NESTED
 from orchestrator.config.settings import SECTIONS, Config
@@ -82,7 +83,7 @@ def compose(
             ) from error
         raise
     if faults:
-        raise ConfigError(faults + check(raw, checks))
+        raise ConfigError(faults + check(without_tasks(raw), checks))
     return raw
 
 
@@ -155,7 +156,7 @@ def left_behind(name: str, override: str) -> list[str]:
     return [f"++{name}.{field}=null" for field in sorted(foreign - {"times", "plus"})]
 
 
-ADDED = ("sweep", "experiment")
+ADDED = ("sweep", "experiment", "fleet")
 """Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
 
 
