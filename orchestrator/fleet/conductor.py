@@ -81,7 +81,7 @@ class Conductor:
                     self.states[number] = "judging"
                     self.changed.notify_all()
                     continue
-            self.round(boards)
+            self.round(dict(sorted(boards.items())))
 
     def is_settled(self) -> bool:
         """Whether something can begin, or all is over."""
@@ -100,7 +100,7 @@ class Conductor:
             answers |= self.train(boards)
         except Exception as error:  # noqa: BLE001  # each task tells its own command of it
             answers |= dict.fromkeys(boards, error)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # a wish to stop, which all tasks hear
             answers |= dict.fromkeys(boards, KeyboardInterrupt())
             self.stopping = True
         finally:

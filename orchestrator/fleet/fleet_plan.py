@@ -91,9 +91,11 @@ def make(tasks: list[FleetTask], fetching: bool) -> FleetPlan:
     fleet = FleetPlan(name, tasks, plans, refused)
     if not plans:
         raise InputError("\n".join(refusals(fleet)))
+    # Without a timing no rate is remembered of a task: the packs train others beside it.
     resources = fleet.resources(fleet.num_trials)
     shared = {
-        number: dataclasses.replace(plan, resources=resources) for number, plan in plans.items()
+        number: dataclasses.replace(plan, resources=resources, timing=None)
+        for number, plan in plans.items()
     }
     return dataclasses.replace(fleet, plans=shared)
 

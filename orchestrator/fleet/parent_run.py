@@ -75,7 +75,9 @@ class ParentRun:
         run_id = self.writer.run_id(None)
         if run_id is None:
             return
-        with contextlib.suppress(OrchestratorError, OSError):
-            with tempfile.TemporaryDirectory(prefix="report-") as draft:
-                shutil.copyfile(file, Path(draft) / NAME)
-                self.store.log_artifacts(run_id, Path(draft), ARTIFACT)
+        with (
+            contextlib.suppress(OrchestratorError, OSError),
+            tempfile.TemporaryDirectory(prefix="report-") as draft,
+        ):
+            shutil.copyfile(file, Path(draft) / NAME)
+            self.store.log_artifacts(run_id, Path(draft), ARTIFACT)

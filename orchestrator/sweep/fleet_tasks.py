@@ -6,6 +6,7 @@ machine refuses ends all.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from orchestrator.sweep.state import SweepState
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
 
+NOTE_SECONDS = 1.0
 ENDINGS = ("interrupted", "fault", "lost", "aside")
 """What of a sweep's state ends all training, whoever's trial it was found by."""
 OTHERS_CHECKPOINT = "the packs ended, since a checkpoint of another task is damaged"
@@ -232,6 +234,7 @@ class FleetCallback(Callback):
         self, tasks: list[TaskOfRound], roster: CoordinatorHandle, say: Callable[[str], None]
     ) -> None:
         self.tasks, self.roster, self.say = tasks, roster, say
+        self.heard = 0.0
         self.by_number = {task.number: task.recorder for task in tasks}
 
     def on_trial_start(
@@ -261,6 +264,10 @@ class FleetCallback(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
         """Called several times a second."""
+        now = time.monotonic()
+        if now - self.heard > NOTE_SECONDS:
+            self.heard = now
+            self.notes()
         for task in self.tasks:
             task.recorder.on_step_end(iteration, trials)
         self.spread()
