@@ -18,6 +18,7 @@ from jobs.base_models import fetch
 from jobs.config import Model
 from jobs.files.cache import cache_folder
 from orchestrator.config.compose import choices, compose
+from orchestrator.config.fleet import build_fleet, is_fleet
 from orchestrator.config.settings import SECTIONS
 from tests.support.distribution import TRAINING_FILES
 from tests.support.settings import build
@@ -230,6 +231,7 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
         "job",
         "sweep",
         "experiment",
+        "fleet",
     }
     assert len(list((ROOT / "conf").rglob("*.yaml"))) == 1 + sum(map(len, found.values()))
     shared = ["storage=/mnt/shared/outputs", "tracking.uri=http://mlflow:5000"]
@@ -251,7 +253,11 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
     }
     for group, names in found.items():
         for name in names:
-            build(compose([f"{group}={name}", *needs.get(name, [])], None))
+            raw = compose([f"{group}={name}", *needs.get(name, [])], None)
+            if is_fleet(raw):
+                build_fleet(raw)
+            else:
+                build(raw)
 
 
 def test_no_configuration_file_is_long_or_carries_code() -> None:

@@ -1,5 +1,5 @@
-"""Build the languages data sets: a request to a smart home in one of eight languages, and its intent
-and slots as JSON, from the wordings in templates.py.
+"""Build the languages data sets: a request to a smart home in one of eight languages, and its
+intent and slots as JSON, from the wordings in templates.py.
 
     python data/languages/build.py
 
@@ -24,7 +24,7 @@ HELD_OUT_DEVICES = 3
 """The last so many devices occur in valid and test alone: a model that names one has copied it."""
 VALUES = {"temperature": range(15, 29), "brightness": range(5, 101, 5), "timer": range(1, 91)}
 
-README = """# languages: a request to a smart home in eight languages, its intent and slots as the answer
+README = """# languages: a request to a smart home in eight languages, its intent and slots
 
 Each row asks for the intent of one sentence, with its slots, as one line of JSON:
 

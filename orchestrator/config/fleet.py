@@ -19,7 +19,7 @@ from jobs.config import Data
 from jobs.files import filesystem
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.executor import why_plain
-from orchestrator.config.settings import Config, changed
+from orchestrator.config.settings import Config
 from orchestrator.config.validation import Check, build, suggestion
 from orchestrator.errors import ConfigError
 
@@ -60,6 +60,8 @@ class FleetTask:
     config: Config
     raw: dict[str, Any]
     """Its settings as a plain dictionary."""
+    share: float | None = None
+    """Which part of sweep.minutes is the task's; None where it has minutes of its own."""
 
 
 def is_fleet(raw: dict[str, Any]) -> bool:
@@ -99,7 +101,7 @@ def build_fleet(
         faults += fleet_problems(raw, tasks)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    return with_minutes(tasks, entries)
+    return with_shares(tasks, entries)
 
 
 def entry_problems(entries: Any) -> list[tuple[str, str]]:
@@ -321,17 +323,14 @@ def name_problems(raw: dict[str, Any], tasks: list[FleetTask]) -> list[tuple[str
     return faults
 
 
-def with_minutes(tasks: list[FleetTask], entries: dict[str, Any]) -> list[FleetTask]:
+def with_shares(tasks: list[FleetTask], entries: dict[str, Any]) -> list[FleetTask]:
     """The tasks, each with its share of the time that the whole command has. One that says how
     long it takes by itself keeps that.
     """
     total = sum(task.weight for task in tasks)
-    shared = []
-    for task in tasks:
-        config = task.config
-        is_own = "minutes" in (entries[task.name].get("sweep") or {})
-        if config.sweep.minutes is not None and not is_own:
-            minutes = config.sweep.minutes * task.weight / total
-            config = changed(config, sweep=dataclasses.replace(config.sweep, minutes=minutes))
-        shared.append(dataclasses.replace(task, config=config))
-    return shared
+    return [
+        task
+        if "minutes" in (entries[task.name].get("sweep") or {})
+        else dataclasses.replace(task, share=task.weight / total)
+        for task in tasks
+    ]

@@ -80,7 +80,7 @@ def make(tasks: list[FleetTask], fetching: bool) -> FleetPlan:
     refused: dict[int, str] = {}
     nodes = this_machine(tasks[0].config)
     for task in tasks:
-        config = of_fleet(task.config, name)
+        config = of_fleet(task, name)
         try:
             plans[task.number] = champion_lookup.noted(planning.make(config, nodes))
         except ConfigError as error:
@@ -100,12 +100,25 @@ def make(tasks: list[FleetTask], fetching: bool) -> FleetPlan:
     return dataclasses.replace(fleet, plans=shared)
 
 
-def of_fleet(config: Config, name: str) -> Config:
+def of_fleet(task: FleetTask, name: str) -> Config:
     """A task's configuration with what the fleet decides of it."""
+    config = task.config
     tracking = config.tracking
     if tracking.experiment is None:  # one for all tasks, so that their runs stand below the fleet's
         tracking = dataclasses.replace(tracking, experiment=name)
-    return changed(config, tracking=tracking, executor="pack")
+    sweep = dataclasses.replace(config.sweep, minutes=minutes_of(task))
+    return changed(config, tracking=tracking, executor="pack", sweep=sweep)
+
+
+def minutes_of(task: FleetTask) -> float | None:
+    """How long a task's sweep may take, as if it were started by itself: its share of the command's
+    time, and the start that all have in common.
+    """
+    minutes = task.config.sweep.minutes
+    if minutes is None or task.share is None:
+        return minutes
+    start = (START_SECONDS + FIRST_STEP_SECONDS) / 60
+    return max(minutes - start, 0.0) * task.share + start
 
 
 def check_room(fleet: FleetPlan) -> None:

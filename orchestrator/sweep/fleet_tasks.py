@@ -101,9 +101,11 @@ class TaskOfRound:
 
     def is_over(self) -> bool:
         """Whether none of its trials trains any more, and none will."""
-        if self.board.fatal is not None:
+        board, searcher = self.board, self.searcher
+        if board.fatal is not None:
             return self.given_up
-        return not self.searcher.left() and not self.board.started - self.board.ended
+        about_to_start = searcher.handed - searcher.skipped - len(board.started | board.ended)
+        return not searcher.left() and about_to_start <= 0 and not board.started - board.ended
 
     def give_up(self, controller: TuneController) -> None:
         """Stop all its trials: it should not go on, while others do."""
@@ -278,7 +280,7 @@ class FleetCallback(Callback):
         """
         boards = [task.board for task in self.tasks]
         for board in boards:
-            if board.damaged is not None and not board.damaged[0].startswith(board.place()):
+            if board.damaged is not None and not board.damaged[0].startswith(board.place("train")):
                 board.damaged = None
                 board.lost = board.lost or OTHERS_CHECKPOINT
         if any(board.damaged is not None for board in boards):

@@ -150,5 +150,9 @@ def test_checkpoints_lie_in_the_place_of_their_own_task(
     shelves = TaskShelves(stores)
     key = key_of(2, 1)
     place = shelves.put(key, 1, pack.slots[key].snapshot())
-    assert place == shelves.at(key, 1) == str(tmp_path / "sweep-2" / "train" / "trial-001" / "step-000001")
+    assert (
+        place
+        == shelves.at(key, 1)
+        == str(tmp_path / "sweep-2" / "train" / "trial-001" / "step-000001")
+    )
     assert stores[2].steps(1) == [1] and stores[1].steps(1) == []

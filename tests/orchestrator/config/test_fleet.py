@@ -9,7 +9,9 @@ import pytest
 from orchestrator.config.compose import compose, typed_settings
 from orchestrator.config.fleet import FleetTask, build_fleet, is_fleet
 from orchestrator.errors import ConfigError
+from orchestrator.fleet.fleet_plan import minutes_of
 from orchestrator.launch import preflight
+from orchestrator.plan.timing import FIRST_STEP_SECONDS, START_SECONDS
 
 TWO = "data.tasks={one: {folder: a}, two: {folder: b}}"
 
@@ -76,8 +78,10 @@ def test_a_setting_of_a_task_is_typed_by_its_whole_path() -> None:
 def test_the_minutes_of_the_command_are_shared_by_weight() -> None:
     typed = "data.tasks={one: {folder: a, weight: 2}, two: {folder: b}, three: {folder: c, sweep: {minutes: 7}}}"
     one, two, three = tasks(typed, "sweep.minutes=20")
-    minutes = [task.config.sweep.minutes for task in (one, two, three)]
-    assert minutes == [10.0, 5.0, 7.0]
+    assert (one.share, two.share, three.share) == (0.5, 0.25, None)
+    lengths = [minutes_of(task) for task in (one, two, three)]
+    start = (START_SECONDS + FIRST_STEP_SECONDS) / 60
+    assert lengths == pytest.approx([(20 - start) / 2 + start, (20 - start) / 4 + start, 7.0])
     assert "sweep.num_trials" in one.config.left_open
 
 
@@ -91,20 +95,36 @@ def test_the_minutes_of_the_command_are_shared_by_weight() -> None:
         (["data.tasks={one: {foldr: a}}"], "data.tasks.one.foldr", "did you mean folder?"),
         ([TWO, "data.tasks.one.weight=0"], "data.tasks.one.weight", "above 0"),
         ([TWO, "data.tasks.one.weight=true"], "data.tasks.one.weight", "above 0"),
-        (["data.tasks={one: {folder: a, model: {name: x}}}"], "data.tasks.one.model", "one base model"),
+        (
+            ["data.tasks={one: {folder: a, model: {name: x}}}"],
+            "data.tasks.one.model",
+            "one base model",
+        ),
         ([TWO, "data.tasks.one.train.stepss=3"], "data.tasks.one.train.stepss", "no such setting"),
         ([TWO, "data.tasks.one.train.steps=-3"], "data.tasks.one.train.steps", "at least 1"),
         ([TWO, "train.steps=-3"], "train.steps", "at least 1"),
         ([TWO, "data.tasks.one.metric=nonsense"], "data.tasks.one.metric", "nonsense"),
-        ([TWO, "data.tasks.one.adapter.layers=0.5"], "data.tasks.two.adapter.layers", "have it in common"),
-        ([TWO, "data.tasks.two.sweep.max_concurrent=2"], "data.tasks.two.sweep.max_concurrent", "is one for all tasks"),
+        (
+            [TWO, "data.tasks.one.adapter.layers=0.5"],
+            "data.tasks.two.adapter.layers",
+            "have it in common",
+        ),
+        (
+            [TWO, "data.tasks.two.sweep.max_concurrent=2"],
+            "data.tasks.two.sweep.max_concurrent",
+            "is one for all tasks",
+        ),
         ([TWO, "adapter=full"], "data.tasks.one", "no base is shared"),
         ([TWO, "executor=plain"], "executor", "a fleet trains in packs"),
         ([TWO, "tracking.model=x"], "tracking.model", "data.tasks.NAME.model="),
         ([TWO, "data.tasks.two.name=one"], "data.tasks.two.model", "is the model of one already"),
         ([TWO, "job=predict", "model_uri=models:/x/1", "prompt=y"], "data.tasks", "job=predict"),
         ([TWO, "storage=memory://bucket/x"], "storage", ""),
-        (["data.tasks={one: {folder: a, metric: chrf, sweep: {metric: loss}}}"], "data.tasks.one.metric", "leave one of them out"),
+        (
+            ["data.tasks={one: {folder: a, metric: chrf, sweep: {metric: loss}}}"],
+            "data.tasks.one.metric",
+            "leave one of them out",
+        ),
     ],
 )
 def test_what_cannot_be_a_fleet_is_refused_by_its_name(
