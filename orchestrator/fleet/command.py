@@ -98,6 +98,8 @@ class FleetCommand:
         self.uri = champion_lookup.store_address(self.config)
         self.conductor = Conductor(self.train)
         self.commands: dict[int, TaskCommand] = {}
+        self.num_rounds = 0
+        """Each has a coordinator of its own, under a name of its own."""
 
     def run(self) -> FleetResult:
         """Everything from the first connection to the written table."""
@@ -183,9 +185,9 @@ class FleetCommand:
 
         weights = {task.number: task.weight for task in self.fleet.tasks}
         resources = self.fleet.resources(sum(board.total() for board in boards.values()))
-        recorders = train_together(
-            self.fleet.name, boards, weights, resources, self.folder, print_line
-        )
+        self.num_rounds += 1
+        name = f"{self.fleet.name}-{self.num_rounds}"
+        recorders = train_together(name, boards, weights, resources, self.folder, print_line)
         for board in boards.values():
             if board.aside is not None:
                 board.fatal = board.fatal or (

@@ -161,6 +161,13 @@ def text(fleet: FleetPlan) -> str:
         plan = plans.get(task.number)
         if plan is not None:
             lines += task_lines(task, plan)
+    if first.machine is not None:
+        lines.append(("machine", first.machine))
+    lines += [
+        ("sizes", f"{task.name}: {plans[task.number].sizes}")
+        for task in fleet.tasks
+        if task.number in plans and plans[task.number].sizes is not None
+    ]
     lines += [("left out", reason) for reason in refusals(fleet)]
     notes = {task.name: plans[task.number].notes for task in fleet.tasks if task.number in plans}
     common = [note for note in first.notes if all(note in others for others in notes.values())]

@@ -73,10 +73,10 @@ def train_together(
     folder: Path,
     say: Callable[[str], None],
 ) -> dict[int, TaskCallback]:
-    """Train the trials of several sweeps, by their numbers in the fleet, in packs that they share;
-    returns who has written down what happened, by the same numbers. Afterwards their states hold
-    what came out, as after runner.run. Raises RayError when the cluster has lost what the round
-    itself runs on.
+    """Train the trials of several sweeps, by their numbers in the fleet, in packs that they share.
+    `name` is the round's, which no other one has. Returns who has written down what happened, by
+    the same numbers; afterwards the states hold what came out, as after runner.run. Raises RayError
+    when the cluster has lost what the round itself runs on.
     """
     total = sum(board.total() for board in boards.values())
     slots = -(-resources.concurrent // resources.packs)
