@@ -66,7 +66,7 @@ class IdlePack:
     """A pack whose steps take no time; see jobs.pack.engine.Pack."""
 
     def __init__(self) -> None:
-        self.world, self.slots, self.scoring = World(), {}, Scoring()
+        self.world, self.slots, self.scorings = World(), {}, {0: Scoring()}
 
     def join(self, number: int, trial: Trial, checkpoint: Path | None = None) -> None:
         self.slots[number] = Idle(trial)

@@ -388,3 +388,5 @@ class WorkerSpec:
     watched: int | None = None
     """One in so many trials survives a rung, and losses may end one inside it; None: they do not.
     """
+    task: int = 0
+    """Which task of a fleet the trial is of, from 1; 0 for a sweep by itself."""

@@ -13,6 +13,7 @@ import sys
 
 from orchestrator.config import credentials, idle_settings
 from orchestrator.config.compose import FREE_TEXT, as_yaml, choices, compose, typed_settings
+from orchestrator.config.fleet import build_fleet, is_fleet
 from orchestrator.config.validation import build
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay import driver
@@ -105,6 +106,16 @@ def run(arguments: list[str]) -> int:
     if "--cfg" in flags:
         print(as_yaml(credentials.without_secrets(raw, FREE_TEXT)), end="")
         return 0
+    typed = (
+        ["--config-dir", flags["--config-dir"], *overrides]
+        if "--config-dir" in flags
+        else overrides
+    )
+    if is_fleet(raw):
+        from orchestrator.fleet import command
+
+        tasks = build_fleet(raw, typed_settings(overrides), CHECKS)
+        return command.run(tasks, [credentials.printable(text) for text in typed])
     config = build(raw, typed_settings(overrides), CHECKS)
     if config.job.kind == "new":
         raise InputError(
@@ -167,11 +178,6 @@ def run(arguments: list[str]) -> int:
         return 0
     from orchestrator import pipeline
 
-    typed = (
-        ["--config-dir", flags["--config-dir"], *overrides]
-        if "--config-dir" in flags
-        else overrides
-    )
     shown = as_yaml(credentials.without_secrets(raw, FREE_TEXT))
     return pipeline.run(config, shown, [credentials.printable(text) for text in typed])
 

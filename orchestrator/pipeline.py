@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,6 +156,9 @@ class SweepCommand:
         self.uri = champion_lookup.store_address(config)
         self.model_name = config.registered_name
         self.about = Outcome(config, overrides, self.uri, began)
+        self.plan_text: Callable[[Plan], str] = plan_text.plan_text
+        self.turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        """Waited for and held while the winner is judged, by a task of a fleet."""
         self.screen: ProgressDisplay | None = None
         self.spending = spending_of(config, plan.resources, began, plan.name)
         self.final: FinalState | None = None
@@ -184,7 +188,7 @@ class SweepCommand:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
         sizing.keep_choices(self.folder, self.config, self.plan.start.found)
-        print_line(plan_text.plan_text(self.plan))
+        print_line(self.plan_text(self.plan))
         tell(RemoteState(sweep=self.plan.name))
         if self.plan.estimate is not None and not self.journal.file.exists():
             self.about.planned = round(self.plan.estimate.seconds, 1)
@@ -299,9 +303,9 @@ class SweepCommand:
                     self.plan.timing, self.plan.machine_key, self.plan.num_trials, self.journal
                 )
                 try:
-                    FinalEvaluation(self, board, store, writer, screen, recorder.drain).complete(
-                        outcome
-                    )
+                    judge = FinalEvaluation(self, board, store, writer, screen, recorder.drain)
+                    with self.turn():
+                        judge.complete(outcome)
                     return outcome
                 except Damaged as error:
                     board.damaged = error.place, error.why

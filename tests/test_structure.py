@@ -18,6 +18,7 @@ from jobs.base_models import fetch
 from jobs.config import Model
 from jobs.files.cache import cache_folder
 from orchestrator.config.compose import choices, compose
+from orchestrator.config.fleet import build_fleet, is_fleet
 from orchestrator.config.settings import SECTIONS
 from tests.support.distribution import TRAINING_FILES
 from tests.support.settings import build
@@ -29,6 +30,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 LAYERS = [
     ["orchestrator/__main__.py"],
     ["orchestrator/cli.py", "orchestrator/chat.py"],
+    ["orchestrator/fleet"],
     ["orchestrator/commands", "orchestrator/runs"],
     ["orchestrator/pipeline.py"],
     [
@@ -63,6 +65,7 @@ LAYERS = [
     ["jobs/pack/layers"],
     ["jobs/pack/attention", "jobs/pack/cuda_graphs.py"],
     ["jobs/pack/batch", "jobs/pack/membership.py", "jobs/pack/loss_curves.py"],
+    ["jobs/pack/task_numbers.py"],
     ["jobs/endpoint"],
     ["jobs/synthesis"],
     ["jobs/training", "jobs/serving"],
@@ -236,6 +239,7 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
         "job",
         "sweep",
         "experiment",
+        "fleet",
     }
     assert len(list((ROOT / "conf").rglob("*.yaml"))) == 1 + sum(map(len, found.values()))
     shared = ["storage=/mnt/shared/outputs", "tracking.uri=http://mlflow:5000"]
@@ -257,7 +261,11 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
     }
     for group, names in found.items():
         for name in names:
-            build(compose([f"{group}={name}", *needs.get(name, [])], None))
+            raw = compose([f"{group}={name}", *needs.get(name, [])], None)
+            if is_fleet(raw):
+                build_fleet(raw)
+            else:
+                build(raw)
 
 
 def test_no_configuration_file_is_long_or_carries_code() -> None:

@@ -89,7 +89,9 @@ class Pack:
         self.base = base
         self.world = world or World()
         self.say = say
-        self.scoring = Scoring()  # what the sweep chooses by, where that needs generated answers
+        self.scorings = {
+            0: Scoring()
+        }  # what each task's sweep chooses by, where that needs answers
         self.generator: Any = None  # the model that generates them; see generation.py
         self.device = pick_device()
         self.dtype = pick_dtype(first.train.dtype, self.device)

@@ -16,6 +16,7 @@ from jobs.evaluation.generate import answer
 from jobs.evaluation.rung_scores import RungScores
 from jobs.model.loading import load
 from jobs.pack.engine import Pack
+from jobs.pack.task_numbers import task_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -23,16 +24,20 @@ if TYPE_CHECKING:
 
 
 def text_metrics(pack: Pack, slot_ids: list[int]) -> dict[int, dict[str, float]]:
-    """The text metrics of each of these slots; nothing where the sweep needs none."""
-    if not registry.needs_text(pack.scoring.metric):
-        return {slot_id: {} for slot_id in slot_ids}
-    by_slot, scores_by_split = {}, {}
+    """The text metrics of each of these slots; nothing where its sweep needs none."""
+    by_slot: dict[int, dict[str, float]] = {}
+    scores_by_split: dict[tuple[int, int], RungScores] = {}
     for slot_id in sorted(slot_ids):
-        slot = pack.slots[slot_id]
-        corpus, _, valid = pack.corpus(slot.trial)
-        if id(valid) not in scores_by_split:
-            scores_by_split[id(valid)] = RungScores(pack.scoring, corpus, valid)
-        by_slot[slot_id] = answer_slot(pack, slot_id, scores_by_split[id(valid)])
+        task = task_of(slot_id)
+        scoring = pack.scorings[task]
+        if not registry.needs_text(scoring.metric):
+            by_slot[slot_id] = {}
+            continue
+        corpus, _, valid = pack.corpus(pack.slots[slot_id].trial)
+        split = task, id(valid)
+        if split not in scores_by_split:
+            scores_by_split[split] = RungScores(scoring, corpus, valid)
+        by_slot[slot_id] = answer_slot(pack, slot_id, scores_by_split[split])
     return by_slot
 
 

@@ -13,12 +13,15 @@ from typing import Protocol
 
 from jobs.config import Train
 from jobs.data.trial_data import shortened
-from jobs.files.checkpoints import CheckpointStore, fetched
+from jobs.files.checkpoints import fetched
+from jobs.files.json_types import JsonObject
+from jobs.files.manifest import Snapshot
 from jobs.pack.engine import Pack
 from jobs.pack.evaluation import validate
 from jobs.pack.generation import text_metrics
 from jobs.pack.loss_curves import Course, rows_of, stopped
 from jobs.pack.membership import Member, RungMetrics, SavedCheckpoint, StepReport
+from jobs.pack.task_numbers import index_of, task_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,47 @@ class WatchedTrials:
     num_trials: int
     reduction: int
     """One in so many survives a rung."""
+
+    def watches(self, index: int) -> bool:
+        """Whether a trial is one of them."""
+        return index <= self.num_trials
+
+    def ended(self, courses: Mapping[int, Course]) -> dict[int, str]:
+        """Who of those that train in this step stops now, with the reason."""
+        return stopped(courses, self.reduction)
+
+
+@dataclass(frozen=True)
+class WatchedTasks:
+    """Those of a fleet: the trials of each task are compared with one another alone."""
+
+    tasks: Mapping[int, WatchedTrials]
+
+    def watches(self, key: int) -> bool:
+        """Whether a trial is one of its task's."""
+        watched = self.tasks.get(task_of(key))
+        return watched is not None and watched.watches(index_of(key))
+
+    def ended(self, courses: Mapping[int, Course]) -> dict[int, str]:
+        """Who of those that train in this step stops now, with the reason."""
+        reasons: dict[int, str] = {}
+        for task, watched in self.tasks.items():
+            ours = {key: course for key, course in courses.items() if task_of(key) == task}
+            if ours:
+                reasons |= watched.ended(ours)
+        return reasons
+
+
+class Shelf(Protocol):
+    """Where checkpoints are kept; see checkpoints.CheckpointStore."""
+
+    def put(self, index: int, step: int, save: Snapshot, report: JsonObject | None = None) -> str:
+        """Write a checkpoint; returns its place."""
+        ...
+
+    def at(self, index: int, step: int) -> str:
+        """Where a trial's checkpoint of a step lies."""
+        ...
 
 
 class CoordinatorClient(Protocol):
@@ -63,8 +107,8 @@ def next_rung(step: int, train: Train) -> int:
 def serve(
     pack: Pack,
     desk: CoordinatorClient,
-    shelf: CheckpointStore,
-    watched: WatchedTrials | None = None,
+    shelf: Shelf,
+    watched: WatchedTrials | WatchedTasks | None = None,
 ) -> None:
     """Train until the sweep is over, or pauses. `watched` trials may be stopped inside a rung.
 
@@ -114,7 +158,10 @@ def serve(
 
 
 def hopeless(
-    pack: Pack, going: dict[int, int], failed: dict[int, str], watched: WatchedTrials | None
+    pack: Pack,
+    going: dict[int, int],
+    failed: dict[int, str],
+    watched: WatchedTrials | WatchedTasks | None,
 ) -> dict[int, str]:
     """Who of those that have trained stops inside its rung, with the reason."""
     if watched is None:
@@ -122,10 +169,10 @@ def hopeless(
     courses = {
         index: Course(slot.losses, slot.step, rung, rows_of(slot.trial))
         for index, rung in going.items()
-        if index not in failed and index <= watched.num_trials
+        if index not in failed and watched.watches(index)
         for slot in [pack.slots[index]]
     }
-    return stopped(courses, watched.reduction)
+    return watched.ended(courses)
 
 
 def seat(
@@ -181,7 +228,7 @@ def reached(
 
 def snapshots(
     pack: Pack,
-    shelf: CheckpointStore,
+    shelf: Shelf,
     reports: Mapping[int, RungMetrics],
     failed: dict[int, str],
     saved: dict[int, SavedCheckpoint],

@@ -73,7 +73,7 @@ def open_pack(base: BaseModel, trial: Trial, scoring: Scoring) -> Pack | None:
     """A pack for merged adapters; None for a model that cannot be packed."""
     try:
         pack = Pack(base, trial)
-        pack.scoring = scoring
+        pack.scorings = {0: scoring}
         if enable_packing(pack, trial) is not None:
             return None
     except NotPackable:

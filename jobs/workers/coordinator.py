@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import ray
@@ -26,7 +27,8 @@ from jobs.pack.membership import (
     SavedCheckpoint,
     StepReport,
 )
-from jobs.workers.messages import Message, Posted
+from jobs.pack.task_numbers import index_of, task_of
+from jobs.workers.messages import JudgingProgress, Message, Posted
 
 Answer = TypeVar("Answer")
 NAMESPACE = "orchestrator"
@@ -84,11 +86,16 @@ class Coordinator:
         """
         return self._seats.closed or len(self._posts) < MOST_POSTS
 
-    async def drain(self) -> list[Posted]:
-        """All messages since the last call, oldest first."""
+    async def drain(self, task: int | None = None) -> list[Posted]:
+        """All messages since the last call, oldest first. With a task of a fleet those about its
+        trials, by their numbers there; task 0 gets those about no trial.
+        """
         messages = list(self._posts)
         self._posts.clear()
-        return messages
+        if task is None:
+            return messages
+        self._posts.extend(post for post in messages if task_of(about(post)) != task)
+        return [of_task(post) for post in messages if task_of(about(post)) == task]
 
     async def sit(self, trial: int, group: str) -> int:
         """Record the placement group (as hexadecimal id) of workers; returns how often they have
@@ -224,14 +231,19 @@ class Coordinator:
         self._working.discard(key)
         self._left |= snapshots
 
-    async def left(self) -> tuple[bool, dict[int, SavedCheckpoint]]:
-        """Whether nobody trains any more, and every trial's newest checkpoint."""
+    async def left(self, task: int = 0) -> tuple[bool, dict[int, SavedCheckpoint]]:
+        """Whether nobody trains any more, and the newest checkpoint of every trial of a task."""
         seated = {
             seat.index: SavedCheckpoint(seat.checkpoint, seat.step)
             for seat in self._seats.seats.values()
             if seat.checkpoint
         }
-        return not self._working, seated | self._left
+        ours = {
+            index_of(key): checkpoint
+            for key, checkpoint in (seated | self._left).items()
+            if task_of(key) == task
+        }
+        return not self._working, ours
 
     async def give_up(self, verdict: AbortReason) -> None:
         """Nobody will train any more. The first reason counts."""
@@ -277,6 +289,22 @@ class Coordinator:
         """Wake everyone."""
         for bell in [*self._trial_bells.values(), *self._pack_bells]:
             bell.set()
+
+
+def about(post: Posted) -> int:
+    """The key of the trial that a message is about; 0 for one about no trial."""
+    message = post.message
+    if isinstance(message, JudgingProgress) or message.trial is None:
+        return 0
+    return message.trial
+
+
+def of_task(post: Posted) -> Posted:
+    """A message with the trial's number in its task in the place of its key."""
+    message = post.message
+    if isinstance(message, JudgingProgress) or message.trial is None:
+        return post
+    return replace(post, message=replace(message, trial=index_of(message.trial)))
 
 
 def name_of(sweep: str) -> str:

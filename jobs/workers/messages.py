@@ -38,6 +38,8 @@ class WorkerSettings(TypedDict):
     """Number of the worker's pack; none for a trial that trains by itself."""
     recorded_step: NotRequired[int]
     """The last rung that the journal has of a trial that trains by itself."""
+    tasks: NotRequired[dict[int, WorkerSpec]]
+    """In a fleet what the pack needs to know of each task, by its number."""
 
 
 class LoggedStep(NamedTuple):

@@ -28,18 +28,22 @@ from jobs.workers.reporting import (
     reason,
     use_own_gpu,
 )
+from jobs.workers.task_shelves import TaskShelves
 
 if TYPE_CHECKING:
     from jobs.pack.engine import Pack
+    from jobs.pack.loop import WatchedTasks
     from jobs.training.distributed import World
 
 Answer = TypeVar("Answer")
 LOOK_SECONDS = 0.5
 
 
-def run(assignment: WorkerSpec, pack_index: int) -> None:
+def run(
+    assignment: WorkerSpec, pack_index: int, tasks: dict[int, WorkerSpec] | None = None
+) -> None:
     """Run pack `number` as a Ray Train job until the sweep is over. `assignment` is that of any of
-    its trials.
+    its trials; in a fleet `tasks` has one of each task.
 
     Whatever ends it early is told to the roster, and so to every trial that waits.
     """
@@ -47,7 +51,7 @@ def run(assignment: WorkerSpec, pack_index: int) -> None:
     try:
         run_job(
             work,
-            {"assignment": assignment, "pack": pack_index},
+            {"assignment": assignment, "pack": pack_index, "tasks": tasks or {}},
             name=f"pack-{pack_index}",
             callbacks=[NoteDeaths(assignment.sweep, place(pack_index))],
         )
@@ -73,11 +77,12 @@ def work(settings: WorkerSettings) -> None:
     """One worker of a pack."""
     import torch
 
-    from jobs.pack.loop import WatchedTrials, serve
+    from jobs.pack.loop import serve
     from jobs.training.distributed import World
 
     assignment = settings["assignment"]
     pack_index = settings.get("pack", 0)
+    tasks = settings.get("tasks") or {0: assignment}
     context = ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
@@ -92,11 +97,10 @@ def work(settings: WorkerSettings) -> None:
             return
         pack = open_pack(assignment, pack_index, world, roster)
         if pack is not None:
-            watched = None
-            if assignment.watched is not None:
-                watched = WatchedTrials(assignment.num_trials, assignment.watched)
+            pack.scorings = {task: spec.scoring for task, spec in tasks.items()}
+            shelves = {task: shelf_of(spec, pack.say) for task, spec in tasks.items()}
             desk = RankZeroClient(roster, pack_index, world)
-            serve(pack, desk, shelf_of(assignment, pack.say), watched)
+            serve(pack, desk, TaskShelves(shelves), watched_trials(tasks))
     except (ValueError, MemoryError, OSError, Damaged) as error:
         if not (world.size > 1 and isinstance(error, MemoryError)):
             ray.get(roster.give_up.remote(verdict_of(error, assignment.storage)))
@@ -120,6 +124,19 @@ def verdict_of(error: Exception, storage: str) -> AbortReason:
     if isinstance(error, MemoryError):
         return AbortReason(crowded=str(error) or "out of memory")
     return AbortReason(failure=str(error) or "out of memory")
+
+
+def watched_trials(tasks: dict[int, WorkerSpec]) -> WatchedTasks:
+    """Which trials their losses may end, by task."""
+    from jobs.pack.loop import WatchedTasks, WatchedTrials
+
+    return WatchedTasks(
+        {
+            task: WatchedTrials(spec.num_trials, spec.watched)
+            for task, spec in tasks.items()
+            if spec.watched is not None
+        }
+    )
 
 
 def shelf_of(assignment: WorkerSpec, say: Callable[[str], None]) -> CheckpointStore:
@@ -155,7 +172,6 @@ def open_pack(
         )
     try:
         pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
-        pack.scoring = assignment.scoring
         pack.trunk.shrink(times_shrunk)
         problem = enable_packing(pack, trial)
     except NotPackable as error:

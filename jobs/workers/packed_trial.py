@@ -17,8 +17,9 @@ import ray
 from jobs.config import Trial, WorkerSpec
 from jobs.files.storage_faults import told
 from jobs.pack.membership import AbortReason, RungResult
-from jobs.workers.coordinator import CoordinatorHandle, find_coordinator
+from jobs.workers.coordinator import CoordinatorHandle
 from jobs.workers.messages import CheckpointPointer, TrialConfig
+from jobs.workers.task_coordinator import coordinator_of
 
 if TYPE_CHECKING:
     from ray import tune
@@ -37,7 +38,7 @@ def run_packed_trial(config: TrialConfig) -> None:
 
     assignment: WorkerSpec = config["assignment"]
     recorded = config.get("recorded", [])
-    roster = find_coordinator(assignment.sweep)
+    roster = coordinator_of(assignment)
     index: int = ray.get(roster.number.remote(tune.get_context().get_trial_id(), config["index"]))
     trial = with_point(assignment.trial, config.get("point", {}) | {"index": index})
     pointer = read_pointer(tune.get_checkpoint())

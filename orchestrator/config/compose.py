@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.config import credentials
 from orchestrator.config.device_profiles import with_profiles
+from orchestrator.config.fleet import without_tasks
 from orchestrator.config.idle_settings import KNOB
 from orchestrator.config.nested_sections import NESTED
 from orchestrator.config.settings import SECTIONS, Config
@@ -84,7 +85,7 @@ def compose(
             ) from error
         raise
     if faults:
-        raise ConfigError(faults + check(raw, checks))
+        raise ConfigError(faults + check(without_tasks(raw), checks))
     return raw
 
 
@@ -159,7 +160,7 @@ def left_behind(name: str, override: str) -> list[str]:
     return [f"++{name}.{field}=null" for field in sorted(foreign - {"times", "plus"})]
 
 
-ADDED = ("sweep", "experiment", "device")
+ADDED = ("sweep", "experiment", "device", "fleet")
 """Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
 
 

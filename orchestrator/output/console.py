@@ -36,13 +36,14 @@ def usage(groups: dict[str, list[str]]) -> str:
   python -m orchestrator +sweep=lora                  sweep rank, learning rate and data mix; register the winner
   python -m orchestrator                              one training run
   python -m orchestrator +sweep=lora dry_run=true     print the plan and stop
+  python -m orchestrator +fleet=languages             several tasks over one base, tuned and served together
   python -m orchestrator data=files data.folder=DIR   your own rows: a folder, a file, s3://... or hf://ORG/NAME
   python -m orchestrator job=new NAME --from data.jsonl         an experiment on your own rows, written for you to edit
   python -m orchestrator job=check data=files data.folder=DIR   what may be wrong with your rows, without a sweep
   python -m orchestrator job=predict model_uri=models:/NAME@champion prompt="..."
   python -m orchestrator job=export model_uri=models:/NAME@champion export.format=gguf-q8_0   the file that ships
 
-Groups, as GROUP=CHOICE (sweep and experiment as +GROUP=CHOICE):
+Groups, as GROUP=CHOICE (sweep, experiment and fleet as +GROUP=CHOICE):
 {listed}
 
 Settings, as NAME=VALUE: every line that `--cfg job` prints, for instance

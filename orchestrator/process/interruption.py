@@ -79,8 +79,11 @@ def armed() -> Iterator[None]:
 @contextmanager
 def gently(stop: Callable[[], None]) -> Iterator[None]:
     """Have the first wish that comes meanwhile call `stop`, which comes back; a later one stops at
-    once.
+    once. Signals reach the main thread alone: in another one this changes nothing.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = arm()
     wish.gently = stop
     try:

@@ -12,6 +12,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Protocol
 
 import ray
 from ray import tune
@@ -34,8 +36,27 @@ PACK_ENDS_SECONDS = 10.0
 """How long a pack may take to end by itself."""
 
 
+class Trainer(Protocol):
+    """Who trains the trials of a sweep in the place of a Tune run and packs of its own."""
+
+    def open_roster(self, plan: Plan) -> CoordinatorHandle:
+        """A roster for the trials of a plan."""
+        ...
+
+    def run(self, board: SweepState) -> SweepCallback:
+        """Run the sweep to its end; see `run` below."""
+        ...
+
+
+trainer: ContextVar[Trainer | None] = ContextVar("trainer", default=None)
+"""Of this thread's sweep; None: the sweep itself. See fleet/conductor.py for another one."""
+
+
 def open_roster(plan: Plan) -> CoordinatorHandle:
     """A roster for the trials of a plan. Without packs nobody sits in one."""
+    other = trainer.get()
+    if other is not None:
+        return other.open_roster(plan)
     resources = plan.resources
     if not resources.packs:
         return open_coordinator(plan.name, PackMembership())
@@ -83,6 +104,9 @@ def run(
     `board.fault` set the machine has failed. Raises RayError when the cluster has lost what the
     sweep itself runs on.
     """
+    other = trainer.get()
+    if other is not None:
+        return other.run(board)
     return search(board, start or start_packs)
 
 
@@ -152,12 +176,17 @@ def start_packs(board: SweepState) -> list[threading.Thread]:
 
 
 def stop_packs(board: SweepState, packs: list[threading.Thread]) -> None:
-    """Send the worker groups home. One whose placement group were taken away at once would be
-    started again by Ray Train.
+    """Send the worker groups of a sweep home."""
+    stop_packs_of(board.roster, packs)
+
+
+def stop_packs_of(roster: CoordinatorHandle, packs: list[threading.Thread]) -> None:
+    """Send worker groups home. One whose placement group were taken away at once would be started
+    again by Ray Train.
     """
     deadline = time.monotonic() + PACK_ENDS_SECONDS
     try:
-        ray.get(board.roster.close.remote())
+        ray.get(roster.close.remote())
     except RayError:  # the roster is lost, and nobody else can tell the packs
         deadline = 0.0
     for pack in packs:
@@ -168,4 +197,4 @@ def stop_packs(board: SweepState, packs: list[threading.Thread]) -> None:
         pack.join(PACK_ENDS_SECONDS)
     with contextlib.suppress(RayError):
         for pack_index in range(len(packs)):
-            free(ray.get(board.roster.leave.remote(pack_worker.place(pack_index))))
+            free(ray.get(roster.leave.remote(pack_worker.place(pack_index))))

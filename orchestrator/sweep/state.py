@@ -18,6 +18,7 @@ from orchestrator.sweep.allowance import Allowance
 from orchestrator.sweep.earlier_records import as_before
 from orchestrator.sweep.logged_steps import Logged
 from orchestrator.sweep.sampler import Sampler
+from orchestrator.sweep.shared_seats import SharedSeats
 from orchestrator.sweep.standing import Standing
 from orchestrator.sweep.steering import Steering
 
@@ -85,6 +86,8 @@ class SweepState:
         before it.
         """
         self.roster: CoordinatorHandle = None
+        self.shared: SharedSeats | None = None
+        """Whom the seats and packs are shared with while a fleet trains."""
         self.started: set[int] = set()
         """Trials that Tune has started."""
         self.standings: list[Standing] = []
@@ -172,7 +175,9 @@ class SweepState:
         return max(self.config.final.count, 1)
 
     def full(self) -> bool:
-        """Whether all seats are taken."""
+        """Whether all seats are taken, or none of those that are shared is due."""
+        if self.shared is not None:
+            return self.shared.full(self)
         return len(self.seats) >= self.plan.resources.concurrent
 
     def trial(self, index: int) -> Trial:
@@ -207,7 +212,8 @@ class SweepState:
         """What the trial's processes need to know."""
         resources = self.plan.resources
         return WorkerSpec(
-            sweep=self.plan.name,
+            sweep=self.plan.name if self.shared is None else self.shared.name,
+            task=0 if self.shared is None else self.shared.number_of(self),
             trial=trial,
             base=self.base,
             storage=self.place("train"),

@@ -18,6 +18,7 @@ TRAINING_FILES = (
     "tests/orchestrator/remote/test_ray_jobs.py",
     "tests/test_smoke.py",
     "tests/jobs/workers/test_packed_trials.py",
+    "tests/orchestrator/fleet/test_whole_fleet.py",
     "tests/orchestrator/output/test_printed.py",
     "tests/orchestrator/config/test_executor.py",
     "tests/orchestrator/sweep/test_finalists.py",

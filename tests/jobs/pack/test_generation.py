@@ -29,7 +29,7 @@ def test_a_pack_scores_answers_as_a_trial_by_itself_does(rows: Path, base: BaseM
         hooks = Hooks(lambda told, save, number=number: alone[number].append(told))
         finetune(trial, base, hooks, World(), scoring=scoring)
     pack = open_pack(base, trials)
-    pack.scoring = scoring
+    pack.scorings = {0: scoring}
     for rung in range(2):
         for _ in range(20):
             pack.step(list(trials))

@@ -1,0 +1,155 @@
+"""One task of a fleet: the story of its sweep (pipeline.SweepCommand), told in a thread of its own,
+with the tracking store, the packs and the screen of the fleet.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.config.fleet import FleetTask
+from orchestrator.earlier_result import kept_result, show_again
+from orchestrator.errors import OrchestratorError
+from orchestrator.evaluation.baseline_process import BaselineProcess
+from orchestrator.output.heartbeat import print_line
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.sweep_result import SweepResult
+from orchestrator.pipeline import SweepCommand
+from orchestrator.plan.planner import Plan
+from orchestrator.tracking.mlflow_store import MlflowStore
+from orchestrator.tracking.outbox import OutboxWorker
+
+if TYPE_CHECKING:
+    from orchestrator.fleet.conductor import Conductor
+
+PARENT_SECONDS = 0.1
+
+
+class TaskScreen(ProgressDisplay):
+    """A task's progress, a plain line for each event, under the task's name."""
+
+    def __init__(self, name: str, plan: Plan) -> None:
+        super().__init__(plan.num_trials, plan.config.train.steps, plan.config.sweep.metric)
+        self.name = name
+
+    def __enter__(self) -> TaskScreen:
+        return self
+
+    def line(self, text: str, always: bool = False) -> None:
+        """A plain line."""
+        print_line(f"{self.name}  {text}")
+
+
+class TaskBaselines(BaselineProcess):
+    """A task's baselines; begun by whoever comes first, its own thread or the one that begins those
+    of all tasks one after the other.
+    """
+
+    def begin(self) -> None:
+        """Start the process where nobody has."""
+        with self.lock:
+            if self.process is None:
+                super().start()
+
+    def start(self) -> None:
+        """Start the process, where it is needed."""
+        self.begin()
+
+    def __init__(self, command: SweepCommand) -> None:
+        super().__init__(command.config.data, command.plan.digests, command.folder)
+        self.lock = threading.Lock()
+
+
+class TaskCommand(SweepCommand):
+    """One run of one task's sweep."""
+
+    def __init__(
+        self,
+        task: FleetTask,
+        composed: str,
+        overrides: list[str],
+        plan: Plan,
+        folder: Path,
+        store: MlflowStore,
+    ) -> None:
+        super().__init__(plan.config, composed, overrides, plan, folder, time.monotonic())
+        self.task = task
+        self.store = store
+        self.baselines: TaskBaselines = TaskBaselines(self)
+        self.plan_text = lambda plan: f"{task.name}  sweep {plan.name}"
+        self.screen = TaskScreen(task.name, plan)
+        self.parent: Callable[[], str | None] = lambda: None
+        """The fleet's run in the tracking store, once it is there."""
+        self.outcome: SweepResult | None = None
+        self.error: str | None = None
+        """Why there is no outcome."""
+        self.fault: BaseException | None = None
+        """What nobody has foreseen."""
+        self.interrupted = False
+
+    def connect(self) -> MlflowStore:
+        """The tracking store of the fleet."""
+        return self.store
+
+    def finished_before(self) -> bool:
+        """Whether an earlier run of the fleet has come to all that is asked of this task."""
+        earlier = kept_result(self.config, self.plan, self.folder, self.about)
+        if earlier is not None:
+            self.outcome = show_again(earlier, self.config, self.plan, self.folder, self.connect)
+        return self.outcome is not None
+
+    def run_in(self, conductor: Conductor) -> None:
+        """The whole story; what has ended it is kept."""
+        from orchestrator.fleet.conductor import TaskTrainer
+        from orchestrator.sweep import runner
+        from orchestrator.sweep.fleet_round import open_judging
+
+        number = self.task.number
+        runner.trainer.set(TaskTrainer(conductor, number))
+        self.turn = lambda: conductor.turn(number, lambda: open_judging(self.plan.name))
+        try:
+            self.outcome = self.work()
+        except KeyboardInterrupt:
+            self.interrupted = True
+        except OrchestratorError as error:
+            self.error = str(error)
+        except BaseException as error:  # noqa: BLE001  # the fleet's command raises it at its end
+            self.error = str(error) or repr(error)
+            self.fault = error
+        finally:
+            conductor.end(number)
+
+    def train_and_judge(self, store: MlflowStore, writer: OutboxWorker) -> SweepResult:
+        """Run the sweep with those of the others, judge its winner and register it."""
+        assert self.screen is not None
+        tags = {"fleet.task": self.task.name}
+        parent = self.parent_run()
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        self.journal.append("tags", trial=None, tags=tags)
+        try:
+            return self.work_to_the_end(store, writer, self.screen)
+        finally:
+            self.baselines.close()
+
+    def parent_run(self) -> str | None:
+        """The fleet's run in the tracking store; None where that does not answer in time."""
+        deadline = time.monotonic() + max(self.config.tracking.patience_seconds, 1)
+        while (run_id := self.parent()) is None and time.monotonic() < deadline:
+            time.sleep(PARENT_SECONDS)
+        return run_id
+
+    @property
+    def state(self) -> str:
+        """finished, failed or interrupted."""
+        if self.interrupted:
+            return "interrupted"
+        return "failed" if self.outcome is None else self.outcome.state
+
+    @property
+    def why(self) -> str | None:
+        """What has gone wrong, if something has."""
+        return self.error if self.outcome is None else self.outcome.error

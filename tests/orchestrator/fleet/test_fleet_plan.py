@@ -1,0 +1,85 @@
+"""The plan of a fleet, and what is done with several tasks beside training them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.config import BaseModel
+from tests.support.fleets import as_setting, write_task
+from tests.support.in_process import run
+from tests.support.trials import SHORT_SWEEP
+
+
+@pytest.fixture
+def fleet(base: BaseModel, cache: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> Any:
+    """`fleet(*typed)`: exit code and what was printed, of two tasks of which `odd` has such rows."""
+    folder = tmp_path / "rows"
+    tasks: dict[str, dict[str, object]] = {
+        name: {"folder": str(write_task(folder / name, shift))}
+        for shift, name in enumerate(("one", "two"))
+    }
+    tasks["two"]["weight"] = 3
+
+    def ask(*typed: str, broken: str = "") -> tuple[int, str, str]:
+        if broken:
+            (folder / "two" / "train.jsonl").write_text(broken, encoding="utf-8")
+        storage = f"storage={tmp_path / 'outputs'}"
+        settings = ["model=tiny", "train.max_length=128", *SHORT_SWEEP, as_setting(tasks), storage]
+        code = run(cache, monkeypatch, *settings, *typed)
+        told = capsys.readouterr()
+        assert not (tmp_path / "outputs" / "sweeps").exists(), "nothing was started"
+        return code, told.out, told.err
+
+    return ask
+
+
+def test_a_dry_run_shows_each_task_and_what_they_share(fleet: Any) -> None:
+    code, out, _ = fleet("dry_run=true")
+    assert code == 0
+    assert "2 tasks, 6 trials, at most 6 at a time in one pack over tiny" in out
+    assert "one: 3 trials of 20 steps on 192 rows" in out and "model one-tiny" in out
+    assert "weight 3" in out
+
+
+def test_a_dry_run_tells_other_programs_the_same(fleet: Any) -> None:
+    code, out, _ = fleet("dry_run=true", "output=json")
+    plan = json.loads(out)["plan"]
+    assert code == 0 and [task["task"] for task in plan["tasks"]] == ["one", "two"]
+    assert [task["weight"] for task in plan["tasks"]] == [1.0, 3.0]
+
+
+def test_a_dry_run_names_the_task_whose_rows_cannot_be_read(fleet: Any) -> None:
+    code, out, _ = fleet("dry_run=true", broken="{no row\n")
+    assert code == 2
+    assert "1 task, 3 trials" in out and "left out data.tasks.two: " in out
+
+
+def test_a_fleet_whose_tasks_all_have_broken_rows_is_refused(fleet: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows" / "one" / "train.jsonl").write_text("{", encoding="utf-8")
+    code, _, err = fleet(broken="{no row\n")
+    assert code == 2
+    assert "data.tasks.one: " in err and "data.tasks.two: " in err
+
+
+def test_settings_that_cannot_be_used_are_named_with_their_task(fleet: Any) -> None:
+    code, _, err = fleet("data.tasks.two.sweep.search=grid", "dry_run=true")
+    assert code == 2
+    assert "data.tasks.two." in err and "data.tasks.one." not in err
+
+
+def test_serving_before_anything_has_a_champion_says_so(fleet: Any) -> None:
+    code, _, err = fleet("job=serve")
+    assert code == 2
+    assert "one is not served: no version of one-tiny has the alias champion" in err
+    assert "no task of this fleet has a champion to serve" in err
+
+
+def test_the_rows_of_every_task_are_checked_whatever_is_said_of_the_first(fleet: Any) -> None:
+    code, out, err = fleet("job=check", broken="{no row\n")
+    assert code == 2
+    assert "task    one" in out and "task    two" in out
+    assert "two: " in err
