@@ -20,7 +20,7 @@ from jobs.base_models import fetch
 from jobs.config import BaseModel
 from jobs.files import filesystem
 from jobs.files.manifest import Damaged
-from jobs.files.storage_faults import told
+from orchestrator.break_off import break_off
 from orchestrator.config.settings import Config
 from orchestrator.earlier_result import as_begun, kept_result, missing, show_again
 from orchestrator.errors import InputError, OrchestratorError
@@ -200,29 +200,10 @@ class SweepCommand:
         try:
             outcome = self.train_and_judge(store, writer)
         except BaseException as error:
-            fault = None
-            if (
-                isinstance(error, OSError)
-                and error.errno is not None
-                and not isinstance(error, ConnectionError)
-            ):
-                fault = told(error, self.config.storage)
-            stopped = interruption.is_stop(error)
-            interrupted = stopped or fault is not None
-            reason = fault or (None if interrupted else str(error))
-            with contextlib.suppress(OSError):
-                self.journal.append(
-                    "sweep_end", state="interrupted" if interrupted else "failed", error=reason
-                )
-            page = delivery.deliver_unfinished(self.folder)
-            if page is not None:
-                print_line(f"report  {page}")
-            writer.close(1 if interrupted else self.config.tracking.patience_seconds)
-            if fault is not None:
-                raise OrchestratorError(fault) from error
-            if stopped:
-                raise KeyboardInterrupt from error
-            raise
+            told = break_off(self.config, self.journal, error, writer)
+            if told is error:
+                raise
+            raise told from error
         # On a storage that takes nothing any more, what the outcome says of that is all that is
         # left to say.
         refusals = (OSError,) if outcome.state == "interrupted" else ()

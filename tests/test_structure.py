@@ -34,6 +34,7 @@ LAYERS = [
     ["orchestrator/commands", "orchestrator/runs"],
     ["orchestrator/pipeline.py"],
     [
+        "orchestrator/break_off.py",
         "orchestrator/earlier_result.py",
         "orchestrator/finalist_training.py",
         "orchestrator/mixture_merging.py",

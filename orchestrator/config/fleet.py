@@ -274,8 +274,28 @@ def fleet_problems(raw: dict[str, Any], tasks: list[FleetTask]) -> list[tuple[st
             ("executor", "plain trains each trial by itself; a fleet trains in packs: leave it out")
         )
     if first.job.kind == "train":
-        faults += pack_problems(tasks)
+        faults += pack_problems(tasks) + one_sweep_problems(tasks)
     return faults + name_problems(raw, tasks)
+
+
+def one_sweep_problems(tasks: list[FleetTask]) -> list[tuple[str, str]]:
+    """Settings that a sweep by itself can have, and a fleet's task cannot."""
+    faults = []
+    config = tasks[0].config
+    limits = [name for name, value in dataclasses.asdict(config.budget).items() if value]
+    if limits:
+        faults.append(
+            (
+                f"budget.{limits[0]}",
+                "counts what one sweep spends; a fleet's time is set with sweep.minutes, which its "
+                "tasks share",
+            )
+        )
+    if config.mix.method == "merge":
+        faults.append(
+            ("mix.method", "merge trains experts for one sweep; leave it out, or sweep each task")
+        )
+    return faults
 
 
 def pack_problems(tasks: list[FleetTask]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from jobs.config import BaseModel, Trial
 from jobs.evaluation import registry
 from jobs.evaluation.comparison import smallest_difference
 from orchestrator.evaluation.promotion import Candidate, Scores
-from orchestrator.output.result import BASELINES, DEFAULT_TEST
+from orchestrator.output.best_lines import BASELINES, DEFAULT_TEST
 from orchestrator.plan.data_provenance import NOT_STATED, DataProvenance, provenance
 from orchestrator.plan.licences import licence_of
 from orchestrator.plan.planner import Plan

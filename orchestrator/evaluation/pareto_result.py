@@ -15,7 +15,7 @@ from orchestrator.evaluation.champion_lookup import store_address
 from orchestrator.evaluation.pareto_front import FrontFile
 from orchestrator.evaluation.promotion import Rival, Scores
 from orchestrator.evaluation.shipped_files import Contest
-from orchestrator.output.result import BASELINES
+from orchestrator.output.best_lines import BASELINES
 from orchestrator.output.sweep_result import SweepResult
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.paths import storage_folder

@@ -18,7 +18,7 @@ from jobs.evaluation.scorers import whole
 from jobs.evaluation.scores import TestScores
 from orchestrator.errors import InputError
 from orchestrator.evaluation.promotion import Rival, Scores
-from orchestrator.output.result import BASELINES
+from orchestrator.output.best_lines import BASELINES
 from orchestrator.tracking.model_versions import Version
 
 FEW_SHOT = "base_with_examples"

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 from jobs.evaluation import registry
 from jobs.files.json_types import JsonObject
+from orchestrator.output.best_lines import BASELINES, is_higher_better, judged_by
 from orchestrator.output.console import duration
-from orchestrator.output.result import BASELINES, is_higher_better, judged_by
 from orchestrator.output.sweep_result import SweepResult
 
 VERSION = 1

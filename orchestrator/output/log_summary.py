@@ -8,8 +8,8 @@ import json
 from jobs.files.json_types import JsonObject
 from orchestrator.job_environment import MARK
 from orchestrator.output import remote_state
+from orchestrator.output.best_lines import DEFAULT_TEST
 from orchestrator.output.remote_state import STATE_MARK
-from orchestrator.output.result import DEFAULT_TEST
 
 REFUSED = "==== refused ===="
 """Line of a command that has met bad input and stops its own job, so that it is not started

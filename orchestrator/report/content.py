@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.evaluation import registry
-from orchestrator.output.result import BASELINES
+from orchestrator.output.best_lines import BASELINES
 from orchestrator.report import answers, importance, merged_mixes, mixes, shipped_files
 from orchestrator.report.alerts import alerts, causes, tied
 from orchestrator.report.edges import edge_of, widened

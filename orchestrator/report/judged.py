@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.output.result import BASELINES
+from orchestrator.output.best_lines import BASELINES
 from orchestrator.report.sweep_data import SweepData
 
 Alert = dict[str, Any]

@@ -21,8 +21,8 @@ from jobs.files.storage_faults import size
 from orchestrator.config.run_numbers import is_finalist, label
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import run_commands
+from orchestrator.output.best_lines import DEFAULT_TEST
 from orchestrator.output.log_summary import refused, sweep_told, told
-from orchestrator.output.result import DEFAULT_TEST
 from orchestrator.report.alerts import alerts
 from orchestrator.report.page import NAME as REPORT
 from orchestrator.report.sweep_data import read_sweep
