@@ -92,12 +92,12 @@ def score_candidates(
 
 
 def show(screen: ProgressDisplay, message: JudgingProgress) -> None:
-    """How many mixtures are scored. Messages may overtake one another."""
-    done = f"{message.label}  {message.done}/{message.total}"
-    quarters = [4 * count // message.total for count in (message.done - 1, message.done)]
-    if quarters[0] != quarters[1]:
-        screen.line(done)
-    screen.task = done
+    """How many mixtures are scored, with a line in each quarter of them."""
+    screen.task = f"{message.label}  {message.done}/{message.total}"
+    quarter = 4 * message.done // max(message.total, 1)
+    if screen.quarters.get(message.label, 0) < quarter:
+        screen.quarters[message.label] = quarter
+        screen.line(screen.task)
     screen.refresh()
 
 

@@ -54,7 +54,7 @@ def dense_metrics(
                 layer = tensor.removeprefix("base_model.model.").removesuffix(A)
                 b = expert.state[tensor.removesuffix(A) + B].double()
                 update = share * expert.scale * b @ expert.state[tensor].double()
-                model.get_submodule(layer).weight += update.float()
+                model.get_parameter(f"{layer}.weight").add_(update.float())
     template = ChatTokenizer(base.path)
     valid = TrialData(trial, template, load_corpus(trial.data)).valid()
     return teacher_forced_scores(model, valid, template.eos_id, 2048).metrics()

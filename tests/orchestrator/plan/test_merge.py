@@ -37,7 +37,11 @@ def add_source(folder: Path, name: str, count: int) -> str:
 def mixed(plan: Make, tmp_path: Path) -> Make:
     """`mixed(*arguments)` plans on the toy rows and a source of 60 more."""
     source = add_source(tmp_path, "more", 60)
-    return lambda *arguments: plan(source, *SIZED, *arguments)
+    held = []
+    for split in ("valid", "test"):
+        add_source(tmp_path, split, 20)
+        held.append(f"data.{split}={tmp_path / split}.jsonl")
+    return lambda *arguments: plan(source, *held, *SIZED, *arguments)
 
 
 def knob_of(made: Plan) -> Any:
@@ -108,6 +112,17 @@ def test_an_expert_is_named_by_its_rows_its_settings_and_its_base(
     add_source(tmp_path, "more", 61)
     changed = digests(mixed(*MERGE))
     assert changed["more"] != first["more"] and changed["train"] == first["train"]
+
+
+def test_where_held_out_rows_are_cut_anew_an_expert_is_trained_anew(
+    plan: Make, tmp_path: Path
+) -> None:
+    sources = [add_source(tmp_path, name, 60) for name in ("more", "third")]
+    first, wider = plan(sources[0], *SIZED, *MERGE), plan(*sources, *SIZED, *MERGE)
+    for name, digest in digests(first).items():
+        same_rows = first.digests[f"train/{name}"] == wider.digests[f"train/{name}"]
+        assert (digests(wider)[name] == digest) == same_rows
+    assert first.digests["train/train"] != wider.digests["train/train"], "others are held out"
 
 
 def test_an_expert_that_is_kept_is_found_again_and_costs_nothing(

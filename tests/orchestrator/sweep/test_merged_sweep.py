@@ -31,6 +31,13 @@ def source(folder: Path, name: str, answers: str) -> str:
     return f"+data.sources.{name}.path={folder / name}.jsonl"
 
 
+def held(folder: Path) -> list[str]:
+    """Held-out rows of their own: cut from the training rows, others would be with a source more."""
+    for split in ("valid", "test"):
+        source(folder, split, "ABC")
+    return [f"data.{split}={folder / split}.jsonl" for split in ("valid", "test")]
+
+
 def experts(storage: Path) -> dict[str, str]:
     """The experts that are kept, by source."""
     files = storage.glob("experts/*/expert.json")
@@ -50,7 +57,7 @@ def mixtures(storage: Path, name: str) -> dict[str, Any]:
 def test_a_merged_sweep_trains_the_best_mixtures_and_a_source_more_costs_one_expert(
     command: Any, tmp_path: Path, executor: str
 ) -> None:
-    arguments = [*MERGE, source(tmp_path, "more", "AB"), f"executor={executor}"]
+    arguments = [*MERGE, *held(tmp_path), source(tmp_path, "more", "AB"), f"executor={executor}"]
     arguments.append(f"storage={tmp_path / 'store'}")
     done = command(*arguments)
     assert done.code == 0, done.err
@@ -90,7 +97,7 @@ def test_a_merged_sweep_trains_the_best_mixtures_and_a_source_more_costs_one_exp
 def test_experts_that_were_interrupted_go_on_and_the_sweep_ends_as_an_undisturbed_one(
     command: Any, tmp_path: Path
 ) -> None:
-    arguments = [*MERGE, source(tmp_path, "more", "AB"), "mix.steps=40"]
+    arguments = [*MERGE, *held(tmp_path), source(tmp_path, "more", "AB"), "mix.steps=40"]
     expected = command(*arguments, f"storage={tmp_path / 'undisturbed'}")
     assert expected.code == 0, expected.err
     storage = tmp_path / "stopped"
@@ -116,7 +123,12 @@ def test_experts_that_were_interrupted_go_on_and_the_sweep_ends_as_an_undisturbe
 
 @pytest.mark.slow
 def test_a_damaged_expert_is_told_and_trained_again(command: Any, tmp_path: Path) -> None:
-    arguments = [*MERGE, source(tmp_path, "more", "AB"), f"storage={tmp_path / 'store'}"]
+    arguments = [
+        *MERGE,
+        *held(tmp_path),
+        source(tmp_path, "more", "AB"),
+        f"storage={tmp_path / 'store'}",
+    ]
     done = command(*arguments)
     assert done.code == 0, done.err
     digest = experts(tmp_path / "store")["more"]
