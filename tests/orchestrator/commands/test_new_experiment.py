@@ -18,24 +18,46 @@ from jobs.config import Model
 from orchestrator.cli import main
 
 COLOURS = ("red", "green", "blue", "grey", "pink", "white", "black", "brown", "amber", "teal")
-THINGS = ("lamp", "chair", "bottle", "basket", "carpet", "kettle", "window", "bucket", "ladder", "pencil")
+THINGS = (
+    "lamp",
+    "chair",
+    "bottle",
+    "basket",
+    "carpet",
+    "kettle",
+    "window",
+    "bucket",
+    "ladder",
+    "pencil",
+)
 TOPICS = [f"the {colour} {thing}" for colour in COLOURS for thing in THINGS]
 
 
 def write_lines(file: Path, rows: list[Any]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    file.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return file
 
 
 def pairs(folder: Path) -> Path:
-    rows = [{"prompt": f"Where is {t}?", "completion": f"Look for {t} in room {i}, please, and tell us where you have found it."} for i, t in enumerate(TOPICS)]
+    rows = [
+        {
+            "prompt": f"Where is {t}?",
+            "completion": f"Look for {t} in room {i}, please, and tell us where you have found it.",
+        }
+        for i, t in enumerate(TOPICS)
+    ]
     return write_lines(folder / "pairs.jsonl", rows)
 
 
 def labelled_table(folder: Path) -> Path:
     file = folder / "tickets.csv"
-    lines = [f'"a ticket about {t}",{"billing" if i % 3 else "returns"},{"web" if i % 2 else "mail"}' for i, t in enumerate(TOPICS)]
+    lines = [
+        f'"a ticket about {t}",{"billing" if i % 3 else "returns"},{"web" if i % 2 else "mail"}'
+        for i, t in enumerate(TOPICS)
+    ]
     file.write_text("text,label,channel\n" + "\n".join(lines) + "\n", encoding="utf-8")
     return file
 
@@ -44,20 +66,47 @@ def numbered_labels(folder: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    info = {"features": {"text": {"dtype": "string", "_type": "Value"}, "label": {"names": ["no", "yes"], "_type": "ClassLabel"}}}
-    table = pa.table({"text": [f"is {t} here" for t in TOPICS], "label": pa.array([i % 2 for i in range(100)], pa.int64())})
+    info = {
+        "features": {
+            "text": {"dtype": "string", "_type": "Value"},
+            "label": {"names": ["no", "yes"], "_type": "ClassLabel"},
+        }
+    }
+    table = pa.table(
+        {
+            "text": [f"is {t} here" for t in TOPICS],
+            "label": pa.array([i % 2 for i in range(100)], pa.int64()),
+        }
+    )
     file = folder / "numbered.parquet"
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps({"info": info})}), file)
     return file
 
 
 def conversations(folder: Path) -> Path:
-    rows = [{"messages": [{"role": "system", "content": "You work in a shop."}, {"role": "user", "content": f"Have you {t}?"}, {"role": "assistant", "content": f"Yes, {t} is on shelf {i}."}]} for i, t in enumerate(TOPICS)]
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": "You work in a shop."},
+                {"role": "user", "content": f"Have you {t}?"},
+                {"role": "assistant", "content": f"Yes, {t} is on shelf {i}."},
+            ]
+        }
+        for i, t in enumerate(TOPICS)
+    ]
     return write_lines(folder / "chats.jsonl", rows)
 
 
 def sharegpt(folder: Path) -> Path:
-    rows = [{"conversations": [{"from": "human", "value": f"What does {t} cost?"}, {"from": "gpt", "value": f"It costs {i} euros."}]} for i, t in enumerate(TOPICS)]
+    rows = [
+        {
+            "conversations": [
+                {"from": "human", "value": f"What does {t} cost?"},
+                {"from": "gpt", "value": f"It costs {i} euros."},
+            ]
+        }
+        for i, t in enumerate(TOPICS)
+    ]
     file = folder / "sharegpt.json"
     file.write_text(json.dumps(rows))
     return file
@@ -71,12 +120,18 @@ def alpaca(folder: Path) -> Path:
 
 
 def preferences(folder: Path) -> Path:
-    rows = [{"prompt": f"Sell {t}.", "chosen": f"Take {t} home today.", "rejected": "No."} for t in TOPICS]
+    rows = [
+        {"prompt": f"Sell {t}.", "chosen": f"Take {t} home today.", "rejected": "No."}
+        for t in TOPICS
+    ]
     return write_lines(folder / "preferences.jsonl", rows)
 
 
 def json_answers(folder: Path) -> Path:
-    rows = [{"query": f"put {t} into box {i}", "answer": json.dumps({"item": t, "box": i})} for i, t in enumerate(TOPICS)]
+    rows = [
+        {"query": f"put {t} into box {i}", "answer": json.dumps({"item": t, "box": i})}
+        for i, t in enumerate(TOPICS)
+    ]
     return write_lines(folder / "slots.jsonl", rows)
 
 
@@ -84,34 +139,68 @@ def splits_in_a_folder(folder: Path) -> Path:
     for split, part in {"train": TOPICS[:60], "valid": TOPICS[60:80], "test": TOPICS[80:]}.items():
         lines = [f"how heavy is {t}\t{'heavy' if len(t) % 2 else 'light'}" for t in part]
         (folder / "split").mkdir(exist_ok=True)
-        (folder / "split" / f"{split}.tsv").write_text("question\tresponse\n" + "\n".join(lines) + "\n")
+        (folder / "split" / f"{split}.tsv").write_text(
+            "question\tresponse\n" + "\n".join(lines) + "\n"
+        )
     return folder / "split"
 
 
 def long_texts(folder: Path) -> Path:
     file = folder / "reports.jsonl.gz"
-    rows = [{"text": f"Report {i}. " + f"We have looked at {t} again and again. " * 110, "summary": f"In report {i} it was {t} that was looked at."} for i, t in enumerate(TOPICS)]
+    rows = [
+        {
+            "text": f"Report {i}. " + f"We have looked at {t} again and again. " * 110,
+            "summary": f"In report {i} it was {t} that was looked at.",
+        }
+        for i, t in enumerate(TOPICS)
+    ]
     with gzip.open(file, "wt", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
     return file
 
 
 def repeated_rows(folder: Path) -> Path:
-    rows = [{"prompt": f"{t}: in or out", "completion": "in" if i % 2 else "out"} for i, t in enumerate(TOPICS)]
+    rows = [
+        {"prompt": f"{t}: in or out", "completion": "in" if i % 2 else "out"}
+        for i, t in enumerate(TOPICS)
+    ]
     return write_lines(folder / "repeated.jsonl", rows + rows[:20])
 
 
 KINDS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "pairs": (pairs, {"sweep.metric": "valid/chrf"}),
-    "labelled": (labelled_table, {"sweep.metric": "valid/accuracy", "data.slices": ["channel"], "data.instruction": "Answer with one of: billing, returns."}),
-    "numbered": (numbered_labels, {"sweep.metric": "valid/accuracy", "data.instruction": "Answer with one of: no, yes."}),
+    "labelled": (
+        labelled_table,
+        {
+            "sweep.metric": "valid/accuracy",
+            "data.slices": ["channel"],
+            "data.instruction": "Answer with one of: billing, returns.",
+        },
+    ),
+    "numbered": (
+        numbered_labels,
+        {"sweep.metric": "valid/accuracy", "data.instruction": "Answer with one of: no, yes."},
+    ),
     "chats": (conversations, {"sweep.metric": "valid/chrf", "data.instruction": None}),
     "sharegpt": (sharegpt, {"sweep.metric": "valid/chrf", "data.instruction": None}),
     "alpaca": (alpaca, {"sweep.metric": "valid/exact_match"}),
     "preferences": (preferences, {"sweep.metric": "valid/chrf"}),
-    "slots": (json_answers, {"sweep.metric": "valid/exact_match", "data.instruction": "Answer as JSON, with item, box:"}),
+    "slots": (
+        json_answers,
+        {
+            "sweep.metric": "valid/exact_match",
+            "data.instruction": "Answer as JSON, with item, box:",
+        },
+    ),
     "splits": (splits_in_a_folder, {"sweep.metric": "valid/macro_f1"}),
-    "reports": (long_texts, {"sweep.metric": "valid/chrf", "data.instruction": "Give the summary of this text:", "train.max_length": (1024, 2048)}),
+    "reports": (
+        long_texts,
+        {
+            "sweep.metric": "valid/chrf",
+            "data.instruction": "Give the summary of this text:",
+            "train.max_length": (1024, 2048),
+        },
+    ),
     "repeated": (repeated_rows, {"data.sources": {"train": {"deduplicate": True}}}),
 }
 """Name -> what writes the file, and some settings that the experiment must have (None: must not)."""
@@ -131,7 +220,9 @@ def lookup(settings: dict[str, Any], path: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_experiment_on_any_kind_of_file_runs_unedited(kind: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_on_any_kind_of_file_runs_unedited(
+    kind: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write, wanted = KINDS[kind]
     rows, conf = write(tmp_path), tmp_path / "conf"
     made = main(["job=new", kind, "--from", str(rows), "model=tiny", "--config-dir", str(conf)])
@@ -153,7 +244,9 @@ def test_an_experiment_on_any_kind_of_file_runs_unedited(kind: str, tiny: Path, 
     assert main([*command, "job=check"]) == 0
 
 
-def test_an_experiment_that_is_there_is_never_written_over(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_that_is_there_is_never_written_over(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows, conf = labelled_table(tmp_path), tmp_path / "conf"
     line = ["job=new", "mine", "--from", str(rows), "model=tiny", "--config-dir", str(conf)]
     assert main(line) == 0
@@ -166,7 +259,9 @@ def test_an_experiment_that_is_there_is_never_written_over(tiny: Path, tmp_path:
     assert "there is an experiment tiny already" in capsys.readouterr().err
 
 
-def test_a_dry_run_writes_nothing_and_json_names_all_settings(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_writes_nothing_and_json_names_all_settings(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows, conf = labelled_table(tmp_path), tmp_path / "conf"
     line = ["job=new", "mine", f"--from={rows}"]
     assert main(line) == 2  # flags take their value after a blank
@@ -179,13 +274,22 @@ def test_a_dry_run_writes_nothing_and_json_names_all_settings(tiny: Path, tmp_pa
     assert "2 different answers" in record["reasons"]["sweep.metric"]
 
 
-def test_what_was_typed_is_kept_and_not_guessed(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = write_lines(tmp_path / "odd.jsonl", [{"title": t, "team": "abc"[i % 3]} for i, t in enumerate(TOPICS)])
+def test_what_was_typed_is_kept_and_not_guessed(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_lines(
+        tmp_path / "odd.jsonl", [{"title": t, "team": "abc"[i % 3]} for i, t in enumerate(TOPICS)]
+    )
     line = ["job=new", "odd", "--from", str(file), "model=tiny", "--config-dir", str(tmp_path)]
     assert main(line) == 2  # which column is the prompt nobody knows
     assert "data.columns.prompt" in capsys.readouterr().err
     assert not (tmp_path / "experiment").exists()
-    mine = ["data.columns.prompt=title", "data.columns.completion=team", "data.instruction=Which team?", "train.batch_size=8"]
+    mine = [
+        "data.columns.prompt=title",
+        "data.columns.completion=team",
+        "data.instruction=Which team?",
+        "train.batch_size=8",
+    ]
     assert main([*line, *mine]) == 0
     settings = yaml.safe_load((tmp_path / "experiment" / "odd.yaml").read_text())
     assert settings["data"]["instruction"] == "Which team?"
@@ -203,23 +307,43 @@ def test_what_was_typed_is_kept_and_not_guessed(tiny: Path, tmp_path: Path, caps
         (["job=new", "a_b", "--from", "x.jsonl"], "cannot be an experiment's name"),
         (["job=new", "mine", "--from", "no-such-file.jsonl"], "no-such-file.jsonl"),
         (["job=new", "mine", "--from", "x.jsonl", "data=icd10"], "comes with the project"),
-        (["job=new", "mine", "--from", "x.jsonl", "cluster=attached"], "does not belong into an experiment"),
-        (["job=new", "mine", "--from", "x.jsonl", "optim.lrr=1"], "no such setting; did you mean optim.lr?"),
+        (
+            ["job=new", "mine", "--from", "x.jsonl", "cluster=attached"],
+            "does not belong into an experiment",
+        ),
+        (
+            ["job=new", "mine", "--from", "x.jsonl", "optim.lrr=1"],
+            "no such setting; did you mean optim.lr?",
+        ),
         (["+sweep=lora", "--from", "x.jsonl"], "belongs to job=new"),
         (["job=new", "mine", "--from"], "--from needs a value: --from FILE"),
         (["job.kind=new"], "is not the whole command"),
     ],
 )
-def test_a_request_that_cannot_be_followed_is_answered_with_the_remedy(words: list[str], said: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_that_cannot_be_followed_is_answered_with_the_remedy(
+    words: list[str],
+    said: str,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_leaked_rows_are_refused_and_nothing_is_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leaked_rows_are_refused_and_nothing_is_written(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = splits_in_a_folder(tmp_path)
     (folder / "test.tsv").write_text((folder / "train.tsv").read_text())
-    assert main(["job=new", "mine", "--from", str(folder), "model=tiny", "--config-dir", str(tmp_path)]) == 2
+    assert (
+        main(
+            ["job=new", "mine", "--from", str(folder), "model=tiny", "--config-dir", str(tmp_path)]
+        )
+        == 2
+    )
     assert capsys.readouterr().err.startswith("error: ")
     assert not (tmp_path / "experiment").exists()

@@ -12,6 +12,7 @@ from jobs.base_models import fetch
 from jobs.config import Model
 from orchestrator.cli import main
 from orchestrator.config.compose import choices, compose
+from orchestrator.errors import ConfigError
 from orchestrator.project import ROOT
 from tests.support.settings import build
 
@@ -52,7 +53,9 @@ def test_an_experiment_plans_and_its_rows_pass_the_checks(
     name: str, tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # One chunk of rows to look neighbours up for is enough to see that a plan comes of it.
-    few = ["data.sources.terms.rows=400", "data.sources.titles.rows=400"] if "medical" in name else []
+    few = (
+        ["data.sources.terms.rows=400", "data.sources.titles.rows=400"] if "medical" in name else []
+    )
     command = [f"+experiment={name}", "model=tiny", f"storage={tmp_path}", *few]
     code = main([*command, "dry_run=true"])
     told = capsys.readouterr()
@@ -74,6 +77,49 @@ def test_rows_that_are_built_where_they_are_used_are_asked_for_by_name(
 
 
 def test_the_default_groups_of_an_experiment_can_be_replaced() -> None:
-    config = build(compose(["+experiment=support", "model=tiny", "train.steps=20", "optim.lr=0.1"], None))
+    config = build(
+        compose(["+experiment=support", "model=tiny", "train.steps=20", "optim.lr=0.1"], None)
+    )
     assert (config.model.name, config.train.steps, config.data.name) == ("tiny", 20, "support")
     assert set(choices()["experiment"]) == set(NAMES)
+
+
+@pytest.mark.parametrize("words", [["+experiment=assistant", "+sweep=lora"], ["sweep=lora", "experiment=assistant"]])
+def test_another_sweep_takes_the_place_of_the_experiments(words: list[str]) -> None:
+    space = build(compose(words, None)).sweep.space
+    assert "lr" in space and "mix" not in space
+    assert "mix" in build(compose(["+experiment=assistant", "+sweep=mix"], None)).sweep.space
+    assert "lr" in build(compose(["+experiment=tiny", "+sweep=lora"], None)).sweep.space
+
+
+def test_a_choice_that_is_no_experiment_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="is not one of assistant, fraud, legal"):
+        compose(["+experiment=suport", "+sweep=lora"], None)
+
+
+def test_synthetic_rows_are_made_from_an_experiment_and_trained_on_by_the_next(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "back"
+    base = ["model=tiny", f"storage={tmp_path / 'outputs'}"]
+    made = [
+        "job=synthesize",
+        "synthesis.recipe=corrupt",
+        "synthesis.rows=12",
+        f"synthesis.folder={rows}",
+    ]
+    assert main(["+experiment=translation", *base, *made]) == 0, capsys.readouterr().err
+    asked = [
+        "job=synthesize",
+        "synthesis.recipe=back_translation",
+        "synthesis.languages=[German]",
+        "dry_run=true",
+    ]
+    assert (
+        main(["+experiment=translation", *base, *asked, f"synthesis.folder={tmp_path / 'other'}"])
+        == 0
+    )
+    capsys.readouterr()
+    there = f"data.sources.synthetic.path={rows}/train.jsonl"
+    assert main(["+experiment=translation-back", *base, there, "dry_run=true"]) == 0
+    assert "synthetic: 12 rows" in capsys.readouterr().out
