@@ -93,8 +93,8 @@ def build() -> dict[str, str]:
     """Content of every file by name."""
     splits: dict[str, list[Any]] = {name: [] for name in USE}
     for key, (question, answer) in sorted(read_conversations().items()):
-        place = building.share(key)
-        name = next((name for name, end in HELD_OUT.items() if place < end), "general")
+        position = building.share(key)
+        name = next((name for name, end in HELD_OUT.items() if position < end), "general")
         splits[name].append(row_of(question, answer, "general"))
     for name in TASK_ROWS:
         splits[name] += task_rows(name)

@@ -178,8 +178,8 @@ def split(rows: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
     """Rows by file; groups stay whole, and no licence fills one."""
     splits: dict[str, list[dict[str, str]]] = {"train": [], "valid": [], "test": []}
     for text, group in grouped(rows).items():
-        place = building.share(text)
-        name = next((name for name, end in HELD_OUT.items() if place < end), "train")
+        position = building.share(text)
+        name = next((name for name, end in HELD_OUT.items() if position < end), "train")
         splits[name] += group
     for name, each in splits.items():
         counts: Counter[str] = Counter()

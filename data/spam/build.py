@@ -176,8 +176,8 @@ def build(archive: bytes) -> dict[str, str]:
             campaigns.setdefault(key_of(row), row)
     splits: dict[str, list[dict[str, Any]]] = {"train": [], "valid": [], "test": []}
     for key in sorted(campaigns, key=building.share):
-        place = building.share(key)
-        name = next((name for name, end in SHARES.items() if place < end), "train")
+        position = building.share(key)
+        name = next((name for name, end in SHARES.items() if position < end), "train")
         splits[name].append(campaigns[key])
     splits["train"] = splits["train"][:MOST_TRAINING]
     return {f"{name}.jsonl": building.json_lines(rows) for name, rows in splits.items()}

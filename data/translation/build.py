@@ -119,8 +119,8 @@ def clear_pairs(pairs: list[tuple[str, str]]) -> tuple[dict[str, str], int]:
 
 def split_of(english: str, source: str) -> str:
     """The file that a text belongs to."""
-    place = building.share(key_of(english))
-    return next((name for name, end in HELD_OUT.items() if place < end), source)
+    position = building.share(key_of(english))
+    return next((name for name, end in HELD_OUT.items() if position < end), source)
 
 
 def build() -> dict[str, str]:

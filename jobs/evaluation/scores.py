@@ -94,9 +94,9 @@ class TestScores:
             metrics |= {key: self.scores[name], f"{key}_low": low, f"{key}_high": high}
         metrics |= {registry.key(name, registry.TEST): value for name, value in self.scores.items()}
         metrics |= {f"{registry.TEST}/{name}": value for name, value in self.neighbours.items()}
-        for name, kept in THRESHOLD_METRICS.items():
+        for name, metric in THRESHOLD_METRICS.items():
             if name in self.threshold:
-                metrics[f"{registry.TEST}/{kept}"] = float(self.threshold[name])
+                metrics[f"{registry.TEST}/{metric}"] = float(self.threshold[name])
         if self.num_cut:
             metrics[f"{registry.TEST}/shortened"] = float(self.num_cut)
         if self.num_unended:

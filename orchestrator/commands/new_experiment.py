@@ -86,8 +86,6 @@ def run(
     Raises InputError, and then nothing is written.
     """
     request = read_request(arguments, rows, folder)
-    asked = {text.partition("=")[0]: text.partition("=")[2] for text in request.settings}
-    show_only = asked.get("dry_run", "").lower() in ("true", "1", "yes")
     config, raw = first_look(request, checks)
     try:
         corpus = load_corpus(config.data)
@@ -95,6 +93,9 @@ def run(
         raise InputError(str(error)) from error
     groups = groups_of(request)
     typed = frozenset(typed_settings(request.settings))
+    for path in sorted(typed):
+        if not belongs(path) and path not in OF_THIS_COMMAND:
+            console.note(f"{path} is no part of an experiment; add it to the command that runs it")
     proposed = [
         Choice("data.name", request.name, ""),
         Choice("data.folder", config.data.folder, read_as(corpus)),
@@ -104,10 +105,10 @@ def run(
     with tempfile.TemporaryDirectory() as draft:
         plan, final = proven(request, groups, proposed, typed, Path(draft), checks)
     text = text_of(request, groups, final)
-    if not show_only:
+    if not config.dry_run:
         write_new(request.target, text)
     mark_answer()
-    tell(request, config, corpus, plan, final, text, show_only)
+    tell(request, config, corpus, plan, final, text)
     return 0
 
 
@@ -118,6 +119,11 @@ def read_request(arguments: Sequence[str], rows: str | None, folder: str | None)
     words = [text for text in arguments if "=" not in text and not text.startswith("~")]
     settings = [text for text in arguments if text not in words and text != JOB]
     named = dict(text.lstrip("+").split("=", 1) for text in settings if "=" in text)
+    if rows and "data.folder" in named:
+        raise InputError(
+            f"job=new: --from {rows} and data.folder={named['data.folder']} both name the rows; "
+            "leave one out"
+        )
     rows = rows or named.get("data.folder")
     if len(words) != 1 or not rows:
         missing = "the rows are not named" if len(words) == 1 else "it takes one NAME"
@@ -127,6 +133,11 @@ def read_request(arguments: Sequence[str], rows: str | None, folder: str | None)
         raise InputError(
             f"job=new: {name!r} cannot be an experiment's name; it must begin with a letter, and "
             "be letters and digits, in words joined by '-'"
+        )
+    if "data.name" in named:
+        raise InputError(
+            f"job=new: the rows are called after the experiment, {name}; leave data.name="
+            f"{named['data.name']} out, or change it in the file"
         )
     request = Request(name, rows, [text for text in settings if not is_rows(text)], folder)
     for group in ("experiment", "job", "cluster", "tracking"):
@@ -165,12 +176,17 @@ def first_look(request: Request, checks: tuple[Check, ...]) -> tuple[Config, dic
 def groups_of(request: Request) -> dict[str, str]:
     """The choices of groups that were typed, and that of the data."""
     groups = {"data": "files"}
-    known = choices_of_groups(request.choices)
+    groups_there = choices_of_groups(request.choices)
     for text in request.settings:
         group, _, choice = text.lstrip("+").partition("=")
-        if group in known:
+        if group in groups_there:
             groups[group] = choice
     return groups
+
+
+def belongs(path: str) -> bool:
+    """Whether a setting is part of an experiment."""
+    return path.split(".")[0] in SECTIONS or path in ALONE
 
 
 def typed_choices(raw: dict[str, Any], typed: frozenset[str]) -> list[Choice]:
@@ -179,8 +195,7 @@ def typed_choices(raw: dict[str, Any], typed: frozenset[str]) -> list[Choice]:
     chosen = []
     for path, value in flat.items():
         was_typed = any(path == name or path.startswith(f"{name}.") for name in typed)
-        in_file = path.split(".")[0] in SECTIONS or path in ALONE
-        if was_typed and in_file and path not in OF_THIS_COMMAND:
+        if was_typed and belongs(path) and path not in OF_THIS_COMMAND:
             chosen.append(Choice(path, value, "as it was typed"))
     return chosen
 
@@ -252,8 +267,8 @@ def share_cut(plan: Plan) -> float:
 
 def sizes_reason(plan: Plan) -> str:
     """What a time comes to on this machine."""
-    found = re.findall(r"(?:sweep\.num_trials|train\.steps|train\.dtype)=\S+", plan.sizes or "")
-    return f"of the whole command; on this machine {' '.join(found)}" if found else ""
+    sizes = re.findall(r"(?:sweep\.num_trials|train\.steps|train\.dtype)=\S+", plan.sizes or "")
+    return f"of the whole command; on this machine {' '.join(sizes)}" if sizes else ""
 
 
 def planned(
@@ -312,7 +327,6 @@ def tell(
     plan: Plan,
     settings: list[Choice],
     text: str,
-    show_only: bool,
 ) -> None:
     """Print what was written and why, on stdout."""
     reasons = {choice.path: choice.reason for choice in settings if choice.reason}
@@ -320,7 +334,7 @@ def tell(
     if config.output == "json":
         record = {
             "experiment": request.name,
-            "file": None if show_only else str(request.target),
+            "file": None if config.dry_run else str(request.target),
             "settings": values,
             "reasons": reasons,
             "command": request.command,
@@ -338,7 +352,7 @@ def tell(
         lines.append(f"needs   python -m orchestrator job=setup model={plan.config.model.name}")
     if plan.estimate is not None:
         lines.append(f"time    about {console.duration(plan.estimate.seconds)} on this machine")
-    wrote = "would write" if show_only else "wrote"
+    wrote = "would write" if config.dry_run else "wrote"
     lines += [
         f"{'new':<8}{wrote} {request.target}",
         "",

@@ -102,6 +102,7 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
     A setting becomes `++name=value`; the choice of a group is checked here.
     """
     choices_by_group = choices(folder)
+    brings_sweep = any(has_sweep(text, folder) for text in overrides)
     faults: list[tuple[str, str]] = []
     prepared: list[str] = []
     for text in overrides:
@@ -126,7 +127,7 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
             )
         elif name in choices_by_group and sign != "~":
             faults += (wrong := choice_problems(name, value, choices_by_group))
-            prepared += [] if wrong else [chosen(name, value)]
+            prepared += [] if wrong else [chosen(name, value, brings_sweep)]
         elif sign == "~":
             prepared.append(text)
         else:
@@ -164,13 +165,30 @@ ADDED = ("sweep", "experiment", "device", "fleet")
 """Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
 
 
-def chosen(group: str, choice: str) -> str:
+def has_sweep(override: str, folder: str | None) -> bool:
+    """Whether an override chooses an experiment that brings a sweep, which another one replaces."""
+    name, _, choice = override.lstrip("+").partition("=")
+    if name != "experiment":
+        return False
+    for root in [ROOT / "conf", *([Path(folder)] if folder else [])]:
+        file = root / "experiment" / f"{choice}.yaml"
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, ValueError):
+            continue
+        if re.search(r"^\s*-\s*/sweep\s*:", text, re.MULTILINE):
+            return True
+    return False
+
+
+def chosen(group: str, choice: str, brings_sweep: bool) -> str:
     """A choice of a group as Hydra takes it. An experiment sets what stands anywhere: its file
     begins with its command, and so cannot say that itself.
     """
     if group == "experiment":
         return f"+experiment@_global_={choice}"
-    return f"{'+' if group in ADDED else ''}{group}={choice}"
+    is_new = group in ADDED and not (group == "sweep" and brings_sweep)
+    return f"{'+' if is_new else ''}{group}={choice}"
 
 
 def choice_problems(

@@ -104,8 +104,8 @@ def answer_column(corpus: Corpus) -> str:
     """The name of the column that answers stand in, as the shape says it; empty where it has
     none.
     """
-    told = next((told for use, told in corpus.shapes.items() if use.startswith("sources.")), "")
-    name = told.rpartition("-> ")[2].strip().lower()
+    shape = next((shape for use, shape in corpus.shapes.items() if use.startswith("sources.")), "")
+    name = shape.rpartition("-> ")[2].strip().lower()
     return "label" if name in LABEL_TEXTS else name
 
 
@@ -126,8 +126,8 @@ def slices(data: Data, corpus: Corpus) -> Choice | None:
     columns = [name for name in corpus.columns if name not in data.slices][:MOST_COLUMNS]
     if not columns or not held_out:
         return None
-    told = load_corpus(dataclasses.replace(data, slices=columns))
-    values = values_by_column([*told.valid, *told.test])
+    with_columns = load_corpus(dataclasses.replace(data, slices=columns))
+    values = values_by_column([*with_columns.valid, *with_columns.test])
     worth = [
         name
         for name in columns
@@ -153,11 +153,11 @@ def values_by_column(rows: list[Row]) -> dict[str, Counter[str]]:
 
 def repeated(corpus: Corpus) -> list[Choice]:
     """Sources with rows that stand there twice, which say nothing new."""
-    found = []
+    choices = []
     for name, rows in corpus.sources.items():
         distinct = {(row.key, row.answer) for row in rows}
         if len(distinct) < len(rows):
-            found.append(
+            choices.append(
                 Choice(
                     f"data.sources.{name}.deduplicate",
                     True,
@@ -165,4 +165,4 @@ def repeated(corpus: Corpus) -> list[Choice]:
                     "one's prompt and answer",
                 )
             )
-    return found
+    return choices

@@ -290,7 +290,8 @@ def test_what_was_typed_is_kept_and_not_guessed(
         "data.instruction=Which team?",
         "train.batch_size=8",
     ]
-    assert main([*line, *mine]) == 0
+    assert main([*line, *mine, f"storage={tmp_path}"]) == 0
+    assert "note    storage is no part of an experiment" in capsys.readouterr().err
     settings = yaml.safe_load((tmp_path / "experiment" / "odd.yaml").read_text())
     assert settings["data"]["instruction"] == "Which team?"
     assert settings["data"]["columns"] == {"prompt": "title", "completion": "team"}
@@ -307,6 +308,11 @@ def test_what_was_typed_is_kept_and_not_guessed(
         (["job=new", "a_b", "--from", "x.jsonl"], "cannot be an experiment's name"),
         (["job=new", "mine", "--from", "no-such-file.jsonl"], "no-such-file.jsonl"),
         (["job=new", "mine", "--from", "x.jsonl", "data=icd10"], "comes with the project"),
+        (["job=new", "mine", "--from", "x.jsonl", "data.folder=y.jsonl"], "both name the rows"),
+        (
+            ["job=new", "mine", "--from", "x.jsonl", "data.name=other"],
+            "called after the experiment",
+        ),
         (
             ["job=new", "mine", "--from", "x.jsonl", "cluster=attached"],
             "does not belong into an experiment",

@@ -12,6 +12,7 @@ from jobs.base_models import fetch
 from jobs.config import Model
 from orchestrator.cli import main
 from orchestrator.config.compose import choices, compose
+from orchestrator.errors import ConfigError
 from orchestrator.project import ROOT
 from tests.support.settings import build
 
@@ -81,3 +82,44 @@ def test_the_default_groups_of_an_experiment_can_be_replaced() -> None:
     )
     assert (config.model.name, config.train.steps, config.data.name) == ("tiny", 20, "support")
     assert set(choices()["experiment"]) == set(NAMES)
+
+
+@pytest.mark.parametrize("words", [["+experiment=assistant", "+sweep=lora"], ["sweep=lora", "experiment=assistant"]])
+def test_another_sweep_takes_the_place_of_the_experiments(words: list[str]) -> None:
+    space = build(compose(words, None)).sweep.space
+    assert "lr" in space and "mix" not in space
+    assert "mix" in build(compose(["+experiment=assistant", "+sweep=mix"], None)).sweep.space
+    assert "lr" in build(compose(["+experiment=tiny", "+sweep=lora"], None)).sweep.space
+
+
+def test_a_choice_that_is_no_experiment_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="is not one of assistant, fraud, legal"):
+        compose(["+experiment=suport", "+sweep=lora"], None)
+
+
+def test_synthetic_rows_are_made_from_an_experiment_and_trained_on_by_the_next(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "back"
+    base = ["model=tiny", f"storage={tmp_path / 'outputs'}"]
+    made = [
+        "job=synthesize",
+        "synthesis.recipe=corrupt",
+        "synthesis.rows=12",
+        f"synthesis.folder={rows}",
+    ]
+    assert main(["+experiment=translation", *base, *made]) == 0, capsys.readouterr().err
+    asked = [
+        "job=synthesize",
+        "synthesis.recipe=back_translation",
+        "synthesis.languages=[German]",
+        "dry_run=true",
+    ]
+    assert (
+        main(["+experiment=translation", *base, *asked, f"synthesis.folder={tmp_path / 'other'}"])
+        == 0
+    )
+    capsys.readouterr()
+    there = f"data.sources.synthetic.path={rows}/train.jsonl"
+    assert main(["+experiment=translation-back", *base, there, "dry_run=true"]) == 0
+    assert "synthetic: 12 rows" in capsys.readouterr().out
