@@ -7,6 +7,7 @@ from typing import Any
 from jobs.evaluation import registry
 from orchestrator.output.result import BASELINES
 from orchestrator.report import answers, importance, mixes
+from orchestrator.report.actions import actions
 from orchestrator.report.alerts import alerts, causes, tied
 from orchestrator.report.edges import edge_of, widened
 from orchestrator.report.judged import metrics_of, test_values
@@ -47,6 +48,7 @@ def content(data: SweepData) -> Content:
         "errors": answers.error_kinds(data.predictions),
         "answered": len(data.predictions),
         "failures": [{"cause": cause, "trials": t} for cause, t in causes(data).items()],
+        "actions": actions(data),
     }
 
 

@@ -83,6 +83,8 @@ class SweepData:
     started: float | None = None
     ended: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    sweep_notes: list[str] = field(default_factory=list)
+    """What was said of the sweep as a whole while it ran."""
 
     @property
     def stem(self) -> str:
@@ -171,6 +173,8 @@ def take_event(data: SweepData, trials: dict[int, TrialData], event: dict[str, A
         data.state, data.error, data.ended = event["state"], event.get("error"), moment
     elif kind == "tags" and index is None and isinstance(event.get("tags"), dict):
         data.tags |= {str(key): str(value) for key, value in event["tags"].items()}
+        note = text_of(event["tags"].get("note"))
+        data.sweep_notes += [note] if note else []
     elif index is not None:
         trial = trials.setdefault(index, TrialData(index))
         take_trial(trial, event, moment)

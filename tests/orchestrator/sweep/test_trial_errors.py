@@ -87,7 +87,7 @@ def test_what_is_no_error_of_the_trial_s_code_is_the_loss_of_its_process(tmp_pat
 
 
 def test_the_loss_of_a_process_that_a_trial_asked_is_told_as_one(tmp_path: Path) -> None:
-    error = ActorDiedError("The actor died: pid: 17, ip: 127.0.0.1, out of memory")
+    error = ActorDiedError()
     text = f"ray::run() (pid=1)\nray.exceptions.ActorDiedError: {error}"
     trial: Any = Written(tmp_path, RayTaskError("run", text, error))
     assert reason_in(why_failed(trial)).startswith("a worker process")
