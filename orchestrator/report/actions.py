@@ -1,4 +1,4 @@
-"""What a sweep has done about faults while it ran, counted by kind from the notes in its journal."""
+"""What a sweep has done about faults while it ran, by kind, counted from its journal's notes."""
 
 from __future__ import annotations
 

@@ -80,6 +80,7 @@ class Allowance:
         """Trials that end where they are, since the leaders alone go on."""
         self.over = False
         """Whether all training ends."""
+        self.has_score = False
         self.limit: str | None = None
         """The limit that has ended something, by its name in Budget."""
         self.paces: dict[int, TrialPace] = {}
@@ -126,8 +127,8 @@ class Allowance:
         """Whether a trial that has not begun may start. One that has is continued: whether it goes
         on is seen while it trains.
         """
-        if self.limits is None or self.has_begun(index):
-            return True
+        if self.limits is None or self.has_begun(index) or self.board.steering.closed:
+            return True  # of the finalists all start or none: what they take was looked at before
         running = self.running()
         if not running and not self.scored() and not self.board.seats:
             return not self.over
@@ -213,7 +214,10 @@ class Allowance:
     def scored(self) -> bool:
         """Whether some trial has a score."""
         board = self.board
-        return any(board.rank(record) is not None for record in board.asked_for())
+        self.has_score = self.has_score or any(
+            board.rank(record) is not None for record in board.asked_for()
+        )
+        return self.has_score
 
     def awaits_report(self, index: int) -> bool:
         """Whether a trial is at an evaluation of which its report is still to come."""
