@@ -4,6 +4,7 @@ leave behind, back to Ray.
 
 from __future__ import annotations
 
+import re
 import time
 
 import ray
@@ -325,7 +326,8 @@ def hopeless(board: SweepState) -> str | None:
     failed = [record for record in board.asked_for() if record.state == "failed"]
     if len(failed) < min(board.config.sweep.give_up_after, board.plan.num_trials):
         return None
-    reasons = {(record.error or "").split("(")[0][:60] for record in failed}
+    # Numbers in a reason, such as a step, do not tell it from another.
+    reasons = {re.sub(r"\d+", "#", (record.error or "").split("(")[0])[:60] for record in failed}
     return (
         f"the first {len(failed)} trials failed for the same reason: {failed[0].error}"
         if len(reasons) == 1 and len(failed) > 1

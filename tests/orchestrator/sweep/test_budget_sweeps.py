@@ -79,17 +79,12 @@ def test_a_larger_budget_goes_on_and_counts_what_was_spent(command: Any, tmp_pat
 
 
 def test_a_sweep_whose_trials_all_fail_alike_stops_after_k(command: Any, tmp_path: Path) -> None:
-    hopeless = ("sweep.num_trials=8", "sweep.max_concurrent=1", "sweep.give_up_after=2")
-    ruined = ("sweep.space.lr.low=1e30", "sweep.space.lr.high=1e35", "sweep.scheduler=none")
-    done = command(
-        "+sweep=lora",
-        *hopeless,
-        *ruined,
-        "train.steps=40",
-        "train.eval_every=40",
-        "sweep.loss_curves=false",
-        f"storage={tmp_path}",
-    )
+    rates = "[600.0, 700.0, 800.0, 900.0, 950.0, 990.0]"
+    space = f"sweep.space={{rate: {{path: optim.lr, type: grid, values: {rates}}}}}"
+    # A decay of 900 times 1 turns the weights over and makes them 899 times larger at each step.
+    extreme = ("optim.max_norm=1e30", "optim.warmup_steps=0", "optim.weight_decay=1")
+    stops = ("sweep.give_up_after=2", "sweep.max_concurrent=1", "train.steps=40")
+    done = command(space, *extreme, *stops, "train.eval_every=40", f"storage={tmp_path}")
     assert done.code == 1, done.err
     assert "the first 2 trials failed for the same reason" in done.result["error"]
-    assert done.result["trials"]["failed"] == 2
+    assert done.result["trials"]["failed"] == 2 < done.result["trials"]["total"] == 6
