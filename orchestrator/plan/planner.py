@@ -107,7 +107,7 @@ class Plan:
     checks: CheckReport = field(default_factory=CheckReport)
     """What the checks of the rows say."""
     account: Account = field(default_factory=Account)
-    """What earlier commands of the sweep have spent."""
+    """What earlier commands of the sweep have spent, where it has a budget."""
 
     @property
     def task(self) -> Task:
@@ -178,8 +178,8 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     check_targets(trials or [trial_of(config, 1, {})], base)
     final = final_plan(config, num_trials)
     timing = sizes.timing(config, num_trials, nodes, base, corpus, measured, machine)
-    account = account_of(config, name)
-    if timing is not None:
+    account = account_of(config, name) if config.budget.is_set else Account()
+    if timing is not None and config.runs_here:
         check_budget(config, resources, timing, account)
     return Plan(
         name=name,
