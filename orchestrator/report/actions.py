@@ -36,21 +36,21 @@ def actions(data: SweepData) -> list[dict[str, Any]]:
             continue
         counts[kind] += 1
         indices[kind] |= set() if index is None else {index}
-    found = [
+    entries = [
         {"action": name, "count": counts[name], "trials": sorted(indices[name])}
         for name, _ in KINDS
         if counts[name]
     ]
-    found += [
+    entries += [
         {"action": note, "count": 1, "trials": []} for note in data.notes if SKIPPED.search(note)
     ]
     failed = [trial for trial in data.trials if "not finite" in (trial.error or "")]
     if failed:
-        found.append(
+        entries.append(
             {
                 "action": "failed since its loss was no number; the worst score, for the search",
                 "count": len(failed),
                 "trials": [trial.index for trial in failed],
             }
         )
-    return found
+    return entries

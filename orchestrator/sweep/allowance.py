@@ -223,8 +223,8 @@ class Allowance:
         """Whether a trial is at an evaluation of which its report is still to come."""
         step = self.pace(index).step
         record = self.board.records.get(index)
-        told = record is not None and step in record.reports
-        return step > 0 and self.to_evaluation(step - 1) == 1 and not told
+        is_reported = record is not None and step in record.reports
+        return step > 0 and self.to_evaluation(step - 1) == 1 and not is_reported
 
     def to_evaluation(self, step: int) -> int:
         """Steps from one step to the next evaluation."""

@@ -94,12 +94,12 @@ def needed(
             continue
         name = canonicalize_name(requirement.name)
         asked.setdefault(name, []).append(requirement)
-        found = there.get(name)
+        package = there.get(name)
         wanted = ("", *sorted(requirement.extras))
         new = [extra for extra in wanted if (name, extra) not in done]
         done |= {(name, extra) for extra in new}
-        if found is not None and new:
-            waiting += [(one, tuple(new)) for one in requirements_of(found)]
+        if package is not None and new:
+            waiting += [(one, tuple(new)) for one in requirements_of(package)]
     return asked
 
 
@@ -125,37 +125,37 @@ def problems(root: Path = ROOT) -> list[str]:
     """Everything that is wrong, a line each."""
     pinned, odd = pins(root)
     there = installed()
-    found = [f"constraints.txt: {text}: pins no version of an index" for text in odd]
+    lines = [f"constraints.txt: {text}: pins no version of an index" for text in odd]
     for name, asked in sorted(needed(requirements(root), there).items()):
         package = there.get(name)
         if package is None or name in INSTALLERS:
             continue  # of an extra that is not installed here
         if name not in pinned:
-            found.append(f"{name}: not pinned in constraints.txt")
+            lines.append(f"{name}: not pinned in constraints.txt")
         version = package.version
         if name in pinned and version.split("+")[0] != pinned[name].split("+")[0]:
-            found.append(f"{name}: {version} is installed, constraints.txt pins {pinned[name]}")
-        found += [
+            lines.append(f"{name}: {version} is installed, constraints.txt pins {pinned[name]}")
+        lines += [
             f"{name}: {version} is installed, {one} is asked for"
             for one in asked
             if not one.specifier.contains(version, prereleases=True)
         ]
         licence = licence_of(package)
         if not (FREE.search(licence) or name in WITH_TERMS or PROPRIETARY.match(name)):
-            found.append(f"{name}: licence {licence or 'unknown'!r} is not one of those accepted")
-    return found
+            lines.append(f"{name}: licence {licence or 'unknown'!r} is not one of those accepted")
+    return lines
 
 
 def main() -> int:
     """Print what is wrong; returns the exit code."""
-    found = problems()
-    for line in found:
+    lines = problems()
+    for line in lines:
         print(line)
     count = len(needed(requirements(), installed()))
     print(
-        f"{count} packages are needed; {len(found)} problems (known vulnerabilities: not looked up)"
+        f"{count} packages are needed; {len(lines)} problems (known vulnerabilities: not looked up)"
     )
-    return 1 if found else 0
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

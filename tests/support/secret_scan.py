@@ -29,10 +29,10 @@ def scan(folder: Path) -> list[str]:
     if done.returncode not in (0, *FOUND):
         raise RuntimeError(f"{program.name} has ended with {done.returncode}: {done.stderr[-500:]}")
     report, _ = json.JSONDecoder().raw_decode(done.stdout.lstrip())
-    return [told(entry) for entry in report.get("findings") or []]
+    return [line_of(entry) for entry in report.get("findings") or []]
 
 
-def told(entry: dict[str, Any]) -> str:
+def line_of(entry: dict[str, Any]) -> str:
     """One finding."""
     finding = entry.get("finding") or {}
     rule = entry.get("rule") or {}
@@ -42,11 +42,11 @@ def told(entry: dict[str, Any]) -> str:
 def main(arguments: list[str]) -> int:
     """Print what was found; returns the exit code."""
     folder = Path(arguments[0]) if arguments else ROOT
-    found = scan(folder)
-    for line in found:
+    lines = scan(folder)
+    for line in lines:
         print(line)
-    print(f"secrets: {len(found)} in {folder}")
-    return 1 if found else 0
+    print(f"secrets: {len(lines)} in {folder}")
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":
