@@ -84,6 +84,7 @@ class Allowance:
         self.limit: str | None = None
         """The limit that has ended something, by its name in Budget."""
         self.paces: dict[int, TrialPace] = {}
+        self.batch_sizes: dict[int, int] = {}
         self.step_seconds: float | None = None
         """Seconds for a step of the trials that train at once, as observed last."""
         self.evaluation_seconds: float | None = None
@@ -103,8 +104,14 @@ class Allowance:
         examples = metrics.get("train/examples_per_second", 0.0)
         if examples > 0 and math.isfinite(examples):
             each = metrics.get("train/tokens_per_second", 0.0) / examples
-            self.spending.tokens += each * self.board.trained(index).train.batch_size
+            self.spending.tokens += each * self.batch_size(index)
         self.pace(index).tell(milliseconds / 1000, step)
+
+    def batch_size(self, index: int) -> int:
+        """Examples of a step of a trial; looked up once, since each step asks."""
+        if index not in self.batch_sizes:
+            self.batch_sizes[index] = self.board.trained(index).train.batch_size
+        return self.batch_sizes[index]
 
     def tell_report(self, index: int, step: int) -> None:
         """A trial has been evaluated."""
