@@ -34,6 +34,8 @@ check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pyright --pythonpath $(RUN)
+	$(RUN) -m tests.support.secret_scan
+	$(RUN) -m tests.support.dependency_audit
 
 ui: install
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db

@@ -47,8 +47,8 @@ def spare_in(home: Path, score: Score) -> list[Path]:
     last_rung = max(
         (step for step in steps if (home / f"step-{step:06d}" / REPORT).exists()), default=0
     )
-    kept = {max(steps, default=0), last_rung, max(scored, default=(0.0, 0))[1]}
-    return stale + [home / f"step-{step:06d}" for step in steps if step not in kept]
+    needed = {max(steps, default=0), last_rung, max(scored, default=(0.0, 0))[1]}
+    return stale + [home / f"step-{step:06d}" for step in steps if step not in needed]
 
 
 def report_of(folder: Path) -> JsonObject | None:

@@ -79,7 +79,7 @@ def read_costs(file: str, problems: list[tuple[str, str]]) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as stream:
             text = stream.read()
-        costs = yaml.load(text, yaml.BaseLoader)
+        costs = yaml.load(text, yaml.BaseLoader)  # noqa: S506  # it makes texts alone
         twice = repeated_keys(yaml.compose(text, yaml.BaseLoader))
     except OSError as error:
         problems.append(("sweep.costs", f"{file} cannot be read: {error.strerror}"))

@@ -35,7 +35,7 @@ LONGEST_PLACE = (
 """Bytes of a folder below which Ray's Unix sockets still have an address: the system allows 107 for
 the whole path.
 """
-PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # a folder of its own in them, mode 0700
 """Where a session goes whose user has named a temporary folder with a path that is too long."""
 YOUNG_SECONDS = 60.0
 """A folder without a lock that is younger than this belongs to a process that is about to lock

@@ -221,8 +221,8 @@ class ProgressDisplay:
 
     def spent(self) -> str:
         """What is spent of the budget, where there is one."""
-        told = None if self.spending is None else self.spending.told()
-        return "" if told is None else f"  {told}"
+        words = None if self.spending is None else self.spending.words()
+        return "" if words is None else f"  {words}"
 
     @staticmethod
     def time_left(left: TimeLeft) -> str:

@@ -40,7 +40,7 @@ def account_of(config: Config, name: str) -> Account:
     return Account(spent_before(events), any(event["kind"] == "report" for event in events))
 
 
-def held(resources: Resources) -> tuple[float, float]:
+def reserved(resources: Resources) -> tuple[float, float]:
     """CPU cores and GPUs that the workers of a sweep hold."""
     groups = resources.packs or resources.concurrent
     cpus = min(groups * resources.workers * resources.cpus, resources.num_cpus)
@@ -54,7 +54,7 @@ def spending_of(config: Config, resources: Resources, began: float, name: str) -
 
 def metered(config: Config, resources: Resources, began: float, before: Spent) -> Spending:
     """A meter that counts on from what was spent before."""
-    cpus, gpus = held(resources)
+    cpus, gpus = reserved(resources)
     return Spending(config.budget, config.cluster.prices, cpus, gpus, began, before)
 
 

@@ -111,7 +111,7 @@ class Plan:
     merge: MergePlan | None = None
     """Experts whose merged updates choose the mixes; None where each mix is trained."""
     account: Account = field(default_factory=Account)
-    """What earlier commands of the sweep have spent."""
+    """What earlier commands of the sweep have spent, where it has a budget."""
     shipping: ShippingPlan | None = None
     """The files that are made of the winner; None where none is."""
 
@@ -187,8 +187,8 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     final = final_plan(config, num_trials)
     timing = sizes.timing(config, num_trials, nodes, base, corpus, measured, machine)
     merge = merge_plan(config, num_trials, base, corpus, timing)
-    account = account_of(config, name)
-    if timing is not None:
+    account = account_of(config, name) if config.budget.is_set else Account()
+    if timing is not None and config.runs_here:
         check_budget(config, resources, timing, account)
     return Plan(
         name=name,

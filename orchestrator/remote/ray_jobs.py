@@ -334,7 +334,7 @@ def without_stream(head: RayJobsClient, name: str, relay: Relay, error: Exceptio
                 "restarted? The same command continues"
             )
             raise OrchestratorError(gone) from error
-    except Exception:  # noqa: BLE001  # no answer says nothing about the job
+    except Exception:  # noqa: BLE001, S110  # no answer says nothing about the job
         pass
     return None
 

@@ -7,6 +7,7 @@ from typing import Any
 from jobs.evaluation import registry
 from orchestrator.output.best_lines import BASELINES
 from orchestrator.report import answers, importance, merged_mixes, mixes, shipped_files
+from orchestrator.report.actions import actions
 from orchestrator.report.alerts import alerts, causes, tied
 from orchestrator.report.edges import edge_of, widened
 from orchestrator.report.judged import metrics_of, test_values
@@ -50,6 +51,7 @@ def content(data: SweepData) -> Content:
         "ships": shipped_files.entries(data),
         "devices": shipped_files.devices(data),
         "failures": [{"cause": cause, "trials": t} for cause, t in causes(data).items()],
+        "actions": actions(data),
     }
 
 

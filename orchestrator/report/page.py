@@ -359,13 +359,25 @@ def errors(of: Content) -> str:
 def failures(of: Content) -> str:
     """Failed trials by cause."""
     if not of["failures"]:
-        return paragraph("No trial has failed.")
+        return paragraph("No trial has failed.") + done_about_faults(of)
     items = "".join(
         f"<li><strong>{len(entry['trials'])}</strong> "
         f"({escape(', '.join(map(str, entry['trials'][:20])))}): {escape(entry['cause'])}</li>"
         for entry in of["failures"]
     )
-    return f"<ul>{items}</ul>"
+    return f"<ul>{items}</ul>" + done_about_faults(of)
+
+
+def done_about_faults(of: Content) -> str:
+    """What the sweep has done about faults, counted."""
+    if not of["actions"]:
+        return ""
+    items = ""
+    for entry in of["actions"]:
+        trials = ", ".join(map(str, entry["trials"][:20]))
+        which = f" (trials {escape(trials)})" if trials else ""
+        items += f"<li><strong>{entry['count']}</strong>{which}: {escape(entry['action'])}</li>"
+    return f"<h3>What was done</h3><ul>{items}</ul>"
 
 
 def next_steps(of: Content) -> str:

@@ -86,6 +86,8 @@ class SweepData:
     tags: dict[str, str] = field(default_factory=dict)
     mixtures: dict[str, Any] = field(default_factory=dict)
     """What merging experts has said of mixes, as the journal keeps it."""
+    sweep_notes: list[str] = field(default_factory=list)
+    """What was said of the sweep as a whole while it ran."""
 
     @property
     def stem(self) -> str:
@@ -174,6 +176,8 @@ def take_event(data: SweepData, trials: dict[int, TrialData], event: dict[str, A
         data.state, data.error, data.ended = event["state"], event.get("error"), moment
     elif kind == "tags" and index is None and isinstance(event.get("tags"), dict):
         data.tags |= {str(key): str(value) for key, value in event["tags"].items()}
+        note = text_of(event["tags"].get("note"))
+        data.sweep_notes += [note] if note else []
     elif kind == EVENT:
         data.mixtures = event
     elif index is not None:

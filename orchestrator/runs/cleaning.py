@@ -53,17 +53,17 @@ class Contents:
         return sum(self.sizes.values())
 
 
-def contents(place: LocalRuns, name: str) -> Contents:
+def contents(runs: LocalRuns, name: str) -> Contents:
     """What lies in a sweep's place."""
-    found = Contents()
-    if isinstance(place, StoreRuns):
-        root = f"{place.root}/sweeps/{name}"
-        for info in filesystem.listing(place.system, root):
-            found.sizes[info.path.removeprefix(f"{root}/")] = int(info.size or 0)
+    files = Contents()
+    if isinstance(runs, StoreRuns):
+        root = f"{runs.root}/sweeps/{name}"
+        for info in filesystem.listing(runs.system, root):
+            files.sizes[info.path.removeprefix(f"{root}/")] = int(info.size or 0)
             written = info.mtime.timestamp() if info.mtime else 0.0
-            found.newest = max(found.newest, written)
-        return found
-    folder = place.sweep(name)
+            files.newest = max(files.newest, written)
+        return files
+    folder = runs.sweep(name)
     for file in folder.rglob("*"):
         try:
             if file.is_dir():
@@ -71,9 +71,9 @@ def contents(place: LocalRuns, name: str) -> Contents:
             facts = file.lstat()
         except OSError:  # it has just gone
             continue
-        found.sizes[file.relative_to(folder).as_posix()] = facts.st_size
-        found.newest = max(found.newest, facts.st_mtime)
-    return found
+        files.sizes[file.relative_to(folder).as_posix()] = facts.st_size
+        files.newest = max(files.newest, facts.st_mtime)
+    return files
 
 
 def needless(data: SweepData, records: Mapping[int, Record], files: Contents) -> list[str]:
@@ -120,11 +120,11 @@ def needed_steps(data: SweepData, record: Record | None, there: set[int]) -> set
     return {max(there), *([max(rungs)] if rungs else []), *([] if best is None else [best[0]])}
 
 
-def clean_one(place: LocalRuns, name: str, dry: bool) -> dict[str, Any]:
+def clean_one(runs: LocalRuns, name: str, dry: bool) -> dict[str, Any]:
     """Clean one sweep; returns what it holds, and what was removed."""
-    record = place.record(place.folder / "sweeps" / name)
-    files = contents(place, name)
-    told = {
+    record = runs.record(runs.folder / "sweeps" / name)
+    files = contents(runs, name)
+    entry = {
         "name": name,
         "state": record["state"],
         "bytes": files.total,
@@ -134,21 +134,21 @@ def clean_one(place: LocalRuns, name: str, dry: bool) -> dict[str, Any]:
     }
     written_lately = time.time() - files.newest < QUIET_SECONDS
     if record["state"] == "running" or (record["ended"] is None and written_lately):
-        return told | {"kept_because": "it runs"}
-    folder = place.folder / "sweeps" / name
-    folders = needless(read_sweep(folder), place.history(folder).records, files)
+        return entry | {"kept_because": "it runs"}
+    folder = runs.folder / "sweeps" / name
+    folders = needless(read_sweep(folder), runs.history(folder).records, files)
     for below in folders:
         if not dry:
-            remove(place, name, below)
-        told["removed_bytes"] += files.below(below)
-    return told | {"removed": folders}
+            remove(runs, name, below)
+        entry["removed_bytes"] += files.below(below)
+    return entry | {"removed": folders}
 
 
-def remove(place: LocalRuns, name: str, below: str) -> None:
+def remove(runs: LocalRuns, name: str, below: str) -> None:
     """Remove a folder of a sweep. Raises OrchestratorError where that is not possible."""
-    where = filesystem.join(place.where(name), below)
+    where = filesystem.join(runs.where(name), below)
     try:
-        if isinstance(place, StoreRuns):
+        if isinstance(runs, StoreRuns):
             filesystem.remove(where)
         else:
             shutil.rmtree(where)
@@ -158,29 +158,29 @@ def remove(place: LocalRuns, name: str, below: str) -> None:
         ) from error
 
 
-def clean(place: LocalRuns, words: list[str]) -> tuple[str, dict[str, Any]]:
+def clean(runs: LocalRuns, words: list[str]) -> tuple[str, dict[str, Any]]:
     """Clean the sweeps that `words` name, or all; as a text and as a record."""
     dry = DRY in words
     asked = [word for word in words if word != DRY]
     for name in asked:
-        place.sweep(name)  # a name that is not there is said before anything is removed
-    names = asked or [record["name"] for record in place.listed()]
-    told = [clean_one(place, name, dry) for name in names]
-    freed = sum(one["removed_bytes"] for one in told)
+        runs.sweep(name)  # a name that is not there is said before anything is removed
+    names = asked or [record["name"] for record in runs.listed()]
+    entries = [clean_one(runs, name, dry) for name in names]
+    freed = sum(one["removed_bytes"] for one in entries)
     would = "would be removed" if dry else "removed"
-    lines = [line_of(one, would) for one in told] or ["no sweeps here"]
-    if told:
-        lines.append(f"{size(freed)} {would} of {size(sum(one['bytes'] for one in told))}")
-    record = {"name": asked[0] if asked else None, "dry_run": dry, "sweeps": told}
+    lines = [line_of(one, would) for one in entries] or ["no sweeps here"]
+    if entries:
+        lines.append(f"{size(freed)} {would} of {size(sum(one['bytes'] for one in entries))}")
+    record = {"name": asked[0] if asked else None, "dry_run": dry, "sweeps": entries}
     return "\n".join(lines), record | {"removed_bytes": freed}
 
 
-def line_of(told: dict[str, Any], would: str) -> str:
+def line_of(entry: dict[str, Any], would: str) -> str:
     """What is said of one sweep."""
-    holds = f"{size(told['bytes'])}, of it {size(told['checkpoint_bytes'])} of checkpoints"
-    if "kept_because" in told:
-        return f"{told['name']}  {holds}; {told['kept_because']}: left as it is"
-    if not told["removed"]:
-        return f"{told['name']}  {holds}; nothing to remove"
-    count = plural(len(told["removed"]), "folder")
-    return f"{told['name']}  {holds}; {count} {would}, {size(told['removed_bytes'])}"
+    holds = f"{size(entry['bytes'])}, of it {size(entry['checkpoint_bytes'])} of checkpoints"
+    if "kept_because" in entry:
+        return f"{entry['name']}  {holds}; {entry['kept_because']}: left as it is"
+    if not entry["removed"]:
+        return f"{entry['name']}  {holds}; nothing to remove"
+    count = plural(len(entry["removed"]), "folder")
+    return f"{entry['name']}  {holds}; {count} {would}, {size(entry['removed_bytes'])}"

@@ -42,14 +42,14 @@ class Spent:
 
     def words(self, names: Iterable[str] = UNITS) -> str:
         """ "1.2 min, 0.04 CPU core hours"."""
-        told = [
+        amounts_in_words = [
             f"{getattr(self, name):.3g} {UNITS[name]}"
             if name != "tokens"
             else f"{self.tokens:,.0f} {UNITS[name]}"
             for name in names
             if getattr(self, name) > 0
         ]
-        return ", ".join(told) or "nothing"
+        return ", ".join(amounts_in_words) or "nothing"
 
 
 def spent_of(metrics: Mapping[str, object]) -> Spent | None:
@@ -140,18 +140,18 @@ class Spending:
             return float("inf")
         return self.budget.tokens - self.now().tokens
 
-    def told(self) -> str | None:
+    def words(self) -> str | None:
         """What is spent of each limit, in a few words; None without a limit."""
         spent = self.now()
-        told = [
+        amounts_in_words = [
             f"{getattr(spent, name):,.3g} of {limit:,.6g} {UNITS[name]}"
             if name != "tokens"
             else f"{spent.tokens:,.0f} of {limit:,.0f} {UNITS[name]}"
             for name, limit in self.budget.amounts().items()
         ]
         if self.budget.deadline is not None:
-            told.append(f"{spent.minutes:.3g} min, until {self.budget.deadline}")
-        return f"spent {', '.join(told)}" if told else None
+            amounts_in_words.append(f"{spent.minutes:.3g} min, until {self.budget.deadline}")
+        return f"spent {', '.join(amounts_in_words)}" if amounts_in_words else None
 
     def record(self, journal: Journal) -> None:
         """Write down what is spent."""

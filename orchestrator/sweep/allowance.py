@@ -80,9 +80,11 @@ class Allowance:
         """Trials that end where they are, since the leaders alone go on."""
         self.over = False
         """Whether all training ends."""
+        self.has_score = False
         self.limit: str | None = None
         """The limit that has ended something, by its name in Budget."""
         self.paces: dict[int, TrialPace] = {}
+        self.batch_sizes: dict[int, int] = {}
         self.step_seconds: float | None = None
         """Seconds for a step of the trials that train at once, as observed last."""
         self.evaluation_seconds: float | None = None
@@ -102,8 +104,14 @@ class Allowance:
         examples = metrics.get("train/examples_per_second", 0.0)
         if examples > 0 and math.isfinite(examples):
             each = metrics.get("train/tokens_per_second", 0.0) / examples
-            self.spending.tokens += each * self.board.trained(index).train.batch_size
+            self.spending.tokens += each * self.batch_size(index)
         self.pace(index).tell(milliseconds / 1000, step)
+
+    def batch_size(self, index: int) -> int:
+        """Examples of a step of a trial; looked up once, since each step asks."""
+        if index not in self.batch_sizes:
+            self.batch_sizes[index] = self.board.trained(index).train.batch_size
+        return self.batch_sizes[index]
 
     def tell_report(self, index: int, step: int) -> None:
         """A trial has been evaluated."""
@@ -126,8 +134,8 @@ class Allowance:
         """Whether a trial that has not begun may start. One that has is continued: whether it goes
         on is seen while it trains.
         """
-        if self.limits is None or self.has_begun(index):
-            return True
+        if self.limits is None or self.has_begun(index) or self.board.steering.closed:
+            return True  # of the finalists all start or none: what they take was looked at before
         running = self.running()
         if not running and not self.scored() and not self.board.seats:
             return not self.over
@@ -213,14 +221,17 @@ class Allowance:
     def scored(self) -> bool:
         """Whether some trial has a score."""
         board = self.board
-        return any(board.rank(record) is not None for record in board.asked_for())
+        self.has_score = self.has_score or any(
+            board.rank(record) is not None for record in board.asked_for()
+        )
+        return self.has_score
 
     def awaits_report(self, index: int) -> bool:
         """Whether a trial is at an evaluation of which its report is still to come."""
         step = self.pace(index).step
         record = self.board.records.get(index)
-        told = record is not None and step in record.reports
-        return step > 0 and self.to_evaluation(step - 1) == 1 and not told
+        is_reported = record is not None and step in record.reports
+        return step > 0 and self.to_evaluation(step - 1) == 1 and not is_reported
 
     def to_evaluation(self, step: int) -> int:
         """Steps from one step to the next evaluation."""

@@ -44,13 +44,13 @@ def ended(board: SweepState) -> str:
     records = {record.index: record for record in board.asked_for()}
     never = sum(index not in records or not records[index].reports for index in board.numbers())
     best = board.best()
-    told = [f"budget.{allowance.limit} has ended the training"]
+    phrases = [f"budget.{allowance.limit} has ended the training"]
     if best is not None:
         reached = max(best.reports, default=0)
-        told.append(f"the best trial stands at step {reached} of {board.config.train.steps}")
+        phrases.append(f"the best trial stands at step {reached} of {board.config.train.steps}")
     if never:
-        told.append(f"{plural(never, 'trial')} of {board.total()} were not scored")
-    return ": ".join([told[0], ", ".join(told[1:])]) if len(told) > 1 else told[0]
+        phrases.append(f"{plural(never, 'trial')} of {board.total()} were not scored")
+    return ": ".join([phrases[0], ", ".join(phrases[1:])]) if len(phrases) > 1 else phrases[0]
 
 
 def more(board: SweepState) -> list[str]:

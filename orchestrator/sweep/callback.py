@@ -4,14 +4,10 @@ leave behind, back to Ray.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pickle
+import re
 import time
-from pathlib import Path
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
@@ -23,16 +19,14 @@ from jobs.files.storage_faults import probe, told
 from jobs.pack.membership import AbortReason
 from jobs.workers.coordinator import free
 from jobs.workers.messages import JudgingProgress, Note, Posted, StepMetrics
-from jobs.workers.reporting import reason
 from orchestrator.config.credentials import mask
 from orchestrator.plan.run_inputs import datasets, flat_params
 from orchestrator.sweep.placement import PlacementMonitor
 from orchestrator.sweep.sampler import is_not_finite
 from orchestrator.sweep.scheduler import TuneResult
 from orchestrator.sweep.state import SweepState
+from orchestrator.sweep.trial_errors import is_process_lost, reason_in, why_failed
 
-UNREADABLE = (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, TypeError)
-"""What reading an error raises that is torn, or whose class cannot be made here."""
 FREE_AFTER_SECONDS = 3.0
 DRAIN_SECONDS = 0.5
 REST_SECONDS = 60.0
@@ -159,11 +153,11 @@ class SweepCallback(Callback):
         error = why_failed(trial)
         if reported_failure is None and is_process_lost(trial, error):
             # The trial is not to blame: its process only waits, or hands on what others compute.
-            why = "a process was lost" if error is None else reason(error)
+            why = "a process was lost" if error is None else reason_in(error)
             board.lost = board.lost or f"{why} (it spoke for trial {index})"
             self.end(index, "interrupted", None)
             return
-        why = reported_failure or reason(error or RuntimeError("it has not said why"))
+        why = reported_failure or reason_in(error)
         self.end(index, "failed", mask(why))
 
     def hear(self) -> None:
@@ -322,25 +316,6 @@ class SweepCallback(Callback):
             self.board.screen.step(index, step, metrics)
 
 
-def why_failed(trial: Trial) -> Exception | None:
-    """What Tune knows of why a trial has failed. It writes that into a folder of this machine
-    first, and copies it to the storage only once the trial has run.
-    """
-    with contextlib.suppress(*UNREADABLE):
-        if trial.pickled_error_file and os.path.exists(trial.pickled_error_file):
-            return pickle.loads(Path(trial.pickled_error_file).read_bytes())
-        return trial.get_pickled_error()
-    return None
-
-
-def is_process_lost(trial: Trial, error: Exception | None) -> bool:
-    """Whether a trial has failed by the end of its process. Of what Ray has done to it, such as
-    taking its memory back, Tune keeps no error.
-    """
-    lost = RayActorError | WorkerCrashedError | OutOfMemoryError
-    return isinstance(error, lost) or (error is None and not trial.pickled_error_file)
-
-
 def hopeless(board: SweepState) -> str | None:
     """Why the sweep should not go on: its first trials have all failed alike and none has
     scored.
@@ -352,7 +327,8 @@ def hopeless(board: SweepState) -> str | None:
     failed = [record for record in board.asked_for() if record.state == "failed"]
     if len(failed) < min(board.config.sweep.give_up_after, board.plan.num_trials):
         return None
-    reasons = {(record.error or "").split("(")[0][:60] for record in failed}
+    # Numbers in a reason, such as a step, do not tell it from another.
+    reasons = {re.sub(r"\d+", "#", (record.error or "").split("(")[0])[:60] for record in failed}
     return (
         f"the first {len(failed)} trials failed for the same reason: {failed[0].error}"
         if len(reasons) == 1 and len(failed) > 1

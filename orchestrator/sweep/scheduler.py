@@ -137,6 +137,8 @@ class HalvingScheduler(FIFOScheduler):
         gone = self.board.allowance.not_admitted | stop_cut(self.board, self.live, tune_controller)
         for index in sorted(gone - self.away):
             self.away.add(index)
+            self.waiting.pop(index, None)
+            self.won = deque(one for one in self.won if one is not self.live.get(index))
             self.halving.leave(index)
         self._sort(tune_controller)
 

@@ -82,7 +82,8 @@ def create(uri: str, make: Callable[[str], object]) -> None:
     file = database_file(uri) if uri.startswith("sqlite:") else None
     if file is None or (file.exists() and file.stat().st_size):
         return
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+    shared = "/dev/shm"  # noqa: S108  # a folder of its own in it, mode 0700
+    memory = shared if os.access(shared, os.W_OK | os.X_OK) else None
     with tempfile.TemporaryDirectory(prefix="mlflow-", dir=memory) as scratch:
         database = Path(scratch) / file.name
         draft = file.with_name(f"{file.name}.draft")

@@ -28,6 +28,7 @@ TRAINING_FILES = (
     "tests/benchmarks/test_scale.py",
     "tests/orchestrator/launch/test_lost_hosts.py",
     "tests/orchestrator/launch/test_ray_session.py",
+    "tests/orchestrator/sweep/test_budget_sweeps.py",
 )
 """Files that start a Ray, those that take longest first."""
 

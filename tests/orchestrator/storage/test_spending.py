@@ -81,7 +81,7 @@ def test_what_is_spent_before_is_no_longer_left() -> None:
     spending.tokens += 50
     assert spending.left_seconds()[0] == pytest.approx(330)
     assert spending.tokens_left() == 50
-    assert spending.told() == "spent 4.5 of 10 min, 950 of 1,000 training tokens"
+    assert spending.words() == "spent 4.5 of 10 min, 950 of 1,000 training tokens"
 
 
 def test_a_figure_that_an_editor_has_spoilt_is_none() -> None:
