@@ -93,7 +93,7 @@ OWNERS = {
     "kubernetes": {"orchestrator/kuberay/auth.py"},
     "gguf": {"jobs/base_models/wheel.py", "jobs/export"},
     "xllamacpp": {"jobs/llama_cpp"},
-    "starlette": {"jobs/endpoint/app.py"},
+    "starlette": {"jobs/endpoint/app.py", "jobs/endpoint/side_by_side.py"},
     "uvicorn": {"jobs/endpoint/app.py"},
     "ray": {
         "orchestrator/launch",
