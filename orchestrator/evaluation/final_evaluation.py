@@ -114,8 +114,8 @@ class FinalEvaluation(HeldOutJudge):
         metrics |= candidate.slice_metrics() | made_of.metrics
         self.command.journal.append("metrics", trial=None, metrics=metrics)
         try:
-            version = self.register(outcome, candidate, base, folder, trial)
-            ship_others(self, outcome, judged, version)
+            self.register(outcome, candidate, base, folder, trial)
+            ship_others(self, outcome, judged)
         except OrchestratorError as error:
             outcome.state, outcome.error = (
                 "failed",
@@ -206,7 +206,7 @@ class FinalEvaluation(HeldOutJudge):
         base: TestScores,
         folder: Path,
         trial: Trial,
-    ) -> Version:
+    ) -> None:
         """Upload the version's folder, register it, export it where that is asked for, and move the
         aliases that are deserved.
         """
@@ -253,7 +253,6 @@ class FinalEvaluation(HeldOutJudge):
             tags={"model.version": version.uri, "model.decision": decision.reason},
         )
         place_files(self, outcome, files, version)
-        return version
 
     def register_finalist(
         self, outcome: SweepResult, finalist: JudgedFinalist, folder: Path
