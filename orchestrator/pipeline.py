@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import shutil
 import threading
@@ -48,7 +49,7 @@ from orchestrator.storage.journal import Journal, Record
 from orchestrator.storage.json_files import write_sealed
 from orchestrator.storage.locks import locked, this_process
 from orchestrator.storage.paths import forget, storage_folder, sweep_folder
-from orchestrator.tracking import mlflow_store, provenance, system_metrics
+from orchestrator.tracking import mlflow_store, provenance, shown_commands, system_metrics
 from orchestrator.tracking.outbox import OutboxWorker
 
 if TYPE_CHECKING:
@@ -67,17 +68,6 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
     """Do what the configuration says; returns the exit code. `composed` is the configuration as
     YAML, `overrides` what was typed.
     """
-    outcome = result_of(config, composed, overrides)
-    if outcome is None:
-        return 0
-    tell(result.remote_state(outcome))
-    mark_answer()
-    print(result.printed(outcome, config.output == "json"), flush=True)
-    return result.exit_code(outcome)
-
-
-def result_of(config: Config, composed: str, overrides: list[str]) -> SweepResult | None:
-    """What comes of it; None for a dry run, whose plan is printed."""
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         nodes = None
@@ -86,7 +76,7 @@ def result_of(config: Config, composed: str, overrides: list[str]) -> SweepResul
         if config.dry_run:
             plan = champion_lookup.noted(planning.make(config, nodes))
             plan_text.print_plan(plan)
-            return None
+            return 0
         shared = nodes is not None or filesystem.is_uri(config.storage)
         if not shared:
             stack.enter_context(locked(config.storage))
@@ -109,7 +99,15 @@ def result_of(config: Config, composed: str, overrides: list[str]) -> SweepResul
         outcome = shown or command.work()
         if outcome.report is None:
             outcome.report = delivery.present(folder)
-    return outcome
+    tell(result.remote_state(outcome))
+    mark_answer()
+    print(
+        json.dumps(result.public(outcome))
+        if config.output == "json"
+        else result.text(outcome, shown_commands.programs_here(), console.terminal_width()),
+        flush=True,
+    )
+    return {"finished": 0, "interrupted": 1 if outcome.error else 130}.get(outcome.state, 1)
 
 
 def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:

@@ -105,7 +105,7 @@ OWNERS = {
     "gguf": {"jobs/base_models/wheel.py", "jobs/export"},
     "xllamacpp": {"jobs/llama_cpp"},
     "onnxruntime_genai": {"jobs/onnx_genai"},
-    "starlette": {"jobs/endpoint/app.py"},
+    "starlette": {"jobs/endpoint/app.py", "jobs/endpoint/side_by_side.py"},
     "uvicorn": {"jobs/endpoint/app.py"},
     "ray": {
         "orchestrator/launch",

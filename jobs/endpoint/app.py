@@ -48,6 +48,10 @@ class Endpoint:
         ]
         return Starlette(routes=routes)
 
+    def runtime_of(self, model: ShippedModel) -> Runtime:
+        """What answers for a model."""
+        return self.runtime
+
     def refusal(self, request: Request) -> Response | None:
         """Why a caller gets no answer, None where it may ask."""
         host = request.headers.get("host", "").lower()
@@ -97,12 +101,12 @@ class Endpoint:
                 message = f"there is no model {name!r}; there are: {known}"
                 return JSONResponse(error(message, code="model_not_found"), 404)
             model = self.models[name]
-            question = await run_in_threadpool(model.question, self.runtime, asked)
+            question = await run_in_threadpool(model.question, self.runtime_of(model), asked)
             if asked.get("stream"):
                 with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
                 events = self.events(model, question, with_usage)
                 return StreamingResponse(events, media_type="text/event-stream")
-            answer = await run_in_threadpool(model.answer, self.runtime, question)
+            answer = await run_in_threadpool(model.answer, self.runtime_of(model), question)
         except ValueError as problem:
             return JSONResponse(error(str(problem)), 400)
         except RuntimeError as problem:
@@ -114,7 +118,7 @@ class Endpoint:
         """A streamed answer as server-sent events. What goes wrong on the way is an event too."""
 
         def pieces() -> Iterator[str | Answer]:
-            for piece in model.pieces(self.runtime, question):
+            for piece in model.pieces(self.runtime_of(model), question):
                 if isinstance(piece, Answer):
                     report(model, piece)
                 yield piece

@@ -27,6 +27,8 @@ SLOTS = 4
 """Rows that are answered at once."""
 COMPARED_ROWS = 32
 """Rows whose tokens are compared with the trained model's."""
+BITS_ROWS = 16
+"""Rows whose right answers the file is asked the probability of, a request for each token."""
 TOLD = 64
 """Most likely tokens whose probabilities are compared one by one."""
 DIGITS = 6
@@ -200,7 +202,7 @@ def bits_per_byte(
     cross-entropy, the token that ends each included, per byte of answer. None where the runtime
     tells no probability of any row.
     """
-    step = max(len(rows) // COMPARED_ROWS, 1)
+    step = max(len(rows) // BITS_ROWS, 1)
     nats, num_bytes = 0.0, 0
     end = template.eos_ids[template.eos_tokens.index(template.end_of_turn)]
     for row in rows[::step]:

@@ -16,12 +16,18 @@ from jobs.export.formats import FORMATS
 from jobs.files.json_types import JsonObject
 from orchestrator.commands.predict import find, local_folder, store_address
 from orchestrator.config.credentials import mask
+from orchestrator.config.device_settings import profiles_of
+from orchestrator.config.registry_settings import Registry
 from orchestrator.config.settings import Config
 from orchestrator.config.shipping import DEFAULT_FORMAT
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.evaluation import shipped_version
+from orchestrator.evaluation import shipped_files, shipped_version
+from orchestrator.evaluation.device_limits import MeasuredFile
+from orchestrator.evaluation.shipped_files import Contest
 from orchestrator.evaluation.version_folder import check_version, find_base
 from orchestrator.job_environment import mark_answer
+from orchestrator.output.shipped_text import device_lines
+from orchestrator.plan.task import TEST
 from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking import mlflow_store
 from orchestrator.tracking.model_versions import Version
@@ -54,10 +60,27 @@ def run(config: Config) -> int:
     with tempfile.TemporaryDirectory(prefix="version-") as scratch:
         folder = find(config, Path(scratch))
         report = ship(config, folder, name, version, target)
-    if version is not None:
+    told: list[JsonObject] = []
+    if version is not None and store is not None:
         shipped_version.record(store, version, report)
-    show(config, {"job": "export"} | report, shipped_version.summary(report))
+        told = placed(config, store, version, report)
+    lines = [f"{label:<8}{line}" for each in told for label, line in device_lines(each)]
+    answer = {"job": "export"} | report | ({"devices": told} if told else {})
+    show(config, answer, "\n".join([shipped_version.summary(report), *lines]))
     return 0
+
+
+def placed(
+    config: Config, store: mlflow_store.MlflowStore, version: Version, report: dict[str, Any]
+) -> list[JsonObject]:
+    """For each device whether the file gets its alias: within its limits it has to beat the file
+    that has the alias so far.
+    """
+    scores = shipped_files.scores_of(report, version.tags.get(TEST, ""))
+    file = MeasuredFile(str(report["format"]), report, scores)
+    contest = Contest(store, Registry(), [], file.metric)
+    named = [profile for profile in profiles_of(config.device) if profile.name is not None]
+    return [shipped_files.place(profile, [file], version, contest) for profile in named]
 
 
 def ship(
@@ -73,8 +96,10 @@ def ship(
         name=name,
         score=config.export.score,
         rows=config.export.rows,
-        threads=tuple(config.export.threads),
+        threads=tuple(threads_of(config)),
         confidence=config.job.confidence,
+        made_by={"rows": config.export.rows, "threads": threads_of(config)}
+        | {"confidence": config.job.confidence},
     )
     form = FORMATS[format_of(config)]
     try:
@@ -109,6 +134,12 @@ def registered(config: Config) -> tuple[mlflow_store.MlflowStore | None, Version
     if version is None:
         raise InputError(f"model_uri {uri}: {store.inventory(name)}")
     return store, version
+
+
+def threads_of(config: Config) -> list[int]:
+    """At which numbers of threads the speed is measured: those of a device too."""
+    named = [profile.limits.threads for profile in profiles_of(config.device)]
+    return sorted({*config.export.threads, *(count for count in named if count is not None)})
 
 
 def format_of(config: Config) -> str:

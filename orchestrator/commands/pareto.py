@@ -7,8 +7,13 @@ are versions of one registered model, so that a device's alias can go to any of 
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import ctypes
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +22,9 @@ from typing import Any
 from jobs.base_models import fetch
 from jobs.config import BaseModel
 from jobs.files.json_types import JsonObject
-from orchestrator import pipeline
-from orchestrator.config import credentials
-from orchestrator.config.compose import FREE_TEXT, as_yaml, choices, compose, typed_settings
-from orchestrator.config.device_settings import Device
-from orchestrator.config.settings import Config, changed
-from orchestrator.config.shipping import formats_of
+from orchestrator.config.compose import choices, compose, typed_settings
+from orchestrator.config.device_settings import LIMITS
+from orchestrator.config.settings import Config
 from orchestrator.config.validation import Check, build
 from orchestrator.errors import ConfigError, InputError, OrchestratorError
 from orchestrator.evaluation import device_preflight, pareto_result
@@ -30,16 +32,22 @@ from orchestrator.evaluation.device_limits import MeasuredFile
 from orchestrator.evaluation.pareto_front import FrontFile
 from orchestrator.evaluation.shipped_files import scores_of
 from orchestrator.job_environment import mark_answer
-from orchestrator.output import pareto_text
+from orchestrator.output import pareto_text, result
 from orchestrator.output.heartbeat import print_line
 from orchestrator.output.sweep_result import SweepResult
 from orchestrator.plan import planner as planning
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.shipping import ShippingPlan, shipping_plan
+from orchestrator.process import interruption
+from orchestrator.project import ROOT
 from orchestrator.report import pareto_page
-from orchestrator.storage.json_files import write_json
+from orchestrator.storage.json_files import read_sealed, write_json
 from orchestrator.storage.locks import locked
-from orchestrator.storage.paths import storage_folder
+from orchestrator.storage.paths import storage_folder, sweep_folder
+
+RESULT = "result.json"
+PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux."""
 
 
 @dataclass(frozen=True)
@@ -49,79 +57,135 @@ class Part:
     base: str
     """As pareto.bases names it."""
     config: Config
-    composed: str
-    """The configuration as YAML."""
     overrides: list[str]
     """What runs this sweep alone, as typed."""
 
 
+@dataclass(frozen=True)
+class Command:
+    """What was typed."""
+
+    config: Config
+    overrides: list[str]
+    folder: str | None
+    """Of --config-dir."""
+    checks: tuple[Check, ...]
+
+    def part(self, base: str, *further: str) -> Part:
+        """The sweep over one base. Raises ConfigError, with the base's name, for one that cannot
+        be.
+        """
+        config = self.config
+        own = [*self.overrides, *model_settings(base, self.folder), "pareto.bases=[]"]
+        minutes = config.sweep.minutes
+        if minutes is not None and {"sweep.num_trials", "train.steps"} & set(config.left_open):
+            own.append(f"sweep.minutes={minutes / len(config.pareto.bases):g}")
+        if config.tracking.model is None:
+            own.append(f"tracking.model={config.data.name}")
+        own += further
+        try:
+            raw = compose(own, self.folder, self.checks)
+            single = build(raw, typed_settings(own), self.checks)
+        except ConfigError as error:
+            problems = [(path, f"{text} (for {base})") for path, text in error.problems]
+            raise ConfigError(problems) from error
+        return Part(base, single, own)
+
+
 def run(config: Config, overrides: list[str], folder: str | None, checks: tuple[Check, ...]) -> int:
     """Do all sweeps and compare their files; returns the exit code."""
-    named = next(
-        (text for text in overrides if text.lstrip("+").startswith(("model=", "model."))), None
-    )
-    if named is not None:
+    typed = [text for text in overrides if text.lstrip("+").startswith(("model=", "model."))]
+    if typed:
         raise InputError(
-            f"{named} has no effect: pareto.bases names the base models, "
+            f"{typed[0]} has no effect: pareto.bases names the base models, "
             f"{', '.join(config.pareto.bases)}; leave it out"
         )
-    parts = [part_of(config, base, overrides, folder, checks) for base in config.pareto.bases]
-    twice = {part.config.model.name for part in parts}
-    if len(twice) < len(parts):
+    command = Command(config, overrides, folder, checks)
+    parts = [command.part(base) for base in config.pareto.bases]
+    if len({part.config.model.name for part in parts}) < len(parts):
         raise InputError(
             f"pareto.bases: two of {', '.join(config.pareto.bases)} have the same name; rename a "
             "folder"
         )
+    shippings, infeasible = sorted_out(parts, fetched=not config.dry_run)
+    feasible = [command.part(base, *settled(shippings[base], config)) for base in shippings]
     if config.dry_run:
-        return show_plan(config, parts)
-    feasible, infeasible = sorted_out(config, parts, fetched=True)
+        return show_plan(config, feasible, shippings, infeasible)
     for name, why in infeasible.items():
         print_line(f"pareto  {name} is not trained: {why}")
     results: list[tuple[Part, SweepResult]] = []
     for number, part in enumerate(feasible, start=1):
         print_line(f"pareto  {part.config.model.name}, base {number} of {len(feasible)}")
-        outcome = pipeline.result_of(part.config, part.composed, part.overrides)
-        assert outcome is not None  # only a dry run has none
-        results.append((part, outcome))
-        if outcome.state != "finished":
-            raise unfinished(part, outcome)
+        results.append((part, result_of(part, folder)))
     return finish(config, results, infeasible)
 
 
-def unfinished(part: Part, outcome: SweepResult) -> BaseException:
-    """What ends the command where the sweep over a base was stopped, or has failed."""
-    if outcome.state == "interrupted" and outcome.error is None:
-        return KeyboardInterrupt()
-    return OrchestratorError(
-        f"{part.config.model.name}: {outcome.error or 'its sweep has failed'}; what is done is "
-        "kept, and the same command continues"
-    )
+def settled(shipping: ShippingPlan, config: Config) -> list[str]:
+    """The settings of a base's sweep: it makes the files that some device may take, and who gets a
+    device's alias is decided over those of all bases.
+    """
+    named = {profile.limits.threads for profile in shipping.profiles}
+    counts = [count for count in named if count is not None]
+    settings = [f"export.format=[{','.join(shipping.formats)}]", "device.profiles={}"]
+    settings += [f"device.{name}=null" for name in (*LIMITS, "threads", "name")]
+    if counts:
+        threads = ",".join(map(str, sorted({*config.export.threads, *counts})))
+        settings.append(f"export.threads=[{threads}]")
+    return settings
 
 
-def part_of(
-    config: Config,
-    base: str,
-    overrides: list[str],
-    folder: str | None,
-    checks: tuple[Check, ...],
-) -> Part:
-    """The sweep over one base. Raises ConfigError, with the base's name, for one that cannot be."""
-    own = [*overrides, *model_settings(base, folder), "pareto.bases=[]"]
-    minutes = config.sweep.minutes
-    if minutes is not None and {"sweep.num_trials", "train.steps"} & set(config.left_open):
-        own.append(f"sweep.minutes={minutes / len(config.pareto.bases):g}")
-    if config.tracking.model is None:
-        own.append(f"tracking.model={config.data.name}")
-    try:
-        raw = compose(own, folder, checks)
-        single = build(raw, typed_settings(own), checks)
-    except ConfigError as error:
-        raise ConfigError(
-            [(path, f"{text} (for {base})") for path, text in error.problems]
-        ) from error
-    shown = as_yaml(credentials.without_secrets(raw, FREE_TEXT))
-    typed = [] if folder is None else ["--config-dir", folder]
-    return Part(base, single, shown, [*typed, *(credentials.printable(text) for text in own)])
+def result_of(part: Part, folder: str | None) -> SweepResult:
+    """What came of a base's sweep, which runs in a process of its own: a Ray that has ended leaves
+    things behind in the process that it was started from. Raises OrchestratorError where it did not
+    finish.
+    """
+    once = ["output=json"]
+    line = [sys.executable, "-m", "orchestrator"]
+    line += ["--config-dir", folder] if folder is not None else []
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    }
+    with (
+        interruption.armed(),
+        subprocess.Popen(
+            [*line, *part.overrides, *once],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            preexec_fn=end_with_parent,
+        ) as process,
+    ):
+        try:
+            out, _ = process.communicate()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)  # Ctrl-C has reached it already: one wish
+            process.communicate()
+            raise
+    if process.returncode == 130:
+        raise KeyboardInterrupt
+    told = last_object(out)
+    name = part.config.model.name
+    if process.returncode != 0 or "sweep" not in told:
+        error = told.get("error") or f"its command has ended with exit code {process.returncode}"
+        kind = InputError if process.returncode == 2 else OrchestratorError
+        raise kind(f"{name}: {error}; what is done is kept, and the same command continues")
+    outcome = result.read(read_sealed(sweep_folder(part.config.storage, told["sweep"]) / RESULT))
+    if outcome is None:
+        raise OrchestratorError(f"{name}: the result of {told['sweep']} cannot be read")
+    return outcome
+
+
+def end_with_parent() -> None:
+    """Have a process that was just started stop gently when this one is killed (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def last_object(text: str) -> JsonObject:
+    """The object on the last line of an output; empty where there is none."""
+    with contextlib.suppress(IndexError, ValueError, TypeError):
+        return dict(json.loads(text.strip().splitlines()[-1]))
+    return {}
 
 
 def model_settings(base: str, folder: str | None) -> list[str]:
@@ -139,31 +203,28 @@ def model_settings(base: str, folder: str | None) -> list[str]:
 
 
 def sorted_out(
-    config: Config, parts: Sequence[Part], fetched: bool
-) -> tuple[list[Part], dict[str, str]]:
-    """The sweeps whose files may be within some device's limits, each with the formats that may,
-    and why the others are not run. `fetched` fetches bases that are not there yet. Raises
+    parts: Sequence[Part], fetched: bool
+) -> tuple[dict[str, ShippingPlan], dict[str, str]]:
+    """By base the files that may be within some device's limits, and why other bases are not
+    trained. `fetched` fetches bases that are not there yet, and measures what they cost. Raises
     ConfigError where none is left.
     """
-    feasible: list[Part] = []
+    shippings: dict[str, ShippingPlan] = {}
     infeasible: dict[str, str] = {}
     refusals: list[tuple[str, str]] = []
     for part in parts:
         try:
-            shipping = shipping_of(part, fetched)
+            shippings[part.base] = shipping_of(part, fetched)
         except ConfigError as error:
-            infeasible[part.config.model.name] = "; ".join(
-                f"{path} {text}" for path, text in error.problems
-            )
+            told = [f"{path} {text}" for path, text in error.problems]
+            infeasible[part.config.model.name] = "; ".join(told)
             refusals += error.problems
-            continue
-        feasible.append(dataclasses.replace(part, config=as_part(config, part.config, shipping)))
-    if not feasible:
+    if not shippings:
         raise ConfigError(list(dict.fromkeys(refusals)))
-    return feasible, infeasible
+    return shippings, infeasible
 
 
-def shipping_of(part: Part, fetched: bool) -> ShippingPlan | None:
+def shipping_of(part: Part, fetched: bool) -> ShippingPlan:
     """The files that a base may ship as. Raises ConfigError where none can be small enough."""
     try:
         if fetched:
@@ -173,29 +234,25 @@ def shipping_of(part: Part, fetched: bool) -> ShippingPlan | None:
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
     plan = shipping_plan(part.config, base)
+    if plan is None:
+        raise InputError(
+            "pareto.bases compares files, and none is asked for: add export.format=gguf-q8_0"
+        )
     if base is None or not fetched:
         return plan
-    return device_preflight.checked(part.config, base, plan, print_line)
+    checked = device_preflight.checked(part.config, base, plan, print_line)
+    assert checked is not None
+    return checked
 
 
-def as_part(whole: Config, single: Config, shipping: ShippingPlan | None) -> Config:
-    """The settings of one base's sweep: it makes the files, and who gets a device's alias is
-    decided over those of all bases.
-    """
-    formats = formats_of(single) if shipping is None else list(shipping.formats)
-    threads = {profile.limits.threads for profile in (shipping.profiles if shipping else ())}
-    counts = sorted({*single.export.threads, *(count for count in threads if count is not None)})
-    export = dataclasses.replace(single.export, format=formats, threads=counts)
-    return changed(single, export=export, device=Device(), output=whole.output)
-
-
-def show_plan(config: Config, parts: Sequence[Part]) -> int:
+def show_plan(
+    config: Config,
+    parts: Sequence[Part],
+    shippings: dict[str, ShippingPlan],
+    infeasible: dict[str, str],
+) -> int:
     """The plans of all bases on stdout."""
-    feasible, infeasible = sorted_out(config, parts, fetched=False)
-    plans: list[tuple[Plan, ShippingPlan | None]] = []
-    by_base = {part.base: part for part in parts}
-    for part in feasible:
-        plans.append((planning.make(part.config), shipping_of(by_base[part.base], False)))
+    plans = [(planning.make(part.config), shippings[part.base]) for part in parts]
     mark_answer()
     as_text = pareto_text.plan_json if config.output == "json" else pareto_text.plan_text
     print(as_text(plans, infeasible), flush=True)

@@ -17,7 +17,7 @@ LOOKS_AT = (
     *("model_uri", "model", "storage", "tracking.uri", "tracking.experiment", "output", "dry_run"),
     *("job.kind", "job.confidence", "cluster"),
 )
-SHIPPING = {job: (*LOOKS_AT, job) for job in ("export", "serve")}
+SHIPPING = {"export": (*LOOKS_AT, "export", "device"), "serve": (*LOOKS_AT, "serve")}
 """What these jobs look at; a group stands for its settings."""
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 from jobs.config import BaseModel
 from jobs.export.formats import FORMATS
-from jobs.export.model_folder import describe
 from jobs.files.cache import cache_folder
 from jobs.files.json_types import JsonObject
 from jobs.machine.identity import identity, key
@@ -122,6 +121,8 @@ def costs_of(
     kept = read_object(file)
     if "size_mb" in kept:
         return kept
+    from jobs.export.model_folder import describe  # numpy and scikit-learn: a second
+
     say(f"device  measuring the untouched {base.name} as {form}")
     asked = {
         "base": dataclasses.asdict(base),

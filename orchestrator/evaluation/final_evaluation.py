@@ -119,8 +119,8 @@ class FinalEvaluation(HeldOutJudge):
         metrics |= candidate.slice_metrics() | made_of.metrics | metrics_of(forgetting)
         self.command.journal.append("metrics", trial=None, metrics=metrics)
         try:
-            version = self.register(outcome, candidate, base, folder, trial)
-            ship_others(self, outcome, judged, version)
+            self.register(outcome, candidate, base, folder, trial)
+            ship_others(self, outcome, judged)
         except OrchestratorError as error:
             outcome.state, outcome.error = (
                 "failed",
@@ -212,7 +212,7 @@ class FinalEvaluation(HeldOutJudge):
         base: TestScores,
         folder: Path,
         trial: Trial,
-    ) -> Version:
+    ) -> None:
         """Upload the version's folder, register it, export it where that is asked for, and move the
         aliases that are deserved.
         """
@@ -259,7 +259,6 @@ class FinalEvaluation(HeldOutJudge):
             tags={"model.version": version.uri, "model.decision": decision.reason},
         )
         place_files(self, outcome, files, version)
-        return version
 
     def register_finalist(
         self, outcome: SweepResult, finalist: JudgedFinalist, folder: Path

@@ -53,7 +53,8 @@ class Maker:
 
         numbered = f"{version.name}-{version.version}"
         target = storage_folder(self.config.storage) / "exports" / numbered / form
-        threads = sorted({*self.config.export.threads, *self.threads_of_profiles()})
+        named = [profile.limits.threads for profile in profiles_of(self.config.device)]
+        threads = sorted({*self.config.export.threads, *(n for n in named if n is not None)})
         made_by: JsonObject = {
             "rows": self.config.export.rows,
             "threads": threads,
@@ -78,11 +79,6 @@ class Maker:
             return Shipment(folder, self.base, FORMATS[form], settings, self.say).run(target)
         except (ValueError, RuntimeError, MemoryError) as error:
             return {"format": form, "refused": str(error) or type(error).__name__}
-
-    def threads_of_profiles(self) -> list[int]:
-        """Numbers of threads that a device names."""
-        named = [profile.limits.threads for profile in profiles_of(self.config.device)]
-        return [count for count in named if count is not None]
 
     def measured(self, records: Sequence[JsonObject]) -> list[MeasuredFile]:
         """The files that were made, with their scores."""

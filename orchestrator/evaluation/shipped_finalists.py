@@ -110,10 +110,7 @@ def named(judge: ShippingJudge) -> list[Profile]:
 
 
 def ship_others(
-    judge: ShippingJudge,
-    outcome: SweepResult,
-    judged: Sequence[JudgedFinalist],
-    version: Version,
+    judge: ShippingJudge, outcome: SweepResult, judged: Sequence[JudgedFinalist]
 ) -> None:
     """Register and export further finalists that met the test rows, one after the other, while a
     device has no file because the score of each one so far drops too far.

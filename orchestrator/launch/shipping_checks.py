@@ -10,7 +10,7 @@ from jobs.files import filesystem
 from jobs.llama_cpp.runtime import check_installed
 from orchestrator.config.device_settings import profiles_of
 from orchestrator.config.settings import Config
-from orchestrator.config.shipping import formats_of
+from orchestrator.config.shipping import DEFAULT_FORMAT, formats_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine reaches."""
@@ -35,6 +35,8 @@ def shipping_problems(config: Config) -> list[tuple[str, str]]:
     if kind == "export" and len(config.export.formats) > 1:
         text = ", ".join(config.export.formats)
         faults.append(("export.format", f"job=export makes one file; write one of {text}"))
+    if kind == "export" and profiles_of(config.device):
+        faults += export_limit_problems(config)
     if kind == "serve" and config.serve.host not in LOOPBACK and config.serve.token is None:
         faults.append(
             (
@@ -44,6 +46,20 @@ def shipping_problems(config: Config) -> list[tuple[str, str]]:
             )
         )
     return faults
+
+
+def export_limit_problems(config: Config) -> list[tuple[str, str]]:
+    """Limits of a device that job=export cannot look at."""
+    faults = []
+    if not (config.model_uri or "").startswith("models:"):
+        faults.append(("device", "has no effect: only a version of the registry gets an alias"))
+    if not config.export.score:
+        faults.append(("export.score", "is false, and a device takes files with a score"))
+    if config.device.limits.asked and config.device.name is None:
+        faults.append(
+            ("device.name", "must be set for job=export: the alias champion-NAME goes to the file")
+        )
+    return faults + limit_problems(config, config.export.formats or [DEFAULT_FORMAT])
 
 
 def sweep_problems(config: Config) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from orchestrator.output.shipped_text import device_lines
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.shipping import ShippingPlan
 
-Plans = Sequence[tuple[Plan, ShippingPlan | None]]
+Plans = Sequence[tuple[Plan, ShippingPlan]]
 COLUMNS = ("base", "format", "score", "interval", "drop", "MB", "memory", "tokens/s", "front")
 
 
@@ -29,8 +29,6 @@ def plan_text(plans: Plans, infeasible: dict[str, str]) -> str:
             time = f"about {duration(plan.estimate.seconds)}"
             seconds += plan.estimate.seconds
         lines.append(f"base    {model}: {headline(plan)} · {time}")
-        if shipping is None:
-            continue
         lines += [f"ships   {model}: {size_text(shipping, form)}" for form in shipping.formats]
         lines += [
             f"ships   {model}: {form} is not made: {why}" for form, why in shipping.left_out.items()
@@ -40,7 +38,7 @@ def plan_text(plans: Plans, infeasible: dict[str, str]) -> str:
         fitting = [
             f"{plan.config.model.name} as {' or '.join(shipping.fits(profile))}"
             for plan, shipping in plans
-            if shipping is not None and shipping.fits(profile)
+            if shipping.fits(profile)
         ]
         told = ", ".join(fitting) or "no file can be so small"
         lines.append(f"device  {profile.label}: {profile} -> alias {profile.alias}; may be {told}")
@@ -59,15 +57,14 @@ def size_text(shipping: ShippingPlan, form: str) -> str:
 
 def profiles(plans: Plans) -> list[Profile]:
     """The devices, which all bases have alike."""
-    return next((list(shipping.profiles) for _, shipping in plans if shipping is not None), [])
+    return next((list(shipping.profiles) for _, shipping in plans), [])
 
 
 def plan_json(plans: Plans, infeasible: dict[str, str]) -> str:
     """The same as one line of JSON."""
     record: JsonObject = {
         "bases": {
-            plan.config.model.name: plan_record(plan)
-            | {"ships": None if shipping is None else shipping.record()}
+            plan.config.model.name: plan_record(plan) | {"ships": shipping.record()}
             for plan, shipping in plans
         },
         "not_trained": infeasible,

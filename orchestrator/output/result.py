@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from jobs.files.json_types import JsonObject
 from orchestrator.config.run_numbers import label
 from orchestrator.output.best_lines import best_lines, judged_by
-from orchestrator.output.console import duration, plural, terminal_width
+from orchestrator.output.console import duration, plural
 from orchestrator.output.remote_state import RemoteState
 from orchestrator.output.shipped_text import shipping_lines
 from orchestrator.output.sweep_result import (
@@ -75,18 +74,6 @@ def remote_state(result: SweepResult) -> RemoteState:
         total=trials.total,
         best=None if score is None else f"{judged_by(result)} {score:.3f}",
     )
-
-
-def printed(result: SweepResult, as_json: bool) -> str:
-    """The result on stdout."""
-    if as_json:
-        return json.dumps(public(result))
-    return text(result, shown_commands.programs_here(), terminal_width())
-
-
-def exit_code(result: SweepResult) -> int:
-    """What a command with this result ends with."""
-    return {"finished": 0, "interrupted": 1 if result.error else 130}.get(result.state, 1)
 
 
 def text(result: SweepResult, programs: str = "", width: int | None = None) -> str:

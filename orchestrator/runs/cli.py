@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
             print(json.dumps(record) if asked.json else details(record))
         elif asked.command == "watch":
             return watch_as_json(backend, asked.name) if asked.json else backend.watch(asked.name)
+        elif asked.serve:
+            return serve_beside(asked, backend)
         elif asked.command in IN_STORAGE:
             answer = answered(asked, backend)
             print(json.dumps(answer.record) if asked.json else answer.text)
@@ -103,6 +105,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="storage of this machine's sweeps (default: outputs); for drop, clone, report, "
         "compare and debug on a cluster: where this machine sees the cluster's",
     )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="for compare: both winners on one page of this machine, asked your own questions",
+    )
+    parser.add_argument("--port", type=int, help="of that page (default: a free one)")
     parser.add_argument("--address", help="of a running Ray cluster: http://HEAD:8265")
     parser.add_argument("--token-file", help="file with the token of that cluster")
     parser.add_argument("--namespace", help="of RayJobs on Kubernetes")
@@ -123,6 +131,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name in ("context", "kubeconfig"):
         if getattr(asked, name) is not None and asked.namespace is None:
             parser.error(f"{flag(name)} is for Kubernetes: give the --namespace too")
+    if asked.serve and asked.command != "compare":
+        parser.error("--serve is for compare NAME NAME")
+    if asked.port is not None and not asked.serve:
+        parser.error("--port is for compare NAME NAME --serve")
     asked.name = next(iter(asked.words), None)
     if asked.command in IN_STORAGE:
         wrong = local_commands.problem(asked.command, asked.words)
@@ -151,6 +163,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             "for sweeps of this machine's storage"
         )
     return asked
+
+
+def serve_beside(asked: argparse.Namespace, backend: RunBackend) -> int:
+    """Serve two winners beside each other until Ctrl-C; returns the exit code."""
+    if not isinstance(backend, LocalRuns):
+        raise InputError(
+            "compare --serve runs the winners here: give the --storage folder in which this "
+            "machine sees both sweeps, without --address and --namespace"
+        )
+    from orchestrator.runs import side_by_side
+
+    return side_by_side.serve(backend, asked.words, asked.port or 0, asked.json)
 
 
 def answered(asked: argparse.Namespace, backend: RunBackend) -> Answer:

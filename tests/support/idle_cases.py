@@ -25,7 +25,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "messages": (TINY, "messages=[]", "write job=predict"),
     "model_uri": (TINY, "model_uri=models:/x@champion", "write job=predict"),
     "job.reason": (TINY, "job.reason=better", "write job=promote"),
-    "export.format": (TINY, "export.format=gguf-f16", "it belongs to job=export"),
+    "export.folder": (TINY, "export.folder=x", "it belongs to job=export"),
     "synthesis.rows": (TINY, "synthesis.rows=5", "makes no rows; write job=synthesize"),
     "registry.margin": ((*TINY, "registry.beat=[]"), "registry.margin=0.1", "asks for nothing"),
     "sweep.minutes": (

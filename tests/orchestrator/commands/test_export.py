@@ -38,6 +38,7 @@ def test_a_registered_version_is_told_what_its_file_scores_and_costs(
     command = (
         *("job=export", "model_uri=models:/toy-tiny@champion", "export.format=gguf-q8_0"),
         *("export.rows=4", "export.threads=[1]", f"storage={tmp_path / 'st'}", "output=json"),
+        "device.profiles={watch: {max_size_mb: 1}, pin: {max_size_mb: 0.01}}",
         f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
     )
     for _ in range(2):  # the same command again says the same
@@ -45,6 +46,11 @@ def test_a_registered_version_is_told_what_its_file_scores_and_costs(
         report = json.loads(capsys.readouterr().out)
     assert Path(report["folder"]) == tmp_path / "st" / "exports" / "toy-tiny-1" / "gguf-q8_0"
     assert (Path(report["folder"]) / report["file"]).exists()
+    assert [told["holds"] for told in report["devices"]] == [True, False]
+    assert "MB on disk are more than" in report["devices"][1]["reason"]
+    watch = store.aliased("toy-tiny", "champion-watch")
+    assert watch is not None and watch.version == 1
+    assert store.aliased("toy-tiny", "champion-pin") is None
     champion = store.champion("toy-tiny")
     assert champion is not None and champion.run_id is not None
     told = json.loads(champion.tags["shipped.gguf-q8_0"])
@@ -61,6 +67,9 @@ def test_a_registered_version_is_told_what_its_file_scores_and_costs(
     [
         (["model_uri=x", "export.format=gguf-q9"], "must be one of safetensors"),
         ([], "model_uri"),
+        (["model_uri=x", "export.format=[gguf-f16,gguf-q8_0]"], "job=export makes one file"),
+        (["model_uri=x", "device=phone"], "only a version of the registry gets an alias"),
+        (["model_uri=models:/x/1", "device.max_size_mb=3"], "device.name"),
         (["model_uri=x", "export.rows=0"], "must be at least 1, got 0"),
         (["model_uri=x", "export.score=false", "export.rows=5"], "has no effect"),
         (["model_uri=x", "export.threads=[0]"], "must be numbers from 1"),
@@ -92,7 +101,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
 def test_settings_of_the_shipped_file_are_refused_where_none_is_made(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["model=tiny", "export.format=gguf-f16", "dry_run=true"]) == 2
+    assert main(["model=tiny", "export.folder=x", "dry_run=true"]) == 2
     assert "it belongs to job=export" in capsys.readouterr().err
     assert main(["job=serve", "model_uri=x", "serve.host=0.0.0.0", "dry_run=true"]) == 2
     assert "serve.token" in capsys.readouterr().err
