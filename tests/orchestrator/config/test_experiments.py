@@ -84,7 +84,9 @@ def test_the_default_groups_of_an_experiment_can_be_replaced() -> None:
     assert set(choices()["experiment"]) == set(NAMES)
 
 
-@pytest.mark.parametrize("words", [["+experiment=assistant", "+sweep=lora"], ["sweep=lora", "experiment=assistant"]])
+@pytest.mark.parametrize(
+    "words", [["+experiment=assistant", "+sweep=lora"], ["sweep=lora", "experiment=assistant"]]
+)
 def test_another_sweep_takes_the_place_of_the_experiments(words: list[str]) -> None:
     space = build(compose(words, None)).sweep.space
     assert "lr" in space and "mix" not in space

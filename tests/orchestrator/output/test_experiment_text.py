@@ -22,10 +22,18 @@ def test_texts_come_back_as_they_were(tmp_path: Path) -> None:
         Choice("seed", 3, "as it was typed"),
         Choice("train.max_length", 1024, "rows are long"),
     ]
-    text = experiment_text("odd", "python -m orchestrator +experiment=odd", "a.jsonl", {"data": "files", "model": "tiny"}, choices)
+    text = experiment_text(
+        "odd",
+        "python -m orchestrator +experiment=odd",
+        "a.jsonl",
+        {"data": "files", "model": "tiny"},
+        choices,
+    )
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "odd.yaml").write_text(text, encoding="utf-8")
-    assert max(map(len, (line for line in text.splitlines() if line.lstrip().startswith("#")))) <= 120
+    assert (
+        max(map(len, (line for line in text.splitlines() if line.lstrip().startswith("#")))) <= 120
+    )
     config = build(compose(["+experiment=odd"], str(tmp_path)))
     assert config.data.instruction == ODD
     assert (config.data.folder, config.data.slices) == ("/rows/a b: c#d.jsonl", ["a: b", "no", "1"])
