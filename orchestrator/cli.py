@@ -14,6 +14,7 @@ import sys
 from orchestrator.config import credentials, idle_settings
 from orchestrator.config.compose import FREE_TEXT, as_yaml, choices, compose, typed_settings
 from orchestrator.config.fleet import build_fleet, is_fleet
+from orchestrator.config.settings import Config
 from orchestrator.config.validation import build
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.kuberay import driver
@@ -24,7 +25,7 @@ from orchestrator.storage import staging
 
 VERBS_OF_RUNS = (
     *("list", "show", "watch", "stop", "delete"),
-    *("drop", "clone", "report", "compare", "debug"),
+    *("drop", "clone", "report", "compare", "debug", "clean"),
 )
 CHECKS = (preflight.problems,)
 """Rules on settings beyond their types and ranges."""
@@ -122,13 +123,27 @@ def run(arguments: list[str]) -> int:
             "job.kind=new is not the whole command: python -m orchestrator job=new NAME --from "
             "data.jsonl"
         )
+    config_dir = flags.get("--config-dir")
+    code = run_other_than_sweep(config, overrides, config_dir)
+    if code is not None:
+        return code
+    from orchestrator import pipeline
+
+    shown = as_yaml(credentials.without_secrets(raw, FREE_TEXT))
+    return pipeline.run(config, shown, [credentials.printable(text) for text in typed])
+
+
+def run_other_than_sweep(
+    config: Config, overrides: list[str], config_dir: str | None
+) -> int | None:
+    """Do what is no sweep on this machine; None where it is one."""
     if config.job.kind != "train":
         for note in idle_settings.notes(config):
             console.note(note)
     if not config.runs_here:
         from orchestrator.commands import send
 
-        return send.run(config, overrides, flags.get("--config-dir"))
+        return send.run(config, overrides, config_dir)
     if config.cluster.kind == "attached":
         staging.use_shared_cache(config)
     if config.job.kind == "predict":
@@ -162,7 +177,7 @@ def run(arguments: list[str]) -> int:
     if config.pareto.bases:
         from orchestrator.commands import pareto
 
-        return pareto.run(config, overrides, flags.get("--config-dir"), CHECKS)
+        return pareto.run(config, overrides, config_dir, CHECKS)
     if config.dry_run and config.cluster.kind == "local":
         from orchestrator.evaluation import champion_lookup
         from orchestrator.output.plan_text import print_plan
@@ -176,10 +191,7 @@ def run(arguments: list[str]) -> int:
             check_disk(plan.config, plan.base, plan.num_runs, folder)
         print_plan(plan)
         return 0
-    from orchestrator import pipeline
-
-    shown = as_yaml(credentials.without_secrets(raw, FREE_TEXT))
-    return pipeline.run(config, shown, [credentials.printable(text) for text in typed])
+    return None
 
 
 def check_is_sweep(arguments: list[str]) -> None:

@@ -13,6 +13,8 @@ from orchestrator.cli import main
 from orchestrator.config import cluster, search_space, settings, simplex
 from orchestrator.config.compose import ADDED, choices, compose
 from orchestrator.config.dotted_paths import lookup
+from orchestrator.config.fleet import build_fleet, is_fleet
+from orchestrator.config.settings import Config
 from tests.support.settings import build
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -37,12 +39,19 @@ NEEDS = {
     ],
 }
 """What a choice leaves to the user."""
+MIXES = ("+sweep=mix", "+experiment=assistant", "+experiment=translation-back")
+"""What searches the shares of sources, of which there must be two or more."""
 CHOICES = [f"{group}={name}" for group, names in choices().items() for name in names]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_composes_and_builds(choice: str) -> None:
-    build(compose([choice, *NEEDS.get(choice, [])], None))
+    built(compose([choice, *NEEDS.get(choice, [])], None))
+
+
+def built(raw: dict[str, Any]) -> Config:
+    """The configuration; of several tasks the first one's."""
+    return build_fleet(raw)[0].config if is_fleet(raw) else build(raw)
 
 
 def test_every_file_is_a_choice_of_a_group_or_the_table_of_contents() -> None:
@@ -67,9 +76,9 @@ def test_what_a_choice_leaves_open_is_asked_for(
 )
 def test_sweeps_and_experiments_go_with_any_data(added: str, data: str) -> None:
     more = [f"+data.sources.{name}.path=x.jsonl" for name in ("more", "less")]
-    more = more if added == "+sweep=mix" else []
+    more = more if added in MIXES else []
     arguments = [added, f"data={data}", *NEEDS.get(f"data={data}", []), *more]
-    config = build(compose(arguments, None))
+    config = built(compose(arguments, None))
     raw = dataclasses.asdict(config)
     paths = [path for knob in config.sweep.space.values() for path in knob.paths]
     assert all(lookup(raw, path) for path in paths)
