@@ -62,6 +62,10 @@ class Fault:
         thread.start()
         self.passing.append(thread)
 
+    def excuses(self, left: str) -> bool:
+        """Whether the hurt command could not but leave something behind."""
+        return False
+
     def heal(self, stage: Stage) -> None:
         """Mend what a person would mend before the command is given again."""
         for thread in self.passing:
@@ -170,6 +174,10 @@ class FailingDisk(Fault):
         else:
             self.disk.fail()
         return True
+
+    def excuses(self, left: str) -> bool:
+        """Nothing can be removed from a disk that takes nothing any more."""
+        return self.kind == "disk-abort" and left.startswith(("owner ", "draft "))
 
     def heal(self, stage: Stage) -> None:
         """Repair it."""

@@ -110,7 +110,8 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
         this.codes, seconds = [ended.code], ended.seconds
         if this.hit:
             this.problems += fault.problems + check_end(stage, ended, kind, this.phase)
-        this.problems += [f"left behind: {text}" for text in stage.left()]
+        left = [text for text in stage.left() if not fault.excuses(text)]
+        this.problems += [f"left behind: {text}" for text in left]
         while ended.code != 0 and len(this.codes) < MOST_TRIES:
             ended = stage.run()
             seconds += ended.seconds
