@@ -224,6 +224,8 @@ def split_flags(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
             flags["--help"] = ""
         elif argument in ("--cfg", "--config-dir", "--from"):
             waiting = argument
+        elif argument.startswith("--from="):
+            flags["--from"] = argument.removeprefix("--from=")
         elif argument.startswith("-"):
             raise InputError(
                 f"no such flag: {argument}. Flags are --help, --cfg job, --config-dir DIR; "

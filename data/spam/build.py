@@ -48,7 +48,7 @@ MASKS = (
     (re.compile(r"\b\d{5,}\b"), "[number]"),
     (
         re.compile(
-            r"\b((?:dear|hi|hello|hey|mr|mrs|ms|dr|prof)\.?,?) +[A-Z][\w'-]+(?: [A-Z][\w'-]+)?"
+            r"\b((?i:dear|hi|hello|hey|mr|mrs|ms|dr|prof)\.?,?) +[A-Z][\w'-]+(?: [A-Z][\w'-]+)*"
         ),
         r"\1 [name]",
     ),
@@ -61,7 +61,6 @@ SIGNATURE = re.compile(
     r"cheers[,.!]?|thanks[,.!]?|thank you[,.!]?|yours[^\n]{0,20})\s*$"
 )
 """From the last such line on, a mail names who wrote it."""
-GREETING = re.compile(r"(?i)\b(dear|hi|hello|hey)\b[ ,]+(?!\[)[A-Z]\w+")
 
 
 def archive_of(arguments: list[str]) -> bytes:
@@ -135,7 +134,6 @@ def masked(text: str) -> str:
         text = text[: ends[0]]
     for pattern, mask in MASKS:
         text = pattern.sub(mask, text)
-    text = GREETING.sub(r"\1 [name]", text)
     return " ".join(re.sub(r"[^\S\n]+|[\x00-\x1f\x7f-\x9f\ufffd]", " ", text).split())
 
 

@@ -60,10 +60,23 @@ def says(text: str, value: str) -> bool:
     """Whether a folded text holds a folded value as words of its own: 5 g is not in 15 g."""
     if not value:
         return True
-    if value not in text:
-        return False  # nearly all of them: no pattern need be compiled
-    left, right = re.escape(value), r"(?![\w]|[.,]\d)"
-    return re.search(rf"(?<![\w])(?<!\d[.,]){left}{right}", text) is not None
+    start = text.find(value)
+    while start >= 0:
+        end = start + len(value)
+        if not goes_on(text[end : end + 2]) and not goes_on(text[max(start - 2, 0) : start][::-1]):
+            return True
+        start = text.find(value, start + 1)
+    return False
+
+
+def goes_on(beside: str) -> bool:
+    """Whether the two characters beside a value, the nearer one first, are part of the same word or
+    number.
+    """
+    nearest = beside[:1]
+    if nearest in (".", ","):
+        return beside[1:].isdigit()
+    return nearest.isalnum() or nearest == "_"
 
 
 def missing(answer: str, attributes: dict[str, str]) -> list[str]:

@@ -263,10 +263,7 @@ def test_a_dry_run_writes_nothing_and_json_names_all_settings(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, conf = labelled_table(tmp_path), tmp_path / "conf"
-    line = ["job=new", "mine", f"--from={rows}"]
-    assert main(line) == 2  # flags take their value after a blank
-    line = ["job=new", "mine", "--from", str(rows), "model=tiny", "--config-dir", str(tmp_path)]
-    capsys.readouterr()
+    line = ["job=new", "mine", f"--from={rows}", "model=tiny", "--config-dir", str(tmp_path)]
     assert main([*line, "dry_run=true", "output=json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["file"] is None and not (tmp_path / "experiment").exists() and not conf.exists()
