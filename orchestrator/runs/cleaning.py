@@ -124,7 +124,7 @@ def clean_one(runs: LocalRuns, name: str, dry: bool) -> dict[str, Any]:
     """Clean one sweep; returns what it holds, and what was removed."""
     record = runs.record(runs.folder / "sweeps" / name)
     files = contents(runs, name)
-    entry = {
+    entry: dict[str, Any] = {
         "name": name,
         "state": record["state"],
         "bytes": files.total,

@@ -96,6 +96,7 @@ class Spending:
         self.before = before or Spent()
         self.clock = clock
         self.tokens = 0.0
+        self.recorded_step = -1
 
     def now(self) -> Spent:
         """What all commands have spent."""
@@ -157,6 +158,9 @@ class Spending:
         """Write down what is spent."""
         spent = self.now()
         step = int(60 * spent.minutes)
+        if step == self.recorded_step:
+            return  # a second point of one second would stand beside it in every chart
+        self.recorded_step = step
         with contextlib.suppress(OSError):  # whoever trains will say so
             journal.append("metrics", trial=None, step=step, metrics=spent.metrics())
 
