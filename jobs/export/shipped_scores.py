@@ -20,6 +20,7 @@ from jobs.evaluation.json_answers import is_structured
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import whole
 from jobs.export.divergence import Divergence, Reference, of_answer, summary
+from jobs.export.row_choice import chosen
 from jobs.llama_cpp.runtime import Completion, Runtime
 from jobs.onnx_genai.runtime import OnnxRuntime
 
@@ -72,9 +73,7 @@ class ShippedScores:
 
 def chosen_rows(rows: Sequence[dict[str, Any]], most: int | None) -> list[dict[str, Any]]:
     """At most so many rows, spread over all."""
-    if most is None or most >= len(rows):
-        return list(rows)
-    return [rows[index * len(rows) // most] for index in range(most)]
+    return [rows[position] for position in chosen(len(rows), most)]
 
 
 def answer_all(

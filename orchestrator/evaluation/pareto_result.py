@@ -42,7 +42,9 @@ def compare(
     """The front and the devices, as the result keeps them; aliases are moved."""
     config = plan.config
     metric = registry.name_of(config.sweep.metric)
+    rivals = rivals_of(results, plan)
     if not pareto_front.by_answers(metric):
+        rivals = []  # what needs no training has no bits per byte in the results
         metric = registry.BITS_PER_BYTE
         files = [
             FrontFile(entry.base, entry.model, pareto_front.in_bits(entry.file)) for entry in files
@@ -59,7 +61,7 @@ def compare(
         version = versions[files[index].model]
         if version is not None:
             store.mark(version.name, version.version, {FRONT: name})
-    contest = Contest(store, config.registry, rivals_of(results, plan), metric)
+    contest = Contest(store, config.registry, rivals, metric)
     devices = [placed(profile, files, versions, contest) for profile in profiles_of(device)]
     return {
         "metric": metric,

@@ -98,9 +98,9 @@ def read_report(target: Path) -> JsonObject:
     return report if (target / str(report.get("file"))).exists() else {}
 
 
-def rows_digest(digest: str, report: JsonObject, config_rows: int | None) -> str:
-    """What tells the rows that a file was scored on: all test rows, or some of them."""
-    return digest if config_rows is None else f"{digest}/{report['scores']['rows']}"
+def some_rows(digest: str, count: int) -> str:
+    """What tells a part of the test rows from all of them."""
+    return f"{digest}/{count}"
 
 
 def scores_of(report: JsonObject, digest: str) -> Scores | None:
@@ -114,7 +114,7 @@ def scores_of(report: JsonObject, digest: str) -> Scores | None:
         scores["low"],
         scores["high"],
         scores["rows"],
-        rows_digest(digest, report, rows),
+        digest if rows is None else some_rows(digest, scores["rows"]),
         row_scores(Path(str(report["folder"])), scores["rows"]),
     )
 

@@ -4,6 +4,8 @@ miss of a device's limits is the drop of the score, those of the next finalists.
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from jobs.config import BaseModel
 from jobs.evaluation import registry
 from jobs.evaluation.scores import TestScores
+from jobs.export.row_choice import chosen
 from orchestrator.config.device_settings import Profile, profiles_of
 from orchestrator.config.run_numbers import label
 from orchestrator.config.settings import Config
@@ -18,8 +21,8 @@ from orchestrator.evaluation import device_limits, shipped_files
 from orchestrator.evaluation.device_limits import MeasuredFile
 from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.evaluation.judged_finalists import JudgedFinalist
-from orchestrator.evaluation.promotion import Decision, Rival
-from orchestrator.evaluation.shipped_files import Contest, Maker
+from orchestrator.evaluation.promotion import Decision, Rival, Scores
+from orchestrator.evaluation.shipped_files import Contest, Maker, some_rows
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.output.sweep_result import SweepResult
 from orchestrator.plan.planner import Plan
@@ -27,6 +30,10 @@ from orchestrator.tracking.model_versions import Version
 
 if TYPE_CHECKING:
     from orchestrator.tracking.mlflow_store import MlflowStore
+
+
+TWO_SIDED = 1.96
+"""Standard errors of a 95 % interval."""
 
 
 class ShippingJudge(Protocol):
@@ -86,7 +93,28 @@ def within_limits(
 def contest_of(judge: ShippingJudge) -> Contest:
     """What a file has to beat for a device's alias."""
     metric = registry.name_of(judge.metric_key)
-    return Contest(judge.store, judge.config.registry, judge.rivals, metric)
+    most = judge.config.export.rows
+    rivals = [
+        dataclasses.replace(rival, scores=scores)
+        for rival in judge.rivals
+        if (scores := on_some_rows(rival.scores, most)) is not None
+    ]
+    return Contest(judge.store, judge.config.registry, rivals, metric)
+
+
+def on_some_rows(scores: Scores, most: int | None) -> Scores | None:
+    """Scores on the rows that the files are scored on; None where they are not known row by row."""
+    if most is None:
+        return scores
+    if most >= scores.rows:
+        return dataclasses.replace(scores, digest=some_rows(scores.digest, scores.rows))
+    if len(scores.per_row) != scores.rows:
+        return None
+    per_row = tuple(scores.per_row[position] for position in chosen(scores.rows, most))
+    value = statistics.fmean(per_row)
+    reach = TWO_SIDED * statistics.pstdev(per_row) / len(per_row) ** 0.5
+    digest = some_rows(scores.digest, len(per_row))
+    return Scores(value, value - reach, value + reach, len(per_row), digest, per_row)
 
 
 def place_files(

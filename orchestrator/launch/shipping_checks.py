@@ -120,11 +120,13 @@ def limit_problems(config: Config, formats: list[str]) -> list[tuple[str, str]]:
                 )
             )
         untimed = not config.export.threads and profile.limits.threads is None
-        if "min_tokens_per_second" in asked and untimed:
+        unknown = [name for name in ("min_tokens_per_second", "max_memory_mb") if name in asked]
+        if unknown and untimed:
             faults.append(
                 (
                     "export.threads",
-                    f"is empty, so that no speed is known for {profile.path}.min_tokens_per_second",
+                    "is empty, so that neither speed nor memory is measured for "
+                    f"{profile.path}.{unknown[0]}",
                 )
             )
     return faults

@@ -43,7 +43,7 @@ def usage(groups: dict[str, list[str]]) -> str:
   python -m orchestrator job=predict model_uri=models:/NAME@champion prompt="..."
   python -m orchestrator job=export model_uri=models:/NAME@champion export.format=gguf-q8_0   the file that ships
 
-Groups, as GROUP=CHOICE (sweep, experiment and fleet as +GROUP=CHOICE):
+Groups, as GROUP=CHOICE (sweep, experiment, fleet and device as +GROUP=CHOICE):
 {listed}
 
 Settings, as NAME=VALUE: every line that `--cfg job` prints, for instance

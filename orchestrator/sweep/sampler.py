@@ -159,6 +159,7 @@ class TPESampler:
                 )
             self._study.enqueue_trial(self.params(point) or {})
             asked = self._study.ask(self._distributions)
+            self._fits(asked, point)
         self._asked[index] = asked
         self.proposed.add(key(point))
         self.first = self.first or point

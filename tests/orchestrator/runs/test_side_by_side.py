@@ -87,7 +87,7 @@ def test_two_winners_answer_on_one_page_that_other_names_do_not_reach(
     [
         (["compare", "a", "a", "--serve"], "got a twice"),
         (["compare", "a", "b", "--serve"], "has no winner yet"),
-        (["compare", "a", "c", "--serve"], "c"),
+        (["compare", "c", "a", "--serve"], "no sweep c"),
         (["compare", "a", "b", "--serve", "--port", "70000"], "cannot listen on --port 70000"),
     ],
 )
