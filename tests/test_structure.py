@@ -18,7 +18,6 @@ from jobs.base_models import fetch
 from jobs.config import Model
 from jobs.files.cache import cache_folder
 from orchestrator.config.compose import choices, compose
-from orchestrator.config.fleet import build_fleet, is_fleet
 from orchestrator.config.settings import SECTIONS
 from tests.support.distribution import TRAINING_FILES
 from tests.support.settings import build
@@ -262,11 +261,7 @@ def test_every_choice_of_every_group_composes_and_builds() -> None:
     }
     for group, names in found.items():
         for name in names:
-            raw = compose([f"{group}={name}", *needs.get(name, [])], None)
-            if is_fleet(raw):
-                build_fleet(raw)
-            else:
-                build(raw)
+            build(compose([f"{group}={name}", *needs.get(name, [])], None))
 
 
 def test_no_configuration_file_is_long_or_carries_code() -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from orchestrator.sweep.fleet_tasks import TaskCallback
     from orchestrator.sweep.state import SweepState
 
+BASELINE_SECONDS = 0.5
 CODES = {"finished": 0, "interrupted": 130}
 ENDING_SECONDS = 20.0
 """How long the tasks' threads may take to write down that they were interrupted."""
@@ -55,7 +56,7 @@ def run(tasks: list[FleetTask], overrides: list[str]) -> int:
     if config.job.kind == "setup":
         return fetch_model.run(config)
     if config.job.kind == "serve":
-        return serve.run(served(config))
+        return serve.run(served(tasks))
     if config.dry_run:
         fleet = fleet_plan.make(tasks, fetching=False)
         mark_answer()
@@ -117,11 +118,13 @@ class FleetCommand:
             if task.number in self.fleet.plans:
                 self.commands[task.number] = self.command_of(task, store)
         parent = ParentRun(self.folder, self.fleet, store, self.overrides)
-        todo = [command for command in self.commands.values() if not command.finished_before()]
+        todo = []
         try:
+            for command in self.commands.values():
+                command.parent = parent.run_id
+                if not command.finished_before():
+                    todo.append(command)
             if todo:
-                for command in todo:
-                    command.parent = parent.run_id
                 self.work(todo, parent)
         finally:
             shutil.rmtree(self.folder / "tune", ignore_errors=True)
@@ -170,7 +173,7 @@ class FleetCommand:
                 self.conductor.begin(command.task.number)
             for thread in threads:
                 thread.start()
-            threading.Thread(target=begin_baselines, args=(todo,), daemon=True).start()
+            threading.Thread(target=self.begin_baselines, args=(todo,), daemon=True).start()
             try:
                 self.conductor.conduct()
             finally:
@@ -178,6 +181,16 @@ class FleetCommand:
                 deadline = time.monotonic() + ENDING_SECONDS
                 for thread in threads:
                     thread.join(max(0.0, deadline - time.monotonic()))
+                for command in todo:
+                    command.baselines.close()
+
+    def begin_baselines(self, commands: list[TaskCommand]) -> None:
+        """Compute the baselines of all tasks while they train, one after the other."""
+        for command in commands:
+            if not self.conductor.stopping and not command.has_ended():
+                command.baselines.begin()
+            while command.baselines.busy():
+                time.sleep(BASELINE_SECONDS)
 
     def train(self, boards: Mapping[int, SweepState]) -> Mapping[int, TaskCallback]:
         """One round: the trials of all these sweeps."""
@@ -256,12 +269,3 @@ class FleetCommand:
             state = "interrupted" if self.conductor.stopping and command.error is None else "failed"
             return TaskRow(task.name, command.plan.name, state, task.weight, error=command.why)
         return fleet_result.row_of(task.name, task.weight, command.outcome)
-
-
-def begin_baselines(commands: list[TaskCommand]) -> None:
-    """Compute the baselines of all tasks while they train, one after the other."""
-    for command in commands:
-        if command.outcome is None:
-            command.baselines.begin()
-        while command.baselines.busy():
-            time.sleep(0.5)

@@ -63,7 +63,12 @@ def name_of(tasks: list[FleetTask]) -> str:
     first = tasks[0]
     known_by = [[task.name, task.config.registered_name] for task in tasks]
     digest = hashlib.sha256(json.dumps(sorted(known_by)).encode()).hexdigest()[:6]
-    return f"{first.config.sweep.name.removesuffix(f'-{first.name}')}-fleet-{digest}"
+    return f"{sweep_name(first)}-fleet-{digest}"
+
+
+def sweep_name(task: FleetTask) -> str:
+    """The name of the fleet's sweeps, without the task's."""
+    return task.config.sweep.name.removesuffix(f"-{task.name}")
 
 
 def make(tasks: list[FleetTask], fetching: bool) -> FleetPlan:
@@ -80,7 +85,7 @@ def make(tasks: list[FleetTask], fetching: bool) -> FleetPlan:
     refused: dict[int, str] = {}
     nodes = this_machine(tasks[0].config)
     for task in tasks:
-        config = of_fleet(task, name)
+        config = of_fleet(task)
         try:
             plans[task.number] = champion_lookup.noted(planning.make(config, nodes))
         except ConfigError as error:
@@ -100,12 +105,15 @@ def make(tasks: list[FleetTask], fetching: bool) -> FleetPlan:
     return dataclasses.replace(fleet, plans=shared)
 
 
-def of_fleet(task: FleetTask, name: str) -> Config:
-    """A task's configuration with what the fleet decides of it."""
+def of_fleet(task: FleetTask) -> Config:
+    """A task's configuration with what the fleet decides of it. Its experiment is that of all
+    tasks, so that their runs stand below the fleet's, and the same whatever tasks there are.
+    """
     config = task.config
     tracking = config.tracking
-    if tracking.experiment is None:  # one for all tasks, so that their runs stand below the fleet's
-        tracking = dataclasses.replace(tracking, experiment=name)
+    if tracking.experiment is None:
+        experiment = f"{sweep_name(task)}-fleet-{config.model.name}"
+        tracking = dataclasses.replace(tracking, experiment=experiment)
     sweep = dataclasses.replace(config.sweep, minutes=minutes_of(task))
     return changed(config, tracking=tracking, executor="pack", sweep=sweep)
 

@@ -109,6 +109,7 @@ def row_of(task: str, weight: float, result: SweepResult) -> TaskRow:
     }
     row.error, row.decision, row.report = result.error, result.decision, result.report
     row.notes = [*result.failures, *(result.help or [])]
+    row.notes += [text for text in (result.missing, result.unchecked) if text is not None]
     if result.best is not None:
         row.score = result.best.metrics.get(metric)
         row.low = result.best.metrics.get(f"{metric}_low")

@@ -19,6 +19,9 @@ from orchestrator.tracking import provenance, shown_commands
 from orchestrator.tracking.mlflow_store import MlflowStore
 from orchestrator.tracking.outbox import OutboxWorker
 
+HURRIED_SECONDS = 3.0
+"""How long an interrupted command waits for a slow store; the next start writes the rest."""
+
 
 class ParentRun:
     """Tells the tracking store of the fleet as a whole, by way of a journal of its own."""
@@ -65,7 +68,8 @@ class ParentRun:
             self.journal.append("metrics", trial=None, metrics=metrics)
             self.journal.append("tags", trial=None, tags=tags)
             self.journal.append("sweep_end", state=result.state, error=None, metrics={})
-        left = self.writer.close(self.patience)
+        hurried = result.state == "interrupted"
+        left = self.writer.close(min(self.patience, HURRIED_SECONDS) if hurried else self.patience)
         return sweep_texts.unfinished(
             left, self.writer.error, self.writer.num_refused, self.writer.aside
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from orchestrator.config.fleet import FleetTask
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import InputError
 from orchestrator.evaluation import champion_lookup
@@ -12,13 +13,17 @@ from orchestrator.output import console
 START, END = "models:/", "@champion"
 
 
-def served(config: Config) -> Config:
-    """The configuration with the models that can be served; of others it is said what they lack.
-    Raises InputError where there is none, TrackingError where the store does not answer.
+def served(tasks: list[FleetTask]) -> Config:
+    """The configuration with the models of all tasks that can be served; of others it is said what
+    they lack. Raises InputError where there is none, TrackingError where the store does not answer.
     """
+    config = tasks[0].config
     address = champion_lookup.store_address(config)
+    asked: dict[str, str] = {}
+    for task in tasks:
+        asked |= task.config.serve.models
     models = {}
-    for name, uri in config.serve.models.items():
+    for name, uri in asked.items():
         registered = uri.removeprefix(START).removesuffix(END)
         if uri != f"{START}{registered}{END}" or champion_lookup.champion(address, registered):
             models[name] = uri

@@ -4,6 +4,7 @@ with the tracking store, the packs and the screen of the fleet.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from orchestrator.output.progress import ProgressDisplay
 from orchestrator.output.sweep_result import SweepResult
 from orchestrator.pipeline import SweepCommand
 from orchestrator.plan.planner import Plan
+from orchestrator.tracking.events import Refused, RunUpdate
 from orchestrator.tracking.mlflow_store import MlflowStore
-from orchestrator.tracking.outbox import OutboxWorker
+from orchestrator.tracking.outbox import SWEEP, OutboxState, OutboxWorker
 
 if TYPE_CHECKING:
     from orchestrator.fleet.conductor import Conductor
@@ -52,6 +54,7 @@ class TaskBaselines(BaselineProcess):
         """Start the process where nobody has."""
         with self.lock:
             if self.process is None:
+                self.log.parent.mkdir(parents=True, exist_ok=True)
                 super().start()
 
     def start(self) -> None:
@@ -99,7 +102,29 @@ class TaskCommand(SweepCommand):
         earlier = kept_result(self.config, self.plan, self.folder, self.about)
         if earlier is not None:
             self.outcome = show_again(earlier, self.config, self.plan, self.folder, self.connect)
-        return self.outcome is not None
+        if self.outcome is None:
+            return False
+        self.link()
+        return True
+
+    def link(self) -> None:
+        """Let the run of a finished sweep stand below the fleet's, which may be another one than
+        when it was trained.
+        """
+        run_id = OutboxState.read(self.folder / "tracking.json", "").runs.get(SWEEP)
+        parent = None if run_id is None else self.parent_run()
+        if run_id is None or parent is None:
+            return
+        with contextlib.suppress(OrchestratorError, Refused):
+            self.store.write(run_id, RunUpdate(tags=self.tags(parent)))
+
+    def tags(self, parent: str) -> dict[str, str]:
+        """What ties the sweep's run to the fleet's."""
+        return {"mlflow.parentRunId": parent, "fleet.task": self.task.name}
+
+    def has_ended(self) -> bool:
+        """Whether nothing more comes of this task."""
+        return self.interrupted or self.outcome is not None or self.error is not None
 
     def run_in(self, conductor: Conductor) -> None:
         """The whole story; what has ended it is kept."""
@@ -125,11 +150,9 @@ class TaskCommand(SweepCommand):
     def train_and_judge(self, store: MlflowStore, writer: OutboxWorker) -> SweepResult:
         """Run the sweep with those of the others, judge its winner and register it."""
         assert self.screen is not None
-        tags = {"fleet.task": self.task.name}
         parent = self.parent_run()
         if parent is not None:
-            tags["mlflow.parentRunId"] = parent
-        self.journal.append("tags", trial=None, tags=tags)
+            self.journal.append("tags", trial=None, tags=self.tags(parent))
         try:
             return self.work_to_the_end(store, writer, self.screen)
         finally:

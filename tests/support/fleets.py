@@ -27,4 +27,11 @@ def write_task(folder: Path, shift: int, rows: int = 240, ending: str = "") -> P
 
 def as_setting(tasks: dict[str, dict[str, object]]) -> str:
     """Tasks as they are typed."""
-    return f"data.tasks={json.dumps(tasks)}"
+    return f"data.tasks={typed(tasks)}"
+
+
+def typed(value: object) -> str:
+    """A value in Hydra's grammar, whose keys have no quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {typed(inner)}" for key, inner in value.items()) + "}"
+    return json.dumps(value)

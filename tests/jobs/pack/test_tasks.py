@@ -22,7 +22,8 @@ from jobs.pack.task_numbers import index_of, key_of, task_of
 from jobs.workers.task_shelves import TaskShelves
 from tests.support.packs import open_pack, run, varied
 
-ROUNDING = 1e-4
+ROUNDING = 1e-3
+"""A product of another size is rounded otherwise, and AdamW makes more of it at each step."""
 
 
 @pytest.fixture
@@ -70,9 +71,11 @@ def test_trials_of_two_tasks_end_as_in_packs_of_their_own(
         for key in own:
             assert losses[key] == pytest.approx(expected[key], rel=ROUNDING, abs=ROUNDING)
             assert scores[key].loss == pytest.approx(expected_scores[key].loss, rel=ROUNDING)
-            assert scores[key][1:] == expected_scores[key][1:]
+            assert scores[key].rows == expected_scores[key].rows
             learned = together.slots[key].adapter.weights.data
-            assert torch.allclose(learned, alone.slots[key].adapter.weights.data, atol=1e-4)
+            expected_weights = alone.slots[key].adapter.weights.data
+            apart = torch.linalg.norm(learned - expected_weights)
+            assert apart <= 1e-2 * torch.linalg.norm(expected_weights)
 
 
 def test_rows_of_two_tasks_are_never_taken_for_one_another_by_the_hidden_cache(
@@ -104,9 +107,9 @@ def test_answers_are_scored_by_the_metric_of_their_own_task(
     run(pack, 3)
     scores = text_metrics(pack, list(trials))
     for key in trials:
-        if task_of(key) == 1 and not registry.needs_text(registry.DEFAULT):
-            assert scores[key] == {}
-        if task_of(key) == 2:
+        if task_of(key) == 1:
+            assert scores[key] == {}, "one pass tells exact match"
+        else:
             assert scores[key][registry.NUM_ANSWERED] == 3
             assert registry.key(registry.CHRF) in scores[key]
 
@@ -114,10 +117,11 @@ def test_answers_are_scored_by_the_metric_of_their_own_task(
 def test_losses_end_trials_of_their_own_task_alone() -> None:
     falling = [2.0, *[1.0 - 0.02 * step for step in range(10)]]
     high = [2.0, *[1.9 - 0.001 * step for step in range(10)]]
-    courses = {key_of(1, index): Course(falling, 11, 40, "rows") for index in (1, 2)}
-    courses |= {key_of(2, index): Course(high, 11, 40, "rows") for index in (1, 2, 3)}
+    courses = {key_of(1, index): Course(falling, 11, 40, "rows") for index in (1, 2, 3)}
+    courses |= {key_of(2, index): Course(high, 11, 40, "rows") for index in (1, 2)}
     watched = WatchedTrials(3, 2)
-    assert len(watched.ended(courses)) == 3, "as one sweep, the second task's would be left behind"
+    behind = watched.ended(courses)
+    assert list(behind) == [key_of(2, 1), key_of(2, 2)], "as one sweep they would be left behind"
     tasks = WatchedTasks({1: watched, 2: watched})
     assert tasks.ended(courses) == {}
     assert tasks.watches(key_of(1, 3)) and not tasks.watches(key_of(1, 4))
