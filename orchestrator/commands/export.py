@@ -104,7 +104,7 @@ def ship(
     form = FORMATS[format_of(config)]
     try:
         shipment = Shipment(folder, find_base(config, folder), form, settings)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_room(target)
         return shipment.run(target)
     except MemoryError as error:
         raise OrchestratorError(str(error)) from error
@@ -175,6 +175,19 @@ def check_target(target: Path) -> None:
         raise InputError(
             f"export.folder {target} holds something else; name a folder that is not there yet"
         )
+
+
+def make_room(target: Path) -> None:
+    """Make the folder that the export's folder lies in. Raises InputError where that is not
+    possible.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be written: {error.strerror or error}; export.folder=DIR names "
+            "another place"
+        ) from error
 
 
 def show(config: Config, answer: JsonObject, text: str) -> None:

@@ -6,6 +6,7 @@ The file is planned before it is written, so that what is there runs as it stand
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from jobs.data.corpus import Corpus, load_corpus
 from orchestrator.config.compose import choices as choices_of_groups
 from orchestrator.config.compose import compose, typed_settings
 from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.fleet import is_fleet
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import Check, build
 from orchestrator.errors import ConfigError, InputError
@@ -34,10 +36,15 @@ from orchestrator.project import ROOT
 JOB = "job=new"
 USAGE = "python -m orchestrator job=new NAME --from data.jsonl"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*")
-SECTIONS = ("data", "model", "adapter", "optim", "train", "sweep", "final", "registry", "job")
+SECTIONS = (
+    *("data", "model", "adapter", "optim", "train", "sweep", "mix", "final", "registry", "job"),
+)
 """Settings that belong into an experiment; where it runs and is kept is the command's."""
+OF_THE_RUN = ("experiment", "job", "cluster", "tracking", "device", "fleet")
+"""Groups of which an experiment has no choice."""
 ALONE = ("seed", "executor")
 OF_THIS_COMMAND = ("output", "dry_run", "data.name", "data.folder", "job.kind")
+LONGEST_NAME = 100
 LENGTHS = (512, 1024, 2048, 4096)
 """Values of train.max_length that are tried one after the other."""
 MOST_CUT = 0.01
@@ -129,6 +136,11 @@ def read_request(arguments: Sequence[str], rows: str | None, folder: str | None)
         missing = "the rows are not named" if len(words) == 1 else "it takes one NAME"
         raise InputError(f"job=new: {missing}; write {USAGE}")
     (name,) = words
+    if len(name) > LONGEST_NAME:
+        raise InputError(
+            f"job=new: an experiment's name has at most {LONGEST_NAME} letters, and this one has "
+            f"{len(name)}"
+        )
     if not NAME.fullmatch(name):
         raise InputError(
             f"job=new: {name!r} cannot be an experiment's name; it must begin with a letter, and "
@@ -140,7 +152,7 @@ def read_request(arguments: Sequence[str], rows: str | None, folder: str | None)
             f"{named['data.name']} out, or change it in the file"
         )
     request = Request(name, rows, [text for text in settings if not is_rows(text)], folder)
-    for group in ("experiment", "job", "cluster", "tracking"):
+    for group in OF_THE_RUN:
         if group in named:
             raise InputError(
                 f"job=new: {group}={named[group]} does not belong into an experiment; add it to "
@@ -170,7 +182,18 @@ def first_look(request: Request, checks: tuple[Check, ...]) -> tuple[Config, dic
     if not any(text.lstrip("+").startswith("sweep=") for text in overrides):
         overrides.append("+sweep=lora")
     raw = compose(overrides, request.choices, checks)
-    return build(raw, typed_settings(overrides), checks), raw
+    if is_fleet(raw):
+        raise InputError(
+            "job=new: an experiment is about one set of rows; leave data.tasks out, and write a "
+            "fleet by hand (conf/fleet/languages.yaml)"
+        )
+    config = build(raw, typed_settings(overrides), checks)
+    if config.pareto.bases:
+        raise InputError(
+            "job=new: an experiment has one base, and pareto.bases names "
+            f"{', '.join(config.pareto.bases)}; add +sweep=pareto to the command that runs it"
+        )
+    return config, raw
 
 
 def groups_of(request: Request) -> dict[str, str]:
@@ -301,6 +324,8 @@ def text_of(request: Request, groups: dict[str, str], settings: list[Choice]) ->
 def write_new(target: Path, text: str) -> None:
     """Write a file that is not there yet, whole or not at all. Raises InputError."""
     try:
+        if os.path.lexists(target.parent) and not target.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{target.parent} is a file")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             "w", dir=target.parent, prefix=f".{target.stem}", encoding="utf-8", delete=False

@@ -80,6 +80,10 @@ class Command:
         minutes = config.sweep.minutes
         if minutes is not None and {"sweep.num_trials", "train.steps"} & set(config.left_open):
             own.append(f"sweep.minutes={minutes / len(config.pareto.bases):g}")
+        own += [
+            f"budget.{name}={limit / len(config.pareto.bases):g}"
+            for name, limit in config.budget.amounts().items()
+        ]
         if config.tracking.model is None:
             own.append(f"tracking.model={config.data.name}")
         own += further

@@ -19,16 +19,29 @@ def with_profiles(
     """
     device = raw.get("device")
     named = device.get("profiles") if isinstance(device, dict) else None
+    if isinstance(device, dict) and isinstance(named, str):
+        problems.append(
+            ("device.profiles", f'"{named}" is no list; write device.profiles=[{named}]')
+        )
+        return raw | {"device": device | {"profiles": {}}}
     if not isinstance(device, dict) or not isinstance(named, list):
         return raw
-    profiles = {}
+    profiles: dict[str, Any] = {}
     for name in map(str, named):
+        if name in profiles:
+            problems.append(("device.profiles", f"names {name} twice"))
+            continue
         file = profile_file(name, folder)
         if file is None:
             there = ", ".join(profile_names(folder))
             problems.append(("device.profiles", f'"{name}" is not one of {there}'))
             continue
         limits = parse(file.read_text(encoding="utf-8"))
+        if not isinstance(limits, dict):
+            problems.append(
+                ("device.profiles", f"{file} must hold limits by name, such as max_size_mb: 300")
+            )
+            continue
         profiles[name] = {key: value for key, value in limits.items() if key != "name"}
     return raw | {"device": device | {"profiles": profiles}}
 

@@ -115,7 +115,16 @@ def entry_problems(entries: Any) -> list[tuple[str, str]]:
     allowed = [*fields, "weight", *SHORT, *GROUPS]
     for name, entry in entries.items():
         where = f"{PATH}.{name}"
-        if not re.fullmatch(NAME, str(name)):
+        if not isinstance(name, str):
+            faults.append(
+                (
+                    where,
+                    f"this name is read as {name!r}, which is no text; in a file put quotes around "
+                    "it, on the command line begin it with another letter",
+                )
+            )
+            continue
+        if not re.fullmatch(NAME, name):
             faults.append((where, "a task's name must be words of letters and digits joined by -"))
         if not isinstance(entry, dict):
             faults.append((where, f"must be a group of settings, got {entry!r}"))
@@ -294,6 +303,14 @@ def one_sweep_problems(tasks: list[FleetTask]) -> list[tuple[str, str]]:
     if config.mix.method == "merge":
         faults.append(
             ("mix.method", "merge trains experts for one sweep; leave it out, or sweep each task")
+        )
+    if config.pareto.bases:
+        faults.append(
+            (
+                "pareto.bases",
+                f"{', '.join(config.pareto.bases)}: a fleet has one base, model=NAME; take +sweep="
+                "lora, or compare the bases for each task by itself",
+            )
         )
     return faults
 

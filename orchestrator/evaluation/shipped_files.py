@@ -64,7 +64,8 @@ class Maker:
         same = (
             kept.get("version_digest") == version_digest(folder) and kept.get("made_by") == made_by
         )
-        if same and kept.get("version") == version.uri:
+        # job=export may have made it with export.score=false.
+        if same and kept.get("version") == version.uri and kept.get("scores"):
             return kept | {"folder": str(target)}
         settings = ShipmentSettings(
             uri=version.uri,

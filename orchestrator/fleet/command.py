@@ -5,6 +5,7 @@ one judgement after the other, a table.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from orchestrator.config import credentials
 from orchestrator.config.compose import FREE_TEXT, as_yaml
 from orchestrator.config.fleet import FleetTask
 from orchestrator.errors import InputError
-from orchestrator.evaluation import champion_lookup
+from orchestrator.evaluation import champion_lookup, device_preflight
 from orchestrator.fleet import fleet_plan, fleet_result, page
 from orchestrator.fleet.conductor import Conductor
 from orchestrator.fleet.fleet_plan import FleetPlan
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from orchestrator.sweep.state import SweepState
 
 BASELINE_SECONDS = 0.5
+RESULT = "result.json"
 CODES = {"finished": 0, "interrupted": 130}
 ENDING_SECONDS = 20.0
 """How long the tasks' threads may take to write down that they were interrupted."""
@@ -105,6 +107,7 @@ class FleetCommand:
     def run(self) -> FleetResult:
         """Everything from the first connection to the written table."""
         fleet_plan.check_room(self.fleet)
+        self.check_devices()
         store = mlflow_store.connect(
             self.uri,
             self.config.tracking.experiment,
@@ -139,6 +142,17 @@ class FleetCommand:
         if unforeseen is not None:
             raise unforeseen
         return result
+
+    def check_devices(self) -> None:
+        """Measure what the base costs on a device, before anything trains beside that: the tasks'
+        threads find it. Raises ConfigError for limits that no file of the base keeps.
+        """
+        for number, plan in self.fleet.plans.items():
+            folder = sweep_folder(self.config.storage, plan.name)
+            if plan.base is None or (folder / RESULT).exists():
+                continue
+            ships = device_preflight.checked(plan.config, plan.base, plan.shipping, print_line)
+            self.fleet.plans[number] = dataclasses.replace(plan, shipping=ships)
 
     def command_of(self, task: FleetTask, store: mlflow_store.MlflowStore) -> TaskCommand:
         """The command of one task's sweep."""

@@ -169,6 +169,11 @@ def text(fleet: FleetPlan) -> str:
         plan = plans.get(task.number)
         if plan is not None:
             lines += task_lines(task, plan)
+    for task in fleet.tasks:
+        plan = plans.get(task.number)
+        if plan is not None and plan.shipping is not None:
+            told = plan.shipping.lines(plan.num_test)
+            lines += [(label, f"{task.name}: {line}") for label, line in told]
     if first.machine is not None:
         lines.append(("machine", first.machine))
     lines += [
@@ -220,6 +225,7 @@ def as_json(fleet: FleetPlan) -> JsonObject:
                 "steps": plan.config.train.steps,
                 "metric": plan.config.sweep.metric,
                 "model": plan.config.registered_name,
+                "ships": None if plan.shipping is None else plan.shipping.record(),
                 "notes": plan.notes,
             }
         )

@@ -8,6 +8,7 @@ from jobs.export import k_quants
 from jobs.export.formats import FORMATS
 from jobs.files import filesystem
 from jobs.llama_cpp.runtime import check_installed
+from jobs.onnx_genai import runtime as onnx_runtime
 from orchestrator.config.device_settings import profiles_of
 from orchestrator.config.settings import Config
 from orchestrator.config.shipping import DEFAULT_FORMAT, formats_of
@@ -97,10 +98,12 @@ def not_installed(formats: list[str]) -> str | None:
     """What the formats need and is not there, with the remedy."""
     kinds = {FORMATS[name].kind for name in formats}
     try:
-        if kinds - {"safetensors"}:
+        if kinds - {"safetensors", "onnx"}:
             check_installed()
         if "gguf-k" in kinds:
             k_quants.check_installed()
+        if "onnx" in kinds:
+            onnx_runtime.check_installed()
     except ValueError as error:
         return str(error)
     return None
@@ -116,7 +119,8 @@ def limit_problems(config: Config, formats: list[str]) -> list[tuple[str, str]]:
             faults.append(
                 (
                     f"{profile.path}.{measured[0]}",
-                    "is measured of GGUF files alone; add one to export.format, such as gguf-q8_0",
+                    "is measured of GGUF and ONNX files alone; add one to export.format, such as "
+                    "gguf-q8_0",
                 )
             )
         untimed = not config.export.threads and profile.limits.threads is None

@@ -8,9 +8,10 @@ from typing import Any
 
 from jobs.files.json_types import JsonObject
 from orchestrator.config.device_settings import Profile
-from orchestrator.output.console import duration
+from orchestrator.output.console import duration, plural
 from orchestrator.output.plan_text import headline, plan_record
 from orchestrator.output.shipped_text import device_lines
+from orchestrator.plan.budget import budget_lines
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.shipping import ShippingPlan
 
@@ -20,7 +21,7 @@ COLUMNS = ("base", "format", "score", "interval", "drop", "MB", "memory", "token
 
 def plan_text(plans: Plans, infeasible: dict[str, str]) -> str:
     """The plans of all bases, a line for each base, format and device."""
-    lines = [f"pareto  {len(plans)} bases, one front over their files"]
+    lines = [f"pareto  {plural(len(plans), 'base')}, one front over their files"]
     seconds = 0.0
     for plan, shipping in plans:
         model = plan.config.model.name
@@ -42,6 +43,9 @@ def plan_text(plans: Plans, infeasible: dict[str, str]) -> str:
         ]
         told = ", ".join(fitting) or "no file can be so small"
         lines.append(f"device  {profile.label}: {profile} -> alias {profile.alias}; may be {told}")
+    for plan, _ in plans:
+        spent = budget_lines(plan.config, plan.resources, plan.timing, plan.estimate, plan.account)
+        lines += [f"budget  {plan.config.model.name}: {line}" for line in spent]
     if seconds:
         lines.append(f"time    about {duration(seconds)} in all, and the files on top of it")
     notes = dict.fromkeys(note for plan, _ in plans for note in plan.notes)

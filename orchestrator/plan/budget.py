@@ -11,6 +11,8 @@ from orchestrator.config.budget import UNITS, Budget
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError
 from orchestrator.plan.cost import Estimate
+from orchestrator.plan.merge import EVENT as MIXTURES
+from orchestrator.plan.merge import MergePlan
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.sizing import is_sized
 from orchestrator.plan.timing import Timing
@@ -29,6 +31,8 @@ class Account:
     spent: Spent = field(default_factory=Spent)
     scored: bool = False
     """Whether some trial has come to a rung, so that there is a model to judge."""
+    merged: bool = False
+    """Whether the mixes of mix.method=merge are chosen."""
 
 
 def account_of(config: Config, name: str) -> Account:
@@ -37,7 +41,8 @@ def account_of(config: Config, name: str) -> Account:
     if config.fresh or not (folder / "journal.jsonl").exists():
         return Account()
     events = list(Journal(folder).events())
-    return Account(spent_before(events), any(event["kind"] == "report" for event in events))
+    kinds = {event["kind"] for event in events}
+    return Account(spent_before(events), "report" in kinds, MIXTURES in kinds)
 
 
 def reserved(resources: Resources) -> tuple[float, float]:
@@ -71,9 +76,15 @@ def amounts_of(spending: Spending, seconds: float, tokens: float) -> dict[str, f
     return amounts | {"tokens": tokens}
 
 
-def check_budget(config: Config, resources: Resources, timing: Timing, account: Account) -> None:
-    """Raise ConfigError for a budget that cannot pay one trial to its first rung, and for a limit
-    on what the sweep never spends.
+def check_budget(
+    config: Config,
+    resources: Resources,
+    timing: Timing,
+    account: Account,
+    merge: MergePlan | None = None,
+) -> None:
+    """Raise ConfigError for a budget that cannot pay one trial to its first rung, with what is
+    merged before it, and for a limit on what the sweep never spends.
     """
     budget = config.budget
     if not budget.is_set:
@@ -83,20 +94,30 @@ def check_budget(config: Config, resources: Resources, timing: Timing, account: 
     if budget.gpu_hours is not None and not spending.gpus:
         faults.append(("budget.gpu_hours", "has no effect: the sweep holds no GPU; leave it out"))
     if not account.scored:
-        faults += unpaid(budget, spending, timing)
+        before = 0.0
+        if merge is not None and not account.merged:
+            before = merge.seconds or 0.0
+        faults += unpaid(budget, spending, timing, before)
     if faults:
         raise ConfigError(faults)
 
 
-def unpaid(budget: Budget, spending: Spending, timing: Timing) -> list[tuple[str, str]]:
+def unpaid(
+    budget: Budget, spending: Spending, timing: Timing, merging_seconds: float = 0.0
+) -> list[tuple[str, str]]:
     """The limits that end the sweep before its first trial has been scored once."""
     train = timing.config.train
     steps = min(train.eval_every, train.steps)
     seconds = timing.start_seconds(1, 1) + timing.seconds(1, 0, steps, steps == train.steps)
+    seconds += merging_seconds
     tokens = steps * train.batch_size * timing.rows.tokens
     remedy = "raise it, or lower train.eval_every"
     if is_sized(timing.config):
         remedy = "raise it, or plan a smaller sweep with sweep.minutes"
+    first = f"one trial to its first rung, step {steps}"
+    if merging_seconds:
+        first = f"the experts, their mixes and {first}"
+        remedy = "raise it, or lower mix.steps or mix.candidates"
     faults = []
     for name, needed in amounts_of(spending, seconds, tokens).items():
         limit = budget.amounts().get(name)
@@ -107,7 +128,7 @@ def unpaid(budget: Budget, spending: Spending, timing: Timing) -> list[tuple[str
         faults.append(
             (
                 f"budget.{name}",
-                f"{limit:g} cannot pay one trial to its first rung, step {steps}: that takes "
+                f"{limit:g} cannot pay {first}: that takes "
                 f"about {needed:.3g} {UNITS[name]} here{spent}; {remedy}",
             )
         )

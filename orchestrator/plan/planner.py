@@ -189,7 +189,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     merge = merge_plan(config, num_trials, base, corpus, timing)
     account = account_of(config, name) if config.budget.is_set else Account()
     if timing is not None and config.runs_here:
-        check_budget(config, resources, timing, account)
+        check_budget(config, resources, timing, account, merge)
     return Plan(
         name=name,
         config=config,

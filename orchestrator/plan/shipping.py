@@ -14,7 +14,7 @@ from typing import Any
 from jobs.config import BaseModel
 from jobs.export.formats import FORMATS
 from orchestrator.config.device_settings import Profile, profiles_of
-from orchestrator.config.search_space import Point
+from orchestrator.config.search_space import Point, extremes
 from orchestrator.config.settings import Config
 from orchestrator.config.shipping import formats_of
 from orchestrator.config.validation import trial_of
@@ -184,8 +184,7 @@ def smallest_adapter(config: Config) -> Any:
     point: Point = {}
     for knob in config.sweep.space.values():
         if knob.path in ("adapter.rank", "adapter.layers"):
-            values = [value for value in (*(knob.values or ()), knob.low) if value is not None]
-            point[knob.path] = min(values, key=float)
+            point[knob.path] = min(extremes(knob, config.sweep.space), key=float)
     return trial_of(config, 1, point).adapter
 
 

@@ -98,6 +98,16 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_a_folder_that_cannot_be_made_is_named(
+    version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("years")
+    target = tmp_path / "file" / "below"
+    assert main(["job=export", f"model_uri={version}", f"export.folder={target}"]) == 2
+    told = capsys.readouterr().err
+    assert f"{target} cannot be written" in told and "export.folder=DIR" in told
+
+
 def test_settings_of_the_shipped_file_are_refused_where_none_is_made(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -16,6 +16,8 @@ import yaml
 from jobs.base_models import fetch
 from jobs.config import Model
 from orchestrator.cli import main
+from orchestrator.commands.new_experiment import write_new
+from orchestrator.errors import InputError
 
 COLOURS = ("red", "green", "blue", "grey", "pink", "white", "black", "brown", "amber", "teal")
 THINGS = (
@@ -318,6 +320,17 @@ def test_what_was_typed_is_kept_and_not_guessed(
             ["job=new", "mine", "--from", "x.jsonl", "optim.lrr=1"],
             "no such setting; did you mean optim.lr?",
         ),
+        (
+            ["job=new", "mine", "--from", "x.jsonl", "device=phone"],
+            "device=phone does not belong into an experiment",
+        ),
+        (["job=new", "m" * 300, "--from", "x.jsonl"], "has at most 100 letters"),
+        (["job=new", "mine", "--from", "x.jsonl", "+sweep=pareto"], "add +sweep=pareto to the"),
+        (["job=new", "mine", "--from", "x.jsonl", "+fleet=languages"], "does not belong into"),
+        (
+            ["job=new", "mine", "--from", "x.jsonl", "data.tasks={a: {folder: x}}"],
+            "about one set of rows",
+        ),
         (["+sweep=lora", "--from", "x.jsonl"], "belongs to job=new"),
         (["job=new", "mine", "--from"], "--from needs a value: --from FILE"),
         (["job.kind=new"], "is not the whole command"),
@@ -335,6 +348,12 @@ def test_a_request_that_cannot_be_followed_is_answered_with_the_remedy(
     assert main(words) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "experiment").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="experiment is a file"):
+        write_new(tmp_path / "experiment" / "mine.yaml", "text")
 
 
 def test_leaked_rows_are_refused_and_nothing_is_written(

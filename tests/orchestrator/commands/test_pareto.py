@@ -71,6 +71,14 @@ def test_a_base_whose_files_are_too_large_for_every_device_is_not_trained(
     assert "nothing is trained for it" in capsys.readouterr().err
 
 
+def test_each_base_may_spend_an_equal_part_of_the_budget(
+    asked: Any, wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bases = f"pareto.bases=[tiny,{wide}]"
+    assert asked(bases, "device.profiles=[phone]", "budget.minutes=60", "dry_run=true") == 0
+    assert capsys.readouterr().out.count("budget.minutes=30;") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

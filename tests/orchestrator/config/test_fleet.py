@@ -92,6 +92,8 @@ def test_the_minutes_of_the_command_are_shared_by_weight() -> None:
         (["data.tasks=3"], "data.tasks", "must be a group of tasks"),
         (["data.tasks={one: 3}"], "data.tasks.one", "must be a group of settings"),
         (["data.tasks={a_b: {folder: a}}"], "data.tasks.a_b", "words of letters and digits"),
+        (["data.tasks={1: {folder: a}}"], "data.tasks.1", "which is no text"),
+        ([TWO, "pareto.bases=[tiny]"], "pareto.bases", "a fleet has one base"),
         (["data.tasks={one: {foldr: a}}"], "data.tasks.one.foldr", "did you mean folder?"),
         ([TWO, "data.tasks.one.weight=0"], "data.tasks.one.weight", "above 0"),
         ([TWO, "data.tasks.one.weight=true"], "data.tasks.one.weight", "above 0"),
@@ -132,6 +134,14 @@ def test_what_cannot_be_a_fleet_is_refused_by_its_name(
 ) -> None:
     found = problems(*typed)
     assert words in found[path], found
+
+
+def test_a_language_that_yaml_takes_for_a_truth_value_is_named() -> None:
+    """no, the code of Norwegian, is false in a YAML file."""
+    with pytest.raises(ConfigError) as caught:
+        build_fleet({"data": {"tasks": {False: {"folder": "a"}}}})
+    ((path, text),) = caught.value.problems
+    assert path == "data.tasks.False" and "put quotes around it" in text
 
 
 def test_every_problem_is_told_at_once() -> None:

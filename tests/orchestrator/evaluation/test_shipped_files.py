@@ -65,6 +65,12 @@ def test_a_file_is_made_once_for_a_version_and_its_settings(
     made = file.stat().st_mtime_ns
     again = maker(base, tmp_path, "export.rows=4").files(version_folder, version, ["gguf-q8_0"])
     assert again == first and file.stat().st_mtime_ns == made
+    report = file.parent / shipped_files.REPORT
+    unscored = json.loads(report.read_text()) | {"scores": None}
+    report.write_text(json.dumps(unscored))  # as job=export leaves it with export.score=false
+    again = maker(base, tmp_path, "export.rows=4").files(version_folder, version, ["gguf-q8_0"])
+    assert again[0]["scores"]["rows"] == 4 and file.stat().st_mtime_ns > made
+    made = file.stat().st_mtime_ns
     more = maker(base, tmp_path, "export.rows=5")
     others = more.files(version_folder, version, ["gguf-q8_0", "gguf-q4_k_m"])
     assert others[0]["scores"]["rows"] == 5 and file.stat().st_mtime_ns > made

@@ -45,6 +45,14 @@ def test_a_dry_run_shows_each_task_and_what_they_share(fleet: Any) -> None:
     assert "weight 3" in out
 
 
+def test_a_dry_run_says_what_each_task_ships(fleet: Any) -> None:
+    code, out, _ = fleet("dry_run=true", "device=phone")
+    assert code == 0
+    for name in ("one", "two"):
+        assert f"ships    {name}: the winner as gguf-q8_0" in out
+        assert f"device   {name}: phone: at most 300 MB" in out
+
+
 def test_a_dry_run_tells_other_programs_the_same(fleet: Any) -> None:
     code, out, _ = fleet("dry_run=true", "output=json")
     plan = json.loads(out)["plan"]

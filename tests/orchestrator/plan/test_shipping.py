@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from jobs.config import Adapter, BaseModel
 from jobs.export.formats import FORMATS
 from jobs.export.shipment import Shipment, ShipmentSettings
+from jobs.onnx_genai import runtime as onnx_runtime
+from orchestrator.config.device_profiles import with_profiles
 from orchestrator.errors import ConfigError
+from orchestrator.launch.shipping_checks import not_installed
 from orchestrator.output.plan_text import plan_record, plan_text
 from orchestrator.plan.file_sizes import least_megabytes
 from orchestrator.sweep.sampler import Sampler
@@ -136,3 +140,35 @@ def test_what_cannot_work_is_said_at_once(arguments: list[str], words: str, plan
         plan(*arguments)
     told = "; ".join(f"{path} {text}" for path, text in refused.value.problems)
     assert words in told, told
+
+
+def test_an_adapters_smallest_file_is_known_where_its_rank_follows_another_knob(plan: Any) -> None:
+    linked = (
+        "sweep.space={layers: {path: adapter.layers, type: choice, values: [1, 0.5]}, "
+        "rank: {path: adapter.rank, type: linked, to: adapter.layers, times: 8}}"
+    )
+    made = plan(*SWEEP[1:], "sweep.num_trials=2", linked)
+    smallest = least_megabytes(made.base, "gguf-adapter", Adapter(rank=4, alpha=16.0, layers=0.5))
+    assert made.shipping.sizes["gguf-adapter"] == pytest.approx(smallest)
+
+
+def test_profiles_are_a_list_of_names_each_once(plan: Any, tmp_path: Path) -> None:
+    for typed, words in (
+        ("device.profiles=phone", "write device.profiles=[phone]"),
+        ("device.profiles=[phone,phone]", "names phone twice"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            plan(typed)
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "odd.yaml").write_text("- a\n", encoding="utf-8")
+    problems: list[tuple[str, str]] = []
+    with_profiles({"device": {"profiles": ["odd"]}}, str(tmp_path), problems)
+    assert "must hold limits by name" in problems[0][1]
+
+
+def test_what_writes_onnx_files_is_looked_for_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnx_runtime, "PACKAGES", ("no_such_package",))
+    assert "no-such-package" in str(not_installed(["onnx-int4"]))
+    assert not_installed(["safetensors"]) is None
