@@ -28,7 +28,7 @@ def test_the_winner_is_exported_scored_and_given_the_aliases_that_its_files_dese
     result = done.result
     files = {report["format"]: report for report in result["shipped"]}
     assert set(files) == {"gguf-q8_0", "gguf-q4_0"}
-    name, version = result["model"]["name"], str(result["model"]["version"])
+    name, version = result["model"]["name"], result["model"]["version"]
     for form, report in files.items():
         assert (storage / "exports" / f"{name}-{version}" / form / report["file"]).exists()
         assert report["scores"]["rows"] == 20 and "bits_per_byte" in report["scores"]
@@ -36,7 +36,7 @@ def test_the_winner_is_exported_scored_and_given_the_aliases_that_its_files_dese
     assert devices["phone"]["holds"]
     client = registry(storage)
     assert client.get_model_version_by_alias(name, "champion-phone").version == version
-    told = client.get_model_version(name, version)
+    told = client.get_model_version(name, str(version))
     assert "shipped.gguf-q8_0" in told.tags and "## Shipped files" in told.description
     assert json.loads(told.tags["device.phone"])["format"] in files
     within = [form for form, report in files.items() if report["costs"]["size_mb"] <= 0.12]
