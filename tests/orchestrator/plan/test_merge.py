@@ -234,6 +234,8 @@ def test_a_budget_that_experts_alone_would_spend_is_refused(mixed: Make) -> None
     told = dict(refused.value.problems)["budget.minutes"]
     assert "10 cannot pay the experts, their mixes and one trial to its first rung" in told
     assert "lower mix.steps or mix.candidates" in told
-    Journal(sweep_folder(fits.config.storage, fits.name)).append("mixtures", trial=None)
+    folder = sweep_folder(fits.config.storage, fits.name)
+    folder.mkdir(parents=True)
+    Journal(folder).append("mixtures", trial=None)
     account = account_of(fits.config, fits.name)
     assert account.merged and not account.scored, "then nothing of it is still to be paid"
