@@ -53,6 +53,13 @@ def test_a_dry_run_says_what_each_task_ships(fleet: Any) -> None:
         assert f"device   {name}: phone: at most 300 MB" in out
 
 
+def test_limits_that_no_file_of_the_base_keeps_are_refused_before_any_task_starts(
+    fleet: Any,
+) -> None:
+    code, _, err = fleet("device.min_tokens_per_second=1e9", "export.threads=[1]")
+    assert code == 2 and "nothing is trained for it" in err, err
+
+
 def test_a_dry_run_tells_other_programs_the_same(fleet: Any) -> None:
     code, out, _ = fleet("dry_run=true", "output=json")
     plan = json.loads(out)["plan"]

@@ -12,7 +12,6 @@ from orchestrator.config.compose import compose, typed_settings
 from orchestrator.errors import ConfigError
 from orchestrator.output.plan_text import plan_text
 from orchestrator.plan import planner as planning
-from orchestrator.plan.budget import account_of
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.paths import sweep_folder
@@ -111,17 +110,3 @@ def test_a_continued_sweep_counts_what_it_has_spent(planned) -> None:
     assert "(2.99 spent before)" in budget_lines(again)[0]
     Journal(folder).append("report", trial=1, step=20, metrics={"valid/loss": 1.0})
     assert planned("budget.minutes=3"), "what is scored can be judged, however little is left"
-
-
-def test_a_budget_that_experts_alone_would_spend_is_refused(planned, toy: Path) -> None:
-    two = f"data.sources={{one: {{path: {toy}/train.jsonl}}, two: {{path: {toy}/train.jsonl}}}}"
-    held_out = (f"data.valid={toy}/valid.jsonl", f"data.test={toy}/test.jsonl", "data.folder=null")
-    merged = (two, *held_out, "sweep.space={mix: {type: simplex}}", "mix.method=merge")
-    few = planned(*merged, "mix.steps=1", "budget.minutes=60")
-    assert few.merge is not None
-    told = problems(planned, *merged, "mix.steps=50000", "budget.minutes=1")
-    assert "cannot pay the experts, their mixes and one trial" in told["budget.minutes"]
-    assert "lower mix.steps or mix.candidates" in told["budget.minutes"]
-    Journal(sweep_folder(few.config.storage, few.name)).append("mixtures", trial=None)
-    account = account_of(few.config, few.name)
-    assert account.merged and not account.scored

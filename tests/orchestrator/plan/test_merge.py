@@ -14,9 +14,12 @@ from orchestrator.config.search_space import mix_of
 from orchestrator.config.simplex import Mix
 from orchestrator.errors import ConfigError
 from orchestrator.output.plan_text import plan_record, plan_text
+from orchestrator.plan.budget import account_of
 from orchestrator.plan.merge import candidate_mixes, merged_knob, with_merged
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.points import first_points
+from orchestrator.storage.journal import Journal
+from orchestrator.storage.paths import sweep_folder
 from orchestrator.sweep.experts import keep
 from orchestrator.sweep.mixture_scores import Scored, choose
 from tests.support.settings import build
@@ -222,3 +225,17 @@ def test_data_with_one_source_has_nothing_to_merge(toy: Path) -> None:
                 None,
             )
         )
+
+
+def test_a_budget_that_experts_alone_would_spend_is_refused(mixed: Make) -> None:
+    fits = mixed(*MERGE, "budget.minutes=600")
+    with pytest.raises(ConfigError) as refused:
+        mixed(*MERGE, "mix.steps=50000000", "budget.minutes=10")
+    told = dict(refused.value.problems)["budget.minutes"]
+    assert "10 cannot pay the experts, their mixes and one trial to its first rung" in told
+    assert "lower mix.steps or mix.candidates" in told
+    folder = sweep_folder(fits.config.storage, fits.name)
+    folder.mkdir(parents=True)
+    Journal(folder).append("mixtures", trial=None)
+    account = account_of(fits.config, fits.name)
+    assert account.merged and not account.scored, "then nothing of it is still to be paid"
