@@ -82,9 +82,10 @@ def read_licences(archive: Path) -> dict[str, dict[str, Any]]:
     try:
         with tarfile.open(archive) as tar:
             stream = tar.extractfile("package/licenses.json")
-            assert stream is not None
-            licences = json.loads(stream.read())
-    except (OSError, KeyError, tarfile.TarError) as error:
+            licences = json.loads(stream.read() if stream is not None else b"")
+    except OSError as error:
+        raise SystemExit(f"{archive} cannot be read: {error.strerror}") from None
+    except (KeyError, ValueError, tarfile.TarError) as error:
         raise SystemExit(f"{archive} is not the package of choosealicense.com: {error}") from None
     return {name.lower(): licence for name, licence in licences.items()}
 

@@ -256,7 +256,7 @@ def proven(
                 raise
             refusal = error
             continue
-        if share_cut(plan) <= MOST_CUT:
+        if share_cut(plan) <= MOST_CUT or length >= context_of(plan):
             break
     if plan is None:
         raise refusal or InputError("job=new: no length fits these rows")
@@ -270,6 +270,14 @@ def proven(
         else:
             final.append(Choice("sweep.minutes", MINUTES, sizes_reason(plan)))
     return plan, final
+
+
+def context_of(plan: Plan) -> float:
+    """The most tokens that the base model takes; no limit where it does not say."""
+    if plan.base is None:
+        return math.inf
+    text = (Path(plan.base.path) / "config.json").read_text(encoding="utf-8")
+    return float(json.loads(text).get("max_position_embeddings") or math.inf)
 
 
 def length_choice(length: int) -> list[Choice]:

@@ -78,7 +78,7 @@ class Maker:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             return Shipment(folder, self.base, FORMATS[form], settings, self.say).run(target)
-        except (ValueError, RuntimeError, MemoryError) as error:
+        except (ValueError, RuntimeError, MemoryError, OSError) as error:
             return {"format": form, "refused": str(error) or type(error).__name__}
 
     def measured(self, records: Sequence[JsonObject]) -> list[MeasuredFile]:
