@@ -15,6 +15,8 @@ def load_builder(folder: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclasses look it up there
+    for file in folder.glob("*.py"):  # another folder's module of the same name may be loaded
+        sys.modules.pop(file.stem, None)
     spec.loader.exec_module(module)
     return module
 

@@ -59,25 +59,25 @@ def test_a_file_is_made_once_for_a_version_and_its_settings(
     base: BaseModel, version_folder: Path, tmp_path: Path
 ) -> None:
     version = Version("toy-tiny", 1, "models:/toy-tiny/1")
-    first = maker(base, tmp_path, "export.rows=4").files(version_folder, version, ["gguf-q8_0"])
+    first = maker(base, tmp_path, "export.rows=2").files(version_folder, version, ["gguf-q8_0"])
     file = Path(first[0]["folder"]) / first[0]["file"]
     assert file.parent == tmp_path / "st" / "exports" / "toy-tiny-1" / "gguf-q8_0"
     made = file.stat().st_mtime_ns
-    again = maker(base, tmp_path, "export.rows=4").files(version_folder, version, ["gguf-q8_0"])
+    again = maker(base, tmp_path, "export.rows=2").files(version_folder, version, ["gguf-q8_0"])
     assert again == first and file.stat().st_mtime_ns == made
     report = file.parent / shipped_files.REPORT
     unscored = json.loads(report.read_text()) | {"scores": None}
     report.write_text(json.dumps(unscored))  # as job=export leaves it with export.score=false
-    again = maker(base, tmp_path, "export.rows=4").files(version_folder, version, ["gguf-q8_0"])
-    assert again[0]["scores"]["rows"] == 4 and file.stat().st_mtime_ns > made
+    again = maker(base, tmp_path, "export.rows=2").files(version_folder, version, ["gguf-q8_0"])
+    assert again[0]["scores"]["rows"] == 2 and file.stat().st_mtime_ns > made
     made = file.stat().st_mtime_ns
-    more = maker(base, tmp_path, "export.rows=5")
+    more = maker(base, tmp_path, "export.rows=3")
     others = more.files(version_folder, version, ["gguf-q8_0", "gguf-q4_k_m"])
-    assert others[0]["scores"]["rows"] == 5 and file.stat().st_mtime_ns > made
+    assert others[0]["scores"]["rows"] == 3 and file.stat().st_mtime_ns > made
     assert "K-quants need" in others[1]["refused"], "what cannot be made ends nothing"
     (measured,) = more.measured(others)
-    assert measured.scores is not None and len(measured.scores.per_row) == 5
-    assert measured.scores.digest == "rows/5", "a part of the rows is another test set"
+    assert measured.scores is not None and len(measured.scores.per_row) == 3
+    assert measured.scores.digest == "rows/3", "a part of the rows is another test set"
 
 
 def measured(form: str, right: int, size: float) -> MeasuredFile:

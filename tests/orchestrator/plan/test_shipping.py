@@ -126,7 +126,10 @@ def test_optuna_learns_of_points_that_are_too_large_without_a_trial(plan: Any) -
         (["export.format=gguf-q8_0", "export.folder=x"], "a sweep keeps its files in its storage"),
         (["export.rows=5"], "export.format=gguf-q8_0 has a sweep export its winner"),
         (["export.format=gguf-adapter", "adapter=full"], "adapter.kind=full trains every weight"),
-        (["export.format=safetensors", "device.max_drop=0"], "measured of GGUF files alone"),
+        (
+            ["export.format=safetensors", "device.max_drop=0"],
+            "measured of GGUF and ONNX files alone",
+        ),
         (
             ["device.min_tokens_per_second=5", "export.threads=[]"],
             "so that neither speed nor memory is measured",
