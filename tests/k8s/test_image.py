@@ -104,7 +104,7 @@ def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
         )
     ]
     assert all((ROOT / source).exists() for source in sources)
-    assert sum(f.stat().st_size for f in kept) < 10_000_000
+    assert sum(f.stat().st_size for f in kept) < 12_000_000, "7 of it are the applications' rows"
     assert not any(f.suffix == ".pyc" for f in kept)
 
 
