@@ -50,7 +50,7 @@ def test_plain_search_has_what_merging_costs(cache: Path, tmp_path: Path) -> Non
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["seed=4"], "seed=4: the benchmark sets this itself"),
         (["mix.method=search"], "mix.method=search: the benchmark sets this itself"),
-        (["mix.trained=0"], "mix.trained must be at least 1, got 0"),
+        (["mix.trained=0"], "mix.trained   must be at least 1, got 0"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_one_message(

@@ -204,7 +204,7 @@ def test_a_mistake_in_the_arguments_is_one_message(
         with pytest.raises(SystemExit) as ended:
             quality.parse(line)
         assert ended.value.code == 2 and message in capsys.readouterr().err
-    with pytest.raises(InputError, match="neither a folder nor one of home, icd10"):
+    with pytest.raises(InputError, match="neither a folder nor one of assistant, .*home, icd10"):
         quality.data_settings(str(tmp_path / "nowhere"))
     assert quality.data_settings("home") == ["data=home"]
     assert quality.data_settings(str(tmp_path))[0] == "data=files"
