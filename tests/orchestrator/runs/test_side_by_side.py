@@ -42,7 +42,7 @@ def ask(
 def test_two_winners_answer_on_one_page_that_other_names_do_not_reach(
     base: BaseModel, cache: Path, tmp_path: Path
 ) -> None:
-    for seed, name in enumerate(("one-1", "two-2")):
+    for seed, name in ((0, "one-1"), (2, "two-2")):
         sweep(tmp_path / "st", name, adapted_version(base, tmp_path, seed, name))
     line = [*(sys.executable, "-m", "orchestrator.runs", "compare", "one-1", "two-2", "--serve")]
     process = subprocess.Popen(
@@ -55,7 +55,9 @@ def test_two_winners_answer_on_one_page_that_other_names_do_not_reach(
     )
     try:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
+        first = process.stdout.readline()
+        assert first and process.stderr is not None, process.communicate()[1]
+        told = json.loads(first)
         port = int(told["address"].rstrip("/").rpartition(":")[2])
         assert told["models"] == ["one-1", "two-2"] and "127.0.0.1" in told["address"]
         status, page = ask(port, "GET", "/")
