@@ -118,7 +118,7 @@ def licence_of(package: Distribution) -> str:
     metadata = package.metadata
     classifiers = [c for c in metadata.get_all("Classifier") or () if c.startswith("License")]
     short = (metadata["License"] or "").strip().splitlines()
-    said = [metadata["License-Expression"] or "", *classifiers, *short[:1]]
+    said = [metadata.get("License-Expression") or "", *classifiers, *short[:1]]
     return "; ".join(text for text in said if text)
 
 

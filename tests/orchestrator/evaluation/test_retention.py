@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.evaluation import model_card
 from orchestrator.evaluation.retention import forgetting_of, metrics_of
-from orchestrator.output.result import forgetting_lines, threshold_lines
+from orchestrator.output.best_lines import forgetting_lines, threshold_lines
 
 BEFORE = {"source": {"general": {"rows": 82.0, "loss": 3.0}, "task": {"rows": 300.0, "loss": 4.0}}}
 AFTER = {"source": {"general": {"rows": 82.0, "loss": 3.25}, "task": {"rows": 300.0, "loss": 0.5}}}
