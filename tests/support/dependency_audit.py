@@ -74,11 +74,8 @@ def pins(root: Path = ROOT) -> tuple[dict[str, str], list[str]]:
 
 def installed() -> dict[str, Distribution]:
     """What is installed, by name."""
-    return {
-        canonicalize_name(one.metadata["Name"]): one
-        for one in importlib.metadata.distributions()
-        if one.metadata["Name"]
-    }
+    named = [(one.metadata.get("Name"), one) for one in importlib.metadata.distributions()]
+    return {canonicalize_name(name): one for name, one in named if name}
 
 
 def needed(
@@ -117,7 +114,7 @@ def licence_of(package: Distribution) -> str:
     """What a package says of its licence, in one line."""
     metadata = package.metadata
     classifiers = [c for c in metadata.get_all("Classifier") or () if c.startswith("License")]
-    short = (metadata["License"] or "").strip().splitlines()
+    short = (metadata.get("License") or "").strip().splitlines()
     said = [metadata.get("License-Expression") or "", *classifiers, *short[:1]]
     return "; ".join(text for text in said if text)
 
@@ -147,12 +144,12 @@ def problems(root: Path = ROOT) -> list[str]:
     return lines
 
 
-def main() -> int:
-    """Print what is wrong; returns the exit code."""
-    lines = problems()
+def main(root: Path = ROOT) -> int:
+    """Print what is wrong with the project in a folder; returns the exit code."""
+    lines = problems(root)
     for line in lines:
         print(line)
-    count = len(needed(requirements(), installed()))
+    count = len(needed(requirements(root), installed()))
     print(
         f"{count} packages are needed; {len(lines)} problems (known vulnerabilities: not looked up)"
     )
@@ -160,4 +157,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*[Path(folder) for folder in sys.argv[1:2]]))
