@@ -16,7 +16,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmarks import aftermath
 from orchestrator.project import ROOT
@@ -89,11 +89,11 @@ class Stage:
         self.environment = {**os.environ, **variables}
         self.shared = {entry.name for entry in aftermath.SHARED_MEMORY.iterdir()}
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, said: IO[str] | None = None) -> subprocess.Popen[str]:
         """The command, as the first of a process group of its own, which hears a hang-up although
-        this program may run under nohup.
+        this program may run under nohup. What it says goes to a file, where one is given.
         """
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": said or subprocess.PIPE}
         pipes["preexec_fn"] = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
         return subprocess.Popen(
             self.line, text=True, env=self.environment, cwd=ROOT, start_new_session=True, **pipes

@@ -2,7 +2,8 @@
 
 The runtime continues a prompt greedily and tells the probabilities of its most likely tokens; the
 trained model reads the same tokens. The measure is llama.cpp's: the Kullback-Leibler divergence of
-the file's distribution from the model's, and the share of tokens whose most likely one is the same.
+the file's distribution from the model's, and the share of tokens whose most likely one is the same
+(or as likely, to TIE nats).
 All tokens beyond the runtime's most likely ones count as one, so the divergence is a lower bound
 that misses next to nothing.
 """
@@ -22,6 +23,10 @@ from jobs.onnx_genai.runtime import OnnxRuntime
 MOST_LIKELY = 256
 """Tokens of each position whose probabilities are compared one by one."""
 SMALLEST = 1e-30
+TIE = 0.02
+"""Nats between two tokens of the trained model that count as equally likely: a model that was
+hardly trained has many such, and rounding decides which of them comes first.
+"""
 
 Reference = Callable[[Sequence[int]], torch.Tensor]
 """Logits of the trained model at each position of some tokens."""
@@ -35,7 +40,7 @@ class Divergence:
     """Nats per token."""
     largest: float
     equal: float
-    """Share of tokens whose most likely one is the same."""
+    """Share of tokens whose most likely one is the same, or ties with it in the trained model."""
     tokens: int
 
     def __str__(self) -> str:
@@ -94,7 +99,8 @@ def of_answer(
         if not told:
             continue
         values.append(divergence(position, told))
-        equal += int(position.argmax()) == max(told, key=lambda token: told[token])
+        most_likely = max(told, key=lambda token: told[token])
+        equal += float(position[most_likely]) >= float(position.max()) - TIE
     return values, equal
 
 

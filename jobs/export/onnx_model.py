@@ -4,6 +4,7 @@ was trained to.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,6 +18,20 @@ from jobs.export.formats import Format
 
 CONFIG = "genai_config.json"
 BUILD_SECONDS = 3600
+
+
+def is_known(architecture: str) -> bool:
+    """Whether the builder that is installed names a model class, and a builder that cannot be read
+    is asked by running it.
+    """
+    package = importlib.util.find_spec("onnxruntime_genai")
+    for folder in (package and package.submodule_search_locations) or []:
+        try:
+            source = (Path(folder) / "models" / "builder.py").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        return f'"{architecture}"' in source
+    return True
 
 
 def write_onnx(merged: Path, target: Path, form: Format, template: ChatTokenizer) -> None:

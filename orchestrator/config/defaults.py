@@ -48,9 +48,15 @@ def with_names(raw: dict[str, Any]) -> dict[str, Any]:
     return named
 
 
-def with_retry(raw: dict[str, Any]) -> dict[str, Any]:
-    """`raw` with retry=failed as what it is, a switch."""
-    return raw | {"retry": True} if raw.get("retry") == "failed" else raw
+def with_retry(raw: dict[str, Any], problems: list[tuple[str, str]]) -> dict[str, Any]:
+    """`raw` with retry=failed as what it is, a switch; another word goes to `problems`."""
+    given = raw.get("retry")
+    if given == "failed":
+        return raw | {"retry": True}
+    if isinstance(given, str) and given.lower() not in ("true", "false"):
+        problems.append(("retry", f"must be failed, true or false, got {given!r}"))
+        return {name: value for name, value in raw.items() if name != "retry"}
+    return raw
 
 
 def with_metric(raw: dict[str, Any], problems: list[tuple[str, str]]) -> dict[str, Any]:

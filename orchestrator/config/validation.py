@@ -66,7 +66,7 @@ def build(
     change nothing. `checks` are further rules, of the rooms that use the settings.
     """
     faults: list[tuple[str, str]] = []
-    raw = with_simplexes(with_metric(with_names(with_retry(raw)), faults))
+    raw = with_simplexes(with_metric(with_names(with_retry(raw, faults)), faults))
     config = collect(Config, raw, faults)
     if isinstance(config, Config):
         faults += truth_values(raw, config)

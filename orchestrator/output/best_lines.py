@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from jobs.evaluation import copying, registry
 from orchestrator.config.run_numbers import label
@@ -56,39 +58,30 @@ def best_lines(result: SweepResult) -> list[tuple[str, str]]:
         lines.append(("slices", f"worst of those with {FEWEST_ROWS} rows or more: {worst}"))
     return [
         *lines,
-        *threshold_lines(result),
-        *forgetting_lines(result),
+        *(("cost", threshold_text(rule)) for rule in [result.threshold] if rule),
+        *(("keeps", text) for text in forgetting_texts(result.forgetting or {})),
         *baseline_lines(result),
         *(("shown", line) for line in copying_lines(best.metrics)),
     ]
 
 
-def threshold_lines(result: SweepResult) -> list[tuple[str, str]]:
+def threshold_text(rule: Mapping[str, Any]) -> str:
     """From which probability on a label should be answered, and what that is worth."""
-    rule = result.threshold
-    if not rule:
-        return []
-    return [
-        (
-            "cost",
-            f'{rule["cost"]:.3f} a row when "{rule["label"]}" is answered from probability '
-            f"{rule['threshold']:.3f} on, which is the cheapest on {rule['valid_rows']} validation "
-            f"rows ({rule['cost_at_half']:.3f} from a half on); the probability is off by "
-            f"{rule['calibration_error']:.3f} on average",
-        )
-    ]
+    return (
+        f'{rule["cost"]:.3f} a row when "{rule["label"]}" is answered from probability '
+        f"{rule['threshold']:.3f} on, which is the cheapest on {rule['valid_rows']} validation "
+        f"rows ({rule['cost_at_half']:.3f} from a half on); the probability is off by "
+        f"{rule['calibration_error']:.3f} on average"
+    )
 
 
-def forgetting_lines(result: SweepResult) -> list[tuple[str, str]]:
+def forgetting_texts(forgetting: Mapping[str, Mapping[str, float]]) -> list[str]:
     """The loss on what should be retained, before and after."""
     return [
-        (
-            "keeps",
-            f"{shown(name)}: loss on {plural(int(scores['rows']), 'test row')} "
-            f"{scores['before']:.3f} before training, {scores['after']:.3f} after "
-            f"({scores['change']:+.3f})",
-        )
-        for name, scores in (result.forgetting or {}).items()
+        f"{shown(name)}: loss on {plural(int(scores['rows']), 'test row')} "
+        f"{scores['before']:.3f} before training, {scores['after']:.3f} after "
+        f"({scores['change']:+.3f})"
+        for name, scores in forgetting.items()
     ]
 
 

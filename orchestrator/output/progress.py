@@ -142,6 +142,8 @@ class ProgressDisplay:
         )
         if state in TOLD_ENDS and not is_finalist(index):
             self.ended.add(index)
+            if self.left is not None:
+                self.left.end(index)
             tell(RemoteState(ended=len(self.ended), total=self.num_trials))
 
     def say(self, index: int, text: str) -> None:

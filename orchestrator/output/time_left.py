@@ -63,6 +63,8 @@ class TimeLeft:
         self.reached: dict[int, int] = {}
         self.evaluated: dict[int, int] = {}
         """By trial: the last step at which it met the validation rows."""
+        self.ended: set[int] = set()
+        """Trials that train no more."""
         self.first: tuple[float, float] | None = None
         """When the first step was told, and how much was done by then."""
         self.last = clock()
@@ -109,6 +111,42 @@ class TimeLeft:
         self.evaluated[index] = max(step, self.evaluated.get(index, 0))
         self.step(index, step)
 
+    def end(self, index: int) -> None:
+        """A trial trains no more, wherever it has come to."""
+        self.ended.add(index)
+
+    def training_left(self) -> float:
+        """Planned seconds of the training that can still come: those that trials of the search
+        would have taken that have ended are not among them.
+        """
+        if not self.phases:
+            return self.final_left()
+        ended = sum(not is_finalist(index) for index in self.ended)
+        alive = max(self.phases[0].trials - ended, 0)
+        steps = self.of_the_search(self.reached)
+        evaluated = self.of_the_search(self.evaluated)
+        seconds = 0.0
+        for phase in self.phases:
+            to_come = share_to_come(phase, steps, alive, 1)
+            seconds += (phase.seconds - phase.evaluating) * to_come
+            if phase.evaluating > 0:
+                seconds += phase.evaluating * share_to_come(phase, evaluated, alive, phase.every)
+        return seconds + self.final_left()
+
+    def of_the_search(self, steps: Mapping[int, int]) -> list[int]:
+        """Where the trials are that train on, the furthest first."""
+        going = [
+            step
+            for index, step in steps.items()
+            if not is_finalist(index) and index not in self.ended
+        ]
+        return sorted(going, reverse=True)
+
+    def final_left(self) -> float:
+        """Planned seconds of the finalists' training that is to come."""
+        again = sum(step for index, step in self.reached.items() if is_finalist(index))
+        return self.final_seconds * (1 - min(again / max(self.final_steps, 1), 1.0))
+
     def done(self) -> float:
         """Planned seconds of the training that is done. Evaluations count when they have been: they
         may take as long as all steps before them.
@@ -121,8 +159,7 @@ class TimeLeft:
             seconds += (phase.seconds - phase.evaluating) * trained
             if phase.evaluating > 0:
                 seconds += phase.evaluating * share_of(phase, evaluated, phase.every)
-        again = sum(step for index, step in self.reached.items() if is_finalist(index))
-        return seconds + self.final_seconds * min(again / max(self.final_steps, 1), 1.0)
+        return seconds + self.final_seconds - self.final_left()
 
     def planned(self) -> float:
         """Planned seconds of all training."""
@@ -144,7 +181,7 @@ class TimeLeft:
         if self.answered:
             return self.judging_seconds()
         factor = self.correction()
-        seconds_left = (self.planned() - self.done()) * factor
+        seconds_left = self.training_left() * factor
         seconds_left += self.judging * min(factor, MOST_JUDGING_CORRECTION)
         return max(seconds_left - (self.clock() - self.last), 0.0)
 
@@ -157,11 +194,24 @@ def share_of(phase: Stretch, steps: list[int], every: int) -> float:
     """Which share of a stretch's moments, `every` steps apart and one at its end, lies behind
     trials that have come to `steps`.
     """
-
-    def moments(step: int) -> int:
-        within = (step // every) - (phase.begin // every)
-        return within + int(step == phase.end and step % every > 0)
-
-    most = phase.trials * moments(phase.end)
-    passed = sum(moments(min(max(step, phase.begin), phase.end)) for step in steps)
+    most = phase.trials * moments(phase, phase.end, every)
+    passed = sum(moments(phase, step, every) for step in steps)
     return min(passed / max(most, 1), 1.0)
+
+
+def share_to_come(phase: Stretch, steps: list[int], alive: int, every: int) -> float:
+    """Which share of a stretch's moments lies before the trials that will pass it: as many as were
+    planned, or as are `alive` where fewer are. `steps` are where these are, the furthest first; who
+    is not among them has not begun.
+    """
+    each = moments(phase, phase.end, every)
+    count = min(phase.trials, alive)
+    passed = sum(moments(phase, step, every) for step in steps[:count])
+    return max(count * each - passed, 0) / max(phase.trials * each, 1)
+
+
+def moments(phase: Stretch, step: int, every: int) -> int:
+    """How many moments of a stretch lie behind a trial that has come to a step."""
+    step = min(max(step, phase.begin), phase.end)
+    within = (step // every) - (phase.begin // every)
+    return within + int(step == phase.end and step % every > 0)

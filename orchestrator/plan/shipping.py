@@ -147,25 +147,33 @@ def shipping_plan(config: Config, base: BaseModel | None) -> ShippingPlan | None
 
 
 def check_architecture(base: BaseModel, formats: list[str]) -> None:
-    """Raise ConfigError for a base that no GGUF file can be written of."""
-    if not any(FORMATS[form].kind.startswith("gguf") for form in formats):
-        return
-    from jobs.export.gguf_architecture import (
-        ALTERNATIVE,
-        ARCHITECTURES,
-    )  # numpy: a tenth of a second
+    """Raise ConfigError for a base of which no file of one of these forms can be written."""
+    from jobs.export import gguf_architecture, onnx_model  # numpy: a tenth of a second
 
-    try:
-        settings = json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8"))
-        names = list(settings.get("architectures") or [])
-    except (OSError, ValueError, AttributeError, TypeError):
-        return
-    if names and names[0] not in ARCHITECTURES:
+    kinds = {FORMATS[form].kind for form in formats}
+    name = architecture_of(base)
+    alternative = gguf_architecture.ALTERNATIVE
+    if any(kind.startswith("gguf") for kind in kinds) and name not in (
+        None,
+        *gguf_architecture.ARCHITECTURES,
+    ):
+        known = ", ".join(gguf_architecture.ARCHITECTURES)
+        text = f"the base is a {name}, and GGUF files are written for {known}; {alternative}"
+        raise ConfigError([("export.format", text)])
+    if "onnx" in kinds and name is not None and not onnx_model.is_known(name):
         text = (
-            f"the base is a {names[0]}, and GGUF files are written for {', '.join(ARCHITECTURES)}; "
-            f"{ALTERNATIVE}"
+            f"the base is a {name}, which onnxruntime-genai's builder does not take; {alternative}"
         )
         raise ConfigError([("export.format", text)])
+
+
+def architecture_of(base: BaseModel) -> str | None:
+    """What a base says that it is; None where it cannot be read."""
+    try:
+        settings = json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8"))
+        return str((settings.get("architectures") or [])[0])
+    except (OSError, ValueError, AttributeError, TypeError, IndexError):
+        return None
 
 
 def largest(profiles: tuple[Profile, ...]) -> Profile:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from jobs.evaluation import registry
-from orchestrator.output.best_lines import BASELINES
+from orchestrator.output.best_lines import BASELINES, forgetting_texts, threshold_text
 from orchestrator.report import answers, importance, merged_mixes, mixes, shipped_files
 from orchestrator.report.actions import actions
 from orchestrator.report.alerts import alerts, causes, tied
@@ -285,7 +286,7 @@ def verdict(data: SweepData) -> list[str]:
         sentences.append(
             f"The validation rows cannot tell it from {others} {', '.join(map(str, ties[:3]))}."
         )
-    sentences += test_sentences(data)
+    sentences += [*test_sentences(data), *kept_sentences(data)]
     decision, model = data.result.get("decision"), data.result.get("model")
     if isinstance(model, dict) and model.get("name"):
         alias = model.get("alias")
@@ -307,6 +308,19 @@ def unfinished(data: SweepData) -> str:
         f"The sweep is not finished ({state_of(data)}{why}): {over} of {total} trials have ended, "
         "and all of this may change."
     )
+
+
+def kept_sentences(data: SweepData) -> list[str]:
+    """The threshold that was chosen for the winner, and what it has forgotten; nothing where the
+    result tells of neither, or of less than a sentence needs.
+    """
+    rule, forgetting = data.result.get("threshold"), data.result.get("forgetting")
+    sentences = []
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+        sentences += [f"Cost: {threshold_text(rule)}."] if rule else []
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+        sentences += [f"Kept of {text}." for text in forgetting_texts(forgetting or {})]
+    return sentences
 
 
 def test_sentences(data: SweepData) -> list[str]:

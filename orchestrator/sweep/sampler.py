@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.config import simplex
-from orchestrator.config.search_space import Knob, Point, first_values, link, mix_of, weights
+from orchestrator.config.search_space import (
+    Knob,
+    Point,
+    first_values,
+    link,
+    mix_of,
+    stepped,
+    weights,
+)
 from orchestrator.config.settings import Config
 from orchestrator.config.simplex import Mix
 from orchestrator.plan.planner import as_grid
@@ -306,6 +314,8 @@ def distribution(knob: Knob) -> BaseDistribution:
         return FloatDistribution(0.0, 1.0)
     low = knob.low or 0.0
     high = knob.high or 0.0
+    if knob.step is not None:  # Optuna warns of an end that no step reaches
+        high = float(stepped(knob, int((high - low) / knob.step + 1e-9)))
     if knob.type == "randint":
         return IntDistribution(int(low), int(high), step=int(knob.step or 1))
     return FloatDistribution(low, high, log=knob.type == "loguniform", step=knob.step)

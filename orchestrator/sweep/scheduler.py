@@ -84,9 +84,11 @@ class HalvingScheduler(FIFOScheduler):
     def on_trial_complete(
         self, tune_controller: TuneController, trial: Trial, result: TuneResult
     ) -> None:
-        """Nobody waits for a trial that has ended."""
-        self.waiting.pop(trial.config["index"], None)
-        self.halving.leave(trial.config["index"])
+        """Nobody waits for a trial that has ended; one that its pack has stopped has lost."""
+        index = trial.config["index"]
+        self.waiting.pop(index, None)
+        outrun = ray.get(self.board.roster.why_stopped.remote(index)) is not None
+        self.halving.leave(index, outrun)
         self._sort(tune_controller)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:

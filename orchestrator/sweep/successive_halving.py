@@ -14,6 +14,8 @@ Implementation notes
   has left (failed, or ended by itself). Until then those who have reported wait. So decisions
   depend on scores at equal steps alone, never on which trial happened to be faster; ASHA, the
   asynchronous kind, would decide otherwise on another machine.
+- *Stopped inside a rung* (by its losses, jobs/pack/loss_curves): a trial that others were far ahead
+  of has lost that rung, and counts among its n. Else whoever is left would be thinned out twice.
 - *Ties*: where a score is a share of rows, scores within two standard errors of a group's best
   count as equal and the validation loss decides, then the trial's number. A score or loss that is
   not a number ranks last.
@@ -56,6 +58,8 @@ class SuccessiveHalving:
         self.level = 0
         """How many rungs have closed."""
         self._stopped: set[int] = set()
+        self._outrun = 0
+        """Trials that have ended inside the present rung since others were far ahead."""
 
     def report(self, trial: int, step: int, score: float, loss: float = 0.0) -> Decision:
         """What `trial` does after reporting `score` at `step`. Of two equal scores the lower `loss`
@@ -69,8 +73,11 @@ class SuccessiveHalving:
         self._advance()
         return self.decide(trial)
 
-    def leave(self, trial: int) -> None:
-        """`trial` has ended by itself: nobody waits for it."""
+    def leave(self, trial: int, outrun: bool = False) -> None:
+        """`trial` has ended by itself: nobody waits for it. One that was `outrun` inside the rung
+        has lost it, and so counts among those that were compared there.
+        """
+        self._outrun += int(outrun and trial in self._alive)
         self._alive.discard(trial)
         self._advance()
 
@@ -89,7 +96,8 @@ class SuccessiveHalving:
             and self._alive <= self._scores[self.level].keys()
         ):
             scores = {trial: self._scores[self.level][trial] for trial in self._alive}
-            num_promoted = max(1, math.ceil(len(scores) / self._reduction))
+            num_promoted = math.ceil((len(scores) + self._outrun) / self._reduction)
+            self._outrun = 0
             ranked = [trial for group in self._equals(scores) for trial in group]
             self._stopped |= set(ranked[num_promoted:])
             self._alive = set(ranked[:num_promoted])

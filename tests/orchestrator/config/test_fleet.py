@@ -167,3 +167,18 @@ def test_the_committed_fleet_has_a_task_for_each_language() -> None:
     for task in languages:
         assert task.config.data.instruction.startswith("Give the intent")
         assert task.config.registered_name == f"{task.name}-smollm2-135m"
+
+
+def test_a_fleet_takes_another_sweep_and_no_rows_beside_its_tasks_own() -> None:
+    raw = compose(["model=tiny", "+fleet=languages", "+sweep=mix"], None)
+    assert raw["sweep"]["name"] == "mix"
+    assert raw["sweep"]["minutes"] is None, "the fleet's own sizes hold"
+    with pytest.raises(ConfigError) as caught:
+        compose(["model=tiny", "+fleet=languages", "data=home"], None)
+    assert dict(caught.value.problems)["data"].startswith("data=home has no effect: each task of")
+    compose(["model=tiny", "+fleet=languages", "data=files"], None)
+
+
+def test_a_base_model_is_no_name_of_a_tasks_winner() -> None:
+    said = problems("data.tasks={one: {folder: a, model: smollm2-135m}, two: {folder: b}}")
+    assert "write model=smollm2-135m" in said["data.tasks.one.model"]

@@ -16,6 +16,8 @@ SETTINGS = [
     (["optim.lr=-1"], ["optim.lr", "above 0", "-1"]),
     (["adapter.kind=lorra"], ["adapter.kind", '"lorra" is not one of lora, full']),
     (["model=smol"], ["model", '"smol" is not one of', "smollm2-135m"]),
+    (["+sweep=lora", "sweep=mix"], ["sweep", "chosen more than once: lora and mix"]),
+    (["~tracking", "optim.lrr=1"], ["tracking", "must be set", "optim.lrr"]),
     (["+sweep=nosuch"], ["sweep", '"nosuch" is not one of', "lora"]),
     (
         ["adapter.rank=0", "optim.lrr=1", "model=x", "train.batch_size=0"],

@@ -20,4 +20,4 @@ def test_failed_trials_are_retried_on_request(typed: str | None, again: bool) ->
 def test_any_other_word_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         build(compose(["model=tiny", "retry=all"], None))
-    assert caught.value.problems == [("retry", "must be true or false, got 'all'")]
+    assert caught.value.problems == [("retry", "must be failed, true or false, got 'all'")]

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 from orchestrator.evaluation import model_card
 from orchestrator.evaluation.retention import forgetting_of, metrics_of
-from orchestrator.output.best_lines import forgetting_lines, threshold_lines
+from orchestrator.output.best_lines import forgetting_texts, threshold_text
 
 BEFORE = {"source": {"general": {"rows": 82.0, "loss": 3.0}, "task": {"rows": 300.0, "loss": 4.0}}}
 AFTER = {"source": {"general": {"rows": 82.0, "loss": 3.25}, "task": {"rows": 300.0, "loss": 0.5}}}
-
-
-def result_of(**fields: Any) -> Any:
-    return SimpleNamespace(**({"threshold": None, "forgetting": None} | fields))
 
 
 def test_forgetting_is_the_rise_of_the_loss_on_what_is_retained() -> None:
     forgetting = forgetting_of(["general"], BEFORE, AFTER)
     assert forgetting == {"general": {"rows": 82.0, "before": 3.0, "after": 3.25, "change": 0.25}}
     assert metrics_of(forgetting) == {"test/forgotten/general": 0.25}
-    ((label, line),) = forgetting_lines(result_of(forgetting=forgetting))
-    assert label == "keeps"
+    (line,) = forgetting_texts(forgetting)
     assert line == "general: loss on 82 test rows 3.000 before training, 3.250 after (+0.250)"
     assert "| general | 82 | 3.000 | 3.250 |" in model_card.forgetting_section(forgetting)
 
@@ -31,7 +23,7 @@ def test_what_was_not_measured_is_not_told() -> None:
     assert forgetting_of([], BEFORE, AFTER) == {}
     assert forgetting_of(["general"], None, AFTER) == {}
     assert forgetting_of(["general", "other"], BEFORE, {"source": {"general": {"rows": 1.0}}}) == {}
-    assert forgetting_lines(result_of()) == [] and threshold_lines(result_of()) == []
+    assert forgetting_texts({}) == []
     assert model_card.forgetting_section({}) == ""
 
 
@@ -46,7 +38,6 @@ def test_a_threshold_is_told_with_its_worth() -> None:
         "calibration_error": 0.03,
         "brier": 0.02,
     }
-    ((label, line),) = threshold_lines(result_of(threshold=rule))
-    assert label == "cost"
+    line = threshold_text(rule)
     assert '0.125 a row when "spam" is answered from probability 0.910 on' in line
     assert "180 validation rows (0.500 from a half on)" in line

@@ -69,6 +69,33 @@ def test_stopped_trials_leave_nothing_open_and_finalists_are_counted_apart() -> 
     assert left.done() == pytest.approx(left.planned())
 
 
+def test_what_ended_trials_would_have_trained_is_not_left() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    for trial in range(1, 5):
+        left.step(trial, 5)
+    assert left.training_left() == pytest.approx(20 + 30)
+    for trial in (1, 2, 3):
+        left.end(trial)  # by their losses, inside the rung
+    assert left.training_left() == pytest.approx(5 + 30), "the last one's way to the rung and on"
+    left.step(4, 20)
+    assert left.training_left() == pytest.approx(15)
+    left.end(4)
+    assert left.training_left() == 0
+    assert left.seconds() >= 20, "the judgement"
+
+
+def test_an_evaluation_counts_when_it_has_been() -> None:
+    left = TimeLeft([Phase(2, 0, 10, 40.0, 20.0, 5)], (0.0, 0), judging=0.0, began=90.0)
+    for trial in (1, 2):
+        left.step(trial, 5)
+    assert left.training_left() == pytest.approx(10 + 20)
+    left.evaluate(1, 5)
+    assert left.training_left() == pytest.approx(10 + 15)
+    left.end(2)
+    assert left.training_left() == pytest.approx(5 + 5)
+
+
 def test_while_it_is_judged_the_pace_of_the_answers_tells_what_is_left() -> None:
     clock = Clock()
     left = left_of(clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.launch.shipping_checks import not_installed
 from orchestrator.output.plan_text import plan_record, plan_text
 from orchestrator.plan.file_sizes import least_megabytes
+from orchestrator.plan.shipping import check_architecture
 from orchestrator.sweep.sampler import Sampler
 from tests.support.shipping import adapted_version
 
@@ -46,6 +48,26 @@ def test_the_size_that_is_known_before_training_is_that_of_the_file_but_for_its_
     size = sum(file.stat().st_size for file in files) / 1e6
     least = least_megabytes(base, form, Adapter(rank=4, alpha=16.0))
     assert least < size < least + 0.03, "a header, and a tokenizer of 259 tokens"
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ("onnx-int4", "a GPT2LMHeadModel, which onnxruntime-genai's builder does not take"),
+        ("gguf-q8_0", "a GPT2LMHeadModel, and GGUF files are written for LlamaForCausalLM"),
+    ],
+)
+def test_a_base_that_no_file_can_be_written_of_is_refused_before_training(
+    form: str, says: str, base: BaseModel, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
+    other = dataclasses.replace(base, path=str(tmp_path))
+    with pytest.raises(ConfigError, match=says):
+        check_architecture(other, ["safetensors", form])
+    check_architecture(other, ["safetensors"])
+    check_architecture(base, [form])
+    (tmp_path / "config.json").write_text('{"architectures": 5}')
+    check_architecture(other, [form])
 
 
 def test_the_plan_names_the_files_and_the_devices(plan: Any) -> None:

@@ -177,6 +177,28 @@ def test_units_are_those_of_the_registry(metric: str, unit: str) -> None:
     assert metric_text.unit(metric) == unit
 
 
+def test_the_verdict_tells_the_threshold_and_what_was_forgotten(tmp_path: Path) -> None:
+    rule = {
+        "label": "spam",
+        "threshold": 0.91,
+        "cost": 0.02,
+        "cost_at_half": 0.05,
+        "calibration_error": 0.03,
+        "valid_rows": 181,
+    }
+    forgetting = {"general": {"rows": 90, "before": 3.2, "after": 3.5, "change": 0.3}}
+    folder = write_sweep(tmp_path / "a", 4)
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    told = result | {"threshold": rule, "forgetting": forgetting}
+    (folder / "result.json").write_text(json.dumps(told), encoding="utf-8")
+    page = text_of(folder)
+    assert "Cost: 0.020 a row when &quot;spam&quot; is answered from probability 0.910" in page
+    assert "Kept of general: loss on 90 test rows 3.200 before training, 3.500 after" in page
+    torn = result | {"threshold": {"label": 3}, "forgetting": {"general": 1}}
+    (folder / "result.json").write_text(json.dumps(torn), encoding="utf-8")
+    assert "Kept of" not in text_of(folder)
+
+
 def test_baselines_are_called_by_words(tmp_path: Path) -> None:
     baselines = {"nearest_prompt": {"metrics": {"test/exact_match": 0.63}}}
     page = text_of(write_sweep(tmp_path / "a", 8, baselines=baselines))

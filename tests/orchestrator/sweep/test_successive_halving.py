@@ -177,6 +177,18 @@ def test_trials_that_leave_shrink_the_rung_and_never_return() -> None:
     )
 
 
+def test_trials_that_were_outrun_inside_a_rung_have_lost_it() -> None:
+    halving = SuccessiveHalving(6, [10, 20, 30], 3, maximise=True)
+    for trial in (1, 2, 3, 4):
+        halving.leave(trial, outrun=True)
+    halving.report(5, 10, 0.1)
+    halving.report(6, 10, 0.2)
+    assert [halving.decide(trial) for trial in (5, 6)] == ["go on", "go on"], "2 of the 6"
+    halving.report(5, 20, 0.3)
+    halving.report(6, 20, 0.2)
+    assert [halving.decide(trial) for trial in (5, 6)] == ["go on", "stop"], "1 of the 2"
+
+
 def test_all_may_leave() -> None:
     halving = SuccessiveHalving(2, [10, 20], 2, maximise=True)
     halving.leave(1)
