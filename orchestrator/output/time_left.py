@@ -100,7 +100,9 @@ class TimeLeft:
         return max(self.judging * factor - passed, 0.0)
 
     def step(self, index: int, step: int) -> None:
-        """A trial has come so far."""
+        """A trial has come so far; one that had ended and comes further was started again."""
+        if step > self.reached.get(index, 0):
+            self.ended.discard(index)
         self.reached[index] = max(step, self.reached.get(index, 0))
         self.last = self.clock()
         if self.first is None:

@@ -82,6 +82,11 @@ def test_what_ended_trials_would_have_trained_is_not_left() -> None:
     assert left.training_left() == pytest.approx(15)
     left.end(4)
     assert left.training_left() == 0
+    left.step(4, 20)
+    assert left.training_left() == 0, "told twice"
+    left.step(4, 25)
+    assert left.training_left() == pytest.approx(7.5), "started again"
+    left.end(4)
     assert left.seconds() >= 20, "the judgement"
 
 
