@@ -42,7 +42,7 @@ def compare(
     """The front and the devices, as the result keeps them; aliases are moved."""
     config = plan.config
     metric = registry.name_of(config.sweep.metric)
-    rivals = rivals_of(results, plan)
+    rivals = rivals_of(results, plan, rows_of(files, plan))
     if not pareto_front.by_answers(metric):
         rivals = []  # what needs no training has no bits per byte in the results
         metric = registry.BITS_PER_BYTE
@@ -106,9 +106,19 @@ def placed(
     return told | {"base": winner.base}
 
 
-def rivals_of(results: Sequence[SweepResult], plan: Plan) -> list[Rival]:
+def rows_of(files: Sequence[FrontFile], plan: Plan) -> str:
+    """The fingerprint of the rows that the files were scored on: all test rows, or with
+    export.rows a part of them.
+    """
+    whole = plan.digests["test"]
+    parts = {entry.file.scores.digest for entry in files if entry.file.scores is not None}
+    return next((part for part in parts if part.startswith(f"{whole}/")), whole)
+
+
+def rivals_of(results: Sequence[SweepResult], plan: Plan, digest: str) -> list[Rival]:
     """What needs no training, of all bases: the untouched bases and the baselines, by what their
-    results say of them.
+    results say of them. They met all test rows; where the files met a part of them (`digest`),
+    which is spread over all, intervals are compared rather than rows.
     """
     rivals = []
     for result in results:
@@ -122,7 +132,7 @@ def rivals_of(results: Sequence[SweepResult], plan: Plan) -> list[Rival]:
             if key not in metrics:
                 continue
             value, low, high = (metrics[f"{key}{end}"] for end in ("", "_low", "_high"))
-            scores_of_it = Scores(value, low, high, rows, plan.digests["test"])
+            scores_of_it = Scores(value, low, high, rows, digest)
             rivals.append(Rival("base" if kind == "base" else "baselines", words, scores_of_it))
     return rivals
 
