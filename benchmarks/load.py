@@ -61,12 +61,10 @@ class Part:
 
 
 def search_of(trials: int) -> tuple[str, ...]:
-    """A sweep of so many different trials."""
-    space = "{rate: {path: optim.lr, type: loguniform, low: 0.0001, high: 0.02}}"
-    return (
-        f"sweep.space={space}", f"sweep.num_trials={trials}", f"train.steps={STEPS}",
-        f"train.eval_every={EVERY}",
-    )  # fmt: skip
+    """A sweep of so many different trials, all at another learning rate."""
+    rates = [round(0.0001 * (number + 1), 6) for number in range(trials)]
+    space = f"{{rate: {{path: optim.lr, type: grid, values: {rates}}}}}"
+    return (f"sweep.space={space}", f"train.steps={STEPS}", f"train.eval_every={EVERY}")
 
 
 def many_trials(folder: Path, options: argparse.Namespace) -> Part:

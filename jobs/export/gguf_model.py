@@ -9,6 +9,7 @@ smaller.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from jobs.data.chat_template import ChatTokenizer
 from jobs.export import gguf_architecture, gguf_tokenizer
-from jobs.export.formats import Format
+from jobs.export.formats import FORMATS, GGUF, Format
 
 if TYPE_CHECKING:
     import torch
@@ -149,6 +150,29 @@ def unchanged(
         if tensor.name in kept and len(tensor.shape) > 1 and 8 * size / block <= limit:
             tensors[tensor.name] = tensor
     return tensors
+
+
+def rounded_again(source: Path, form: Format) -> str | None:
+    """What a form loses of a base that came as a file of few bits already, in words; None where
+    that file's weights are kept, or were never rounded.
+    """
+    from gguf import GGML_QUANT_SIZES, GGUFReader
+
+    sizes: Counter[Any] = Counter()
+    for tensor in GGUFReader(source).tensors:
+        if len(tensor.shape) > 1 and tensor.name not in WHOLE_VOCABULARY:
+            sizes[tensor.tensor_type] += int(tensor.n_bytes)
+    if not sizes:
+        return None
+    ((kind, _),) = sizes.most_common(1)
+    block, size = GGML_QUANT_SIZES[kind]
+    own = [one.name for one in FORMATS.values() if one.quantization == kind.name]
+    if form.bits >= 8 * size / block or not own or own == [GGUF]:
+        return None
+    return (
+        f"the base came as {kind.name}, which {form.name} rounds a second time; {own[0]} keeps "
+        "what training left alone as it was"
+    )
 
 
 def copy_settings(writer: GGUFWriter, original: GGUFReader) -> None:

@@ -32,7 +32,7 @@ from jobs.export import (
 from jobs.export.divergence import model_reference, of_prompts
 from jobs.export.formats import FORMATS, GGUF, Format
 from jobs.export.gguf_adapter import write_adapter
-from jobs.export.gguf_model import Provenance, write_model
+from jobs.export.gguf_model import Provenance, rounded_again, write_model
 from jobs.export.merged_model import MergedModel, merged_model, save_merged
 from jobs.export.model_folder import copy_tokenizer, write
 from jobs.export.shipped_scores import answer_all, bits_per_byte, chosen_rows, scores_of
@@ -201,6 +201,8 @@ class Shipment:
         self.tell(f"writing {target.name}")
         form = FORMATS[GGUF] if self.form.kind == "gguf-k" else self.form
         source = gguf_base.source_file(self.base, self.described)
+        if source is not None and (loss := rounded_again(source, self.form)) is not None:
+            self.tell(f"note: {loss}")
         weights = merged.model.state_dict()
         written = target.with_suffix(".f16") if self.form.kind == "gguf-k" else target
         write_model(

@@ -16,7 +16,7 @@ import torch
 from jobs.config import BaseModel
 from jobs.export import shipment as shipments
 from jobs.export.formats import FORMATS
-from jobs.export.gguf_model import Provenance, write_model
+from jobs.export.gguf_model import Provenance, rounded_again, write_model
 from jobs.export.merged_model import MergedModel, merged_model
 from jobs.export.shipment import Shipment, ShipmentSettings
 from jobs.llama_cpp.runtime import Runtime
@@ -261,6 +261,10 @@ def test_weights_that_training_left_alone_stay_as_the_bases_own_file_has_them(
     same = after["blk.0.ffn_up.weight"]
     assert same.tensor_type.name == "Q4_1"
     assert np.array_equal(same.data, before["blk.0.ffn_up.weight"].data)
+    assert rounded_again(source, FORMATS["gguf-q4_1"]) is None
+    assert rounded_again(source, FORMATS["gguf-q8_0"]) is None
+    said = rounded_again(source, FORMATS["gguf-q4_0"])
+    assert said is not None and "came as Q4_1" in said and "gguf-q4_1 keeps" in said
     with Runtime(target, threads=1) as runtime:
         assert runtime.complete([65, 66, 67], 4).timings["predicted_n"] >= 1
 
