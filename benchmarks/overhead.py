@@ -93,7 +93,7 @@ class IdlePack:
         return {number: EvaluationSums(1.0, 1, number % 2, 1) for number in numbers}
 
 
-def start_idle(board: Any) -> list[threading.Thread]:
+def start_idle(sweep_state: Any) -> list[threading.Thread]:
     """One pack in a thread of this process."""
     from jobs.files.checkpoints import CheckpointStore
     from jobs.pack import loop
@@ -103,9 +103,13 @@ def start_idle(board: Any) -> list[threading.Thread]:
     loop.validate = lambda pack, slot_ids: pack.evaluate(
         slot_ids
     )  # without a model there is no pass
-    shelf = CheckpointStore(str(board.journal.folder / "train"), board.metric, board.maximise)
+    shelf = CheckpointStore(
+        str(sweep_state.journal.folder / "train"), sweep_state.metric, sweep_state.maximise
+    )
     thread = threading.Thread(
-        target=loop.serve, args=(pack, RankZeroClient(board.roster, 0, World()), shelf), daemon=True
+        target=loop.serve,
+        args=(pack, RankZeroClient(sweep_state.roster, 0, World()), shelf),
+        daemon=True,
     )
     thread.start()
     return [thread]
@@ -165,19 +169,21 @@ def run(command: Any, store: Any, plan: Any) -> dict[str, float]:
         import ray
 
         screen.line = lambda text, always=False: None
-        board = SweepState(plan, command.base, command.journal, screen, {"tags": {}, "config": ""})
-        board.roster = runner.open_roster(plan)
+        sweep_state = SweepState(
+            plan, command.base, command.journal, screen, {"tags": {}, "config": ""}
+        )
+        sweep_state.roster = runner.open_roster(plan)
         writer = OutboxWorker(lambda: store, command.folder)
         over = threading.Event()
         threading.Thread(target=sample, args=(peaks, over), daemon=True).start()
         began = time.perf_counter()
         writer.start()
-        runner.run(board, start_idle)
+        runner.run(sweep_state, start_idle)
         swept = time.perf_counter() - began
         left = writer.close(600)
         total = time.perf_counter() - began
         over.set()
-        finished = sum(record.state == "finished" for record in board.records.values())
+        finished = sum(record.state == "finished" for record in sweep_state.records.values())
         assert finished == plan.num_trials and left == 0, (finished, left)
         free = ray.available_resources().get("CPU", 0.0)
         gc.collect()

@@ -169,10 +169,10 @@ class Simulation:
             PackMembership(self.gpus, SLOTS, self.num_trials, clock=self.timeline.clock)
         )
         common = {"tags": provenance.tags(plan.config), "config": self.config_text}
-        board = SweepState(plan, plan.base, self.journal, screen, common)
-        board.roster = handle = RosterHandle(roster, self.timeline)
+        sweep_state = SweepState(plan, plan.base, self.journal, screen, common)
+        sweep_state.roster = handle = RosterHandle(roster, self.timeline)
 
-        def start(board: SweepState) -> list[threading.Thread]:
+        def start(sweep_state: SweepState) -> list[threading.Thread]:
             packs = [
                 VirtualPack(roster, number, self.journal.folder / "train")
                 for number in range(self.gpus)
@@ -186,9 +186,9 @@ class Simulation:
         with (
             self.timers.running(),
             held(roster, self.timeline) as managers,
-            self.told(board, store),
+            self.told(sweep_state, store),
         ):
-            runner.run(board, start)
+            runner.run(sweep_state, start)
         swept, used = time.perf_counter() - began, time.thread_time() - cpu
         behind, calls = backlog(self.journal.folder), store.timer.calls
         left = writer.close(self.patience_seconds)
@@ -203,7 +203,7 @@ class Simulation:
             "calls_during_sweep": calls,
         }
         return {
-            **self.outcome(board, handle, managers[0], swept, used),
+            **self.outcome(sweep_state, handle, managers[0], swept, used),
             **self.timers.figures(),
             "start_mb": memory.before / 1e6,
             "peak_mb": memory.peak / 1e6,
@@ -215,13 +215,18 @@ class Simulation:
         }
 
     def outcome(
-        self, board: SweepState, handle: RosterHandle, actors: HeldActors, swept: float, used: float
+        self,
+        sweep_state: SweepState,
+        handle: RosterHandle,
+        actors: HeldActors,
+        swept: float,
+        used: float,
     ) -> dict[str, Any]:
         """What the sweep came to, and what it took of the driver; what the simulation itself takes
         is left out of that.
         """
         states, driver = (
-            [record.state for record in board.records.values()],
+            [record.state for record in sweep_state.records.values()],
             used - self.timeline.cpu_seconds,
         )
         return {
@@ -245,13 +250,13 @@ class Simulation:
         await asyncio.gather(*self.packs)
 
     @contextlib.contextmanager
-    def told(self, board: SweepState, store: TimedStore) -> Iterator[None]:
+    def told(self, sweep_state: SweepState, store: TimedStore) -> Iterator[None]:
         """Say every few seconds how far the sweep is."""
         over, began = threading.Event(), time.perf_counter()
 
         def tell() -> None:
             while not over.wait(TELL_SECONDS):
-                done = f"{len(board.records):,} begun, {len(board.ended):,} ended"
+                done = f"{len(sweep_state.records):,} begun, {len(sweep_state.ended):,} ended"
                 clocks = f"{time.perf_counter() - began:.0f} s, virtual {self.timeline.now:,.0f} s"
                 print(
                     f"{self.num_trials:,} trials: {done}; {clocks}; {store.timer.calls:,} store "

@@ -26,14 +26,14 @@ class TrainingCommand(Protocol):
     journal: Journal
     final: finalists.FinalState | None
 
-    def stop(self, board: SweepState) -> None:
+    def stop(self, sweep_state: SweepState) -> None:
         """Let trials stop cleanly and keep what is done."""
         ...
 
 
 def train_finalists(
     command: TrainingCommand,
-    board: SweepState,
+    sweep_state: SweepState,
     recorder: SweepCallback,
     screen: ProgressDisplay,
     back: dict[int, int],
@@ -42,29 +42,29 @@ def train_finalists(
     trials were, or by themselves. `back` are the runs that go back to an earlier checkpoint, and to
     which step. Returns what writes the workers' later messages down.
     """
-    if board.halted or board.fatal is not None:
+    if sweep_state.halted or sweep_state.fatal is not None:
         return recorder
-    chosen = finalists.choose_finalists(board)
-    runs = finalists.unfinished(board, chosen)
+    chosen = finalists.choose_finalists(sweep_state)
+    runs = finalists.unfinished(sweep_state, chosen)
     for number, tags in finalists.first_tags(chosen):
         command.journal.append("tags", trial=number, tags=tags)
-    lacking = [finalists.lacking_steps(board, run) for run in runs]
-    if runs and (board.allowance.over or not board.allowance.pays_for(lacking)):
-        board.allowance.closed = True
-        screen.note(f"{board.allowance.reason()}: the finalists are judged as they are")
+    lacking = [finalists.lacking_steps(sweep_state, run) for run in runs]
+    if runs and (sweep_state.allowance.over or not sweep_state.allowance.pays_for(lacking)):
+        sweep_state.allowance.closed = True
+        screen.note(f"{sweep_state.allowance.reason()}: the finalists are judged as they are")
         runs = {}
     if runs:
         screen.note(finalists.announced(chosen, runs))
-        final = finalists.FinalState(board, command.plan, runs, back)
+        final = finalists.FinalState(sweep_state, command.plan, runs, back)
         forget_unknown(final)
         command.final = final
-        del board.roster  # its name is free once the actor is gone
-        board.roster = final.roster = runner.open_roster(final.plan)
+        del sweep_state.roster  # its name is free once the actor is gone
+        sweep_state.roster = final.roster = runner.open_roster(final.plan)
         with interruption.gently(functools.partial(command.stop, final)):
             recorder = runner.run(final)
-        finalists.take_over(board, final)
-    if not board.halted and board.fatal is None:
-        board.standings = finalists.standings(board, chosen)
-        for number, tags in finalists.last_tags(board.standings):
+        finalists.take_over(sweep_state, final)
+    if not sweep_state.halted and sweep_state.fatal is None:
+        sweep_state.standings = finalists.standings(sweep_state, chosen)
+        for number, tags in finalists.last_tags(sweep_state.standings):
             command.journal.append("tags", trial=number, tags=tags)
     return recorder

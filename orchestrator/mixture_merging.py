@@ -36,7 +36,7 @@ class MergingCommand(Protocol):
     folder: Path
     composed: str
 
-    def stop(self, board: SweepState) -> None:
+    def stop(self, sweep_state: SweepState) -> None:
         """Let trials stop cleanly and keep what is done."""
         ...
 
@@ -51,10 +51,10 @@ def merge_mixtures(command: MergingCommand, screen: ProgressDisplay) -> SweepSta
         return None
     mixes = mixture_scores.chosen_before(command.journal, knob.simplex or [])
     if mixes is None:
-        board = SweepState(command.plan, command.base, command.journal, screen, {})
-        mixes = found_mixes(command, screen, board)
+        sweep_state = SweepState(command.plan, command.base, command.journal, screen, {})
+        mixes = found_mixes(command, screen, sweep_state)
         if mixes is None:
-            return board
+            return sweep_state
         screen.note("the best merged mixtures: " + "; ".join(shown(mix) for mix in mixes))
     screen.task = None
     config = with_merged(command.plan.config, mixes)
@@ -63,10 +63,10 @@ def merge_mixtures(command: MergingCommand, screen: ProgressDisplay) -> SweepSta
 
 
 def found_mixes(
-    command: MergingCommand, screen: ProgressDisplay, board: SweepState
+    command: MergingCommand, screen: ProgressDisplay, sweep_state: SweepState
 ) -> list[dict[str, float]] | None:
     """Train what is missing, score the candidates and choose; None where it was interrupted, which
-    `board` then says.
+    `sweep_state` then says.
     """
     missing = still_missing(command.plan, screen)
     assert command.plan.merge is not None
@@ -76,13 +76,13 @@ def found_mixes(
         screen.note(f"experts found again: {', '.join(present)}")
     if names:
         screen.note(f"training the experts of {', '.join(names)}")
-        if not train_experts(command, screen, board):
+        if not train_experts(command, screen, sweep_state):
             return None
     screen.note(f"scoring {len(command.plan.merge.candidates)} mixtures of the experts")
     roster = runner.open_roster(command.plan)
-    with interruption.gently(functools.partial(command.stop, board)):
+    with interruption.gently(functools.partial(command.stop, sweep_state)):
         candidates = mixture_scores.score_candidates(
-            command.plan, command.base, roster, screen, lambda: board.interrupted
+            command.plan, command.base, roster, screen, lambda: sweep_state.interrupted
         )
     del roster  # its name is free once the actor is gone
     if candidates is None:
@@ -92,9 +92,11 @@ def found_mixes(
     return chosen
 
 
-def train_experts(command: MergingCommand, screen: ProgressDisplay, board: SweepState) -> bool:
+def train_experts(
+    command: MergingCommand, screen: ProgressDisplay, sweep_state: SweepState
+) -> bool:
     """Train the experts that are missing and keep them; False where it was interrupted, which
-    `board` then says.
+    `sweep_state` then says.
     """
     why = ""
     for _ in range(MOST_TIMES):
@@ -115,8 +117,8 @@ def train_experts(command: MergingCommand, screen: ProgressDisplay, board: Sweep
             runner.run(state)
         del state.roster  # its name is free once the actor is gone
         shutil.rmtree(state.journal.folder / "tune", ignore_errors=True)
-        board.interrupted, board.fault = state.interrupted, state.fault
-        if board.halted:
+        sweep_state.interrupted, sweep_state.fault = state.interrupted, state.fault
+        if sweep_state.halted:
             return False
         failures = state.failures()
         if failures or state.fatal is not None:

@@ -97,33 +97,33 @@ class Outcome:
             "submission": os.environ.get(SUBMISSION),
         }
 
-    def of(self, plan: Plan, board: SweepState, setup: float, train: float) -> SweepResult:
+    def of(self, plan: Plan, sweep_state: SweepState, setup: float, train: float) -> SweepResult:
         """The result as far as the sweep alone decides it."""
-        records = sorted(board.asked_for(), key=lambda record: record.index)
-        best = board.standings[0].best if board.standings else board.best()
-        stopped = board.interrupted or board.fault is not None
-        done = board.damaged is not None or (best is not None and board.fatal is None)
+        records = sorted(sweep_state.asked_for(), key=lambda record: record.index)
+        best = sweep_state.standings[0].best if sweep_state.standings else sweep_state.best()
+        stopped = sweep_state.interrupted or sweep_state.fault is not None
+        done = sweep_state.damaged is not None or (best is not None and sweep_state.fatal is None)
         if stopped:
             state = "interrupted"
         else:
             state = "finished" if done else "failed"
         error = (
-            board.fault
-            or board.fatal
+            sweep_state.fault
+            or sweep_state.fatal
             or ("no trial has a score" if best is None and state == "failed" else None)
         )
         typed = self.typed()
-        budget = budget_record(board)
+        budget = budget_record(sweep_state)
         wider = self.wider(plan, typed, None if budget is None else budget.get("wider"))
         return SweepResult(
             sweep=plan.name,
             state=state,
-            trials=result.counted([record.state for record in records], board.total()),
-            copies=len(board.extra_copies()),
-            metric=registry.key(registry.name_of(board.metric), registry.TEST),
-            maximise=board.maximise,
-            best=None if best is None else self.describe(board, best),
-            finalists=finalists.told(board, board.standings),
+            trials=result.counted([record.state for record in records], sweep_state.total()),
+            copies=len(sweep_state.extra_copies()),
+            metric=registry.key(registry.name_of(sweep_state.metric), registry.TEST),
+            maximise=sweep_state.maximise,
+            best=None if best is None else self.describe(sweep_state, best),
+            finalists=finalists.told(sweep_state, sweep_state.standings),
             base=None,
             baselines={},
             model=None,
@@ -195,15 +195,15 @@ class Outcome:
             address = shown_commands.without_secrets([typed_address])
         return [*base, *address]
 
-    def describe(self, board: SweepState, best: Record) -> BestTrial:
+    def describe(self, sweep_state: SweepState, best: Record) -> BestTrial:
         """The best trial, with its metrics at its best step."""
-        best_point = best.best(board.metric, board.maximise)
+        best_point = best.best(sweep_state.metric, sweep_state.maximise)
         assert best_point is not None
         step, _ = best_point
         return BestTrial(
             trial=trial_number(best.index),
             run=best.index,
             step=step,
-            params=dict(flat_params(board.trained(best.index))),
+            params=dict(flat_params(sweep_state.trained(best.index))),
             metrics=dict(best.reports[step]),
         )

@@ -170,9 +170,9 @@ class SweepCommand:
             storage_folder(self.config.storage) / "artifacts",
         )
 
-    def describe(self, board: SweepState, best: Record) -> BestTrial:
+    def describe(self, sweep_state: SweepState, best: Record) -> BestTrial:
         """The winner, as the result tells it."""
-        return self.about.describe(board, best)
+        return self.about.describe(sweep_state, best)
 
     def work(self) -> SweepResult:
         """Everything from the first connection to the written result."""
@@ -260,46 +260,48 @@ class SweepCommand:
         if stopped is not None:
             return self.about.of(self.plan, stopped, started - self.began, 0.0)
         for _ in range(MOST_TIMES_BACK):
-            board = self.board(screen, back)
-            with interruption.gently(functools.partial(self.stop, board)):
-                recorder = runner.run(board)
-                if board.aside is not None and not board.interrupted:
-                    self.step_aside(board)
-                    recorder = runner.run(board)
-            recorder = train_finalists(self, board, recorder, screen, back)
-            if (reason := why_again(self, board)) is not None:
+            sweep_state = self.sweep_state(screen, back)
+            with interruption.gently(functools.partial(self.stop, sweep_state)):
+                recorder = runner.run(sweep_state)
+                if sweep_state.aside is not None and not sweep_state.interrupted:
+                    self.step_aside(sweep_state)
+                    recorder = runner.run(sweep_state)
+            recorder = train_finalists(self, sweep_state, recorder, screen, back)
+            if (reason := why_again(self, sweep_state)) is not None:
                 why = f"{reason}, as others before; {GOES_ON}"
                 back = {}
-                self.let_go(board)
+                self.let_go(sweep_state)
                 continue
             outcome = self.about.of(
-                self.plan, board, started - self.began, time.monotonic() - started
+                self.plan, sweep_state, started - self.began, time.monotonic() - started
             )
             if outcome.state != "finished":
                 return outcome
-            if board.damaged is None:
+            if sweep_state.damaged is None:
                 throughput.remember_rate(
                     self.plan.timing, self.plan.machine_key, self.plan.num_trials, self.journal
                 )
                 try:
-                    judge = FinalEvaluation(self, board, store, writer, screen, recorder.drain)
+                    judge = FinalEvaluation(
+                        self, sweep_state, store, writer, screen, recorder.drain
+                    )
                     with self.turn():
                         judge.complete(outcome)
                     return outcome
                 except Damaged as error:
-                    board.damaged = error.place, error.why
+                    sweep_state.damaged = error.place, error.why
             why = (
                 f"storage {self.config.storage} damages what is written to it, again and again: "
                 "look at its disk"
             )
-            back = self.go_back(board)
+            back = self.go_back(sweep_state)
         raise OrchestratorError(why)
 
     @staticmethod
-    def stop(board: SweepState) -> None:
+    def stop(sweep_state: SweepState) -> None:
         """Let trials stop cleanly and keep what is done."""
-        board.interrupted = True
-        board.screen.note(
+        sweep_state.interrupted = True
+        sweep_state.screen.note(
             "stopping: what is done is kept; to stop at once, press Ctrl-C again after "
             f"{interruption.SAME_WISH_SECONDS:g} s"
         )
@@ -330,7 +332,7 @@ class SweepCommand:
             self.leave()
         os._exit(130 if asked else 1)
 
-    def board(self, screen: ProgressDisplay, back: dict[int, int]) -> SweepState:
+    def sweep_state(self, screen: ProgressDisplay, back: dict[int, int]) -> SweepState:
         """The state of the sweep as the journal tells it, and a roster for those who train. `back`
         are the trials that go back.
         """
@@ -342,46 +344,46 @@ class SweepCommand:
             "tags": provenance.tags(self.config) | run_tags(self.plan),
             "config": self.composed,
         }
-        board = from_journal(
+        sweep_state = from_journal(
             functools.partial(SweepState, self.plan, self.base, self.journal, screen, common), back
         )
-        screen.num_trials = board.total()
-        board.roster = runner.open_roster(self.plan)
-        return board
+        screen.num_trials = sweep_state.total()
+        sweep_state.roster = runner.open_roster(self.plan)
+        return sweep_state
 
-    def go_back(self, board: SweepState) -> dict[int, int]:
+    def go_back(self, sweep_state: SweepState) -> dict[int, int]:
         """From a damaged checkpoint to one before it; returns the step of each trial that goes
         back.
         """
         from orchestrator.sweep.rewind import go_back_from_damage, trial_and_step
 
-        assert board.damaged is not None
-        index, _ = trial_and_step(board.damaged[0])
+        assert sweep_state.damaged is not None
+        index, _ = trial_and_step(sweep_state.damaged[0])
         final = self.final if self.final is not None and self.final.belongs(index) else None
-        back = go_back_from_damage(final or board, self.journal, board.damaged)
-        self.let_go(board)
+        back = go_back_from_damage(final or sweep_state, self.journal, sweep_state.damaged)
+        self.let_go(sweep_state)
         return back
 
-    def let_go(self, board: SweepState) -> None:
+    def let_go(self, sweep_state: SweepState) -> None:
         """Forget the roster: its name is free once the actor is gone."""
         if self.final is not None:
             del self.final.roster
             self.final = None
-        del board.roster
+        del sweep_state.roster
 
-    def step_aside(self, board: SweepState) -> None:
+    def step_aside(self, sweep_state: SweepState) -> None:
         """Turn to the plain executor, since the packs do not fit the model. Raises
         OrchestratorError where the user insists on packs.
         """
         from orchestrator.sweep import runner
 
-        reason = f"{self.base.name} cannot be packed: {board.aside}"
+        reason = f"{self.base.name} cannot be packed: {sweep_state.aside}"
         if self.config.executor == "pack":
             raise InputError(f"executor=pack: {reason}; executor=plain trains each trial by itself")
-        board.screen.note(f"{reason}; each trial trains by itself")
+        sweep_state.screen.note(f"{reason}; each trial trains by itself")
         self.journal.append("tags", trial=None, tags={"executor": f"plain: {reason}"})
-        self.plan = board.plan = planning.unpacked(self.plan)
-        del board.roster  # its name is free once the actor is gone
-        board.roster = runner.open_roster(self.plan)
-        board.aside = None
-        board.seats = set()
+        self.plan = sweep_state.plan = planning.unpacked(self.plan)
+        del sweep_state.roster  # its name is free once the actor is gone
+        sweep_state.roster = runner.open_roster(self.plan)
+        sweep_state.aside = None
+        sweep_state.seats = set()

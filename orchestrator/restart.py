@@ -22,25 +22,25 @@ class RestartingCommand(Protocol):
     journal: Journal
 
 
-def why_again(command: RestartingCommand, board: SweepState) -> str | None:
+def why_again(command: RestartingCommand, sweep_state: SweepState) -> str | None:
     """Why the sweep goes on from what is done, which is said; None where it does not. Where the
     memory is too small, the command's plan is one of fewer trials at once from now on.
     """
-    if board.interrupted or board.fault is not None or board.fatal is not None:
+    if sweep_state.interrupted or sweep_state.fault is not None or sweep_state.fatal is not None:
         return None
-    if board.crowded is not None:
-        return with_fewer(command, board, board.crowded)
-    if board.lost is not None:
-        board.screen.note(f"{board.lost}; the sweep goes on from what is done")
-        return board.lost
+    if sweep_state.crowded is not None:
+        return with_fewer(command, sweep_state, sweep_state.crowded)
+    if sweep_state.lost is not None:
+        sweep_state.screen.note(f"{sweep_state.lost}; the sweep goes on from what is done")
+        return sweep_state.lost
     return None
 
 
-def with_fewer(command: RestartingCommand, board: SweepState, why: str) -> str | None:
+def with_fewer(command: RestartingCommand, sweep_state: SweepState, why: str) -> str | None:
     """Have fewer trials train at once; where there is nothing less, the sweep has failed."""
     smaller = with_fewer_slots(command.plan)
     if smaller is None:
-        board.fatal = f"{why}; executor=plain would train each trial by itself"
+        sweep_state.fatal = f"{why}; executor=plain would train each trial by itself"
         return None
     before, now = command.plan.resources, smaller.resources
     if now.packs:
@@ -50,9 +50,9 @@ def with_fewer(command: RestartingCommand, board: SweepState, why: str) -> str |
     else:
         size = f"{plural(now.concurrent, 'trial')} at a time instead of {before.concurrent}"
     note = f"out of memory ({why}): goes on with {size}"
-    board.screen.note(note)
-    for index in sorted(board.started):
-        if board.records[index].state == "interrupted":
+    sweep_state.screen.note(note)
+    for index in sorted(sweep_state.started):
+        if sweep_state.records[index].state == "interrupted":
             command.journal.append("tags", trial=index, tags={"note": note})
     command.journal.append("tags", trial=None, tags={"note": note})
     command.plan = smaller

@@ -58,13 +58,13 @@ class FinalEvaluation(HeldOutJudge):
     def __init__(
         self,
         command: JudgedCommand,
-        board: SweepState,
+        sweep_state: SweepState,
         store: MlflowStore,
         writer: OutboxWorker,
         screen: ProgressDisplay,
         drain: Callable[[], None],
     ) -> None:
-        super().__init__(command, board, screen, drain)
+        super().__init__(command, sweep_state, screen, drain)
         self.store, self.writer = store, writer
 
     def complete(self, outcome: SweepResult) -> None:
@@ -73,7 +73,7 @@ class FinalEvaluation(HeldOutJudge):
         best = outcome.best
         assert best is not None and best.run is not None
         name = label(best.run)
-        trial = self.board.trained(best.run)
+        trial = self.sweep_state.trained(best.run)
         trained = self.checkpoint(best.run, best.step)
         subjects = {BASE: None, name: trained}
         subjects |= {WITH_EXAMPLES: None} if self.config.job.examples else {}
@@ -82,8 +82,8 @@ class FinalEvaluation(HeldOutJudge):
         judged = judge_finalists(self, verdicts[name])
         winner, outcome.tied = choose(judged, self)
         if winner.record.index != best.run:
-            best = outcome.best = self.command.describe(self.board, winner.record)
-            trial = self.board.trained(winner.record.index)
+            best = outcome.best = self.command.describe(self.sweep_state, winner.record)
+            trial = self.sweep_state.trained(winner.record.index)
         candidate = winner.scores
         self.base_scores = base
         self.candidate = winner.candidate
@@ -129,7 +129,7 @@ class FinalEvaluation(HeldOutJudge):
 
     def write_version(self, folder: Path, finalist: JudgedFinalist, base: TestScores) -> str:
         """Write the folder of a finalist's version; returns its card."""
-        trial = self.board.trained(finalist.record.index)
+        trial = self.sweep_state.trained(finalist.record.index)
         card = model_card.card(
             self.plan,
             trial,
@@ -137,7 +137,7 @@ class FinalEvaluation(HeldOutJudge):
             finalist.candidate,
             verdict.scores_of(base, self.digest),
             self.baselines,
-            self.command.describe(self.board, finalist.record).params,
+            self.command.describe(self.sweep_state, finalist.record).params,
             self.command.model_name,
             self.notes,
             finalist.scores.key,
@@ -165,7 +165,7 @@ class FinalEvaluation(HeldOutJudge):
             self.notes.append(f"the baselines are not known: {self.unknown}")
         else:
             self.notes += self.answers.notes
-            context = context_of(load_corpus(trial.data), self.board.scoring)
+            context = context_of(load_corpus(trial.data), self.sweep_state.scoring)
             self.baselines = verdict.baseline_scores(
                 self.answers, candidate, context, self.digest, self.config.job.confidence
             )
@@ -190,7 +190,7 @@ class FinalEvaluation(HeldOutJudge):
         """The folder or URI of what a trial had learned at a step. Raises OrchestratorError when
         none was ever kept.
         """
-        checkpoint = self.board.records[index].checkpoints.get(step)
+        checkpoint = self.sweep_state.records[index].checkpoints.get(step)
         if checkpoint is None:
             raise OrchestratorError(
                 f"the checkpoint of {label(index)} at step {step} is gone; fresh=true trains it "
@@ -244,7 +244,12 @@ class FinalEvaluation(HeldOutJudge):
         elif decision.lost_to:
             outcome.help = hints.hints(
                 hints.findings_of(
-                    self.plan, self.board, best, trial, self.candidate.scores.value, self.answers
+                    self.plan,
+                    self.sweep_state,
+                    best,
+                    trial,
+                    self.candidate.scores.value,
+                    self.answers,
                 )
             )
         holds = decision.promote or (champion is not None and champion.version == version.version)
@@ -265,11 +270,11 @@ class FinalEvaluation(HeldOutJudge):
     ) -> Version:
         """Register a further finalist, without the alias champion."""
         index = finalist.record.index
-        best = self.command.describe(self.board, finalist.record)
+        best = self.command.describe(self.sweep_state, finalist.record)
         run_id, path = self.run_of(index), f"model/step-{best.step:06d}"
         self.store.log_artifacts(run_id, folder, path)
         tags = self.tags(outcome, finalist.scores)
-        tags |= provenance(self.plan, self.board.trained(index)).tags
+        tags |= provenance(self.plan, self.sweep_state.trained(index)).tags
         name = self.command.model_name
         return self.store.register(name, run_id, path, tags, f"{outcome.sweep}, {label(index)}")
 

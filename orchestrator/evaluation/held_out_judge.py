@@ -35,12 +35,12 @@ class HeldOutJudge:
     def __init__(
         self,
         command: JudgedCommand,
-        board: SweepState,
+        sweep_state: SweepState,
         screen: ProgressDisplay,
         drain: Callable[[], None],
     ) -> None:
         self.drain = drain
-        self.command, self.board, self.screen = command, board, screen
+        self.command, self.sweep_state, self.screen = command, sweep_state, screen
         self.config, self.plan = command.config, command.plan
         self.base: BaseModel = command.base
         self.digest = self.plan.digests["test"]
@@ -119,7 +119,7 @@ class HeldOutJudge:
             confidence=job.confidence,
             max_new_tokens=self.plan.max_new_tokens,
             num_threads=threads,
-            scoring=self.board.scoring,
+            scoring=self.sweep_state.scoring,
             num_examples=job.examples if name == WITH_EXAMPLES else 0,
             version=None if version is None else str(version),
         )

@@ -143,7 +143,7 @@ def longer(plan: Plan) -> str:
 
 def findings_of(
     plan: Plan,
-    board: SweepState,
+    sweep_state: SweepState,
     best: BestTrial,
     trial: Trial,
     score: float,
@@ -158,8 +158,10 @@ def findings_of(
         steps=config.train.steps,
         longer=longer(plan),
         best_step=best.step,
-        history=history_of(board.records[best.run or best.trial], board.metric, board.maximise),
-        metric=board.metric,
+        history=history_of(
+            sweep_state.records[best.run or best.trial], sweep_state.metric, sweep_state.maximise
+        ),
+        metric=sweep_state.metric,
         training_answers=[row.answer for rows in corpus.sources.values() for row in rows],
         test_answers=[row.answer for row in corpus.test],
         weights=weights,

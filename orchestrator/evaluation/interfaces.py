@@ -28,7 +28,7 @@ class JudgedCommand(Protocol):
     baselines: BaselineProcess
     model_name: str
 
-    def describe(self, board: SweepState, best: Record) -> BestTrial:
+    def describe(self, sweep_state: SweepState, best: Record) -> BestTrial:
         """The winner, as the result tells it."""
         ...
 
@@ -37,7 +37,7 @@ class Judge(Protocol):
     """Scores models on the test rows; see final_evaluation.FinalEvaluation."""
 
     config: Config
-    board: SweepState
+    sweep_state: SweepState
     base: BaseModel
     digest: str
     """Of the test rows."""

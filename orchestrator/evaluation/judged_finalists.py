@@ -33,19 +33,19 @@ def judge_finalists(evaluation: Judge, first: TestScores) -> list[JudgedFinalist
     """The finalists that meet the test rows, best by the validation split first. `first` are the
     scores of that one, which was judged beside the base.
     """
-    board = evaluation.board
-    records = [standing.best for standing in board.standings] or [board.best()]
+    sweep_state = evaluation.sweep_state
+    records = [standing.best for standing in sweep_state.standings] or [sweep_state.best()]
     judged: list[JudgedFinalist] = []
     for record in records[: evaluation.config.final.judged]:
         assert record is not None  # a sweep that is judged has a best trial
-        best = record.best(board.metric, board.maximise)
+        best = record.best(sweep_state.metric, sweep_state.maximise)
         assert best is not None
         step, _ = best
         name = label(record.index)
         checkpoint = evaluation.checkpoint(record.index, step)
         scores = first
         if judged:
-            trial = board.trained(record.index)
+            trial = sweep_state.trained(record.index)
             scores = evaluation.judge({name: checkpoint}, trial)[name]
         judged.append(
             JudgedFinalist(

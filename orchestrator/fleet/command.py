@@ -206,22 +206,24 @@ class FleetCommand:
             while command.baselines.busy():
                 time.sleep(BASELINE_SECONDS)
 
-    def train(self, boards: Mapping[int, SweepState]) -> Mapping[int, TaskCallback]:
+    def train(self, sweep_states: Mapping[int, SweepState]) -> Mapping[int, TaskCallback]:
         """One round: the trials of all these sweeps."""
         from orchestrator.sweep.fleet_round import train_together
 
         weights = {task.number: task.weight for task in self.fleet.tasks}
-        resources = self.fleet.resources(sum(board.total() for board in boards.values()))
+        resources = self.fleet.resources(
+            sum(sweep_state.total() for sweep_state in sweep_states.values())
+        )
         self.num_rounds += 1
         name = f"{self.fleet.name}-{self.num_rounds}"
-        recorders = train_together(name, boards, weights, resources, self.folder, print_line)
-        for board in boards.values():
-            if board.aside is not None:
-                board.fatal = board.fatal or (
-                    f"{self.config.model.name} cannot be packed: {board.aside}; a fleet trains in "
+        recorders = train_together(name, sweep_states, weights, resources, self.folder, print_line)
+        for sweep_state in sweep_states.values():
+            if sweep_state.aside is not None:
+                sweep_state.fatal = sweep_state.fatal or (
+                    f"{self.config.model.name} cannot be packed: {sweep_state.aside}; a fleet trains in "
                     "packs, and without data.tasks each task is tuned by itself"
                 )
-                board.aside = None
+                sweep_state.aside = None
         return recorders
 
     def stop(self) -> None:

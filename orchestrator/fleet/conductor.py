@@ -75,13 +75,13 @@ class Conductor:
                     self.changed.wait(LOOK_SECONDS)
                 if all(state == "over" for state in self.states.values()):
                     return
-                boards, self.waiting = self.waiting, {}
-                if not boards:
+                sweep_states, self.waiting = self.waiting, {}
+                if not sweep_states:
                     number = next(n for n, state in self.states.items() if state == "queued")
                     self.states[number] = "judging"
                     self.changed.notify_all()
                     continue
-            self.round(dict(sorted(boards.items())))
+            self.round(dict(sorted(sweep_states.items())))
 
     def is_settled(self) -> bool:
         """Whether something can begin, or all is over."""
@@ -90,42 +90,42 @@ class Conductor:
             return False
         return bool(self.waiting) or "queued" in states or states == {"over"}
 
-    def round(self, boards: dict[int, SweepState]) -> None:
+    def round(self, sweep_states: dict[int, SweepState]) -> None:
         """Train those that wait, and tell each what came out."""
-        self.in_round = list(boards.values())
+        self.in_round = list(sweep_states.values())
         answers: dict[int, TaskCallback | BaseException] = {}
         try:
             if self.stopping:
                 raise KeyboardInterrupt
-            answers |= self.train(boards)
+            answers |= self.train(sweep_states)
         except Exception as error:  # noqa: BLE001  # each task tells its own command of it
-            answers |= dict.fromkeys(boards, error)
+            answers |= dict.fromkeys(sweep_states, error)
         except BaseException:  # noqa: BLE001  # a wish to stop, which all tasks hear
-            answers |= dict.fromkeys(boards, KeyboardInterrupt())
+            answers |= dict.fromkeys(sweep_states, KeyboardInterrupt())
             self.stopping = True
         finally:
             self.in_round = []
         with self.changed:
             self.answers |= answers
-            for number in boards:
+            for number in sweep_states:
                 self.states[number] = "busy"
             self.changed.notify_all()
 
     def stop(self) -> None:
         """Let all end: at a checkpoint who trains, as soon as it looks up who does not."""
         self.stopping = True
-        for board in self.in_round:
-            board.interrupted = True
+        for sweep_state in self.in_round:
+            sweep_state.interrupted = True
 
     def check(self) -> None:
         """Raise KeyboardInterrupt where the command is to end."""
         if self.stopping:
             raise KeyboardInterrupt
 
-    def run(self, number: int, board: SweepState) -> TaskCallback:
+    def run(self, number: int, sweep_state: SweepState) -> TaskCallback:
         """Wait until a task's trials have been trained; raises what has ended their round."""
         with self.changed:
-            self.waiting[number] = board
+            self.waiting[number] = sweep_state
             self.states[number] = "waiting"
             self.changed.notify_all()
             while number not in self.answers:
@@ -146,12 +146,12 @@ class Conductor:
             while self.states[number] == "queued":
                 self.changed.wait(LOOK_SECONDS)
                 self.check()
-        board = self.recorders[number].board
-        board.roster = open_roster()
+        sweep_state = self.recorders[number].sweep_state
+        sweep_state.roster = open_roster()
         try:
             yield
         finally:
-            board.roster = None  # its name is free once the actor is gone
+            sweep_state.roster = None  # its name is free once the actor is gone
             self.set_state(number, "ending")
 
 
@@ -166,6 +166,6 @@ class TaskTrainer:
         """None yet: the round opens one for all."""
         return None
 
-    def run(self, board: SweepState) -> TaskCallback:
+    def run(self, sweep_state: SweepState) -> TaskCallback:
         """Run the task's sweep to its end."""
-        return self.conductor.run(self.number, board)
+        return self.conductor.run(self.number, sweep_state)

@@ -68,10 +68,10 @@ class TrialPace:
 
 
 class Allowance:
-    """A budget's rule over one state of a sweep, `board`. Without a budget it allows everything."""
+    """A budget's rule over one state of a sweep, `sweep_state`. Without a budget it allows everything."""
 
-    def __init__(self, board: Any, spending: Spending | None) -> None:
-        self.board = board
+    def __init__(self, sweep_state: Any, spending: Spending | None) -> None:
+        self.sweep_state = sweep_state
         self.spending = spending
         self.closed = False
         """Whether no more trials are admitted."""
@@ -110,7 +110,7 @@ class Allowance:
     def batch_size(self, index: int) -> int:
         """Examples of a step of a trial; looked up once, since each step asks."""
         if index not in self.batch_sizes:
-            self.batch_sizes[index] = self.board.trained(index).train.batch_size
+            self.batch_sizes[index] = self.sweep_state.trained(index).train.batch_size
         return self.batch_sizes[index]
 
     def tell_report(self, index: int, step: int) -> None:
@@ -125,7 +125,7 @@ class Allowance:
     def pace(self, index: int) -> TrialPace:
         """The pace of a trial, from where its records have it."""
         if index not in self.paces:
-            record = self.board.records.get(index)
+            record = self.sweep_state.records.get(index)
             checkpoints = [] if record is None else [*record.reports, *record.checkpoints]
             self.paces[index] = TrialPace(max(checkpoints, default=0))
         return self.paces[index]
@@ -134,15 +134,15 @@ class Allowance:
         """Whether a trial that has not begun may start. One that has is continued: whether it goes
         on is seen while it trains.
         """
-        if self.limits is None or self.has_begun(index) or self.board.steering.closed:
+        if self.limits is None or self.has_begun(index) or self.sweep_state.steering.closed:
             return True  # of the finalists all start or none: what they take was looked at before
         running = self.running()
-        if not running and not self.scored() and not self.board.seats:
+        if not running and not self.scored() and not self.sweep_state.seats:
             return not self.over
         if self.closed or self.over:
             return False
-        first = min(self.board.config.train.eval_every, self.board.config.train.steps)
-        needed = self.for_steps(len(self.board.seats) + 1, first)
+        first = min(self.sweep_state.config.train.eval_every, self.sweep_state.config.train.steps)
+        needed = self.for_steps(len(self.sweep_state.seats) + 1, first)
         if not self.paces:
             needed = needed[0] + self.start_left(), needed[1]
         if self.fits(needed):
@@ -156,18 +156,18 @@ class Allowance:
 
     def has_begun(self, index: int) -> bool:
         """Whether something of a trial is known from before."""
-        earlier = self.board.earlier.get(index)
+        earlier = self.sweep_state.earlier.get(index)
         return earlier is not None and bool(earlier.reports or earlier.checkpoints)
 
     def close(self) -> None:
         """Admit no more trials."""
         if not self.closed:
             self.closed = True
-            self.board.screen.note(f"{self.reason()}: no more trials are started")
+            self.sweep_state.screen.note(f"{self.reason()}: no more trials are started")
 
     def look(self) -> None:
         """Compare what is left with what is needed, and decide who goes on."""
-        if self.limits is None or self.over or self.board.halted:
+        if self.limits is None or self.over or self.sweep_state.halted:
             return
         running, scored = self.running(), self.scored()
         if not running:
@@ -186,7 +186,7 @@ class Allowance:
                 self.end()
         left, _ = self.limits.left_seconds()
         if not scored and left < -tolerance_seconds(self.whole_seconds()):
-            self.board.fatal = (
+            self.sweep_state.fatal = (
                 f"{self.reason()}, and no trial has come to its first rung; raise it, or lower "
                 "train.eval_every: what is done is kept"
             )
@@ -199,7 +199,7 @@ class Allowance:
         if first:
             names = " and ".join(map(str, leaders))
             trials = "trials" if len(leaders) > 1 else "trial"
-            self.board.screen.note(
+            self.sweep_state.screen.note(
                 f"{self.reason()}: of those that train {trials} {names} alone to the next "
                 "evaluation"
             )
@@ -207,49 +207,51 @@ class Allowance:
     def end(self) -> None:
         """Training is over."""
         self.over = self.closed = True
-        self.board.screen.note(f"{self.reason()}: the best so far is judged")
+        self.sweep_state.screen.note(f"{self.reason()}: the best so far is judged")
 
     def running(self) -> list[int]:
         """The trials that train now."""
-        board = self.board
+        sweep_state = self.sweep_state
         return sorted(
             index
-            for index in board.seats
-            if index in board.started and index not in board.ended and index not in self.cut
+            for index in sweep_state.seats
+            if index in sweep_state.started
+            and index not in sweep_state.ended
+            and index not in self.cut
         )
 
     def scored(self) -> bool:
         """Whether some trial has a score."""
-        board = self.board
+        sweep_state = self.sweep_state
         self.has_score = self.has_score or any(
-            board.rank(record) is not None for record in board.asked_for()
+            sweep_state.rank(record) is not None for record in sweep_state.asked_for()
         )
         return self.has_score
 
     def awaits_report(self, index: int) -> bool:
         """Whether a trial is at an evaluation of which its report is still to come."""
         step = self.pace(index).step
-        record = self.board.records.get(index)
+        record = self.sweep_state.records.get(index)
         is_reported = record is not None and step in record.reports
         return step > 0 and self.to_evaluation(step - 1) == 1 and not is_reported
 
     def to_evaluation(self, step: int) -> int:
         """Steps from one step to the next evaluation."""
-        train = self.board.config.train
+        train = self.sweep_state.config.train
         return max(min((step // train.eval_every + 1) * train.eval_every, train.steps) - step, 0)
 
     def leaders(self, running: list[int], slack: float) -> list[int]:
         """The best of those that train: one in sweep.reduction, and fewer down to one where so many
         do not fit. Without scores the first ones, which begin where most is known.
         """
-        board = self.board
-        ranks = {index: board.rank(board.records[index]) for index in running}
+        sweep_state = self.sweep_state
+        ranks = {index: sweep_state.rank(sweep_state.records[index]) for index in running}
         order = sorted(
             running, key=lambda index: (ranks[index] or (-math.inf,), -index), reverse=True
         )
         count = len(order)
         while count > 1 and not self.fits(self.needed(order[:count]), slack):
-            count = math.ceil(count / board.config.sweep.reduction)
+            count = math.ceil(count / sweep_state.config.sweep.reduction)
         return sorted(order[:count])
 
     def needed(self, running: list[int]) -> Needed:
@@ -260,10 +262,10 @@ class Allowance:
 
     def for_steps(self, trials: int, steps: int) -> Needed:
         """What so many steps of trials that train at once take, and an evaluation after them."""
-        timing: Timing | None = self.board.plan.timing
+        timing: Timing | None = self.sweep_state.plan.timing
         if timing is None:
             return 0.0, trials * steps
-        at_once = max(1, min(trials, self.board.plan.resources.concurrent))
+        at_once = max(1, min(trials, self.sweep_state.plan.resources.concurrent))
         each, evaluation = timing.step_seconds(at_once), timing.evaluation_seconds(at_once, True)
         observed = self.observed_step()
         if observed is not None:
@@ -291,9 +293,9 @@ class Allowance:
         if seconds + self.judging_seconds() > left + slack:
             self.limit = name
             return False
-        timing: Timing | None = self.board.plan.timing
+        timing: Timing | None = self.sweep_state.plan.timing
         if limits.budget.tokens is not None and timing is not None:
-            train = self.board.config.train
+            train = self.sweep_state.config.train
             tokens = steps * train.batch_size * max(timing.rows.tokens, 1.0)
             if tokens > max(limits.tokens_left(), 0.0) or limits.tokens_left() <= 0:
                 self.limit = "tokens"
@@ -302,7 +304,7 @@ class Allowance:
 
     def slack(self, running: list[int]) -> float:
         """By how much a rung that has begun may be late: none where it has not."""
-        every = self.board.config.train.eval_every
+        every = self.sweep_state.config.train.eval_every
         if all(self.pace(index).step % every == 0 for index in running):
             return 0.0
         most = tolerance_seconds(self.whole_seconds()) / 2
@@ -312,13 +314,13 @@ class Allowance:
         """What comes after the training: as the plan has it, and longer where this command was slow
         to start, too.
         """
-        timing: Timing | None = self.board.plan.timing
+        timing: Timing | None = self.sweep_state.plan.timing
         return 0.0 if timing is None else timing.judging_seconds() * self.slowness()
 
     def slowness(self) -> float:
         """How much longer starting has taken than was planned."""
-        timing: Timing | None = self.board.plan.timing
-        left = getattr(self.board.screen, "left", None)
+        timing: Timing | None = self.sweep_state.plan.timing
+        left = getattr(self.sweep_state.screen, "left", None)
         if timing is None or left is None or left.first is None:
             return 1.0
         ratio = (left.first[0] - left.began) / max(timing.start_seconds(1, 1), 1.0)
@@ -326,7 +328,7 @@ class Allowance:
 
     def start_left(self) -> float:
         """What is left of the start, before the first step."""
-        timing: Timing | None = self.board.plan.timing
+        timing: Timing | None = self.sweep_state.plan.timing
         assert self.spending is not None
         passed = self.spending.clock() - self.spending.began
         return 0.0 if timing is None else max(timing.start_seconds(1, 1) - passed, 0.0)
@@ -335,7 +337,7 @@ class Allowance:
         """Whether runs that lack so many steps each can be trained to their end, on their own."""
         steps = list(remaining_steps)
         seconds, _ = self.for_steps(len(steps), max(steps, default=0))
-        every = self.board.config.train.eval_every
+        every = self.sweep_state.config.train.eval_every
         evaluations = max(steps, default=0) // every * (self.evaluation_seconds or 0.0)
         return self.fits((seconds + evaluations + FINAL_START_SECONDS, sum(steps)))
 

@@ -40,10 +40,10 @@ class SweepCallback(Callback):
     stopped trials leave behind.
     """
 
-    def __init__(self, board: SweepState) -> None:
-        self.board = board
-        board.started = set()
-        board.ended = set()
+    def __init__(self, sweep_state: SweepState) -> None:
+        self.sweep_state = sweep_state
+        sweep_state.started = set()
+        sweep_state.ended = set()
         self.with_checkpoints: set[int] = set()
         """Ended trials whose checkpoints are still on disk: the best of them, and the last."""
         self.to_free: list[tuple[float, str]] = []
@@ -55,27 +55,27 @@ class SweepCallback(Callback):
         pauses.
         """
         self.has_rested = False
-        self.waiting = PlacementMonitor(board)
+        self.waiting = PlacementMonitor(sweep_state)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """A trial's first start, or its return from a pause."""
         index = trial.config["index"]
-        if index not in self.board.started:
-            self.board.started.add(index)
+        if index not in self.sweep_state.started:
+            self.sweep_state.started.add(index)
             assignment: WorkerSpec = trial.config["assignment"]
             params = flat_params(assignment.trial)
-            inputs = datasets(self.board.plan, assignment.trial)
+            inputs = datasets(self.sweep_state.plan, assignment.trial)
             self.write(
                 "trial",
                 trial=index,
-                point=self.board.records[index].point,
+                point=self.sweep_state.records[index].point,
                 params=params,
                 datasets=inputs,
-                **self.board.common,
+                **self.sweep_state.common,
             )
-        self.board.screen.start(index, self.board.records[index].point)
+        self.sweep_state.screen.start(index, self.sweep_state.records[index].point)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: TuneResult, **info: object
@@ -83,27 +83,25 @@ class SweepCallback(Callback):
         """A trial's report at a rung."""
         index = trial.config["index"]
         step = int(result["step"])
-        record = self.board.records[index]
+        record = self.sweep_state.records[index]
         self.drain()  # the steps up to here, before the rung that the trial may go on from
-        if self.board.metric not in result:
+        if self.sweep_state.metric not in result:
             metric_names = ", ".join(
                 sorted(
                     key for key in result if "/" in key and key.split("/")[0] in ("valid", "train")
                 )
             )
-            self.board.fatal = (
-                f"trial {index} reports no {self.board.metric}; sweep.metric can be {metric_names}"
-            )
-        self.board.allowance.tell_report(index, step)
+            self.sweep_state.fatal = f"trial {index} reports no {self.sweep_state.metric}; sweep.metric can be {metric_names}"
+        self.sweep_state.allowance.tell_report(index, step)
         if step not in record.reports:
             self.write_report(index, step, result, result.get("checkpoint_path"))
-        self.board.screen.rung(index, step, record.reports[step])
+        self.sweep_state.screen.rung(index, step, record.reports[step])
 
     def write_report(
         self, index: int, step: int, result: TuneResult, checkpoint: str | None
     ) -> None:
         """Take in what came out at a rung."""
-        record = self.board.records[index]
+        record = self.sweep_state.records[index]
         record.reports[step] = {
             key: float(value)
             for key, value in result.items()
@@ -120,13 +118,13 @@ class SweepCallback(Callback):
     ) -> None:
         """A trial that reached its end or was stopped."""
         index = trial.config["index"]
-        steps = self.board.trained(index).train.steps
-        done = max(self.board.records[index].reports, default=0) >= steps
-        inside: str | None = ray.get(self.board.roster.why_stopped.remote(index))
+        steps = self.sweep_state.trained(index).train.steps
+        done = max(self.sweep_state.records[index].reports, default=0) >= steps
+        inside: str | None = ray.get(self.sweep_state.roster.why_stopped.remote(index))
         if done:
             state = "finished"
         else:
-            cut = self.board.halted or self.board.allowance.has_ended(index)
+            cut = self.sweep_state.halted or self.sweep_state.allowance.has_ended(index)
             state = "interrupted" if cut and inside is None else "stopped"
         self.end(index, state, None, inside)
 
@@ -135,26 +133,26 @@ class SweepCallback(Callback):
     ) -> None:
         """A trial that failed."""
         index = trial.config["index"]
-        board = self.board
+        sweep_state = self.sweep_state
         self.hear()
         refused = (
             None
-            if board.halted or filesystem.is_uri(board.config.storage)
-            else probe(board.journal.folder)
+            if sweep_state.halted or filesystem.is_uri(sweep_state.config.storage)
+            else probe(sweep_state.journal.folder)
         )
         if refused is not None:
-            board.fault = told(refused, board.config.storage)
-        if board.halted:
+            sweep_state.fault = told(refused, sweep_state.config.storage)
+        if sweep_state.halted:
             self.end(index, "interrupted", None)
             return
         reported_failure: str | None = ray.get(
-            board.roster.failure.remote(index)
+            sweep_state.roster.failure.remote(index)
         ) or trial.config.get("failed")
         error = why_failed(trial)
         if reported_failure is None and is_process_lost(trial, error):
             # The trial is not to blame: its process only waits, or hands on what others compute.
             why = "a process was lost" if error is None else reason_in(error)
-            board.lost = board.lost or f"{why} (it spoke for trial {index})"
+            sweep_state.lost = sweep_state.lost or f"{why} (it spoke for trial {index})"
             self.end(index, "interrupted", None)
             return
         why = reported_failure or reason_in(error)
@@ -162,12 +160,12 @@ class SweepCallback(Callback):
 
     def hear(self) -> None:
         """What ends all training, if the roster knows of it."""
-        verdict: AbortReason = ray.get(self.board.roster.verdict.remote()) or AbortReason()
-        self.board.aside = verdict.aside
-        self.board.crowded = self.board.crowded or verdict.crowded
-        self.board.fault = self.board.fault or verdict.fault
-        self.board.damaged = self.board.damaged or verdict.damaged
-        self.board.lost = self.board.lost or verdict.lost
+        verdict: AbortReason = ray.get(self.sweep_state.roster.verdict.remote()) or AbortReason()
+        self.sweep_state.aside = verdict.aside
+        self.sweep_state.crowded = self.sweep_state.crowded or verdict.crowded
+        self.sweep_state.fault = self.sweep_state.fault or verdict.fault
+        self.sweep_state.damaged = self.sweep_state.damaged or verdict.damaged
+        self.sweep_state.lost = self.sweep_state.lost or verdict.lost
 
     def write(self, kind: str, **fields: Json) -> None:
         """Append to the journal. What the storage refuses waits here, in order, and the sweep
@@ -180,10 +178,12 @@ class SweepCallback(Callback):
         """Append what waits, as far as the storage takes it."""
         try:
             while self.waiting_events:
-                self.board.journal.append(**self.waiting_events[0])
+                self.sweep_state.journal.append(**self.waiting_events[0])
                 del self.waiting_events[0]
         except OSError as error:
-            self.board.fault = self.board.fault or told(error, self.board.config.storage)
+            self.sweep_state.fault = self.sweep_state.fault or told(
+                error, self.sweep_state.config.storage
+            )
 
     def rested(self) -> bool:
         """Whether everyone who trains has kept what was learned, after the user has asked for an
@@ -192,17 +192,17 @@ class SweepCallback(Callback):
         now = time.monotonic()
         if self.asked_to_rest is None:
             self.asked_to_rest = now
-            ray.get(self.board.roster.rest.remote())
+            ray.get(self.sweep_state.roster.rest.remote())
         if self.has_rested:
             return True
-        over, left = ray.get(self.board.roster.left.remote())
-        if not over and now - self.asked_to_rest < REST_SECONDS and self.board.fault is None:
+        over, left = ray.get(self.sweep_state.roster.left.remote())
+        if not over and now - self.asked_to_rest < REST_SECONDS and self.sweep_state.fault is None:
             return False
         self.has_rested = True
         self.drain()
         for index, (checkpoint, step) in sorted(left.items()):
-            record = self.board.records[index]
-            if index in self.board.ended or step <= max(record.checkpoints, default=0):
+            record = self.sweep_state.records[index]
+            if index in self.sweep_state.ended or step <= max(record.checkpoints, default=0):
                 continue
             for reached in reports_in(checkpoint):  # of rungs whose reports were still on their way
                 rung = int(reached["step"])
@@ -215,37 +215,37 @@ class SweepCallback(Callback):
 
     def end(self, index: int, state: str, error: str | None, inside: str | None = None) -> None:
         """Write down how a trial ended, once; `inside` is why it did so inside a rung."""
-        if index in self.board.ended:
+        if index in self.sweep_state.ended:
             return
-        self.board.ended.add(index)
-        board = self.board
-        board.seats.discard(index)
+        self.sweep_state.ended.add(index)
+        sweep_state = self.sweep_state
+        sweep_state.seats.discard(index)
         self.release(index)
-        ray.get(board.roster.ended.remote(index))
-        record = board.records[index]
+        ray.get(sweep_state.roster.ended.remote(index))
+        record = sweep_state.records[index]
         record.state = state
         record.error = error
-        best = record.best(board.metric, board.maximise)
-        board.search.ended(
+        best = record.best(sweep_state.metric, sweep_state.maximise)
+        sweep_state.search.ended(
             index,
             best[1] if best and state != "failed" else None,
             is_bad=inside is not None or is_not_finite(error),
         )
-        if index in board.steering.dropped:
+        if index in sweep_state.steering.dropped:
             self.write("tags", trial=index, tags={"note": "dropped on request"})
-        if state == "interrupted" and board.allowance.has_ended(index):
+        if state == "interrupted" and sweep_state.allowance.has_ended(index):
             reached = max([*record.reports, *record.checkpoints], default=0)
-            note = f"ended by the budget ({board.allowance.limit}) at step {reached}"
+            note = f"ended by the budget ({sweep_state.allowance.limit}) at step {reached}"
             self.write("tags", trial=index, tags={"note": note})
         record.inside = inside
         if inside is not None:
             self.write("tags", trial=index, tags={"note": f"stopped inside a rung: {inside}"})
-            board.screen.say(index, f"ends here: {inside}")
+            sweep_state.screen.say(index, f"ends here: {inside}")
             self.write("end", trial=index, state=state, error=error, inside=inside)
         else:
             self.write("end", trial=index, state=state, error=error)
-        board.screen.end(index, state, error)
-        board.fatal = board.fatal or hopeless(board)
+        sweep_state.screen.end(index, state, error)
+        sweep_state.fatal = sweep_state.fatal or hopeless(sweep_state)
         if state != "interrupted":
             self.prune(index)
 
@@ -257,20 +257,20 @@ class SweepCallback(Callback):
         ranked = [
             (rank, index)
             for index in ended
-            if (rank := self.board.rank(self.board.records[index])) is not None
+            if (rank := self.sweep_state.rank(self.sweep_state.records[index])) is not None
         ]
-        best = sorted(ranked, reverse=True)[: self.board.most_kept]
+        best = sorted(ranked, reverse=True)[: self.sweep_state.most_kept]
         self.with_checkpoints = {present, *(index for _, index in best)}
         for index in ended - self.with_checkpoints:
-            filesystem.remove(self.board.place("train", f"trial-{index:03d}"))
+            filesystem.remove(self.sweep_state.place("train", f"trial-{index:03d}"))
 
     def release(self, index: int) -> None:
         """Have the trial's placement group removed once its own processes are gone: a living
         controller would ask for a new one.
         """
-        if self.board.packed:
+        if self.sweep_state.packed:
             return  # the group is its pack's
-        group: str | None = ray.get(self.board.roster.leave.remote(index))
+        group: str | None = ray.get(self.sweep_state.roster.leave.remote(index))
         if group:
             self.to_free.append((time.monotonic() + FREE_AFTER_SECONDS, group))
 
@@ -284,25 +284,25 @@ class SweepCallback(Callback):
             self.drained = now
             self.drain()
             self.hear()
-            self.board.steering.look(self.board)
-            self.board.allowance.look()
-        self.waiting.look(self.board.started - self.board.ended)
-        self.board.screen.refresh()
+            self.sweep_state.steering.look(self.sweep_state)
+            self.sweep_state.allowance.look()
+        self.waiting.look(self.sweep_state.started - self.sweep_state.ended)
+        self.sweep_state.screen.refresh()
 
     def drain(self) -> None:
         """Take the workers' posts into the journal and onto the screen."""
-        posts: list[Posted] = ray.get(self.board.roster.drain.remote())
+        posts: list[Posted] = ray.get(self.sweep_state.roster.drain.remote())
         for post in posts:
             message = post.message
             if isinstance(message, JudgingProgress):
-                self.board.screen.progress(message.label, message.done, message.total)
+                self.sweep_state.screen.progress(message.label, message.done, message.total)
             elif isinstance(message, Note):
                 tags = {"note": message.text}
                 self.write("tags", t=post.milliseconds, trial=message.trial, tags=tags)
                 if message.trial is None:
-                    self.board.screen.note(message.text)
+                    self.sweep_state.screen.note(message.text)
                 else:
-                    self.board.screen.say(message.trial, message.text)
+                    self.sweep_state.screen.say(message.trial, message.text)
             else:
                 self.take_steps(message)
 
@@ -310,22 +310,22 @@ class SweepCallback(Callback):
         """Take the metrics of optimizer steps into the journal, each step once."""
         index = message.trial
         for moment, step, metrics in message.steps:
-            if self.board.logged.add(index, step):
-                self.board.allowance.tell_step(index, moment, step, metrics)
+            if self.sweep_state.logged.add(index, step):
+                self.sweep_state.allowance.tell_step(index, moment, step, metrics)
                 self.write("metrics", t=moment, trial=index, step=step, metrics=metrics)
-            self.board.screen.step(index, step, metrics)
+            self.sweep_state.screen.step(index, step, metrics)
 
 
-def hopeless(board: SweepState) -> str | None:
+def hopeless(sweep_state: SweepState) -> str | None:
     """Why the sweep should not go on: its first trials have all failed alike and none has
     scored.
     """
     if any(
-        record.reports for record in board.asked_for()
+        record.reports for record in sweep_state.asked_for()
     ):  # the first trial has, mostly: so this comes before the long lists
         return None
-    failed = [record for record in board.asked_for() if record.state == "failed"]
-    if len(failed) < min(board.config.sweep.give_up_after, board.plan.num_trials):
+    failed = [record for record in sweep_state.asked_for() if record.state == "failed"]
+    if len(failed) < min(sweep_state.config.sweep.give_up_after, sweep_state.plan.num_trials):
         return None
     # Numbers in a reason, such as a step, do not tell it from another.
     reasons = {re.sub(r"\d+", "#", (record.error or "").split("(")[0])[:60] for record in failed}

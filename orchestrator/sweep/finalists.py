@@ -26,25 +26,28 @@ from orchestrator.sweep.state import SweepState
 MOST_SEED = 2**31
 
 
-def choose_finalists(board: SweepState) -> list[Finalist]:
+def choose_finalists(sweep_state: SweepState) -> list[Finalist]:
     """The best trials of a sweep that has ended, best first."""
-    config = board.config
-    if not config.sweep.space or board.total() == 1 or config.final.count == 0:
+    config = sweep_state.config
+    if not config.sweep.space or sweep_state.total() == 1 or config.final.count == 0:
         return []
     ranked = [
-        (rank, record) for record in board.asked_for() if (rank := board.rank(record)) is not None
+        (rank, record)
+        for record in sweep_state.asked_for()
+        if (rank := sweep_state.rank(record)) is not None
     ]
     ranked.sort(key=lambda item: item[0], reverse=True)
     return [
-        Finalist(record.index, runs_of(board, record)) for _, record in ranked[: config.final.count]
+        Finalist(record.index, runs_of(sweep_state, record))
+        for _, record in ranked[: config.final.count]
     ]
 
 
-def runs_of(board: SweepState, record: Record) -> dict[int, Point]:
+def runs_of(sweep_state: SweepState, record: Record) -> dict[int, Point]:
     """The runs of a finalist. With a schedule of its own all are new; else the trial itself is the
     one under its own seed.
     """
-    final, trial = board.config.final, board.trained(record.index)
+    final, trial = sweep_state.config.final, sweep_state.trained(record.index)
     again = final.schedule is not None and final.schedule != trial.optim.schedule
     runs = {} if again else {record.index: record.point}
     for seed_index in range(0 if again else 1, final.seeds):
@@ -55,19 +58,21 @@ def runs_of(board: SweepState, record: Record) -> dict[int, Point]:
     return runs
 
 
-def unfinished(board: SweepState, finalists: list[Finalist]) -> dict[int, Point]:
+def unfinished(sweep_state: SweepState, finalists: list[Finalist]) -> dict[int, Point]:
     """The runs that are still to be trained, by number. A trial that was stopped goes on to the end
     where its learning rate falls there, or where others of its finalist are as long.
     """
     wanted: dict[int, Point] = {}
     for finalist in finalists:
         for run, point in finalist.runs.items():
-            record = board.records.get(run)
+            record = sweep_state.records.get(run)
             reached = max(record.reports, default=0) if record is not None else 0
-            failed = record is not None and record.state == "failed" and not board.config.retry
-            trial = board.plan.trial_of(run, point)
+            failed = (
+                record is not None and record.state == "failed" and not sweep_state.config.retry
+            )
+            trial = sweep_state.plan.trial_of(run, point)
             to_the_end = len(finalist.runs) > 1 or trial.optim.schedule != "constant"
-            dropped = run in board.steering.dropped
+            dropped = run in sweep_state.steering.dropped
             if dropped or (run == finalist.trial and not to_the_end):
                 continue
             if reached < trial.train.steps and not failed:
@@ -75,14 +80,14 @@ def unfinished(board: SweepState, finalists: list[Finalist]) -> dict[int, Point]
     return wanted
 
 
-def lacking_steps(board: SweepState, run: int) -> int:
+def lacking_steps(sweep_state: SweepState, run: int) -> int:
     """Steps that a run of a finalist still has to take."""
-    record = board.records.get(run)
+    record = sweep_state.records.get(run)
     reached = max(record.reports, default=0) if record is not None else 0
-    return max(board.config.train.steps - reached, 0)
+    return max(sweep_state.config.train.steps - reached, 0)
 
 
-def standings(board: SweepState, finalists: list[Finalist]) -> list[Standing]:
+def standings(sweep_state: SweepState, finalists: list[Finalist]) -> list[Standing]:
     """The finalists by the mean score of their runs, best first. One with a run that has failed
     comes after those whose runs have all scored.
     """
@@ -90,51 +95,51 @@ def standings(board: SweepState, finalists: list[Finalist]) -> list[Standing]:
     for finalist in finalists:
         scores, ranked = {}, []
         for run in finalist.candidates:
-            record = board.records.get(run)
-            rank = None if record is None else board.rank(record)
+            record = sweep_state.records.get(run)
+            rank = None if record is None else sweep_state.rank(record)
             if record is None or rank is None:
                 continue
             ranked.append((rank, record))
             if run in finalist.runs:
-                scores[run] = best_score(board, record)
+                scores[run] = best_score(sweep_state, record)
         if not ranked:
             continue
         best = max(ranked, key=lambda item: item[0])[1]
         if not scores:
-            scores = {best.index: best_score(board, best)}
+            scores = {best.index: best_score(sweep_state, best)}
         found.append(Standing(finalist, scores, best))
-    return sorted(found, key=lambda standing: order(board, standing))
+    return sorted(found, key=lambda standing: order(sweep_state, standing))
 
 
-def order(board: SweepState, standing: Standing) -> tuple[bool, float, float, int]:
+def order(sweep_state: SweepState, standing: Standing) -> tuple[bool, float, float, int]:
     """Sorts better finalists first; of equals the one with the better checkpoint, then the earlier
     trial.
     """
-    sign = -1.0 if board.maximise else 1.0
-    rank = board.rank(standing.best)
+    sign = -1.0 if sweep_state.maximise else 1.0
+    rank = sweep_state.rank(standing.best)
     assert rank is not None
     loss = -rank[2] if math.isfinite(rank[2]) else math.inf
     lacks = len(standing.scores) < len(standing.finalist.runs)
     return (lacks, sign * standing.mean, loss, standing.finalist.trial)
 
 
-def best_score(board: SweepState, record: Record) -> float:
+def best_score(sweep_state: SweepState, record: Record) -> float:
     """A record's best score on the validation split."""
-    best = record.best(board.metric, board.maximise)
+    best = record.best(sweep_state.metric, sweep_state.maximise)
     assert best is not None
     return best[1]
 
 
-def told(board: SweepState, ranked: list[Standing]) -> list[FinalistScores]:
+def told(sweep_state: SweepState, ranked: list[Standing]) -> list[FinalistScores]:
     """The finalists as the result tells them, best first."""
     return [
         FinalistScores(
             trial=standing.finalist.trial,
-            metric=board.metric,
+            metric=sweep_state.metric,
             mean=standing.mean,
             spread=standing.spread,
             scores={
-                str(board.trained(run).seed): score
+                str(sweep_state.trained(run).seed): score
                 for run, score in sorted(standing.scores.items())
             },
             runs=len(standing.finalist.runs),
@@ -175,26 +180,28 @@ def last_tags(ranked: list[Standing]) -> Iterator[tuple[int, dict[str, str]]]:
             )
 
 
-def take_over(board: SweepState, final: FinalState) -> None:
+def take_over(sweep_state: SweepState, final: FinalState) -> None:
     """Bring what the finalists' training has found into the sweep's state. Where all their runs
     have failed, the sweep's own results stand; what else ends that training ends the sweep.
     """
     for index in final.numbers():
         if index in final.records:
-            board.records[index] = final.records[index]
+            sweep_state.records[index] = final.records[index]
     for name in ("interrupted", "fault", "damaged", "lost", "crowded"):
-        setattr(board, name, getattr(board, name) or getattr(final, name))
-    board.allowance.take_over(final.allowance)
+        setattr(sweep_state, name, getattr(sweep_state, name) or getattr(final, name))
+    sweep_state.allowance.take_over(final.allowance)
     trained = [final.records.get(index) for index in final.numbers()]
     all_failed = all(record is not None and record.state == "failed" for record in trained)
     if final.fatal is not None and not all_failed:
-        board.fatal = final.fatal
+        sweep_state.fatal = final.fatal
     elif final.aside is not None:
-        board.fatal = f"the finalists cannot be packed: {final.aside}; executor=plain trains them"
+        sweep_state.fatal = (
+            f"the finalists cannot be packed: {final.aside}; executor=plain trains them"
+        )
     for index in final.numbers():
         record = final.records.get(index)
         if record is not None and record.state == "failed":
-            board.screen.note(f"{label(index)} failed: {record.error}")
+            sweep_state.screen.note(f"{label(index)} failed: {record.error}")
 
 
 class FinalState(SweepState):
@@ -203,11 +210,18 @@ class FinalState(SweepState):
     """
 
     def __init__(
-        self, board: SweepState, plan: Plan, runs: dict[int, Point], back: dict[int, int]
+        self, sweep_state: SweepState, plan: Plan, runs: dict[int, Point], back: dict[int, int]
     ) -> None:
         self.runs = runs
         phase = final_phase(plan, len(runs))
-        super().__init__(phase, board.base, board.journal, board.screen, board.common, back)
+        super().__init__(
+            phase,
+            sweep_state.base,
+            sweep_state.journal,
+            sweep_state.screen,
+            sweep_state.common,
+            back,
+        )
         self.steering.closed = True
         self.steering.dropped = {}
 

@@ -44,7 +44,7 @@ class FleetStopper(Stopper):
 
     def __init__(self, tasks: list[TaskOfRound]) -> None:
         self.tasks = tasks
-        self.stoppers = [SweepStopper(task.board, task.recorder.rested) for task in tasks]
+        self.stoppers = [SweepStopper(task.sweep_state, task.recorder.rested) for task in tasks]
 
     def __call__(self, trial_id: str, result: TuneResult) -> bool:
         """Whether one trial should stop: never for a reason of its own."""
@@ -57,7 +57,7 @@ class FleetStopper(Stopper):
             for task, stopper in zip(self.tasks, self.stoppers, strict=True)
         ]
         return all(over) and any(
-            task.board.halted or task.board.fatal is not None for task in self.tasks
+            task.sweep_state.halted or task.sweep_state.fatal is not None for task in self.tasks
         )
 
     def __getstate__(self) -> dict[str, object]:
@@ -67,7 +67,7 @@ class FleetStopper(Stopper):
 
 def train_together(
     name: str,
-    boards: Mapping[int, SweepState],
+    sweep_states: Mapping[int, SweepState],
     weights: Mapping[int, float],
     resources: Resources,
     folder: Path,
@@ -78,15 +78,15 @@ def train_together(
     the same numbers; afterwards the states hold what came out, as after runner.run. Raises RayError
     when the cluster has lost what the round itself runs on.
     """
-    total = sum(board.total() for board in boards.values())
+    total = sum(sweep_state.total() for sweep_state in sweep_states.values())
     slots = -(-resources.concurrent // resources.packs)
     roster = open_coordinator(name, PackMembership(resources.packs, slots, total))
     seats = SharedSeats(name, resources.concurrent)
     tasks = []
-    for number, board in boards.items():
-        board.shared = seats
-        task = TaskOfRound(number, board, roster)
-        seats.add(number, board, weights[number], task.wants)
+    for number, sweep_state in sweep_states.items():
+        sweep_state.shared = seats
+        task = TaskOfRound(number, sweep_state, roster)
+        seats.add(number, sweep_state, weights[number], task.wants)
         tasks.append(task)
     recorder = FleetCallback(tasks, roster, say)
     tuner = tune.Tuner(
@@ -105,18 +105,18 @@ def train_together(
             verbose=0,
         ),
     )
-    packs = start_packs(boards, resources)
+    packs = start_packs(sweep_states, resources)
     try:
         tuner.fit()
-        for board in boards.values():
-            board.steering.closed = not board.halted
-            board.steering.look(board, at_once=True)
+        for sweep_state in sweep_states.values():
+            sweep_state.steering.closed = not sweep_state.halted
+            sweep_state.steering.look(sweep_state, at_once=True)
     except Exception as error:
         refused = cause(error)
         if refused is None or isinstance(refused, ConnectionError):
             raise
-        for board in boards.values():
-            board.fault = board.fault or told(refused, board.config.storage)
+        for sweep_state in sweep_states.values():
+            sweep_state.fault = sweep_state.fault or told(refused, sweep_state.config.storage)
     finally:
         try:
             close(tasks, recorder)
@@ -124,8 +124,8 @@ def train_together(
             stop_packs_of(roster, packs)
             for task in tasks:
                 task.recorder.write_waiting()
-                task.board.roster = None
-                task.board.shared = None
+                task.sweep_state.roster = None
+                task.sweep_state.shared = None
     return {task.number: task.recorder for task in tasks}
 
 
@@ -135,21 +135,23 @@ def close(tasks: list[TaskOfRound], recorder: FleetCallback) -> None:
         recorder.notes()
     for task in tasks:
         task.recorder.drain()
-        for index in sorted(task.board.started - task.board.ended):
+        for index in sorted(task.sweep_state.started - task.sweep_state.ended):
             task.recorder.end(index, "interrupted", None)
 
 
-def start_packs(boards: Mapping[int, SweepState], resources: Resources) -> list[threading.Thread]:
+def start_packs(
+    sweep_states: Mapping[int, SweepState], resources: Resources
+) -> list[threading.Thread]:
     """Start the worker groups that train the trials of all tasks. They are opened on the task with
     the longest rows.
     """
     specs = {
         number: dataclasses.replace(
-            board.assignment(trial_of(board.config, 1, {})),
+            sweep_state.assignment(trial_of(sweep_state.config, 1, {})),
             cpus=resources.cpus,
             gpus=resources.gpus,
         )
-        for number, board in boards.items()
+        for number, sweep_state in sweep_states.items()
     }
     first = max(specs.values(), key=lambda spec: spec.trial.train.max_length)
     packs = [

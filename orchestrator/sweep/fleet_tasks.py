@@ -39,8 +39,8 @@ OTHERS_CHECKPOINT = "the packs ended, since a checkpoint of another task is dama
 class TaskCallback(SweepCallback):
     """Writes down what happens in one task of a fleet."""
 
-    def __init__(self, board: SweepState) -> None:
-        super().__init__(board)
+    def __init__(self, sweep_state: SweepState) -> None:
+        super().__init__(sweep_state)
         self.check: Callable[[], None] = lambda: None
         """Raises KeyboardInterrupt where the command is to end."""
 
@@ -48,7 +48,7 @@ class TaskCallback(SweepCallback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """A trial that reached its end or was stopped."""
-        if self.board.fatal is not None:  # it was stopped with its task
+        if self.sweep_state.fatal is not None:  # it was stopped with its task
             self.end(trial.config["index"], "interrupted", None)
             return
         super().on_trial_complete(iteration, trials, trial, **info)
@@ -81,31 +81,37 @@ class TaskTrials:
 class TaskOfRound:
     """One sweep of a round, with its own searcher, scheduler and recorder."""
 
-    def __init__(self, number: int, board: SweepState, roster: CoordinatorHandle) -> None:
+    def __init__(self, number: int, sweep_state: SweepState, roster: CoordinatorHandle) -> None:
         self.number = number
-        self.board = board
-        board.roster = TaskCoordinator(roster, number)
-        self.recorder = TaskCallback(board)
-        self.searcher = TrialSearcher(board)
-        self.scheduler = scheduler(board, self.recorder.release)
+        self.sweep_state = sweep_state
+        sweep_state.roster = TaskCoordinator(roster, number)
+        self.recorder = TaskCallback(sweep_state)
+        self.searcher = TrialSearcher(sweep_state)
+        self.scheduler = scheduler(sweep_state, self.recorder.release)
         self.trials: list[Trial] = []
         self.given_up = False
 
     def wants(self) -> bool:
         """Whether it has a trial to seat now."""
-        board = self.board
-        if board.halted or board.fatal is not None:
+        sweep_state = self.sweep_state
+        if sweep_state.halted or sweep_state.fatal is not None:
             return False
         waits = isinstance(self.scheduler, HalvingScheduler) and bool(self.scheduler.won)
         return waits or self.searcher.left()
 
     def is_over(self) -> bool:
         """Whether none of its trials trains any more, and none will."""
-        board, searcher = self.board, self.searcher
-        if board.fatal is not None:
+        sweep_state, searcher = self.sweep_state, self.searcher
+        if sweep_state.fatal is not None:
             return self.given_up
-        about_to_start = searcher.handed - searcher.skipped - len(board.started | board.ended)
-        return not searcher.left() and about_to_start <= 0 and not board.started - board.ended
+        about_to_start = (
+            searcher.handed - searcher.skipped - len(sweep_state.started | sweep_state.ended)
+        )
+        return (
+            not searcher.left()
+            and about_to_start <= 0
+            and not sweep_state.started - sweep_state.ended
+        )
 
     def give_up(self, controller: TuneController) -> None:
         """Stop all its trials: it should not go on, while others do."""
@@ -114,8 +120,8 @@ class TaskOfRound:
                 controller.stop_trial(trial)
         if not self.given_up:
             self.given_up = True
-            for index in set(self.board.numbers()) - self.board.ended:
-                ray.get(self.board.roster.ended.remote(index))
+            for index in set(self.sweep_state.numbers()) - self.sweep_state.ended:
+                ray.get(self.sweep_state.roster.ended.remote(index))
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing: the journal is the state."""
@@ -136,7 +142,7 @@ class FleetSearcher(Searcher):
         waits = False
         for place in self.seats.in_turn():
             task = self.tasks[place]
-            if task.board.fatal is not None:
+            if task.sweep_state.fatal is not None:
                 waits = waits or not task.is_over()
                 continue
             answer = task.searcher.suggest(trial_id)
@@ -149,7 +155,7 @@ class FleetSearcher(Searcher):
     def crowded(self) -> bool:
         """Whether enough of the first trials' processes are starting; see TrialSearcher."""
         handed = sum(task.searcher.handed for task in self.tasks)
-        begun = sum(len(task.board.started | task.board.ended) for task in self.tasks)
+        begun = sum(len(task.sweep_state.started | task.sweep_state.ended) for task in self.tasks)
         return handed < self.seats.capacity and handed - begun >= self.at_once
 
     def on_trial_complete(
@@ -183,7 +189,7 @@ class FleetScheduler(FIFOScheduler):
     ) -> str:
         """Go on, wait for the others of its task, or stop."""
         task = self.by_number[number_of(trial)]
-        if task.board.fatal is not None:
+        if task.sweep_state.fatal is not None:
             return TrialScheduler.STOP
         return task.scheduler.on_trial_result(view(tune_controller, task), trial, result)
 
@@ -207,11 +213,11 @@ class FleetScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: TuneController, **asked: object) -> Trial | None:
         """A trial of the task whose turn it is."""
         for task in self.tasks:
-            if task.board.fatal is not None:
+            if task.sweep_state.fatal is not None:
                 task.give_up(tune_controller)
         for place in self.seats.in_turn():
             task = self.tasks[place]
-            if task.board.fatal is None:
+            if task.sweep_state.fatal is None:
                 trial = task.scheduler.choose_trial_to_run(view(tune_controller, task))
                 if trial is not None:
                     return trial
@@ -278,20 +284,29 @@ class FleetCallback(Callback):
         """Let all tasks know what ends all training, and the one alone whose checkpoint is damaged
         that it is.
         """
-        boards = [task.board for task in self.tasks]
-        for board in boards:
-            if board.damaged is not None and not board.damaged[0].startswith(board.place("train")):
-                board.damaged = None
-                board.lost = board.lost or OTHERS_CHECKPOINT
-        if any(board.damaged is not None for board in boards):
-            for board in boards:
-                if board.damaged is None:
-                    board.lost = board.lost or OTHERS_CHECKPOINT
+        sweep_states = [task.sweep_state for task in self.tasks]
+        for sweep_state in sweep_states:
+            if sweep_state.damaged is not None and not sweep_state.damaged[0].startswith(
+                sweep_state.place("train")
+            ):
+                sweep_state.damaged = None
+                sweep_state.lost = sweep_state.lost or OTHERS_CHECKPOINT
+        if any(sweep_state.damaged is not None for sweep_state in sweep_states):
+            for sweep_state in sweep_states:
+                if sweep_state.damaged is None:
+                    sweep_state.lost = sweep_state.lost or OTHERS_CHECKPOINT
         for name in ENDINGS:
-            reason = next((getattr(board, name) for board in boards if getattr(board, name)), None)
-            for board in boards if reason else []:
-                if not getattr(board, name) and not (name == "lost" and board.damaged):
-                    setattr(board, name, reason)
+            reason = next(
+                (
+                    getattr(sweep_state, name)
+                    for sweep_state in sweep_states
+                    if getattr(sweep_state, name)
+                ),
+                None,
+            )
+            for sweep_state in sweep_states if reason else []:
+                if not getattr(sweep_state, name) and not (name == "lost" and sweep_state.damaged):
+                    setattr(sweep_state, name, reason)
 
     def notes(self) -> None:
         """Say what the packs say that is about no trial."""

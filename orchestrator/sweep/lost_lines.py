@@ -26,74 +26,74 @@ def from_journal(
     reads the journal for trials that go back to these steps. Raises OrchestratorError where nothing
     tells any more with which settings a trial was trained.
     """
-    board = make(back)
-    damaged = board.journal.num_damaged
+    sweep_state = make(back)
+    damaged = sweep_state.journal.num_damaged
     if not damaged:
-        forget_unknown(board)
-        return board
-    check_settings(board)
-    num_read = restore_reports(board, back)
+        forget_unknown(sweep_state)
+        return sweep_state
+    check_settings(sweep_state)
+    num_read = restore_reports(sweep_state, back)
     if num_read:
-        board = make(back)
-    forget_unknown(board)
-    steps = go_back_from_lost_reports(board, back)
+        sweep_state = make(back)
+    forget_unknown(sweep_state)
+    steps = go_back_from_lost_reports(sweep_state, back)
     if steps != back:
-        board = make(steps)
+        sweep_state = make(steps)
     lines = "1 line" if damaged == 1 else f"{damaged:,} lines"
-    text = f"{lines} of {board.journal.file} cannot be read any more"
+    text = f"{lines} of {sweep_state.journal.file} cannot be read any more"
     if num_read:
         text += f"; {num_read:,} scores that they told are read from checkpoints"
     if steps != back:
         trials = ", ".join(map(str, sorted(steps)))
         text += f"; scores that they told are computed again, with trial {trials}"
-    board.screen.note(text)
-    return board
+    sweep_state.screen.note(text)
+    return sweep_state
 
 
-def restore_reports(board: SweepState, back: Mapping[int, int]) -> int:
+def restore_reports(sweep_state: SweepState, back: Mapping[int, int]) -> int:
     """Write down again what whole checkpoints tell of their rungs, as far as some trial is known to
     have come; returns how many that were.
     """
-    furthest = max((max(r.reports, default=0) for r in board.asked_for()), default=0)
+    furthest = max((max(r.reports, default=0) for r in sweep_state.asked_for()), default=0)
     num_read = 0
-    for index, record in sorted(board.earlier.items()):
-        home = board.place("train", f"trial-{index:03d}")
+    for index, record in sorted(sweep_state.earlier.items()):
+        home = sweep_state.place("train", f"trial-{index:03d}")
         for step in steps_in(home):
-            place = board.place("train", f"trial-{index:03d}", f"step-{step:06d}")
+            place = sweep_state.place("train", f"trial-{index:03d}", f"step-{step:06d}")
             if step in record.reports or step > min(furthest, back.get(index, furthest)):
                 continue
             told = None if why_unreadable(place) is not None else report_in(place)
             if told is not None:
                 metrics = {key: value for key, value in told.items() if "/" in key}
-                board.journal.append(
+                sweep_state.journal.append(
                     "report", trial=index, step=step, metrics=metrics, checkpoint=place
                 )
                 num_read += 1
     return num_read
 
 
-def go_back_from_lost_reports(board: SweepState, back: Mapping[int, int]) -> dict[int, int]:
+def go_back_from_lost_reports(sweep_state: SweepState, back: Mapping[int, int]) -> dict[int, int]:
     """The step that each trial goes back to: those of `back`, and those that lack a report."""
     steps = dict(back)
-    lost = lost_reports(board)
+    lost = lost_reports(sweep_state)
     for index, step in sorted(lost.items(), key=lambda item: (item[1], item[0])):
         if step <= steps.get(index, step):
-            for trial, before in go_back(board, index, step).items():
+            for trial, before in go_back(sweep_state, index, step).items():
                 steps[trial] = min(before, steps.get(trial, before))
     return steps
 
 
-def lost_reports(board: SweepState) -> dict[int, int]:
+def lost_reports(sweep_state: SweepState) -> dict[int, int]:
     """Of each trial that lacks a report before another one, or of a step that it had come to, the
     step of the first one.
     """
-    train = board.config.train
+    train = sweep_state.config.train
     lost = {}
-    for index, record in board.earlier.items():
-        trained = board.logged.last(index) // train.eval_every * train.eval_every
+    for index, record in sweep_state.earlier.items():
+        trained = sweep_state.logged.last(index) // train.eval_every * train.eval_every
         last = max(trained, *record.reports, 0)
         if record.state == "finished":
-            last = max(last, board.trained(index).train.steps)
+            last = max(last, sweep_state.trained(index).train.steps)
         steps = set(range(train.eval_every, last + 1, train.eval_every))
         steps |= {last} if last else set()
         missing = sorted(steps - record.reports.keys())
@@ -102,16 +102,16 @@ def lost_reports(board: SweepState) -> dict[int, int]:
     return lost
 
 
-def check_settings(board: SweepState) -> None:
+def check_settings(sweep_state: SweepState) -> None:
     """Raise OrchestratorError where a trial's settings are lost. Drawn points are drawn again as
     they were; what Optuna has proposed is not.
     """
-    if board.config.sweep.search != "optuna" or not board.config.sweep.space:
+    if sweep_state.config.sweep.search != "optuna" or not sweep_state.config.sweep.space:
         return
-    for index, record in sorted(board.records.items()):
-        if record.reports and not record.point and index not in board.steering.copies:
+    for index, record in sorted(sweep_state.records.items()):
+        if record.reports and not record.point and index not in sweep_state.steering.copies:
             raise OrchestratorError(
-                f"the line of {board.journal.file} that tells the settings of trial {index} is "
+                f"the line of {sweep_state.journal.file} that tells the settings of trial {index} is "
                 "damaged, and sweep.search=optuna would choose others; put a copy of the file in "
                 "its place, or start anew with fresh=true"
             )

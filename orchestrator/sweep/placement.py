@@ -65,9 +65,9 @@ def for_workers(
 class PlacementMonitor:
     """Looks after worker groups that Ray has not placed."""
 
-    def __init__(self, board: SweepState) -> None:
-        self.board = board
-        self.limit = board.config.cluster.wait_seconds
+    def __init__(self, sweep_state: SweepState) -> None:
+        self.sweep_state = sweep_state
+        self.limit = sweep_state.config.cluster.wait_seconds
         self.since: dict[int, float] = {}
         """When each group was first seen without a place, by the roster's key."""
         self.looked = self.said_at = 0.0
@@ -77,27 +77,27 @@ class PlacementMonitor:
         started.
         """
         now = time.monotonic()
-        if self.board.config.cluster.kind == "local" or now - self.looked < LOOK_SECONDS:
+        if self.sweep_state.config.cluster.kind == "local" or now - self.looked < LOOK_SECONDS:
             return
         self.looked = now
-        packs = self.board.plan.resources.packs
-        wanted = {-1 - pack for pack in range(packs)} if self.board.packed else started
-        placed: list[int] = ray.get(self.board.roster.placed.remote())
+        packs = self.sweep_state.plan.resources.packs
+        wanted = {-1 - pack for pack in range(packs)} if self.sweep_state.packed else started
+        placed: list[int] = ray.get(self.sweep_state.roster.placed.remote())
         self.since = {key: self.since.get(key, now) for key in wanted - set(placed)}
         longest = max((now - moment for moment in self.since.values()), default=0.0)
         if longest > self.limit:
-            self.board.fatal = f"{self.text(self.limit)}; what is done is kept"
+            self.sweep_state.fatal = f"{self.text(self.limit)}; what is done is kept"
         elif longest > PATIENT_SECONDS and now - self.said_at > SAY_AGAIN_SECONDS:
             self.said_at = now
-            self.board.screen.note(self.text())
+            self.sweep_state.screen.note(self.text())
 
     def text(self, limit: int | None = None) -> str:
         """Who waits, and for what."""
-        resources = self.board.plan.resources
+        resources = self.sweep_state.plan.resources
         count = len(self.since)
         who = (
             f"{count} of {resources.packs} packs wait"
-            if self.board.packed
+            if self.sweep_state.packed
             else f"{count} trials wait"
         )
         gpus = f" and {resources.gpus:g} GPU" if resources.gpus else ""

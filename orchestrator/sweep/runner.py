@@ -43,7 +43,7 @@ class Trainer(Protocol):
         """A roster for the trials of a plan."""
         ...
 
-    def run(self, board: SweepState) -> SweepCallback:
+    def run(self, sweep_state: SweepState) -> SweepCallback:
         """Run the sweep to its end; see `run` below."""
         ...
 
@@ -74,8 +74,8 @@ class Silent(TrialProgressCallback):
 class SweepStopper(Stopper):
     """Ends the sweep when the user or a hopeless state asks for it."""
 
-    def __init__(self, board: SweepState, rested: Callable[[], bool]) -> None:
-        self.board = board
+    def __init__(self, sweep_state: SweepState, rested: Callable[[], bool]) -> None:
+        self.sweep_state = sweep_state
         self.rested = rested
 
     def __call__(self, trial_id: str, result: TuneResult) -> bool:
@@ -86,81 +86,81 @@ class SweepStopper(Stopper):
         """Whether all should stop: where the user asks for it, once everyone has kept what was
         learned.
         """
-        board = self.board
-        if board.fatal is not None or (board.halted and not board.interrupted):
+        sweep_state = self.sweep_state
+        if sweep_state.fatal is not None or (sweep_state.halted and not sweep_state.interrupted):
             return True
-        return (board.interrupted or board.allowance.over) and self.rested()
+        return (sweep_state.interrupted or sweep_state.allowance.over) and self.rested()
 
 
 def run(
-    board: SweepState, start: Callable[[SweepState], list[threading.Thread]] | None = None
+    sweep_state: SweepState, start: Callable[[SweepState], list[threading.Thread]] | None = None
 ) -> SweepCallback:
-    """Run the sweep to its end; afterwards `board.records` and the journal hold what came out.
+    """Run the sweep to its end; afterwards `sweep_state.records` and the journal hold what came out.
     `start` starts the packs. Returns what writes the workers' later messages down.
 
-    With `board.aside` set nothing has been trained: the packs do not fit this model, and the plain
-    executor has to do the work. With `board.damaged` set it has to start again from an earlier
-    checkpoint, with `board.lost` set from where it is, since a trial's process was killed; with
-    `board.fault` set the machine has failed. Raises RayError when the cluster has lost what the
+    With `sweep_state.aside` set nothing has been trained: the packs do not fit this model, and the plain
+    executor has to do the work. With `sweep_state.damaged` set it has to start again from an earlier
+    checkpoint, with `sweep_state.lost` set from where it is, since a trial's process was killed; with
+    `sweep_state.fault` set the machine has failed. Raises RayError when the cluster has lost what the
     sweep itself runs on.
     """
     other = trainer.get()
     if other is not None:
-        return other.run(board)
-    return search(board, start or start_packs)
+        return other.run(sweep_state)
+    return search(sweep_state, start or start_packs)
 
 
 def search(
-    board: SweepState, start: Callable[[SweepState], list[threading.Thread]]
+    sweep_state: SweepState, start: Callable[[SweepState], list[threading.Thread]]
 ) -> SweepCallback:
     """Let Tune run the trials while packs train them."""
-    recorder = SweepCallback(board)
-    attempt = packed_trial.run_packed_trial if board.packed else plain_trial.run_plain_trial
+    recorder = SweepCallback(sweep_state)
+    attempt = packed_trial.run_packed_trial if sweep_state.packed else plain_trial.run_plain_trial
     tuner = tune.Tuner(
         tune.with_resources(attempt, {"node:__internal_head__": 0.001}),
         tune_config=tune.TuneConfig(
-            search_alg=TrialSearcher(board),
-            scheduler=scheduler(board, recorder.release),
+            search_alg=TrialSearcher(sweep_state),
+            scheduler=scheduler(sweep_state, recorder.release),
             num_samples=-1,  # the searcher says when there are no more: copies may be asked for
-            reuse_actors=board.packed,
+            reuse_actors=sweep_state.packed,
         ),
         run_config=tune.RunConfig(
             name=f"tune-{uuid.uuid4().hex[:8]}",
-            storage_path=str(board.journal.folder / "tune"),
+            storage_path=str(sweep_state.journal.folder / "tune"),
             callbacks=[recorder, Silent()],
-            stop=SweepStopper(board, recorder.rested),
+            stop=SweepStopper(sweep_state, recorder.rested),
             verbose=0,
         ),
     )
-    packs = start(board)
+    packs = start(sweep_state)
     try:
         tuner.fit()
-        board.steering.closed = not board.halted
-        board.steering.look(board, at_once=True)
+        sweep_state.steering.closed = not sweep_state.halted
+        sweep_state.steering.look(sweep_state, at_once=True)
     except Exception as error:
         refused = cause(error)
         if refused is None or isinstance(refused, ConnectionError):
             raise
-        board.fault = board.fault or told(refused, board.config.storage)
+        sweep_state.fault = sweep_state.fault or told(refused, sweep_state.config.storage)
     finally:
         try:
             recorder.drain()
-            for index in sorted(board.started - board.ended):
+            for index in sorted(sweep_state.started - sweep_state.ended):
                 recorder.end(index, "interrupted", None)
             for _, group in recorder.to_free:
                 free(group)
         finally:
-            stop_packs(board, packs)
+            stop_packs(sweep_state, packs)
         recorder.write_waiting()
     return recorder
 
 
-def start_packs(board: SweepState) -> list[threading.Thread]:
+def start_packs(sweep_state: SweepState) -> list[threading.Thread]:
     """Start the worker groups that train the trials; they load the base while Tune starts its own
     processes.
     """
-    pack_indices = range(board.plan.resources.packs)
-    assignment = board.assignment(trial_of(board.config, 1, {}))
+    pack_indices = range(sweep_state.plan.resources.packs)
+    assignment = sweep_state.assignment(trial_of(sweep_state.config, 1, {}))
     packs = [
         threading.Thread(
             target=pack_worker.run,
@@ -175,9 +175,9 @@ def start_packs(board: SweepState) -> list[threading.Thread]:
     return packs
 
 
-def stop_packs(board: SweepState, packs: list[threading.Thread]) -> None:
+def stop_packs(sweep_state: SweepState, packs: list[threading.Thread]) -> None:
     """Send the worker groups of a sweep home."""
-    stop_packs_of(board.roster, packs)
+    stop_packs_of(sweep_state.roster, packs)
 
 
 def stop_packs_of(roster: CoordinatorHandle, packs: list[threading.Thread]) -> None:

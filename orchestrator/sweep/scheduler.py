@@ -28,15 +28,19 @@ class HalvingScheduler(FIFOScheduler):
     All trials are looked at when a rung closes, never at each of their reports.
     """
 
-    def __init__(self, board: SweepState, release: Callable[[int], None]) -> None:
+    def __init__(self, sweep_state: SweepState, release: Callable[[int], None]) -> None:
         super().__init__()
         self.release = release
         """Gives back what a paused trial holds of the cluster."""
-        plan = board.plan
-        self.board = board
-        rows = plan.num_scored if registry.metric_of(board.metric).share else None
+        plan = sweep_state.plan
+        self.sweep_state = sweep_state
+        rows = plan.num_scored if registry.metric_of(sweep_state.metric).share else None
         self.halving = SuccessiveHalving(
-            plan.num_trials, plan.rungs, board.config.sweep.reduction, board.maximise, rows
+            plan.num_trials,
+            plan.rungs,
+            sweep_state.config.sweep.reduction,
+            sweep_state.maximise,
+            rows,
         )
         self.level = 0
         self.live: dict[int, Trial] = {}
@@ -62,19 +66,19 @@ class HalvingScheduler(FIFOScheduler):
     ) -> str:
         """Go on, wait for the others, or stop."""
         index = trial.config["index"]
-        score = result.get(self.board.metric, float("nan"))
+        score = result.get(self.sweep_state.metric, float("nan"))
         loss = result.get(registry.VALID_LOSS, 0.0)
         decision = self.halving.report(index, result["step"], score, loss)
         self._sort(tune_controller)
-        if is_dropped(self.board, index, int(result["step"])):
+        if is_dropped(self.sweep_state, index, int(result["step"])):
             self.halving.leave(index)
             self._sort(tune_controller)
             return TrialScheduler.STOP
         if decision == "wait":
             self.waiting[index] = trial
-            self.board.seats.discard(index)
+            self.sweep_state.seats.discard(index)
             self.release(index)
-            ray.get(self.board.roster.expect.remote([index], False))
+            ray.get(self.sweep_state.roster.expect.remote([index], False))
         return {
             "go on": TrialScheduler.CONTINUE,
             "wait": TrialScheduler.PAUSE,
@@ -87,7 +91,7 @@ class HalvingScheduler(FIFOScheduler):
         """Nobody waits for a trial that has ended; one that its pack has stopped has lost."""
         index = trial.config["index"]
         self.waiting.pop(index, None)
-        outrun = ray.get(self.board.roster.why_stopped.remote(index)) is not None
+        outrun = ray.get(self.sweep_state.roster.why_stopped.remote(index)) is not None
         self.halving.leave(index, outrun)
         self._sort(tune_controller)
 
@@ -104,22 +108,22 @@ class HalvingScheduler(FIFOScheduler):
             if self.new[0].status == "PENDING":
                 return self.new[0]
             self.new.popleft()
-        while self.won and not self.board.full():
+        while self.won and not self.sweep_state.full():
             trial = self.won[0]
             if trial.status == "RUNNING":
                 return None  # its pause is still under way
             self.won.popleft()
             if trial.status == "PAUSED":
-                self.board.seats.add(trial.config["index"])
+                self.sweep_state.seats.add(trial.config["index"])
                 return trial
         return None
 
     def _drop(self, tune_controller: TuneController) -> None:
         """Take what was dropped out of the bracket, and stop it."""
-        steering = self.board.steering
+        steering = self.sweep_state.steering
         for index in sorted(steering.dropped):
             trial = self.live.get(index)
-            earlier = self.board.earlier.get(index)
+            earlier = self.sweep_state.earlier.get(index)
             paused = index in self.waiting or any(trial is one for one in self.won)
             if trial is None:
                 never = earlier is None or not earlier.reports
@@ -136,7 +140,9 @@ class HalvingScheduler(FIFOScheduler):
 
     def _obey_budget(self, tune_controller: TuneController) -> None:
         """Wait at no rung for trials that the budget keeps out, and stop those that it ends."""
-        gone = self.board.allowance.not_admitted | stop_cut(self.board, self.live, tune_controller)
+        gone = self.sweep_state.allowance.not_admitted | stop_cut(
+            self.sweep_state, self.live, tune_controller
+        )
         for index in sorted(gone - self.away):
             self.away.add(index)
             self.waiting.pop(index, None)
@@ -150,7 +156,7 @@ class HalvingScheduler(FIFOScheduler):
         """
         if self.halving.level == self.level:
             return
-        self.level = self.board.steering.rungs_closed = self.halving.level
+        self.level = self.sweep_state.steering.rungs_closed = self.halving.level
         decided = {index: self.halving.decide(index) for index in sorted(self.waiting)}
         won = [index for index, decision in decided.items() if decision == "go on"]
         self.won.extend(self.waiting[index] for index in won)
@@ -160,7 +166,7 @@ class HalvingScheduler(FIFOScheduler):
         self.waiting = {
             index: self.waiting[index] for index, decision in decided.items() if decision == "wait"
         }
-        ray.get(self.board.roster.expect.remote(won, True))
+        ray.get(self.sweep_state.roster.expect.remote(won, True))
         self._stop_losers(tune_controller)
 
     def _stop_losers(self, tune_controller: TuneController) -> None:
@@ -171,11 +177,11 @@ class HalvingScheduler(FIFOScheduler):
                 tune_controller.stop_trial(trial)
 
 
-def is_dropped(board: SweepState, index: int, step: int) -> bool:
+def is_dropped(sweep_state: SweepState, index: int, step: int) -> bool:
     """Whether a trial that reports `step` ends there since it was dropped."""
-    earlier = board.earlier.get(index)
+    earlier = sweep_state.earlier.get(index)
     reached = 0 if earlier is None else max(earlier.reports, default=0)
-    return board.steering.is_over(index, step, reached)
+    return sweep_state.steering.is_over(index, step, reached)
 
 
 def stop_now(tune_controller: TuneController, trial: Trial) -> bool:
@@ -187,12 +193,12 @@ def stop_now(tune_controller: TuneController, trial: Trial) -> bool:
 
 
 def stop_cut(
-    board: SweepState, live: dict[int, Trial], tune_controller: TuneController
+    sweep_state: SweepState, live: dict[int, Trial], tune_controller: TuneController
 ) -> set[int]:
     """Stop the trials that the budget ends where they are; returns those that have stopped."""
     stopped = set()
-    for index in sorted(board.allowance.cut & live.keys()):
-        if index in board.ended or stop_now(tune_controller, live[index]):
+    for index in sorted(sweep_state.allowance.cut & live.keys()):
+        if index in sweep_state.ended or stop_now(tune_controller, live[index]):
             stopped.add(index)
     return stopped
 
@@ -200,13 +206,13 @@ def stop_cut(
 class SteeredMixin:
     """Drops trials on request, and lets changed copies train to their end."""
 
-    board: SweepState
+    sweep_state: SweepState
     live: dict[int, Trial]
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """A new trial."""
         self.live[trial.config["index"]] = trial
-        if not is_copy(self.board, trial):
+        if not is_copy(self.sweep_state, trial):
             super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
 
     def on_trial_result(
@@ -214,10 +220,10 @@ class SteeredMixin:
     ) -> str:
         """Go on, or stop."""
         index, step = trial.config["index"], int(result["step"])
-        if is_dropped(self.board, index, step):
+        if is_dropped(self.sweep_state, index, step):
             return TrialScheduler.STOP
-        if is_copy(self.board, trial):
-            reached = step >= self.board.config.train.steps
+        if is_copy(self.sweep_state, trial):
+            reached = step >= self.sweep_state.config.train.steps
             return TrialScheduler.STOP if reached else TrialScheduler.CONTINUE
         return super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
 
@@ -225,57 +231,57 @@ class SteeredMixin:
         self, tune_controller: TuneController, trial: Trial, result: TuneResult
     ) -> None:
         """A trial has ended."""
-        if not is_copy(self.board, trial):
+        if not is_copy(self.sweep_state, trial):
             super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """A trial is stopped that does not run."""
-        if not is_copy(self.board, trial):
+        if not is_copy(self.sweep_state, trial):
             super().on_trial_remove(tune_controller, trial)  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: TuneController, **asked: object) -> Trial | None:
         """Stop what was dropped meanwhile, then choose as ever."""
-        for index in sorted(self.board.steering.fresh & self.live.keys()):
+        for index in sorted(self.sweep_state.steering.fresh & self.live.keys()):
             if stop_now(tune_controller, self.live[index]):
-                self.board.steering.fresh.discard(index)
-        stop_cut(self.board, self.live, tune_controller)
+                self.sweep_state.steering.fresh.discard(index)
+        stop_cut(self.sweep_state, self.live, tune_controller)
         return super().choose_trial_to_run(tune_controller, **asked)  # type: ignore[misc]
 
 
-def is_copy(board: SweepState, trial: Trial) -> bool:
+def is_copy(sweep_state: SweepState, trial: Trial) -> bool:
     """Whether a trial is a changed copy beyond those that are compared at rungs."""
-    return trial.config["index"] > board.plan.num_trials
+    return trial.config["index"] > sweep_state.plan.num_trials
 
 
 class SteeredFIFO(SteeredMixin, FIFOScheduler):
     """All trials run to their end."""
 
-    def __init__(self, board: SweepState) -> None:
-        self.board, self.live = board, {}
+    def __init__(self, sweep_state: SweepState) -> None:
+        self.sweep_state, self.live = sweep_state, {}
         super().__init__()
 
 
 class SteeredASHA(SteeredMixin, ASHAScheduler):
     """Trials are compared at rungs without waiting."""
 
-    def __init__(self, board: SweepState, **settings: Any) -> None:
-        self.board, self.live = board, {}
+    def __init__(self, sweep_state: SweepState, **settings: Any) -> None:
+        self.sweep_state, self.live = sweep_state, {}
         super().__init__(**settings)
 
 
-def scheduler(board: SweepState, release: Callable[[int], None]) -> TrialScheduler:
+def scheduler(sweep_state: SweepState, release: Callable[[int], None]) -> TrialScheduler:
     """Tune's scheduler for this sweep. `release` gives back what a paused trial holds."""
-    sweep = board.config.sweep
-    train = board.config.train
+    sweep = sweep_state.config.sweep
+    train = sweep_state.config.train
     if sweep.scheduler == "halving":
-        return HalvingScheduler(board, release)
+        return HalvingScheduler(sweep_state, release)
     if sweep.scheduler == "none":
-        return SteeredFIFO(board)
-    mode = "max" if board.maximise else "min"
+        return SteeredFIFO(sweep_state)
+    mode = "max" if sweep_state.maximise else "min"
     return SteeredASHA(
-        board,
+        sweep_state,
         time_attr="step",
-        metric=board.metric,
+        metric=sweep_state.metric,
         mode=mode,
         max_t=train.steps,
         grace_period=min(train.eval_every, train.steps),

@@ -15,31 +15,31 @@ from orchestrator.sweep.state import SweepState
 class TrialSearcher(Searcher):
     """Tune's searcher: one trial per index, as seats become free."""
 
-    def __init__(self, board: SweepState) -> None:
-        super().__init__(metric=board.metric, mode="max" if board.maximise else "min")
-        self.board = board
+    def __init__(self, sweep_state: SweepState) -> None:
+        super().__init__(metric=sweep_state.metric, mode="max" if sweep_state.maximise else "min")
+        self.sweep_state = sweep_state
         self.handed = 0
         self.skipped = 0
-        self.starts_at_once = max(1, board.plan.resources.num_cpus - 1)
+        self.starts_at_once = max(1, sweep_state.plan.resources.num_cpus - 1)
 
     def suggest(self, trial_id: str) -> TrialConfig | str | None:
         """The next trial's settings, None while it has to wait, FINISHED after the last."""
-        board = self.board
+        sweep_state = self.sweep_state
         self.skip_dropped()
         if not self.left():
             return None if self.is_open() else Searcher.FINISHED
-        if board.full() or self.crowded() or board.halted:
+        if sweep_state.full() or self.crowded() or sweep_state.halted:
             return None
-        if not board.allowance.admits(board.numbers()[self.handed]):
+        if not sweep_state.allowance.admits(sweep_state.numbers()[self.handed]):
             return None  # nor is any after it: they are passed over at the next call
         self.handed += 1
-        index = board.numbers()[self.handed - 1]
-        if index in board.extra_copies():
-            ray.get(board.roster.widen.remote())
-        board.seats.add(index)
-        trial = board.trial(index)
-        earlier = board.earlier.get(index)
-        again = earlier is not None and earlier.state == "failed" and board.config.retry
+        index = sweep_state.numbers()[self.handed - 1]
+        if index in sweep_state.extra_copies():
+            ray.get(sweep_state.roster.widen.remote())
+        sweep_state.seats.add(index)
+        trial = sweep_state.trial(index)
+        earlier = sweep_state.earlier.get(index)
+        again = earlier is not None and earlier.state == "failed" and sweep_state.config.retry
         steps = trial.train.steps
         recorded = (
             []
@@ -56,7 +56,7 @@ class TrialSearcher(Searcher):
         )
         return TrialConfig(
             index=index,
-            assignment=board.assignment(trial),
+            assignment=sweep_state.assignment(trial),
             step=step,
             recorded=recorded,
             failed=failed,
@@ -66,44 +66,46 @@ class TrialSearcher(Searcher):
 
     def left(self) -> bool:
         """Whether trials are left to start."""
-        return self.handed < self.board.total()
+        return self.handed < self.sweep_state.total()
 
     def is_open(self) -> bool:
         """Whether a changed copy may still be asked for: while trials train, or one was asked for
         just now.
         """
-        board = self.board
-        if board.halted or board.started - board.ended:
-            return not board.halted
-        if len(board.started | board.ended) + self.skipped < self.handed:
+        sweep_state = self.sweep_state
+        if sweep_state.halted or sweep_state.started - sweep_state.ended:
+            return not sweep_state.halted
+        if len(sweep_state.started | sweep_state.ended) + self.skipped < self.handed:
             return True  # handed to Tune, and about to start
-        board.steering.look(board, at_once=True)
+        sweep_state.steering.look(sweep_state, at_once=True)
         return self.left()
 
     def skip_dropped(self) -> None:
         """Pass over trials that were dropped before they had reported anything, and over those
         that the budget does not admit.
         """
-        board = self.board
+        sweep_state = self.sweep_state
         while self.left():
-            index = board.numbers()[self.handed]
-            earlier = board.earlier.get(index)
-            not_admitted = board.allowance.closed and not board.allowance.has_begun(index)
-            dropped = index in board.steering.dropped and not (
+            index = sweep_state.numbers()[self.handed]
+            earlier = sweep_state.earlier.get(index)
+            not_admitted = sweep_state.allowance.closed and not sweep_state.allowance.has_begun(
+                index
+            )
+            dropped = index in sweep_state.steering.dropped and not (
                 earlier is not None and earlier.reports
             )
             if not (dropped or not_admitted):
                 return
             self.handed += 1
             self.skipped += 1
-            ray.get(board.roster.ended.remote(index))
+            ray.get(sweep_state.roster.ended.remote(index))
             if not dropped:
-                board.allowance.not_admitted.add(index)
+                sweep_state.allowance.not_admitted.add(index)
                 continue
-            record = board.records.setdefault(index, Record(index))
+            record = sweep_state.records.setdefault(index, Record(index))
             if record.state != "stopped":
                 record.state = "stopped"
-                board.journal.append("end", trial=index, state="stopped", error=None)
+                sweep_state.journal.append("end", trial=index, state="stopped", error=None)
 
     @staticmethod
     def left_at(earlier: Record | None, reported_step: int, steps: int) -> tuple[int, str | None]:
@@ -134,13 +136,13 @@ class TrialSearcher(Searcher):
         """Whether enough of the first trials' processes are starting: all at once would keep the
         pack's own from its cores. Later trials take over a process that is there.
         """
-        board = self.board
+        sweep_state = self.sweep_state
         if (
-            self.handed >= self.board.plan.resources.concurrent
-            or self.handed - len(board.started) < self.starts_at_once
+            self.handed >= self.sweep_state.plan.resources.concurrent
+            or self.handed - len(sweep_state.started) < self.starts_at_once
         ):
             return False
-        return self.handed - len(board.started | board.ended) >= self.starts_at_once
+        return self.handed - len(sweep_state.started | sweep_state.ended) >= self.starts_at_once
 
     def on_trial_complete(
         self, trial_id: str, result: JsonObject | None = None, error: bool = False

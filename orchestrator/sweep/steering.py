@@ -54,32 +54,34 @@ class Steering:
         elif isinstance(point, dict):
             self.copies[index] = point
 
-    def look(self, board: Any, at_once: bool = False) -> None:
+    def look(self, sweep_state: Any, at_once: bool = False) -> None:
         """Answer what is asked, unless that was looked for just now."""
-        pause = LOOK_SECONDS_STORE if filesystem.is_uri(board.config.storage) else LOOK_SECONDS
+        pause = (
+            LOOK_SECONDS_STORE if filesystem.is_uri(sweep_state.config.storage) else LOOK_SECONDS
+        )
         now = time.monotonic()
-        if board.halted or (now - self.looked < pause and not at_once):
+        if sweep_state.halted or (now - self.looked < pause and not at_once):
             return
         self.looked = now
-        where = board.place()
+        where = sweep_state.place()
         try:
             asked = requests.waiting(where)
         except OSError:  # a store that does not answer now: the request waits
             return
         for request in asked:
             if request["id"] not in self.answered:
-                answer = self.answer(board, request)
+                answer = self.answer(sweep_state, request)
                 try:
-                    board.journal.append("request", **answer)
+                    sweep_state.journal.append("request", **answer)
                 except OSError:  # a full disk is told by whoever trains; the request waits
                     self.fresh.discard(request["trial"])
                     return
                 self.take(answer)
-                board.screen.num_trials = board.total()
-                board.screen.note(answer["text"])
+                sweep_state.screen.num_trials = sweep_state.total()
+                sweep_state.screen.note(answer["text"])
             requests.remove(where, request)
 
-    def answer(self, board: Any, request: requests.Request) -> JsonObject:
+    def answer(self, sweep_state: Any, request: requests.Request) -> JsonObject:
         """What is made of one request, as an event of the journal."""
         index = request["trial"]
         answer = {"id": request["id"], "action": request["action"], "trial": index}
@@ -87,31 +89,33 @@ class Steering:
             if self.closed:
                 raise InputError("the training of this sweep is over: nothing can be changed in it")
             if request["action"] == "drop":
-                return answer | self.drop(board, index)
-            return answer | self.copy(board, index, request["settings"])
+                return answer | self.drop(sweep_state, index)
+            return answer | self.copy(sweep_state, index, request["settings"])
         except InputError as error:
             return answer | {"state": "refused", "text": str(error)}
 
-    def drop(self, board: Any, index: int) -> JsonObject:
+    def drop(self, sweep_state: Any, index: int) -> JsonObject:
         """End a trial that has not ended. Raises InputError for another one."""
-        if not board.belongs(index):
-            raise InputError(f"there is no trial {index}: the sweep has {board.total()}")
+        if not sweep_state.belongs(index):
+            raise InputError(f"there is no trial {index}: the sweep has {sweep_state.total()}")
         if index in self.dropped:
             raise InputError(f"trial {index} is dropped already")
-        record = board.records.get(index)
-        ended = index in board.ended or (record is not None and record.state in OVER)
-        if ended and record is not None and index not in board.started - board.ended:
+        record = sweep_state.records.get(index)
+        ended = index in sweep_state.ended or (record is not None and record.state in OVER)
+        if ended and record is not None and index not in sweep_state.started - sweep_state.ended:
             raise InputError(f"trial {index} has ended: {record.state}")
         self.fresh.add(index)
         text = f"trial {index} is dropped; what it has learned until now is kept"
         return {"state": "accepted", "rungs_closed": self.rungs_closed, "text": text}
 
-    def copy(self, board: Any, index: int, settings: Point) -> JsonObject:
+    def copy(self, sweep_state: Any, index: int, settings: Point) -> JsonObject:
         """A changed copy of a trial. Raises InputError for one that the sweep may not have."""
-        points = {trial: record.point for trial, record in board.records.items()} | self.copies
-        point = copy_point(board.config, points, index, settings, board.packed)
-        trials = [number for number in board.records if not is_finalist(number)]
-        copy_index = max([board.plan.num_trials, *trials, *self.copies]) + 1
+        points = {
+            trial: record.point for trial, record in sweep_state.records.items()
+        } | self.copies
+        point = copy_point(sweep_state.config, points, index, settings, sweep_state.packed)
+        trials = [number for number in sweep_state.records if not is_finalist(number)]
+        copy_index = max([sweep_state.plan.num_trials, *trials, *self.copies]) + 1
         text = f"trial {copy_index} is a copy of trial {index} with {described(settings)}"
         return {"state": "accepted", "trial": copy_index, "of": index, "point": point, "text": text}
 

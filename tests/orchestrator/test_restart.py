@@ -59,12 +59,12 @@ def board_of(plan: Plan, base: BaseModel, notes: list[str]) -> SweepState:
     journal.folder.mkdir(parents=True, exist_ok=True)
     screen = ProgressDisplay(8, 20, "valid/loss")
     screen.note = notes.append
-    board = SweepState(plan, base, journal, screen, {})
+    sweep_state = SweepState(plan, base, journal, screen, {})
     for index in (1, 2):
-        board.trial(index)
-        board.started.add(index)
-        board.records[index].state = "interrupted"
-    return board
+        sweep_state.trial(index)
+        sweep_state.started.add(index)
+        sweep_state.records[index].state = "interrupted"
+    return sweep_state
 
 
 def test_the_action_is_said_and_noted_on_each_trial_that_it_concerns(
@@ -72,31 +72,33 @@ def test_the_action_is_said_and_noted_on_each_trial_that_it_concerns(
 ) -> None:
     notes: list[str] = []
     plan = planned()
-    board = board_of(plan, base, notes)
-    command = SimpleNamespace(plan=plan, journal=board.journal)
-    assert why_again(command, board) is None
+    sweep_state = board_of(plan, base, notes)
+    command = SimpleNamespace(plan=plan, journal=sweep_state.journal)
+    assert why_again(command, sweep_state) is None
     verdict = verdict_of(MemoryError("out of memory on one example of 90 tokens"), "/x")
-    board.crowded = verdict.crowded
-    assert board.halted, "nobody is judged by it"
-    assert why_again(command, board) == "out of memory on one example of 90 tokens"
+    sweep_state.crowded = verdict.crowded
+    assert sweep_state.halted, "nobody is judged by it"
+    assert why_again(command, sweep_state) == "out of memory on one example of 90 tokens"
     assert command.plan.resources.concurrent == 4
     (note,) = notes
     assert note.endswith("goes on with 4 slots instead of 8")
-    tagged = [event.get("trial") for event in board.journal.events() if event["kind"] == "tags"]
+    tagged = [
+        event.get("trial") for event in sweep_state.journal.events() if event["kind"] == "tags"
+    ]
     assert tagged == [1, 2, None]
-    board.interrupted = True
-    assert why_again(command, board) is None, "the user wants it to end"
+    sweep_state.interrupted = True
+    assert why_again(command, sweep_state) is None, "the user wants it to end"
 
 
 def test_where_nothing_is_less_the_sweep_fails_with_the_remedy(
     base: BaseModel, planned: Any
 ) -> None:
     plan = planned("executor=pack", "sweep.max_concurrent=1")
-    board = board_of(plan, base, [])
-    board.crowded = "out of memory"
-    assert why_again(SimpleNamespace(plan=plan, journal=board.journal), board) is None
-    assert board.fatal is not None and "executor=plain would train each trial by itself" in (
-        board.fatal
+    sweep_state = board_of(plan, base, [])
+    sweep_state.crowded = "out of memory"
+    assert why_again(SimpleNamespace(plan=plan, journal=sweep_state.journal), sweep_state) is None
+    assert sweep_state.fatal is not None and "executor=plain would train each trial by itself" in (
+        sweep_state.fatal
     )
 
 
@@ -122,8 +124,8 @@ def test_a_lack_of_memory_is_known_by_its_words(why: str, lacks: bool) -> None:
 def test_a_lost_process_goes_on_as_before(base: BaseModel, planned: Any) -> None:
     notes: list[str] = []
     plan = planned()
-    board = board_of(plan, base, notes)
-    board.lost = "a worker process was killed"
-    command = SimpleNamespace(plan=plan, journal=board.journal)
-    assert why_again(command, board) == "a worker process was killed"
+    sweep_state = board_of(plan, base, notes)
+    sweep_state.lost = "a worker process was killed"
+    command = SimpleNamespace(plan=plan, journal=sweep_state.journal)
+    assert why_again(command, sweep_state) == "a worker process was killed"
     assert command.plan is plan and "goes on from what is done" in notes[0]

@@ -74,7 +74,7 @@ class TrainedSweep:
                 "end", trial=index, state=state, error="reason" if state == "failed" else None
             )
 
-    def board(self, back: Mapping[int, int] | None = None) -> SweepState:
+    def sweep_state(self, back: Mapping[int, int] | None = None) -> SweepState:
         screen: Any = Screen(self.notes)
         return SweepState(self.plan, self.base, self.journal, screen, {}, back)
 

@@ -137,9 +137,9 @@ def test_who_insists_on_a_pack_is_refused_where_the_model_cannot_be_packed() -> 
     sweep: Any = SimpleNamespace(
         base=SimpleNamespace(name="stable"), config=config("executor=pack"), journal=None
     )
-    board: Any = SimpleNamespace(aside="it takes keyword arguments")
+    sweep_state: Any = SimpleNamespace(aside="it takes keyword arguments")
     with pytest.raises(InputError) as refused:
-        SweepCommand.step_aside(sweep, board)
+        SweepCommand.step_aside(sweep, sweep_state)
     assert refused.value.exit_code == 2
     assert str(refused.value) == (
         "executor=pack: stable cannot be packed: it takes keyword arguments; executor=plain trains "

@@ -39,11 +39,14 @@ class Fleet:
         finally:
             self.conductor.end(number)
 
-    def train(self, boards: Mapping[int, Any]) -> dict[int, Any]:
-        self.rounds.append(list(boards))
+    def train(self, sweep_states: Mapping[int, Any]) -> dict[int, Any]:
+        self.rounds.append(list(sweep_states))
         if len(self.rounds) in self.fails:
             raise self.fails[len(self.rounds)]
-        return {number: SimpleNamespace(board=board) for number, board in boards.items()}
+        return {
+            number: SimpleNamespace(sweep_state=sweep_state)
+            for number, sweep_state in sweep_states.items()
+        }
 
     def conduct(self) -> Fleet:
         for thread in self.threads:
@@ -55,7 +58,7 @@ class Fleet:
         return self
 
 
-def board() -> Any:
+def sweep_state() -> Any:
     return SimpleNamespace(interrupted=False, roster=None)
 
 
@@ -64,7 +67,7 @@ def story(rounds: int) -> Callable[[Fleet, int], None]:
 
     def told(fleet: Fleet, number: int) -> None:
         for _ in range(rounds):
-            fleet.conductor.run(number, board())
+            fleet.conductor.run(number, sweep_state())
         with fleet.conductor.turn(number, lambda: "coordinator"):
             fleet.events.append(f"begin {number}")
             fleet.events.append(f"end {number}")
@@ -105,7 +108,7 @@ def test_a_wish_to_stop_reaches_those_who_train_and_those_who_wait() -> None:
     seen = []
 
     def trains(fleet: Fleet, number: int) -> None:
-        state = board()
+        state = sweep_state()
         fleet.conductor.run(number, state)
         seen.append(state.interrupted)
         fleet.conductor.check()
@@ -113,9 +116,9 @@ def test_a_wish_to_stop_reaches_those_who_train_and_those_who_wait() -> None:
     fleet = Fleet(trains, story(1))
     asked = fleet.conductor.train
 
-    def round_with_a_wish(boards: Mapping[int, Any]) -> Mapping[int, Any]:
+    def round_with_a_wish(sweep_states: Mapping[int, Any]) -> Mapping[int, Any]:
         fleet.conductor.stop()
-        return asked(boards)
+        return asked(sweep_states)
 
     fleet.conductor.train = round_with_a_wish
     fleet.conduct()
@@ -127,7 +130,7 @@ def test_the_judges_coordinator_is_let_go_after_the_turn() -> None:
     states = []
 
     def judged(fleet: Fleet, number: int) -> None:
-        state = board()
+        state = sweep_state()
         fleet.conductor.run(number, state)
         with fleet.conductor.turn(number, lambda: "coordinator"):
             states.append(state.roster)
@@ -140,7 +143,7 @@ def test_the_judges_coordinator_is_let_go_after_the_turn() -> None:
 def test_a_task_may_train_again_after_its_judgement_met_damage() -> None:
     def damaged(fleet: Fleet, number: int) -> None:
         for attempt in range(2):
-            fleet.conductor.run(number, board())
+            fleet.conductor.run(number, sweep_state())
             with pytest.raises(OSError), fleet.conductor.turn(number, lambda: None):
                 raise OSError(f"damaged {attempt}")
 

@@ -217,11 +217,13 @@ def test_the_settings_that_are_told_are_those_that_the_journal_has(
     plan: Any, tmp_path: Path, search: str
 ) -> None:
     space = knobs(a=Knob(path="optim.lr", type="loguniform", low=1e-4, high=1e-1))
-    board = board_of(plan(space, "sweep.num_trials=4", f"sweep.search={search}"), tmp_path)
+    sweep_state = board_of(plan(space, "sweep.num_trials=4", f"sweep.search={search}"), tmp_path)
     for index in range(1, 5):
-        started = board.trial(index)
-        board.journal.append("trial", trial=index, point=board.records[index].point, params={})
-        board.search.ended(index, 0.1 * index)
-        for known in (board, board_of(board.plan, tmp_path)):
+        started = sweep_state.trial(index)
+        sweep_state.journal.append(
+            "trial", trial=index, point=sweep_state.records[index].point, params={}
+        )
+        sweep_state.search.ended(index, 0.1 * index)
+        for known in (sweep_state, board_of(sweep_state.plan, tmp_path)):
             assert known.trained(index) == started, "asked again, in this run or in a later one"
-        assert board.records[index].point == {"optim.lr": started.optim.lr}
+        assert sweep_state.records[index].point == {"optim.lr": started.optim.lr}

@@ -70,9 +70,9 @@ def test_one_wish_told_to_the_process_and_to_its_group_stops_gently_and_a_later_
 
 def test_the_note_about_a_second_ctrl_c_says_from_when_on_it_counts() -> None:
     notes: list[str] = []
-    board = SimpleNamespace(interrupted=False, screen=SimpleNamespace(note=notes.append))
-    SweepCommand.stop(board)
-    assert board.interrupted
+    sweep_state = SimpleNamespace(interrupted=False, screen=SimpleNamespace(note=notes.append))
+    SweepCommand.stop(sweep_state)
+    assert sweep_state.interrupted
     (seconds,) = re.findall(r"press Ctrl-C again after ([\d.]+) s$", notes[0])
     process = start()
     assert process.stdout is not None

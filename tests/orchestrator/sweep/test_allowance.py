@@ -41,17 +41,17 @@ class Sweep:
         )
         self.notes: list[str] = []
         screen.note = self.notes.append
-        self.board = SweepState(self.plan, base, journal, screen, {})
-        self.allowance = self.board.allowance
+        self.sweep_state = SweepState(self.plan, base, journal, screen, {})
+        self.allowance = self.sweep_state.allowance
         self.allowance.judging_seconds = lambda: JUDGING
         self.allowance.evaluation_seconds = 0.0
         self.steps: dict[int, int] = {}
 
     def start(self, *indices: int) -> None:
         for index in indices:
-            self.board.trial(index)
-            self.board.seats.add(index)
-            self.board.started.add(index)
+            self.sweep_state.trial(index)
+            self.sweep_state.seats.add(index)
+            self.sweep_state.started.add(index)
             self.steps[index] = 0
 
     def train(self, steps: int, each: float = 1.0) -> None:
@@ -66,7 +66,9 @@ class Sweep:
                 self.allowance.tell_step(index, milliseconds, self.steps[index], metrics)
         for index in running:
             if self.steps[index] % 20 == 0:
-                self.board.records[index].reports[self.steps[index]] = {"valid/loss": float(index)}
+                self.sweep_state.records[index].reports[self.steps[index]] = {
+                    "valid/loss": float(index)
+                }
                 self.allowance.tell_report(index, self.steps[index])
         self.allowance.evaluation_seconds = 0.0
 
@@ -83,7 +85,7 @@ def test_without_a_budget_everything_is_allowed(sweep) -> None:
     made.train(20)
     made.allowance.look()
     assert not made.allowance.closed and made.allowance.admits(4)
-    assert budget_record(made.board) is None
+    assert budget_record(made.sweep_state) is None
 
 
 def test_who_does_not_come_to_the_next_rung_is_judged_where_it_stands(sweep) -> None:
@@ -96,7 +98,7 @@ def test_who_does_not_come_to_the_next_rung_is_judged_where_it_stands(sweep) -> 
     made.allowance.look()
     assert made.allowance.over, "20 s are spent, a rung takes 20, the judgement 10"
     assert "budget.minutes=0.75 is all but spent: the best so far is judged" in made.notes
-    record = budget_record(made.board)
+    record = budget_record(made.sweep_state)
     assert record is not None and record["reached"] == "minutes"
     assert "the best trial stands at step 20 of 180" in record["lines"][0]
     setting, _, value = record["wider"].partition("=")
@@ -136,7 +138,7 @@ def test_one_trial_always_comes_to_its_first_rung(sweep) -> None:
     assert made.allowance.cut == {2, 3, 4} and not made.allowance.over
     made.train(9)
     made.allowance.look()
-    assert not made.allowance.over and made.board.fatal is None
+    assert not made.allowance.over and made.sweep_state.fatal is None
     made.train(1)
     made.allowance.look()
     assert made.allowance.over
@@ -148,9 +150,9 @@ def test_a_trial_that_never_comes_to_its_rung_ends_the_sweep_in_the_end(sweep) -
     made.train(10)
     made.seconds += 60
     made.allowance.look()
-    assert made.board.fatal is not None
+    assert made.sweep_state.fatal is not None
     assert "budget.minutes=0.25 is spent, and no trial has come to its first rung" in (
-        made.board.fatal
+        made.sweep_state.fatal
     )
 
 
@@ -159,7 +161,7 @@ def test_no_trial_is_admitted_that_would_not_come_to_its_rung(sweep) -> None:
     assert made.allowance.admits(1)
     made.start(1)
     made.train(20)
-    made.board.seats.discard(1)
+    made.sweep_state.seats.discard(1)
     assert made.allowance.admits(2)
     made.seconds += 15
     assert not made.allowance.admits(2) and not made.allowance.admits(3)
@@ -168,12 +170,12 @@ def test_no_trial_is_admitted_that_would_not_come_to_its_rung(sweep) -> None:
 
 def test_tokens_end_a_sweep_too(sweep) -> None:
     made = sweep(tokens=20 * 4 * 10 * 32 + 1)
-    made.board.plan.timing.rows = made.plan.timing.rows.__class__(10, 1, 9, 9, 9)
+    made.sweep_state.plan.timing.rows = made.plan.timing.rows.__class__(10, 1, 9, 9, 9)
     made.start(1, 2, 3, 4)
     made.train(20)
     made.allowance.look()
     assert made.allowance.over and made.allowance.limit == "tokens"
-    assert made.board.screen.spending.now().tokens == pytest.approx(20 * 4 * 10 * 32)
+    assert made.sweep_state.screen.spending.now().tokens == pytest.approx(20 * 4 * 10 * 32)
 
 
 def test_money_follows_the_prices(sweep) -> None:
@@ -190,7 +192,7 @@ def test_a_deadline_is_looked_at_on_the_clock_of_the_wall(sweep) -> None:
     made.train(20)
     made.allowance.look()
     assert made.allowance.over and made.allowance.limit == "deadline"
-    record = budget_record(made.board)
+    record = budget_record(made.sweep_state)
     assert record is not None and record["wider"] is None
 
 

@@ -67,7 +67,7 @@ class Sweep:
         error = "reason" if state == "failed" else None
         self.journal.append("end", trial=number, state=state, error=error)
 
-    def board(self) -> SweepState:
+    def sweep_state(self) -> SweepState:
         screen = ProgressDisplay(4, 60, VALID)
         return SweepState(self.plan, self.base, self.journal, screen, {})
 
@@ -88,49 +88,49 @@ def test_a_finalists_number_tells_its_trial_and_its_seed(trial: int, seed: int) 
 
 
 def test_the_best_trials_are_the_finalists_and_nothing_is_trained_again(make: Any) -> None:
-    board = make().board()
-    chosen = choose_finalists(board)
+    sweep_state = make().sweep_state()
+    chosen = choose_finalists(sweep_state)
     assert [finalist.trial for finalist in chosen] == [2, 4]
-    assert unfinished(board, chosen) == {}
-    first, second = standings(board, chosen)
+    assert unfinished(sweep_state, chosen) == {}
+    first, second = standings(sweep_state, chosen)
     assert (first.best.index, first.mean, first.spread) == (2, 0.9, None)
     assert second.best.index == 4
 
 
 def test_a_finalist_stopped_early_goes_on_where_its_rate_still_had_to_fall(make: Any) -> None:
-    board = make("optim.schedule=linear", "sweep.scheduler=halving").board()
-    chosen = choose_finalists(board)
-    assert list(unfinished(board, chosen)) == [2], "trial 4 has come to its end"
+    sweep_state = make("optim.schedule=linear", "sweep.scheduler=halving").sweep_state()
+    chosen = choose_finalists(sweep_state)
+    assert list(unfinished(sweep_state, chosen)) == [2], "trial 4 has come to its end"
 
 
 def test_under_more_seeds_the_best_mean_wins_and_its_best_checkpoint_is_judged(make: Any) -> None:
     sweep = make("final.seeds=3")
-    board = sweep.board()
-    chosen = choose_finalists(board)
-    wanted = unfinished(board, chosen)
+    sweep_state = sweep.sweep_state()
+    chosen = choose_finalists(sweep_state)
+    wanted = unfinished(sweep_state, chosen)
     assert sorted(wanted) == sorted(
         [2, *(finalist_number(trial, seed) for trial in (2, 4) for seed in (1, 2))]
     )
     assert [wanted[finalist_number(4, seed)]["seed"] for seed in (1, 2)] == [1, 2]
     for number, score in zip(sorted(wanted), [0.4, 0.3, 0.95, 0.6, 0.7], strict=True):
         sweep.ran(number, {60: score})
-    board = sweep.board()
-    assert unfinished(board, chosen) == {}
-    first, second = standings(board, choose_finalists(board))
+    sweep_state = sweep.sweep_state()
+    assert unfinished(sweep_state, chosen) == {}
+    first, second = standings(sweep_state, choose_finalists(sweep_state))
     assert first.finalist.trial == 4, "0.8, 0.95 and 0.7 against 0.9, 0.3 and 0.6"
     assert first.mean == pytest.approx((0.8 + 0.95 + 0.7) / 3)
     assert first.spread == pytest.approx(0.12583057)
     assert first.best.index == finalist_number(4, 1)
     assert second.mean == pytest.approx((0.9 + 0.3 + 0.6) / 3)
-    (line, _) = told(board, [first, second])
+    (line, _) = told(sweep_state, [first, second])
     assert line.scores == {"0": 0.8, "1": 0.95, "2": 0.7} and line.failed == 0
 
 
 def test_a_schedule_of_their_own_trains_all_runs_anew(make: Any) -> None:
     sweep = make("final.schedule=cosine")
-    board = sweep.board()
-    chosen = choose_finalists(board)
-    wanted = unfinished(board, chosen)
+    sweep_state = sweep.sweep_state()
+    chosen = choose_finalists(sweep_state)
+    wanted = unfinished(sweep_state, chosen)
     assert sorted(wanted) == [finalist_number(2, 0), finalist_number(4, 0)]
     assert {point["optim.schedule"] for point in wanted.values()} == {"cosine"}
     assert all(point["seed"] == 0 for point in wanted.values())
@@ -143,12 +143,12 @@ def test_a_finalist_with_a_failed_run_comes_after_one_whose_runs_have_all_scored
     sweep.ran(2, {60: 0.9})
     sweep.ran(finalist_number(2, 1), {}, "failed")
     sweep.ran(finalist_number(4, 1), {60: 0.1})
-    board = sweep.board()
-    chosen = choose_finalists(board)
-    assert unfinished(board, chosen) == {}, "what has failed fails again"
-    ranked = standings(board, chosen)
+    sweep_state = sweep.sweep_state()
+    chosen = choose_finalists(sweep_state)
+    assert unfinished(sweep_state, chosen) == {}, "what has failed fails again"
+    ranked = standings(sweep_state, chosen)
     assert [standing.finalist.trial for standing in ranked] == [4, 2]
-    assert told(board, ranked)[1].failed == 1
+    assert told(sweep_state, ranked)[1].failed == 1
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_there_are_as_many_finalists_as_asked_for_and_not_more_than_trials(
     make: Any, typed: list[str], finalists: int
 ) -> None:
     sweep = make(*typed)
-    assert len(choose_finalists(sweep.board())) == finalists == sweep.plan.final.count
+    assert len(choose_finalists(sweep.sweep_state())) == finalists == sweep.plan.final.count
 
 
 def test_the_plan_counts_what_finalists_cost(make: Any) -> None:

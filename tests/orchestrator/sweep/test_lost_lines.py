@@ -32,12 +32,12 @@ def flip(sweep: TrainedSweep, kind: str, trial: int, step: int | None = None) ->
 
 def mended(sweep: TrainedSweep) -> SweepState:
     """The state that the sweep goes on from."""
-    return from_journal(sweep.board, {})
+    return from_journal(sweep.sweep_state, {})
 
 
-def reached(board: SweepState) -> dict[int, list[int]]:
+def reached(sweep_state: SweepState) -> dict[int, list[int]]:
     """The reports that each trial goes on from."""
-    return {index: sorted(record.reports) for index, record in board.earlier.items()}
+    return {index: sorted(record.reports) for index, record in sweep_state.earlier.items()}
 
 
 @pytest.fixture
@@ -55,17 +55,17 @@ def test_a_whole_journal_sends_nobody_back(sweep: TrainedSweep) -> None:
 
 
 def test_a_score_whose_checkpoint_is_there_is_read_from_it(sweep: TrainedSweep) -> None:
-    before = sweep.board().records
+    before = sweep.sweep_state().records
     flip(sweep, "report", 2, 60)
     flip(sweep, "report", 1, 40)
-    board = mended(sweep)
-    assert reached(board) == {1: [20, 40, 60], 2: [20, 40, 60]}
-    assert [board.records[i].reports for i in (1, 2)] == [before[i].reports for i in (1, 2)]
-    assert board.records[2].checkpoints[60] == sweep.shelf.at(2, 60)
+    sweep_state = mended(sweep)
+    assert reached(sweep_state) == {1: [20, 40, 60], 2: [20, 40, 60]}
+    assert [sweep_state.records[i].reports for i in (1, 2)] == [before[i].reports for i in (1, 2)]
+    assert sweep_state.records[2].checkpoints[60] == sweep.shelf.at(2, 60)
     (note,) = sweep.notes
     assert "2 lines of" in note and "2 scores that they told are read from checkpoints" in note
     again = mended(sweep)
-    assert reached(again) == reached(board), "nothing is written down twice"
+    assert reached(again) == reached(sweep_state), "nothing is written down twice"
     assert len([e for e in sweep.journal.events() if e["kind"] == "report"]) == 6
 
 

@@ -35,7 +35,7 @@ def test_who_was_rounded_together_goes_back_together_to_what_all_have(pack: Trai
     for index in (1, 2, 3, 4):
         pack.train(index, 47)
     pack.harm(2, 40)
-    assert go_back(pack.board(), 2, 40) == {1: 20, 2: 20, 3: 20, 4: 20}
+    assert go_back(pack.sweep_state(), 2, 40) == {1: 20, 2: 20, 3: 20, 4: 20}
     assert [pack.shelf.steps(index) for index in (1, 2, 3, 4)] == [[20]] * 4
 
 
@@ -44,7 +44,7 @@ def test_what_is_damaged_at_another_trial_too_sends_all_further_back(pack: Train
         pack.train(index, 40)
     pack.harm(2, 40)
     pack.harm(4, 20)
-    assert go_back(pack.board(), 2, 40) == {1: 0, 2: 0, 3: 0, 4: 0}
+    assert go_back(pack.sweep_state(), 2, 40) == {1: 0, 2: 0, 3: 0, 4: 0}
     assert [pack.shelf.steps(index) for index in (1, 2, 3, 4)] == [[]] * 4
 
 
@@ -54,16 +54,16 @@ def test_who_had_left_before_stays_as_it_is(pack: TrainedSweep) -> None:
     for index in (3, 4):
         pack.train(index, 60)
     pack.harm(3, 60)
-    back = go_back(pack.board(), 3, 60)
+    back = go_back(pack.sweep_state(), 3, 60)
     assert back == {3: 40, 4: 40}
-    board = pack.board(back)
-    assert [board.earlier[index].state for index in (1, 2, 3, 4)] == [
+    sweep_state = pack.sweep_state(back)
+    assert [sweep_state.earlier[index].state for index in (1, 2, 3, 4)] == [
         "stopped",
         "failed",
         "running",
         "running",
     ]
-    assert max(board.earlier[3].reports) == 40 and max(board.records[3].reports) == 60
+    assert max(sweep_state.earlier[3].reports) == 40 and max(sweep_state.records[3].reports) == 60
 
 
 def test_a_trial_that_failed_since_is_trained_again_as_company(pack: TrainedSweep) -> None:
@@ -71,24 +71,26 @@ def test_a_trial_that_failed_since_is_trained_again_as_company(pack: TrainedSwee
     for index in (2, 3):
         pack.train(index, 40)
     pack.harm(2, 40)
-    back = go_back(pack.board(), 2, 40)
+    back = go_back(pack.sweep_state(), 2, 40)
     assert back == {1: 20, 2: 20, 3: 20}
-    assert pack.board(back).earlier[1].error is None
+    assert pack.sweep_state(back).earlier[1].error is None
 
 
 def test_a_trial_by_itself_goes_back_alone(plain: TrainedSweep) -> None:
     for index in (1, 2):
         plain.train(index, 60, state="finished")
     plain.harm(2, 60)
-    assert go_back(plain.board(), 2, 60) == {2: 40}
+    assert go_back(plain.sweep_state(), 2, 60) == {2: 40}
     plain.harm(2, 40)
-    assert go_back(plain.board(), 2, 60) == {2: 20} or go_back(plain.board(), 2, 60) == {2: 0}
+    assert go_back(plain.sweep_state(), 2, 60) == {2: 20} or go_back(
+        plain.sweep_state(), 2, 60
+    ) == {2: 0}
 
 
 def test_what_the_journal_has_not_heard_of_has_not_happened(pack: TrainedSweep) -> None:
     pack.train(1, 40)
     pack.shelf_put(1, 60)
-    forget_unknown(pack.board())
+    forget_unknown(pack.sweep_state())
     assert pack.shelf.steps(1) == [40]
 
 
@@ -97,7 +99,7 @@ def test_a_pause_is_where_a_trial_goes_on(pack: TrainedSweep) -> None:
     pack.shelf_put(1, 33)
     place = pack.shelf.at(1, 33)
     pack.journal.append("checkpoint", trial=1, step=33, checkpoint=place)
-    earlier = pack.board().earlier[1]
+    earlier = pack.sweep_state().earlier[1]
     assert TrialSearcher.left_at(earlier, 20, 60) == (33, place)
     assert TrialSearcher.left_at(earlier, 20, 30) == (20, pack.shelf.at(1, 20)), "a shorter sweep"
     assert TrialSearcher.left_at(None, 0, 60) == (0, None)
@@ -108,15 +110,15 @@ def test_a_trial_that_has_ended_may_have_lost_its_checkpoints_and_one_under_way_
 ) -> None:
     pack.train(1, 40, state="stopped")
     pack.train(2, 40, state="interrupted")
-    board = pack.board()
+    sweep_state = pack.sweep_state()
     for index in (1, 2):
         for step in (20, 40):
             (Path(pack.shelf.at(index, step)) / "state").unlink()
             (Path(pack.shelf.at(index, step)) / "SHA256SUMS").unlink()
             (Path(pack.shelf.at(index, step)) / "report.json").unlink()
             Path(pack.shelf.at(index, step)).rmdir()
-    assert TrialSearcher.left_at(board.earlier[1], 40, 60) == (0, None)
-    assert TrialSearcher.left_at(board.earlier[2], 40, 60) == (40, pack.shelf.at(2, 40))
+    assert TrialSearcher.left_at(sweep_state.earlier[1], 40, 60) == (0, None)
+    assert TrialSearcher.left_at(sweep_state.earlier[2], 40, 60) == (40, pack.shelf.at(2, 40))
 
 
 def test_steps_are_told_once_in_whatever_order_they_come() -> None:

@@ -38,16 +38,18 @@ class Sweep:
             point = {"optim.lr": 0.001 * index, "adapter.rank": 8}
             self.journal.append("trial", trial=index, point=point)
 
-    def board(self) -> SweepState:
+    def sweep_state(self) -> SweepState:
         screen = ProgressDisplay(4, 60, "valid/exact_match")
-        board = SweepState(self.plan, self.base, self.journal, screen, {})
-        board.started |= {1, 2}
-        return board
+        sweep_state = SweepState(self.plan, self.base, self.journal, screen, {})
+        sweep_state.started |= {1, 2}
+        return sweep_state
 
-    def ask(self, board: SweepState, action: str, trial: int, **settings: Any) -> dict[str, Any]:
+    def ask(
+        self, sweep_state: SweepState, action: str, trial: int, **settings: Any
+    ) -> dict[str, Any]:
         named = {path.replace("__", "."): value for path, value in settings.items()}
         request = requests.ask(str(self.journal.folder), action, trial, named)
-        board.steering.look(board, at_once=True)
+        sweep_state.steering.look(sweep_state, at_once=True)
         assert requests.waiting(str(self.journal.folder)) == []
         (answer,) = (
             event
@@ -64,11 +66,11 @@ def sweep(base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_a_dropped_trial_stays_dropped_at_the_next_start(sweep: Sweep) -> None:
-    board = sweep.board()
-    assert sweep.ask(board, "drop", 2)["state"] == "accepted"
-    assert board.steering.is_over(2, 20, 0)
-    assert not board.steering.is_over(1, 20, 0)
-    again = sweep.board()
+    sweep_state = sweep.sweep_state()
+    assert sweep.ask(sweep_state, "drop", 2)["state"] == "accepted"
+    assert sweep_state.steering.is_over(2, 20, 0)
+    assert not sweep_state.steering.is_over(1, 20, 0)
+    again = sweep.sweep_state()
     assert 2 in again.steering.dropped
     assert not again.steering.is_over(2, 10, 20)  # what it had reported counts again
     assert again.steering.is_over(2, 20, 20)
@@ -77,21 +79,21 @@ def test_a_dropped_trial_stays_dropped_at_the_next_start(sweep: Sweep) -> None:
 
 
 def test_what_cannot_be_dropped_is_refused_with_the_reason(sweep: Sweep) -> None:
-    board = sweep.board()
-    assert "there is no trial 9: the sweep has 4" in sweep.ask(board, "drop", 9)["text"]
+    sweep_state = sweep.sweep_state()
+    assert "there is no trial 9: the sweep has 4" in sweep.ask(sweep_state, "drop", 9)["text"]
     sweep.journal.append("end", trial=1, state="finished", error=None)
-    ended = sweep.board()
+    ended = sweep.sweep_state()
     ended.started = {2}
     assert sweep.ask(ended, "drop", 1)["text"] == "trial 1 has ended: finished"
     assert sweep.ask(ended, "drop", 4)["state"] == "accepted"  # it has not started yet
 
 
 def test_a_copy_has_the_next_number_and_keeps_it(sweep: Sweep) -> None:
-    board = sweep.board()
-    answer = sweep.ask(board, "clone", 1, adapter__rank=16)
+    sweep_state = sweep.sweep_state()
+    answer = sweep.ask(sweep_state, "clone", 1, adapter__rank=16)
     assert (answer["state"], answer["trial"], answer["of"]) == ("accepted", 5, 1)
     assert answer["point"] == {"optim.lr": 0.001, "adapter.rank": 16}
-    again = sweep.board()
+    again = sweep.sweep_state()
     assert again.total() == 5 and again.belongs(5) and again.extra_copies() == [5]
     trial = again.trial(5)
     assert (trial.adapter.rank, trial.optim.lr) == (16, 0.001)
@@ -103,42 +105,42 @@ def test_a_copy_has_the_next_number_and_keeps_it(sweep: Sweep) -> None:
 
 
 def test_a_copy_with_settings_that_exist_is_refused(sweep: Sweep) -> None:
-    board = sweep.board()
-    refused = sweep.ask(board, "clone", 1, optim__lr=0.002)
+    sweep_state = sweep.sweep_state()
+    refused = sweep.ask(sweep_state, "clone", 1, optim__lr=0.002)
     assert refused["state"] == "refused"
     assert refused["text"].startswith("trial 2 has exactly these settings already")
-    sweep.ask(board, "clone", 1, optim__lr=0.003)
-    twice = sweep.ask(board, "clone", 2, optim__lr=0.003)
+    sweep.ask(sweep_state, "clone", 1, optim__lr=0.003)
+    twice = sweep.ask(sweep_state, "clone", 2, optim__lr=0.003)
     assert twice["text"].startswith("trial 5 has exactly these settings already")
 
 
 def test_a_value_outside_its_setting_is_refused_in_the_configurations_words(sweep: Sweep) -> None:
-    text = sweep.ask(sweep.board(), "clone", 1, adapter__rank=0)["text"]
+    text = sweep.ask(sweep.sweep_state(), "clone", 1, adapter__rank=0)["text"]
     with pytest.raises(ConfigError) as raised:
         build(compose(["adapter.rank=0"], None))
     assert raised.value.problems[0][1] in text and "adapter.rank" in text
 
 
 def test_a_copy_cannot_change_what_a_pack_shares(sweep: Sweep) -> None:
-    board = sweep.board()
-    assert board.packed
-    text = sweep.ask(board, "clone", 1, adapter__layers=0.5)["text"]
+    sweep_state = sweep.sweep_state()
+    assert sweep_state.packed
+    text = sweep.ask(sweep_state, "clone", 1, adapter__layers=0.5)["text"]
     assert "adapter.layers is shared by all trials of this sweep's packs" in text
 
 
 def test_nothing_changes_once_the_training_is_over(sweep: Sweep) -> None:
-    board = sweep.board()
-    board.steering.closed = True
-    assert "is over" in sweep.ask(board, "clone", 1, optim__lr=0.01)["text"]
+    sweep_state = sweep.sweep_state()
+    sweep_state.steering.closed = True
+    assert "is over" in sweep.ask(sweep_state, "clone", 1, optim__lr=0.01)["text"]
 
 
 def test_an_interrupted_sweep_leaves_requests_for_the_next_start(sweep: Sweep) -> None:
-    board = sweep.board()
-    board.interrupted = True
+    sweep_state = sweep.sweep_state()
+    sweep_state.interrupted = True
     requests.ask(str(sweep.journal.folder), "drop", 1)
-    board.steering.look(board, at_once=True)
+    sweep_state.steering.look(sweep_state, at_once=True)
     assert len(requests.waiting(str(sweep.journal.folder))) == 1
-    again = sweep.board()
+    again = sweep.sweep_state()
     again.steering.look(again, at_once=True)
     assert 1 in again.steering.dropped
 
@@ -154,9 +156,9 @@ def test_files_that_are_no_requests_are_left_alone(sweep: Sweep) -> None:
     ]
     for number, text in enumerate(texts):
         (folder / f"{number}.json").write_text(text)
-    board = sweep.board()
-    board.steering.look(board, at_once=True)
-    assert len(list(folder.iterdir())) == 4 and not board.steering.dropped
+    sweep_state = sweep.sweep_state()
+    sweep_state.steering.look(sweep_state, at_once=True)
+    assert len(list(folder.iterdir())) == 4 and not sweep_state.steering.dropped
 
 
 @pytest.mark.parametrize(
