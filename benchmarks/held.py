@@ -2,7 +2,7 @@
 process per trial.
 
 Owns the stand-in for Ray's actor manager. Decides nothing: Tune's controller, the searcher, the
-scheduler and the roster are the real ones.
+scheduler and the coordinator are the real ones.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class HeldTrial:
     jobs.workers.packed_trial.run_packed_trial.
     """
 
-    def __init__(self, roster: Coordinator, config: dict[str, Any], storage: Any) -> None:
-        self.roster = roster
+    def __init__(self, coordinator: Coordinator, config: dict[str, Any], storage: Any) -> None:
+        self.coordinator = coordinator
         self.begin(config, storage)
 
     def begin(self, config: dict[str, Any], storage: Any) -> None:
@@ -89,19 +89,23 @@ class HeldTrial:
         """The part of jobs.workers.packed_trial.run_packed_trial that a first start or a return
         from a pause goes through.
         """
-        trial, index, roster = self.config["assignment"].trial, self.config["index"], self.roster
+        trial, index, coordinator = (
+            self.config["assignment"].trial,
+            self.config["index"],
+            self.coordinator,
+        )
         pointer = read_pointer(self.checkpoint)
         checkpoint, step = (pointer.path, pointer.step) if pointer else (None, 0)
-        ticket = await roster.take_seat(index, trial, checkpoint, step)
+        lease_id = await coordinator.join_pack(index, trial, checkpoint, step)
         try:
             while step < trial.train.steps:
-                answer = await roster.train(index, ticket)
+                answer = await coordinator.train(index, lease_id)
                 if isinstance(answer, AbortReason):
                     raise RuntimeError(str(answer))
                 step = answer.metrics["step"]
                 yield answer
         finally:
-            await roster.stand_up(index, ticket)
+            await coordinator.leave_pack(index, lease_id)
 
     def point_to(self, answer: RungResult) -> None:
         """Keep the pointer to a pack's checkpoint where Tune keeps a trial's checkpoints."""
@@ -164,8 +168,8 @@ class HeldActors:
     an actor starts at once.
     """
 
-    def __init__(self, roster: Coordinator, timeline: Timeline) -> None:
-        self.roster, self.timeline = roster, timeline
+    def __init__(self, coordinator: Coordinator, timeline: Timeline) -> None:
+        self.coordinator, self.timeline = coordinator, timeline
         self.ready: deque[tuple[Task, Any, Exception | None]] = deque()
         self.tasks: dict[TrackedActor, set[Task]] = defaultdict(set)
         self._live_actors_to_ray_actors_resources: dict[TrackedActor, tuple[HeldTrial, None]] = {}
@@ -196,7 +200,7 @@ class HeldActors:
         self.made += 1
         actor = TrackedActor(self.made, **callbacks)
         self._live_actors_to_ray_actors_resources[actor] = (
-            HeldTrial(self.roster, **pickle.loads(pickle.dumps(kwargs))),
+            HeldTrial(self.coordinator, **pickle.loads(pickle.dumps(kwargs))),
             None,
         )
         self.starting[actor] = Task(actor, lambda tracked, _: self._started(tracked), None)
@@ -306,14 +310,14 @@ class HeldActors:
 
 
 @contextlib.contextmanager
-def held(roster: Coordinator, timeline: Timeline) -> Iterator[list[HeldActors]]:
+def held(coordinator: Coordinator, timeline: Timeline) -> Iterator[list[HeldActors]]:
     """While this lasts, the controllers that Tune makes hold their trials in this process; the list
     holds their managers.
     """
     before, made = tune_controller.RayActorManager, []  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 
     def make(resource_manager: Any) -> HeldActors:
-        made.append(HeldActors(roster, timeline))
+        made.append(HeldActors(coordinator, timeline))
         return made[-1]
 
     tune_controller.RayActorManager = make  # type: ignore[misc, assignment]

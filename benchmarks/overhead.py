@@ -1,9 +1,9 @@
-"""What Ray Tune, the roster and MLflow cost a trial: a whole sweep whose training step does no
+"""What Ray Tune, the coordinator and MLflow cost a trial: a whole sweep whose training step does no
 work.
 
     python -m benchmarks.overhead [--trials 8,64,256] [--slots 8] [--json FILE]
 
-Everything is real (Tune's trials, the roster's seats, the journal, MLflow on SQLite, checkpoints on
+Everything is real (Tune's trials, the coordinator, the journal, MLflow on SQLite, checkpoints on
 disk) but the pack, which lives in this process and only counts. The cost of a trial is the slope
 between the two largest sweeps, so that what is paid once does not count.
 """
@@ -103,12 +103,12 @@ def start_idle(sweep_state: Any) -> list[threading.Thread]:
     loop.validate = lambda pack, slot_ids: pack.evaluate(
         slot_ids
     )  # without a model there is no pass
-    shelf = CheckpointStore(
+    checkpoints = CheckpointStore(
         str(sweep_state.journal.folder / "train"), sweep_state.metric, sweep_state.maximise
     )
     thread = threading.Thread(
         target=loop.serve,
-        args=(pack, RankZeroClient(sweep_state.roster, 0, World()), shelf),
+        args=(pack, RankZeroClient(sweep_state.coordinator, 0, World()), checkpoints),
         daemon=True,
     )
     thread.start()
@@ -172,7 +172,7 @@ def run(command: Any, store: Any, plan: Any) -> dict[str, float]:
         sweep_state = SweepState(
             plan, command.base, command.journal, screen, {"tags": {}, "config": ""}
         )
-        sweep_state.roster = runner.open_roster(plan)
+        sweep_state.coordinator = runner.coordinator_for(plan)
         writer = OutboxWorker(lambda: store, command.folder)
         over = threading.Event()
         threading.Thread(target=sample, args=(peaks, over), daemon=True).start()

@@ -4,8 +4,8 @@
 
 Sweeps of a hundredth, a tenth and all of that many trials and GPUs, each in a process of its own:
 synchronous halving over three rungs, eight trials to a GPU, so that trials queue too. Real are
-Tune's controller, the searcher, the scheduler, the recorder, the roster's logic, the journal and
-the tracking writer with MLflow on SQLite; afterwards the same journal is written to PostgreSQL
+Tune's controller, the searcher, the scheduler, the callback, the coordinator's logic, the journal
+and the tracking writer with MLflow on SQLite; afterwards the same journal is written to PostgreSQL
 where its programs are here. Trials and packs are held in the process. Left out: their own
 processes, the network, and how long Ray takes to wait for so many actors. Driver times are CPU
 times, from which the simulation's own are taken away; store times are wall times.
@@ -36,7 +36,7 @@ COLUMNS = {
     "decide us": "decide_us",
     "choose us": "choose_us",
     "record us": "record_us",
-    "roster calls": "roster_calls",
+    "coordinator calls": "roster_calls",
     "journal MB": "journal_mb",
 }
 STORES = {"calls/s": "calls_per_second", "calls": "calls", "left events": "left_events"}

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.held import HeldActors, held
 from benchmarks.stores import Memory, TimedStore, Timer, backlog
-from benchmarks.virtual import STEP_SECONDS, RosterHandle, Timeline, VirtualPack
+from benchmarks.virtual import STEP_SECONDS, Timeline, VirtualHandle, VirtualPack
 from jobs.base_models import fetch
 from jobs.pack.membership import PackMembership
 from jobs.workers.coordinator import Coordinator
@@ -57,7 +57,7 @@ TELL_SECONDS = 10.0
 
 
 def schedule_seconds(num_trials: int, gpus: int) -> float:
-    """Virtual seconds that the sweep takes when no seat is ever idle without need: at each rung,
+    """Virtual seconds that the sweep takes when no slot is ever idle without need: at each rung,
     one wave for each seatful of trials.
     """
     alive, before, total = survivors(num_trials, RUNGS, REDUCTION), [0, *RUNGS], 0.0
@@ -165,16 +165,16 @@ class Simulation:
 
     def sweep(self, plan: Any, screen: ProgressDisplay, store: Any) -> dict[str, Any]:
         """Once Ray runs."""
-        roster = Coordinator(
+        coordinator = Coordinator(
             PackMembership(self.gpus, SLOTS, self.num_trials, clock=self.timeline.clock)
         )
         common = {"tags": provenance.tags(plan.config), "config": self.config_text}
         sweep_state = SweepState(plan, plan.base, self.journal, screen, common)
-        sweep_state.roster = handle = RosterHandle(roster, self.timeline)
+        sweep_state.coordinator = handle = VirtualHandle(coordinator, self.timeline)
 
         def start(sweep_state: SweepState) -> list[threading.Thread]:
             packs = [
-                VirtualPack(roster, number, self.journal.folder / "train")
+                VirtualPack(coordinator, number, self.journal.folder / "train")
                 for number in range(self.gpus)
             ]
             self.packs = [self.timeline.loop.create_task(pack.serve()) for pack in packs]
@@ -185,7 +185,7 @@ class Simulation:
         writer.start()
         with (
             self.timers.running(),
-            held(roster, self.timeline) as managers,
+            held(coordinator, self.timeline) as managers,
             self.told(sweep_state, store),
         ):
             runner.run(sweep_state, start)
@@ -217,7 +217,7 @@ class Simulation:
     def outcome(
         self,
         sweep_state: SweepState,
-        handle: RosterHandle,
+        handle: VirtualHandle,
         actors: HeldActors,
         swept: float,
         used: float,

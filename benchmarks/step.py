@@ -164,7 +164,7 @@ def ideal_below(pack: Pack, rows: int, peak: float | None) -> float:
     found: dict[tuple[int, int], int] = {}
     for layer in (
         module
-        for below in pack.trunk.below
+        for below in pack.hidden_cache.below
         for module in below.modules()
         if isinstance(module, torch.nn.Linear)
     ):
@@ -218,7 +218,7 @@ def ideal_seconds(pack: Pack, numbers: list[int], peak: float | None) -> float:
 
 def known_rows(pack: Pack) -> int:
     """How many tokens the layers below the adapters have seen."""
-    return sum(len(hidden.states) for hidden in pack.trunk.cache.values())
+    return sum(len(hidden.states) for hidden in pack.hidden_cache.cache.values())
 
 
 def formats(threads: int) -> list[str]:

@@ -1,5 +1,5 @@
-"""Virtual time for benchmarks.scale: the clock, the roster held in this process, and packs whose
-training takes no work.
+"""Virtual time for benchmarks.scale: the clock, the coordinator held in this process, and packs
+whose training takes no work.
 
 Time stands still while anything is done and jumps to the next event when all wait. What travels
 between processes is pickled here too.
@@ -88,13 +88,13 @@ class Timeline:
         self.loop.close()
 
 
-class RosterHandle:
-    """Looks like the handle of the roster's actor; answers are real references, so that `ray.get`
-    takes them.
+class VirtualHandle:
+    """Looks like the handle of the coordinator's actor; answers are real references, so that
+    `ray.get` takes them.
     """
 
-    def __init__(self, roster: Coordinator, timeline: Timeline) -> None:
-        self._roster, self._timeline = roster, timeline
+    def __init__(self, coordinator: Coordinator, timeline: Timeline) -> None:
+        self._roster, self._timeline = coordinator, timeline
         self._nothing = ray.put(None)
         self.calls: dict[str, int] = defaultdict(int)
 
@@ -127,22 +127,26 @@ def loss_of(index: int, step: int) -> float:
 class VirtualPack:
     """A pack's worker that trains nothing: jobs.pack.serve in virtual time."""
 
-    def __init__(self, roster: Coordinator, number: int, shelf: Path) -> None:
-        self.roster, self.number, self.shelf = roster, number, shelf
+    def __init__(self, coordinator: Coordinator, number: int, folder_of_checkpoints: Path) -> None:
+        self.coordinator, self.number, self.folder_of_checkpoints = (
+            coordinator,
+            number,
+            folder_of_checkpoints,
+        )
         self.seated: dict[int, int] = {}
         self.steps: dict[int, int] = {}
 
     async def serve(self) -> None:
         """Train until the sweep is over."""
-        while (company := await self.roster.company(self.number)) is not None:
-            for place in company:
-                if self.seated.get(place.index) != place.ticket:
+        while (members := await self.coordinator.members(self.number)) is not None:
+            for place in members:
+                if self.seated.get(place.index) != place.lease_id:
                     self.steps[place.index] = place.step
-            self.seated = {place.index: place.ticket for place in company}
+            self.seated = {place.index: place.lease_id for place in members}
             going = {
                 place.index: next_rung(self.steps[place.index], place.trial.train)
-                for place in company
-                if place.credit
+                for place in members
+                if place.may_train
             }
             if not going:
                 await asyncio.sleep(0.05)
@@ -151,7 +155,7 @@ class VirtualPack:
             await asyncio.sleep(hop * STEP_SECONDS)
             await self.tell(list(going), hop)
             due = [index for index, rung in going.items() if self.steps[index] >= rung]
-            await self.roster.hand_in(self.boundary(due), dict(self.seated))
+            await self.coordinator.publish(self.boundary(due), dict(self.seated))
 
     async def tell(self, going: list[int], hop: int) -> None:
         """Every trial's metrics of every step, as a worker posts them."""
@@ -161,7 +165,7 @@ class VirtualPack:
                 LoggedStep(moment, step, dict.fromkeys(METRICS, loss_of(index, step)))
                 for step in range(first, first + hop)
             ]
-            await self.roster.post(StepMetrics(index, steps))
+            await self.coordinator.post(StepMetrics(index, steps))
             self.steps[index] += hop
 
     def boundary(self, due: list[int]) -> StepReport:
@@ -169,7 +173,7 @@ class VirtualPack:
         snapshots, reports = {}, {}
         for index in due:
             step = self.steps[index]
-            folder = self.shelf / f"trial-{index:03d}" / f"step-{step:06d}"
+            folder = self.folder_of_checkpoints / f"trial-{index:03d}" / f"step-{step:06d}"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "state.json").touch()
             loss = loss_of(index, step)

@@ -128,5 +128,7 @@ def show_again(
 def missing(writer: OutboxWorker, config: Config) -> str | None:
     """What the tracking store lacks after it was given time, in words."""
     left = writer.close(config.tracking.patience_seconds)
-    where = f"{writer.aside} on the cluster" if shown_commands.away() else writer.aside
+    where = (
+        f"{writer.refused_file} on the cluster" if shown_commands.away() else writer.refused_file
+    )
     return result.unfinished(left, writer.error, writer.num_refused, where)

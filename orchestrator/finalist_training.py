@@ -42,7 +42,7 @@ def train_finalists(
     trials were, or by themselves. `back` are the runs that go back to an earlier checkpoint, and to
     which step. Returns what writes the workers' later messages down.
     """
-    if sweep_state.halted or sweep_state.fatal is not None:
+    if sweep_state.halted or sweep_state.abort_reason is not None:
         return recorder
     chosen = finalists.choose_finalists(sweep_state)
     runs = finalists.unfinished(sweep_state, chosen)
@@ -58,12 +58,12 @@ def train_finalists(
         final = finalists.FinalState(sweep_state, command.plan, runs, back)
         forget_unknown(final)
         command.final = final
-        del sweep_state.roster  # its name is free once the actor is gone
-        sweep_state.roster = final.roster = runner.open_roster(final.plan)
+        del sweep_state.coordinator  # its name is free once the actor is gone
+        sweep_state.coordinator = final.coordinator = runner.coordinator_for(final.plan)
         with interruption.gently(functools.partial(command.stop, final)):
             recorder = runner.run(final)
         finalists.take_over(sweep_state, final)
-    if not sweep_state.halted and sweep_state.fatal is None:
+    if not sweep_state.halted and sweep_state.abort_reason is None:
         sweep_state.standings = finalists.standings(sweep_state, chosen)
         for number, tags in finalists.last_tags(sweep_state.standings):
             command.journal.append("tags", trial=number, tags=tags)

@@ -79,12 +79,12 @@ def found_mixes(
         if not train_experts(command, screen, sweep_state):
             return None
     screen.note(f"scoring {len(command.plan.merge.candidates)} mixtures of the experts")
-    roster = runner.open_roster(command.plan)
+    coordinator = runner.coordinator_for(command.plan)
     with interruption.gently(functools.partial(command.stop, sweep_state)):
         candidates = mixture_scores.score_candidates(
-            command.plan, command.base, roster, screen, lambda: sweep_state.interrupted
+            command.plan, command.base, coordinator, screen, lambda: sweep_state.interrupted
         )
-    del roster  # its name is free once the actor is gone
+    del coordinator  # its name is free once the actor is gone
     if candidates is None:
         return None
     chosen = mixture_scores.choose(command.plan, candidates)
@@ -112,19 +112,19 @@ def train_experts(
             missing,
         )
         forget_unknown(state)
-        state.roster = runner.open_roster(state.plan)
+        state.coordinator = runner.coordinator_for(state.plan)
         with interruption.gently(functools.partial(command.stop, state)):
             runner.run(state)
-        del state.roster  # its name is free once the actor is gone
+        del state.coordinator  # its name is free once the actor is gone
         shutil.rmtree(state.journal.folder / "tune", ignore_errors=True)
         sweep_state.interrupted, sweep_state.fault = state.interrupted, state.fault
         if sweep_state.halted:
             return False
         failures = state.failures()
-        if failures or state.fatal is not None:
-            raise OrchestratorError("; ".join(failures) or str(state.fatal))
-        if state.aside is not None:
-            leave_packs(command, state.aside, screen)
+        if failures or state.abort_reason is not None:
+            raise OrchestratorError("; ".join(failures) or str(state.abort_reason))
+        if state.pack_rejection is not None:
+            leave_packs(command, state.pack_rejection, screen)
         elif state.damaged is not None:
             why = f"{state.damaged[0]} is damaged ({state.damaged[1]})"
             screen.note(f"{why}: the experts are trained from the start")

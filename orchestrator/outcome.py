@@ -102,14 +102,16 @@ class Outcome:
         records = sorted(sweep_state.asked_for(), key=lambda record: record.index)
         best = sweep_state.standings[0].best if sweep_state.standings else sweep_state.best()
         stopped = sweep_state.interrupted or sweep_state.fault is not None
-        done = sweep_state.damaged is not None or (best is not None and sweep_state.fatal is None)
+        done = sweep_state.damaged is not None or (
+            best is not None and sweep_state.abort_reason is None
+        )
         if stopped:
             state = "interrupted"
         else:
             state = "finished" if done else "failed"
         error = (
             sweep_state.fault
-            or sweep_state.fatal
+            or sweep_state.abort_reason
             or ("no trial has a score" if best is None and state == "failed" else None)
         )
         typed = self.typed()

@@ -263,7 +263,7 @@ class SweepCommand:
             sweep_state = self.sweep_state(screen, back)
             with interruption.gently(functools.partial(self.stop, sweep_state)):
                 recorder = runner.run(sweep_state)
-                if sweep_state.aside is not None and not sweep_state.interrupted:
+                if sweep_state.pack_rejection is not None and not sweep_state.interrupted:
                     self.step_aside(sweep_state)
                     recorder = runner.run(sweep_state)
             recorder = train_finalists(self, sweep_state, recorder, screen, back)
@@ -333,8 +333,8 @@ class SweepCommand:
         os._exit(130 if asked else 1)
 
     def sweep_state(self, screen: ProgressDisplay, back: dict[int, int]) -> SweepState:
-        """The state of the sweep as the journal tells it, and a roster for those who train. `back`
-        are the trials that go back.
+        """The state of the sweep as the journal tells it, and a coordinator for those who train.
+        `back` are the trials that go back.
         """
         from orchestrator.sweep import runner
         from orchestrator.sweep.lost_lines import from_journal
@@ -348,7 +348,7 @@ class SweepCommand:
             functools.partial(SweepState, self.plan, self.base, self.journal, screen, common), back
         )
         screen.num_trials = sweep_state.total()
-        sweep_state.roster = runner.open_roster(self.plan)
+        sweep_state.coordinator = runner.coordinator_for(self.plan)
         return sweep_state
 
     def go_back(self, sweep_state: SweepState) -> dict[int, int]:
@@ -365,11 +365,11 @@ class SweepCommand:
         return back
 
     def let_go(self, sweep_state: SweepState) -> None:
-        """Forget the roster: its name is free once the actor is gone."""
+        """Forget the coordinator: its name is free once the actor is gone."""
         if self.final is not None:
-            del self.final.roster
+            del self.final.coordinator
             self.final = None
-        del sweep_state.roster
+        del sweep_state.coordinator
 
     def step_aside(self, sweep_state: SweepState) -> None:
         """Turn to the plain executor, since the packs do not fit the model. Raises
@@ -377,13 +377,13 @@ class SweepCommand:
         """
         from orchestrator.sweep import runner
 
-        reason = f"{self.base.name} cannot be packed: {sweep_state.aside}"
+        reason = f"{self.base.name} cannot be packed: {sweep_state.pack_rejection}"
         if self.config.executor == "pack":
             raise InputError(f"executor=pack: {reason}; executor=plain trains each trial by itself")
         sweep_state.screen.note(f"{reason}; each trial trains by itself")
         self.journal.append("tags", trial=None, tags={"executor": f"plain: {reason}"})
         self.plan = sweep_state.plan = planning.unpacked(self.plan)
-        del sweep_state.roster  # its name is free once the actor is gone
-        sweep_state.roster = runner.open_roster(self.plan)
-        sweep_state.aside = None
-        sweep_state.seats = set()
+        del sweep_state.coordinator  # its name is free once the actor is gone
+        sweep_state.coordinator = runner.coordinator_for(self.plan)
+        sweep_state.pack_rejection = None
+        sweep_state.slots_taken = set()

@@ -26,7 +26,11 @@ def why_again(command: RestartingCommand, sweep_state: SweepState) -> str | None
     """Why the sweep goes on from what is done, which is said; None where it does not. Where the
     memory is too small, the command's plan is one of fewer trials at once from now on.
     """
-    if sweep_state.interrupted or sweep_state.fault is not None or sweep_state.fatal is not None:
+    if (
+        sweep_state.interrupted
+        or sweep_state.fault is not None
+        or sweep_state.abort_reason is not None
+    ):
         return None
     if sweep_state.crowded is not None:
         return with_fewer(command, sweep_state, sweep_state.crowded)
@@ -40,7 +44,7 @@ def with_fewer(command: RestartingCommand, sweep_state: SweepState, why: str) ->
     """Have fewer trials train at once; where there is nothing less, the sweep has failed."""
     smaller = with_fewer_slots(command.plan)
     if smaller is None:
-        sweep_state.fatal = f"{why}; executor=plain would train each trial by itself"
+        sweep_state.abort_reason = f"{why}; executor=plain would train each trial by itself"
         return None
     before, now = command.plan.resources, smaller.resources
     if now.packs:

@@ -2,7 +2,7 @@
 used.
 
 A sealed folder holds SHA256SUMS, written last, which `sha256sum -c` reads as well. Knows files
-only: shelf.py knows checkpoints.
+only: checkpoints.py knows checkpoints.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def compare(pack: Pack, probes: Probes, plain: dict[int, Outcome]) -> str | None
     A shortcut that the difference comes from is left out from then on.
     """
     problem = difference_now(pack, probes, plain)
-    for shortcut in (pack.trunk, pack.tail):
+    for shortcut in (pack.hidden_cache, pack.tail):
         if problem is not None and shortcut.detach():
             problem = difference_now(pack, probes, plain)
     return problem

@@ -124,7 +124,7 @@ class Pack:
         except ValueError as error:
             raise NotPackable(str(error)) from error
         self.tail = SelectiveMLP(self.model, self.active)
-        self.trunk = HiddenStateCache(self.model, self.active, self.device)
+        self.hidden_cache = HiddenStateCache(self.model, self.active, self.device)
         register()
         head.register_forward_pre_hook(self._supervised_only)
 
@@ -169,7 +169,7 @@ class Pack:
         """Free a slot."""
         del self.slots[slot_id]
         self.active.leave(slot_id)
-        self.trunk.keep({slot.course.walk for slot in self.slots.values()})
+        self.hidden_cache.keep({slot.course.walk for slot in self.slots.values()})
         self.forget_frames()
 
     def forget_frames(self) -> None:
@@ -207,7 +207,7 @@ class Pack:
 
     def run(self, prefix_groups: list[PrefixGroup]) -> tuple[PackedBatch, torch.Tensor]:
         """One forward pass: its packed batch, and logits (S, V) at the supervised tokens."""
-        layout = self.trunk.fill(self.lay(prefix_groups), prefix_groups, self.budget)
+        layout = self.hidden_cache.fill(self.lay(prefix_groups), prefix_groups, self.budget)
         layout = to_device(layout, self.device)
         return layout, self.forward(layout)
 
@@ -217,7 +217,7 @@ class Pack:
         self.active.groups = layout.groups
         self.tail.begin(layout)
         try:
-            with self.trunk.behind(layout):
+            with self.hidden_cache.behind(layout):
                 # The gradient of squeeze(0), unlike that of [0], is no copy.
                 return self.model(**layout.inputs).logits.squeeze(0)
         finally:
@@ -239,9 +239,9 @@ class Pack:
         # 2) Book what the frozen layers below make of them. Several workers see different rows:
         #    then each runs its own rows, and books nothing.
         chunks = {}
-        if self.trunk.attached and self.world.size == 1:
+        if self.hidden_cache.attached and self.world.size == 1:
             chunks = {slot_id: slot.course.chunks(slot.step) for slot_id, slot in chosen.items()}
-        with self.trunk.expecting(chunks, examples):
+        with self.hidden_cache.expecting(chunks, examples):
             # 3) Forward and backward in as many passes as the memory needs.
             losses = self.gradients(batches)
         # 4) Clip and update each slot by itself. The norms come to the CPU in one copy.
@@ -306,14 +306,15 @@ class Pack:
             num_tokens = sum(prefix_group.num_tokens for prefix_group in micro_batch)
             if self.frames is None or drops or num_tokens >= self.frames.enough:
                 # a) Build the packed batch, look up its hidden states, run it.
-                layout = self.trunk.fill(self.lay(micro_batch, drops), micro_batch, self.budget)
+                packed = self.lay(micro_batch, drops)
+                layout = self.hidden_cache.fill(packed, micro_batch, self.budget)
                 sums = self.both_ways(to_device(layout, self.device))
             else:
                 # a) The same in the padded shape of a CUDA graph.
                 needed = room_for(micro_batch, self.family)
                 graph = self.frames.find(needed, self.active.stands(micro_batch))
                 layout = self.lay(micro_batch, room=graph.room)
-                layout = self.trunk.fill(layout, micro_batch, self.budget)
+                layout = self.hidden_cache.fill(layout, micro_batch, self.budget)
                 sums = self.frames.run(graph, layout, self.both_ways)
             # b) Add the gradients of the pass to those of its slots, and the losses likewise.
             self.active.collect(layout.slots)
@@ -371,7 +372,7 @@ class Pack:
             )
             raise MemoryError(text) from None
         self.forget_frames()
-        self.trunk.shrink()
+        self.hidden_cache.shrink()
         drop_prepacked(self.model)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -389,11 +390,11 @@ class Pack:
 
     def enable_packing(self) -> None:
         """Turn the loaded model, which runs examples one by one, into the one that runs the packed
-        row. The shortcuts `tail` and `trunk` can be detached again.
+        row. The shortcuts `tail` and `hidden_cache` can be detached again.
         """
         self.model.set_attn_implementation(NAME)
         replace_norms(self.model)
         prepack_weights(self.model, [layer.frozen for layer in self.active.layers])
         self.active.join_layers()
         self.tail.attach()
-        self.trunk.attach()
+        self.hidden_cache.attach()

@@ -81,13 +81,13 @@ def rows_at_once(pack: Pack, splits: list[list[Example]]) -> int:
     """How many rows of each split all slots go through before the next ones: what the layers below
     make of them must be kept until then.
     """
-    if not pack.trunk.attached:
+    if not pack.hidden_cache.attached:
         return max([1, *map(len, splits)])
     different = {id(split): split for split in splits}.values()
     tokens = sum(
         sum(len(example.ids) for example in split) / max(len(split), 1) for split in different
     )
-    most = int(pack.trunk.most_bytes / 2 / max(tokens * pack.trunk.token_bytes(), 1))
+    most = int(pack.hidden_cache.most_bytes / 2 / max(tokens * pack.hidden_cache.token_bytes(), 1))
     return max(most // CHUNK_ROWS, 1) * CHUNK_ROWS
 
 
@@ -127,7 +127,7 @@ def block(
     while True:
         try:
             sums = torch.zeros(num_rows, NUM_SUMS, dtype=torch.float64, device=pack.device)
-            with pack.trunk.expecting(chunks_by_slot, examples):
+            with pack.hidden_cache.expecting(chunks_by_slot, examples):
                 for micro_batch in micro_batches(
                     prefix_groups, pack.budget if pack.device.type == "cpu" else 2 * pack.budget
                 ):  # no gradients to keep

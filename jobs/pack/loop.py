@@ -1,4 +1,4 @@
-"""The pack at work: seat the trials that came, train those with credit to their next rung, hand in
+"""The pack at work: load the trials that came, train those that may to their next rung, publish
 what came out, again until all is over.
 
 Free of Ray: `CoordinatorClient` is how it hears and speaks.
@@ -64,7 +64,7 @@ class WatchedTasks:
         return reasons
 
 
-class Shelf(Protocol):
+class Checkpoints(Protocol):
     """Where checkpoints are kept; see checkpoints.CheckpointStore."""
 
     def put(self, index: int, step: int, save: Snapshot, report: JsonObject | None = None) -> str:
@@ -77,22 +77,22 @@ class Shelf(Protocol):
 
 
 class CoordinatorClient(Protocol):
-    """Between a pack's workers and the roster. Every worker calls the same methods in the same
+    """Between a pack's workers and the coordinator. Every worker calls the same methods in the same
     order and hears the same.
     """
 
-    def company(self) -> list[Member] | None:
-        """Who sits in the pack, once that is settled; None when the sweep is over or pauses."""
+    def members(self) -> list[Member] | None:
+        """Its members, once all are ready; None when the sweep is over or pauses."""
 
     def resting(self) -> bool:
         """Whether it pauses: what every slot has learned is to be kept."""
         ...
 
-    def left(self, tickets: dict[int, int]) -> bool:
+    def left(self, lease_ids: dict[int, int]) -> bool:
         """Whether someone has left since."""
         ...
 
-    def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+    def publish(self, boundary: StepReport, lease_ids: dict[int, int]) -> None:
         """What came out at a step boundary."""
 
     def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
@@ -106,8 +106,8 @@ def next_rung(step: int, train: Train) -> int:
 
 def serve(
     pack: Pack,
-    desk: CoordinatorClient,
-    shelf: Shelf,
+    client: CoordinatorClient,
+    checkpoints: Checkpoints,
     watched: WatchedTrials | WatchedTasks | None = None,
 ) -> None:
     """Train until the sweep is over, or pauses. `watched` trials may be stopped inside a rung.
@@ -117,25 +117,25 @@ def serve(
     """
     leases: dict[int, int] = {}
     saved: dict[int, SavedCheckpoint] = {}
-    while (company := desk.company()) is not None:
-        failures = seat(pack, company, leases, saved)
+    while (members := client.members()) is not None:
+        failures = load_members(pack, members, leases, saved)
         if failures:
-            desk.hand_in(StepReport({}, {}, failures), dict(leases))
+            client.publish(StepReport({}, {}, failures), dict(leases))
             continue
         going = {
             member.index: next_rung(pack.slots[member.index].step, member.trial.train)
-            for member in company
-            if member.credit
+            for member in members
+            if member.may_train
         }
         if not going:
             time.sleep(0.05)
-        while going and not desk.left(leases):
+        while going and not client.left(leases):
             unreadable = {index: reason for index in going if (reason := pack.unreadable(index))}
             if unreadable:
-                desk.hand_in(StepReport({}, {}, unreadable), dict(leases))
+                client.publish(StepReport({}, {}, unreadable), dict(leases))
                 break
             metrics = pack.step(list(going))
-            desk.tell(
+            client.tell(
                 {
                     index: (pack.slots[index].step, step_metrics)
                     for index, step_metrics in metrics.items()
@@ -150,11 +150,13 @@ def serve(
             ]
             if due or failed or ended:
                 reports = reached(pack, due, metrics)
-                kept = snapshots(pack, shelf, reports, failed | ended, saved)
-                desk.hand_in(StepReport(kept, reports, failed, ended), dict(leases))
+                kept = snapshots(pack, checkpoints, reports, failed | ended, saved)
+                client.publish(StepReport(kept, reports, failed, ended), dict(leases))
                 break
-    if desk.resting():
-        desk.hand_in(StepReport(snapshots(pack, shelf, {}, {}, saved), {}, {}), dict(leases))
+    if client.resting():
+        client.publish(
+            StepReport(snapshots(pack, checkpoints, {}, {}, saved), {}, {}), dict(leases)
+        )
 
 
 def hopeless(
@@ -175,25 +177,25 @@ def hopeless(
     return watched.ended(courses)
 
 
-def seat(
-    pack: Pack, company: list[Member], leases: dict[int, int], saved: dict[int, SavedCheckpoint]
+def load_members(
+    pack: Pack, members: list[Member], leases: dict[int, int], saved: dict[int, SavedCheckpoint]
 ) -> dict[int, str]:
-    """Bring the slots in line with who sits in the pack; returns why some could not be seated.
+    """Bring the slots in line with the pack's members; returns why some could not be loaded.
 
     `saved` holds, of every slot, the checkpoint that it was last written to or read from.
     """
-    present = {member.index: member for member in company}
+    present = {member.index: member for member in members}
     failures = {}
     for index in [
         index
-        for index, ticket in leases.items()
-        if index not in present or present[index].ticket != ticket
+        for index, lease_id in leases.items()
+        if index not in present or present[index].lease_id != lease_id
     ]:
         if index in pack.slots:
             pack.leave(index)
         saved.pop(index, None)
         del leases[index]
-    for member in company:
+    for member in members:
         if member.index not in leases:
             checkpoint = fetched(member.checkpoint) if member.checkpoint else None
             try:
@@ -204,7 +206,7 @@ def seat(
                 saved[member.index] = SavedCheckpoint(
                     member.checkpoint, pack.slots[member.index].step
                 )
-            leases[member.index] = member.ticket
+            leases[member.index] = member.lease_id
     return failures
 
 
@@ -228,7 +230,7 @@ def reached(
 
 def snapshots(
     pack: Pack,
-    shelf: Shelf,
+    checkpoints: Checkpoints,
     reports: Mapping[int, RungMetrics],
     failed: dict[int, str],
     saved: dict[int, SavedCheckpoint],
@@ -240,8 +242,10 @@ def snapshots(
         return {}
     for index in [index for index in pack.slots if index not in failed]:
         step = pack.slots[index].step
-        if step > 0 and saved.get(index) != (shelf.at(index, step), step):
-            location = shelf.put(index, step, pack.slots[index].snapshot(), reports.get(index))
+        if step > 0 and saved.get(index) != (checkpoints.at(index, step), step):
+            location = checkpoints.put(
+                index, step, pack.slots[index].snapshot(), reports.get(index)
+            )
             saved[index] = SavedCheckpoint(location, step)
     return {
         index: checkpoint

@@ -5,17 +5,17 @@ Implementation notes
 --------------------
 The states of a member, and who moves it:
 
-                 take (trial)               credit (trial)
+                 join (trial)             let_train (trial)
     no member ----------------> undecided ----------------> may train
         ^                         |   ^                        |
-        |    leave (trial)        |   |   hand_in (pack):      |
+        |    leave (trial)        |   |   publish (pack):      |
         +-------------------------+   +-- rung reached, -------+
         |                                 or failed            |
         +------------------------------------------------------+
                       leave (trial or driver)
 
-- A new `ticket` is given at each `take`: a report with an old ticket is dropped, and the pack sees
-  that another trial has the slot.
+- A new lease is given at each `join`: a report with an old `lease_id` is dropped, and the pack
+  sees that another trial has the slot.
 - `expect(index, False)` (driver) sets a trial away: it has ended or waits for the others of its
   rung. Nobody waits for it, and it takes no slot, even if it is a member still.
 
@@ -24,10 +24,10 @@ reports at one step boundary.
 
 Invariant: which trials train together does not depend on which process was faster, because the
 rounding of a product depends on its size. So a pack begins only when every trial that will come
-has come (`whole`), and each of its members has decided (`settled`). A member that has been
-undecided for UNDECIDED_SECONDS no longer holds the others up: its process may be dead.
+has come (`everyone_joined`), and each of its members has decided (`members_ready`). A member that
+has been undecided for UNDECIDED_SECONDS no longer holds the others up: its process may be dead.
 
-Cost: each call touches one trial, `company` one pack. Present members are counted as they change,
+Cost: each call touches one trial, `members` one pack. Present members are counted as they change,
 because thousands of trials ask at every boundary.
 """
 
@@ -72,7 +72,7 @@ class AbortReason:
 
     failure: str | None = None
     """The trial's own failure."""
-    aside: str | None = None
+    pack_rejection: str | None = None
     """The pack does not fit this model; the plain executor may."""
     crowded: str | None = None
     """The memory does not hold so many at once; fewer may fit."""
@@ -91,8 +91,8 @@ class Member:
     """One trial's place in a pack."""
 
     index: int
-    ticket: int
-    """Another one each time that the trial sits down: a pack tells by it that a trial has come
+    lease_id: int
+    """Another one each time that the trial joins: a pack tells by it that a trial has come
     anew.
     """
     pack: int
@@ -102,7 +102,7 @@ class Member:
     step: int
     since: float
     """When it last became the trial's turn to say whether it goes on."""
-    credit: bool = False
+    may_train: bool = False
     result: RungResult | AbortReason | None = None
     """None until the trial has reached its rung, or has failed."""
 
@@ -121,7 +121,7 @@ class StepReport:
 
 
 class PackMembership:
-    """The state of one sweep's packs. `total` trials will come, `capacity` at most sit in a pack at
+    """The state of one sweep's packs. `total` trials will come, `capacity` at most are in a pack at
     once; both None when unknown.
 
     `clock` tells seconds; a simulation has its own.
@@ -138,26 +138,26 @@ class PackMembership:
         self.capacity = capacity
         self.total = total
         self.clock = clock
-        self.seats: dict[int, Member] = {}
+        self.by_trial: dict[int, Member] = {}
         self.away: set[int] = set()
         """Trials that have ended, or that wait for the others of their rung: nobody waits for them,
-        even if they have not stood up yet.
+        even if they have not left yet.
         """
         self.closed = False
-        self.verdict: AbortReason | None = None
-        """Why nobody will train anything; see Coordinator.give_up."""
-        self._tickets = 0
+        self.abort_reason: AbortReason | None = None
+        """Why nobody will train anything; see Coordinator.abort."""
+        self._lease_ids = 0
         self._packs: list[dict[int, Member]] = [{} for _ in range(num_packs)]
         self._present: list[set[int]] = [set() for _ in range(num_packs)]
-        """Who sits in each pack and is not away. Kept, not counted: thousands of trials ask at
+        """The members of each pack that are not away. Kept, not counted: thousands of trials ask at
         every boundary.
         """
         self._num_present = 0
 
-    def take(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
-        """Sit down, again if need be; returns the ticket."""
-        self._tickets += 1
-        before = self.seats.get(index)
+    def join(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
+        """Join a pack, again if need be; returns the lease."""
+        self._lease_ids += 1
+        before = self.by_trial.get(index)
         pack = (
             before.pack
             if before
@@ -165,25 +165,25 @@ class PackMembership:
         )
         self.leave(index)
         self.away.discard(index)
-        self.seats[index] = self._packs[pack][index] = Member(
-            index, self._tickets, pack, trial, checkpoint, step, self.clock()
+        self.by_trial[index] = self._packs[pack][index] = Member(
+            index, self._lease_ids, pack, trial, checkpoint, step, self.clock()
         )
         self._count(index)
-        return self._tickets
+        return self._lease_ids
 
-    def holds(self, index: int, ticket: int) -> bool:
-        """Whether that ticket is still the trial's."""
-        return index in self.seats and self.seats[index].ticket == ticket
+    def holds(self, index: int, lease_id: int) -> bool:
+        """Whether that lease_id is still the trial's."""
+        return index in self.by_trial and self.by_trial[index].lease_id == lease_id
 
-    def credit(self, index: int) -> None:
+    def let_train(self, index: int) -> None:
         """Train the trial to its next rung."""
-        self.seats[index].credit = True
-        self.seats[index].result = None
+        self.by_trial[index].may_train = True
+        self.by_trial[index].result = None
 
-    def leave(self, index: int, ticket: int | None = None) -> None:
-        """Stand up; a ticket that is not the present one is ignored."""
-        if index in self.seats and ticket in (None, self.seats[index].ticket):
-            pack = self.seats.pop(index).pack
+    def leave(self, index: int, lease_id: int | None = None) -> None:
+        """Leave; a lease that is not the present one is ignored."""
+        if index in self.by_trial and lease_id in (None, self.by_trial[index].lease_id):
+            pack = self.by_trial.pop(index).pack
             del self._packs[pack][index]
             self._num_present -= index in self._present[pack]
             self._present[pack].discard(index)
@@ -203,8 +203,8 @@ class PackMembership:
 
     def _count(self, index: int) -> None:
         """Bring `_present` up to date for a trial."""
-        if index in self.seats:
-            present = self._present[self.seats[index].pack]
+        if index in self.by_trial:
+            present = self._present[self.by_trial[index].pack]
             self._num_present -= index in present
             if index in self.away:
                 present.discard(index)
@@ -213,51 +213,51 @@ class PackMembership:
             self._num_present += index in present
 
     def num_expected(self) -> int:
-        """How many trials should sit before a pack goes on."""
+        """How many trials should have joined before a pack goes on."""
         if self.total is None or self.capacity is None:
             return 0
         return min(self.num_packs * self.capacity, self.total - len(self.away))
 
-    def whole(self) -> bool:
+    def everyone_joined(self) -> bool:
         """Whether nobody is still to come, to any pack."""
         return self._num_present >= self.num_expected()
 
-    def settled(self, pack: int) -> bool:
+    def members_ready(self, pack: int) -> bool:
         """Whether everyone in this pack knows whether to go on, and someone does."""
-        members = self.company(pack)
+        members = self.members(pack)
         oldest = self.clock() - UNDECIDED_SECONDS
-        return all(seat.credit or seat.since < oldest for seat in members) and any(
-            seat.credit for seat in members
+        return all(member.may_train or member.since < oldest for member in members) and any(
+            member.may_train for member in members
         )
 
     def ready(self, pack: int) -> bool:
-        """Whether this pack's company is complete: nobody is still to come, and everyone here knows
+        """Whether this pack's members is complete: nobody is still to come, and everyone here knows
         whether to go on.
         """
-        return self.whole() and self.settled(pack)
+        return self.everyone_joined() and self.members_ready(pack)
 
-    def company(self, pack: int) -> list[Member]:
-        """Who sits in a pack, in the order of the trials. Who waits for its rung need not keep a
-        slot until it stands up.
+    def members(self, pack: int) -> list[Member]:
+        """A pack's members, in the order of the trials. Who waits for its rung need not keep a
+        slot until it leaves.
         """
         return [self._packs[pack][index] for index in sorted(self._present[pack])]
 
-    def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+    def publish(self, boundary: StepReport, lease_ids: dict[int, int]) -> None:
         """Take a boundary's results. What belongs to a trial that has left meanwhile is dropped."""
-        for index, ticket in tickets.items():
-            if not self.holds(index, ticket):
+        for index, lease_id in lease_ids.items():
+            if not self.holds(index, lease_id):
                 continue
-            seat = self.seats[index]
-            if seat.credit:  # who owed an answer before this boundary owes it still
-                seat.since = self.clock()
+            member = self.by_trial[index]
+            if member.may_train:  # who owed an answer before this boundary owes it still
+                member.since = self.clock()
             if index in boundary.snapshots:
-                seat.checkpoint, seat.step = boundary.snapshots[index]
+                member.checkpoint, member.step = boundary.snapshots[index]
             if index in boundary.failures:
-                seat.credit = False
-                seat.result = AbortReason(failure=boundary.failures[index])
+                member.may_train = False
+                member.result = AbortReason(failure=boundary.failures[index])
             elif index in boundary.stopped:
-                seat.credit = False
-                seat.result = AbortReason(stopped=boundary.stopped[index])
+                member.may_train = False
+                member.result = AbortReason(stopped=boundary.stopped[index])
             elif index in boundary.reports:
-                seat.credit = False
-                seat.result = RungResult(boundary.reports[index], seat.checkpoint)
+                member.may_train = False
+                member.result = RungResult(boundary.reports[index], member.checkpoint)

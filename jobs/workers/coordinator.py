@@ -3,7 +3,7 @@ the driver.
 
 Workers post to it without waiting; the driver drains it. It remembers where workers sit, so that
 the driver can free their resources, and whether they have run out of memory, so that the next
-attempt takes smaller portions. For packs it keeps the seats (pack/membership.py).
+attempt takes smaller portions. For packs it keeps the membership (pack/membership.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COMPANY_SECONDS = 120.0
 MOST_POSTS = 20_000
 """With so many messages that the driver has not taken yet, workers wait before they send more."""
 FREED_SECONDS = 20.0
-"""How long the name of a roster that was let go may be taken."""
+"""How long the name of a coordinator that was let go may be taken."""
 OTHER_CALLS = 1000
 """Calls that do not wait for anyone and may be under way at once."""
 
@@ -49,12 +49,12 @@ gives a reference to its answer; Ray has no type for that.
 
 
 class Coordinator:
-    """The actor's state, around the seats of its packs. Everything is keyed by the trial's index; a
-    pack's workers by minus one minus its number.
+    """The actor's state, around the membership of its packs. Everything is keyed by the trial's
+    index; a pack's workers by minus one minus its number.
     """
 
-    def __init__(self, seats: PackMembership) -> None:
-        self._seats = seats
+    def __init__(self, membership: PackMembership) -> None:
+        self._membership = membership
         self._posts: deque[Posted] = deque()
         """Messages for the driver. None is ever dropped: a worker whose messages pile up waits at
         its next flush, see reporting.MetricsBuffer.
@@ -67,7 +67,7 @@ class Coordinator:
         # Each waits at its own bell: with one for all, every change would wake thousands of trials
         # and packs to look at what is not theirs.
         self._trial_bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
-        self._pack_bells = [asyncio.Event() for _ in range(seats.num_packs)]
+        self._pack_bells = [asyncio.Event() for _ in range(membership.num_packs)]
         self._resting = False
         self._working: set[int] = set()
         """Whose workers train now: trials by index, packs by minus one minus their number."""
@@ -84,7 +84,7 @@ class Coordinator:
         """Whether a worker may send more metrics. Nobody is held up when the sweep is over: the
         driver may not come any more.
         """
-        return self._seats.closed or len(self._posts) < MOST_POSTS
+        return self._membership.closed or len(self._posts) < MOST_POSTS
 
     async def drain(self, task: int | None = None) -> list[Posted]:
         """All messages since the last call, oldest first. With a task of a fleet those about its
@@ -139,79 +139,84 @@ class Coordinator:
         return self._groups.pop(trial, None)
 
     async def number(self, tune_id: str, index: int) -> int:
-        """Under which number a trial of Tune's sits: the first that it named. Population based
+        """Under which number a trial of Tune's is known: the first that it named. Population based
         training hands it another trial's settings later, that one's number among them.
         """
         return self._numbers.setdefault(tune_id, index)
 
-    async def take_seat(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
-        """A trial sits down in a pack, or does so again; returns its ticket."""
-        return self._change([index], lambda seats: seats.take(index, trial, checkpoint, step))
+    async def join_pack(self, index: int, trial: Trial, checkpoint: str | None, step: int) -> int:
+        """A trial joins a pack, or does so again; returns its lease."""
+        return self._change([index], lambda packs: packs.join(index, trial, checkpoint, step))
 
-    async def train(self, index: int, ticket: int) -> RungResult | AbortReason:
+    async def train(self, index: int, lease_id: int) -> RungResult | AbortReason:
         """Have the trial trained to its next rung, and wait for what came out."""
         self._change(
-            [index], lambda seats: seats.credit(index) if seats.holds(index, ticket) else None
+            [index],
+            lambda packs: packs.let_train(index) if packs.holds(index, lease_id) else None,
         )
         bell = self._trial_bells[index]
-        while (answer := self._answer(index, ticket)) is None:
+        while (answer := self._answer(index, lease_id)) is None:
             bell.clear()
             await bell.wait()
         return answer
 
-    def _answer(self, index: int, ticket: int) -> RungResult | AbortReason | None:
-        if self._seats.verdict is not None or not self._seats.holds(index, ticket):
-            return self._seats.verdict or AbortReason(failure="its seat was given away")
-        return self._seats.seats[index].result
+    def _answer(self, index: int, lease_id: int) -> RungResult | AbortReason | None:
+        if self._membership.abort_reason is not None or not self._membership.holds(index, lease_id):
+            return self._membership.abort_reason or AbortReason(failure="its seat was given away")
+        return self._membership.by_trial[index].result
 
-    async def stand_up(self, index: int, ticket: int | None = None) -> None:
+    async def leave_pack(self, index: int, lease_id: int | None = None) -> None:
         """A trial leaves its pack."""
-        self._change([index], lambda seats: seats.leave(index, ticket))
+        self._change([index], lambda packs: packs.leave(index, lease_id))
 
     async def expect(self, indices: list[int], coming: bool) -> None:
         """The driver knows that these trials will come to be trained again, or will not."""
-        self._change(indices, lambda seats: [seats.expect(index, coming) for index in indices])
+        self._change(indices, lambda packs: [packs.expect(index, coming) for index in indices])
 
     async def ended(self, index: int) -> None:
         """The driver knows that a trial has ended, however its process fared."""
         self._working.discard(index)
-        self._change([index], lambda seats: (seats.leave(index), seats.expect(index, False)))
+        self._change([index], lambda packs: (packs.leave(index), packs.expect(index, False)))
         self._trial_bells.pop(index, None)
 
     async def widen(self) -> None:
         """One more trial will come than was said at the start."""
         self._change([], PackMembership.widen)
 
-    async def company(self, pack: int) -> list[Member] | None:
-        """Wait until a pack's company is complete and return it; None when the sweep is over, or
+    async def members(self, pack: int) -> list[Member] | None:
+        """Wait until a pack's members are complete and return them; None when the sweep is over, or
         pauses.
         """
-        deadline = self._seats.clock() + COMPANY_SECONDS
+        deadline = self._membership.clock() + COMPANY_SECONDS
         bell = self._pack_bells[pack]
-        while not self._over() and not self._seats.ready(pack) and self._seats.clock() < deadline:
+        while (
+            not self._over()
+            and not self._membership.ready(pack)
+            and self._membership.clock() < deadline
+        ):
             bell.clear()
             with contextlib.suppress(asyncio.TimeoutError):  # time alone can settle it
                 await asyncio.wait_for(bell.wait(), 1.0)
         if self._over():
             return None
         self._working.add(-1 - pack)
-        return self._seats.company(pack)
+        return self._membership.members(pack)
 
     def _over(self) -> bool:
         """Whether packs train nothing more."""
-        return self._seats.closed or self._resting
+        return self._membership.closed or self._resting
 
-    async def tickets(self, pack: int) -> dict[int, int]:
-        """Who sits in a pack now, by ticket; nobody when the sweep pauses, so that the pack looks
-        up.
+    async def lease_ids(self, pack: int) -> dict[int, int]:
+        """A pack's members now, with their leases; nobody when the sweep pauses, so that the pack
+        looks up.
         """
         if self._resting:
             return {}
-        return {seat.index: seat.ticket for seat in self._seats.company(pack)}
+        return {member.index: member.lease_id for member in self._membership.members(pack)}
 
-    async def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+    async def publish(self, boundary: StepReport, lease_ids: dict[int, int]) -> None:
         """A pack's results at a step boundary."""
-        self._change(list(tickets), lambda seats: seats.hand_in(boundary, tickets))
+        self._change(list(lease_ids), lambda packs: packs.publish(boundary, lease_ids))
 
     async def begin(self, key: int) -> None:
         """A trial's own workers start to train."""
@@ -234,9 +239,9 @@ class Coordinator:
     async def left(self, task: int = 0) -> tuple[bool, dict[int, SavedCheckpoint]]:
         """Whether nobody trains any more, and the newest checkpoint of every trial of a task."""
         seated = {
-            seat.index: SavedCheckpoint(seat.checkpoint, seat.step)
-            for seat in self._seats.seats.values()
-            if seat.checkpoint
+            member.index: SavedCheckpoint(member.checkpoint, member.step)
+            for member in self._membership.by_trial.values()
+            if member.checkpoint
         }
         ours = {
             index_of(key): checkpoint
@@ -245,41 +250,43 @@ class Coordinator:
         }
         return not self._working, ours
 
-    async def give_up(self, verdict: AbortReason) -> None:
+    async def abort(self, abort_reason: AbortReason) -> None:
         """Nobody will train any more. The first reason counts."""
-        self._seats.verdict = self._seats.verdict or verdict
+        self._membership.abort_reason = self._membership.abort_reason or abort_reason
         self._ring_all()
 
-    async def verdict(self) -> AbortReason | None:
+    async def abort_reason(self) -> AbortReason | None:
         """Why nobody trains, if so."""
-        return self._seats.verdict
+        return self._membership.abort_reason
 
     async def is_closed(self) -> bool:
         """Whether the sweep is over."""
-        return self._seats.closed
+        return self._membership.closed
 
     async def close(self) -> None:
         """The sweep is over: packs may go home."""
-        self._seats.closed = True
+        self._membership.closed = True
         self._ring_all()
 
     def _change(self, indices: list[int], change: Callable[[PackMembership], Answer]) -> Answer:
-        """Change the seats of these trials, and wake them and the packs that can go on now."""
-        seats = self._seats
-        touched = {seats.seats[index].pack for index in indices if index in seats.seats}
-        was_whole = seats.whole()
-        answer = change(seats)
+        """Change the membership of these trials, and wake them and the packs that can go on now."""
+        membership = self._membership
+        touched = {
+            membership.by_trial[index].pack for index in indices if index in membership.by_trial
+        }
+        was_whole = membership.everyone_joined()
+        answer = change(membership)
         for index in indices:
             if index in self._trial_bells:
                 self._trial_bells[index].set()
-            if index in seats.seats:
-                touched.add(seats.seats[index].pack)
+            if index in membership.by_trial:
+                touched.add(membership.by_trial[index].pack)
         for pack in touched:
-            if seats.settled(pack):
+            if membership.members_ready(pack):
                 self._settled.add(pack)
             else:
                 self._settled.discard(pack)
-        if seats.whole():
+        if membership.everyone_joined():
             ready = self._settled & touched if was_whole else self._settled
             for pack in ready:
                 self._pack_bells[pack].set()
@@ -309,10 +316,10 @@ def of_task(post: Posted) -> Posted:
 
 def name_of(sweep: str) -> str:
     """The actor's name."""
-    return f"roster-{sweep}"
+    return f"coordinator-{sweep}"
 
 
-def open_coordinator(sweep: str, seats: PackMembership) -> CoordinatorHandle:
+def open_coordinator(sweep: str, membership: PackMembership) -> CoordinatorHandle:
     """Start the actor, on the driver's own node; it lives as long as the driver keeps the
     handle.
     """
@@ -323,7 +330,7 @@ def open_coordinator(sweep: str, seats: PackMembership) -> CoordinatorHandle:
     )  # no other node's death may end it
     # Every seated trial and every pack may have a call waiting here; with fewer places, the call
     # that would end the wait gets none.
-    max_calls = OTHER_CALLS + seats.num_packs + (seats.total or 0)
+    max_calls = OTHER_CALLS + membership.num_packs + (membership.total or 0)
     settings: Any = {
         "name": name_of(sweep),
         "namespace": NAMESPACE,
@@ -334,7 +341,7 @@ def open_coordinator(sweep: str, seats: PackMembership) -> CoordinatorHandle:
     deadline = time.monotonic() + FREED_SECONDS
     while True:
         try:
-            return actor.remote(seats)
+            return actor.remote(membership)
         except ValueError:  # one that has just been let go still has the name
             if time.monotonic() > deadline:
                 raise

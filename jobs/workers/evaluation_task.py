@@ -23,18 +23,18 @@ def evaluate_on_test(
     sealed: bool = True,
 ) -> dict[str, TestScores]:
     """`evaluate.evaluate_on_test` as a Ray task, of each of the named folders (None: the base) by
-    its rule, telling the roster how far it is. A `sealed` folder is checked before.
+    its rule, telling the coordinator how far it is. A `sealed` folder is checked before.
     """
     from jobs.evaluation import evaluate
 
-    roster = find_coordinator(sweep)
+    coordinator = find_coordinator(sweep)
     scores = {}
     for name, (folder, rule) in subjects.items():
         label = f"judging {name}"
 
         def tick(done: int, total: int, label: str = label) -> None:
             if done == total or done % max(total // TOLD, 1) == 0:
-                roster.post.remote(JudgingProgress(label, done, total))
+                coordinator.post.remote(JudgingProgress(label, done, total))
 
         trained = folder if folder is None or not sealed else str(checked(folder))
         at_hand = fetch.at_hand(base, trial.model)

@@ -32,17 +32,17 @@ class MixtureTask:
 
 
 def score(task: MixtureTask) -> list[dict[str, float]]:
-    """The metrics of each mixture on the validation rows, telling the roster how far it is."""
+    """The metrics of each mixture on the validation rows, telling the coordinator how far it is."""
     import torch
 
     from jobs.pack.mixtures import Mixtures, score_mixtures
 
     torch.set_num_threads(max(1, task.num_threads))
-    roster = find_coordinator(task.sweep)
+    coordinator = find_coordinator(task.sweep)
     folders = {name: str(fetched(place)) for name, place in task.experts.items()}
 
     def tick(done: int, total: int) -> None:
-        roster.post.remote(JudgingProgress(LABEL, done, total))
+        coordinator.post.remote(JudgingProgress(LABEL, done, total))
 
     return score_mixtures(
         fetch.at_hand(task.base, task.trial.model),

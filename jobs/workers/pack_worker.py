@@ -1,4 +1,4 @@
-"""A pack's worker processes: binds jobs/pack to Ray Train and to the roster."""
+"""A pack's worker processes: binds jobs/pack to Ray Train and to the coordinator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from jobs.workers.reporting import (
     reason,
     use_own_gpu,
 )
-from jobs.workers.task_shelves import TaskShelves
+from jobs.workers.task_checkpoints import TaskCheckpoints
 
 if TYPE_CHECKING:
     from jobs.pack.engine import Pack
@@ -45,9 +45,9 @@ def run(
     """Run pack `number` as a Ray Train job until the sweep is over. `assignment` is that of any of
     its trials; in a fleet `tasks` has one of each task.
 
-    Whatever ends it early is told to the roster, and so to every trial that waits.
+    Whatever ends it early is told to the coordinator, and so to every trial that waits.
     """
-    roster = find_coordinator(assignment.sweep)
+    coordinator = find_coordinator(assignment.sweep)
     try:
         run_job(
             work,
@@ -58,18 +58,20 @@ def run(
     except Exception as error:  # noqa: BLE001  # whatever it is, the trials must hear of it
         if not ray.is_initialized():
             return  # the sweep is over already
-        with contextlib.suppress(RayError):  # the roster itself is lost: whoever asks it hears that
+        with contextlib.suppress(
+            RayError
+        ):  # the coordinator itself is lost: whoever asks it hears that
             why = reason(error)
             key = place(pack_index)
-            if ray.get(roster.times_shrunk.remote(key)) or lacks_memory(why):
-                verdict = AbortReason(crowded=why)
+            if ray.get(coordinator.times_shrunk.remote(key)) or lacks_memory(why):
+                abort_reason = AbortReason(crowded=why)
             else:
-                verdict = AbortReason(lost=why) if is_loss(error) else AbortReason(failure=why)
-            ray.get(roster.give_up.remote(verdict))
+                abort_reason = AbortReason(lost=why) if is_loss(error) else AbortReason(failure=why)
+            ray.get(coordinator.abort.remote(abort_reason))
 
 
 def place(pack_index: int) -> int:
-    """Where the roster keeps what it knows of a pack's workers."""
+    """Where the coordinator keeps what it knows of a pack's workers."""
     return -1 - pack_index
 
 
@@ -87,35 +89,35 @@ def work(settings: WorkerSettings) -> None:
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
     world = World(context.get_world_rank(), context.get_world_size())
-    roster = find_coordinator(assignment.sweep)
+    coordinator = find_coordinator(assignment.sweep)
     try:
         if (
-            ray.get(roster.is_closed.remote())
-            or ray.get(roster.resting.remote())
-            or ray.get(roster.verdict.remote())
+            ray.get(coordinator.is_closed.remote())
+            or ray.get(coordinator.resting.remote())
+            or ray.get(coordinator.abort_reason.remote())
         ):
             return
-        pack = open_pack(assignment, pack_index, world, roster)
+        pack = open_pack(assignment, pack_index, world, coordinator)
         if pack is not None:
             pack.scorings = {task: spec.scoring for task, spec in tasks.items()}
-            shelves = {task: shelf_of(spec, pack.say) for task, spec in tasks.items()}
-            desk = RankZeroClient(roster, pack_index, world)
-            serve(pack, desk, TaskShelves(shelves), watched_trials(tasks))
+            stores = {task: checkpoint_store_of(spec, pack.say) for task, spec in tasks.items()}
+            client = RankZeroClient(coordinator, pack_index, world)
+            serve(pack, client, TaskCheckpoints(stores), watched_trials(tasks))
     except (ValueError, MemoryError, OSError, Damaged) as error:
         if not (world.size > 1 and isinstance(error, MemoryError)):
-            ray.get(roster.give_up.remote(verdict_of(error, assignment.storage)))
+            ray.get(coordinator.abort.remote(abort_reason_of(error, assignment.storage)))
         if world.size > 1 and not isinstance(error, ValueError):
             # this worker alone has failed; returning would leave the others waiting for its
             # gradients
             raise
     finally:
         if world.rank == 0:
-            roster.rested.remote(
+            coordinator.rested.remote(
                 place(pack_index), {}
             )  # whatever the end was: nobody waits for this pack when the sweep pauses
 
 
-def verdict_of(error: Exception, storage: str) -> AbortReason:
+def abort_reason_of(error: Exception, storage: str) -> AbortReason:
     """The reason that the coordinator hears for an error that ends all training."""
     if isinstance(error, Damaged):
         return AbortReason(damaged=(error.place, error.why))
@@ -139,7 +141,7 @@ def watched_trials(tasks: dict[int, WorkerSpec]) -> WatchedTasks:
     )
 
 
-def shelf_of(assignment: WorkerSpec, say: Callable[[str], None]) -> CheckpointStore:
+def checkpoint_store_of(assignment: WorkerSpec, say: Callable[[str], None]) -> CheckpointStore:
     """Where checkpoints are kept."""
     return CheckpointStore(
         assignment.storage, assignment.metric, assignment.maximise, say, assignment.num_trials
@@ -147,23 +149,23 @@ def shelf_of(assignment: WorkerSpec, say: Callable[[str], None]) -> CheckpointSt
 
 
 def open_pack(
-    assignment: WorkerSpec, pack_index: int, world: World, roster: CoordinatorHandle
+    assignment: WorkerSpec, pack_index: int, world: World, coordinator: CoordinatorHandle
 ) -> Pack | None:
     """The engine, checked against the plain model; None when the plain executor must do the work,
-    which the roster is told.
+    which the coordinator is told.
     """
     from jobs.pack.engine import NotPackable, Pack
     from jobs.pack.opening import enable_packing
 
     group = ray.util.get_current_placement_group()
     assert group is not None  # a worker of Ray Train has one
-    times_shrunk: int = ray.get(roster.sit.remote(place(pack_index), group.id.hex()))
+    times_shrunk: int = ray.get(coordinator.sit.remote(place(pack_index), group.id.hex()))
     trial = assignment.trial
     budget = max(trial.train.pass_tokens(assignment.gpus > 0) >> times_shrunk, 16)
     trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
 
     def say(text: str) -> None:
-        roster.post.remote(Note(text))
+        coordinator.post.remote(Note(text))
 
     if times_shrunk and world.rank == 0:
         say(
@@ -172,64 +174,66 @@ def open_pack(
         )
     try:
         pack = Pack(fetch.at_hand(assignment.base, trial.model), trial, world, say)
-        pack.trunk.shrink(times_shrunk)
+        pack.hidden_cache.shrink(times_shrunk)
         problem = enable_packing(pack, trial)
     except NotPackable as error:
         pack = None
         problem = str(error)
     if problem is not None:
-        ray.get(roster.give_up.remote(AbortReason(aside=problem)))
+        ray.get(coordinator.abort.remote(AbortReason(pack_rejection=problem)))
         return None
     return pack
 
 
 class RankZeroClient:
-    """Worker 0 asks the roster; the others hear it from worker 0."""
+    """Worker 0 asks the coordinator; the others hear it from worker 0."""
 
-    def __init__(self, roster: CoordinatorHandle, pack_index: int, world: World) -> None:
-        self.roster = roster
+    def __init__(self, coordinator: CoordinatorHandle, pack_index: int, world: World) -> None:
+        self.coordinator = coordinator
         self.pack_index = pack_index
         self.world = world
         self.asked: ray.ObjectRef[dict[int, int]] | None = None
-        self.posts: dict[int, MetricsBuffer] = {}
+        self.buffers: dict[int, MetricsBuffer] = {}
 
-    def company(self) -> list[Member] | None:
+    def members(self) -> list[Member] | None:
         """See loop.CoordinatorClient."""
         self.asked = None
-        return self.share(lambda: ray.get(self.roster.company.remote(self.pack_index)))
+        return self.share(lambda: ray.get(self.coordinator.members.remote(self.pack_index)))
 
     def resting(self) -> bool:
         """See loop.CoordinatorClient."""
-        return bool(self.share(lambda: ray.get(self.roster.resting.remote())))
+        return bool(self.share(lambda: ray.get(self.coordinator.resting.remote())))
 
-    def left(self, tickets: dict[int, int]) -> bool:
+    def left(self, lease_ids: dict[int, int]) -> bool:
         """See loop.CoordinatorClient. No step waits for the coordinator's answer."""
-        return bool(self.share(lambda: self.look(tickets)))
+        return bool(self.share(lambda: self.look(lease_ids)))
 
-    def look(self, tickets: dict[int, int]) -> bool:
-        """Whether the latest answer of the roster shows that someone has left."""
+    def look(self, lease_ids: dict[int, int]) -> bool:
+        """Whether the latest answer of the coordinator shows that someone has left."""
         if self.asked is None:
-            self.asked = self.roster.tickets.remote(self.pack_index)
+            self.asked = self.coordinator.lease_ids.remote(self.pack_index)
             return False
         ready, _ = ray.wait([self.asked], timeout=0)
         if not ready:
             return False
         now = ray.get(self.asked)
         self.asked = None
-        return any(now.get(index) != ticket for index, ticket in tickets.items())
+        return any(now.get(index) != lease_id for index, lease_id in lease_ids.items())
 
-    def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+    def publish(self, boundary: StepReport, lease_ids: dict[int, int]) -> None:
         """See loop.CoordinatorClient."""
         if self.world.rank == 0:
-            for posts in self.posts.values():
-                posts.flush(now=True)
-            ray.get(self.roster.hand_in.remote(boundary, tickets))
+            for buffer in self.buffers.values():
+                buffer.flush(now=True)
+            ray.get(self.coordinator.publish.remote(boundary, lease_ids))
 
     def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
         """See loop.CoordinatorClient."""
         if self.world.rank == 0:
             for index, (step, metrics) in steps.items():
-                self.posts.setdefault(index, MetricsBuffer(self.roster, index)).step(step, metrics)
+                self.buffers.setdefault(index, MetricsBuffer(self.coordinator, index)).step(
+                    step, metrics
+                )
 
     def share(self, ask: Callable[[], Answer]) -> Answer:
         """Worker 0's answer, for all workers."""

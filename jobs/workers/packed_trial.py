@@ -38,8 +38,10 @@ def run_packed_trial(config: TrialConfig) -> None:
 
     assignment: WorkerSpec = config["assignment"]
     recorded = config.get("recorded", [])
-    roster = coordinator_of(assignment)
-    index: int = ray.get(roster.number.remote(tune.get_context().get_trial_id(), config["index"]))
+    coordinator = coordinator_of(assignment)
+    index: int = ray.get(
+        coordinator.number.remote(tune.get_context().get_trial_id(), config["index"])
+    )
     trial = with_point(assignment.trial, config.get("point", {}) | {"index": index})
     pointer = read_pointer(tune.get_checkpoint())
     if pointer is None:
@@ -47,11 +49,11 @@ def run_packed_trial(config: TrialConfig) -> None:
             tune.report(dict(report))
         failed = config.get("failed")
         if failed is not None:
-            ray.get(roster.fail.remote(index, failed))
+            ray.get(coordinator.fail.remote(index, failed))
             raise RuntimeError(failed)
         stopped = config.get("stopped")
         if stopped is not None:
-            ray.get(roster.stop.remote(index, stopped))
+            ray.get(coordinator.stop.remote(index, stopped))
             return
     recorded_step = max((int(report["step"]) for report in recorded), default=0)
     if pointer is None and recorded_step >= trial.train.steps:
@@ -62,15 +64,15 @@ def run_packed_trial(config: TrialConfig) -> None:
         else (config.get("checkpoint"), config.get("step", recorded_step))
     )
     step = step if checkpoint else 0
-    ticket: int = ray.get(roster.take_seat.remote(index, trial, checkpoint, step))
+    lease_id: int = ray.get(coordinator.join_pack.remote(index, trial, checkpoint, step))
     try:
         while step < trial.train.steps:
-            answer: RungResult | AbortReason = ray.get(roster.train.remote(index, ticket))
+            answer: RungResult | AbortReason = ray.get(coordinator.train.remote(index, lease_id))
             if isinstance(answer, AbortReason) and answer.stopped is not None:
-                ray.get(roster.stop.remote(index, answer.stopped))
+                ray.get(coordinator.stop.remote(index, answer.stopped))
                 return
             if isinstance(answer, AbortReason):
-                give_up(roster, index, answer)
+                give_up(coordinator, index, answer)
             step = int(answer.metrics["step"])
             if (
                 pointer is not None or step > recorded_step
@@ -79,21 +81,21 @@ def run_packed_trial(config: TrialConfig) -> None:
                     report_with_pointer(answer)
                 except OSError as error:
                     fault = AbortReason(fault=told(error, assignment.storage))
-                    ray.get(roster.give_up.remote(fault))
-                    give_up(roster, index, fault)
+                    ray.get(coordinator.abort.remote(fault))
+                    give_up(coordinator, index, fault)
     finally:
-        roster.stand_up.remote(
-            index, ticket
+        coordinator.leave_pack.remote(
+            index, lease_id
         )  # Tune ends this process at once, so it may be lost: the driver says it too
 
 
-def give_up(roster: CoordinatorHandle, index: int, abort: AbortReason) -> NoReturn:
+def give_up(coordinator: CoordinatorHandle, index: int, abort: AbortReason) -> NoReturn:
     """Fail with the pack's reason, or wait for the driver to end this Tuner when that is no failure
     of the trial's.
     """
     while abort.failure is None:
         time.sleep(1)
-    ray.get(roster.fail.remote(index, abort.failure))
+    ray.get(coordinator.fail.remote(index, abort.failure))
     raise RuntimeError(abort.failure)
 
 

@@ -1,5 +1,5 @@
 """One process of a trial: binds the training loop to Ray Train's reports and checkpoints. With
-roster.py the only Ray import in jobs/.
+coordinator.py the only Ray import in jobs/.
 """
 
 from __future__ import annotations
@@ -71,37 +71,43 @@ def work(settings: WorkerSettings) -> WorkerEnd:
     context = ray.train.get_context()
     torch.set_num_threads(max(1, assignment.cpus))
     use_own_gpu(assignment)
-    roster = find_coordinator(assignment.sweep)
+    coordinator = find_coordinator(assignment.sweep)
     group = ray.util.get_current_placement_group()
     assert group is not None  # a worker of Ray Train has one
-    times_shrunk: int = ray.get(roster.sit.remote(trial.index, group.id.hex()))
+    times_shrunk: int = ray.get(coordinator.sit.remote(trial.index, group.id.hex()))
     budget = max(trial.train.pass_tokens() >> times_shrunk, 16)
     trial = replace(trial, train=replace(trial.train, tokens_per_step=budget))
-    posts = MetricsBuffer(roster, trial.index)
+    metrics_buffer = MetricsBuffer(coordinator, trial.index)
     if times_shrunk and context.get_world_rank() == 0:
-        posts.say(
+        metrics_buffer.say(
             f"out of memory: goes on with train.tokens_per_step={budget}, same effective batch"
         )
     world = World(context.get_world_rank(), context.get_world_size())
-    shelf = CheckpointStore(
-        assignment.storage, assignment.metric, assignment.maximise, posts.say, assignment.num_trials
+    checkpoints = CheckpointStore(
+        assignment.storage,
+        assignment.metric,
+        assignment.maximise,
+        metrics_buffer.say,
+        assignment.num_trials,
     )
     reports: list[JsonObject] = []
     hooks = Hooks(
-        rung(world.rank, posts, shelf, reports),
-        posts.step,
-        posts.say,
-        resting(world, posts),
-        rest(world.rank, posts, shelf, reports),
+        rung(world.rank, metrics_buffer, checkpoints, reports),
+        metrics_buffer.step,
+        metrics_buffer.say,
+        resting(world, metrics_buffer),
+        rest(world.rank, metrics_buffer, checkpoints, reports),
     )
     try:
         base = fetch.at_hand(assignment.base, trial.model)
-        ray.get(roster.begin.remote(trial.index))
-        checkpoint = taken_up(world, posts, shelf, reports, settings.get("recorded_step", 0))
+        ray.get(coordinator.begin.remote(trial.index))
+        checkpoint = taken_up(
+            world, metrics_buffer, checkpoints, reports, settings.get("recorded_step", 0)
+        )
         finetune(trial, base, hooks, world, checkpoint, assignment.scoring)
     except (FloatingPointError, ValueError, MemoryError, OSError) as error:
         if world.size > 1 and isinstance(error, OSError):
-            ray.get(roster.give_up.remote(AbortReason(fault=told(error, assignment.storage))))
+            ray.get(coordinator.abort.remote(AbortReason(fault=told(error, assignment.storage))))
         if world.size > 1 and isinstance(error, MemoryError | OSError):
             # this worker alone has failed; returning would leave the others waiting for its
             # gradients
@@ -113,16 +119,16 @@ def work(settings: WorkerSettings) -> WorkerEnd:
         return WorkerEnd(failure=str(error))
     finally:
         if world.rank == 0:
-            roster.rested.remote(
+            coordinator.rested.remote(
                 trial.index, {}
             )  # whatever the end was: nobody waits for this trial when the sweep pauses
-    return WorkerEnd(rested=bool(ray.get(roster.resting.remote())))
+    return WorkerEnd(rested=bool(ray.get(coordinator.resting.remote())))
 
 
 def taken_up(
     world: World,
-    posts: MetricsBuffer,
-    shelf: CheckpointStore,
+    metrics_buffer: MetricsBuffer,
+    checkpoints: CheckpointStore,
     reports: list[JsonObject],
     recorded_step: int,
 ) -> Path | None:
@@ -130,27 +136,32 @@ def taken_up(
     earlier ones after `recorded_step`, is reported again: the process that wrote it may have ended
     before anyone heard of it. `reports` is filled with all that it says.
     """
-    newest = [shelf.newest(posts.trial) if world.rank == 0 else None]
+    newest = [checkpoints.newest(metrics_buffer.trial) if world.rank == 0 else None]
     if world.size > 1:
         import torch
 
         steps = [None if newest[0] is None else newest[0][0]]
         torch.distributed.broadcast_object_list(steps, src=0)
         if world.rank > 0 and steps[0] is not None:
-            newest = [(steps[0], fetched(shelf.at(posts.trial, steps[0])))]
+            newest = [(steps[0], fetched(checkpoints.at(metrics_buffer.trial, steps[0])))]
     if newest[0] is None:
         return None
     step, folder = newest[0]
-    reports += reports_in(shelf.at(posts.trial, step))
+    reports += reports_in(checkpoints.at(metrics_buffer.trial, step))
     for report in reports:
         reported = int(report["step"])
         if reported > recorded_step or reported == step:
-            ray.train.report(report | {"checkpoint_path": shelf.at(posts.trial, reported)})
+            ray.train.report(
+                report | {"checkpoint_path": checkpoints.at(metrics_buffer.trial, reported)}
+            )
     return folder
 
 
 def rung(
-    rank: int, posts: MetricsBuffer, shelf: CheckpointStore, reports: list[JsonObject]
+    rank: int,
+    metrics_buffer: MetricsBuffer,
+    checkpoints: CheckpointStore,
+    reports: list[JsonObject],
 ) -> Callable[[dict[str, float], Snapshot], None]:
     """What happens after an evaluation: worker 0 keeps a checkpoint, and every worker reports."""
 
@@ -158,19 +169,21 @@ def rung(
         if rank > 0:
             ray.train.report(metrics)
             return
-        posts.flush(now=True)
-        location = shelf.put(posts.trial, int(metrics["step"]), save, metrics, reports)
+        metrics_buffer.flush(now=True)
+        location = checkpoints.put(
+            metrics_buffer.trial, int(metrics["step"]), save, metrics, reports
+        )
         reports.append(dict(metrics))
         ray.train.report(metrics | {"checkpoint_path": location})
 
     return report
 
 
-def resting(world: World, posts: MetricsBuffer) -> Callable[[], bool]:
+def resting(world: World, metrics_buffer: MetricsBuffer) -> Callable[[], bool]:
     """Whether the sweep pauses before this step, which all workers must see alike."""
 
     def ask() -> bool:
-        rank_zero_rests = world.rank == 0 and posts.resting()
+        rank_zero_rests = world.rank == 0 and metrics_buffer.resting()
         if world.size == 1:
             return rank_zero_rests
         import torch
@@ -183,7 +196,10 @@ def resting(world: World, posts: MetricsBuffer) -> Callable[[], bool]:
 
 
 def rest(
-    rank: int, posts: MetricsBuffer, shelf: CheckpointStore, reports: list[JsonObject]
+    rank: int,
+    metrics_buffer: MetricsBuffer,
+    checkpoints: CheckpointStore,
+    reports: list[JsonObject],
 ) -> Callable[[int, Snapshot], None]:
     """What happens when the sweep pauses: worker 0 keeps what was learned since the last rung, with
     the `reports` of those before it: the driver may not have all of them.
@@ -192,18 +208,18 @@ def rest(
     def keep(step: int, save: Snapshot) -> None:
         if rank > 0:
             return
-        posts.flush(now=True)
+        metrics_buffer.flush(now=True)
         left: dict[int, SavedCheckpoint] = {}
         if step > 0:
             is_saved = (
-                step in shelf.steps(posts.trial)
-                and why_unreadable(shelf.at(posts.trial, step)) is None
+                step in checkpoints.steps(metrics_buffer.trial)
+                and why_unreadable(checkpoints.at(metrics_buffer.trial, step)) is None
             )
-            location = shelf.at(posts.trial, step)
+            location = checkpoints.at(metrics_buffer.trial, step)
             if not is_saved:
-                location = shelf.put(posts.trial, step, save, earlier=reports)
-            left[posts.trial] = SavedCheckpoint(location, step)
-        ray.get(posts.roster.rested.remote(posts.trial, left))
+                location = checkpoints.put(metrics_buffer.trial, step, save, earlier=reports)
+            left[metrics_buffer.trial] = SavedCheckpoint(location, step)
+        ray.get(metrics_buffer.coordinator.rested.remote(metrics_buffer.trial, left))
 
     return keep
 
@@ -215,31 +231,31 @@ def run_plain_trial(config: TrialConfig) -> None:
     assignment = config["assignment"]
     recorded = config.get("recorded", [])
     failed = config.get("failed")
-    roster = find_coordinator(assignment.sweep)
+    coordinator = find_coordinator(assignment.sweep)
     for report in recorded:
         tune.report(dict(report))
     if failed is not None:
-        ray.get(roster.fail.remote(config["index"], failed))
+        ray.get(coordinator.fail.remote(config["index"], failed))
         raise RuntimeError(failed)
     stopped = config.get("stopped")
     if stopped is not None:
-        ray.get(roster.stop.remote(config["index"], stopped))
+        ray.get(coordinator.stop.remote(config["index"], stopped))
         return
     recorded_step = max((int(report["step"]) for report in recorded), default=0)
     if recorded_step < assignment.trial.train.steps:
         try:
             ended = train(assignment, recorded_step)
         except Exception as error:
-            times_shrunk: int = ray.get(roster.times_shrunk.remote(config["index"]))
+            times_shrunk: int = ray.get(coordinator.times_shrunk.remote(config["index"]))
             crowded = not assignment.alone and (lacks_memory(reason(error)) or times_shrunk > 0)
             if not is_loss(error) and not crowded:
-                ray.get(roster.fail.remote(config["index"], reason(error)))
+                ray.get(coordinator.fail.remote(config["index"], reason(error)))
                 raise
             ended = WorkerEnd(lost=reason(error))
             if crowded:
                 ended = WorkerEnd(crowded=reason(error))
         if ended.fault is not None or ended.lost is not None or ended.crowded is not None:
-            verdict = AbortReason(fault=ended.fault, lost=ended.lost, crowded=ended.crowded)
-            ray.get(roster.give_up.remote(verdict))
+            abort_reason = AbortReason(fault=ended.fault, lost=ended.lost, crowded=ended.crowded)
+            ray.get(coordinator.abort.remote(abort_reason))
         while ended != WorkerEnd():
             time.sleep(1)  # until the driver ends this trial with all others

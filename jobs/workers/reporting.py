@@ -24,7 +24,7 @@ MOST_WAITING = 10_000
 
 
 class NoteDeaths(UserCallback):
-    """Tells the roster when a worker has died, and when it did for lack of memory. Runs in the
+    """Tells the coordinator when a worker has died, and when it did for lack of memory. Runs in the
     controller's process.
     """
 
@@ -36,17 +36,17 @@ class NoteDeaths(UserCallback):
         self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]
     ) -> None:
         """Called before a failed worker group is restarted."""
-        roster = find_coordinator(self.sweep)
+        coordinator = find_coordinator(self.sweep)
         why = reason(next(iter(worker_exceptions.values())))
         note = Note(
             f"{why}; goes on from the last checkpoint", self.trial if self.trial > 0 else None
         )
-        roster.post.remote(note)
+        coordinator.post.remote(note)
         if any(
             "OutOfMemory" in f"{type(error).__name__} {error}"
             for error in worker_exceptions.values()
         ):
-            ray.get(roster.shrink.remote(self.trial))
+            ray.get(coordinator.shrink.remote(self.trial))
 
 
 def use_own_gpu(assignment: WorkerSpec) -> None:
@@ -66,15 +66,15 @@ class MetricsBuffer:
     the training waits.
     """
 
-    def __init__(self, roster: CoordinatorHandle, trial: int) -> None:
-        self.roster = roster
+    def __init__(self, coordinator: CoordinatorHandle, trial: int) -> None:
+        self.coordinator = coordinator
         self.trial = trial
         self.waiting: list[LoggedStep] = []
         self.sent = time.monotonic()
         self.room: ray.ObjectRef[bool] | None = None
-        """The roster's answer whether it takes more."""
+        """The coordinator's answer whether it takes more."""
         self.asked: ray.ObjectRef[bool] | None = None
-        """The roster's answer whether the sweep pauses."""
+        """The coordinator's answer whether the sweep pauses."""
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Note one optimizer step."""
@@ -83,7 +83,7 @@ class MetricsBuffer:
             self.flush(now=len(self.waiting) >= MOST_WAITING)
 
     def flush(self, now: bool = False) -> None:
-        """Send what waits, if the roster has room for it; with `now` wait until it has."""
+        """Send what waits, if the coordinator has room for it; with `now` wait until it has."""
         self.sent = time.monotonic()
         if not self.waiting:
             return
@@ -92,21 +92,21 @@ class MetricsBuffer:
                 return
             if ray.get(self.room):
                 break
-            self.room = self.roster.has_room.remote()
+            self.room = self.coordinator.has_room.remote()
             if not now:
                 return
             time.sleep(ROOM_SECONDS)
-        self.room = self.roster.post.remote(StepMetrics(self.trial, self.waiting))
+        self.room = self.coordinator.post.remote(StepMetrics(self.trial, self.waiting))
         self.waiting = []
 
     def say(self, text: str) -> None:
         """Send one line for the user."""
-        self.roster.post.remote(Note(text, self.trial))
+        self.coordinator.post.remote(Note(text, self.trial))
 
     def resting(self) -> bool:
-        """Whether the roster's latest answer says that the sweep pauses; no step waits for it."""
+        """Whether the coordinator's latest answer says that the sweep pauses; no step waits."""
         if self.asked is None:
-            self.asked = self.roster.resting.remote()
+            self.asked = self.coordinator.resting.remote()
             return False
         if not ray.wait([self.asked], timeout=0)[0]:
             return False

@@ -14,7 +14,7 @@ from jobs.pack.task_numbers import key_of
 from jobs.workers.coordinator import CoordinatorHandle, find_coordinator
 
 OF_A_TRIAL = (
-    *("fail", "stop", "why_stopped", "failure", "take_seat", "train", "stand_up", "ended"),
+    *("fail", "stop", "why_stopped", "failure", "join_pack", "train", "leave_pack", "ended"),
     *("sit", "shrink", "leave", "begin"),
 )
 """Methods whose first argument is a trial."""

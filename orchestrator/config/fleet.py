@@ -56,7 +56,7 @@ class FleetTask:
     """From 1, in the order in which they are written."""
     name: str
     weight: float
-    """Its share of the seats where several tasks want them."""
+    """Its share of the slots where several tasks want them."""
     config: Config
     raw: dict[str, Any]
     """Its settings as a plain dictionary."""

@@ -218,12 +218,12 @@ class FleetCommand:
         name = f"{self.fleet.name}-{self.num_rounds}"
         recorders = train_together(name, sweep_states, weights, resources, self.folder, print_line)
         for sweep_state in sweep_states.values():
-            if sweep_state.aside is not None:
-                sweep_state.fatal = sweep_state.fatal or (
-                    f"{self.config.model.name} cannot be packed: {sweep_state.aside}; a fleet trains in "
-                    "packs, and without data.tasks each task is tuned by itself"
+            if sweep_state.pack_rejection is not None:
+                sweep_state.abort_reason = sweep_state.abort_reason or (
+                    f"{self.config.model.name} cannot be packed: {sweep_state.pack_rejection}; "
+                    "a fleet trains in packs, and without data.tasks each task is tuned by itself"
                 )
-                sweep_state.aside = None
+                sweep_state.pack_rejection = None
         return recorders
 
     def stop(self) -> None:

@@ -138,7 +138,9 @@ class Conductor:
         return answer
 
     @contextlib.contextmanager
-    def turn(self, number: int, open_roster: Callable[[], CoordinatorHandle]) -> Iterator[None]:
+    def turn(
+        self, number: int, open_coordinator: Callable[[], CoordinatorHandle]
+    ) -> Iterator[None]:
         """Have the machine to oneself, to judge a task's winner."""
         with self.changed:
             self.states[number] = "queued"
@@ -147,11 +149,11 @@ class Conductor:
                 self.changed.wait(LOOK_SECONDS)
                 self.check()
         sweep_state = self.recorders[number].sweep_state
-        sweep_state.roster = open_roster()
+        sweep_state.coordinator = open_coordinator()
         try:
             yield
         finally:
-            sweep_state.roster = None  # its name is free once the actor is gone
+            sweep_state.coordinator = None  # its name is free once the actor is gone
             self.set_state(number, "ending")
 
 
@@ -162,7 +164,7 @@ class TaskTrainer:
         self.conductor = conductor
         self.number = number
 
-    def open_roster(self, plan: Plan) -> CoordinatorHandle:
+    def coordinator_for(self, plan: Plan) -> CoordinatorHandle:
         """None yet: the round opens one for all."""
         return None
 

@@ -71,7 +71,7 @@ class ParentRun:
         hurried = result.state == "interrupted"
         left = self.writer.close(min(self.patience, HURRIED_SECONDS) if hurried else self.patience)
         return sweep_texts.unfinished(
-            left, self.writer.error, self.writer.num_refused, self.writer.aside
+            left, self.writer.error, self.writer.num_refused, self.writer.refused_file
         )
 
     def keep(self, file: Path) -> None:

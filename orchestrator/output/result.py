@@ -220,14 +220,14 @@ def failures(records: Iterable[Record]) -> list[str]:
 
 
 def unfinished(
-    count: int, error: str | None, refused: int = 0, aside: Path | str | None = None
+    count: int, error: str | None, refused: int = 0, refused_file: Path | str | None = None
 ) -> str | None:
     """What the tracking store has not received: not yet, and never."""
     late = (
         f"{plural(count, 'event')} not yet in MLflow ({error or 'it is slow to answer'}); the same "
         "command again writes them"
     )
-    never = f"{plural(refused, 'event')} refused by MLflow, kept with the reasons in {aside}"
+    never = f"{plural(refused, 'event')} refused by MLflow, kept with the reasons in {refused_file}"
     return (
         "; ".join(text for text, num_events in ((late, count), (never, refused)) if num_events)
         or None

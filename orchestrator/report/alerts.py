@@ -251,7 +251,7 @@ def idle_slots(data: SweepData) -> list[Alert]:
 
 
 def idle_share(data: SweepData) -> float | None:
-    """Which share of the time of all seats nobody trained in; None where the journal does not tell.
+    """Which share of the time of all slots nobody trained in; None where the journal does not tell.
     A trial counts from its start to its last report.
     """
     spans = [

@@ -68,7 +68,7 @@ class TrialPace:
 
 
 class Allowance:
-    """A budget's rule over one state of a sweep, `sweep_state`. Without a budget it allows everything."""
+    """A budget's rule over the state of one sweep. Without a budget it allows everything."""
 
     def __init__(self, sweep_state: Any, spending: Spending | None) -> None:
         self.sweep_state = sweep_state
@@ -137,12 +137,12 @@ class Allowance:
         if self.limits is None or self.has_begun(index) or self.sweep_state.steering.closed:
             return True  # of the finalists all start or none: what they take was looked at before
         running = self.running()
-        if not running and not self.scored() and not self.sweep_state.seats:
+        if not running and not self.scored() and not self.sweep_state.slots_taken:
             return not self.over
         if self.closed or self.over:
             return False
         first = min(self.sweep_state.config.train.eval_every, self.sweep_state.config.train.steps)
-        needed = self.for_steps(len(self.sweep_state.seats) + 1, first)
+        needed = self.for_steps(len(self.sweep_state.slots_taken) + 1, first)
         if not self.paces:
             needed = needed[0] + self.start_left(), needed[1]
         if self.fits(needed):
@@ -186,7 +186,7 @@ class Allowance:
                 self.end()
         left, _ = self.limits.left_seconds()
         if not scored and left < -tolerance_seconds(self.whole_seconds()):
-            self.sweep_state.fatal = (
+            self.sweep_state.abort_reason = (
                 f"{self.reason()}, and no trial has come to its first rung; raise it, or lower "
                 "train.eval_every: what is done is kept"
             )
@@ -214,7 +214,7 @@ class Allowance:
         sweep_state = self.sweep_state
         return sorted(
             index
-            for index in sweep_state.seats
+            for index in sweep_state.slots_taken
             if index in sweep_state.started
             and index not in sweep_state.ended
             and index not in self.cut

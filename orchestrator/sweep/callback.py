@@ -91,7 +91,10 @@ class SweepCallback(Callback):
                     key for key in result if "/" in key and key.split("/")[0] in ("valid", "train")
                 )
             )
-            self.sweep_state.fatal = f"trial {index} reports no {self.sweep_state.metric}; sweep.metric can be {metric_names}"
+            self.sweep_state.abort_reason = (
+                f"trial {index} reports no {self.sweep_state.metric}; sweep.metric can be "
+                f"{metric_names}"
+            )
         self.sweep_state.allowance.tell_report(index, step)
         if step not in record.reports:
             self.write_report(index, step, result, result.get("checkpoint_path"))
@@ -120,7 +123,7 @@ class SweepCallback(Callback):
         index = trial.config["index"]
         steps = self.sweep_state.trained(index).train.steps
         done = max(self.sweep_state.records[index].reports, default=0) >= steps
-        inside: str | None = ray.get(self.sweep_state.roster.why_stopped.remote(index))
+        inside: str | None = ray.get(self.sweep_state.coordinator.why_stopped.remote(index))
         if done:
             state = "finished"
         else:
@@ -146,7 +149,7 @@ class SweepCallback(Callback):
             self.end(index, "interrupted", None)
             return
         reported_failure: str | None = ray.get(
-            sweep_state.roster.failure.remote(index)
+            sweep_state.coordinator.failure.remote(index)
         ) or trial.config.get("failed")
         error = why_failed(trial)
         if reported_failure is None and is_process_lost(trial, error):
@@ -159,13 +162,15 @@ class SweepCallback(Callback):
         self.end(index, "failed", mask(why))
 
     def hear(self) -> None:
-        """What ends all training, if the roster knows of it."""
-        verdict: AbortReason = ray.get(self.sweep_state.roster.verdict.remote()) or AbortReason()
-        self.sweep_state.aside = verdict.aside
-        self.sweep_state.crowded = self.sweep_state.crowded or verdict.crowded
-        self.sweep_state.fault = self.sweep_state.fault or verdict.fault
-        self.sweep_state.damaged = self.sweep_state.damaged or verdict.damaged
-        self.sweep_state.lost = self.sweep_state.lost or verdict.lost
+        """What ends all training, if the coordinator knows of it."""
+        reason: AbortReason = (
+            ray.get(self.sweep_state.coordinator.abort_reason.remote()) or AbortReason()
+        )
+        self.sweep_state.pack_rejection = reason.pack_rejection
+        self.sweep_state.crowded = self.sweep_state.crowded or reason.crowded
+        self.sweep_state.fault = self.sweep_state.fault or reason.fault
+        self.sweep_state.damaged = self.sweep_state.damaged or reason.damaged
+        self.sweep_state.lost = self.sweep_state.lost or reason.lost
 
     def write(self, kind: str, **fields: Json) -> None:
         """Append to the journal. What the storage refuses waits here, in order, and the sweep
@@ -192,10 +197,10 @@ class SweepCallback(Callback):
         now = time.monotonic()
         if self.asked_to_rest is None:
             self.asked_to_rest = now
-            ray.get(self.sweep_state.roster.rest.remote())
+            ray.get(self.sweep_state.coordinator.rest.remote())
         if self.has_rested:
             return True
-        over, left = ray.get(self.sweep_state.roster.left.remote())
+        over, left = ray.get(self.sweep_state.coordinator.left.remote())
         if not over and now - self.asked_to_rest < REST_SECONDS and self.sweep_state.fault is None:
             return False
         self.has_rested = True
@@ -219,9 +224,9 @@ class SweepCallback(Callback):
             return
         self.sweep_state.ended.add(index)
         sweep_state = self.sweep_state
-        sweep_state.seats.discard(index)
+        sweep_state.slots_taken.discard(index)
         self.release(index)
-        ray.get(sweep_state.roster.ended.remote(index))
+        ray.get(sweep_state.coordinator.ended.remote(index))
         record = sweep_state.records[index]
         record.state = state
         record.error = error
@@ -245,7 +250,7 @@ class SweepCallback(Callback):
         else:
             self.write("end", trial=index, state=state, error=error)
         sweep_state.screen.end(index, state, error)
-        sweep_state.fatal = sweep_state.fatal or hopeless(sweep_state)
+        sweep_state.abort_reason = sweep_state.abort_reason or hopeless(sweep_state)
         if state != "interrupted":
             self.prune(index)
 
@@ -270,7 +275,7 @@ class SweepCallback(Callback):
         """
         if self.sweep_state.packed:
             return  # the group is its pack's
-        group: str | None = ray.get(self.sweep_state.roster.leave.remote(index))
+        group: str | None = ray.get(self.sweep_state.coordinator.leave.remote(index))
         if group:
             self.to_free.append((time.monotonic() + FREE_AFTER_SECONDS, group))
 
@@ -290,15 +295,15 @@ class SweepCallback(Callback):
         self.sweep_state.screen.refresh()
 
     def drain(self) -> None:
-        """Take the workers' posts into the journal and onto the screen."""
-        posts: list[Posted] = ray.get(self.sweep_state.roster.drain.remote())
-        for post in posts:
-            message = post.message
+        """Take the workers' messages into the journal and onto the screen."""
+        drained: list[Posted] = ray.get(self.sweep_state.coordinator.drain.remote())
+        for posted in drained:
+            message = posted.message
             if isinstance(message, JudgingProgress):
                 self.sweep_state.screen.progress(message.label, message.done, message.total)
             elif isinstance(message, Note):
                 tags = {"note": message.text}
-                self.write("tags", t=post.milliseconds, trial=message.trial, tags=tags)
+                self.write("tags", t=posted.milliseconds, trial=message.trial, tags=tags)
                 if message.trial is None:
                     self.sweep_state.screen.note(message.text)
                 else:

@@ -192,11 +192,11 @@ def take_over(sweep_state: SweepState, final: FinalState) -> None:
     sweep_state.allowance.take_over(final.allowance)
     trained = [final.records.get(index) for index in final.numbers()]
     all_failed = all(record is not None and record.state == "failed" for record in trained)
-    if final.fatal is not None and not all_failed:
-        sweep_state.fatal = final.fatal
-    elif final.aside is not None:
-        sweep_state.fatal = (
-            f"the finalists cannot be packed: {final.aside}; executor=plain trains them"
+    if final.abort_reason is not None and not all_failed:
+        sweep_state.abort_reason = final.abort_reason
+    elif final.pack_rejection is not None:
+        sweep_state.abort_reason = (
+            f"the finalists cannot be packed: {final.pack_rejection}; executor=plain trains them"
         )
     for index in final.numbers():
         record = final.records.get(index)

@@ -30,7 +30,7 @@ from orchestrator.sweep.fleet_tasks import (
 )
 from orchestrator.sweep.runner import SweepStopper, stop_packs_of
 from orchestrator.sweep.scheduler import TuneResult
-from orchestrator.sweep.shared_seats import SharedSeats
+from orchestrator.sweep.shared_slots import SharedSlots
 from orchestrator.sweep.state import SweepState
 
 
@@ -57,7 +57,8 @@ class FleetStopper(Stopper):
             for task, stopper in zip(self.tasks, self.stoppers, strict=True)
         ]
         return all(over) and any(
-            task.sweep_state.halted or task.sweep_state.fatal is not None for task in self.tasks
+            task.sweep_state.halted or task.sweep_state.abort_reason is not None
+            for task in self.tasks
         )
 
     def __getstate__(self) -> dict[str, object]:
@@ -80,20 +81,20 @@ def train_together(
     """
     total = sum(sweep_state.total() for sweep_state in sweep_states.values())
     slots = -(-resources.concurrent // resources.packs)
-    roster = open_coordinator(name, PackMembership(resources.packs, slots, total))
-    seats = SharedSeats(name, resources.concurrent)
+    coordinator = open_coordinator(name, PackMembership(resources.packs, slots, total))
+    slots = SharedSlots(name, resources.concurrent)
     tasks = []
     for number, sweep_state in sweep_states.items():
-        sweep_state.shared = seats
-        task = TaskOfRound(number, sweep_state, roster)
-        seats.add(number, sweep_state, weights[number], task.wants)
+        sweep_state.shared = slots
+        task = TaskOfRound(number, sweep_state, coordinator)
+        slots.add(number, sweep_state, weights[number], task.wants)
         tasks.append(task)
-    recorder = FleetCallback(tasks, roster, say)
+    recorder = FleetCallback(tasks, coordinator, say)
     tuner = tune.Tuner(
         tune.with_resources(packed_trial.run_packed_trial, {"node:__internal_head__": 0.001}),
         tune_config=tune.TuneConfig(
-            search_alg=FleetSearcher(tasks, seats, max(1, resources.num_cpus - 1)),
-            scheduler=FleetScheduler(tasks, seats),
+            search_alg=FleetSearcher(tasks, slots, max(1, resources.num_cpus - 1)),
+            scheduler=FleetScheduler(tasks, slots),
             num_samples=-1,
             reuse_actors=True,
         ),
@@ -121,10 +122,10 @@ def train_together(
         try:
             close(tasks, recorder)
         finally:
-            stop_packs_of(roster, packs)
+            stop_packs_of(coordinator, packs)
             for task in tasks:
                 task.recorder.write_waiting()
-                task.sweep_state.roster = None
+                task.sweep_state.coordinator = None
                 task.sweep_state.shared = None
     return {task.number: task.recorder for task in tasks}
 

@@ -1,5 +1,5 @@
 """How one Ray Tune run serves the sweeps of a fleet: each keeps its own searcher, scheduler and
-recorder, as if it were alone. They are asked in the order in which seats are due to their tasks,
+recorder, as if it were alone. They are asked in the order in which slots are due to their tasks,
 and hear of their own trials only. A sweep whose trials all fail alike ends by itself; what the
 machine refuses ends all.
 """
@@ -24,14 +24,14 @@ from jobs.workers.task_coordinator import TaskCoordinator
 from orchestrator.sweep.callback import SweepCallback
 from orchestrator.sweep.scheduler import HalvingScheduler, TuneResult, scheduler
 from orchestrator.sweep.searcher import TrialSearcher
-from orchestrator.sweep.shared_seats import SharedSeats
+from orchestrator.sweep.shared_slots import SharedSlots
 from orchestrator.sweep.state import SweepState
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
 
 NOTE_SECONDS = 1.0
-ENDINGS = ("interrupted", "fault", "lost", "aside")
+ENDINGS = ("interrupted", "fault", "lost", "pack_rejection")
 """What of a sweep's state ends all training, whoever's trial it was found by."""
 OTHERS_CHECKPOINT = "the packs ended, since a checkpoint of another task is damaged"
 
@@ -48,13 +48,13 @@ class TaskCallback(SweepCallback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """A trial that reached its end or was stopped."""
-        if self.sweep_state.fatal is not None:  # it was stopped with its task
+        if self.sweep_state.abort_reason is not None:  # it was stopped with its task
             self.end(trial.config["index"], "interrupted", None)
             return
         super().on_trial_complete(iteration, trials, trial, **info)
 
     def drain(self) -> None:
-        """Take the workers' posts into the journal and onto the screen."""
+        """Take the workers' messages into the journal and onto the screen."""
         self.check()
         super().drain()
 
@@ -81,10 +81,12 @@ class TaskTrials:
 class TaskOfRound:
     """One sweep of a round, with its own searcher, scheduler and recorder."""
 
-    def __init__(self, number: int, sweep_state: SweepState, roster: CoordinatorHandle) -> None:
+    def __init__(
+        self, number: int, sweep_state: SweepState, coordinator: CoordinatorHandle
+    ) -> None:
         self.number = number
         self.sweep_state = sweep_state
-        sweep_state.roster = TaskCoordinator(roster, number)
+        sweep_state.coordinator = TaskCoordinator(coordinator, number)
         self.recorder = TaskCallback(sweep_state)
         self.searcher = TrialSearcher(sweep_state)
         self.scheduler = scheduler(sweep_state, self.recorder.release)
@@ -92,9 +94,9 @@ class TaskOfRound:
         self.given_up = False
 
     def wants(self) -> bool:
-        """Whether it has a trial to seat now."""
+        """Whether it has a trial to start now."""
         sweep_state = self.sweep_state
-        if sweep_state.halted or sweep_state.fatal is not None:
+        if sweep_state.halted or sweep_state.abort_reason is not None:
             return False
         waits = isinstance(self.scheduler, HalvingScheduler) and bool(self.scheduler.won)
         return waits or self.searcher.left()
@@ -102,7 +104,7 @@ class TaskOfRound:
     def is_over(self) -> bool:
         """Whether none of its trials trains any more, and none will."""
         sweep_state, searcher = self.sweep_state, self.searcher
-        if sweep_state.fatal is not None:
+        if sweep_state.abort_reason is not None:
             return self.given_up
         about_to_start = (
             searcher.handed - searcher.skipped - len(sweep_state.started | sweep_state.ended)
@@ -121,7 +123,7 @@ class TaskOfRound:
         if not self.given_up:
             self.given_up = True
             for index in set(self.sweep_state.numbers()) - self.sweep_state.ended:
-                ray.get(self.sweep_state.roster.ended.remote(index))
+                ray.get(self.sweep_state.coordinator.ended.remote(index))
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing: the journal is the state."""
@@ -131,18 +133,18 @@ class TaskOfRound:
 class FleetSearcher(Searcher):
     """Tune's searcher: the next trial of the task whose turn it is."""
 
-    def __init__(self, tasks: list[TaskOfRound], seats: SharedSeats, at_once: int) -> None:
+    def __init__(self, tasks: list[TaskOfRound], slots: SharedSlots, at_once: int) -> None:
         super().__init__()
-        self.tasks, self.seats, self.at_once = tasks, seats, at_once
+        self.tasks, self.slots, self.at_once = tasks, slots, at_once
 
     def suggest(self, trial_id: str) -> TrialConfig | str | None:
         """The next trial's settings, None while it has to wait, FINISHED after the last."""
         if self.crowded():
             return None
         waits = False
-        for place in self.seats.in_turn():
+        for place in self.slots.in_turn():
             task = self.tasks[place]
-            if task.sweep_state.fatal is not None:
+            if task.sweep_state.abort_reason is not None:
                 waits = waits or not task.is_over()
                 continue
             answer = task.searcher.suggest(trial_id)
@@ -156,7 +158,7 @@ class FleetSearcher(Searcher):
         """Whether enough of the first trials' processes are starting; see TrialSearcher."""
         handed = sum(task.searcher.handed for task in self.tasks)
         begun = sum(len(task.sweep_state.started | task.sweep_state.ended) for task in self.tasks)
-        return handed < self.seats.capacity and handed - begun >= self.at_once
+        return handed < self.slots.capacity and handed - begun >= self.at_once
 
     def on_trial_complete(
         self, trial_id: str, result: JsonObject | None = None, error: bool = False
@@ -173,9 +175,9 @@ class FleetSearcher(Searcher):
 class FleetScheduler(FIFOScheduler):
     """Tune's scheduler: each task's own decides on its trials."""
 
-    def __init__(self, tasks: list[TaskOfRound], seats: SharedSeats) -> None:
+    def __init__(self, tasks: list[TaskOfRound], slots: SharedSlots) -> None:
         super().__init__()
-        self.tasks, self.seats = tasks, seats
+        self.tasks, self.slots = tasks, slots
         self.by_number = {task.number: task for task in tasks}
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -189,7 +191,7 @@ class FleetScheduler(FIFOScheduler):
     ) -> str:
         """Go on, wait for the others of its task, or stop."""
         task = self.by_number[number_of(trial)]
-        if task.sweep_state.fatal is not None:
+        if task.sweep_state.abort_reason is not None:
             return TrialScheduler.STOP
         return task.scheduler.on_trial_result(view(tune_controller, task), trial, result)
 
@@ -213,11 +215,11 @@ class FleetScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: TuneController, **asked: object) -> Trial | None:
         """A trial of the task whose turn it is."""
         for task in self.tasks:
-            if task.sweep_state.fatal is not None:
+            if task.sweep_state.abort_reason is not None:
                 task.give_up(tune_controller)
-        for place in self.seats.in_turn():
+        for place in self.slots.in_turn():
             task = self.tasks[place]
-            if task.sweep_state.fatal is None:
+            if task.sweep_state.abort_reason is None:
                 trial = task.scheduler.choose_trial_to_run(view(tune_controller, task))
                 if trial is not None:
                     return trial
@@ -239,9 +241,9 @@ class FleetCallback(Callback):
     """Each task's recorder hears of its own trials; what ends all training is told to all."""
 
     def __init__(
-        self, tasks: list[TaskOfRound], roster: CoordinatorHandle, say: Callable[[str], None]
+        self, tasks: list[TaskOfRound], coordinator: CoordinatorHandle, say: Callable[[str], None]
     ) -> None:
-        self.tasks, self.roster, self.say = tasks, roster, say
+        self.tasks, self.coordinator, self.say = tasks, coordinator, say
         self.heard = 0.0
         self.by_number = {task.number: task.recorder for task in tasks}
 
@@ -310,10 +312,10 @@ class FleetCallback(Callback):
 
     def notes(self) -> None:
         """Say what the packs say that is about no trial."""
-        posts: list[Posted] = ray.get(self.roster.drain.remote(0))
-        for post in posts:
-            if isinstance(post.message, Note):
-                self.say(post.message.text)
+        drained: list[Posted] = ray.get(self.coordinator.drain.remote(0))
+        for posted in drained:
+            if isinstance(posted.message, Note):
+                self.say(posted.message.text)
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing: the journals are the state."""

@@ -111,7 +111,7 @@ def check_settings(sweep_state: SweepState) -> None:
     for index, record in sorted(sweep_state.records.items()):
         if record.reports and not record.point and index not in sweep_state.steering.copies:
             raise OrchestratorError(
-                f"the line of {sweep_state.journal.file} that tells the settings of trial {index} is "
-                "damaged, and sweep.search=optuna would choose others; put a copy of the file in "
-                "its place, or start anew with fresh=true"
+                f"the line of {sweep_state.journal.file} that tells the settings of trial {index} "
+                "is damaged, and sweep.search=optuna would choose others; put a copy of the file "
+                "in its place, or start anew with fresh=true"
             )

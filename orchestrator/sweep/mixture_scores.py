@@ -56,7 +56,7 @@ class Scored:
 def score_candidates(
     plan: Plan,
     base: BaseModel,
-    roster: CoordinatorHandle,
+    coordinator: CoordinatorHandle,
     screen: ProgressDisplay,
     is_stopped: Callable[[], bool],
 ) -> list[Scored] | None:
@@ -71,7 +71,7 @@ def score_candidates(
     waiting = remote.remote(task)
     while True:
         ready, _ = ray.wait([waiting], timeout=POLL_SECONDS)
-        for post in ray.get(roster.drain.remote()):
+        for post in ray.get(coordinator.drain.remote()):
             if isinstance(post.message, JudgingProgress):
                 show(screen, post.message)
             elif isinstance(post.message, Note):

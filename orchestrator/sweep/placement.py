@@ -69,7 +69,7 @@ class PlacementMonitor:
         self.sweep_state = sweep_state
         self.limit = sweep_state.config.cluster.wait_seconds
         self.since: dict[int, float] = {}
-        """When each group was first seen without a place, by the roster's key."""
+        """When each group was first seen without a place, by the coordinator's key."""
         self.looked = self.said_at = 0.0
 
     def look(self, started: set[int]) -> None:
@@ -82,11 +82,11 @@ class PlacementMonitor:
         self.looked = now
         packs = self.sweep_state.plan.resources.packs
         wanted = {-1 - pack for pack in range(packs)} if self.sweep_state.packed else started
-        placed: list[int] = ray.get(self.sweep_state.roster.placed.remote())
+        placed: list[int] = ray.get(self.sweep_state.coordinator.placed.remote())
         self.since = {key: self.since.get(key, now) for key in wanted - set(placed)}
         longest = max((now - moment for moment in self.since.values()), default=0.0)
         if longest > self.limit:
-            self.sweep_state.fatal = f"{self.text(self.limit)}; what is done is kept"
+            self.sweep_state.abort_reason = f"{self.text(self.limit)}; what is done is kept"
         elif longest > PATIENT_SECONDS and now - self.said_at > SAY_AGAIN_SECONDS:
             self.said_at = now
             self.sweep_state.screen.note(self.text())

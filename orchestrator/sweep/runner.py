@@ -39,8 +39,8 @@ PACK_ENDS_SECONDS = 10.0
 class Trainer(Protocol):
     """Who trains the trials of a sweep in the place of a Tune run and packs of its own."""
 
-    def open_roster(self, plan: Plan) -> CoordinatorHandle:
-        """A roster for the trials of a plan."""
+    def coordinator_for(self, plan: Plan) -> CoordinatorHandle:
+        """A coordinator for the trials of a plan."""
         ...
 
     def run(self, sweep_state: SweepState) -> SweepCallback:
@@ -52,11 +52,11 @@ trainer: ContextVar[Trainer | None] = ContextVar("trainer", default=None)
 """Of this thread's sweep; None: the sweep itself. See fleet/conductor.py for another one."""
 
 
-def open_roster(plan: Plan) -> CoordinatorHandle:
-    """A roster for the trials of a plan. Without packs nobody sits in one."""
+def coordinator_for(plan: Plan) -> CoordinatorHandle:
+    """A coordinator for the trials of a plan. Without packs there are no members."""
     other = trainer.get()
     if other is not None:
-        return other.open_roster(plan)
+        return other.coordinator_for(plan)
     resources = plan.resources
     if not resources.packs:
         return open_coordinator(plan.name, PackMembership())
@@ -87,7 +87,9 @@ class SweepStopper(Stopper):
         learned.
         """
         sweep_state = self.sweep_state
-        if sweep_state.fatal is not None or (sweep_state.halted and not sweep_state.interrupted):
+        if sweep_state.abort_reason is not None or (
+            sweep_state.halted and not sweep_state.interrupted
+        ):
             return True
         return (sweep_state.interrupted or sweep_state.allowance.over) and self.rested()
 
@@ -95,14 +97,14 @@ class SweepStopper(Stopper):
 def run(
     sweep_state: SweepState, start: Callable[[SweepState], list[threading.Thread]] | None = None
 ) -> SweepCallback:
-    """Run the sweep to its end; afterwards `sweep_state.records` and the journal hold what came out.
-    `start` starts the packs. Returns what writes the workers' later messages down.
+    """Run the sweep to its end; afterwards `sweep_state.records` and the journal hold what came
+    out. `start` starts the packs. Returns what writes the workers' later messages down.
 
-    With `sweep_state.aside` set nothing has been trained: the packs do not fit this model, and the plain
-    executor has to do the work. With `sweep_state.damaged` set it has to start again from an earlier
-    checkpoint, with `sweep_state.lost` set from where it is, since a trial's process was killed; with
-    `sweep_state.fault` set the machine has failed. Raises RayError when the cluster has lost what the
-    sweep itself runs on.
+    Its fields say how it ended. With `pack_rejection` set nothing has been trained: the packs do
+    not fit this model, and the plain executor has to do the work. With `damaged` set it has to
+    start again from an earlier checkpoint, with `lost` set from where it is, since a trial's
+    process was killed; with `fault` set the machine has failed. Raises RayError when the cluster
+    has lost what the sweep itself runs on.
     """
     other = trainer.get()
     if other is not None:
@@ -177,17 +179,17 @@ def start_packs(sweep_state: SweepState) -> list[threading.Thread]:
 
 def stop_packs(sweep_state: SweepState, packs: list[threading.Thread]) -> None:
     """Send the worker groups of a sweep home."""
-    stop_packs_of(sweep_state.roster, packs)
+    stop_packs_of(sweep_state.coordinator, packs)
 
 
-def stop_packs_of(roster: CoordinatorHandle, packs: list[threading.Thread]) -> None:
+def stop_packs_of(coordinator: CoordinatorHandle, packs: list[threading.Thread]) -> None:
     """Send worker groups home. One whose placement group were taken away at once would be started
     again by Ray Train.
     """
     deadline = time.monotonic() + PACK_ENDS_SECONDS
     try:
-        ray.get(roster.close.remote())
-    except RayError:  # the roster is lost, and nobody else can tell the packs
+        ray.get(coordinator.close.remote())
+    except RayError:  # the coordinator is lost, and nobody else can tell the packs
         deadline = 0.0
     for pack in packs:
         pack.join(max(0.0, deadline - time.monotonic()))
@@ -197,4 +199,4 @@ def stop_packs_of(roster: CoordinatorHandle, packs: list[threading.Thread]) -> N
         pack.join(PACK_ENDS_SECONDS)
     with contextlib.suppress(RayError):
         for pack_index in range(len(packs)):
-            free(ray.get(roster.leave.remote(pack_worker.place(pack_index))))
+            free(ray.get(coordinator.leave.remote(pack_worker.place(pack_index))))

@@ -22,7 +22,7 @@ TuneResult = dict[str, Any]
 
 
 class HalvingScheduler(FIFOScheduler):
-    """Tune's scheduler for synchronous halving: waiting trials are paused, so that their seat goes
+    """Tune's scheduler for synchronous halving: waiting trials are paused, so that their slot goes
     to others.
 
     All trials are looked at when a rung closes, never at each of their reports.
@@ -50,7 +50,7 @@ class HalvingScheduler(FIFOScheduler):
         self.waiting: dict[int, Trial] = {}
         """Trials that are paused, or about to be, by index."""
         self.won: deque[Trial] = deque()
-        """Of these the ones that go on as soon as there is a seat, in the order of the trials."""
+        """Of these the ones that go on as soon as there is a slot, in the order of the trials."""
         self.lost: deque[Trial] = deque()
         """And the ones that end as soon as Tune has paused them. Of both only the first is looked
         at: pauses end in about that order.
@@ -76,9 +76,9 @@ class HalvingScheduler(FIFOScheduler):
             return TrialScheduler.STOP
         if decision == "wait":
             self.waiting[index] = trial
-            self.sweep_state.seats.discard(index)
+            self.sweep_state.slots_taken.discard(index)
             self.release(index)
-            ray.get(self.sweep_state.roster.expect.remote([index], False))
+            ray.get(self.sweep_state.coordinator.expect.remote([index], False))
         return {
             "go on": TrialScheduler.CONTINUE,
             "wait": TrialScheduler.PAUSE,
@@ -91,7 +91,7 @@ class HalvingScheduler(FIFOScheduler):
         """Nobody waits for a trial that has ended; one that its pack has stopped has lost."""
         index = trial.config["index"]
         self.waiting.pop(index, None)
-        outrun = ray.get(self.sweep_state.roster.why_stopped.remote(index)) is not None
+        outrun = ray.get(self.sweep_state.coordinator.why_stopped.remote(index)) is not None
         self.halving.leave(index, outrun)
         self._sort(tune_controller)
 
@@ -100,7 +100,7 @@ class HalvingScheduler(FIFOScheduler):
         self.on_trial_complete(tune_controller, trial, {})
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
-        """A paused trial that has won its rung, when a seat is free; new trials come first."""
+        """A paused trial that has won its rung, when a slot is free; new trials come first."""
         self._drop(tune_controller)
         self._obey_budget(tune_controller)
         self._stop_losers(tune_controller)
@@ -114,7 +114,7 @@ class HalvingScheduler(FIFOScheduler):
                 return None  # its pause is still under way
             self.won.popleft()
             if trial.status == "PAUSED":
-                self.sweep_state.seats.add(trial.config["index"])
+                self.sweep_state.slots_taken.add(trial.config["index"])
                 return trial
         return None
 
@@ -166,7 +166,7 @@ class HalvingScheduler(FIFOScheduler):
         self.waiting = {
             index: self.waiting[index] for index, decision in decided.items() if decision == "wait"
         }
-        ray.get(self.sweep_state.roster.expect.remote(won, True))
+        ray.get(self.sweep_state.coordinator.expect.remote(won, True))
         self._stop_losers(tune_controller)
 
     def _stop_losers(self, tune_controller: TuneController) -> None:

@@ -13,7 +13,7 @@ from orchestrator.sweep.state import SweepState
 
 
 class TrialSearcher(Searcher):
-    """Tune's searcher: one trial per index, as seats become free."""
+    """Tune's searcher: one trial per index, as slots become free."""
 
     def __init__(self, sweep_state: SweepState) -> None:
         super().__init__(metric=sweep_state.metric, mode="max" if sweep_state.maximise else "min")
@@ -35,8 +35,8 @@ class TrialSearcher(Searcher):
         self.handed += 1
         index = sweep_state.numbers()[self.handed - 1]
         if index in sweep_state.extra_copies():
-            ray.get(sweep_state.roster.widen.remote())
-        sweep_state.seats.add(index)
+            ray.get(sweep_state.coordinator.widen.remote())
+        sweep_state.slots_taken.add(index)
         trial = sweep_state.trial(index)
         earlier = sweep_state.earlier.get(index)
         again = earlier is not None and earlier.state == "failed" and sweep_state.config.retry
@@ -98,7 +98,7 @@ class TrialSearcher(Searcher):
                 return
             self.handed += 1
             self.skipped += 1
-            ray.get(sweep_state.roster.ended.remote(index))
+            ray.get(sweep_state.coordinator.ended.remote(index))
             if not dropped:
                 sweep_state.allowance.not_admitted.add(index)
                 continue

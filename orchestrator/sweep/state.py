@@ -18,7 +18,7 @@ from orchestrator.sweep.allowance import Allowance
 from orchestrator.sweep.earlier_records import as_before
 from orchestrator.sweep.logged_steps import Logged
 from orchestrator.sweep.sampler import Sampler
-from orchestrator.sweep.shared_seats import SharedSeats
+from orchestrator.sweep.shared_slots import SharedSlots
 from orchestrator.sweep.standing import Standing
 from orchestrator.sweep.steering import Steering
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class SweepState:
-    """Who holds a seat, what is recorded, and why the sweep should end."""
+    """Who has a slot, what is recorded, and why the sweep should end."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class SweepState:
             index: as_before(self.records[index], step) for index, step in (back or {}).items()
         }
         self.logged = Logged(journal.events())
-        self.seats: set[int] = set()
+        self.slots_taken: set[int] = set()
         self.interrupted = False
-        self.fatal: str | None = None
-        self.aside: str | None = None
+        self.abort_reason: str | None = None
+        self.pack_rejection: str | None = None
         """Why the packs have stepped aside, once they have: the sweep starts again with the plain
         executor.
         """
@@ -85,9 +85,9 @@ class SweepState:
         """Place of a checkpoint that cannot be used, and why: the sweep starts again from one
         before it.
         """
-        self.roster: CoordinatorHandle = None
-        self.shared: SharedSeats | None = None
-        """Whom the seats and packs are shared with while a fleet trains."""
+        self.coordinator: CoordinatorHandle = None
+        self.shared: SharedSlots | None = None
+        """Whom the slots and packs are shared with while a fleet trains."""
         self.started: set[int] = set()
         """Trials that Tune has started."""
         self.standings: list[Standing] = []
@@ -107,7 +107,7 @@ class SweepState:
         """Whether trials end for no reason of their own."""
         return self.interrupted or any(
             why is not None
-            for why in (self.fault, self.aside, self.damaged, self.lost, self.crowded)
+            for why in (self.fault, self.pack_rejection, self.damaged, self.lost, self.crowded)
         )
 
     def __getstate__(self) -> dict[str, object]:
@@ -175,10 +175,10 @@ class SweepState:
         return max(self.config.final.count, 1)
 
     def full(self) -> bool:
-        """Whether all seats are taken, or none of those that are shared is due."""
+        """Whether all slots are taken, or none of those that are shared is due."""
         if self.shared is not None:
             return self.shared.full(self)
-        return len(self.seats) >= self.plan.resources.concurrent
+        return len(self.slots_taken) >= self.plan.resources.concurrent
 
     def trial(self, index: int) -> Trial:
         """A trial's settings, for it to start with; its point is written down the first time."""

@@ -113,7 +113,7 @@ class OutboxWorker:
         """
         self._seen: str | None = None
         """The journal's identity when it was looked at last."""
-        self.aside = folder / "tracking-refused.jsonl"
+        self.refused_file = folder / "tracking-refused.jsonl"
         """Where events lie that the store will never take, with the reasons."""
         self._sink: TrackingSink
         self._connected = False
@@ -242,7 +242,7 @@ class OutboxWorker:
         # Cut or edited: every line that the store has not been told is new, wherever it stands.
         self._skip = set(told_digests)
         self._told.keep([])
-        self.aside.unlink(missing_ok=True)
+        self.refused_file.unlink(missing_ok=True)
         return OutboxState(
             journal=state.journal,
             target=state.target,
@@ -351,7 +351,7 @@ class OutboxWorker:
 
     def _set_aside(self, state: OutboxState, item: tuple[int, Event], error: Exception) -> None:
         at, event = item
-        with self.aside.open("a") as stream:
+        with self.refused_file.open("a") as stream:
             stream.write(
                 json.dumps({"reason": mask(str(error)), "offset": at, "event": event}) + "\n"
             )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.config import BaseModel
-from jobs.workers.pack_worker import verdict_of
+from jobs.workers.pack_worker import abort_reason_of
 from jobs.workers.reporting import lacks_memory
 from orchestrator.config.compose import compose
 from orchestrator.output.progress import ProgressDisplay
@@ -75,7 +75,7 @@ def test_the_action_is_said_and_noted_on_each_trial_that_it_concerns(
     sweep_state = board_of(plan, base, notes)
     command = SimpleNamespace(plan=plan, journal=sweep_state.journal)
     assert why_again(command, sweep_state) is None
-    verdict = verdict_of(MemoryError("out of memory on one example of 90 tokens"), "/x")
+    verdict = abort_reason_of(MemoryError("out of memory on one example of 90 tokens"), "/x")
     sweep_state.crowded = verdict.crowded
     assert sweep_state.halted, "nobody is judged by it"
     assert why_again(command, sweep_state) == "out of memory on one example of 90 tokens"
@@ -97,8 +97,9 @@ def test_where_nothing_is_less_the_sweep_fails_with_the_remedy(
     sweep_state = board_of(plan, base, [])
     sweep_state.crowded = "out of memory"
     assert why_again(SimpleNamespace(plan=plan, journal=sweep_state.journal), sweep_state) is None
-    assert sweep_state.fatal is not None and "executor=plain would train each trial by itself" in (
-        sweep_state.fatal
+    assert (
+        sweep_state.abort_reason is not None
+        and "executor=plain would train each trial by itself" in (sweep_state.abort_reason)
     )
 
 

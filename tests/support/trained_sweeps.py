@@ -51,7 +51,7 @@ class TrainedSweep:
         )
         self.plan, self.base = planning.make(config), base
         self.journal = Journal(sweep_folder(str(storage), self.plan.name))
-        self.shelf = CheckpointStore(str(self.journal.folder / "train"), "valid/loss", False)
+        self.store = CheckpointStore(str(self.journal.folder / "train"), "valid/loss", False)
         self.journal.folder.mkdir(parents=True)
 
     def train(self, index: int, to: int, start: int = 0, state: str | None = None) -> None:
@@ -61,7 +61,7 @@ class TrainedSweep:
         for step in range(start + 1, to + 1):
             self.journal.append("metrics", trial=index, step=step, metrics={"train/loss": 1.0})
             if step % 20 == 0:
-                place = self.shelf.put(index, step, Snapshot(write, 1), {"valid/loss": 1 / step})
+                place = self.store.put(index, step, Snapshot(write, 1), {"valid/loss": 1 / step})
                 self.journal.append(
                     "report",
                     trial=index,
@@ -80,9 +80,9 @@ class TrainedSweep:
 
     def shelf_put(self, index: int, step: int) -> None:
         """A checkpoint of which the journal has not heard."""
-        self.shelf.put(index, step, Snapshot(write, 1))
+        self.store.put(index, step, Snapshot(write, 1))
 
     def harm(self, index: int, step: int) -> str:
-        place = self.shelf.at(index, step)
+        place = self.store.at(index, step)
         (Path(place) / "state").write_text("y")
         return place

@@ -48,8 +48,8 @@ def halved(trials: dict[int, Trial]) -> dict[int, Trial]:
 def counted(pack: Pack) -> list[int]:
     """The tokens of each pass through the layers below that will be made."""
     seen: list[int] = []
-    run = pack.trunk.run
-    pack.trunk.run = lambda layout: seen.append(layout.ids.shape[1]) or run(layout)  # type: ignore[method-assign,func-returns-value]
+    run = pack.hidden_cache.run
+    pack.hidden_cache.run = lambda layout: seen.append(layout.ids.shape[1]) or run(layout)  # type: ignore[method-assign,func-returns-value]
     return seen
 
 
@@ -60,7 +60,7 @@ def test_every_slot_ends_as_plain_peft_and_torch_end_it(
 ) -> None:
     model = model_of(kind)
     pack = open_pack(model, halved(varied(rows)), frames=way == "as on a GPU")
-    assert pack.trunk.attached and len(pack.trunk.below) == 1
+    assert pack.hidden_cache.attached and len(pack.hidden_cache.below) == 1
     losses = run(pack, 20)
     for number in pack.slots:
         assert_ends_alike(pack, number, losses[number], model)
@@ -71,7 +71,7 @@ def test_a_sliding_window_shorter_than_the_examples_is_kept(
 ) -> None:
     model = architecture("Gemma3Text", tmp_path / "base", base, sliding_window=20)
     pack = open_pack(model, halved({1: make(rows)}))
-    assert pack.trunk.attached
+    assert pack.hidden_cache.attached
     assert_ends_alike(pack, 1, run(pack, 20)[1], model)
 
 
@@ -119,13 +119,13 @@ def test_a_source_that_is_gone_through_again_is_known_where_it_fits(
         }
     )
     pack = open_pack(base, trials)
-    pack.trunk.most_bytes = room
+    pack.hidden_cache.most_bytes = room
     seen = counted(pack)
     losses = run(pack, 40)
     if room == hidden_cache.MOST_BYTES:
         assert len(seen) == 2, "the stretches of the first walk, and in the next two nothing new"
     else:
-        assert not any(pack.trunk.sources.values()) and len(seen) > 4, (
+        assert not any(pack.hidden_cache.sources.values()) and len(seen) > 4, (
             "too large to be kept whole: each walk by itself"
         )
     for number in trials:
@@ -145,23 +145,23 @@ def test_a_slot_that_leaves_makes_room_for_what_others_go_through_again(
     }
     pack = open_pack(base, trials)
     run(pack, 16)  # 96 of 90 rows: the second walk has begun
-    first = next(size for size in pack.trunk.sources.values() if size)
-    pack.trunk.sources.clear()
-    pack.trunk.most_bytes = int(3 * first)  # half of it holds one source
+    first = next(size for size in pack.hidden_cache.sources.values() if size)
+    pack.hidden_cache.sources.clear()
+    pack.hidden_cache.most_bytes = int(3 * first)  # half of it holds one source
     run(pack, 1)
-    assert sorted(map(bool, pack.trunk.sources.values())) == [False, True]
+    assert sorted(map(bool, pack.hidden_cache.sources.values())) == [False, True]
     pack.leave(1)
-    assert not pack.trunk.sources
+    assert not pack.hidden_cache.sources
     run(pack, 1)
-    assert [source[0][1] for source, size in pack.trunk.sources.items() if size] == [2]
+    assert [source[0][1] for source, size in pack.hidden_cache.sources.items() if size] == [2]
 
 
 def test_trials_of_other_seeds_walk_apart(base: BaseModel, rows: Path) -> None:
     pack = open_pack(base, halved(varied(rows)))
     seen = counted(pack)
     run(pack, 1)
-    assert {name[0][1] for name in pack.trunk.cache} == {3, 7} and len(seen) == len(
-        pack.trunk.cache
+    assert {name[0][1] for name in pack.hidden_cache.cache} == {3, 7} and len(seen) == len(
+        pack.hidden_cache.cache
     )
 
 
@@ -176,11 +176,11 @@ def test_small_passes_and_little_room_give_the_same_step(
     pack.budget = budget
     seen = counted(pack)
     losses = run(pack, 5)
-    assert not pack.trunk.cache and len(seen) >= 5, (
+    assert not pack.hidden_cache.cache and len(seen) >= 5, (
         "each pass computes its own rows, not whole stretches that nobody could keep"
     )
     validate(pack, list(trials))
-    assert not pack.trunk.cache
+    assert not pack.hidden_cache.cache
     assert (
         max(
             abs(a - b)
@@ -202,12 +202,12 @@ def test_validation_that_is_larger_than_what_is_kept_goes_through_the_layers_bel
     pack = open_pack(base, trials)
     pack.budget = 100  # several passes for each slot
     _, _, valid = pack.corpus(trials[1])
-    pack.trunk.most_bytes = (
-        4 * max(len(example.ids) for example in valid) * pack.trunk.token_bytes()
+    pack.hidden_cache.most_bytes = (
+        4 * max(len(example.ids) for example in valid) * pack.hidden_cache.token_bytes()
     )
     stretches: list[int] = []
-    make_one = pack.trunk.make
-    pack.trunk.make = lambda examples, budget: (
+    make_one = pack.hidden_cache.make
+    pack.hidden_cache.make = lambda examples, budget: (
         stretches.append(len(examples)) or make_one(examples, budget)
     )  # type: ignore[method-assign,func-returns-value]
     assert validate(pack, []) == {}, (
@@ -216,7 +216,8 @@ def test_validation_that_is_larger_than_what_is_kept_goes_through_the_layers_bel
     found = validate(pack, list(trials))
     assert sum(stretches) == len(valid) and max(stretches) == 2
     assert (
-        sum(hidden.states.nbytes for hidden in pack.trunk.cache.values()) <= pack.trunk.most_bytes
+        sum(hidden.states.nbytes for hidden in pack.hidden_cache.cache.values())
+        <= pack.hidden_cache.most_bytes
     )
     for number, own in found.items():
         assert (own.tokens, own.exact, own.rows) == (
@@ -263,7 +264,7 @@ def test_layers_that_pass_on_more_than_hidden_states_all_run_every_time(
     )
     assert enable_packing(pack, trial) is None
     assert validate(pack, []) == {}
-    assert not pack.trunk.attached
+    assert not pack.hidden_cache.attached
     pack.join(1, trial)
     assert all(loss > 0 for loss in run(pack, 3)[1])
 
@@ -310,10 +311,12 @@ def test_experts_are_not_taken_for_the_layers_of_a_decoder() -> None:
 def test_what_is_kept_halves_when_memory_runs_out(base: BaseModel, rows: Path) -> None:
     pack = open_pack(base, halved(varied(rows)))
     run(pack, 1)
-    assert pack.trunk.cache
-    pack.trunk.shrink(2)
-    assert not pack.trunk.cache and pack.trunk.most_bytes == hidden_cache.MOST_BYTES / 4
+    assert pack.hidden_cache.cache
+    pack.hidden_cache.shrink(2)
+    assert (
+        not pack.hidden_cache.cache and pack.hidden_cache.most_bytes == hidden_cache.MOST_BYTES / 4
+    )
     pack.shrink(pack.share(1, pack.slots[1].course.batch(0)), MemoryError())
-    assert pack.trunk.most_bytes == hidden_cache.MOST_BYTES / 8 and not any(
+    assert pack.hidden_cache.most_bytes == hidden_cache.MOST_BYTES / 8 and not any(
         layer.frozen.fast for layer in pack.active.layers
     )

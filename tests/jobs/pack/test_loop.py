@@ -23,41 +23,41 @@ from jobs.workers.packed_trial import with_point
 from tests.support.packs import varied
 
 
-class Desk:
-    """The roster's part: every trial asks for its next rung at once, until it has `rungs` of them;
+class Client:
+    """The coordinator's part: every trial asks for its next rung at once, until it has `rungs` of them;
     at a step the sweep may pause.
     """
 
     def __init__(
         self,
-        seats: PackMembership,
+        membership: PackMembership,
         rungs: dict[int, int],
         pause: Callable[[dict[int, int]], bool] = lambda steps: False,
     ) -> None:
-        self.seats, self.rungs, self.pause, self.steps = seats, rungs, pause, {}
+        self.membership, self.rungs, self.pause, self.steps = membership, rungs, pause, {}
         self.pausing = False
         self.heard: list[tuple[int, int]] = []
         self.boundaries: list[StepReport] = []
         for index in [index for index, count in rungs.items() if count > 0]:
-            self.seats.credit(index)
+            self.membership.let_train(index)
 
-    def company(self) -> list[Member] | None:
-        return None if self.pausing or max(self.rungs.values()) <= 0 else self.seats.company(0)
+    def members(self) -> list[Member] | None:
+        return None if self.pausing or max(self.rungs.values()) <= 0 else self.membership.members(0)
 
     def resting(self) -> bool:
         return self.pausing
 
-    def left(self, tickets: dict[int, int]) -> bool:
+    def left(self, lease_ids: dict[int, int]) -> bool:
         self.pausing = self.pausing or self.pause(self.steps)
         return self.pausing
 
-    def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
+    def publish(self, boundary: StepReport, lease_ids: dict[int, int]) -> None:
         self.boundaries.append(boundary)
-        self.seats.hand_in(boundary, tickets)
+        self.membership.publish(boundary, lease_ids)
         for index in boundary.reports:
             self.rungs[index] -= 1
             if self.rungs[index] > 0:
-                self.seats.credit(index)
+                self.membership.let_train(index)
 
     def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
         self.steps |= {index: step for index, (step, _) in steps.items()}
@@ -75,23 +75,23 @@ def trials(rows: Path, steps: int = 8, every: int = 4) -> dict[int, Trial]:
 def work(
     base: BaseModel,
     own: dict[int, Trial],
-    shelf: CheckpointStore,
+    store: CheckpointStore,
     rungs: dict[int, int],
     at: dict[int, tuple[str, int]],
-    **desk: Any,
-) -> Desk:
+    **client: Any,
+) -> Client:
     """One life of a pack's worker; `at` is where each trial goes on."""
-    seats = PackMembership(1, 4, len(own))
+    membership = PackMembership(1, 4, len(own))
     for index, trial in own.items():
-        seats.take(index, trial, *at.get(index, (None, 0)))
-    told = Desk(seats, dict(rungs), **desk)
-    serve(Pack(base, next(iter(own.values()))), told, shelf)
+        membership.join(index, trial, *at.get(index, (None, 0)))
+    told = Client(membership, dict(rungs), **client)
+    serve(Pack(base, next(iter(own.values()))), told, store)
     return told
 
 
-def learned(shelf: CheckpointStore, index: int, step: int) -> dict[str, torch.Tensor]:
+def learned(store: CheckpointStore, index: int, step: int) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint."""
-    folder = Path(shelf.at(index, step))
+    folder = Path(store.at(index, step))
     return load_file(folder / "state.safetensors") | load_file(
         folder / "model" / "adapter_model.safetensors"
     )
@@ -104,20 +104,20 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_a_slot_that_stands_at_its_rung_keeps_its_score(
     base: BaseModel, rows: Path, tmp_path: Path
 ) -> None:
-    own, shelf = trials(rows), CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
-    work(base, own, shelf, {1: 1, 2: 2, 5: 1}, {})
+    own, store = trials(rows), CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
+    work(base, own, store, {1: 1, 2: 2, 5: 1}, {})
     for index in (1, 5):
-        assert shelf.steps(index) == [4]
-        report = json.loads((Path(shelf.at(index, 4)) / REPORT).read_text())
+        assert store.steps(index) == [4]
+        report = json.loads((Path(store.at(index, 4)) / REPORT).read_text())
         assert report["step"] == 4 and report["valid/loss"] > 0
-        assert shelf.load(index)[4] == -report["valid/loss"]
+        assert store.load(index)[4] == -report["valid/loss"]
     # Also after the worker was replaced, when its slots are read from disk.
-    again = CheckpointStore(shelf.place, "valid/loss", False)
+    again = CheckpointStore(store.place, "valid/loss", False)
     at = {index: (again.at(index, 4), 4) for index in (1, 5)} | {2: (again.at(2, 8), 8)}
     longer = {index: with_point(trial, {"train.steps": 12}) for index, trial in own.items()}
-    desk = work(base, longer, again, {1: 0, 2: 1, 5: 0}, at)
+    client = work(base, longer, again, {1: 0, 2: 1, 5: 0}, at)
     assert (Path(again.at(1, 4)) / REPORT).exists() and again.steps(2)[-2:] == [8, 12]
-    assert desk.boundaries[-1].snapshots[1] == (again.at(1, 4), 4)
+    assert client.boundaries[-1].snapshots[1] == (again.at(1, 4), 4)
 
 
 @pytest.mark.parametrize("pause_at", [1, 4, 6])
@@ -129,8 +129,8 @@ def test_a_pause_at_any_step_changes_no_bit_and_computes_no_step_twice(
         CheckpointStore(str(tmp_path / name / "train"), "valid/loss", False)
         for name in ("calm", "paused")
     )
-    for shelf in (calm, paused):
-        Path(shelf.place).parent.mkdir()
+    for store in (calm, paused):
+        Path(store.place).parent.mkdir()
     work(base, own, calm, rungs, {})
     first = work(
         base, own, paused, rungs, {}, pause=lambda steps: max(steps.values(), default=0) >= pause_at
@@ -147,14 +147,14 @@ def test_a_pause_at_any_step_changes_no_bit_and_computes_no_step_twice(
 
 
 def test_a_damaged_checkpoint_seats_nobody(base: BaseModel, rows: Path, tmp_path: Path) -> None:
-    own, shelf = trials(rows), CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
-    work(base, own, shelf, {1: 1, 2: 1, 5: 1}, {})
-    file = Path(shelf.at(2, 4)) / "state.safetensors"
+    own, store = trials(rows), CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
+    work(base, own, store, {1: 1, 2: 1, 5: 1}, {})
+    file = Path(store.at(2, 4)) / "state.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(
         Damaged,
         match=r"trial-002/step-000004 is damaged \(state\.safetensors does not match its checksum\)",
     ):
         work(
-            base, own, shelf, {1: 1, 2: 1, 5: 1}, {index: (shelf.at(index, 4), 4) for index in own}
+            base, own, store, {1: 1, 2: 1, 5: 1}, {index: (store.at(index, 4), 4) for index in own}
         )

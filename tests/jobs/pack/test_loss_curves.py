@@ -69,8 +69,8 @@ def test_what_is_remembered_is_enough() -> None:
     assert losses == [0.0, *map(float, range(30, 40))]
 
 
-class Desk:
-    """The roster's part for trials that come as slots become free; at a step it may pause."""
+class Client:
+    """The coordinator's part for trials that come as slots become free; at a step it may pause."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Desk:
         slots: int,
         pause: Callable[[int], bool] = lambda step: False,
     ) -> None:
-        self.seats = PackMembership(1, slots, len(trials))
+        self.membership = PackMembership(1, slots, len(trials))
         self.coming = dict(trials)
         self.pause = pause
         self.pausing = False
@@ -87,33 +87,33 @@ class Desk:
         self.reports: dict[int, int] = {}
         self.left_at: dict[int, tuple[str, int]] = {}
 
-    def company(self) -> list[Member] | None:
-        while self.coming and len(self.seats.seats) < (self.seats.capacity or 0):
+    def members(self) -> list[Member] | None:
+        while self.coming and len(self.membership.by_trial) < (self.membership.capacity or 0):
             index = min(self.coming)
-            self.seats.take(index, self.coming.pop(index), *self.left_at.get(index, (None, 0)))
-            self.seats.credit(index)
-        members = self.seats.company(0)
+            self.membership.join(index, self.coming.pop(index), *self.left_at.get(index, (None, 0)))
+            self.membership.let_train(index)
+        members = self.membership.members(0)
         return None if self.pausing or not members else members
 
     def resting(self) -> bool:
         return self.pausing
 
-    def left(self, tickets: dict[int, int]) -> bool:
+    def left(self, lease_ids: dict[int, int]) -> bool:
         latest = max((steps[-1] for steps in self.heard.values()), default=0)
         self.pausing = self.pausing or self.pause(latest)
         return self.pausing
 
-    def hand_in(self, boundary: StepReport, tickets: dict[int, int]) -> None:
-        self.seats.hand_in(boundary, tickets)
+    def publish(self, boundary: StepReport, lease_ids: dict[int, int]) -> None:
+        self.membership.publish(boundary, lease_ids)
         if self.pausing:
             self.left_at = dict(boundary.snapshots)
         self.stopped |= boundary.stopped
         for index in boundary.stopped:
-            result = self.seats.seats[index].result
+            result = self.membership.by_trial[index].result
             assert result is not None and result.stopped == boundary.stopped[index]  # type: ignore[union-attr]
         self.reports |= {index: int(report["step"]) for index, report in boundary.reports.items()}
         for index in [*boundary.stopped, *boundary.reports]:
-            self.seats.leave(index)
+            self.membership.leave(index)
 
     def tell(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
         for index, (step, _) in steps.items():
@@ -129,25 +129,25 @@ def five(rows: Path) -> dict[int, Trial]:
     }
 
 
-def trained(base: BaseModel, desk: Desk, shelf: CheckpointStore, watched: bool) -> Desk:
+def trained(base: BaseModel, client: Client, store: CheckpointStore, watched: bool) -> Client:
     """One life of a pack's worker."""
-    first = next(iter(desk.coming.values()))
-    serve(Pack(base, first), desk, shelf, WatchedTrials(5, 2) if watched else None)
-    return desk
+    first = next(iter(client.coming.values()))
+    serve(Pack(base, first), client, store, WatchedTrials(5, 2) if watched else None)
+    return client
 
 
 def test_a_trial_that_is_left_behind_gives_its_slot_to_the_next_one_at_once(
     base: BaseModel, rows: Path, tmp_path: Path
 ) -> None:
     trials = five(rows)
-    shelf = CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
-    desk = trained(base, Desk(trials, 4), shelf, True)
-    assert list(desk.stopped) == [3] and desk.heard[3][-1] < 20
-    assert 3 not in desk.reports and desk.reports == {1: 20, 2: 20, 4: 20, 5: 20}
-    done_before = desk.heard[1].index(desk.heard[3][-1]) + 1
-    assert done_before < 20 and desk.heard[5] == list(range(1, 21))
+    store = CheckpointStore(str(tmp_path / "train"), "valid/loss", False)
+    client = trained(base, Client(trials, 4), store, True)
+    assert list(client.stopped) == [3] and client.heard[3][-1] < 20
+    assert 3 not in client.reports and client.reports == {1: 20, 2: 20, 4: 20, 5: 20}
+    done_before = client.heard[1].index(client.heard[3][-1]) + 1
+    assert done_before < 20 and client.heard[5] == list(range(1, 21))
     off = trained(
-        base, Desk(trials, 4), CheckpointStore(str(tmp_path / "off"), "valid/loss", False), False
+        base, Client(trials, 4), CheckpointStore(str(tmp_path / "off"), "valid/loss", False), False
     )
     assert off.stopped == {} and off.reports == dict.fromkeys(trials, 20)
 
@@ -158,14 +158,14 @@ def test_an_interruption_changes_neither_who_stops_nor_when(
 ) -> None:
     trials = {index: trial for index, trial in five(rows).items() if index < 5}
     calm = trained(
-        base, Desk(trials, 4), CheckpointStore(str(tmp_path / "calm"), "valid/loss", False), True
+        base, Client(trials, 4), CheckpointStore(str(tmp_path / "calm"), "valid/loss", False), True
     )
-    shelf = CheckpointStore(str(tmp_path / "paused"), "valid/loss", False)
-    first = trained(base, Desk(trials, 4, lambda step: step >= pause_at), shelf, True)
+    store = CheckpointStore(str(tmp_path / "paused"), "valid/loss", False)
+    first = trained(base, Client(trials, 4, lambda step: step >= pause_at), store, True)
     assert first.stopped == {} and len(first.left_at) == 4
-    second = Desk(trials, 4)
+    second = Client(trials, 4)
     second.left_at = first.left_at
-    again = CheckpointStore(shelf.place, "valid/loss", False)
+    again = CheckpointStore(store.place, "valid/loss", False)
     trained(base, second, again, True)
     assert second.stopped == calm.stopped and calm.stopped
     assert second.heard[3][-1] == calm.heard[3][-1]

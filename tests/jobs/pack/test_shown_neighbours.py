@@ -63,7 +63,7 @@ def test_frozen_layers_below_are_run_for_the_prompts_that_each_trial_shows(
 
     chosen = {number: upper(trial) for number, trial in trials.items()}
     pack = open_pack(base, chosen)
-    assert pack.trunk.attached
+    assert pack.hidden_cache.attached
     losses = run(pack, STEPS)
     for number, trial in chosen.items():
         assert losses[number] == pytest.approx(alone(trial, base)[0], abs=1e-4)

@@ -19,7 +19,7 @@ from jobs.pack.generation import text_metrics
 from jobs.pack.loop import WatchedTasks, WatchedTrials
 from jobs.pack.loss_curves import Course
 from jobs.pack.task_numbers import index_of, key_of, task_of
-from jobs.workers.task_shelves import TaskShelves
+from jobs.workers.task_checkpoints import TaskCheckpoints
 from tests.support.packs import open_pack, run, varied
 
 ROUNDING = 1e-3
@@ -87,7 +87,7 @@ def test_rows_of_two_tasks_are_never_taken_for_one_another_by_the_hidden_cache(
         for key, trial in of_two_tasks(rows, other_rows).items()
     }
     together = open_pack(base, trials)
-    assert together.trunk.attached, "layers below the adapters run once for all trials"
+    assert together.hidden_cache.attached, "layers below the adapters run once for all trials"
     losses = run(together, 10)
     for key, trial in trials.items():
         alone = open_pack(base, {key: trial})
@@ -151,7 +151,7 @@ def test_checkpoints_lie_in_the_place_of_their_own_task(
     }
     for task in stores:
         (tmp_path / f"sweep-{task}").mkdir()
-    shelves = TaskShelves(stores)
+    shelves = TaskCheckpoints(stores)
     key = key_of(2, 1)
     place = shelves.put(key, 1, pack.slots[key].snapshot())
     assert (

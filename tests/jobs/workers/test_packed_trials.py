@@ -64,15 +64,15 @@ class Running:
 
     config: Callable[[int], dict[str, Any]]
     storage: Path
-    roster: Any
+    coordinator: Any
     thread: threading.Thread
 
 
 def start(
     name: str, rows: Path, base: BaseModel, storage: Path, total: int | None = None
 ) -> Running:
-    """Start a roster and one pack of four slots; trials take 30 steps, evaluated every 10."""
-    roster = open_coordinator(name, PackMembership(1, None if total is None else 4, total))
+    """Start a coordinator and one pack of four slots; trials take 30 steps, evaluated every 10."""
+    coordinator = open_coordinator(name, PackMembership(1, None if total is None else 4, total))
     trial = make(rows, steps=30, eval_every=10)
 
     def assignment(index: int) -> WorkerSpec:
@@ -91,16 +91,19 @@ def start(
     thread = threading.Thread(target=pack_worker.run, args=(assignment(1), 0), daemon=True)
     thread.start()
     return Running(
-        lambda index: {"index": index, "assignment": assignment(index)}, storage, roster, thread
+        lambda index: {"index": index, "assignment": assignment(index)},
+        storage,
+        coordinator,
+        thread,
     )
 
 
 def finish(running: Running) -> None:
     """Send the pack home and free its cores."""
-    ray.get(running.roster.close.remote())
+    ray.get(running.coordinator.close.remote())
     running.thread.join(300)
     assert not running.thread.is_alive()
-    free(ray.get(running.roster.leave.remote(pack_worker.place(0))))
+    free(ray.get(running.coordinator.leave.remote(pack_worker.place(0))))
 
 
 @pytest.fixture(scope="module")
@@ -114,22 +117,26 @@ def running(
 
 
 class Ended(tune.Callback):
-    """What the sweep's driver tells the roster: a trial's process that Tune ends need not have the
+    """What the sweep's driver tells the coordinator: a trial's process that Tune ends need not have the
     time to.
     """
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Finished or stopped."""
         given = trial.config["trial"]
-        roster = find_coordinator(given["assignment"].sweep)
-        ray.get(roster.ended.remote(ray.get(roster.number.remote(trial.trial_id, given["index"]))))
+        coordinator = find_coordinator(given["assignment"].sweep)
+        ray.get(
+            coordinator.ended.remote(
+                ray.get(coordinator.number.remote(trial.trial_id, given["index"]))
+            )
+        )
 
     on_trial_error = on_trial_complete
 
 
 def assert_empty(running: Running) -> None:
-    """Every seat is given back."""
-    assert ray.get(running.roster.tickets.remote(0)) == {}
+    """Every slot is given back."""
+    assert ray.get(running.coordinator.lease_ids.remote(0)) == {}
 
 
 def fit(trials: Any, folder: Path, callbacks: Any = (), **settings: Any) -> Any:
@@ -165,7 +172,7 @@ def test_a_pack_that_is_ended_while_it_starts_leaves_no_core_taken(
     while not any(told["state"] == "CREATED" for told in ray.util.placement_group_table().values()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert ray.get(late.roster.leave.remote(pack_worker.place(0))) is None, (
+    assert ray.get(late.coordinator.leave.remote(pack_worker.place(0))) is None, (
         "its worker has not sat down"
     )
     end_controllers()
@@ -368,14 +375,14 @@ def test_trials_processes_are_small_and_nothing_stands_beside_the_workers(
 
 def test_the_roster_still_answers_when_more_than_a_thousand_trials_wait(session: None) -> None:
     count, trial = 1200, make(Path("rows.jsonl"))
-    roster: Any = open_coordinator("crowd", PackMembership(100, 12, count))
-    tickets = {
-        index: roster.take_seat.remote(index, trial, None, 0) for index in range(1, count + 1)
+    coordinator: Any = open_coordinator("crowd", PackMembership(100, 12, count))
+    lease_ids = {
+        index: coordinator.join_pack.remote(index, trial, None, 0) for index in range(1, count + 1)
     }
-    tickets = dict(zip(tickets, ray.get(list(tickets.values())), strict=True))
-    waiting = [roster.train.remote(index, ticket) for index, ticket in tickets.items()]
-    companies = [ray.get(roster.company.remote(pack), timeout=300) for pack in (0, 99)]
-    assert [len(company) for company in companies] == [12, 12]
-    told = StepReport({}, {index: {"step": 1} for index in tickets}, {})
-    ray.get(roster.hand_in.remote(told, tickets), timeout=300)
+    lease_ids = dict(zip(lease_ids, ray.get(list(lease_ids.values())), strict=True))
+    waiting = [coordinator.train.remote(index, lease_id) for index, lease_id in lease_ids.items()]
+    companies = [ray.get(coordinator.members.remote(pack), timeout=300) for pack in (0, 99)]
+    assert [len(members) for members in companies] == [12, 12]
+    told = StepReport({}, {index: {"step": 1} for index in lease_ids}, {})
+    ray.get(coordinator.publish.remote(told, lease_ids), timeout=300)
     assert all(answer.metrics == {"step": 1} for answer in ray.get(waiting, timeout=300))

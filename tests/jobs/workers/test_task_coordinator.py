@@ -42,20 +42,20 @@ def two_tasks() -> tuple[Here, Any, Any]:
 def test_trials_of_one_number_in_two_tasks_have_seats_of_their_own(rows: Path) -> None:
     shared, one, two = two_tasks()
     trial = varied(rows)[1]
-    tickets = one.take_seat.remote(1, trial, None, 0), two.take_seat.remote(1, trial, "there", 10)
-    seats = shared.actor._seats
-    assert set(seats.seats) == {key_of(1, 1), key_of(2, 1)}
-    seats.credit(key_of(2, 1))
+    lease_ids = one.join_pack.remote(1, trial, None, 0), two.join_pack.remote(1, trial, "there", 10)
+    membership = shared.actor._membership
+    assert set(membership.by_trial) == {key_of(1, 1), key_of(2, 1)}
+    membership.let_train(key_of(2, 1))
     report = StepReport({}, {key_of(2, 1): {"step": 20, "valid/loss": 0.5}}, {})
-    seats.hand_in(report, {key_of(2, 1): tickets[1]})
-    answer = seats.seats[key_of(2, 1)].result
+    membership.publish(report, {key_of(2, 1): lease_ids[1]})
+    answer = membership.by_trial[key_of(2, 1)].result
     assert isinstance(answer, RungResult) and answer.metrics["step"] == 20
     one.fail.remote(1, "bad rows")
     assert one.failure.remote(1) == "bad rows" and two.failure.remote(1) is None
     one.ended.remote(1)
-    assert set(seats.seats) == {key_of(2, 1)} and seats.away == {key_of(1, 1)}
+    assert set(membership.by_trial) == {key_of(2, 1)} and membership.away == {key_of(1, 1)}
     two.expect.remote([1, 2], False)
-    assert seats.away == {key_of(1, 1), key_of(2, 1), key_of(2, 2)}
+    assert membership.away == {key_of(1, 1), key_of(2, 1), key_of(2, 2)}
 
 
 def test_each_task_drains_what_is_said_of_its_own_trials() -> None:
@@ -73,8 +73,8 @@ def test_each_task_drains_what_is_said_of_its_own_trials() -> None:
 def test_each_task_is_left_the_checkpoints_of_its_own_trials(rows: Path) -> None:
     shared, one, two = two_tasks()
     trial = varied(rows)[1]
-    one.take_seat.remote(1, trial, "first", 10)
-    two.take_seat.remote(2, trial, "second", 20)
+    one.join_pack.remote(1, trial, "first", 10)
+    two.join_pack.remote(2, trial, "second", 20)
     assert one.left.remote() == (True, {1: ("first", 10)})
     assert two.left.remote() == (True, {2: ("second", 20)})
     assert shared.left.remote() == (True, {})

@@ -137,7 +137,7 @@ def test_who_insists_on_a_pack_is_refused_where_the_model_cannot_be_packed() -> 
     sweep: Any = SimpleNamespace(
         base=SimpleNamespace(name="stable"), config=config("executor=pack"), journal=None
     )
-    sweep_state: Any = SimpleNamespace(aside="it takes keyword arguments")
+    sweep_state: Any = SimpleNamespace(pack_rejection="it takes keyword arguments")
     with pytest.raises(InputError) as refused:
         SweepCommand.step_aside(sweep, sweep_state)
     assert refused.value.exit_code == 2

@@ -59,7 +59,7 @@ class Fleet:
 
 
 def sweep_state() -> Any:
-    return SimpleNamespace(interrupted=False, roster=None)
+    return SimpleNamespace(interrupted=False, coordinator=None)
 
 
 def story(rounds: int) -> Callable[[Fleet, int], None]:
@@ -133,8 +133,8 @@ def test_the_judges_coordinator_is_let_go_after_the_turn() -> None:
         state = sweep_state()
         fleet.conductor.run(number, state)
         with fleet.conductor.turn(number, lambda: "coordinator"):
-            states.append(state.roster)
-        states.append(state.roster)
+            states.append(state.coordinator)
+        states.append(state.coordinator)
 
     Fleet(judged).conduct()
     assert states == ["coordinator", None]

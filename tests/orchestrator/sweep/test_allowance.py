@@ -50,7 +50,7 @@ class Sweep:
     def start(self, *indices: int) -> None:
         for index in indices:
             self.sweep_state.trial(index)
-            self.sweep_state.seats.add(index)
+            self.sweep_state.slots_taken.add(index)
             self.sweep_state.started.add(index)
             self.steps[index] = 0
 
@@ -138,7 +138,7 @@ def test_one_trial_always_comes_to_its_first_rung(sweep) -> None:
     assert made.allowance.cut == {2, 3, 4} and not made.allowance.over
     made.train(9)
     made.allowance.look()
-    assert not made.allowance.over and made.sweep_state.fatal is None
+    assert not made.allowance.over and made.sweep_state.abort_reason is None
     made.train(1)
     made.allowance.look()
     assert made.allowance.over
@@ -150,9 +150,9 @@ def test_a_trial_that_never_comes_to_its_rung_ends_the_sweep_in_the_end(sweep) -
     made.train(10)
     made.seconds += 60
     made.allowance.look()
-    assert made.sweep_state.fatal is not None
+    assert made.sweep_state.abort_reason is not None
     assert "budget.minutes=0.25 is spent, and no trial has come to its first rung" in (
-        made.sweep_state.fatal
+        made.sweep_state.abort_reason
     )
 
 
@@ -161,7 +161,7 @@ def test_no_trial_is_admitted_that_would_not_come_to_its_rung(sweep) -> None:
     assert made.allowance.admits(1)
     made.start(1)
     made.train(20)
-    made.sweep_state.seats.discard(1)
+    made.sweep_state.slots_taken.discard(1)
     assert made.allowance.admits(2)
     made.seconds += 15
     assert not made.allowance.admits(2) and not made.allowance.admits(3)

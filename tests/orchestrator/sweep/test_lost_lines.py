@@ -61,7 +61,7 @@ def test_a_score_whose_checkpoint_is_there_is_read_from_it(sweep: TrainedSweep) 
     sweep_state = mended(sweep)
     assert reached(sweep_state) == {1: [20, 40, 60], 2: [20, 40, 60]}
     assert [sweep_state.records[i].reports for i in (1, 2)] == [before[i].reports for i in (1, 2)]
-    assert sweep_state.records[2].checkpoints[60] == sweep.shelf.at(2, 60)
+    assert sweep_state.records[2].checkpoints[60] == sweep.store.at(2, 60)
     (note,) = sweep.notes
     assert "2 lines of" in note and "2 scores that they told are read from checkpoints" in note
     again = mended(sweep)
@@ -72,7 +72,7 @@ def test_a_score_whose_checkpoint_is_there_is_read_from_it(sweep: TrainedSweep) 
 def test_a_score_of_which_nothing_is_left_is_computed_again(sweep: TrainedSweep) -> None:
     flip(sweep, "report", 2, 20)
     assert reached(mended(sweep)) == {1: [20, 40, 60], 2: []}
-    assert sweep.shelf.steps(2) == [] and sweep.shelf.steps(1) == [40, 60]
+    assert sweep.store.steps(2) == [] and sweep.store.steps(1) == [40, 60]
     (note,) = sweep.notes
     assert "1 line of" in note and "computed again, with trial 2" in note
 
@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_tells_no_score(sweep: TrainedSweep) -> None:
     flip(sweep, "report", 1, 60)
     sweep.harm(1, 60)
     assert reached(mended(sweep)) == {1: [20, 40], 2: [20, 40, 60]}
-    assert sweep.shelf.steps(1) == [40]
+    assert sweep.store.steps(1) == [40]
 
 
 def test_in_a_pack_all_go_back_together(base: BaseModel, toy: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_nobody_has_come_to_yet_has_not_happened(sweep: TrainedSweep) -> No
     flip(sweep, "metrics", 1, 7)
     sweep.shelf_put(2, 80)
     assert reached(mended(sweep)) == {1: [20, 40, 60], 2: [20, 40, 60]}
-    assert 80 not in sweep.shelf.steps(2)
+    assert 80 not in sweep.store.steps(2)
 
 
 def test_lines_that_decide_nothing_are_named_and_nothing_is_trained_again(
@@ -114,7 +114,7 @@ def test_a_trial_of_which_the_journal_tells_nothing_begins_anew(sweep: TrainedSw
     sweep.journal.append("trial", trial=3, point={"optim.lr": 0.01})
     sweep.shelf_put(3, 20)
     flip(sweep, "trial", 3)
-    assert 3 not in reached(mended(sweep)) and sweep.shelf.steps(3) == []
+    assert 3 not in reached(mended(sweep)) and sweep.store.steps(3) == []
 
 
 def test_drawn_settings_are_drawn_again_and_those_of_optuna_are_asked_for(

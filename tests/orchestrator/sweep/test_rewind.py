@@ -36,7 +36,7 @@ def test_who_was_rounded_together_goes_back_together_to_what_all_have(pack: Trai
         pack.train(index, 47)
     pack.harm(2, 40)
     assert go_back(pack.sweep_state(), 2, 40) == {1: 20, 2: 20, 3: 20, 4: 20}
-    assert [pack.shelf.steps(index) for index in (1, 2, 3, 4)] == [[20]] * 4
+    assert [pack.store.steps(index) for index in (1, 2, 3, 4)] == [[20]] * 4
 
 
 def test_what_is_damaged_at_another_trial_too_sends_all_further_back(pack: TrainedSweep) -> None:
@@ -45,7 +45,7 @@ def test_what_is_damaged_at_another_trial_too_sends_all_further_back(pack: Train
     pack.harm(2, 40)
     pack.harm(4, 20)
     assert go_back(pack.sweep_state(), 2, 40) == {1: 0, 2: 0, 3: 0, 4: 0}
-    assert [pack.shelf.steps(index) for index in (1, 2, 3, 4)] == [[]] * 4
+    assert [pack.store.steps(index) for index in (1, 2, 3, 4)] == [[]] * 4
 
 
 def test_who_had_left_before_stays_as_it_is(pack: TrainedSweep) -> None:
@@ -91,17 +91,17 @@ def test_what_the_journal_has_not_heard_of_has_not_happened(pack: TrainedSweep) 
     pack.train(1, 40)
     pack.shelf_put(1, 60)
     forget_unknown(pack.sweep_state())
-    assert pack.shelf.steps(1) == [40]
+    assert pack.store.steps(1) == [40]
 
 
 def test_a_pause_is_where_a_trial_goes_on(pack: TrainedSweep) -> None:
     pack.train(1, 33)
     pack.shelf_put(1, 33)
-    place = pack.shelf.at(1, 33)
+    place = pack.store.at(1, 33)
     pack.journal.append("checkpoint", trial=1, step=33, checkpoint=place)
     earlier = pack.sweep_state().earlier[1]
     assert TrialSearcher.left_at(earlier, 20, 60) == (33, place)
-    assert TrialSearcher.left_at(earlier, 20, 30) == (20, pack.shelf.at(1, 20)), "a shorter sweep"
+    assert TrialSearcher.left_at(earlier, 20, 30) == (20, pack.store.at(1, 20)), "a shorter sweep"
     assert TrialSearcher.left_at(None, 0, 60) == (0, None)
 
 
@@ -113,12 +113,12 @@ def test_a_trial_that_has_ended_may_have_lost_its_checkpoints_and_one_under_way_
     sweep_state = pack.sweep_state()
     for index in (1, 2):
         for step in (20, 40):
-            (Path(pack.shelf.at(index, step)) / "state").unlink()
-            (Path(pack.shelf.at(index, step)) / "SHA256SUMS").unlink()
-            (Path(pack.shelf.at(index, step)) / "report.json").unlink()
-            Path(pack.shelf.at(index, step)).rmdir()
+            (Path(pack.store.at(index, step)) / "state").unlink()
+            (Path(pack.store.at(index, step)) / "SHA256SUMS").unlink()
+            (Path(pack.store.at(index, step)) / "report.json").unlink()
+            Path(pack.store.at(index, step)).rmdir()
     assert TrialSearcher.left_at(sweep_state.earlier[1], 40, 60) == (0, None)
-    assert TrialSearcher.left_at(sweep_state.earlier[2], 40, 60) == (40, pack.shelf.at(2, 40))
+    assert TrialSearcher.left_at(sweep_state.earlier[2], 40, 60) == (40, pack.store.at(2, 40))
 
 
 def test_steps_are_told_once_in_whatever_order_they_come() -> None:

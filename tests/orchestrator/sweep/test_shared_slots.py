@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 
-from orchestrator.sweep.shared_seats import SharedSeats
+from orchestrator.sweep.shared_slots import SharedSlots
 
 
 class Task:
-    """A task with so many trials to seat."""
+    """A task with so many trials to start."""
 
     def __init__(self, waiting: int) -> None:
-        self.seats: set[int] = set()
+        self.slots_taken: set[int] = set()
         self.waiting = waiting
 
     def sit(self) -> None:
-        self.seats.add(len(self.seats) + 1000 * self.waiting)
+        self.slots_taken.add(len(self.slots_taken) + 1000 * self.waiting)
         self.waiting -= 1
 
 
-def shared(capacity: int, *tasks: tuple[Task, float]) -> SharedSeats:
-    seats = SharedSeats("fleet", capacity)
+def shared(capacity: int, *tasks: tuple[Task, float]) -> SharedSlots:
+    slots = SharedSlots("fleet", capacity)
     for number, (task, weight) in enumerate(tasks, start=1):
-        seats.add(number, task, weight, lambda task=task: task.waiting > 0)
-    return seats
+        slots.add(number, task, weight, lambda task=task: task.waiting > 0)
+    return slots
 
 
-def fill(seats: SharedSeats, tasks: list[Task]) -> Counter[int]:
+def fill(slots: SharedSlots, tasks: list[Task]) -> Counter[int]:
     """Seat whoever may sit, until nobody may; how many of each task sit."""
     while True:
         ready = [
             place
-            for place in seats.in_turn()
-            if tasks[place].waiting and not seats.full(tasks[place])
+            for place in slots.in_turn()
+            if tasks[place].waiting and not slots.full(tasks[place])
         ]
         if not ready:
-            return Counter({place: len(task.seats) for place, task in enumerate(tasks)})
+            return Counter({place: len(task.slots_taken) for place, task in enumerate(tasks)})
         tasks[ready[0]].sit()
 
 
@@ -61,18 +61,18 @@ def test_no_seat_stays_empty_that_another_task_could_use() -> None:
 
 def test_a_seat_that_becomes_free_goes_to_whoever_has_fewest() -> None:
     tasks = [Task(20), Task(20)]
-    seats = shared(6, *((task, 1.0) for task in tasks))
-    fill(seats, tasks)
-    tasks[1].seats.pop()
-    tasks[1].seats.pop()
-    assert seats.full(tasks[0]) and not seats.full(tasks[1])
+    slots = shared(6, *((task, 1.0) for task in tasks))
+    fill(slots, tasks)
+    tasks[1].slots_taken.pop()
+    tasks[1].slots_taken.pop()
+    assert slots.full(tasks[0]) and not slots.full(tasks[1])
     tasks[1].waiting = 0
-    assert not seats.full(tasks[0]), "the other one has nobody to seat"
+    assert not slots.full(tasks[0]), "the other one has none to start"
 
 
 def test_a_task_knows_its_number_in_the_fleet() -> None:
     tasks = [Task(1), Task(1)]
-    seats = SharedSeats("fleet", 2)
-    seats.add(3, tasks[0], 1.0, lambda: True)
-    seats.add(7, tasks[1], 1.0, lambda: True)
-    assert (seats.number_of(tasks[0]), seats.number_of(tasks[1])) == (3, 7)
+    slots = SharedSlots("fleet", 2)
+    slots.add(3, tasks[0], 1.0, lambda: True)
+    slots.add(7, tasks[1], 1.0, lambda: True)
+    assert (slots.number_of(tasks[0]), slots.number_of(tasks[1])) == (3, 7)

@@ -10,7 +10,7 @@ from jobs.files.manifest import Snapshot
 from jobs.pack.task_numbers import index_of, task_of
 
 
-class TaskShelves:
+class TaskCheckpoints:
     """Checkpoints by a trial's key; see checkpoints.CheckpointStore."""
 
     def __init__(self, stores: Mapping[int, CheckpointStore]) -> None:
