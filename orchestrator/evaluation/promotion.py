@@ -209,6 +209,8 @@ def against(
     how = "on the same rows" if paired(scores, rival_scores) else "row by row is not known"
     if p_value > level:
         rate = f"registry.error_rate={rule.error_rate:g}"
+        if level < rule.error_rate:
+            rate += f", over all candidates p up to {level:.2g}"
         return lost(
             f"does not beat {rival.name}'s {rival_scores} by more than chance may give "
             f"(p={p_value:.2g} {how}, {rate})",
@@ -252,7 +254,8 @@ def adjusted_level(
     rows: the error rate itself for one, less for more (Benjamini and Hochberg).
 
     A candidate must beat all its rivals, so its weakest comparison counts and needs no correction
-    of its own (Berger, 1982).
+    of its own (Berger, 1982). The level is at least the error rate's equal part for each candidate:
+    a comparison below that holds whatever the others did, though its candidate may lose elsewhere.
     """
     if len(compared) < 2 or not asked:
         return rule.error_rate
@@ -262,7 +265,7 @@ def adjusted_level(
     ]
     q_values = false_discoveries_held(weakest)
     significant = [p for p, q in zip(weakest, q_values, strict=True) if q <= rule.error_rate]
-    return max(significant, default=0.0)
+    return max([rule.error_rate / len(compared), *significant])
 
 
 def worse_slices(

@@ -130,3 +130,13 @@ def test_equal_models_are_promoted_no_more_often_than_the_error_rate(
         promoted += decide(best, [rival], Registry(), compared=models).promote
     # Two standard errors of a share of 0.05 in 200 samples.
     assert promoted / times <= 0.05 + 0.031
+
+
+def test_of_several_candidates_that_lose_to_a_lookup_none_is_said_to_lose_to_the_base() -> None:
+    several = [Candidate("a", scores(30)), Candidate("b", scores(28))]
+    decision = decide(several[0], [BASE, LOOKUP], Registry(), True, several)
+    assert not decision.promote
+    assert decision.lost_to == ("baselines",), "30 of 100 rows against 5 is no chance"
+    close = [Candidate("a", scores(13)), Candidate("b", scores(12))]
+    told = decide(close[0], [BASE], Registry(error_rate=0.01), True, close).reason
+    assert "over all candidates p up to 0.005" in told

@@ -4,12 +4,21 @@ nothing.
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.evaluation.metrics import interval
 from orchestrator.config.settings import Registry
-from orchestrator.evaluation.promotion import Candidate, Rival, Scores, decide, select
+from orchestrator.evaluation.promotion import (
+    Candidate,
+    Rival,
+    Scores,
+    chance,
+    decide,
+    select,
+)
 from tests.support.properties import drawn
 
 ROWS = 40
@@ -54,6 +63,29 @@ def test_a_model_never_replaces_one_of_the_same_answers(
     decision = decide(Candidate("again", scores(hits)), [champion(hits)], rule)
     assert not decision.promote
     assert "a tie keeps the champion" in decision.reason
+
+
+@drawn
+@given(st.lists(HITS, min_size=1, max_size=4), st.lists(HITS, min_size=1, max_size=3))
+def test_no_comparison_that_holds_for_each_of_several_candidates_is_told_as_lost(
+    models: list[list[bool]], others: list[list[bool]]
+) -> None:
+    candidates = [Candidate(str(number), scores(hits)) for number, hits in enumerate(models)]
+    rivals = [
+        Rival("baselines", f"baseline {number}", scores(hits)) for number, hits in enumerate(others)
+    ]
+    rule = Registry(beat=["baselines"])
+    for one in candidates:
+        decision = decide(one, rivals, rule, True, candidates)
+        lost = [text for text in decision.reasons if "by more than chance" in text]
+        chances = [float(re.findall(r"p=([0-9.e-]+)", text)[0]) for text in lost]
+        assert all(p > 0.98 * rule.error_rate / len(candidates) for p in chances), decision.reasons
+        beaten = all(
+            chance(one.scores, rival.scores, True) <= rule.error_rate / len(candidates)
+            and one.scores.value > rival.scores.value
+            for rival in rivals
+        )
+        assert decision.promote or not beaten
 
 
 @drawn
