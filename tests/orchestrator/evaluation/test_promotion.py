@@ -137,6 +137,6 @@ def test_of_several_candidates_that_lose_to_a_lookup_none_is_said_to_lose_to_the
     decision = decide(several[0], [BASE, LOOKUP], Registry(), True, several)
     assert not decision.promote
     assert decision.lost_to == ("baselines",), "30 of 100 rows against 5 is no chance"
-    close = [Candidate("a", scores(13)), Candidate("b", scores(12))]
+    close = [Candidate("a", scores(12)), Candidate("b", scores(11))]
     told = decide(close[0], [BASE], Registry(error_rate=0.01), True, close).reason
     assert "over all candidates p up to 0.005" in told
