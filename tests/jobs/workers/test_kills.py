@@ -74,8 +74,11 @@ def test_what_is_left_is_seen(tmp_path: Path) -> None:
     (storage / ".owner").write_text("x")
     (storage / "result.json.draft").write_text("x")
     left = subprocess.Popen(
-        [sys.executable, "-c", "input()", "a-mark-of-this-test"], stdin=subprocess.PIPE
+        [sys.executable, "-c", "print(1, flush=True); input()", "a-mark-of-this-test"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
+    assert left.stdout is not None and left.stdout.readline(), "it runs by now"
     try:
         found = "\n".join(aftermath.left_now(storage, temporary, "a-mark-of-this-test", before))
         assert all(

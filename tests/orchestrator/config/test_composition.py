@@ -15,6 +15,7 @@ from orchestrator.config.compose import ADDED, choices, compose
 from orchestrator.config.dotted_paths import lookup
 from orchestrator.config.fleet import build_fleet, is_fleet
 from orchestrator.config.settings import Config
+from orchestrator.errors import ConfigError
 from tests.support.settings import build
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -78,6 +79,10 @@ def test_sweeps_and_experiments_go_with_any_data(added: str, data: str) -> None:
     more = [f"+data.sources.{name}.path=x.jsonl" for name in ("more", "less")]
     more = more if added in MIXES else []
     arguments = [added, f"data={data}", *NEEDS.get(f"data={data}", []), *more]
+    if added.startswith("+fleet=") and data != "files":
+        with pytest.raises(ConfigError, match=f"data={data} has no effect: each task of"):
+            compose(arguments, None)
+        return
     config = built(compose(arguments, None))
     raw = dataclasses.asdict(config)
     paths = [path for knob in config.sweep.space.values() for path in knob.paths]

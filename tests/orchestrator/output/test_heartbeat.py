@@ -66,7 +66,7 @@ def test_the_status_of_a_sweep() -> None:
     screen.step(2, 5, {"train/loss": 1.0})
     assert screen.status() == "2 trials at step 4 to 5 of 10  about 42s left"
     screen.end(1, "stopped", None)
-    assert screen.status() == "1 trial at step 5 of 10  about 42s left"
+    assert screen.status() == "1 trial at step 5 of 10  about 30s left", "the other trains no more"
     screen.judging({"base": 1.0}, 20)
     screen.progress("judging base", 5, 20)
     assert str(screen.status()).startswith("judging base  5/20  about ")
