@@ -178,7 +178,8 @@ def asked_endpoint(folder: Path, options: argparse.Namespace) -> Part:
         said = (folder / "server.txt").read_text(encoding="utf-8")
         if server.returncode != 0 or "Traceback" in said:
             part.problems.append(f"the server ends with code {server.returncode}: {said[-300:]}")
-        part.problems += stage.left()
+        # torch keeps a cache of its own for each user, whoever imports it.
+        part.problems += [text for text in stage.left() if "torchinductor_" not in text]
     finally:
         stage.close()
     return part
@@ -186,7 +187,7 @@ def asked_endpoint(folder: Path, options: argparse.Namespace) -> Part:
 
 def ask_for(server: subprocess.Popen[str], part: Part, options: argparse.Namespace) -> None:
     """Ask a server that is starting from many threads for some minutes."""
-    address = told_address(server)
+    address, model = told_address(server)
     begun = time.monotonic()
     until = begun + 60 * options.minutes
     sizes: list[float] = []
@@ -194,7 +195,8 @@ def ask_for(server: subprocess.Popen[str], part: Part, options: argparse.Namespa
     seconds: list[float] = []
 
     def ask(number: int) -> None:
-        body = {"messages": [{"role": "user", "content": f"{WORDS[number % 3]} {number}"}]}
+        content = f"{WORDS[number % 3]} {number}"
+        body = {"model": model, "messages": [{"role": "user", "content": content}]}
         while time.monotonic() < until:
             asked = time.monotonic()
             answers[one_answer(f"{address}/chat/completions", body)] += 1
@@ -243,12 +245,13 @@ def one_answer(address: str, body: dict[str, Any]) -> str:
     return "answered" if whole["finish_reason"] in ("stop", "length") else "an unfinished answer"
 
 
-def told_address(server: subprocess.Popen[str]) -> str:
-    """Where a server that is starting listens: the line of its record."""
+def told_address(server: subprocess.Popen[str]) -> tuple[str, str]:
+    """Where a server that is starting listens, and its model's name: from its record."""
     line = server.stdout.readline() if server.stdout is not None else ""
     if not line:
         raise SystemExit(f"the server has not started; its exit code is {server.wait(10)}")
-    return str(json.loads(line)["address"])
+    record = json.loads(line)
+    return str(record["address"]), str(record["models"][0])
 
 
 def memory_mb(pid: int) -> float:
