@@ -5,11 +5,12 @@ anything lost, does anything grow, is every error one that is documented?
         [--clients 50] [--minutes 5] [--json FILE] [--folder FOLDER]
 
 `trials` is one sweep of so many real trials of the tiny model; the memory of its command is looked
-at when a quarter of them have ended and at the end. `sweeps` are commands that run at the same time
-on one storage and one MLflow database, each a sweep of its own. `endpoint` trains a model, serves
-it and asks it from so many threads for so long. After each part every trial, step and row has to be
-there once, and no process, lock, temporary file or shared memory may be left. Exit code 1 where
-something is wrong.
+at when a quarter of them have ended and at the end. `sweeps` are commands that are given at the
+same time on one storage, each a sweep of its own: a folder is one command's at a time, so the
+others have to be refused in one line, and to finish when they are given again. `endpoint` trains a
+model, serves it and asks it from so many threads for so long. After each part every trial, step and
+row has to be there once, and no process, lock, temporary file or shared memory may be left. Exit
+code 1 where something is wrong.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ MOST_PER_TRIAL = 0.5
 MOST_GROWTH = 1.25
 """How many times what it took after a fifth of the time an endpoint may take at the end."""
 ANSWER_SECONDS = 120.0
+HELD = " is in use by process "
+"""In the one line that refuses a second command on a storage."""
 WORDS = ("alpha", "beta", "gamma")
 
 
@@ -138,8 +141,7 @@ def several_sweeps(folder: Path, options: argparse.Namespace) -> Part:
         for number in range(options.sweeps)
     ]
     try:
-        with ThreadPoolExecutor(options.sweeps) as pool:
-            ends = list(pool.map(Stage.run, stages))
+        ends, refused = together(stages)
         for number, (stage, ended) in enumerate(zip(stages, ends, strict=True)):
             part.problems += wrong_sweep(stage, ended, 4, f"load{number}")
             part.problems += stage.left()
@@ -150,8 +152,29 @@ def several_sweeps(folder: Path, options: argparse.Namespace) -> Part:
     finally:
         for stage in stages:
             stage.close()
-    part.figures = {"sweeps": options.sweeps, "seconds": [round(end.seconds, 1) for end in ends]}
+    seconds = [round(end.seconds, 1) for end in ends]
+    part.figures = {"sweeps": options.sweeps, "refused": refused, "seconds": seconds}
     return part
+
+
+def together(stages: list[Stage]) -> tuple[list[Ended], int]:
+    """Give all commands at once, and again those that are refused since another one has the
+    storage; how each ended at last, and how often one was refused.
+    """
+    ends: dict[int, Ended] = {}
+    refused = 0
+    for _ in stages:
+        waiting = [number for number in range(len(stages)) if number not in ends]
+        with ThreadPoolExecutor(len(stages)) as pool:
+            tried = dict(
+                zip(waiting, pool.map(lambda number: stages[number].run(), waiting), strict=True)
+            )
+        held = {number for number, end in tried.items() if end.code == 2 and HELD in end.err}
+        refused += len(held)
+        ends |= {number: end for number, end in tried.items() if number not in held}
+        if not held:
+            break
+    return [ends[number] for number in sorted(ends)], refused
 
 
 def asked_endpoint(folder: Path, options: argparse.Namespace) -> Part:

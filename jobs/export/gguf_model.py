@@ -166,7 +166,9 @@ def rounded_again(source: Path, form: Format) -> str | None:
         return None
     ((kind, _),) = sizes.most_common(1)
     block, size = GGML_QUANT_SIZES[kind]
-    own = [one.name for one in FORMATS.values() if one.quantization == kind.name]
+    own = [
+        one.name for one in FORMATS.values() if one.kind == "gguf" and one.quantization == kind.name
+    ]
     if form.bits >= 8 * size / block or not own or own == [GGUF]:
         return None
     return (

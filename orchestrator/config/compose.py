@@ -10,7 +10,8 @@ from typing import Any
 
 from orchestrator.config import credentials
 from orchestrator.config.device_profiles import with_profiles
-from orchestrator.config.fleet import without_tasks
+from orchestrator.config.fleet import is_fleet, without_tasks
+from orchestrator.config.fleet_choices import choices_of_no_task
 from orchestrator.config.idle_settings import KNOB
 from orchestrator.config.nested_sections import NESTED
 from orchestrator.config.settings import SECTIONS, Config
@@ -60,7 +61,8 @@ def compose(
         faults += [(path, "must be set") for path in sorted(OmegaConf.missing_keys(composed))]
         raw: Any = OmegaConf.to_container(composed, resolve=True)
         raw = with_profiles(raw, folder, faults)
-        faults += bases_of_tasks(raw, choices(folder).get("model", []))
+        if is_fleet(raw):
+            faults += choices_of_no_task(raw, overrides, choices(folder)["model"])
         credentials.remember_address(str((raw.get("tracking") or {}).get("uri") or ""))
         credentials.remember_settings(raw)
     except UnicodeDecodeError as error:
@@ -103,8 +105,8 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
     A setting becomes `++name=value`; the choice of a group is checked here.
     """
     choices_by_group = choices(folder)
-    brought = groups_brought(overrides, folder)
-    faults = chosen_in_vain(overrides, choices_by_group, brought)
+    brings_sweep = brings_a_sweep(overrides, folder)
+    faults = chosen_twice(overrides, choices_by_group)
     prepared: list[str] = []
     for text in overrides:
         match = re.match(r"^(\+\+|\+|~)?([A-Za-z_][\w.@/:-]*)(=(.*))?$", text, re.DOTALL)
@@ -128,7 +130,7 @@ def prepare(overrides: list[str], folder: str | None) -> tuple[list[str], list[t
             )
         elif name in choices_by_group and sign != "~":
             faults += (wrong := choice_problems(name, value, choices_by_group))
-            prepared += [] if wrong else [chosen(name, value, "sweep" in brought)]
+            prepared += [] if wrong else [chosen(name, value, brings_sweep)]
         elif sign == "~":
             prepared.append(text)
         else:
@@ -166,11 +168,8 @@ ADDED = ("sweep", "experiment", "device", "fleet")
 """Groups outside the defaults list; both `sweep=lora` and `+sweep=lora` add them."""
 
 
-def groups_brought(overrides: list[str], folder: str | None) -> dict[str, str]:
-    """The groups in which a chosen experiment or fleet makes a choice of its own, each with the
-    words that chose it. A typed choice of such a group replaces the one that is brought.
-    """
-    brought: dict[str, str] = {}
+def brings_a_sweep(overrides: list[str], folder: str | None) -> bool:
+    """Whether a chosen experiment or fleet brings a sweep, which a typed one replaces."""
     for text in overrides:
         name, _, choice = text.lstrip("+").partition("=")
         if name not in ("experiment", "fleet"):
@@ -180,54 +179,24 @@ def groups_brought(overrides: list[str], folder: str | None) -> dict[str, str]:
                 content = (root / name / f"{choice}.yaml").read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError, ValueError):
                 continue
-            groups = re.findall(r"^\s*-\s*(?:override\s+)?/(\w+)\s*:", content, re.MULTILINE)
-            brought |= dict.fromkeys(groups, f"{name}={choice}")
-    return brought
+            if re.search(r"^\s*-\s*(?:override\s+)?/sweep\s*:", content, re.MULTILINE):
+                return True
+    return False
 
 
-def chosen_in_vain(
-    overrides: list[str], choices_by_group: dict[str, list[str]], brought: dict[str, str]
+def chosen_twice(
+    overrides: list[str], choices_by_group: dict[str, list[str]]
 ) -> list[tuple[str, str]]:
-    """Choices of a group that another one replaces, or that nothing uses."""
-    typed: dict[str, list[str]] = {}
-    for text in overrides:
-        name, _, choice = text.lstrip("+").partition("=")
-        if name in choices_by_group and choice in choices_by_group[name]:
-            typed.setdefault(name, []).append(choice)
-    faults = [
-        (name, f"is chosen more than once: {' and '.join(dict.fromkeys(found))}; leave one of them")
-        for name, found in typed.items()
-        if name in ADDED and len(found) > 1
-    ]
-    fleet = brought.get("data", "")
-    if fleet.startswith("fleet=") and typed.get("data", ["files"]) != ["files"]:
-        faults.append(
-            (
-                "data",
-                f"data={typed['data'][0]} has no effect: each task of {fleet} has rows of its own; "
-                "leave it out",
-            )
-        )
+    """Groups outside the defaults list that were chosen more than once."""
+    faults = []
+    for group in ADDED:
+        names = [text.lstrip("+").partition("=") for text in overrides]
+        found = [choice for name, _, choice in names if name == group]
+        found = [choice for choice in found if choice in choices_by_group.get(group, [])]
+        if len(found) > 1:
+            several = " and ".join(dict.fromkeys(found))
+            faults.append((group, f"is chosen more than once: {several}; leave one of them"))
     return faults
-
-
-def bases_of_tasks(raw: dict[str, Any], bases: list[str]) -> list[tuple[str, str]]:
-    """Tasks of a fleet whose model is a base model's name, where the name under which the winner is
-    registered belongs.
-    """
-    entries = raw["data"].get("tasks") if isinstance(raw.get("data"), dict) else None
-    if not isinstance(entries, dict):
-        return []
-    return [
-        (
-            f"data.tasks.{name}.model",
-            f'"{entry["model"]}" is a base model, which all tasks of a fleet share: write '
-            f"model={entry['model']}; here stands the name under which the task's winner is "
-            "registered",
-        )
-        for name, entry in entries.items()
-        if isinstance(entry, dict) and entry.get("model") in bases
-    ]
 
 
 def chosen(group: str, choice: str, brings_sweep: bool) -> str:

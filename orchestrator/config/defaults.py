@@ -48,12 +48,16 @@ def with_names(raw: dict[str, Any]) -> dict[str, Any]:
     return named
 
 
+SWITCH = ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0")
+"""Words that are read as true or false."""
+
+
 def with_retry(raw: dict[str, Any], problems: list[tuple[str, str]]) -> dict[str, Any]:
     """`raw` with retry=failed as what it is, a switch; another word goes to `problems`."""
     given = raw.get("retry")
     if given == "failed":
         return raw | {"retry": True}
-    if isinstance(given, str) and given.lower() not in ("true", "false"):
+    if isinstance(given, str) and given.lower() not in SWITCH:
         problems.append(("retry", f"must be failed, true or false, got {given!r}"))
         return {name: value for name, value in raw.items() if name != "retry"}
     return raw

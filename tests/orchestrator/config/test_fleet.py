@@ -177,6 +177,8 @@ def test_a_fleet_takes_another_sweep_and_no_rows_beside_its_tasks_own() -> None:
         compose(["model=tiny", "+fleet=languages", "data=home"], None)
     assert dict(caught.value.problems)["data"].startswith("data=home has no effect: each task of")
     compose(["model=tiny", "+fleet=languages", "data=files"], None)
+    some = "data.tasks={one: {folder: a}, two: {instruction: B}}"
+    compose(["model=tiny", "+sweep=lora", "data=icd10", some], None)  # of which one uses the rows
 
 
 def test_a_base_model_is_no_name_of_a_tasks_winner() -> None:

@@ -11,7 +11,13 @@ from tests.support.settings import build
 
 @pytest.mark.parametrize(
     ("typed", "again"),
-    [("retry=failed", True), ("retry=true", True), ("retry=false", False), (None, False)],
+    [
+        ("retry=failed", True),
+        ("retry=true", True),
+        ("retry=yes", True),
+        ("retry=false", False),
+        (None, False),
+    ],
 )
 def test_failed_trials_are_retried_on_request(typed: str | None, again: bool) -> None:
     assert build(compose(["model=tiny", *([typed] if typed else [])], None)).retry is again
