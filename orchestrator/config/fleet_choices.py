@@ -23,8 +23,8 @@ def choices_of_no_task(
     for text in overrides:
         group, _, choice = text.lstrip("+").partition("=")
         if group == "data" and choice != "files" and bring_rows and all(bring_rows):
-            said = f"data={choice} has no effect: each task of {PATH} has rows of its own; leave it out"
-            faults.append(("data", said))
+            said = f"data={choice} has no effect: each task of {PATH} has rows of its own; "
+            faults.append(("data", f"{said}leave it out"))
     for name, entry in entries.items():
         model = entry.get("model")
         if model in bases:
