@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import sqlite3
@@ -13,6 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from orchestrator.storage.spending import PREFIX
 
 PACE = ("second", "tokens_per", "time", "memory", "utilization", "/tokens", "system/")
 """Parts of the names of metrics that differ from one run to the next."""
@@ -82,8 +85,20 @@ def tracked(file: Path) -> dict[str, Any]:
             for key, step, value in rows:
                 if steady({key: value}):
                     series.setdefault(key, []).append([step, value])
-            found[name] = {"times": counts[name], "status": status, "metrics": series}
+            spent = {key: series.pop(key) for key in list(series) if key.startswith(PREFIX)}
+            found[name] = {
+                "times": counts[name],
+                "status": status,
+                "metrics": series,
+                "spent": {key: grows(points) for key, points in spent.items()},
+            }
     return found
+
+
+def grows(points: list[list[float]]) -> bool:
+    """Whether what is spent stands once for each second, and is never less than before."""
+    pairs = list(itertools.pairwise(points))
+    return all(before[0] < after[0] and before[1] <= after[1] for before, after in pairs)
 
 
 def account(storage: Path, database: Path, result: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from jobs.base_models import fetch
 from jobs.config import BaseModel
 from jobs.files import filesystem
+from jobs.files.drafts import drop_drafts
 from jobs.files.manifest import Damaged
 from orchestrator.break_off import break_off
 from orchestrator.config.settings import Config
@@ -185,6 +186,7 @@ class SweepCommand:
             self.plan = champion_lookup.with_stranger(self.plan, champion.uri, champion.tags)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.composed, encoding="utf-8")
+        drop_drafts(self.folder)
         sizing.keep_choices(self.folder, self.config, self.plan.start.found)
         print_line(self.plan_text(self.plan))
         tell(RemoteState(sweep=self.plan.name))

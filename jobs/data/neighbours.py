@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import random
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from jobs.data.neighbour_prompt import Neighbour, question_of
 from jobs.data.readers import Row
 from jobs.data.similarity import spread
 from jobs.files.cache import cache_folder
+from jobs.files.drafts import drafted
 from jobs.neighbour_settings import MOST_NEIGHBOURS, Neighbours
 
 VERSION = 1
@@ -201,10 +201,8 @@ def keep(file: Path, shown: Any, nearest: dict[str, Any]) -> None:
 
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".draft")
-        with os.fdopen(handle, "wb") as target:
+        with drafted(file, str(os.getpid())) as draft, draft.open("wb") as target:
             np.savez(target, shown=shown, **nearest)
-        os.replace(draft, file)
         kept = sorted(file.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)
         for old in kept[:-MOST_KEPT]:
             old.unlink(missing_ok=True)

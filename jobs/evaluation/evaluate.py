@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,13 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.neighbours import nearest_rows
 from jobs.data.readers import Row
-from jobs.data.tokenization import Example, encode_asked, shared_prefix
+from jobs.data.tokenization import Example, encode_asked
 from jobs.data.version_rows import rows_of_version
 from jobs.evaluation import registry, thresholds
+from jobs.evaluation.answer_losses import AnswerLosses, teacher_forced_rows
 from jobs.evaluation.answer_scores import all_scorers, confidence_interval, row_scores
 from jobs.evaluation.by_source import key as key_of_source
-from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
+from jobs.evaluation.calibration import SUMS, calibration_error
 from jobs.evaluation.copying import copying
 from jobs.evaluation.few_shot import with_examples
 from jobs.evaluation.generate import continue_all
@@ -41,7 +42,7 @@ from jobs.evaluation.structured_metrics import by_field
 from jobs.model.frozen_linear import drop_prepacked, prepack_weights
 from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
-from jobs.model.shared_prefix import answer_logits, can_share_prefix
+from jobs.model.shared_prefix import can_share_prefix
 
 if TYPE_CHECKING:
     from jobs.model.language_model import LanguageModel
@@ -104,29 +105,6 @@ class EvaluationSums:
         return dataclasses.replace(total, by_source=tuple(zip(names, parts, strict=True)))
 
 
-NUM_SUMS = 5 + SUMS
-"""Length of such a vector."""
-
-
-def answer_bytes(examples: Iterable[Example]) -> int:
-    """Bytes of reference answers in UTF-8."""
-    return sum(len(example.reference.encode("utf-8", "surrogatepass")) for example in examples)
-
-
-def length_batches(examples: list[Example], tokens: int) -> Iterator[list[Example]]:
-    """Cut examples into groups of like length of at most `tokens` tokens, padding included; a
-    longer example goes alone.
-    """
-    group: list[Example] = []
-    for example in sorted(examples, key=lambda e: len(e.ids)):
-        if group and len(example.ids) * (len(group) + 1) > tokens:
-            yield group
-            group = []
-        group.append(example)
-    if group:
-        yield group
-
-
 def teacher_forced_scores(
     model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
 ) -> EvaluationSums:
@@ -135,55 +113,6 @@ def teacher_forced_scores(
     """
     sums = teacher_forced_rows(model, examples, pad_id, tokens, sharing).sum(0).tolist()
     return EvaluationSums.from_vector(sums)
-
-
-@torch.no_grad()
-def teacher_forced_rows(
-    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, sharing: bool = False
-) -> torch.Tensor:
-    """Of each example the vector of an EvaluationSums: float64 (N, NUM_SUMS), on the CPU.
-
-    Greedy decoding gives a reference answer if and only if every answer token is the most likely
-    one after the reference before it, so one forward pass decides. An answer that spells the same
-    text with other tokens counts as a miss. `tokens` bounds one pass; `sharing` runs a common
-    beginning of the prompts once.
-    """
-    vectors = torch.zeros(len(examples), NUM_SUMS, dtype=torch.float64)
-    row_by_example = {id(example): row for row, example in enumerate(examples)}
-    for group in length_batches(examples, tokens):
-        keep = max(len(example.ids) - example.prompt_length for example in group)
-        logits, targets = answer_logits(
-            model, group, keep, pad_id, shared_prefix(group) if sharing else 0
-        )
-        targets = answer_only(targets, group, keep)
-        answered = targets != -100
-        losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none"
-        ).view(targets.shape)
-        right = logits.argmax(-1) == targets
-        chosen = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        confidence = (logits.amax(-1) - chosen - losses).exp()
-        sums = torch.zeros(len(group), NUM_SUMS, dtype=torch.float64, device=logits.device)
-        sums[:, 0] = losses.double().sum(1)
-        sums[:, 1] = answered.sum(1)
-        sums[:, 2] = (right | ~answered).all(1)
-        sums[:, 3] = 1
-        sums[:, 4] = torch.tensor([answer_bytes([example]) for example in group])
-        owners = torch.arange(len(group), device=logits.device)[:, None].expand_as(targets)
-        bins = torch.zeros(len(group), SUMS, dtype=torch.float64, device=logits.device)
-        add_tokens(bins, owners[answered], confidence[answered], right[answered])
-        sums[:, 5:] = bins
-        vectors[[row_by_example[id(example)] for example in group]] = sums.cpu()
-    return vectors
-
-
-def answer_only(targets: torch.Tensor, group: list[Example], keep: int) -> torch.Tensor:
-    """`targets` (N, keep) with everything but the answers set to -100."""
-    lengths = torch.tensor(
-        [len(example.ids) - example.prompt_length for example in group], device=targets.device
-    )
-    columns = torch.arange(keep, device=targets.device)
-    return targets.masked_fill(columns[None, :] < keep - lengths[:, None], -100)
 
 
 def evaluate_on_test(
@@ -221,26 +150,38 @@ def evaluate_on_test(
         done += rows
         tick(done, len(examples))
 
+    context = context_of(corpus, rule.scoring)
+    decisive = registry.name_of(rule.scoring.metric or registry.DEFAULT)
+    tokens = trial.train.pass_tokens()
+    wanted: list[list[Example]] = [[example] for example in examples]
+    weighs = folder is not None and not rule.num_examples and thresholds.applies(context, asked)
+    if weighs:
+        both, _ = encode_asked(
+            thresholds.with_both_labels(asked, corpus), template, trial.train.max_length, limit
+        )
+        pairs = zip(both[::2], both[1::2], strict=True)
+        wanted = [[example, *pair] for example, pair in zip(examples, pairs, strict=True)]
+    losses = AnswerLosses()
     prompts = [example.ids[: example.prompt_length] for example in examples]
     began = time.monotonic()
-    produced = continue_all(model, prompts, template, limit, count)
-    answers = [answer_text(template, ids) for ids in produced]
+    gathered = None if rule.num_examples else losses
+    produced = continue_all(model, prompts, template, limit, count, wanted, gathered)
     seconds = (time.monotonic() - began) / len(examples)
+    answers = [answer_text(template, ids) for ids in produced]
     rows = scored_rows(corpus.test, examples, answers)
-    context = context_of(corpus, rule.scoring)
     scorers = all_scorers(rule.scoring.metric or registry.DEFAULT, rows, context)
-    decisive = registry.name_of(rule.scoring.metric or registry.DEFAULT)
     if not rule.num_examples or decisive not in scorers:
         # A pass over prompts with examples takes longer than answering them, which decides.
-        scorers |= logit_scorers(model, examples, template.eos_id, trial.train.pass_tokens())
+        scorers |= logit_scorers(model, examples, template.eos_id, tokens, losses)
     scores = verdict(rows, scorers, context, rule, trial.data.slices)
     threshold = {}
-    if folder is not None and not rule.num_examples and thresholds.applies(context, asked):
+    if weighs:
 
         def log_likelihoods(answered: list[Row]) -> np.ndarray:
             encoded, _ = encode_asked(answered, template, trial.train.max_length, limit, "test")
-            tokens = trial.train.pass_tokens()
-            return -teacher_forced_rows(model, encoded, template.eos_id, tokens).numpy()[:, 0]
+            gather_losses(model, encoded, template, losses)
+            fill_in(model, encoded, template.eos_id, tokens, losses)
+            return -losses.rows(encoded).numpy()[:, 0]
 
         threshold = thresholds.threshold_scores(corpus, context, log_likelihoods)
     return TestScores(
@@ -270,25 +211,14 @@ def test_rows(corpus: Corpus, trial: Trial, rule: EvaluationSettings) -> list[Ro
 
 
 def logit_scorers(
-    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int
+    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, losses: AnswerLosses
 ) -> dict[str, Scorer]:
-    """The metrics that one pass over the reference answers gives; none where no pass fits into
-    memory, since nobody is judged by them alone.
+    """The metrics that the reference answers' logits give; none where no pass over those that are
+    not known yet fits into memory, since nobody is judged by them alone.
     """
-    longest = max(len(example.ids) for example in examples)
-    sharing = can_share_prefix(model, examples, pad_id)
-    while True:
-        try:
-            sums = teacher_forced_rows(model, examples, pad_id, tokens, sharing).numpy()
-            break
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            if drop_prepacked(model):
-                continue
-            if tokens <= longest:
-                return {}
-            tokens = max(tokens // 2, longest)
+    if not fill_in(model, examples, pad_id, tokens, losses):
+        return {}
+    sums = losses.rows(examples).numpy()
     return {
         registry.LOSS: ratio_scorer(sums[:, [0, 1]].tolist()),
         registry.BITS_PER_BYTE: ratio_scorer(sums[:, [0, 4]].tolist(), 1 / np.log(2)),
@@ -296,6 +226,46 @@ def logit_scorers(
             sums[:, 5:].tolist(), lambda total, count: calibration_error(total.tolist())
         ),
     }
+
+
+def fill_in(
+    model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, losses: AnswerLosses
+) -> bool:
+    """Gather what is missing of the examples' losses; whether memory was enough."""
+    missing = losses.missing(examples)
+    if not missing:
+        return True
+    longest = max(len(example.ids) for example in missing)
+    sharing = can_share_prefix(model, missing, pad_id)
+    while True:
+        try:
+            sums = teacher_forced_rows(model, missing, pad_id, tokens, sharing)
+            losses.keep(missing, sums)
+            return True
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if drop_prepacked(model):
+                continue
+            if tokens <= longest:
+                return False
+            tokens = max(tokens // 2, longest)
+
+
+def gather_losses(
+    model: LanguageModel, pairs: list[Example], template: ChatTokenizer, losses: AnswerLosses
+) -> None:
+    """Of two answers to each prompt, one after the other, what is missing of their losses: each
+    prompt goes through the model once for both.
+    """
+    missing = [
+        [one, other]
+        for one, other in zip(pairs[::2], pairs[1::2], strict=True)
+        if losses.missing([one, other])
+    ]
+    prompts = [pair[0].ids[: pair[0].prompt_length] for pair in missing]
+    if prompts:
+        continue_all(model, prompts, template, 1, lambda rows: None, missing, losses)
 
 
 def verdict(

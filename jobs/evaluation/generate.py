@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -16,6 +16,7 @@ from jobs.model.memory import out_of_memory
 from jobs.model.shared_prefix import can_share_prefix, prefix_cache
 
 if TYPE_CHECKING:
+    from jobs.evaluation.answer_losses import AnswerLosses
     from jobs.model.language_model import LanguageModel
     from jobs.model.row_decoding import RowDecoder
 
@@ -46,12 +47,20 @@ def continue_all(
     template: ChatTokenizer,
     max_new_tokens: int,
     tick: Callable[[int], None],
+    references: Sequence[Sequence[Example]] = (),
+    losses: AnswerLosses | None = None,
 ) -> list[list[int]]:
-    """The tokens of the answers, without the one that ends a turn; see `answer`."""
+    """The tokens of the answers, without the one that ends a turn; see `answer`.
+
+    What `references`, as many answers to each prompt, cost the model comes into `losses`, where the
+    prompts are answered together; nothing does where transformers' own loop answers them.
+    """
     device = next(model.parameters()).device
     answers: list[list[int]] = [[] for _ in prompts]
     waiting = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    decoder = row_decoder(model, prompts, template.eos_ids, max_new_tokens)
+    wanted = [[example.ids[example.prompt_length :] for example in row] for row in references]
+    longest = max((len(ids) for row in wanted for ids in row), default=0)
+    decoder = row_decoder(model, prompts, template.eos_ids, max_new_tokens, longest)
     shared = 0 if decoder is None else decoder.length
     prefix = 0 if decoder is not None else common_prefix(model, prompts, template.eos_id)
     at_once = ROWS_AT_ONCE
@@ -59,14 +68,21 @@ def continue_all(
         lengths = [len(prompts[row]) for row in waiting]
         room = TOKENS_AT_ONCE[device.type]
         room = room if decoder is None else decoder.room(room)
-        count = rows_that_fit(lengths, room, max_new_tokens - shared)
+        count = rows_that_fit(lengths, room, max(max_new_tokens, longest) - shared)
         if decoder is None:
             count = min(count, lengths.count(lengths[0]))
         chunk = waiting[: min(count, at_once)]
         ended: set[int] = set()
         asked = [prompts[row] for row in chunk]
+
+        def tell(option: int, rows: range, *told: torch.Tensor, chunk: list[int] = chunk) -> None:
+            assert losses is not None
+            losses.tell([references[chunk[row]][option] for row in rows], *told)
+
         try:
-            if decoder is not None:
+            if decoder is not None and losses is not None:
+                answered = decoder.answers(asked, [wanted[row] for row in chunk], tell)
+            elif decoder is not None:
                 answered = decoder.answers(asked)
             else:
                 inputs = torch.tensor(asked, device=device)
@@ -104,9 +120,15 @@ would take longer than it saves.
 
 
 def row_decoder(
-    model: LanguageModel, prompts: list[list[int]], eos_ids: list[int], max_new_tokens: int
+    model: LanguageModel,
+    prompts: list[list[int]],
+    eos_ids: list[int],
+    max_new_tokens: int,
+    longest: int = 0,
 ) -> RowDecoder | None:
-    """What answers many prompts at once on a processor; None where transformers' own loop does."""
+    """What answers many prompts at once on a processor, and scores reference answers of at most
+    `longest` tokens; None where transformers' own loop answers.
+    """
     on_processor = next(model.parameters()).device.type == "cpu"
     if not on_processor or len(prompts) < FEWEST_TOGETHER or min(map(len, prompts)) < 2:
         return None
@@ -115,7 +137,7 @@ def row_decoder(
     examples = [Example(ids, len(ids) - 1, "", "") for ids in prompts]
     prefix = prompts[0][: shared_prefix(examples)]
     try:
-        return decoder_of(model, prompts, prefix, eos_ids, max_new_tokens)
+        return decoder_of(model, prompts, prefix, eos_ids, max_new_tokens, longest)
     except MemoryError:
         return None
 

@@ -81,6 +81,12 @@ def probabilities(
     return 1 / (1 + np.exp(gap))
 
 
+def with_both_labels(rows: Sequence[Row], corpus: Corpus) -> list[Row]:
+    """Each row with the rarer label as its answer, and then with the other one."""
+    labels = spelled_labels(corpus)
+    return [answered(row, label) for row in rows for label in labels]
+
+
 def answered(row: Row, label: str) -> Row:
     """A row with another answer."""
     answer = {**row.messages[-1], "content": label}

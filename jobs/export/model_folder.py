@@ -24,6 +24,7 @@ from jobs.evaluation.metric_choice import is_closed
 from jobs.evaluation.scored_rows import training_labels
 from jobs.evaluation.scores import TestScores, greedy_settings
 from jobs.files import manifest
+from jobs.files.drafts import drafted
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -53,8 +54,21 @@ def export(
     the version carries where it shows neighbours.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    with drafted(folder) as draft:
+        shutil.rmtree(draft, ignore_errors=True)
+        write_version(trial, base, trained, verdict, draft, card, licence)
+
+
+def write_version(
+    trial: Trial,
+    base: BaseModel,
+    trained: Path,
+    verdict: TestScores,
+    draft: Path,
+    card: str | None,
+    licence: str | None,
+) -> None:
+    """Write all files of a version into a folder, and seal it; see `export`."""
     lora = (trained / "adapter_config.json").exists()
     shutil.copytree(trained, draft / ("adapter" if lora else "model"))
     copy_tokenizer(base, draft / "tokenizer")
@@ -82,7 +96,6 @@ def export(
     if card is not None:
         (draft / CARD).write_text(card, encoding="utf-8")
     manifest.seal(draft)
-    draft.rename(folder)
 
 
 def scoring_of(verdict: TestScores, corpus: Corpus) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.files.cache import cache_folder
+from jobs.files.drafts import drafted
 from jobs.machine.identity import identity, key
 
 FORMATS = ("float32", "bfloat16")
@@ -96,11 +96,8 @@ def keep(speed: MachineSpeed) -> None:
     record = {"version": VERSION, **asdict(speed), "machine": identity(speed.threads)}
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, suffix=".draft", delete=False, encoding="utf-8"
-        ) as draft:
-            json.dump(record, draft, indent=1)
-        os.replace(draft.name, file)
+        with drafted(file, str(os.getpid())) as draft:
+            draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def measured(

@@ -7,7 +7,7 @@ computed for it any more. What an architecture makes of it is tried first, again
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,24 +28,36 @@ LEAVE_SHARE = 0.85
 """The rows that have ended leave once no more than this share of them is under way."""
 MOST_OF_MEMORY = 0.25
 """Share of what memory is available that the keys and values of rows may take."""
+SCORED_TOKENS = 256
+"""Tokens of reference answers whose logits stand in memory together."""
 PROBED = 4
 """Prompts on which an architecture is tried."""
 PROBED_TOKENS = 2
 """Tokens of an answer to each that are compared."""
+Tell = Callable[[int, range, torch.Tensor, torch.Tensor], None]
+"""Takes which of its reference answers is meant, rows, and of these the logits (N, L, vocabulary)
+and the tokens (N, L) of that answer, -100 behind its end.
+"""
 
 
 class RowDecoder:
     """A model that answers many prompts at once."""
 
     def __init__(
-        self, model: LanguageModel, prefix: Sequence[int], eos_ids: Sequence[int], most: int
+        self,
+        model: LanguageModel,
+        prefix: Sequence[int],
+        eos_ids: Sequence[int],
+        most: int,
+        longest: int = 0,
     ) -> None:
         """`prefix` are the tokens that all prompts begin with, `most` is the number of tokens of an
-        answer.
+        answer, `longest` that of a reference answer.
         """
         self.model = model
         self.eos_ids = set(eos_ids)
         self.most = most
+        self.longest = max(most, longest, PROBED_TOKENS)
         self.length = len(prefix)
         self.device = next(model.parameters()).device
         self.last = {"logits_to_keep": 1} if "logits_to_keep" in accepted(model) else {}
@@ -70,14 +82,28 @@ class RowDecoder:
             return tokens
         return min(tokens, int(MOST_OF_MEMORY * available / self.token_bytes))
 
-    def answers(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
-        """The index and the answer of each prompt, without the end-of-turn token, as they end."""
-        with attention_of_rows(without_adapter(self.model)):
-            yield from self.continued([ids[self.length :] for ids in prompts])
+    def answers(
+        self,
+        prompts: Sequence[Sequence[int]],
+        references: Sequence[Sequence[Sequence[int]]] = (),
+        tell: Tell | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """The index and the answer of each prompt, without the end-of-turn token, as they end.
 
-    def continued(self, rows: list[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
-        """See `answers`; `rows` are what prompts have after their common beginning."""
-        cache, positions, logits = self.read(rows)
+        `references` are token ids of as many answers to each prompt, whose logits are told before,
+        from the same pass over the prompts.
+        """
+        with attention_of_rows(without_adapter(self.model)):
+            read = self.read([ids[self.length :] for ids in prompts])
+            if tell is not None:
+                self.score(*read, references, tell)
+            yield from self.continued(*read)
+
+    def continued(
+        self, cache: RowCache, positions: torch.Tensor, logits: torch.Tensor
+    ) -> Iterator[tuple[int, list[int]]]:
+        """See `answers`; from what `read` has returned."""
+        rows = range(len(positions))
         under_way = list(range(len(rows)))
         answers: list[list[int]] = [[] for _ in rows]
         ended: set[int] = set()
@@ -116,7 +142,7 @@ class RowDecoder:
         starts = width - lengths
         columns = torch.arange(width, device=self.device)
         positions = (columns[None, :] - starts[:, None]).clamp(min=0) + self.length
-        cache = RowCache(starts, width + self.most, self.prefix)
+        cache = RowCache(starts, width + self.longest, self.prefix)
         told = []
         for chosen, widest in portions([len(row) for row in rows]):
             cache.rows = chosen
@@ -127,24 +153,63 @@ class RowDecoder:
         cache.filled = width
         return cache, positions[:, -1], torch.cat(told)
 
+    def score(
+        self,
+        cache: RowCache,
+        positions: torch.Tensor,
+        logits: torch.Tensor,
+        references: Sequence[Sequence[Sequence[int]]],
+        tell: Tell,
+    ) -> None:
+        """Let each row's reference answers through the model after its prompt, and tell their
+        logits; the cache is left as it was after the prompts.
+        """
+        width = cache.filled
+        for option in range(len(references[0])):
+            answers = [each[option] for each in references]
+            for chosen, longest in portions(list(map(len, answers)), SCORED_TOKENS):
+                rows = range(chosen.start, chosen.stop)
+                lengths = torch.tensor([len(answers[row]) for row in rows])
+                targets = torch.full((len(rows), longest), -100)
+                for place, row in enumerate(rows):
+                    targets[place, : lengths[place]] = torch.tensor(list(answers[row]))
+                steps = torch.minimum(torch.arange(1, longest)[None, :], lengths[:, None] - 1)
+                targets = targets.to(self.device)
+                told = logits[chosen, None]
+                if longest > 1:
+                    cache.rows = chosen
+                    places = positions[chosen, None] + steps.to(self.device)
+                    more = self.run_all(targets[:, :-1].clamp(min=0), places, cache)
+                    told = torch.cat([told, more], 1)
+                tell(option, rows, told, targets)
+        cache.rows = slice(0, len(positions))
+        cache.filled = width
+
     def run(self, ids: torch.Tensor, positions: torch.Tensor, cache: RowCache) -> torch.Tensor:
         """Logits (N, vocabulary) after the last of the tokens (N, L)."""
+        return self.run_all(ids, positions, cache, **self.last)[:, -1]
+
+    def run_all(
+        self, ids: torch.Tensor, positions: torch.Tensor, cache: RowCache, **last: int
+    ) -> torch.Tensor:
+        """Logits (N, L, vocabulary) after each of the tokens (N, L), or after the last ones."""
         output = self.model(
             input_ids=ids,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             rows=cache,
-            **self.last,
+            **last,
         )
-        return output.logits[:, -1]
+        return output.logits
 
 
-def portions(lengths: Sequence[int]) -> Iterator[tuple[slice, int]]:
+def portions(lengths: Sequence[int], most_tokens: int | None = None) -> Iterator[tuple[slice, int]]:
     """Stretches of rows that go through the model together, and the longest row of each."""
+    most = PASS_TOKENS if most_tokens is None else most_tokens
     start, widest = 0, 0
     for end, length in enumerate(lengths):
-        if end > start and max(widest, length) * (end + 1 - start) > PASS_TOKENS:
+        if end > start and max(widest, length) * (end + 1 - start) > most:
             yield slice(start, end), widest
             start, widest = end, 0
         widest = max(widest, length)
@@ -158,15 +223,16 @@ def decoder_of(
     prefix: Sequence[int],
     eos_ids: Sequence[int],
     most: int,
+    longest: int = 0,
 ) -> RowDecoder | None:
     """A decoder for these prompts, which all begin with `prefix`; None for an architecture that
-    answers otherwise so than by itself, tried on a few of them.
+    answers otherwise so than by itself, tried on a few of them. A reference answer has at most
+    `longest` tokens.
     """
-    longest = max(map(len, prompts)) + most
     try:
-        if longest > attention_window(model):
+        if max(map(len, prompts)) + max(most, longest) > attention_window(model):
             return None
-        decoder = RowDecoder(model, prefix, eos_ids, most)
+        decoder = RowDecoder(model, prefix, eos_ids, most, longest)
         order = sorted(prompts, key=len)
         few = [order[place * (len(order) - 1) // (PROBED - 1)] for place in range(PROBED)]
         return decoder if answers_alike(decoder, few) else None
@@ -176,22 +242,31 @@ def decoder_of(
 
 def answers_alike(decoder: RowDecoder, prompts: Sequence[Sequence[int]]) -> bool:
     """Whether a decoder's logits for some tokens are those of the plain model, but for rounding."""
+    scored: dict[int, torch.Tensor] = {}
+
+    def tell(_: int, rows: range, logits: torch.Tensor, __: torch.Tensor) -> None:
+        scored.update(zip(rows, logits, strict=True))
+
     with attention_of_rows(without_adapter(decoder.model)):
         cache, positions, logits = decoder.read([ids[decoder.length :] for ids in prompts])
+        first = positions
         told, tokens = [logits], [logits.argmax(-1)]
         for _ in range(PROBED_TOKENS):
             positions = positions + 1
             told.append(decoder.run(tokens[-1][:, None], positions[:, None], cache))
             cache.filled += 1
             tokens.append(told[-1].argmax(-1))
+        answers = torch.stack(tokens, 1)
+        cache.filled -= PROBED_TOKENS
+        decoder.score(cache, first, logits, [[ids] for ids in answers.tolist()], tell)
     decoder.token_bytes = cache.nbytes / (len(prompts) * cache.width)
-    answers = torch.stack(tokens, 1)
     tolerance = 1e-3 if logits.dtype == torch.float32 else 5e-2
     for row, ids in enumerate(prompts):
         whole = torch.tensor([[*ids, *answers[row, :-1].tolist()]], device=decoder.device)
         plain = decoder.model(input_ids=whole, use_cache=False).logits[0, -len(told) :]
-        ours = torch.stack([one[row] for one in told])
         most = tolerance * (1 + float(plain.abs().max()))
-        if not bool((plain - ours).abs().max() <= most):
-            return False
+        step_by_step = torch.stack([one[row] for one in told])
+        for ours in (step_by_step, scored[row]):
+            if not bool((plain - ours).abs().max() <= most):
+                return False
     return True

@@ -12,9 +12,10 @@ from jobs.data.corpus import Corpus
 from jobs.data.mixture import CHUNK_ROWS
 from jobs.data.tokenization import Example
 from jobs.data.trial_data import Chunk
+from jobs.evaluation.answer_losses import answer_bytes
 from jobs.evaluation.by_source import numbered, sources_of
 from jobs.evaluation.calibration import SUMS, add_tokens
-from jobs.evaluation.evaluate import EvaluationSums, answer_bytes
+from jobs.evaluation.evaluate import EvaluationSums
 from jobs.pack.batch.prefix_groups import PrefixGroup, group_by_prefix, micro_batches
 from jobs.pack.engine import Pack
 from jobs.pack.layers.cross_entropy import CrossEntropy, is_argmax

@@ -22,13 +22,9 @@ from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import Example, shared_prefix
 from jobs.data.trial_data import TrialData, shortened
 from jobs.evaluation import registry
+from jobs.evaluation.answer_losses import NUM_SUMS, length_batches, teacher_forced_rows
 from jobs.evaluation.by_source import numbered, sources_of
-from jobs.evaluation.evaluate import (
-    NUM_SUMS,
-    EvaluationSums,
-    length_batches,
-    teacher_forced_rows,
-)
+from jobs.evaluation.evaluate import EvaluationSums
 from jobs.evaluation.generate import answer
 from jobs.evaluation.rung_scores import RungScores
 from jobs.files.manifest import Snapshot

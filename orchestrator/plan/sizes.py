@@ -162,5 +162,6 @@ def timing(
         test=len(corpus.test),
         reply=measured.mean_answer if measured.limit is None else measured.limit.mean,
         limit=measured.mean_answer if measured.limit is None else measured.limit.tokens,
+        shown=0.0 if measured.neighbours is None else measured.neighbours.mean_tokens,
     )
     return timing_of(config, shape_of(Path(base.path)), rows, resources, machine)

@@ -28,10 +28,8 @@ EFFICIENCY = 0.65
 """The share of the machine's matrix rate that a pack's step reaches."""
 ALONE_EFFICIENCY = 0.4
 """The same of a trial that trains by itself."""
-JUDGING_EFFICIENCY = 0.45
-"""The same of a pass over prompts, or over prompts and reference answers."""
-ANSWERING_EFFICIENCY = 0.45
-"""The same of the tokens of answers, which many rows get at once."""
+JUDGING_EFFICIENCY = 0.7
+"""The same of rows that are answered together: of their prompts, and of the tokens of answers."""
 STEP_SECONDS = 0.01
 LAYER_SECONDS = 0.0008
 """What a pass through one layer costs beside its products, for each trial that it serves apart."""
@@ -60,9 +58,13 @@ END_SECONDS = 3.0
 SECONDS_PER_TRIAL = 0.1
 USUAL_IMPORT_SECONDS = 1.1
 """Processor time that importing torch takes where the seconds above were measured."""
-WITH_EXAMPLES = 1.3
+WITH_EXAMPLES = 1.2
 """What answering a prompt with examples costs, as a multiple of one without: they are the same for
 all rows, and go through the model once, but each token of an answer attends to them.
+"""
+HARDLY_TRAINED = 0.5
+"""How far from the right answers' length to the limit those of a trial at its rungs are, the last
+one aside.
 """
 
 
@@ -103,6 +105,8 @@ class RowCounts:
     """Tokens of the right answer to a test row."""
     limit: float = 0.0
     """Tokens at which any answer ends."""
+    shown: float = 0.0
+    """Tokens of a prompt's neighbours, which stand in `tokens` too."""
 
     @property
     def question(self) -> float:
@@ -241,26 +245,30 @@ class Timing:
         seconds = flops / rate
         if registry.needs_text(self.config.sweep.metric):
             scored = self.rows.valid if at_end else self.rows.scored
-            each = self.answering_seconds(scored, self.rows.reply, self.speed.flops)
+            reply = self.rows.reply
+            if not at_end:
+                reply += HARDLY_TRAINED * max(self.rows.limit - reply, 0.0)
+            each = self.answering_seconds(scored, reply, self.speed.flops)
             seconds += trials * each / groups
         return seconds / self.speed.efficiency
 
-    def answering_seconds(self, rows: int, tokens: float, flops: float) -> float:
+    def answering_seconds(
+        self, rows: int, tokens: float, flops: float, question: float | None = None
+    ) -> float:
         """Making so many answers of so many tokens, their prompts included, on a machine that does
         `flops` a second.
         """
         weights = self.shape.layer_weights
         head = self.shape.head_weights
-        reading = 2 * rows * (weights * self.rows.question + head)
+        question = self.rows.question if question is None else question
+        reading = 2 * rows * (weights * question + head)
         making = 2 * rows * tokens * (weights + head)
         longest = max(self.rows.limit, tokens, 1.0)
         making *= UNEVEN if longest > tokens else 1.0
-        together = max(min(ROOM_ROWS, ROOM_TOKENS / (self.rows.question + longest)), 1.0)
+        together = max(min(ROOM_ROWS, ROOM_TOKENS / (question + longest)), 1.0)
         steps = math.ceil(rows / together) * longest
         overhead = steps * self.shape.layers * TOKEN_SECONDS * self.speed.starts
-        return (
-            reading / (flops * JUDGING_EFFICIENCY) + making / (flops * ANSWERING_EFFICIENCY)
-        ) + overhead
+        return (reading + making) / (flops * JUDGING_EFFICIENCY) + overhead
 
     def phases(self, num_trials: int) -> list[Phase]:
         """The search, from rung to rung."""
@@ -324,9 +332,11 @@ class Timing:
         seconds = winners * answers.trained + answers.base
         if self.config.job.examples:
             seconds += answers.with_examples
-        tokens = self.shape.layer_weights * (rows.question + rows.reply)
-        scored = 2 * rows.test * (tokens + self.shape.head_weights * rows.reply)
-        seconds += (winners + 1) * scored / (flops * JUDGING_EFFICIENCY)
+        weights = self.shape.layer_weights + self.shape.head_weights
+        scored = weights * rows.reply
+        if self.resources.num_gpus:  # the reference answers go through the model by themselves
+            scored += self.shape.layer_weights * rows.question
+        seconds += (winners + 1) * 2 * rows.test * scored / (flops * JUDGING_EFFICIENCY)
         return seconds + (JUDGING_START_SECONDS + END_SECONDS) * self.speed.starts
 
     def test_answers(self) -> TestAnswers:
@@ -334,7 +344,9 @@ class Timing:
         rows, flops = self.rows, self.speed.judging_flops
         trained = self.answering_seconds(rows.test, rows.reply, flops)
         base = self.answering_seconds(rows.test, max(rows.limit, rows.reply), flops)
-        return TestAnswers(trained, base, WITH_EXAMPLES * trained)
+        question = max(rows.question - rows.shown, 1.0)
+        asked = self.answering_seconds(rows.test, rows.reply, flops, question)
+        return TestAnswers(trained, base, WITH_EXAMPLES * asked)
 
     def total(self, num_trials: int, final: FinalPlan) -> float:
         """The whole command."""

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +30,7 @@ from jobs.data.token_cache import FEWEST_ROWS, TokenWriter, folder_of, rendering
 from jobs.data.tokenization import encode_rows, render_rows, room_in_use
 from jobs.data.turns import has_earlier_answer
 from jobs.files.cache import cache_folder
+from jobs.files.drafts import drafted
 
 ROWS_AT_ONCE = 2048
 """Rows that are tokenised together while the next ones are rendered."""
@@ -250,10 +250,8 @@ def write_whole(file: Path, record: dict[str, Any], most: int) -> None:
     """
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".draft")
-        with os.fdopen(handle, "w", encoding="utf-8") as target:
-            json.dump(record, target)
-        os.replace(draft, file)
+        with drafted(file, str(os.getpid())) as draft:
+            draft.write_text(json.dumps(record), encoding="utf-8")
         for old in sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[
             :-most
         ]:

@@ -8,7 +8,9 @@ within a second is one wish.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ from typing import Any
 
 SAME_WISH_SECONDS = 1.0
 """What comes this soon after a signal is the same wish. The note about a second Ctrl-C says so."""
+AGAIN_SECONDS = 0.05
+"""After this a KeyboardInterrupt that was lost is raised again."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -33,6 +37,18 @@ class Wish:
     def asked(self) -> bool:
         """Whether someone wants this process to stop."""
         return self.asked_at is not None
+
+    def lost(self) -> bool:
+        """Whether a KeyboardInterrupt of ours was raised where nobody could take it, such as in
+        what runs when an object goes; then it is raised again, a little later.
+        """
+        if self.asked_at is None:
+            return False
+        self.asked_at = None
+        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+        return True
 
     def handle(self, signal_number: int, frame: Any) -> None:
         """Take a signal: gently the first time, where that is possible, else at once."""
@@ -55,12 +71,19 @@ def arm() -> dict[Any, Any]:
     """Let all that means a wish to stop be one; returns what handled it before. A hang-up that is
     ignored, as by nohup, stays so.
     """
+    sys.unraisablehook = tell_unraisable
     before = {}
     for signal_number in SIGNALS:
         if signal_number != signal.SIGINT and signal.getsignal(signal_number) == signal.SIG_IGN:
             continue
         before[signal_number] = signal.signal(signal_number, wish.handle)
     return before
+
+
+def tell_unraisable(found: Any) -> None:
+    """Told by Python of an error that nobody can take."""
+    if found.exc_type is not KeyboardInterrupt or not wish.lost():
+        sys.__unraisablehook__(found)
 
 
 @contextmanager
@@ -86,6 +109,8 @@ def gently(stop: Callable[[], None]) -> Iterator[None]:
         return
     before = arm()
     wish.gently = stop
+    if wish.asked:
+        stop()  # it was not heard where it came
     try:
         yield
     finally:

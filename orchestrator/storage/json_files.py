@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from jobs.files.drafts import drafted
 from jobs.files.json_types import Json, JsonObject
 from jobs.files.sealed_json import sealed, unsealed
 
@@ -24,9 +25,8 @@ def write_whole(path: Path, text: str) -> None:
     """Write a small file so that whoever reads it meanwhile sees all of it or what was there
     before.
     """
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    with drafted(path, str(os.getpid())) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def read_object(path: Path) -> JsonObject:
@@ -42,18 +42,16 @@ def read_object(path: Path) -> JsonObject:
 
 def write_json(path: Path, value: Json) -> None:
     """Write a file whole or not at all."""
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(draft, path)
+    with drafted(path) as draft:
+        draft.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 def write_sealed(path: Path, value: JsonObject, writer: str = "") -> None:
     """Write an object whole or not at all, with its checksum. Where several may write at the same
     time, each is a `writer` of its own.
     """
-    draft = path.with_name(f"{path.name}{writer and f'.{writer}'}.draft")
-    draft.write_text(json.dumps(sealed(value), indent=1), encoding="utf-8")
-    os.replace(draft, path)
+    with drafted(path, writer) as draft:
+        draft.write_text(json.dumps(sealed(value), indent=1), encoding="utf-8")
 
 
 def read_sealed(path: Path) -> JsonObject:

@@ -8,9 +8,10 @@ the lines themselves tell what is new.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from jobs.files.drafts import drafted
 
 WIDTH = 8
 """Bytes of a digest."""
@@ -39,9 +40,8 @@ class Told:
 
     def keep(self, digests: Iterable[bytes]) -> None:
         """Have these digests alone in the file."""
-        draft = self.file.with_name(self.file.name + ".draft")
-        draft.write_bytes(b"".join(digests))
-        os.replace(draft, self.file)
+        with drafted(self.file) as draft:
+            draft.write_bytes(b"".join(digests))
 
     def add(self, count: int, digests: Iterable[bytes]) -> None:
         """Have these digests follow the first `count`, whatever an attempt that broke off has left

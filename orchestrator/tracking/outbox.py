@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from jobs.files.sealed_json import checksum_of
 from orchestrator.config.credentials import mask
 from orchestrator.config.run_numbers import run_name
+from orchestrator.storage.json_files import write_json
 from orchestrator.tracking.delivered_lines import Told
 from orchestrator.tracking.events import (
     KINDS,
@@ -86,10 +86,8 @@ class OutboxState:
             return cls(journal=journal, mended=True)
 
     def save(self, file: Path) -> None:
-        draft = file.with_name(file.name + ".draft")
         fields = dataclasses.asdict(self)
-        draft.write_text(json.dumps(fields | {"checksum": checksum_of(fields)}, indent=1))
-        os.replace(draft, file)
+        write_json(file, fields | {"checksum": checksum_of(fields)})
 
 
 class OutboxWorker:

@@ -19,7 +19,9 @@ from transformers import (
 from jobs.base_models import fetch
 from jobs.config import Adapter, BaseModel, Model
 from jobs.data.chat_template import ChatTokenizer
+from jobs.data.tokenization import Example
 from jobs.evaluation import generate
+from jobs.evaluation.answer_losses import AnswerLosses, teacher_forced_rows
 from jobs.evaluation.generate import continue_all, row_decoder
 from jobs.model.loading import attach, load
 from jobs.model.row_decoding import decoder_of
@@ -98,6 +100,43 @@ def test_many_prompts_get_the_tokens_that_each_gets_alone(family: str, shared: b
     assert [told[row] for row in range(len(prompts))] == expected
     assert len({len(ids) for ids in expected}) > 1, "some answers end before the limit"
     assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["common beginning", "nothing in common"])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_reference_answers_cost_what_a_pass_over_each_alone_says(
+    family: str, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.model import row_decoding
+
+    monkeypatch.setattr(row_decoding, "SCORED_TOKENS", 20)
+    model, prompts = made(FAMILIES[family]), prompts_of(shared)
+    draw = torch.Generator().manual_seed(4)
+    references = [
+        [
+            torch.randint(5, 97, (length,), generator=draw).tolist()
+            for length in (1 + row % 5, 1 + row % (MOST + 4))
+        ]
+        for row in range(len(prompts))
+    ]
+    examples = [
+        [Example([*ids, *answer], len(ids), "", "x") for answer in answers]
+        for ids, answers in zip(prompts, references, strict=True)
+    ]
+    losses = AnswerLosses()
+    with torch.no_grad():
+        decoder = decoder_of(model, prompts, PREFIX if shared else [], ENDS, MOST, MOST + 4)
+        assert decoder is not None
+
+        def tell(option: int, rows: range, *told: torch.Tensor) -> None:
+            losses.tell([examples[row][option] for row in rows], *told)
+
+        told = dict(decoder.answers(prompts, references, tell))
+        assert [told[row] for row in range(len(prompts))] == alone(model, prompts, MOST)
+    flat = [example for answers in examples for example in answers]
+    assert not losses.missing(flat)
+    expected = torch.cat([teacher_forced_rows(model, [one], 1, 4096) for one in flat])
+    torch.testing.assert_close(losses.rows(flat), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_adapter_answers_as_it_does_alone() -> None:

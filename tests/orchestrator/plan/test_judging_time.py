@@ -8,7 +8,14 @@ import pytest
 
 from orchestrator.config.compose import compose
 from orchestrator.plan.resources import Node, Resources
-from orchestrator.plan.timing import RowCounts, Shape, Speed, Timing
+from orchestrator.plan.timing import (
+    JUDGING_EFFICIENCY,
+    WITH_EXAMPLES,
+    RowCounts,
+    Shape,
+    Speed,
+    Timing,
+)
 from tests.support.settings import build
 
 SMOLLM2 = Shape(layers=30, layer_weights=106e6, head_weights=28e6)
@@ -46,15 +53,35 @@ def test_each_judged_model_is_counted() -> None:
     shown = timing().judging_seconds()
     two = timing("final.count=2", "final.judged=2").judging_seconds()
     answers = timing().answering_seconds(600, 21, 329e9)
-    assert shown - alone == pytest.approx(1.3 * answers)
+    assert shown - alone == pytest.approx(WITH_EXAMPLES * answers)
     assert two - shown > answers, "a second finalist answers and is scored"
 
 
 def test_answers_at_a_rung_are_those_of_each_trial() -> None:
     few, many = timing(scored=100), timing(scored=300)
     added = many.evaluation_seconds(6, False) - few.evaluation_seconds(6, False)
-    each = many.answering_seconds(300, 21, 329e9) - many.answering_seconds(100, 21, 329e9)
-    assert added == pytest.approx(6 * each)
+    tokens = (21 + 42) / 2
+    each = many.answering_seconds(300, tokens, 329e9) - many.answering_seconds(100, tokens, 329e9)
+    assert added == pytest.approx(6 * each), "who is hardly trained rambles"
+    at_end = many.evaluation_seconds(6, True) - many.evaluation_seconds(6, False)
+    assert at_end == pytest.approx(-6 * (each_of(many, tokens) - each_of(many, 21)))
+
+
+def each_of(found: Timing, tokens: float) -> float:
+    return found.answering_seconds(300, tokens, 329e9)
+
+
+def test_reference_answers_are_scored_in_the_pass_that_reads_the_prompts() -> None:
+    short, long = timing(tokens=36), timing(tokens=136)
+    read = 2 * 600 * 100 * 106e6 / (329e9 * JUDGING_EFFICIENCY)
+    more = long.judging_seconds() - short.judging_seconds()
+    assert more == pytest.approx((1 + 1 + WITH_EXAMPLES) * read, rel=0.1), "once for each model"
+
+
+def test_examples_stand_in_the_place_of_neighbours() -> None:
+    bare, shown = timing(tokens=36), timing(tokens=136, shown=100)
+    assert shown.test_answers().with_examples == pytest.approx(bare.test_answers().with_examples)
+    assert shown.test_answers().trained > 2 * bare.test_answers().trained
 
 
 def test_answers_of_four_tokens_take_a_fraction_of_those_of_forty() -> None:

@@ -324,7 +324,7 @@ def test_a_time_without_anything_to_size_is_refused_where_it_was_asked_for(
 
 
 def test_the_default_steps_aside_where_it_is_too_short(planner: Planner) -> None:
-    planner.measured(1e6)
+    planner.measured(2e5)
     made = planner.plan("+sweep=lora")
     assert made.num_trials == 1
     assert any("sweep.minutes=15 is too short here" in note for note in made.notes)

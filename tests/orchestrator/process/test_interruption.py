@@ -21,6 +21,7 @@ from jobs.workers.reporting import death
 from orchestrator.errors import OrchestratorError
 from orchestrator.launch.ray_watchdog import Daemons, in_words, watched
 from orchestrator.pipeline import SweepCommand
+from orchestrator.process import interruption
 from tests.conftest import ROOT
 
 CODE = """
@@ -36,6 +37,42 @@ try:
 except KeyboardInterrupt:
     print("at once", len(wishes), flush=True)
 """
+
+
+LOST = """
+import os, signal, time
+from orchestrator.process import interruption
+interruption.arm()
+
+class Asked:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+try:
+    Asked()
+    print("goes on", flush=True)
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+"""A signal that comes while an object goes: what is raised there, nobody can take."""
+
+
+def test_a_wish_that_comes_where_nobody_can_take_it_is_taken_a_little_later() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOST], capture_output=True, text=True, env=environment, timeout=15
+    )
+    assert done.stdout == "goes on\nstopped\n"
+    assert done.stderr == "", "no traceback of what was lost"
+
+
+def test_a_wish_of_before_stops_what_can_be_stopped_gently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption.wish, "asked_at", time.monotonic())
+    stopped: list[bool] = []
+    with interruption.gently(lambda: stopped.append(True)):
+        assert stopped == [True]
 
 
 def start(*before: str) -> subprocess.Popen[str]:

@@ -1,0 +1,39 @@
+"""Files that are written whole or not at all: beside their place, and then put into it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def drafted(path: Path, writer: str = "") -> Iterator[Path]:
+    """A file or folder to write beside `path`, which then takes its place; where that fails, as on
+    a full disk, nothing is left of it. Where several may write at the same time, each is a `writer`
+    of its own.
+    """
+    draft = path.with_name(f"{path.name}{writer and f'.{writer}'}.draft")
+    try:
+        yield draft
+        os.replace(draft, path)
+    except BaseException:
+        remove(draft)
+        raise
+
+
+def drop_drafts(folder: Path) -> None:
+    """Remove what killed processes have left of their drafts in a folder that is ours alone now."""
+    for draft in folder.glob("*.draft"):
+        remove(draft)
+
+
+def remove(draft: Path) -> None:
+    """Remove a draft, as far as the disk allows."""
+    if draft.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        draft.unlink()

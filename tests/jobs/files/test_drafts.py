@@ -1,0 +1,60 @@
+"""What is written whole or not at all leaves nothing where it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.files.drafts import drafted, drop_drafts
+from orchestrator.storage.json_files import write_json, write_sealed, write_whole
+
+
+def test_a_draft_takes_its_place_or_goes(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    with drafted(file, "7") as draft:
+        draft.write_text("one")
+        assert draft.name == "a.json.7.draft" and not file.exists()
+    assert file.read_text() == "one"
+    with pytest.raises(OSError, match="no room"):
+        fail(file, OSError("no room"))
+    with pytest.raises(KeyboardInterrupt):
+        fail(tmp_path / "folder", KeyboardInterrupt())
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+    assert file.read_text() == "one"
+
+
+def fail(path: Path, error: BaseException) -> None:
+    """Break off in the middle of a file, or of a folder where there is no suffix."""
+    with drafted(path) as draft:
+        if path.suffix:
+            draft.write_text("tw")
+        else:
+            draft.mkdir()
+            (draft / "half").write_text("x")
+        raise error
+
+
+@pytest.mark.parametrize("write", [write_whole, write_json, write_sealed])
+def test_a_full_disk_leaves_no_draft(
+    write: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Path.write_text
+
+    def full(self: Path, text: str, encoding: str | None = None) -> int:
+        right(self, text[:1], encoding=encoding)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    value = "text" if write is write_whole else {"a": 1}
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "a.json", value)  # type: ignore[operator]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drafts_of_killed_processes_go(tmp_path: Path) -> None:
+    (tmp_path / "report.html.123.draft").write_text("x")
+    (tmp_path / "export.draft").mkdir()
+    (tmp_path / "report.html").write_text("whole")
+    drop_drafts(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
