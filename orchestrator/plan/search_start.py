@@ -17,7 +17,7 @@ from orchestrator.config.left_open import RANKS, RATES, STEPS
 from orchestrator.config.search_space import Knob, Value
 from orchestrator.config.settings import Config, changed
 from orchestrator.plan import learning_rates, priors, ranks
-from orchestrator.plan.timing import hidden_size
+from orchestrator.plan.model_shape import hidden_size
 
 if TYPE_CHECKING:
     from jobs.config import BaseModel

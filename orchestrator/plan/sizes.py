@@ -15,11 +15,13 @@ from orchestrator.config.settings import Config
 from orchestrator.plan import points, sizing
 from orchestrator.plan.cost import timing_of
 from orchestrator.plan.finalists import final_plan
+from orchestrator.plan.hidden_reuse import SourceRows
 from orchestrator.plan.machine import ThisMachine, with_format
 from orchestrator.plan.merge import all_seconds
+from orchestrator.plan.model_shape import shape_of
 from orchestrator.plan.resources import Node, divide
 from orchestrator.plan.sizing import Sizes, TooShort
-from orchestrator.plan.timing import RowCounts, Timing, shape_of
+from orchestrator.plan.timing import RowCounts, Timing
 from orchestrator.storage.paths import sweep_folder
 
 if TYPE_CHECKING:
@@ -163,5 +165,6 @@ def timing(
         reply=measured.mean_answer if measured.limit is None else measured.limit.mean,
         limit=measured.mean_answer if measured.limit is None else measured.limit.tokens,
         shown=0.0 if measured.neighbours is None else measured.neighbours.mean_tokens,
+        sources=tuple(SourceRows(share.share, share.rows) for share in measured.sources.values()),
     )
     return timing_of(config, shape_of(Path(base.path)), rows, resources, machine)

@@ -9,18 +9,15 @@ estimates beside the truth.
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from jobs.base_models.hf_folder import num_weights
 from jobs.evaluation import registry
 from orchestrator.config.settings import Config
 from orchestrator.plan.finalists import FinalPlan
+from orchestrator.plan.hidden_reuse import SourceRows, fresh_examples, is_kept
+from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.rungs import rung_steps, survivors
 
@@ -30,6 +27,9 @@ ALONE_EFFICIENCY = 0.4
 """The same of a trial that trains by itself."""
 JUDGING_EFFICIENCY = 0.7
 """The same of rows that are answered together: of their prompts, and of the tokens of answers."""
+LOSS_SHARE = 1.25
+"""What the head and the loss over all words cost in training, as a multiple of the head's products.
+"""
 STEP_SECONDS = 0.01
 LAYER_SECONDS = 0.0008
 """What a pass through one layer costs beside its products, for each trial that it serves apart."""
@@ -62,7 +62,7 @@ WITH_EXAMPLES = 1.2
 """What answering a prompt with examples costs, as a multiple of one without: they are the same for
 all rows, and go through the model once, but each token of an answer attends to them.
 """
-HARDLY_TRAINED = 0.5
+HARDLY_TRAINED = 0.75
 """How far from the right answers' length to the limit those of a trial at its rungs are, the last
 one aside.
 """
@@ -77,16 +77,6 @@ class TestAnswers:
     trained: float
     base: float
     with_examples: float
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What of a base model decides its cost."""
-
-    layers: int
-    layer_weights: float
-    """Of all layers together."""
-    head_weights: float
 
 
 @dataclass(frozen=True)
@@ -107,6 +97,8 @@ class RowCounts:
     """Tokens at which any answer ends."""
     shown: float = 0.0
     """Tokens of a prompt's neighbours, which stand in `tokens` too."""
+    sources: tuple[SourceRows, ...] = ()
+    """Of the training rows; none: no row is met twice."""
 
     @property
     def question(self) -> float:
@@ -149,36 +141,6 @@ class Phase:
         return self.trials * (self.end - self.begin)
 
 
-def model_settings(folder: Path) -> dict[str, Any]:
-    """The configuration of the base model in a folder, or of its part that reads text; empty where
-    it cannot be read.
-    """
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return settings.get("text_config") or settings
-
-
-def hidden_size(folder: Path) -> int:
-    """The width of the base model in a folder; 0 where its configuration does not say."""
-    settings = model_settings(folder)
-    return int(settings.get("hidden_size") or settings.get("n_embd") or 0)
-
-
-@functools.lru_cache(maxsize=16)
-def shape_of(folder: Path) -> Shape:
-    """The shape of the base model in a folder, from its configuration and the headers of its
-    weights.
-    """
-    settings = model_settings(folder)
-    layers = settings.get("num_hidden_layers") or settings.get("n_layer") or 12
-    head = float((settings.get("vocab_size") or 0) * hidden_size(folder))
-    weights = float(max(num_weights(folder), 1))
-    tables = head if settings.get("tie_word_embeddings", True) else 2 * head
-    return Shape(int(layers), max(weights - tables, weights * 0.05), head)
-
-
 class Timing:
     """The seconds of a sweep's parts."""
 
@@ -203,10 +165,13 @@ class Timing:
         """The same sweep on other shares of the machines."""
         return Timing(self.config, self.shape, self.rows, resources, self.speed, self.upper)
 
-    def step_seconds(self, trials: int) -> float:
-        """A step of so many trials that train at once."""
+    def step_seconds(self, trials: int, fresh: float = 1.0) -> float:
+        """A step of so many trials that train at once; `fresh` is the share of its rows that no
+        step before has met.
+        """
         batch = self.config.train.batch_size
         below, above, head = self.example_flops()
+        below *= fresh
         groups = max(self.resources.packs, 1)
         slots = max(trials / groups, 1.0)
         if self.resources.packs and self.resources.workers == 1:
@@ -230,7 +195,7 @@ class Timing:
         above = 2 * tokens * self.shape.layer_weights * self.upper
         if self.config.adapter.kind == "full":
             above *= 1.5  # the gradients of the weights themselves
-        head = 4 * max(self.rows.answer, 1.0) * self.shape.head_weights
+        head = 4 * max(self.rows.answer, 1.0) * self.shape.head_weights * LOSS_SHARE
         return below, above, head
 
     def evaluation_seconds(self, trials: int, at_end: bool) -> float:
@@ -239,7 +204,8 @@ class Timing:
         slots = max(trials / groups, 1.0)
         shared = slots if self.resources.packs else 1.0
         read = 2 * self.shape.layer_weights * max(self.rows.tokens, 1.0)
-        each = read * (self.upper + (1 - self.upper) / shared)
+        below = 0.0 if self.keeps_valid else (1 - self.upper) / shared
+        each = read * (self.upper + below)
         flops = self.rows.valid * (each + 2 * self.rows.answer * self.shape.head_weights) * trials
         rate = self.speed.flops * (EFFICIENCY if self.resources.packs else ALONE_EFFICIENCY)
         seconds = flops / rate
@@ -251,6 +217,42 @@ class Timing:
             each = self.answering_seconds(scored, reply, self.speed.flops)
             seconds += trials * each / groups
         return seconds / self.speed.efficiency
+
+    @property
+    def row_bytes(self) -> float:
+        """What the states of a row take that enter the layers that learn."""
+        size = 2 if self.config.train.dtype == "bfloat16" else 4
+        return self.shape.hidden * size * max(self.rows.tokens, 1.0)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether such states are kept at all."""
+        return bool(self.resources.packs and self.shape.hidden) and self.upper < 1
+
+    @property
+    def keeps_valid(self) -> bool:
+        """Whether those of the validation rows are."""
+        return self.keeps and is_kept(self.rows.valid, self.row_bytes)
+
+    def fresh(self, begin: int, end: int) -> float:
+        """The share of the examples from one step to another that are met for the first time."""
+        if not self.keeps or end <= begin:
+            return 1.0
+        batch = self.config.train.batch_size
+        met = [
+            fresh_examples(self.rows.sources, step * batch, self.row_bytes) for step in (begin, end)
+        ]
+        return (met[1] - met[0]) / ((end - begin) * batch)
+
+    def first_validation_seconds(self) -> float:
+        """What the layers below make of the validation rows, once for each pack."""
+        if not self.keeps_valid:
+            return 0.0
+        tokens = self.rows.valid * max(self.rows.tokens, 1.0)
+        flops = 2 * tokens * self.shape.layer_weights * (1 - self.upper)
+        packs = max(self.resources.packs, 1)
+        rate = self.speed.flops * EFFICIENCY * self.speed.efficiency
+        return packs * flops / rate
 
     def answering_seconds(
         self, rows: int, tokens: float, flops: float, question: float | None = None
@@ -287,11 +289,13 @@ class Timing:
         at_once = max(1, min(trials, self.resources.concurrent))
         every = self.config.train.eval_every
         evaluations = len(range(begin // every * every + every, end, every))
-        training = (end - begin) * self.step_seconds(at_once)
+        training = (end - begin) * self.step_seconds(at_once, self.fresh(begin, end))
         evaluating = evaluations * self.evaluation_seconds(at_once, False)
         evaluating += self.evaluation_seconds(at_once, at_end)
         times = trials / at_once
         seconds = (training + evaluating) * times
+        if begin == 0:
+            seconds += self.first_validation_seconds()
         return Phase(trials, begin, end, seconds, evaluating * times, every)
 
     def seconds(self, trials: int, begin: int, end: int, at_end: bool) -> float:

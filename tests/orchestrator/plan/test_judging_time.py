@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from orchestrator.config.compose import compose
+from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Node, Resources
 from orchestrator.plan.timing import (
+    HARDLY_TRAINED,
     JUDGING_EFFICIENCY,
     WITH_EXAMPLES,
     RowCounts,
-    Shape,
     Speed,
     Timing,
 )
@@ -60,7 +61,7 @@ def test_each_judged_model_is_counted() -> None:
 def test_answers_at_a_rung_are_those_of_each_trial() -> None:
     few, many = timing(scored=100), timing(scored=300)
     added = many.evaluation_seconds(6, False) - few.evaluation_seconds(6, False)
-    tokens = (21 + 42) / 2
+    tokens = 21 + HARDLY_TRAINED * (42 - 21)
     each = many.answering_seconds(300, tokens, 329e9) - many.answering_seconds(100, tokens, 329e9)
     assert added == pytest.approx(6 * each), "who is hardly trained rambles"
     at_end = many.evaluation_seconds(6, True) - many.evaluation_seconds(6, False)

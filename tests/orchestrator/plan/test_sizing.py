@@ -21,10 +21,11 @@ from orchestrator.plan import planner as planning
 from orchestrator.plan import sizing
 from orchestrator.plan.finalists import final_plan
 from orchestrator.plan.learning_rates import good_rate
+from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Node, Resources, count_cpus
 from orchestrator.plan.sizing import Limits, Sizes, TooShort, choose, with_sizes
-from orchestrator.plan.timing import RowCounts, Shape, Speed, Timing
+from orchestrator.plan.timing import RowCounts, Speed, Timing
 from orchestrator.storage.paths import sweep_folder
 from tests.support.settings import build
 
