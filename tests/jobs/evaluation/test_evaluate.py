@@ -4,6 +4,7 @@ fits.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import traceback
@@ -15,13 +16,13 @@ import torch
 import torch.multiprocessing as processes
 
 from jobs.base_models import fetch
-from jobs.config import BaseModel, Data, Model, Train, Trial
+from jobs.config import Adapter, BaseModel, Data, Model, Scoring, Train, Trial
 from jobs.data.chat_template import ChatTokenizer
-from jobs.evaluation import generate
+from jobs.evaluation import evaluate, generate
 from jobs.evaluation.evaluate import evaluate_on_test
 from jobs.evaluation.generate import answer
 from jobs.evaluation.scores import EvaluationSettings
-from jobs.model.loading import load
+from jobs.model.loading import attach, load, save
 from jobs.model.memory import out_of_memory
 from jobs.model.row_decoding import PROBED
 from tests.support.trials import tiny_trial
@@ -210,3 +211,39 @@ def test_answers_that_had_not_ended_are_counted_and_told(base: BaseModel, tmp_pa
     unended = sum(len(row) == 3 for row in ids)
     assert verdict.num_unended == unended > 0
     assert verdict.metrics()["test/unended"] == unended
+
+
+def test_prompts_are_read_once_for_answers_losses_and_thresholds(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "valid", "test"):
+        lines = [
+            {"prompt": f"{split} {i:02d}", "completion": "yes" if i % 3 else "no"}
+            for i in range(40)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    trial = tiny_trial(Data(name="toy", folder=str(tmp_path)), Train(max_length=64))
+    costs = {"no": {"yes": 10.0}, "yes": {"no": 1.0}}
+    rule = dataclasses.replace(RULE, scoring=Scoring(costs=costs))
+    trained = tmp_path / "adapter"
+    model = attach(load(base.path, torch.float32, CPU), Adapter(), seed=1)
+    save(model, trained)
+    quick = evaluate_on_test(trial, base, str(trained), rule)
+    assert quick.threshold, "two labels and costs"
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "teacher_forced_rows", no_further_pass)
+        again = evaluate_on_test(trial, base, str(trained), rule)
+    assert again.metrics() == quick.metrics()
+    monkeypatch.setattr(generate, "FEWEST_TOGETHER", 1000)
+    slow = evaluate_on_test(trial, base, str(trained), rule)
+    texts = [[row["prediction"] for row in each.predictions] for each in (slow, quick)]
+    assert texts[0] == texts[1]
+    for name, value in slow.metrics().items():
+        assert quick.metrics()[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    assert slow.threshold["cost"] == quick.threshold["cost"]
+    assert slow.threshold["brier"] == pytest.approx(quick.threshold["brier"], rel=1e-4)
+
+
+def no_further_pass(*_: Any) -> torch.Tensor:
+    raise AssertionError("the prompts go through the model a second time")
