@@ -11,6 +11,7 @@ from jobs.config import Data, Trial
 from jobs.data.corpus import Corpus
 from jobs.data.shares import by_epochs, examples_of, most_examples, shares_of, weights_of
 from orchestrator.config import simplex
+from orchestrator.config.search_space import SOURCES
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import ConfigError
 
@@ -49,6 +50,22 @@ def drawn_shares(data: Data, rows: Mapping[str, int]) -> dict[str, float]:
     scaled = {name: weight / largest for name, weight in weights.items()}
     total = sum(scaled.values()) or 1.0
     return {name: weight / total for name, weight in scaled.items()}
+
+
+def batches_apart(config: Config) -> float:
+    """About how many different batches the trials of a step read together, where they mix the
+    sources differently: those that draw more of a source than others are ahead of them in it. Of
+    each source the most that is drawn lies between its equal part and its upper bound.
+    """
+    highest: dict[str, float] = {}
+    for knob in config.sweep.space.values():
+        if knob.type == "simplex":
+            highest |= dict(zip(knob.mixes.names, knob.mixes.high, strict=True))
+        parts = knob.path.split(".")
+        if knob.path.startswith(f"{SOURCES}.") and parts[-1] == "weight":
+            highest[".".join(parts[2:-1])] = 1.0 if knob.high is None else min(knob.high, 1.0)
+    equal = 1 / max(len(config.data.sources), 1)
+    return max(1.0, sum((equal + high) / 2 for high in highest.values()))
 
 
 def seen(trial: Trial, rows: Mapping[str, int]) -> dict[str, float]:

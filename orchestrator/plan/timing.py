@@ -17,6 +17,7 @@ from jobs.evaluation import registry
 from orchestrator.config.settings import Config
 from orchestrator.plan.finalists import FinalPlan
 from orchestrator.plan.hidden_reuse import SourceRows, fresh_examples, is_kept
+from orchestrator.plan.mixes import batches_apart
 from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.rungs import rung_steps, survivors
@@ -175,7 +176,8 @@ class Timing:
         groups = max(self.resources.packs, 1)
         slots = max(trials / groups, 1.0)
         if self.resources.packs and self.resources.workers == 1:
-            flops = batch * (below + slots * (above + head)) * groups
+            different = min(slots, batches_apart(self.config))
+            flops = batch * (different * below + slots * (above + head)) * groups
             rate = self.speed.flops * EFFICIENCY
         elif self.resources.packs:
             flops = batch * slots * (below + above + head) * groups

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.config.compose import compose
 from orchestrator.plan.hidden_reuse import KEPT_BYTES, SourceRows, fresh_examples
+from orchestrator.plan.mixes import batches_apart
 from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Node, Resources
 from orchestrator.plan.timing import RowCounts, Speed, Timing
@@ -51,6 +52,18 @@ def test_validation_rows_cost_the_layers_below_once() -> None:
     apart = timing(packs=0).evaluation_seconds(1, False)
     assert kept.evaluation_seconds(1, False) < 0.3 * apart
     assert forgotten.first_validation_seconds() == 0
+
+
+def test_trials_of_different_mixes_read_different_rows() -> None:
+    def apart(*settings: str) -> float:
+        return batches_apart(build(compose(["model=tiny", *settings], None)))
+
+    assert apart("+sweep=lora", "data=home") == 1, "one source"
+    assert apart("data=icd10") == 1, "no search"
+    assert apart("+sweep=lora", "data=icd10") == pytest.approx((0.5 + 0.9) / 2 + (0.5 + 1) / 2)
+    bounds = "sweep.space.mix.bounds={titles: {low: 0.1, high: 0.3}}"
+    narrow = apart("+sweep=mix", "data=icd10", bounds)
+    assert 1 < narrow < apart("+sweep=mix", "data=icd10") == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("found", [timing(packs=0), timing(shape=Shape(30, 106e6, 28e6))])
