@@ -13,8 +13,8 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import random
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,7 @@ def keep(file: Path, shown: Any, nearest: dict[str, Any]) -> None:
 
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with drafted(file, str(os.getpid())) as draft, draft.open("wb") as target:
+        with drafted(file, uuid.uuid4().hex) as draft, draft.open("wb") as target:
             np.savez(target, shown=shown, **nearest)
         kept = sorted(file.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)
         for old in kept[:-MOST_KEPT]:

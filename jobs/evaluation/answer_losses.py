@@ -105,12 +105,15 @@ class AnswerLosses:
 
     def __init__(self) -> None:
         self.known: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
+        self.seconds = 0.0
+        """What gathering them has taken beside the answers."""
 
     def tell(
         self, examples: Sequence[Example], logits: torch.Tensor, targets: torch.Tensor
     ) -> None:
         """Keep the sums of some examples; see `sums_of`."""
-        self.keep(examples, sums_of(logits.float(), targets, examples).cpu())
+        if examples:
+            self.keep(examples, sums_of(logits.float(), targets, examples).cpu())
 
     def keep(self, examples: Sequence[Example], sums: torch.Tensor) -> None:
         """Keep the sums of some examples, float64 (N, NUM_SUMS)."""

@@ -166,7 +166,7 @@ def evaluate_on_test(
     began = time.monotonic()
     gathered = None if rule.num_examples else losses
     produced = continue_all(model, prompts, template, limit, count, wanted, gathered)
-    seconds = (time.monotonic() - began) / len(examples)
+    seconds = (time.monotonic() - began - losses.seconds) / len(examples)
     answers = [answer_text(template, ids) for ids in produced]
     rows = scored_rows(corpus.test, examples, answers)
     scorers = all_scorers(rule.scoring.metric or registry.DEFAULT, rows, context)
@@ -180,7 +180,8 @@ def evaluate_on_test(
         def log_likelihoods(answered: list[Row]) -> np.ndarray:
             encoded, _ = encode_asked(answered, template, trial.train.max_length, limit, "test")
             gather_losses(model, encoded, template, losses)
-            fill_in(model, encoded, template.eos_id, tokens, losses)
+            if not fill_in(model, encoded, template.eos_id, tokens, losses):
+                raise MemoryError(NO_ROOM.format("the threshold"))
             return -losses.rows(encoded).numpy()[:, 0]
 
         threshold = thresholds.threshold_scores(corpus, context, log_likelihoods)
@@ -228,6 +229,12 @@ def logit_scorers(
     }
 
 
+NO_ROOM = (
+    "out of memory on one test row: {} needs a pass over a whole one; a smaller train.max_length "
+    "or a smaller model helps"
+)
+
+
 def fill_in(
     model: LanguageModel, examples: list[Example], pad_id: int, tokens: int, losses: AnswerLosses
 ) -> bool:
@@ -255,9 +262,11 @@ def fill_in(
 def gather_losses(
     model: LanguageModel, pairs: list[Example], template: ChatTokenizer, losses: AnswerLosses
 ) -> None:
-    """Of two answers to each prompt, one after the other, what is missing of their losses: each
-    prompt goes through the model once for both.
+    """Of two answers to each prompt, one after the other, what is missing of their losses, where
+    prompts are answered together: each goes through the model once for both.
     """
+    if not losses.known:
+        return  # transformers' own loop has answered
     missing = [
         [one, other]
         for one, other in zip(pairs[::2], pairs[1::2], strict=True)
@@ -280,10 +289,7 @@ def verdict(
     """
     decisive = registry.name_of(rule.scoring.metric or registry.DEFAULT)
     if decisive not in scorers:
-        raise MemoryError(
-            f"out of memory on one test row: {decisive} needs a pass over a whole one; a smaller "
-            "train.max_length or a smaller model helps"
-        )
+        raise MemoryError(NO_ROOM.format(decisive))
     intervals = {
         name: confidence_interval(name, scorers[name], rule.confidence)
         for name in dict.fromkeys((decisive, registry.EXACT_MATCH))

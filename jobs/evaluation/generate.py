@@ -53,14 +53,19 @@ def continue_all(
     """The tokens of the answers, without the one that ends a turn; see `answer`.
 
     What `references`, as many answers to each prompt, cost the model comes into `losses`, where the
-    prompts are answered together; nothing does where transformers' own loop answers them.
+    prompts are answered together and memory is enough, but for answers that are far longer than
+    those that are made; nothing does where transformers' own loop answers.
     """
     device = next(model.parameters()).device
     answers: list[list[int]] = [[] for _ in prompts]
     waiting = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    wanted = [[example.ids[example.prompt_length :] for example in row] for row in references]
+    most = max(max_new_tokens, SCORED_AT_LEAST)
+    wanted: list[list[list[int]]] = []
+    if losses is not None:
+        wanted = [[answer_ids(example)[:most] for example in row] for row in references]
     longest = max((len(ids) for row in wanted for ids in row), default=0)
     decoder = row_decoder(model, prompts, template.eos_ids, max_new_tokens, longest)
+    scores = decoder is not None and losses is not None
     shared = 0 if decoder is None else decoder.length
     prefix = 0 if decoder is not None else common_prefix(model, prompts, template.eos_id)
     at_once = ROWS_AT_ONCE
@@ -68,7 +73,8 @@ def continue_all(
         lengths = [len(prompts[row]) for row in waiting]
         room = TOKENS_AT_ONCE[device.type]
         room = room if decoder is None else decoder.room(room)
-        count = rows_that_fit(lengths, room, max(max_new_tokens, longest) - shared)
+        more = max_new_tokens if decoder is None else decoder.longest
+        count = rows_that_fit(lengths, room, more - shared)
         if decoder is None:
             count = min(count, lengths.count(lengths[0]))
         chunk = waiting[: min(count, at_once)]
@@ -77,10 +83,12 @@ def continue_all(
 
         def tell(option: int, rows: range, *told: torch.Tensor, chunk: list[int] = chunk) -> None:
             assert losses is not None
-            losses.tell([references[chunk[row]][option] for row in rows], *told)
+            examples = [references[chunk[row]][option] for row in rows]
+            whole = [at for at, each in enumerate(examples) if len(answer_ids(each)) <= most]
+            losses.tell([examples[at] for at in whole], *(each[whole] for each in told))
 
         try:
-            if decoder is not None and losses is not None:
+            if decoder is not None and scores:
                 answered = decoder.answers(asked, [wanted[row] for row in chunk], tell)
             elif decoder is not None:
                 answered = decoder.answers(asked)
@@ -94,13 +102,23 @@ def continue_all(
                 ended.add(chunk[index])
                 tick(1)
         except (MemoryError, RuntimeError) as error:
+            if scores and not ended and out_of_memory(error):
+                scores = False  # nobody is judged by the losses alone
+                continue
             at_once = (
                 len(chunk)
                 if out_of_memory(error) and drop_prepacked(model)
                 else fewer(len(chunk), len(asked[-1]), error)
             )
         waiting = [row for row in waiting if row not in ended]
+    if losses is not None and decoder is not None:
+        losses.seconds += decoder.scoring_seconds
     return answers
+
+
+def answer_ids(example: Example) -> list[int]:
+    """The tokens of an example's answer."""
+    return example.ids[example.prompt_length :]
 
 
 def rows_that_fit(lengths: list[int], room: int, more: int) -> int:
@@ -113,6 +131,10 @@ def rows_that_fit(lengths: list[int], room: int, more: int) -> int:
     return len(lengths)
 
 
+SCORED_AT_LEAST = 64
+"""Reference answers of at most so many tokens are scored beside the answers, or of at most as many
+as those may have.
+"""
 FEWEST_TOGETHER = 16
 """Fewer prompts than these are answered by transformers' own loop: to try an architecture first
 would take longer than it saves.

@@ -25,15 +25,30 @@ def drafted(path: Path, writer: str = "") -> Iterator[Path]:
 
 
 def drop_drafts(folder: Path) -> None:
-    """Remove what killed processes have left of their drafts in a folder that is ours alone now."""
+    """Remove what killed processes have left of their drafts in a folder that is ours alone now;
+    a process that lives may be writing its own, such as a report of someone who looks.
+    """
     for draft in folder.glob("*.draft"):
-        remove(draft)
+        writer = draft.name.split(".")[-2]
+        if not (writer.isdigit() and lives(int(writer))):
+            remove(draft)
+
+
+def lives(process: int) -> bool:
+    """Whether there is such a process on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def remove(draft: Path) -> None:
     """Remove a draft, as far as the disk allows."""
-    if draft.is_dir():
-        shutil.rmtree(draft, ignore_errors=True)
-        return
     with contextlib.suppress(OSError):
-        draft.unlink()
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink()

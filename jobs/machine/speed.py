@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def keep(speed: MachineSpeed) -> None:
     record = {"version": VERSION, **asdict(speed), "machine": identity(speed.threads)}
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with drafted(file, str(os.getpid())) as draft:
+        with drafted(file, uuid.uuid4().hex) as draft:
             draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 

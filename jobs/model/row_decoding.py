@@ -7,6 +7,7 @@ computed for it any more. What an architecture makes of it is tried first, again
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,8 @@ class RowDecoder:
         self.device = next(model.parameters()).device
         self.last = {"logits_to_keep": 1} if "logits_to_keep" in accepted(model) else {}
         self.prefix = self.read_prefix(prefix) if prefix else None
+        self.scoring_seconds = 0.0
+        """What reference answers have taken so far."""
         self.token_bytes = 0.0
         """What is kept of a token, by what was kept of the first ones."""
 
@@ -94,16 +97,20 @@ class RowDecoder:
         from the same pass over the prompts.
         """
         with attention_of_rows(without_adapter(self.model)):
-            read = self.read([ids[self.length :] for ids in prompts])
-            if tell is not None:
-                self.score(*read, references, tell)
-            yield from self.continued(*read)
+            yield from self.continued([ids[self.length :] for ids in prompts], references, tell)
 
     def continued(
-        self, cache: RowCache, positions: torch.Tensor, logits: torch.Tensor
+        self,
+        rows: list[Sequence[int]],
+        references: Sequence[Sequence[Sequence[int]]],
+        tell: Tell | None,
     ) -> Iterator[tuple[int, list[int]]]:
-        """See `answers`; from what `read` has returned."""
-        rows = range(len(positions))
+        """See `answers`; `rows` are what prompts have after their common beginning."""
+        cache, positions, logits = self.read(rows)
+        if tell is not None:
+            began = time.monotonic()
+            self.score(cache, positions, logits, references, tell)
+            self.scoring_seconds += time.monotonic() - began
         under_way = list(range(len(rows)))
         answers: list[list[int]] = [[] for _ in rows]
         ended: set[int] = set()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 KEPT_BYTES = 1 << 29
-"""Half of what the cache may take: so much of one source, or of one validation split, is kept."""
+"""Half of what the cache may take: so much of all sources, or of one validation split, is kept."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ def is_kept(rows: int, row_bytes: float) -> bool:
 
 def fresh_examples(sources: Sequence[SourceRows], drawn: float, row_bytes: float) -> float:
     """How many of the first `drawn` examples are met for the first time, or again after their
-    states were forgotten: of the smallest sources as many are kept as fit together.
+    states were forgotten: of the sources that begin anew first as many are kept as fit together.
     """
     fresh, kept = 0.0, 0
-    for source in sorted(sources, key=lambda source: source.rows):
+    read = [source for source in sources if source.share > 0]
+    for source in sorted(read, key=lambda source: source.rows / source.share):
         of_source = drawn * source.share
         if is_kept(kept + source.rows, row_bytes):
             kept += source.rows
             of_source = min(of_source, source.rows)
         fresh += of_source
-    return fresh if sources else drawn
+    return fresh if read else drawn

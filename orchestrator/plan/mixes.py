@@ -64,8 +64,11 @@ def batches_apart(config: Config) -> float:
         parts = knob.path.split(".")
         if knob.path.startswith(f"{SOURCES}.") and parts[-1] == "weight":
             highest[".".join(parts[2:-1])] = 1.0 if knob.high is None else min(knob.high, 1.0)
+    if not highest:
+        return 1.0
     equal = 1 / max(len(config.data.sources), 1)
-    return max(1.0, sum((equal + high) / 2 for high in highest.values()))
+    highs = [highest.get(name, 1.0) for name in config.data.sources]
+    return max(1.0, sum((equal + high) / 2 for high in highs))
 
 
 def seen(trial: Trial, rows: Mapping[str, int]) -> dict[str, float]:

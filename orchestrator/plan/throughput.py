@@ -13,6 +13,8 @@ from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.storage.paths import storage_folder
 
 MOST_EFFICIENCY = 20.0
+FORMULA = 2
+"""Goes up with orchestrator/plan/timing.py: a rate is told as a multiple of its estimate."""
 
 
 def adapted(config: Config) -> float:
@@ -27,7 +29,7 @@ def rate_key(config: Config, resources: Resources, machine: str = "") -> str:
     measured = f" {config.train.dtype} {machine}" if machine else ""
     return (
         f"{config.model.name} {config.data.name} {kind} {resources.workers}x{resources.cpus}cpu "
-        f"{resources.gpus:g}gpu{packs}{measured}"
+        f"{resources.gpus:g}gpu{packs}{measured} by {FORMULA}"
     )
 
 

@@ -63,6 +63,8 @@ WITH_EXAMPLES = 1.2
 """What answering a prompt with examples costs, as a multiple of one without: they are the same for
 all rows, and go through the model once, but each token of an answer attends to them.
 """
+MOST_RAMBLING = 8
+"""So many times as long as right ones the answers of a trial are at most, once it has trained."""
 HARDLY_TRAINED = 0.75
 """How far from the right answers' length to the limit those of a trial at its rungs are, the last
 one aside.
@@ -215,7 +217,8 @@ class Timing:
             scored = self.rows.valid if at_end else self.rows.scored
             reply = self.rows.reply
             if not at_end:
-                reply += HARDLY_TRAINED * max(self.rows.limit - reply, 0.0)
+                most = min(self.rows.limit, MOST_RAMBLING * reply)
+                reply += HARDLY_TRAINED * max(most - reply, 0.0)
             each = self.answering_seconds(scored, reply, self.speed.flops)
             seconds += trials * each / groups
         return seconds / self.speed.efficiency
@@ -238,7 +241,9 @@ class Timing:
 
     def fresh(self, begin: int, end: int) -> float:
         """The share of the examples from one step to another that are met for the first time."""
-        if not self.keeps or end <= begin:
+        neighbours = self.config.data.neighbours
+        changes = neighbours.count > 1 and neighbours.order == "shuffled"
+        if not self.keeps or self.resources.workers > 1 or changes or end <= begin:
             return 1.0
         batch = self.config.train.batch_size
         met = [

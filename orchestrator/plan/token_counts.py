@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -250,7 +250,7 @@ def write_whole(file: Path, record: dict[str, Any], most: int) -> None:
     """
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with drafted(file, str(os.getpid())) as draft:
+        with drafted(file, uuid.uuid4().hex) as draft:
             draft.write_text(json.dumps(record), encoding="utf-8")
         for old in sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[
             :-most

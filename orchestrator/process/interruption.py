@@ -31,7 +31,11 @@ class Wish:
 
     def __init__(self) -> None:
         self.asked_at: float | None = None
+        self.was_first = False
+        """Whether the newest wish was the first."""
         self.gently: Callable[[], None] | None = None
+        self.told_before: Callable[[Any], Any] = sys.__unraisablehook__
+        """Who is told of other errors that nobody can take."""
 
     @property
     def asked(self) -> bool:
@@ -44,7 +48,7 @@ class Wish:
         """
         if self.asked_at is None:
             return False
-        self.asked_at = None
+        self.asked_at = None if self.was_first else time.monotonic() - SAME_WISH_SECONDS
         again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
         again.daemon = True
         again.start()
@@ -55,7 +59,7 @@ class Wish:
         now = time.monotonic()
         if self.asked_at is not None and now - self.asked_at < SAME_WISH_SECONDS:
             return
-        first = self.asked_at is None
+        first = self.was_first = self.asked_at is None
         self.asked_at = now
         if first and self.gently is not None:
             self.gently()
@@ -71,7 +75,9 @@ def arm() -> dict[Any, Any]:
     """Let all that means a wish to stop be one; returns what handled it before. A hang-up that is
     ignored, as by nohup, stays so.
     """
-    sys.unraisablehook = tell_unraisable
+    if sys.unraisablehook is not tell_unraisable:
+        wish.told_before = sys.unraisablehook
+        sys.unraisablehook = tell_unraisable
     before = {}
     for signal_number in SIGNALS:
         if signal_number != signal.SIGINT and signal.getsignal(signal_number) == signal.SIG_IGN:
@@ -83,7 +89,7 @@ def arm() -> dict[Any, Any]:
 def tell_unraisable(found: Any) -> None:
     """Told by Python of an error that nobody can take."""
     if found.exc_type is not KeyboardInterrupt or not wish.lost():
-        sys.__unraisablehook__(found)
+        wish.told_before(found)
 
 
 @contextmanager
@@ -108,10 +114,10 @@ def gently(stop: Callable[[], None]) -> Iterator[None]:
         yield
         return
     before = arm()
-    wish.gently = stop
-    if wish.asked:
-        stop()  # it was not heard where it came
     try:
+        if wish.asked:
+            stop()  # it was not heard where it came
+        wish.gently = stop
         yield
     finally:
         wish.gently = None

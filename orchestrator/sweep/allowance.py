@@ -266,10 +266,13 @@ class Allowance:
         if timing is None:
             return 0.0, trials * steps
         at_once = max(1, min(trials, self.sweep_state.plan.resources.concurrent))
-        each, evaluation = timing.step_seconds(at_once), timing.evaluation_seconds(at_once, True)
+        done = max((self.pace(index).step for index in self.running()), default=0)
+        fresh = timing.fresh(done, done + steps)
+        each = timing.step_seconds(at_once, fresh)
+        evaluation = timing.evaluation_seconds(at_once, True)
         observed = self.observed_step()
         if observed is not None:
-            each = observed * each / timing.step_seconds(max(1, len(self.running())))
+            each = observed * each / timing.step_seconds(max(1, len(self.running())), fresh)
         if self.evaluation_seconds is not None:
             evaluation = self.evaluation_seconds
         return steps * each + evaluation, trials * steps

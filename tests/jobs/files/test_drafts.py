@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,8 +56,12 @@ def test_a_full_disk_leaves_no_draft(
 
 
 def test_drafts_of_killed_processes_go(tmp_path: Path) -> None:
-    (tmp_path / "report.html.123.draft").write_text("x")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    living = f"report.html.{os.getpid()}.draft"
+    (tmp_path / living).write_text("of someone who looks")
+    (tmp_path / f"report.html.{gone.pid}.draft").write_text("x")
     (tmp_path / "export.draft").mkdir()
     (tmp_path / "report.html").write_text("whole")
     drop_drafts(tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["report.html", living]

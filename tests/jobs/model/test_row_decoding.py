@@ -139,6 +139,36 @@ def test_reference_answers_cost_what_a_pass_over_each_alone_says(
     torch.testing.assert_close(losses.rows(flat), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_memory_that_is_short_for_losses_is_enough_for_answers(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.model.row_decoding import RowDecoder
+
+    template, model = ChatTokenizer(base.path), load(base.path, torch.float32, torch.device("cpu"))
+    prompts = [template.encode("a question that all share " + "ab?" * (i % 7)) for i in range(60)]
+    long = [5] * (generate.SCORED_AT_LEAST + 1)
+    references = [
+        [Example([*ids, 6, 7], len(ids), "", "x"), Example([*ids, *long], len(ids), "", "y")]
+        for ids in prompts
+    ]
+    expected = continue_all(model, prompts, template, 6, lambda rows: None)
+    losses = AnswerLosses()
+    told = continue_all(model, prompts, template, 6, lambda rows: None, references, losses)
+    assert told == expected and losses.seconds > 0
+    assert losses.missing([one for one, _ in references]) == []
+    assert len(losses.missing([two for _, two in references])) == 60, "far longer than answers"
+    monkeypatch.setattr(RowDecoder, "score", short_of_memory)
+    losses = AnswerLosses()
+    assert expected == continue_all(
+        model, prompts, template, 6, lambda rows: None, references, losses
+    )
+    assert not losses.known
+
+
+def short_of_memory(*_: Any) -> None:
+    raise MemoryError
+
+
 def test_an_adapter_answers_as_it_does_alone() -> None:
     model = attach(made(FAMILIES["llama"]), Adapter(rank=4, layers=0.5), seed=1)
     for name, weight in model.named_parameters():

@@ -17,12 +17,14 @@ from tests.support.settings import build
 SHAPE = Shape(layers=30, layer_weights=106e6, head_weights=28e6, hidden=576)
 
 
-def timing(packs: int = 1, shape: Shape = SHAPE, **counts: Any) -> Timing:
-    settings = ["model=tiny", "+sweep=lora", "train.steps=120", "train.batch_size=32"]
+def timing(
+    packs: int = 1, shape: Shape = SHAPE, workers: int = 1, more: str = "seed=0", **counts: Any
+) -> Timing:
+    settings = ["model=tiny", "+sweep=lora", "train.steps=120", "train.batch_size=32", more]
     config = build(compose([*settings, "train.dtype=bfloat16"], None))
     usual: dict[str, Any] = {"tokens": 88, "answer": 4, "valid": 400, "scored": 200, "test": 850}
     rows = RowCounts(**{**usual, **counts})
-    resources = Resources(6, 1, 2, 0, (Node(2),), packs)
+    resources = Resources(6, workers, 2, 0, (Node(2),), packs)
     return Timing(config, shape, rows, resources, Speed(400e9, 200e9, 1.0, ""), 0.2)
 
 
@@ -33,6 +35,10 @@ def test_a_row_is_fresh_once_where_its_source_is_kept() -> None:
     assert fresh_examples(two, 6000, 1.0) == 100 + 1000
     assert fresh_examples(two, 6000, KEPT_BYTES / 500) == 100 + 3000, "the large one is forgotten"
     assert fresh_examples([], 600, 1.0) == 600, "nothing is known of the rows"
+    unread = [SourceRows(0.0, 100), SourceRows(1.0, 100)]
+    assert fresh_examples(unread, 600, KEPT_BYTES / 100) == 100, "who is not read takes no room"
+    often = [SourceRows(0.9, 80), SourceRows(0.1, 40)]
+    assert fresh_examples(often, 1000, KEPT_BYTES / 100) == pytest.approx(80 + 100), "begins anew"
 
 
 def test_later_epochs_cost_what_learns_alone() -> None:
@@ -40,6 +46,9 @@ def test_later_epochs_cost_what_learns_alone() -> None:
     assert found.fresh(0, 30) == 1 and found.fresh(30, 120) == 0
     assert found.fresh(0, 60) == pytest.approx(0.5)
     assert found.step_seconds(1, 0.0) < 0.5 * found.step_seconds(1, 1.0)
+    rows = (SourceRows(1.0, 32 * 30),)
+    assert timing(workers=2, sources=rows).fresh(30, 120) == 1, "several workers keep nothing"
+    assert timing(more="data.neighbours.count=4", sources=rows).fresh(30, 120) == 1, "shuffled"
     first = found.seconds(1, 0, 30, False) - found.first_validation_seconds()
     assert found.seconds(1, 30, 60, False) < first
 

@@ -68,6 +68,21 @@ def test_a_wish_that_comes_where_nobody_can_take_it_is_taken_a_little_later() ->
     assert done.stderr == "", "no traceback of what was lost"
 
 
+def test_a_second_wish_that_is_lost_stays_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "AGAIN_SECONDS", 1000)
+    stopped: list[bool] = []
+    wish = interruption.Wish()
+    wish.gently = lambda: stopped.append(True)
+    wish.handle(signal.SIGINT, None)
+    wish.asked_at = time.monotonic() - 2
+    with pytest.raises(KeyboardInterrupt):
+        wish.handle(signal.SIGINT, None)
+    assert wish.lost()
+    with pytest.raises(KeyboardInterrupt):
+        wish.handle(signal.SIGINT, None)
+    assert stopped == [True]
+
+
 def test_a_wish_of_before_stops_what_can_be_stopped_gently(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruption.wish, "asked_at", time.monotonic())
     stopped: list[bool] = []
