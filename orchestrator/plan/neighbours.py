@@ -24,6 +24,9 @@ from orchestrator.plan.points import all_values
 COUNT = "data.neighbours.count"
 MOST_MEASURED = 4
 """Of more different counts not all are measured for the plan."""
+LAYERS = "adapter.layers"
+ENOUGH_LAYERS = 0.5
+"""Share of the layers in which choosing among neighbours is learnt, by docs/defaults.md."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def neighbour_plan(
         mean_shown=sum(one.num_neighbours for one in shown[most]) / max(len(bare), 1),
         longest=max(len(one.ids) for one in [*shown[most], *room]),
         example=shown[most][0],
-        notes=tuple(dropped(shown[most], most, length)),
+        notes=(*dropped(shown[most], most, length), *few_layers(config)),
     )
 
 
@@ -174,6 +177,18 @@ def hold(nearest: NearestRows, count: int, room: Sequence[Example]) -> float:
         near = nearest.neighbours("valid", index, min(count, room[index].num_neighbours))
         hits += answer_of(row) in [one.answer for one in near]
     return hits / max(len(rows), 1)
+
+
+def few_layers(config: Config) -> list[str]:
+    """A note where a model that is to choose among neighbours learns in few layers."""
+    if config.adapter.kind == "full" or config.adapter.layers >= ENOUGH_LAYERS:
+        return []
+    if any(knob.path == LAYERS for knob in config.sweep.space.values()):
+        return []
+    return [
+        f"neighbours: to choose among them is learnt in more layers than the last "
+        f"{config.adapter.layers:.0%}: {LAYERS}={ENOUGH_LAYERS} (docs/defaults.md)"
+    ]
 
 
 def dropped(examples: Sequence[Example], most: int, length: int) -> list[str]:

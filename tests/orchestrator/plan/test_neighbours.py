@@ -187,3 +187,17 @@ def test_calls_of_functions_are_no_text_to_show(
     assert main(settings(tmp_path, "data.neighbours.count=3")) == 2
     said = capsys.readouterr().err
     assert "data.neighbours.count   is 3, but answers call functions, which no neighbour" in said
+
+
+def test_few_layers_are_told_where_neighbours_are_to_be_chosen_among(
+    rows: Path, own_cache: Path
+) -> None:
+    def told(*more: str) -> bool:
+        made = plan(rows, "data.neighbours.count=3", *more)
+        return any("adapter.layers=0.5" in note for note in made.notes)
+
+    assert told("adapter.layers=0.2")
+    assert not told("adapter.layers=0.5")
+    assert not told("adapter=full")
+    searched = "+sweep.space.layers={path: adapter.layers, type: grid, values: [0.2, 1]}"
+    assert not told("adapter.layers=0.2", searched)
