@@ -186,7 +186,7 @@ def few_layers(config: Config) -> list[str]:
     if any(knob.path == LAYERS for knob in config.sweep.space.values()):
         return []
     return [
-        f"neighbours: to choose among them is learnt in more layers than the last "
+        f"to choose among neighbours is learnt in more layers than the last "
         f"{config.adapter.layers:.0%}: {LAYERS}={ENOUGH_LAYERS} (docs/defaults.md)"
     ]
 
