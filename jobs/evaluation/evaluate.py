@@ -156,9 +156,8 @@ def evaluate_on_test(
     wanted: list[list[Example]] = [[example] for example in examples]
     weighs = folder is not None and not rule.num_examples and thresholds.applies(context, asked)
     if weighs:
-        both, _ = encode_asked(
-            thresholds.with_both_labels(asked, corpus), template, trial.train.max_length, limit
-        )
+        labelled = thresholds.with_labels(asked, thresholds.spelled_labels(corpus))
+        both, _ = encode_asked(labelled, template, trial.train.max_length, limit, "test")
         pairs = zip(both[::2], both[1::2], strict=True)
         wanted = [[example, *pair] for example, pair in zip(examples, pairs, strict=True)]
     losses = AnswerLosses()

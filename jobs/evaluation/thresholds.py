@@ -75,15 +75,14 @@ def probabilities(
     rows: Sequence[Row], rare: str, usual: str, log_likelihoods: LogLikelihoods
 ) -> np.ndarray:
     """The probability of the rarer label in each row, of the two."""
-    both = [answered(row, label) for row in rows for label in (rare, usual)]
+    both = with_labels(rows, (rare, usual))
     scores = np.asarray(log_likelihoods(both), dtype=np.float64).reshape(-1, 2)
     gap = np.clip(scores[:, 1] - scores[:, 0], -500, 500)
     return 1 / (1 + np.exp(gap))
 
 
-def with_both_labels(rows: Sequence[Row], corpus: Corpus) -> list[Row]:
-    """Each row with the rarer label as its answer, and then with the other one."""
-    labels = spelled_labels(corpus)
+def with_labels(rows: Sequence[Row], labels: tuple[str, str]) -> list[Row]:
+    """Each row with one label as its answer, and then with the other one."""
     return [answered(row, label) for row in rows for label in labels]
 
 
