@@ -28,6 +28,7 @@ from jobs.config import Data, Neighbours, Source
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row, normalise
 from jobs.data.similarity import fit, similarities, spread, transform
+from jobs.files.drafts import drafted
 from jobs.files.sealed_json import sealed
 from jobs.source_rows import Columns
 
@@ -228,10 +229,10 @@ def main(file: str) -> None:
     """
     step_back()
     answers = answers_of(load_corpus(data_of(json.load(sys.stdin))))
-    draft = Path(f"{file}.{os.getpid()}")
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(json.dumps(sealed(asdict(answers)), ensure_ascii=False), encoding="utf-8")
-    os.replace(draft, file)
+    target = Path(file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with drafted(target, str(os.getpid())) as draft:
+        draft.write_text(json.dumps(sealed(asdict(answers)), ensure_ascii=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

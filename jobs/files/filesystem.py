@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files import cache
+from jobs.files.drafts import complete_once
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
 TIME_STEP = 2.0
@@ -77,20 +78,16 @@ def get(location: str, pattern: str | None = None) -> str:
     digest = hashlib.sha256(repr((location, entries, fetched_at)).encode()).hexdigest()[:16]
     target = cache.cache_folder() / "fetched" / digest / location.rstrip("/").rsplit("/", 1)[-1]
     if not target.exists():
-        draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        for info in files:
-            copy = draft if info.path == path else draft / os.path.relpath(info.path, path)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with store.open_input_stream(info.path) as source, copy.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
-        if identity(chosen(listing(store, path), location, path, pattern)) != entries:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise OSError(f"{location} changed while it was copied; try again when it is complete")
-        if target.exists():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            os.replace(draft, target)
+        with complete_once(target) as draft:
+            for info in files:
+                copy = draft if info.path == path else draft / os.path.relpath(info.path, path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with store.open_input_stream(info.path) as source, copy.open("wb") as sink:
+                    shutil.copyfileobj(source, sink)
+            if identity(chosen(listing(store, path), location, path, pattern)) != entries:
+                raise OSError(
+                    f"{location} changed while it was copied; try again when it is complete"
+                )
     return str(target)
 
 

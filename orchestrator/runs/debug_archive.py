@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jobs.files.drafts import drafted
 from orchestrator.config import credentials
 from orchestrator.project import ROOT
 from orchestrator.remote.code_archive import code_digest
@@ -48,15 +49,13 @@ def write_archive(folder: Path, record: dict[str, Any], target: Path) -> list[st
     texts |= {name: read_text(folder / name) for name in TEXTS}
     remember_addresses(texts.values())
     present = {name: credentials.mask(text) for name, text in texts.items() if text}
-    draft = target.with_name(f"{target.name}.draft")
-    with tarfile.open(draft, "w:gz") as archive:
+    with drafted(target) as draft, tarfile.open(draft, "w:gz") as archive:
+        draft.chmod(0o600)
         for name, text in present.items():
             body = text.encode("utf-8", "replace")
             entry = tarfile.TarInfo(f"debug-{folder.name}/{name}")
             entry.size, entry.mtime, entry.mode = len(body), int(time.time()), 0o600
             archive.addfile(entry, io.BytesIO(body))
-    draft.chmod(0o600)
-    draft.replace(target)
     return list(present)
 
 

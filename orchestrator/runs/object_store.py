@@ -5,7 +5,6 @@ of each are read into a folder that lasts as long as the command.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files import filesystem
+from jobs.files.drafts import drafted
 from jobs.files.storage_faults import size
 from orchestrator.errors import InputError
 from orchestrator.runs.local_storage import LocalRuns
@@ -56,9 +56,8 @@ class StoreRuns(LocalRuns):
                 continue
             local = self.folder / "sweeps" / name / file
             local.parent.mkdir(parents=True, exist_ok=True)
-            draft = local.with_name(f"{local.name}.draft")
-            draft.write_bytes(filesystem.read(self.system, path))
-            os.replace(draft, local)
+            with drafted(local) as draft:
+                draft.write_bytes(filesystem.read(self.system, path))
 
     def record(self, folder: Path) -> dict[str, Any]:
         """What the journal over there tells in one line."""

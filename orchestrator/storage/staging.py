@@ -17,6 +17,7 @@ from jobs.config import BaseModel
 from jobs.data import hub_data, locations
 from jobs.data.paths import data_paths, with_paths
 from jobs.files import filesystem
+from jobs.files.drafts import complete_once
 from orchestrator import project
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import InputError
@@ -102,18 +103,17 @@ def copied(path: Path, folder: Path, only: Sequence[str] | None = None) -> Path:
                 hashlib.file_digest(stream, lambda: digest)  # goes on with this one, piece by piece
     target = folder / digest.hexdigest()[:12] / path.name
     if not target.exists():
-        draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        if only is not None:
-            for file in inside:
-                copy = draft / file.relative_to(path)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, copy)
-        elif path.is_dir():
-            shutil.copytree(path, draft)
-        else:
-            shutil.copy(path, draft)
-        os.replace(draft, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with complete_once(target) as draft:
+            if only is not None:
+                for file in inside:
+                    copy = draft / file.relative_to(path)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file, copy)
+            elif path.is_dir():
+                shutil.copytree(path, draft)
+            else:
+                shutil.copy(path, draft)
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.files.drafts import drafted, drop_drafts
+from jobs.files.drafts import complete_once, drafted, drop_drafts
 from orchestrator.storage.json_files import write_json, write_sealed, write_whole
 
 
@@ -65,3 +66,28 @@ def test_drafts_of_killed_processes_go(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("whole")
     drop_drafts(tmp_path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["report.html", living]
+
+
+def test_a_copy_that_someone_else_has_made_meanwhile_is_taken(tmp_path: Path) -> None:
+    target = tmp_path / "rows"
+    with complete_once(target) as draft:
+        draft.mkdir()
+        (draft / "a").write_text("of the second", encoding="utf-8")
+        target.mkdir()
+        (target / "a").write_text("of the first", encoding="utf-8")
+    assert (target / "a").read_text(encoding="utf-8") == "of the first"
+    assert os.listdir(tmp_path) == ["rows"]
+
+
+def test_a_copy_that_fails_leaves_nothing_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        half_a_copy(tmp_path / "rows")
+    assert os.listdir(tmp_path) == []
+
+
+def half_a_copy(target: Path) -> None:
+    """A copy that a full disk ends."""
+    with complete_once(target) as draft:
+        draft.mkdir()
+        (draft / "a").write_text("half", encoding="utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device")
