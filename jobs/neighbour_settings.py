@@ -18,7 +18,7 @@ class Neighbours:
 
     count: int = 0
     """How many, each with another answer. 0: none."""
-    order: Literal["shuffled", "nearest_first", "nearest_last"] = "shuffled"
+    order: Literal["nearest_last", "nearest_first", "shuffled"] = "nearest_last"
     """Their order in training. shuffled: by row and epoch, so that no place gives the answer away;
     the nearest is then last when a model is asked.
     """

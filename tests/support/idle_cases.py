@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     ),
     "the order of no neighbours": (
         TINY,
-        "data.neighbours.order=nearest_last",
+        "data.neighbours.order=nearest_first",
         "data.neighbours.count=0 leaves nothing to order",
     ),
     "a share of leakage that nobody looks for": (

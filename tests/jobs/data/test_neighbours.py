@@ -149,7 +149,7 @@ def test_the_order_in_training_follows_from_seed_row_and_epoch(
     base: BaseModel, tmp_path: Path
 ) -> None:
     trial = with_neighbours(
-        make(many_answers(tmp_path / "rows", 40) / "train.jsonl", batch_size=8), 4
+        make(many_answers(tmp_path / "rows", 40) / "train.jsonl", batch_size=8), 4, order="shuffled"
     )
     first, again = course(trial, base), course(trial, base)
     texts = [[one.text for one in first.batch(step)] for step in range(12)]

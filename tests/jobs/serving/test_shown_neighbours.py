@@ -108,7 +108,7 @@ def test_a_version_carries_its_rows_with_digest_and_licence_and_no_pickle(
     task = json.loads((version / "task.json").read_text(encoding="utf-8"))["neighbours"]
     content = (version / "neighbours.jsonl").read_bytes()
     assert task["sha256"] == hashlib.sha256(content).hexdigest()
-    assert (task["count"], task["order"], task["licence"]) == (4, "shuffled", "CC0 (LICENSE)")
+    assert (task["count"], task["order"], task["licence"]) == (4, "nearest_last", "CC0 (LICENSE)")
     rows = [json.loads(line) for line in content.decode().splitlines()]
     assert task["rows"] == len(rows) > 20
     asked = {question(row) for row in load_corpus(trial.data).test}

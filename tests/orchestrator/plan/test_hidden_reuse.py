@@ -18,10 +18,10 @@ SHAPE = Shape(layers=30, layer_weights=106e6, head_weights=28e6, hidden=576)
 
 
 def timing(
-    packs: int = 1, shape: Shape = SHAPE, workers: int = 1, more: str = "seed=0", **counts: Any
+    packs: int = 1, shape: Shape = SHAPE, workers: int = 1, more: tuple[str, ...] = (), **counts: Any
 ) -> Timing:
-    settings = ["model=tiny", "+sweep=lora", "train.steps=120", "train.batch_size=32", more]
-    config = build(compose([*settings, "train.dtype=bfloat16"], None))
+    settings = ["model=tiny", "+sweep=lora", "train.steps=120", "train.batch_size=32"]
+    config = build(compose([*settings, *more, "train.dtype=bfloat16"], None))
     usual: dict[str, Any] = {"tokens": 88, "answer": 4, "valid": 400, "scored": 200, "test": 850}
     rows = RowCounts(**{**usual, **counts})
     resources = Resources(6, workers, 2, 0, (Node(2),), packs)
@@ -48,7 +48,10 @@ def test_later_epochs_cost_what_learns_alone() -> None:
     assert found.step_seconds(1, 0.0) < 0.5 * found.step_seconds(1, 1.0)
     rows = (SourceRows(1.0, 32 * 30),)
     assert timing(workers=2, sources=rows).fresh(30, 120) == 1, "several workers keep nothing"
-    assert timing(more="data.neighbours.count=4", sources=rows).fresh(30, 120) == 1, "shuffled"
+    shown = ("data.neighbours.count=4",)
+    assert timing(more=shown, sources=rows).fresh(30, 120) == 0, "the same prompt in each epoch"
+    shuffled = (*shown, "data.neighbours.order=shuffled")
+    assert timing(more=shuffled, sources=rows).fresh(30, 120) == 1
     first = found.seconds(1, 0, 30, False) - found.first_validation_seconds()
     assert found.seconds(1, 30, 60, False) < first
 

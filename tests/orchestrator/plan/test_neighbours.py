@@ -89,7 +89,7 @@ def test_a_range_of_counts_is_planned_by_its_ends_and_its_middle(
     rows: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = "{shown: {path: data.neighbours.count, type: randint, low: 0, high: 6}}"
-    more = [f"sweep.space={space}", "sweep.num_trials=4", "data.neighbours.order=nearest_last"]
+    more = [f"sweep.space={space}", "sweep.num_trials=4", "data.neighbours.order=shuffled"]
     found = plan(rows, *more)
     assert found.neighbours is not None and found.neighbours.counts == tuple(range(7))
     assert set(found.neighbours.hold) == {3, 6}
@@ -125,7 +125,7 @@ SPACE = "{shown: {path: data.neighbours.count, type: choice, values: [0, VALUE]}
         (["data.neighbours.count=21"], ["is 21", "20 different answers", "set it to 20 or less"]),
         (
             ["data.neighbours.count=3", "data.neighbours.order=last"],
-            ["data.neighbours.order", "not one of shuffled, nearest_first, nearest_last"],
+            ["data.neighbours.order", "not one of nearest_last, nearest_first, shuffled"],
         ),
         (
             ["data.neighbours.order=nearest_last"],
@@ -141,7 +141,7 @@ SPACE = "{shown: {path: data.neighbours.count, type: choice, values: [0, VALUE]}
             ["sweep.space.shown", "is 25", "20 different answers"],
         ),
         (
-            ["sweep.space={o: {path: data.neighbours.order, type: choice, values: [shuffled]}}"],
+            ["sweep.space={o: {path: data.neighbours.order, type: choice, values: [nearest_last]}}"],
             ["data.neighbours.order cannot be searched"],
         ),
     ],
