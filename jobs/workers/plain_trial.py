@@ -247,8 +247,8 @@ def run_plain_trial(config: TrialConfig) -> None:
             ended = train(assignment, recorded_step)
         except Exception as error:
             times_shrunk: int = ray.get(coordinator.times_shrunk.remote(config["index"]))
-            crowded = not assignment.alone and (lacks_memory(reason(error)) or times_shrunk > 0)
-            if not is_loss(error) and not crowded:
+            crowded = lacks_memory(reason(error)) or times_shrunk > 0
+            if assignment.alone if crowded else not is_loss(error):
                 ray.get(coordinator.fail.remote(config["index"], reason(error)))
                 raise
             ended = WorkerEnd(lost=reason(error))

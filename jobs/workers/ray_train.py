@@ -18,6 +18,12 @@ from jobs.workers.messages import WorkerSettings
 FIXED_SIZE = "ORCHESTRATOR_FIXED_SIZE"
 """The environment variable that says, where it is set, that this cluster cannot grow."""
 
+MOST_PREEMPTIONS = 10
+"""So often a worker group starts again because its machine was taken back. Whoever loses it more
+often may never get from one checkpoint to the next: the sweep then goes on itself, as often as it
+does after other losses.
+"""
+
 
 class Unannounced(FixedScalingPolicy):
     """As many workers as asked for, of which nobody is told: the coordinator that Ray would start
@@ -60,7 +66,8 @@ def run_job(
     """Run `work(settings)` in the workers that its assignment asks for until it has ended; `run`
     are further fields of Ray's RunConfig.
 
-    Raises what Ray Train raises when more workers have died than train.max_failures allows.
+    Raises what Ray Train raises when more workers have died than train.max_failures allows, or when
+    their machines were taken back more than MOST_PREEMPTIONS times.
     """
     assignment = settings["assignment"]
     train = assignment.trial.train
@@ -68,7 +75,11 @@ def run_job(
     resources: dict[str, float] = {"CPU": assignment.cpus} | (
         {"GPU": assignment.gpus} if with_gpu else {}
     )
-    failures = FailureConfig(max_failures=train.max_failures, controller_failure_limit=5)
+    failures = FailureConfig(
+        max_failures=train.max_failures,
+        controller_failure_limit=5,
+        max_preemption_failures=MOST_PREEMPTIONS,
+    )
     return Trainer(
         cast("Callable[[dict], object]", work),
         train_loop_config=dict(settings),

@@ -42,10 +42,7 @@ class NoteDeaths(UserCallback):
             f"{why}; goes on from the last checkpoint", self.trial if self.trial > 0 else None
         )
         coordinator.post.remote(note)
-        if any(
-            "OutOfMemory" in f"{type(error).__name__} {error}"
-            for error in worker_exceptions.values()
-        ):
+        if any(is_ended_for_memory(error) for error in worker_exceptions.values()):
             ray.get(coordinator.shrink.remote(self.trial))
 
 
@@ -117,11 +114,7 @@ class MetricsBuffer:
 
 def reason(error: BaseException) -> str:
     """Why a trial failed, in one line, without what Ray wraps around it."""
-    inner = next(iter(getattr(error, "worker_failures", {}).values()), None) or getattr(
-        error, "cause", None
-    )
-    if inner is not None and inner is not error:
-        return reason(inner)
+    error = innermost(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
         type(error).__name__
     ]
@@ -130,19 +123,34 @@ def reason(error: BaseException) -> str:
     return death(str(error)) if is_loss(error) else lines[-1]
 
 
+def innermost(error: BaseException) -> BaseException:
+    """What has happened, without what Ray and Ray Train wrap around it."""
+    inner = (
+        next(iter(getattr(error, "worker_failures", {}).values()), None)
+        or getattr(error, "health_check_failure", None)
+        or getattr(error, "cause", None)
+    )
+    return error if inner is None or inner is error else innermost(inner)
+
+
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that a process of the sweep's own has died. A job's workers, whose
-    deaths count, come in another error.
-    """
-    return type(error).__name__.endswith(
+    """Whether an error says that a process has died, or lost its machine."""
+    return type(innermost(error)).__name__.endswith(
         (
             "ActorDiedError",
             "ActorError",
             "ActorUnavailableError",
             "WorkerCrashedError",
             "NodeDiedError",
+            "PreemptionError",
         )
     )
+
+
+def is_ended_for_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory was too small, be it Ray that ended the process."""
+    inner = innermost(error)
+    return "OutOfMemory" in f"{type(inner).__name__} {inner}" or "ended by Ray" in reason(inner)
 
 
 def lacks_memory(why: str) -> bool:

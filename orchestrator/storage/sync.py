@@ -266,7 +266,7 @@ class StorageSync:
             try:
                 # First the sign of life: after a long silence, what is over there may be another
                 # command's by now.
-                if time.time() - self.beaten > BEAT_SECONDS:
+                if abs(time.time() - self.beaten) > BEAT_SECONDS:  # also of a clock set back
                     self.taken_by = self.is_taken()
                     if self.taken_by is not None:
                         self.give_way()

@@ -291,7 +291,7 @@ class SweepCallback(Callback):
             self.hear()
             self.sweep_state.steering.look(self.sweep_state)
             self.sweep_state.allowance.look()
-        self.waiting.look(self.sweep_state.started - self.sweep_state.ended)
+        self.waiting.look(self.sweep_state.started & self.sweep_state.slots_taken)
         self.sweep_state.screen.refresh()
 
     def drain(self) -> None:

@@ -74,7 +74,7 @@ class PlacementMonitor:
 
     def look(self, started: set[int]) -> None:
         """Compare who should train with who does. `started` are the trials that Tune has
-        started.
+        started and that do not wait at a rung: those have given their processes back.
         """
         now = time.monotonic()
         if self.sweep_state.config.cluster.kind == "local" or now - self.looked < LOOK_SECONDS:

@@ -51,8 +51,10 @@ class TrackingSink(Protocol):
         """Address and experiment: run ids are worth nothing elsewhere."""
         ...
 
-    def answers(self) -> bool:
-        """Whether the store works and would take runs."""
+    def answers(self, written: str | None = None) -> bool:
+        """Whether the store works and would take runs, and takes what is written to one that is
+        there.
+        """
         ...
 
     def has_run(self, run_id: str) -> bool: ...

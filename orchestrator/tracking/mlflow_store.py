@@ -180,9 +180,11 @@ class MlflowStore(Models):
             return f"{self.uri}/#/experiments/{self._experiment_id}/runs/{run_id}"
         return shown_commands.ui(self._address)
 
-    def answers(self) -> bool:
-        """Whether the store works and the experiment takes runs."""
+    def answers(self, written: str | None = None) -> bool:
+        """Whether the store works and the experiment takes runs, and a run takes a tag."""
         try:
+            if written is not None:
+                self._client.set_tag(written, "orchestrator.storage.writable", "yes")
             return self._client.get_experiment(self._experiment_id).lifecycle_stage == "active"
         except Exception:  # noqa: BLE001  # the answer to the question, whatever the reason
             return False

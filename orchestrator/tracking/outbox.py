@@ -281,8 +281,9 @@ class OutboxWorker:
         except Exception as error:
             if is_of_the_machine(str(error)):
                 raise
-            if not (
-                isinstance(error, Refused) or (self._failures >= PATIENCE and self._sink.answers())
+            # A store that is read for a while, as while its database fails over, refuses nothing.
+            if not isinstance(error, Refused) and (
+                self._failures < PATIENCE or not self._sink.answers(state.runs.get(key))
             ):
                 raise
             if len(events) == 1:

@@ -24,6 +24,7 @@ class Memory:
         self.runs: dict[str, tuple[str, dict[str, str]]] = {}
         self.updates: dict[str, list[RunUpdate]] = {}
         self.down = False
+        self.read_only = False
         self.lose_answers = False
         self.gate = threading.Event()
         self.gate.set()
@@ -34,8 +35,8 @@ class Memory:
         if self.down:
             raise ConnectionError("down")
 
-    def answers(self) -> bool:
-        return not self.down
+    def answers(self, written: str | None = None) -> bool:
+        return not self.down and not (written and self.read_only)
 
     def has_run(self, run_id: str) -> bool:
         self._arrive()
@@ -58,6 +59,8 @@ class Memory:
 
     def write(self, run_id: str, update: RunUpdate) -> None:
         self._arrive()
+        if self.read_only:
+            raise ConnectionError("500")
         problem = self.poison(update)
         if problem is not None:
             raise problem

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -241,6 +242,30 @@ def test_scores_that_a_disk_has_changed_in_the_journal_are_not_believed(
     assert f"lines of {file} cannot be read any more" in done.err and "Traceback" not in done.err
     found = ended(tmp_path)
     assert (found.best, found.adapter, found.steps) == (calm.best, calm.adapter, calm.steps)
+
+
+def test_workers_that_are_killed_more_often_than_they_may_begin_again_fail_no_trial(
+    executor: str, calm: Ended, command: Any, tmp_path: Path
+) -> None:
+    process = command(*SWEEP, executor, "train.max_failures=0", f"storage={tmp_path}", start=True)
+    until(tmp_path, process, reached(40, 1))
+    for worker in workers_of(process):
+        os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err
+    assert "was killed: by someone" in err and ": goes on with " in err
+    assert not [e for e in events(tmp_path) if e["kind"] == "end" and e["state"] == "failed"]
+    assert_alike(ended(tmp_path), calm)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that train."""
+    import psutil
+
+    children = psutil.Process(process.pid).children(recursive=True)
+    found = [one.pid for one in children if re.search("RayTrainWorker", " ".join(one.cmdline()))]
+    assert found
+    return found
 
 
 @pytest.fixture

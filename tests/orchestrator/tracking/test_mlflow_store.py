@@ -256,6 +256,15 @@ def test_a_wrong_password_is_named_and_not_printed(postgres: str, tmp_path: Path
     )
 
 
+def test_a_run_that_takes_nothing_is_told_from_a_store_that_does(store: MlflowStore):
+    names = ("storage.journal", "trial", "sweep.runner")
+    tags = {f"orchestrator.{name}": "1" for name in names}
+    run = store.open_run("a", tags, 1)
+    assert store.answers() and store.answers(run)
+    store._client.delete_run(run)
+    assert store.answers() and not store.answers(run)
+
+
 def test_a_deleted_experiment_is_named(store: MlflowStore, tmp_path: Path):
     store._client.delete_experiment(store._experiment_id)
     assert not store.answers()

@@ -206,6 +206,19 @@ def test_a_store_that_is_down_for_long_refuses_nothing(tmp_path: Path):
     assert writer.close(120) == 0 and writer.num_refused == 0
 
 
+def test_a_store_that_is_only_read_for_a_while_refuses_nothing(tmp_path: Path):
+    store = Memory()
+    append(tmp_path, SWEEP, metric(None, 1))
+    writer = OutboxWorker(lambda: store, tmp_path)
+    writer.start()
+    until(lambda: store.updates)
+    store.read_only = True
+    append(tmp_path, metric(None, 2))
+    until(lambda: writer._failures > 2 * outbox.PATIENCE)
+    store.read_only = False
+    assert writer.close(120) == 0 and writer.num_refused == 0
+
+
 @pytest.mark.parametrize(
     "reason",
     [
