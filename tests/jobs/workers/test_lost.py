@@ -255,7 +255,11 @@ def test_workers_that_are_killed_more_often_than_they_may_begin_again_fail_no_tr
     assert process.returncode == 0, err
     assert "was killed: by someone" in err and ": goes on with " in err
     assert not [e for e in events(tmp_path) if e["kind"] == "end" and e["state"] == "failed"]
-    assert_alike(ended(tmp_path), calm)
+    found = ended(tmp_path)
+    assert (found.best, found.steps) == (calm.best, calm.steps)
+    assert found.reports.keys() == calm.reports.keys()
+    for key, metrics in found.reports.items():  # fewer slots: sums are rounded in another order
+        assert metrics == pytest.approx(calm.reports[key], rel=0.01, abs=0.01)
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
