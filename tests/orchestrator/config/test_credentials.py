@@ -348,3 +348,22 @@ def test_secrets_in_other_settings_and_in_addresses_of_variables_are_masked(
     )
     text = "proxy-canary4711, index-canary4711 and head-canary4711 were refused by proxy:3128"
     assert credentials.mask(text) == "***, *** and *** were refused by proxy:3128"
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "abfs://container@account.dfs.core.windows.net/x",
+        "abfss://container@account.dfs.core.windows.net/x",
+        "gs://anonymous@bucket/x",
+        "hdfs://me@namenode:8020/x",
+    ],
+)
+def test_a_store_with_a_name_before_its_host_is_taken(store: str) -> None:
+    from orchestrator.config.compose import compose
+    from tests.support.settings import build
+
+    settings = ["data=files", f"data.folder={store}/rows", f"data.test={store}/test.jsonl"]
+    settings += [f"storage={store}", "tracking.uri=http://host:5000"]
+    config = build(compose(["model=tiny", *settings], None))
+    assert (config.storage, config.data.folder) == (store, f"{store}/rows")
