@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import field
 from typing import Any, Literal
+from urllib.parse import parse_qsl
 
 from jobs.settings_checks import LARGEST, config, require
 
@@ -14,6 +15,11 @@ DAY_SECONDS = 86_400
 RECIPES = ("new", "paraphrase", "rare", "back_translation", "questions", "corrupt")
 CORRUPTIONS = ("typos", "abbreviations", "dictation")
 KEY_NAME = r"[A-Z_][A-Z0-9_]*"
+SECRET_FIELD = re.compile(
+    r"(?i)passw(or)?d|passphrase|secret|credential|authorization|(access|account|api)[_-]?key"
+    r"|(^|[_-])(auth|bearer|jwt|key|sig|signature)$|(^|(access|api|auth|bearer|id|session)[_-]?)token$"
+)
+"""Names of a request's fields that hold a key; max_tokens and the like are none."""
 
 
 @config
@@ -35,6 +41,20 @@ class Price:
                 for name, value in (("input", self.input), ("output", self.output))
             )
         )
+
+
+def secret_fields(value: Any) -> list[str]:
+    """The fields of a request, at any depth, that hold a key by their names."""
+    if isinstance(value, list):
+        return [name for entry in value for name in secret_fields(entry)]
+    if not isinstance(value, dict):
+        return []
+    own = [
+        str(name)
+        for name, text in value.items()
+        if isinstance(text, str) and text and SECRET_FIELD.search(str(name))
+    ]
+    return own + [name for entry in value.values() for name in secret_fields(entry)]
 
 
 @config
@@ -68,6 +88,9 @@ class Teacher:
 
     def __post_init__(self) -> None:
         local = self.url is None
+        query = (self.url or "").partition("?")[2]
+        in_query = [name for name, _ in parse_qsl(query) if SECRET_FIELD.search(name)]
+        in_body = secret_fields(self.body)
         require(
             (
                 local or re.fullmatch(r"https?://[^\s/]\S*", self.url or "") is not None,
@@ -78,6 +101,17 @@ class Teacher:
                 "@" not in (self.url or "").partition("?")[0],
                 "synthesis.*.url must not hold a name or a password; the key goes into an "
                 "environment variable, which synthesis.teacher.key names",
+            ),
+            (
+                not in_query,
+                f"synthesis.*.url must not hold {', '.join(in_query)} in its query; a key goes "
+                "into an environment variable, which synthesis.teacher.key names",
+            ),
+            (
+                not in_body,
+                f"synthesis.*.body must not hold {', '.join(in_body)}: it is kept "
+                "with the rows; a key goes into an environment variable, which "
+                "synthesis.teacher.key names",
             ),
             (
                 local or bool((self.model or "").strip()),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.commands import serve
+from orchestrator.config import credentials
 from orchestrator.config.compose import compose, typed_settings
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import build
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
+    credentials.remember_environment()
     try:
         config = settings(arguments)
         models = serve.shipped_models(config)

@@ -6,6 +6,7 @@ own, and to the token where one is set.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -23,6 +24,8 @@ from jobs.endpoint.shipped_model import Answer, Question, ShippedModel
 from jobs.llama_cpp.runtime import Runtime
 
 MOST_BYTES = 4_000_000
+BODY_SECONDS = 60.0
+"""How long a request may take to arrive."""
 
 
 class Endpoint:
@@ -91,10 +94,17 @@ class Endpoint:
             return refused
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             return JSONResponse(error("send application/json"), 415)
-        if int(request.headers.get("content-length") or 0) > MOST_BYTES:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await body_of(request)
+        except TimeoutError:
+            return JSONResponse(error(f"the request took more than {BODY_SECONDS:g} s"), 408)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        if body is None:
             return JSONResponse(error(f"a request may have {MOST_BYTES:,} bytes"), 413)
         try:
-            asked = read_request(await request.body())
+            asked = read_request(body)
             name = asked.get("model")
             if name not in self.models:
                 known = ", ".join(self.models)
@@ -130,6 +140,20 @@ class Endpoint:
             yield event(error(str(problem), "server_error"))
             return
         yield "data: [DONE]\n\n"
+
+
+async def body_of(request: Request) -> bytes | None:
+    """The body of a request; None for one that is too large, whatever its headers say: no more of
+    it is read than shows that.
+    """
+    if int(request.headers.get("content-length") or 0) > MOST_BYTES:
+        return None
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BYTES:
+            return None
+    return bytes(body)
 
 
 def event(content: Any) -> str:

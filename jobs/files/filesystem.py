@@ -80,7 +80,7 @@ def get(location: str, pattern: str | None = None) -> str:
     if not target.exists():
         with complete_once(target) as draft:
             for info in files:
-                copy = draft if info.path == path else draft / os.path.relpath(info.path, path)
+                copy = draft if info.path == path else draft / name_below(info.path, path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 with store.open_input_stream(info.path) as source, copy.open("wb") as sink:
                     shutil.copyfileobj(source, sink)
@@ -89,6 +89,16 @@ def get(location: str, pattern: str | None = None) -> str:
                     f"{location} changed while it was copied; try again when it is complete"
                 )
     return str(target)
+
+
+def name_below(path: str, folder: str) -> str:
+    """The relative name of an object below a folder of a store, whose keys may be any text. Raises
+    OSError for one that would lie elsewhere as a file.
+    """
+    name = os.path.relpath(path, folder)
+    if os.path.isabs(name) or ".." in Path(path).parts:
+        raise OSError(f"{path!r}: a key with .. in it is no file's name; rename it in the store")
+    return name
 
 
 def chosen(files: list[Any], location: str, path: str, pattern: str | None) -> list[Any]:

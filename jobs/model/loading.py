@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from jobs.model.language_model import LanguageModel
 
+ADAPTER = "adapter_model.safetensors"
+
 
 def pick_device() -> torch.device:
     """The GPU of this process if it has one, else the CPU. Inside a Ray worker only the assigned
@@ -80,6 +82,7 @@ def read(path: str | Path, **options: Any) -> PreTrainedModel:
         "local_files_only": True,
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
+        "use_safetensors": True,
     }
     options["trust_remote_code"] = False  # left open, transformers asks on the terminal
     try:
@@ -185,12 +188,15 @@ def restore(
     trainable: bool = False,
 ) -> LanguageModel:
     """The base with a saved adapter on it, a saved whole model, or with no folder the untouched
-    base. The adapter is float32.
+    base. The adapter is float32. Raises ValueError for an adapter without safetensors: peft would
+    take a pickle in their place.
     """
     if folder is None:
         return load(base.path, dtype, device)
     if not (folder / "adapter_config.json").exists():
         return load(folder, dtype, device)
+    if not (folder / ADAPTER).is_file():
+        raise ValueError(f"cannot load the adapter in {folder}: it has no {ADAPTER}")
     from peft import PeftModel
 
     return PeftModel.from_pretrained(

@@ -234,13 +234,14 @@ def grammar_problems(override: str, name: str, value: str) -> list[tuple[str, st
     except HydraException:
         nested = "put quotes around the texts in it; a name in it has ASCII letters, digits and _"
         remedy = nested if value[:1] in ("{", "[") else f"put quotes around it: '{name}=\"...\"'"
-        return [(name, f"cannot read the value {value!r}; {remedy}")]
+        shown = credentials.shown_value(name, repr(value))
+        return [(name, f"cannot read the value {shown}; {remedy}")]
     if parsed.is_sweep_override():
         return [
             (
                 name,
-                f"{value!r} is several values; a search space tries several: see conf/sweep/, or "
-                "quote the text",
+                f"{credentials.shown_value(name, repr(value))} is several values; a search space "
+                "tries several: see conf/sweep/, or quote the text",
             )
         ]
     return []

@@ -14,31 +14,49 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from orchestrator.config import secret_forms
+
 HIDDEN = "***"
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>[^\s\"<>`]+)")
 SECRET_NAME = r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|token|secret|signature|credential|api[_-]?key|access[_-]?key|account[_-]?key)[\w.-]*|pwd|pass|auth|sig|key|sas|jwt|bearer|odbc_connect)"
 """Names of settings whose value is a secret."""
 QUERY = re.compile(
-    rf"(?i)(?P<before>[?&;#])(?P<name>{SECRET_NAME})=(?!\*\*\*)(?P<value>[^&;#\s'\"]+)"
+    rf"(?i)(?P<before>[?&;#])(?!credential_kind=)(?P<name>{SECRET_NAME})=(?!\*\*\*)(?P<value>[^&;#\s'\"]+)"
 )
+STORE_KEY = re.compile(r"[?&]\w*(secret|token|key)\w*=")
+"""A secret in the query of an object store's address, whatever its name is exactly."""
 LOOSE = re.compile(
     r"(?i)(\b(?:password|passwd|pwd|sslpassword)\s?=\s?)(?!\*\*\*)('[^']*'|[^\s'\"&;,]+)"
 )
 """A database's own way of writing a connection, which its errors repeat."""
 HEADER = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|token)\s+)[^\s'\"]+")
-NAMELESS = ("postgres", "postgresql", "ssh", "git+ssh", "sqlite")
-"""Schemes in which a name alone, before the @, is no secret."""
+BEARER = re.compile(r"(?i)(\bbearer\s+)(?=[^\s'\"]*[\d=])[^\s'\"]{8,}")
+BASIC = re.compile(r"(?i)(?P<before>\bbasic\s+)(?P<value>[A-Za-z\d+/]{8,}={0,2})(?![\w+/=])")
+"""The same without the header's name, as libraries repeat its value."""
+NAMELESS = (
+    *("postgres", "postgresql", "ssh", "git+ssh", "sqlite"),
+    *("abfs", "abfss", "gs", "gcs", "hdfs"),
+)
+"""Schemes in which a name alone, before the @, is no secret: a user's, or a container's."""
 LONGEST_NAME = 20
 """Characters of a name; what is longer may be a token in its place."""
 DUMMIES = ("", "x-oauth-basic", "x-token-auth")
 """Passwords that say that the name is the secret."""
-SHORTEST = 8
-"""Characters of a secret that is looked for in texts; a shorter one would be found in any word."""
 VARIABLES = {
     ("http", "name"): "MLFLOW_TRACKING_TOKEN",
     ("http", "password"): "MLFLOW_TRACKING_PASSWORD",
     ("postgresql", "password"): "PGPASSWORD",
 }
+
+SECRET_SETTING = "serve.token"
+"""The setting that is a secret as a whole; others name the variable or the file that holds one."""
+SECRET_VARIABLE = "SERVE_TOKEN"
+QUOTES = "'\""
+TYPED_SECRET = re.compile(r"(?s)(?P<before>\+{0,2}(?:[\w.]+\.)?serve\.token=)(?P<value>.+)")
+TYPED_SECTION = re.compile(
+    r"(?s)(?<=[{,])(?P<before>\s*token\s*:\s*)(?P<value>'[^']*'|\"[^\"]*\"|[^,}\s]+)"
+)
+"""The same within serve={...}."""
 
 SECRETS: set[str] = set()
 """Secrets of this command, as they were given: `mask` takes them out of any text."""
@@ -60,9 +78,15 @@ def mask(text: str) -> str:
     """
     for user in sorted(USERS, key=len, reverse=True):
         text = text.replace(user, USERS[user])
-    for secret in sorted(SECRETS, key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+    text = secret_forms.pattern(frozenset(SECRETS)).sub(HIDDEN, text)
     text = ADDRESS.sub(lambda address: replaced(address, None), text)
+    text = BEARER.sub(rf"\1{HIDDEN}", text)
+    text = BASIC.sub(
+        lambda sent: (
+            f"{sent['before']}{HIDDEN}" if secret_forms.is_signed(sent["value"]) else sent[0]
+        ),
+        text,
+    )
     return HEADER.sub(
         rf"\1{HIDDEN}", LOOSE.sub(rf"\1{HIDDEN}", QUERY.sub(rf"\g<before>\g<name>={HIDDEN}", text))
     )
@@ -185,7 +209,7 @@ def resolve(name: str) -> str:
 def remember(*secrets: str) -> None:
     """Take these out of every text from now on."""
     for secret in secrets:
-        SECRETS.update(form for form in (secret, quote(secret, safe="")) if len(form) >= SHORTEST)
+        SECRETS.update(secret_forms.forms_of(secret))
 
 
 def remember_environment() -> None:
@@ -195,10 +219,7 @@ def remember_environment() -> None:
     for name, value in os.environ.items():
         for address in ADDRESS.finditer(value):
             remember_address(address[0])
-        if re.search(
-            r"PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|ACCESS_KEY|CREDENTIAL", name
-        ) and not name.endswith(("_FILE", "_PATH", "_ID")):
-            remember(value)
+        remember(*secret_forms.of_variable(name, value))
 
 
 def remember_address(uri: str) -> None:
@@ -219,13 +240,28 @@ def remember_address(uri: str) -> None:
         USERS.update({f"{user}@": f"{shown}@"} if shown != user else {})
 
 
-def remember_settings(raw: Any) -> None:
-    """The same for every setting of a composed configuration that is an address."""
+def remember_settings(raw: Any, path: str = "") -> None:
+    """The same for every setting of a composed configuration that is a secret or an address."""
     if isinstance(raw, dict):
-        for value in raw.values():
-            remember_settings(value)
+        for key, value in raw.items():
+            remember_settings(value, f"{path}.{key}")
+    elif isinstance(raw, list):
+        for value in raw:
+            remember_settings(value, path)
+    elif isinstance(raw, str) and is_secret(path):
+        remember(raw, unquote(raw))
     elif isinstance(raw, str) and ADDRESS.match(raw):
         remember_address(raw)
+
+
+def is_secret(path: str) -> bool:
+    """Whether a setting, by its dotted path, is a secret as a whole; of a fleet's tasks, too."""
+    return f".{path}".endswith(f".{SECRET_SETTING}")
+
+
+def shown_value(path: str, value: Any) -> str:
+    """A setting's value in a message."""
+    return HIDDEN if is_secret(path) else mask(str(value))
 
 
 def without_scheme(uri: str) -> str:
@@ -250,6 +286,15 @@ def printable(text: str) -> str:
     """A setting as it was typed, with the variables to give its secrets in; it means the same where
     they are set.
     """
+    if (typed := TYPED_SECRET.fullmatch(text)) is not None:
+        return typed["before"] + kept_or(typed["value"].strip(QUOTES), reference(SECRET_VARIABLE))
+    if re.match(r"\+{0,2}serve=\{", text):
+        text = TYPED_SECTION.sub(
+            lambda one: (
+                f"{one['before']}'{kept_or(one['value'].strip(QUOTES), reference(SECRET_VARIABLE))}'"
+            ),
+            text,
+        )
     address = re.fullmatch(
         r"(?s)(?P<before>(?:[\w.+~@/]+=)?)(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>.+)", text
     )
@@ -263,6 +308,17 @@ def holds_secret(text: str) -> bool:
     return printable(text) != text
 
 
+def store_problem(location: str) -> str | None:
+    """Why the address of an object store may not be a setting; None where it may."""
+    if not (holds_secret(location) or STORE_KEY.search(location)):
+        return None
+    return (
+        "holds a secret, which all who see the plan or the cluster's jobs could read; give it in "
+        "the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in pods: "
+        "cluster.environment_secrets)"
+    )
+
+
 def without_secrets(raw: Any, free: tuple[str, ...] = (), path: str = "") -> Any:
     """A composed configuration as it may be kept. `free` are settings that hold a text in natural
     language, which stays as it is.
@@ -274,4 +330,6 @@ def without_secrets(raw: Any, free: tuple[str, ...] = (), path: str = "") -> Any
         }
     if isinstance(raw, list):
         return [without_secrets(value, free, path) for value in raw]
+    if is_secret(path) and raw is not None:
+        return kept_or(str(raw), reference(SECRET_VARIABLE))
     return printable(raw) if isinstance(raw, str) and path not in free else raw

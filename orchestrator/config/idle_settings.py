@@ -299,7 +299,7 @@ def find_idle(
         if is_refused:
             refused.append((path, f"has no effect: {reason}"))
         else:
-            named[f"{path}={credentials.mask(str(value))}"] = reason
+            named[f"{path}={credentials.shown_value(path, value)}"] = reason
     for name, knob in config.sweep.space.items():
         why = idle_knob(config, knob.path) if config.job.kind == "train" else None
         if why is not None:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from jobs.data.paths import data_paths
 from jobs.files import filesystem
 from orchestrator.config import credentials, merge_checks, synthesis_checks
 from orchestrator.config.settings import Config
@@ -17,7 +18,7 @@ from orchestrator.tracking.uri import is_files, resolve
 
 def problems(config: Config) -> list[tuple[str, str]]:
     """Settings that cannot work where the work runs, as (dotted path, message) pairs."""
-    faults = placement_problems(config) + shipping_problems(config)
+    faults = placement_problems(config) + data_problems(config) + shipping_problems(config)
     faults += synthesis_checks.problems(config) + merge_checks.problems(config)
     if config.tracking.uri is not None and "tracking.uri" not in dict(faults):
         try:
@@ -81,6 +82,16 @@ def placement_problems(config: Config) -> list[tuple[str, str]]:
     return faults
 
 
+def data_problems(config: Config) -> list[tuple[str, str]]:
+    """Data sets with a secret in their address, which is kept with all that is trained on them."""
+    return [
+        (setting, problem)
+        for setting, location in data_paths(config.data).items()
+        if filesystem.is_uri(location)
+        and (problem := credentials.store_problem(location)) is not None
+    ]
+
+
 def storage_problems(config: Config) -> list[tuple[str, str]]:
     """Why sweeps cannot be kept where the storage setting says, as far as this machine can tell."""
     storage = config.storage
@@ -117,18 +128,8 @@ def uri_problems(config: Config) -> list[tuple[str, str]]:
     """Why an object store cannot be the storage."""
     storage = config.storage
     schemes = ", ".join(filesystem.SCHEMES)
-    if credentials.holds_secret(storage) or re.search(r"[?&]\w*(secret|token|key)\w*=", storage):
-        remedy = (
-            "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in "
-            "pods: cluster.environment_secrets)"
-        )
-        return [
-            (
-                "storage",
-                "holds a secret, which all who see the plan or the cluster's jobs could read; "
-                f"{remedy}",
-            )
-        ]
+    if (problem := credentials.store_problem(storage)) is not None:
+        return [("storage", problem)]
     if not re.fullmatch(rf"({'|'.join(filesystem.SCHEMES)})://[^/\s]+(/[^\s]*)?", storage):
         return [
             (

@@ -20,7 +20,7 @@ from jobs.files import filesystem
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
 from orchestrator.job_environment import EXPECTED, WORKERS
-from orchestrator.launch.ray_settings import COMMON, keep_keys, quiet, silence
+from orchestrator.launch.ray_settings import COMMON, keep_keys, quiet, silence, unnamed
 from orchestrator.plan.resources import Node, Resources, head_problem
 from orchestrator.process import interruption
 from orchestrator.project import ROOT
@@ -56,12 +56,13 @@ def joined(config: Config) -> Iterator[tuple[Node, ...]]:
 
     quiet()
     try:
-        ray.init(
-            address=cluster,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            runtime_env={"env_vars": workers},
-        )
+        with unnamed():
+            ray.init(
+                address=cluster,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                runtime_env={"env_vars": workers},
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"cluster.address=auto: RAY_ADDRESS={cluster}: {str(error).strip().splitlines()[0]}"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import InputError
+from orchestrator.launch.ray_settings import unnamed
 from orchestrator.process import lifeline
 
 PREFIX = "orchestrator-ray-"
@@ -135,11 +136,6 @@ def on_loopback() -> Iterator[None]:
             lambda: ImportError("no dashboard in a private Ray"),
         ),
         (
-            utils,
-            "get_entrypoint_name",
-            lambda: "python -m orchestrator",
-        ),  # else the command as typed, in Ray's logs and table of jobs
-        (
             parameter,
             "RayParams",
             functools.partial(parameter.RayParams, dashboard_agent_listen_port=0),
@@ -149,7 +145,8 @@ def on_loopback() -> Iterator[None]:
     for owner, name, value in changes:
         setattr(owner, name, value)
     try:
-        yield
+        with unnamed():
+            yield
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 COMMON = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -56,3 +58,18 @@ def silence() -> None:
     import ray._private.worker as driver
 
     driver.print_to_stdstream = lambda *message, **options: None
+
+
+@contextmanager
+def unnamed() -> Iterator[None]:
+    """Have a Ray that is joined meanwhile not take down the command as it was typed, which may hold
+    a password: it stands in its logs and in its table of jobs, for all who see the cluster.
+    """
+    from ray._private import utils
+
+    before = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: "python -m orchestrator"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = before

@@ -25,7 +25,7 @@ def error(text: str) -> None:
 
 def note(text: str) -> None:
     """One remark on stderr."""
-    print(f"note    {text}", file=sys.stderr, flush=True)
+    print(f"note    {credentials.mask(text)}", file=sys.stderr, flush=True)
 
 
 def usage(groups: dict[str, list[str]]) -> str:

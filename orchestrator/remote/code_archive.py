@@ -16,6 +16,7 @@ from pathlib import Path
 from jobs.data import locations
 from orchestrator.errors import InputError
 from orchestrator.project import ROOT
+from orchestrator.storage.sent_files import files_of
 
 LIMIT_BYTES = 100 * 2**20
 """Largest body that Ray's Jobs API takes (its message and documentation say 512 MiB; measured: 413
@@ -41,12 +42,7 @@ def tracked(root: Path = ROOT) -> list[Path]:
     except (OSError, subprocess.SubprocessError):
         files = []
     if not files:  # also where the installation lies in an ignored folder of another project
-        files = [
-            file
-            for folder in PARTS
-            for file in [root / folder, *(root / folder).rglob("*")]
-            if "__pycache__" not in file.parts
-        ]
+        files = [file for part in PARTS for file in files_of(root / part)]
     return sorted(file for file in files if file.is_file())
 
 
@@ -92,11 +88,6 @@ def travels(path: Path, root: Path = ROOT) -> bool:
     """Whether git tracks a file, or all of a folder."""
     files = files_of(path) if path.is_relative_to(root) else []
     return bool(files) and set(files) <= set(tracked(root))
-
-
-def files_of(path: Path) -> list[Path]:
-    """A file, or all files of a folder."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def pack(archive: Path, data: dict[str, Path], root: Path = ROOT) -> dict[str, str]:

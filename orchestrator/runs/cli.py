@@ -17,8 +17,8 @@ import time
 from typing import Any, cast
 
 from jobs.files import filesystem
+from orchestrator.config import credentials
 from orchestrator.config.cluster import Cluster
-from orchestrator.config.credentials import mask
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.output import console
 from orchestrator.output.run_commands import as_flags, flag
@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
     """Do one command; returns the exit code: 0 done, 1 the work watched has failed, 2 bad input,
     130 interrupted.
     """
+    credentials.remember_environment()
     asked = parse(arguments)
     try:
         backend = place_of(asked)
@@ -191,9 +192,13 @@ def place_of(asked: argparse.Namespace) -> RunBackend:
     """Where to look. Raises InputError when it does not answer."""
     if asked.address and not re.fullmatch(r"https?://[^/\s@]+/?[^@]*", asked.address):
         raise InputError(
-            f"--address {mask(asked.address)}: write it as http://HEAD:8265; the token is given "
-            "apart: --token-file FILE"
+            f"--address {credentials.mask(asked.address)}: write it as http://HEAD:8265; the "
+            "token is given apart: --token-file FILE"
         )
+    if asked.storage is not None and filesystem.is_uri(asked.storage):
+        problem = credentials.store_problem(asked.storage)
+        if problem is not None:
+            raise InputError(f"--storage {credentials.mask(asked.storage)} {problem}")
     try:
         return find_place(asked)
     except ValueError as error:

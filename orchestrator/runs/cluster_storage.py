@@ -84,7 +84,7 @@ def run(cluster: ClusterRuns, command: str, words: list[str], storage: str | Non
     if runs is not None:
         return local_commands.run(runs, command, in_words)
     arguments = [str(jobs[0].storage), command, *in_words]
-    return relay.received(cluster.ask_there(words[0], arguments), Path.cwd())
+    return relay.received(cluster.ask_there(words[0], arguments), Path.cwd(), jobs[0].sweep)
 
 
 def opened(storage: str, job: JobStorage) -> LocalRuns:

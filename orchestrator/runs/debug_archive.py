@@ -16,6 +16,7 @@ from jobs.files.drafts import drafted
 from orchestrator.config import credentials
 from orchestrator.project import ROOT
 from orchestrator.remote.code_archive import code_digest
+from orchestrator.runs.row_texts import without_rows
 from orchestrator.storage.json_files import read_text
 
 TAIL_BYTES = 2_000_000
@@ -48,6 +49,7 @@ def write_archive(folder: Path, record: dict[str, Any], target: Path) -> list[st
     }
     texts |= {name: read_text(folder / name) for name in TEXTS}
     remember_addresses(texts.values())
+    texts = without_rows(texts)
     present = {name: credentials.mask(text) for name, text in texts.items() if text}
     with drafted(target) as draft, tarfile.open(draft, "w:gz") as archive:
         draft.chmod(0o600)

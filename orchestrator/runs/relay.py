@@ -6,9 +6,9 @@ that it has made, as one line that `received` reads here.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
+import re
 import sys
 import tempfile
 import zlib
@@ -25,8 +25,12 @@ from orchestrator.runs.object_store import StoreRuns
 
 MODULE = "orchestrator.runs.relay"
 MARK = "==== relayed ===="
-FILES = ("report", "archive")
-"""Keys of an answer's record that name a file."""
+FILES = {"report": "report-{}.html", "archive": "debug-{}.tar.gz"}
+"""Keys of an answer's record that name a file, and what it is called here."""
+MOST_BYTES = 512 * 2**20
+"""Of an answer; what unpacks to more is refused before it fills the memory."""
+SHOWN = 300
+"""Characters of what a cluster printed, in a message."""
 
 
 def main(arguments: list[str]) -> int:
@@ -57,31 +61,63 @@ def told(answer: Answer) -> dict[str, Any]:
     return message
 
 
-def received(printed: str, folder: Path) -> Answer:
-    """The answer in what was printed there, its file written into `folder`. Raises InputError or
-    OrchestratorError for a refusal, and for a text without an answer.
+def received(printed: str, folder: Path, sweep: str) -> Answer:
+    """The answer about a sweep in what was printed there, its file written into `folder` under a
+    name that is made here: what comes from there chooses no place on this machine. Raises
+    InputError or OrchestratorError for a refusal, and for a text without an answer.
     """
     lines = [line for line in printed.splitlines() if line.startswith(f"{MARK} ")]
     try:
-        message = json.loads(zlib.decompress(base64.b64decode(lines[-1].removeprefix(MARK))))
-    except (IndexError, ValueError, binascii.Error, zlib.error) as error:
+        message = unpacked(base64.b64decode(lines[-1].removeprefix(MARK)))
+        if "error" in message:
+            kind = InputError if message["code"] == 2 else OrchestratorError
+            refusal = kind(str(message["error"]))
+        else:
+            return kept(message, folder, sweep)
+    except (LookupError, TypeError, ValueError, AttributeError, zlib.error) as error:
         last = next((line for line in reversed(printed.splitlines()) if line.strip()), "nothing")
-        raise OrchestratorError(f"no answer came from the cluster; it printed: {last}") from error
-    if "error" in message:
-        raise (InputError if message["code"] == 2 else OrchestratorError)(message["error"])
-    text, record = message["text"], message["record"]
+        raise OrchestratorError(
+            f"no answer came from the cluster; it printed: {last[:SHOWN]}"
+        ) from error
+    raise refusal
+
+
+def unpacked(packed: bytes) -> dict[str, Any]:
+    """The message in what was sent. Raises OrchestratorError for one that is too large, and
+    ValueError or zlib.error for what is none.
+    """
+    unpacking = zlib.decompressobj()
+    body = unpacking.decompress(packed, MOST_BYTES)
+    if unpacking.unconsumed_tail:
+        raise OrchestratorError(
+            f"the cluster's answer is larger than {MOST_BYTES >> 20} MiB, and is not taken; where "
+            "this machine sees the storage, add --storage FOLDER"
+        )
+    return json.loads(body)
+
+
+def kept(message: dict[str, Any], folder: Path, sweep: str) -> Answer:
+    """An answer that was sent, with its file in `folder`."""
+    text, record = str(message["text"]), dict(message["record"])
     if "file" in message:
         sent = message["file"]
-        target = folder / local_name(sent["key"], sent["name"], record["name"])
+        target = folder / local_name(sent["key"], sweep)
         target.write_bytes(base64.b64decode(sent["body"]))
         text = text.replace(str(record[sent["key"]]), str(target))
         record = record | {sent["key"]: str(target)}
     return Answer(text, record)
 
 
-def local_name(key: str, name: str, sweep: str) -> str:
-    """What a file from there is called here: a report has the same name in every sweep."""
-    return f"report-{sweep}.html" if key == "report" else name
+def local_name(key: str, sweep: str) -> str:
+    """What a file from there is called here. The cluster tells also which sweep a job works on:
+    what is no name of a sweep is refused.
+    """
+    if re.fullmatch(r"[\w.-]+", sweep) is None:
+        raise OrchestratorError(
+            f"{sweep[:SHOWN]!r}, as the cluster calls the sweep, is no name of one; nothing is "
+            "written"
+        )
+    return FILES[key].format(sweep)
 
 
 if __name__ == "__main__":

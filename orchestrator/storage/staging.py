@@ -22,6 +22,7 @@ from orchestrator import project
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import InputError
 from orchestrator.storage.paths import storage_folder
+from orchestrator.storage.sent_files import files_of
 
 
 def named_paths(config: Config) -> dict[str, str]:
@@ -92,11 +93,11 @@ def copied(path: Path, folder: Path, only: Sequence[str] | None = None) -> Path:
     does not change under it. `only` are the files of the folder that are copied; None for all.
     """
     digest = hashlib.sha256()
-    inside = sorted(path.rglob("*"))
+    inside = files_of(path)
     if only is not None:  # of which some may be folders of Arrow files
         chosen = {Path(file) for file in only}
-        inside = [file for file in inside if chosen & {file, file.parent} and file.is_file()]
-    for file in inside if path.is_dir() else [path]:
+        inside = [file for file in inside if chosen & {file, file.parent}]
+    for file in inside:
         if file.is_file():
             digest.update(f"{file.relative_to(path)}\0".encode())
             with file.open("rb") as stream:
@@ -105,15 +106,10 @@ def copied(path: Path, folder: Path, only: Sequence[str] | None = None) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with complete_once(target) as draft:
-            if only is not None:
-                for file in inside:
-                    copy = draft / file.relative_to(path)
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(file, copy)
-            elif path.is_dir():
-                shutil.copytree(path, draft)
-            else:
-                shutil.copy(path, draft)
+            for file in inside:
+                copy = draft / file.relative_to(path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
     return target
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from tests.support.manifests import build, named
-from tests.support.policy import Manifest
+from tests.support.policy import Manifest, containers, pods
 
 FOUND = [
     *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin"))),
@@ -155,23 +158,52 @@ def test_a_failed_backup_or_restore_changes_nothing(
     assert sql(database, "select name from kept") == "x"
 
 
-def test_mlflow_reads_every_option_that_the_manifests_give() -> None:
+DATABASE = "postgresql+psycopg://mlflow:canary4711@postgres:5432/mlflow"
+
+
+def words_of(container: Any, folder: Path) -> list[str]:
+    """What a container gives to MLflow's command line in its own process."""
+    line = [*container["command"], *container.get("args", [])]
+    if line[0] == "mlflow":
+        return line[1:]
+    assert line[:2] == ["python", "-c"] and "$(" not in " ".join(line)
+    (folder / "mlflow").mkdir(exist_ok=True)
+    (folder / "mlflow" / "__init__.py").touch()
+    (folder / "mlflow" / "cli.py").write_text("import json\ndef cli(w): print(json.dumps(w))\n")
+    surroundings = {"PYTHONPATH": str(folder), "MLFLOW_BACKEND_STORE_URI": DATABASE}
+    done = subprocess.run(
+        [sys.executable, *line[1:]], env=surroundings, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_mlflow_reads_every_option_that_the_manifests_give(tmp_path: Path) -> None:
     from mlflow.cli import cli
 
     server, gc = server_of("mlflow"), job_of("mlflow-gc")
     migrate = named(build("mlflow"), "Deployment")["mlflow"]["spec"]["template"]["spec"][
         "initContainers"
     ][0]
-    for command in ([*server["command"], *server["args"]], gc["command"], migrate["command"]):
-        assert command[0] == "mlflow"
-        found, rest = cli, command[1:]
+    for container in (server, gc, migrate):
+        found, rest = cli, words_of(container, tmp_path)
         while isinstance(found, click.Group):
             found, rest = found.commands[rest[0]], rest[1:]
         found.make_context("mlflow", list(rest))
         with pytest.raises(click.UsageError):
             found.make_context("mlflow", [*rest, "--no-such-option"])
     # gc takes the database from no variable, and deletes files through the server.
-    assert (
-        "--backend-store-uri=$(MLFLOW_BACKEND_STORE_URI)" in gc["command"]
-        and setting(gc, "MLFLOW_TRACKING_URI") == "http://mlflow:5000"
-    )
+    assert f"--backend-store-uri={DATABASE}" in words_of(gc, tmp_path)
+    assert words_of(migrate, tmp_path)[-1] == DATABASE
+    assert setting(gc, "MLFLOW_TRACKING_URI") == "http://mlflow:5000"
+
+
+def test_no_process_shows_a_secret_in_its_arguments() -> None:
+    looked_at = 0
+    for manifest in build("mlflow"):
+        for container in (each for _, spec, _ in pods(manifest) for each in containers(spec)):
+            line = json.dumps([container.get("command"), container.get("args")])
+            for entry in container.get("env", []):
+                if "secretKeyRef" in entry.get("valueFrom", {}):
+                    assert f"$({entry['name']})" not in line
+                    looked_at += 1
+    assert looked_at > 3

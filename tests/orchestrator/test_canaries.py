@@ -223,6 +223,10 @@ REFUSED: dict[str, Any] = {
         "storage=s3://bucket/x?secret_key={}",
         "tracking.uri=http://127.0.0.1:9",
     ],
+    "rows with keys": ["data.folder=s3://me:{}@bucket/x"],
+    "a validation file with keys": ["data.valid=s3://me:{}@bucket/x.jsonl"],
+    "a test file with keys in its query": ["data.test=s3://bucket/x.jsonl?secret_key={}"],
+    "a source with keys": ["+data.sources.more.path=abfs://a:{}@a.dfs.core.windows.net/x.jsonl"],
     "a head's address": [
         "cluster=attached",
         "cluster.address=http://me:{}@127.0.0.1:9",

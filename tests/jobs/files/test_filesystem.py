@@ -5,12 +5,14 @@ all its files.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +43,21 @@ SWEEP = (
 def tracking(cache: Path, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with mlflow_server(tmp_path_factory.mktemp("mlflow"), environment(cache)) as address:
         yield address
+
+
+def test_a_key_that_climbs_out_of_its_folder_is_written_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    assert filesystem.name_below("b/rows/part/a.jsonl", "b/rows") == "part/a.jsonl"
+    for key in ("b/rows/../../../x", "b/rows/a/../../../y", "b/rows/.."):
+        info = types.SimpleNamespace(path=key, size=1, mtime=None, mtime_ns=0)
+        store = types.SimpleNamespace(open_input_stream=lambda path: io.BytesIO(b"evil"))
+        monkeypatch.setattr(filesystem, "opened", lambda uri, store=store: (store, "b/rows"))
+        monkeypatch.setattr(filesystem, "listing", lambda store, path, info=info: [info])
+        with pytest.raises(OSError, match="a key with .. in it is no file's name"):
+            filesystem.get("s3://b/rows")
+        assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 def test_folders_go_there_and_come_back(

@@ -67,6 +67,9 @@ TOKENS = (
     "s3://{}@bucket/prefix",
     "http://host/x#access_token={}",
     "az://account?sas={}",
+    "abfs://account:{}@account.dfs.core.windows.net/rows",
+    "abfs://container@account.dfs.core.windows.net/rows?client_secret={}",
+    "abfs://container@account.dfs.core.windows.net/rows?sv=1&sig={}",
     "http://host/?jwt={}",
     "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3D{}",
     "https://me:a?b={}@host/x",
@@ -87,6 +90,11 @@ OPEN = (
     "models:/icd10@champion",
     "s3://bucket/prefix",
     "ssh://git@host/repository",
+    "abfs://container@account.dfs.core.windows.net/rows",
+    "abfss://a-container-with-a-long-name@account.dfs.core.windows.net/rows",
+    "abfs://container@account.dfs.core.windows.net/rows?credential_kind=environment",
+    "gs://anonymous@bucket/rows",
+    "hdfs://me@namenode:8020/rows",
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     "the password is wrong; ask me@example.org",
     "http://***@host:1",
@@ -340,3 +348,22 @@ def test_secrets_in_other_settings_and_in_addresses_of_variables_are_masked(
     )
     text = "proxy-canary4711, index-canary4711 and head-canary4711 were refused by proxy:3128"
     assert credentials.mask(text) == "***, *** and *** were refused by proxy:3128"
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "abfs://container@account.dfs.core.windows.net/x",
+        "abfss://container@account.dfs.core.windows.net/x",
+        "gs://anonymous@bucket/x",
+        "hdfs://me@namenode:8020/x",
+    ],
+)
+def test_a_store_with_a_name_before_its_host_is_taken(store: str) -> None:
+    from orchestrator.config.compose import compose
+    from tests.support.settings import build
+
+    settings = ["data=files", f"data.folder={store}/rows", f"data.test={store}/test.jsonl"]
+    settings += [f"storage={store}", "tracking.uri=http://host:5000"]
+    config = build(compose(["model=tiny", *settings], None))
+    assert (config.storage, config.data.folder) == (store, f"{store}/rows")

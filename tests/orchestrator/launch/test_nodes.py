@@ -16,14 +16,17 @@ from typing import Any
 import pytest
 
 from jobs.config import BaseModel
+from orchestrator.config.compose import compose
 from orchestrator.errors import InputError
 from orchestrator.job_environment import WORKERS
 from orchestrator.launch import ray_cluster
+from orchestrator.launch.ray_settings import COMMON
 from orchestrator.plan.resources import Node, Resources
 from tests.conftest import ROOT, environment, finished
 from tests.support.alone import Scores, scores_alone
 from tests.support.hosts import FAST, GRID, SMALL
 from tests.support.servers import mlflow_server
+from tests.support.settings import build
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +224,25 @@ def test_three_nodes_give_the_very_scores_of_one_and_a_node_that_dies_costs_no_t
     assert "goes on from the last checkpoint" in said
     assert json.loads(out)["trials"]["finished"] == 3
     assert scores(tmp_path) == scores_alone(toy, base, *long)
+
+
+def test_a_head_is_not_told_the_command_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import utils
+
+    told: list[str] = []
+
+    def init(**options: Any) -> None:
+        told.append(utils.get_entrypoint_name())
+        raise ConnectionError("away")
+
+    for name, value in COMMON.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setattr(ray, "init", init)
+    before = utils.get_entrypoint_name
+    config = build(compose(["model=tiny"], None))
+    with pytest.raises(InputError, match="away"), ray_cluster.joined(config):
+        pass
+    assert told == ["python -m orchestrator"] and utils.get_entrypoint_name is before

@@ -21,7 +21,7 @@ from orchestrator.plan.resources import Node, describe, divide
 from orchestrator.project import ROOT
 from orchestrator.remote import code_archive
 from orchestrator.remote.submission import Submission, remote_arguments
-from orchestrator.storage import staging
+from orchestrator.storage import sent_files, staging
 from tests.support.settings import build
 
 
@@ -78,6 +78,48 @@ def test_the_users_data_travels_and_its_settings_point_at_the_new_place(
         assert made.read(places["data.sources.mine.path"]) == b"[]\n"
 
 
+def test_what_is_hidden_or_linked_from_elsewhere_stays_on_this_machine(
+    project: Path, tmp_path: Path
+) -> None:
+    folder, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    (folder / ".git").mkdir(parents=True)
+    (elsewhere / "train").mkdir(parents=True)
+    for file in (folder / ".env", folder / ".git" / "config", elsewhere / "keys.txt"):
+        file.write_text("canary4711")
+    (folder / "valid.jsonl").write_text("{}\n")
+    (elsewhere / "rows.jsonl").write_text("[]\n")
+    (elsewhere / "train" / "part-1.jsonl").write_text("[]\n")
+    (elsewhere / "train" / "keys.txt").write_text("canary4711")
+    (folder / "link.txt").symlink_to("../elsewhere/keys.txt")
+    (folder / "test.jsonl").symlink_to("../elsewhere/rows.jsonl")
+    (folder / "train").symlink_to("../elsewhere/train")
+    (folder / "around").symlink_to(folder)
+    wanted = ["test.jsonl", "train/part-1.jsonl", "valid.jsonl"]
+    places = code_archive.pack(tmp_path / "code.zip", {"data.folder": folder}, project)
+    with zipfile.ZipFile(tmp_path / "code.zip") as made:
+        names = [name for name in made.namelist() if name.startswith("shipped/")]
+    assert names == [f"{places['data.folder']}/{name}" for name in wanted]
+    copy = staging.copied(folder, tmp_path / "storage")
+    files = [str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()]
+    assert sorted(files) == wanted
+
+
+def test_a_base_model_in_the_hubs_cache_travels_with_all_that_its_links_name(
+    tmp_path: Path,
+) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name in ("merges.txt", "model.safetensors"):
+        (blobs / name).write_text("x")
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    assert [file.name for file in sent_files.files_of(snapshot)] == [
+        "merges.txt",
+        "model.safetensors",
+    ]
+
+
 def test_inside_the_project_what_git_does_not_track_travels_and_what_it_tracks_has_a_new_place(
     project: Path, tmp_path: Path
 ) -> None:
@@ -123,10 +165,10 @@ def test_a_file_that_cannot_be_sent_is_named(project: Path, tmp_path: Path) -> N
     assert set(code_archive.pack(tmp_path / "a.zip", {"model.path": folder}, project)) == {
         "model.path"
     }
-    (folder / "weights").symlink_to("/proc/self/mem")  # there, and not to be read
-    with pytest.raises(InputError, match="weights cannot be sent: Input/output error"):
+    (folder / "model.safetensors").symlink_to("/proc/self/mem")  # there, and not to be read
+    with pytest.raises(InputError, match="model.safetensors cannot be sent: Input/output error"):
         code_archive.pack(tmp_path / "a.zip", {"model.path": folder}, project)
-    (folder / "weights").unlink()
+    (folder / "model.safetensors").unlink()
     Path(os.fsdecode(os.fsencode(folder) + b"/b\xff.txt")).write_text("bad")
     with pytest.raises(
         InputError, match=r"b.udcff.txt' cannot be sent: its name is no UTF-8; rename it"

@@ -4,10 +4,12 @@ from here, where it is asked there, and what is said where neither works.
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +101,11 @@ def test_an_answer_and_its_file_come_back_whole(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "there" / "sweeps" / "first", 8)
     here = tmp_path / "here"
     here.mkdir()
-    answer = relay.received(relayed(str(tmp_path / "there"), "report", "first"), here)
+    answer = relay.received(relayed(str(tmp_path / "there"), "report", "first"), here, "first")
     assert answer.record["report"] == answer.text == str(here / "report-first.html")
     assert (here / "report-first.html").read_bytes() == (folder / "report.html").read_bytes()
     assert answer.record["alerts"]
-    answer = relay.received(relayed(str(tmp_path / "there"), "debug", "first"), here)
+    answer = relay.received(relayed(str(tmp_path / "there"), "debug", "first"), here, "first")
     assert answer.text.startswith(str(here / "debug-first.tar.gz"))
     with tarfile.open(answer.record["archive"]) as archive:
         assert "debug-first/journal-end.jsonl" in archive.getnames()
@@ -112,9 +114,53 @@ def test_an_answer_and_its_file_come_back_whole(tmp_path: Path) -> None:
 def test_a_refusal_there_is_the_same_refusal_here(tmp_path: Path) -> None:
     write_sweep(tmp_path / "sweeps" / "first", 4)
     with pytest.raises(InputError, match="first has finished, so nothing of it can be changed"):
-        relay.received(relayed(str(tmp_path), "drop", "first", "2"), tmp_path)
+        relay.received(relayed(str(tmp_path), "drop", "first", "2"), tmp_path, "first")
     with pytest.raises(OrchestratorError, match="it printed: No module named orchestrator.runs"):
-        relay.received("No module named orchestrator.runs.relay\n\n", tmp_path)
+        relay.received("No module named orchestrator.runs.relay\n\n", tmp_path, "first")
+
+
+def forged(message: Any) -> str:
+    """What a cluster prints that answers whatever it likes."""
+    packed = zlib.compress(json.dumps(message).encode())
+    return f"{relay.MARK} {base64.b64encode(packed).decode()}"
+
+
+@pytest.mark.parametrize("key", ["report", "archive"])
+@pytest.mark.parametrize("name", ["../x", "/outside", "..", ".bashrc"])
+def test_a_clusters_answer_chooses_no_place_on_this_machine(
+    key: str, name: str, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    name = f"{tmp_path}{name}" if name.startswith("/") else name
+    body = base64.b64encode(b"evil").decode()
+    record = {"name": name, key: name}
+    sent = forged(
+        {"text": name, "record": record, "file": {"key": key, "name": name, "body": body}}
+    )
+    answer = relay.received(sent, here, "first")
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written == [Path(answer.record[key])] == [here / relay.FILES[key].format("first")]
+    with pytest.raises(OrchestratorError, match="as the cluster calls the sweep, is no name"):
+        relay.received(sent, here, "../../x")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == written
+
+
+@pytest.mark.parametrize(
+    "message", [[], "x", {}, {"text": "", "record": {}, "file": {"key": ".."}}]
+)
+def test_what_is_no_answer_is_one_message(message: Any, tmp_path: Path) -> None:
+    with pytest.raises(OrchestratorError, match="no answer came from the cluster"):
+        relay.received(forged(message), tmp_path, "first")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "MOST_BYTES", 1000)
+    with pytest.raises(OrchestratorError, match="is larger than"):
+        relay.received(forged({"text": "x" * 10_000, "record": {}}), tmp_path, "first")
 
 
 @pytest.fixture

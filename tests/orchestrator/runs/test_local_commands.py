@@ -141,6 +141,31 @@ def test_a_debug_archive_holds_what_helps_and_no_secret(
     assert "<b>diagnosis</b>" not in whole
 
 
+def test_a_debug_archive_holds_no_rows_and_no_prompts(tool: Any, storage: Path) -> None:
+    folder = storage / "sweeps/first"
+    row, told = "canary: my knee hurts", 'canary: answer as a "nurse"'
+    other = "canary: answer as a doctor"
+    space = {"how": {"path": "data.instruction", "type": "choice", "values": [told, other]}}
+    settings = {"data": {"name": "a", "instruction": told, "description": "canary: patients"}}
+    settings["sweep"] = {"space": space}
+    (folder / "config.yaml").write_text(json.dumps(settings))
+    start = {"t": 1, "kind": "sweep", "name": "first", "notes": [f"train: 2 rows say {row!r}"]}
+    start |= {"config": json.dumps(settings), "command": f"orchestrator 'data.instruction={told}'"}
+    trial = {"t": 2, "kind": "trial", "trial": 90, "point": {"how": other}, "params": {}}
+    with (folder / "journal.jsonl").open("a") as stream:
+        stream.write(f"{json.dumps(start)}\n{json.dumps(trial)}\n")
+        stream.write('{"t": 3, "kind": "sweep", "notes": ["canary torn')
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"command": start["command"]}))
+    code, out, _ = tool("debug", "first", "--json")
+    assert code == 0
+    with tarfile.open(json.loads(out)["archive"]) as archive:
+        texts = {m.name.split("/")[1]: archive.extractfile(m).read().decode() for m in archive}  # type: ignore[union-attr]
+    assert [name for name, text in texts.items() if "canary" in text] == []
+    assert "(left out)" in texts["config.yaml"] and '"trial": 90' in texts["journal-end.jsonl"]
+    assert "(left out)" in texts["result.json"] and '"trial": 1' in texts["journal-end.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -74,3 +74,14 @@ def test_a_store_that_does_not_answer_is_one_message(
     assert cli.main(["list", "--storage", "s3://nothing"]) == 2
     told = capsys.readouterr().err
     assert "--storage s3://nothing cannot be read" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("verb", ["list", "show"])
+def test_a_store_with_keys_in_its_address_is_refused_without_them(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = [] if verb == "list" else ["lora-1"]
+    assert cli.main([verb, *name, "--storage", "s3://me:canary4711@bucket/x"]) == 2
+    told = capsys.readouterr()
+    assert "--storage s3://me:***@bucket/x holds a secret" in told.err
+    assert "canary4711" not in told.out + told.err
