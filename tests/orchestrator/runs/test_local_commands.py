@@ -146,7 +146,9 @@ def test_a_debug_archive_holds_no_rows_and_no_prompts(tool: Any, storage: Path) 
     row, told = "canary: my knee hurts", 'canary: answer as a "nurse"'
     other = "canary: answer as a doctor"
     space = {"how": {"path": "data.instruction", "type": "choice", "values": [told, other]}}
-    settings = {"data": {"name": "a", "instruction": told, "description": "canary: patients"}}
+    settings: dict[str, Any] = {
+        "data": {"name": "a", "instruction": told, "description": "canary: patients"}
+    }
     settings["sweep"] = {"space": space}
     (folder / "config.yaml").write_text(json.dumps(settings))
     start = {"t": 1, "kind": "sweep", "name": "first", "notes": [f"train: 2 rows say {row!r}"]}
