@@ -18,6 +18,8 @@ from tests.support.fleets import as_setting, write_task
 from tests.support.trials import SHORT_SWEEP
 
 FLOAT = "train.dtype=float32"
+OWN_ROWS = "data.folder=null"
+"""No rows of all tasks."""
 OVERFLOW = {"alpha": 1e38}
 """Whatever such an adapter multiplies is not finite."""
 PICKY = """
@@ -58,7 +60,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
 def trained(command: Any, storage: Path, tasks: dict[str, dict[str, object]]) -> Any:
     """The fleet's first command."""
     folder = Path(str(tasks["one"]["folder"])).parent
-    return command(*SHORT_SWEEP, FLOAT, as_setting(tasks), f"storage={storage}", cwd=folder)
+    return command(
+        *SHORT_SWEEP, FLOAT, OWN_ROWS, as_setting(tasks), f"storage={storage}", cwd=folder
+    )
 
 
 def rows_of(done: Any) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def test_the_same_command_goes_on_and_finished_tasks_answer_at_once(
     before = rows_of(trained)
     write_task(Path(str(tasks["broken"]["folder"])), 1)
     left = {name: entry for name, entry in tasks.items() if name not in ("wild", "picky")}
-    done = command(*SHORT_SWEEP, FLOAT, as_setting(left), f"storage={storage}")
+    done = command(*SHORT_SWEEP, FLOAT, OWN_ROWS, as_setting(left), f"storage={storage}")
     assert done.code == 0, done.err
     rows = rows_of(done)
     for name in ("one", "two"):
