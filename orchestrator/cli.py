@@ -12,6 +12,7 @@ import shlex
 import sys
 
 from orchestrator.config import credentials, idle_settings
+from orchestrator.config.chosen_files import written_settings
 from orchestrator.config.compose import FREE_TEXT, as_yaml, choices, compose, typed_settings
 from orchestrator.config.fleet import build_fleet, is_fleet
 from orchestrator.config.settings import Config
@@ -115,7 +116,8 @@ def run(arguments: list[str]) -> int:
     if is_fleet(raw):
         from orchestrator.fleet import command
 
-        tasks = build_fleet(raw, typed_settings(overrides), CHECKS)
+        written = written_settings(overrides, flags.get("--config-dir"))
+        tasks = build_fleet(raw, typed_settings(overrides), CHECKS, written)
         return command.run(tasks, [credentials.printable(text) for text in typed])
     config = build(raw, typed_settings(overrides), CHECKS)
     if config.job.kind == "new":

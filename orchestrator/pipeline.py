@@ -129,6 +129,9 @@ def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
 class SweepCommand:
     """One run of one sweep."""
 
+    alone = "executor=plain would train each trial by itself"
+    """See restart.RestartingCommand."""
+
     def __init__(
         self,
         config: Config,

@@ -20,6 +20,8 @@ class RestartingCommand(Protocol):
 
     plan: Plan
     journal: Journal
+    alone: str
+    """What is left to do where the memory does not hold the least number of trials."""
 
 
 def why_again(command: RestartingCommand, sweep_state: SweepState) -> str | None:
@@ -44,7 +46,7 @@ def with_fewer(command: RestartingCommand, sweep_state: SweepState, why: str) ->
     """Have fewer trials train at once; where there is nothing less, the sweep has failed."""
     smaller = with_fewer_slots(command.plan)
     if smaller is None:
-        sweep_state.abort_reason = f"{why}; executor=plain would train each trial by itself"
+        sweep_state.abort_reason = f"{why}; {command.alone}"
         return None
     before, now = command.plan.resources, smaller.resources
     if now.packs:

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def text_metrics(pack: Pack, slot_ids: list[int]) -> dict[int, dict[str, float]]:
-    """The text metrics of each of these slots; nothing where its sweep needs none."""
+def text_metrics(
+    pack: Pack, slot_ids: list[int]
+) -> tuple[dict[int, dict[str, float]], dict[int, str]]:
+    """The text metrics of each of these slots, nothing where its sweep needs none; and why a slot's
+    answers could not be scored, where the user's own function fails on them.
+    """
     by_slot: dict[int, dict[str, float]] = {}
+    failures: dict[int, str] = {}
     scores_by_split: dict[tuple[int, int], RungScores] = {}
     for slot_id in sorted(slot_ids):
         task = task_of(slot_id)
@@ -37,13 +42,18 @@ def text_metrics(pack: Pack, slot_ids: list[int]) -> dict[int, dict[str, float]]
         split = task, id(valid)
         if split not in scores_by_split:
             scores_by_split[split] = RungScores(scoring, corpus, valid)
-        by_slot[slot_id] = answer_slot(pack, slot_id, scores_by_split[split])
-    return by_slot
+        texts = scores_by_split[split]
+        rows, answers = answer_slot(pack, slot_id, texts)
+        try:
+            by_slot[slot_id] = texts.metrics(rows, answers)
+        except ValueError as error:
+            failures[slot_id] = str(error)
+    return by_slot, failures
 
 
 @torch.no_grad()
-def answer_slot(pack: Pack, slot_id: int, texts: RungScores) -> dict[str, float]:
-    """The text metrics of one slot, its rows shared between the workers."""
+def answer_slot(pack: Pack, slot_id: int, texts: RungScores) -> tuple[list[int], list[str]]:
+    """The rows that one slot answers and its answers, shared between the workers: each has all."""
     slot = pack.slots[slot_id]
     rows = texts.rows(slot.step >= slot.trial.train.steps)
     mine = rows[pack.world.rank :: pack.world.size]
@@ -55,7 +65,7 @@ def answer_slot(pack: Pack, slot_id: int, texts: RungScores) -> dict[str, float]
     finally:
         pack.generator = model.unload()
     everyones = pack.world.gather(list(zip(mine, answers, strict=True)))
-    return texts.metrics(rows, [everyones[row] for row in rows])
+    return rows, [everyones[row] for row in rows]
 
 
 def with_adapter(pack: Pack, slot_id: int) -> PeftModel:

@@ -149,7 +149,8 @@ def serve(
                 if pack.slots[index].step >= rung and index not in failed
             ]
             if due or failed or ended:
-                reports = reached(pack, due, metrics)
+                reports, unscored = reached(pack, due, metrics)
+                failed |= unscored
                 kept = snapshots(pack, checkpoints, reports, failed | ended, saved)
                 client.publish(StepReport(kept, reports, failed, ended), dict(leases))
                 break
@@ -212,10 +213,13 @@ def load_members(
 
 def reached(
     pack: Pack, due: list[int], metrics: dict[int, dict[str, float]]
-) -> dict[int, RungMetrics]:
-    """Evaluate who is due; their reports."""
-    tallies, texts = validate(pack, due), text_metrics(pack, due)
-    return {
+) -> tuple[dict[int, RungMetrics], dict[int, str]]:
+    """Evaluate who is due; the reports, and why some have none: worker 0 tells them, so it decides
+    for all workers.
+    """
+    tallies = validate(pack, due)
+    texts, failures = text_metrics(pack, due)
+    reports: dict[int, RungMetrics] = {
         index: {
             "step": pack.slots[index].step,
             **metrics[index],
@@ -225,7 +229,9 @@ def reached(
             **shortened("valid", pack.corpus(pack.slots[index].trial)[2]),
         }
         for index in due
+        if index not in failures
     }
+    return reports, failures
 
 
 def snapshots(

@@ -90,10 +90,13 @@ def score_group(
         pack.join(slot, trial)
         pack.slots[slot].adapter.read(merged(experts, shares))
     try:
-        sums, texts = validate(pack, slots), text_metrics(pack, slots)
+        sums = validate(pack, slots)
+        texts, failures = text_metrics(pack, slots)
     finally:
         for slot in slots:
             pack.leave(slot)
+    if failures:
+        raise ValueError(next(iter(failures.values())))
     return [sums[slot].metrics() | texts[slot] for slot in slots]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import credentials
+from orchestrator.config.chosen_files import chosen_files
 from orchestrator.config.device_profiles import with_profiles
 from orchestrator.config.fleet import is_fleet, without_tasks
 from orchestrator.config.fleet_choices import choices_of_no_task
@@ -62,7 +63,8 @@ def compose(
         raw: Any = OmegaConf.to_container(composed, resolve=True)
         raw = with_profiles(raw, folder, faults)
         if is_fleet(raw):
-            faults += choices_of_no_task(raw, overrides, choices(folder)["model"])
+            files = list(chosen_files(overrides, folder))
+            faults += choices_of_no_task(raw, overrides, choices(folder)["model"], files)
         credentials.remember_address(str((raw.get("tracking") or {}).get("uri") or ""))
         credentials.remember_settings(raw)
     except UnicodeDecodeError as error:
@@ -88,7 +90,9 @@ def compose(
             ) from error
         raise
     if faults:
-        raise ConfigError(faults + check(without_tasks(raw), checks))
+        said = {path for path, _ in faults} if is_fleet(raw) else set()
+        others = check(without_tasks(raw), checks)
+        raise ConfigError(faults + [each for each in others if each[0] not in said])
     return raw
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import Data
 from jobs.files import filesystem
+from orchestrator.config.defaults import with_names
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.executor import why_plain
 from orchestrator.config.settings import Config
@@ -26,7 +27,7 @@ from orchestrator.errors import ConfigError
 PATH = "data.tasks"
 ROWS = ("folder", "sources", "valid", "test")
 """Settings of data that say where rows come from."""
-OF_ROWS = ("name", "instruction", "columns", "label_names", "slices")
+OF_ROWS = ("name", "description", "retained", "instruction", "columns", "label_names", "slices")
 """Settings of data that belong to the rows of a data choice."""
 GROUPS = ("adapter", "optim", "train", "sweep", "final", "job", "registry", "tracking")
 """Groups of which a task may have settings of its own."""
@@ -79,9 +80,14 @@ def without_tasks(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_fleet(
-    raw: dict[str, Any], typed: Collection[str] = (), checks: tuple[Check, ...] = ()
+    raw: dict[str, Any],
+    typed: Collection[str] = (),
+    checks: tuple[Check, ...] = (),
+    written: Collection[str] = (),
 ) -> list[FleetTask]:
-    """Read a composed dictionary with tasks; raises ConfigError with every problem in it."""
+    """Read a composed dictionary with tasks; raises ConfigError with every problem in it. `written`
+    are the settings that the fleet's own file gives: of the rows of all tasks, as what is typed.
+    """
     entries = raw["data"]["tasks"]
     faults = entry_problems(entries)
     if faults:
@@ -89,7 +95,7 @@ def build_fleet(
     tasks = []
     by_task: dict[str, list[tuple[str, str]]] = {}
     for number, (name, entry) in enumerate(entries.items(), start=1):
-        own = of_task(raw, name, entry, typed)
+        own = of_task(raw, name, entry, {*typed, *written})
         try:
             config = build(own, typed_of(name, entry, typed), checks)
         except ConfigError as error:
@@ -176,15 +182,17 @@ def model_problems(where: str, model: Any) -> list[tuple[str, str]]:
 
 
 def of_task(
-    raw: dict[str, Any], name: str, entry: dict[str, Any], typed: Collection[str]
+    raw: dict[str, Any], name: str, entry: dict[str, Any], given: Collection[str]
 ) -> dict[str, Any]:
-    """The settings of one task, as those of a sweep by itself."""
+    """The settings of one task, as those of a sweep by itself. `given` are the settings of the rows
+    that are of all tasks.
+    """
     own = copy.deepcopy(without_tasks(raw))
     data = own["data"]
     if any(entry.get(setting) is not None for setting in ROWS):
         brings_rows = data.get("folder") is not None or bool(data.get("sources"))
         for setting in (*ROWS, *(OF_ROWS if brings_rows else ())):
-            if not is_typed(f"data.{setting}", typed):
+            if not is_typed(f"data.{setting}", given):
                 data.pop(setting, None)
     entry = copy.deepcopy(entry)
     for setting in ("weight", *SHORT, *GROUPS):
@@ -226,6 +234,7 @@ def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def registered_name(raw: dict[str, Any]) -> str:
     """Under which name a task's winner is registered; see settings.Config.registered_name."""
     model = (raw.get("tracking") or {}).get("model")
+    raw = with_names(raw)
     return model or f"{raw['data']['name']}-{raw['model']['name']}"
 
 
@@ -242,7 +251,7 @@ def typed_of(name: str, entry: dict[str, Any], typed: Collection[str]) -> list[s
 
 
 def located(
-    by_task: dict[str, list[tuple[str, str]]], entries: dict[str, Any]
+    by_task: Mapping[str, list[tuple[str, str]]], entries: Collection[str]
 ) -> list[tuple[str, str]]:
     """Problems of tasks under the names that their settings have in the fleet: what all have alike
     is said once, of the setting that they have in common.

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from jobs.config import BaseModel
@@ -25,6 +26,8 @@ from orchestrator.storage.json_files import read_object, write_json
 
 CLEARLY = 0.5
 """Share of a limit of speed that is clearly missed: on a busy machine any file is slow."""
+MEASURING = threading.Lock()
+"""Two measurements at once would slow each other down."""
 MEASURED = ("max_memory_mb", "min_tokens_per_second")
 
 
@@ -108,8 +111,8 @@ def costs_of(
     profiles: Sequence[Profile],
     say: Callable[[str], None],
 ) -> JsonObject:
-    """What the untouched base costs in a format on this machine; measured once. Raises InputError
-    for a base that cannot be written in it.
+    """What the untouched base costs in a format on this machine; measured once, whichever of the
+    command's threads asks. Raises InputError for a base that cannot be written in it.
     """
     named = {profile.limits.threads for profile in profiles}
     threads = sorted({*config.export.threads, *(count for count in named if count is not None)})
@@ -118,9 +121,19 @@ def costs_of(
     machine = key(identity(max(threads, default=1)))
     name = f"{base.revision[:12]}-{form}-{context}-{counts}-{machine}.json"
     file = cache_folder() / "device" / name
-    kept = read_object(file)
-    if "size_mb" in kept:
-        return kept
+    with MEASURING:
+        kept = read_object(file)
+        if "size_mb" not in kept:
+            kept = measured(config, base, form, threads, say)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, kept)
+    return kept
+
+
+def measured(
+    config: Config, base: BaseModel, form: str, threads: list[int], say: Callable[[str], None]
+) -> JsonObject:
+    """Those costs, by a process of its own. Raises InputError."""
     from jobs.export.model_folder import describe  # numpy and scikit-learn: a second
 
     say(f"device  measuring the untouched {base.name} as {form}")
@@ -128,7 +141,7 @@ def costs_of(
         "base": dataclasses.asdict(base),
         "described": describe(base, config.model),
         "format": form,
-        "context": context,
+        "context": config.train.max_length,
         "threads": threads,
     }
     done = subprocess.run(
@@ -146,6 +159,4 @@ def costs_of(
         answer = {"error": last[:300]}
     if "error" in answer:
         raise InputError(f"export.format={form}: {answer['error']}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, answer)
     return answer

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from orchestrator.sweep.state import SweepState
 
 BASELINE_SECONDS = 0.5
-RESULT = "result.json"
 CODES = {"finished": 0, "interrupted": 130}
 ENDING_SECONDS = 20.0
 """How long the tasks' threads may take to write down that they were interrupted."""
@@ -107,19 +106,20 @@ class FleetCommand:
     def run(self) -> FleetResult:
         """Everything from the first connection to the written table."""
         fleet_plan.check_room(self.fleet)
-        self.check_devices()
         store = mlflow_store.connect(
             self.uri,
             self.config.tracking.experiment,
             storage_folder(self.config.storage) / "artifacts",
         )
-        if self.config.fresh:
-            forget(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        print_line(fleet_plan.text(self.fleet))
         for task in self.fleet.tasks:
             if task.number in self.fleet.plans:
                 self.commands[task.number] = self.command_of(task, store)
+        self.check_devices()
+        if self.config.fresh:
+            for folder in (self.folder, *(command.folder for command in self.commands.values())):
+                forget(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        print_line(fleet_plan.text(self.fleet))
         parent = ParentRun(self.folder, self.fleet, store, self.overrides)
         todo = []
         try:
@@ -144,22 +144,22 @@ class FleetCommand:
         return result
 
     def check_devices(self) -> None:
-        """Measure what the base costs on a device, before anything trains beside that: the tasks'
-        threads find it. Raises ConfigError for limits that no file of the base keeps.
+        """Measure what the base costs on a device for the tasks that are to be trained or judged,
+        before anything trains beside that: their threads find it. Raises ConfigError for limits
+        that no file of the base keeps.
         """
-        for number, plan in self.fleet.plans.items():
-            folder = sweep_folder(self.config.storage, plan.name)
-            if plan.base is None or (folder / RESULT).exists():
+        for number, command in self.commands.items():
+            plan = command.plan
+            if plan.base is None or (not self.config.fresh and command.has_result()):
                 continue
             ships = device_preflight.checked(plan.config, plan.base, plan.shipping, print_line)
-            self.fleet.plans[number] = dataclasses.replace(plan, shipping=ships)
+            command.plan = dataclasses.replace(plan, shipping=ships)
+            self.fleet.plans[number] = command.plan
 
     def command_of(self, task: FleetTask, store: mlflow_store.MlflowStore) -> TaskCommand:
         """The command of one task's sweep."""
         plan = self.fleet.plans[task.number]
         folder = sweep_folder(self.config.storage, plan.name)
-        if self.config.fresh:
-            forget(folder)
         shown = as_yaml(credentials.without_secrets(task.raw, FREE_TEXT))
         composed = sizing.as_decided(shown, plan.config)
         return TaskCommand(task, composed, self.overrides, plan, folder, store)
@@ -211,9 +211,8 @@ class FleetCommand:
         from orchestrator.sweep.fleet_round import train_together
 
         weights = {task.number: task.weight for task in self.fleet.tasks}
-        resources = self.fleet.resources(
-            sum(sweep_state.total() for sweep_state in sweep_states.values())
-        )
+        total = sum(sweep_state.total() for sweep_state in sweep_states.values())
+        resources = self.fleet.resources(total, self.most_at_once())
         self.num_rounds += 1
         name = f"{self.fleet.name}-{self.num_rounds}"
         recorders = train_together(name, sweep_states, weights, resources, self.folder, print_line)
@@ -225,6 +224,14 @@ class FleetCommand:
                 )
                 sweep_state.pack_rejection = None
         return recorders
+
+    def most_at_once(self) -> int | None:
+        """How many trials the memory holds at most, as far as a task has found out or the user has
+        said; see restart.py.
+        """
+        plans = [command.plan for command in self.commands.values()]
+        limits = [plan.config.sweep.max_concurrent for plan in plans]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def stop(self) -> None:
         """Let trials stop cleanly and keep what is done."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jobs.base_models import fetch
 from jobs.files.json_types import JsonObject
 from jobs.files.storage_faults import free_bytes, size
-from orchestrator.config.fleet import PATH, FleetTask
+from orchestrator.config.fleet import PATH, FleetTask, located
+from orchestrator.config.left_open import MINUTES
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.evaluation import champion_lookup
@@ -19,6 +22,7 @@ from orchestrator.plan import planner as planning
 from orchestrator.plan.cost import disk_bytes
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import Resources, divide, this_machine
+from orchestrator.plan.sizing import MinutesTooShort
 from orchestrator.plan.timing import FIRST_STEP_SECONDS, START_SECONDS
 from orchestrator.storage.paths import storage_folder
 
@@ -39,10 +43,14 @@ class FleetPlan:
         """Of the first task; what the command as a whole goes by is the same in all."""
         return self.tasks[0].config
 
-    def resources(self, num_trials: int) -> Resources:
-        """What so many trials of all tasks share."""
+    def resources(self, num_trials: int, most: int | None = None) -> Resources:
+        """What so many trials of all tasks share, `most` of them at once where that is not None."""
         plan = next(iter(self.plans.values()))
-        return divide(plan.config, num_trials, plan.resources.nodes, "pack")
+        config = plan.config
+        if most is not None:
+            sweep = dataclasses.replace(config.sweep, max_concurrent=most)
+            config = changed(config, sweep=sweep)
+        return divide(config, num_trials, plan.resources.nodes, "pack")
 
     @property
     def num_trials(self) -> int:
@@ -83,16 +91,28 @@ def make(tasks: list[FleetTask], fetching: bool) -> FleetPlan:
             raise InputError(str(error)) from error
     plans: dict[int, Plan] = {}
     refused: dict[int, str] = {}
+    faults: dict[str, list[tuple[str, str]]] = {}
+    short: dict[str, MinutesTooShort] = {}
     nodes = this_machine(tasks[0].config)
     for task in tasks:
         config = of_fleet(task)
         try:
-            plans[task.number] = champion_lookup.noted(planning.make(config, nodes))
+            plan = champion_lookup.noted(planning.make(config, nodes))
+        except MinutesTooShort as error:
+            short[task.name] = error
+            faults[task.name] = [] if task.share is not None else error.problems
         except ConfigError as error:
-            problems = [(f"{PATH}.{task.name}.{path}", text) for path, text in error.problems]
-            raise ConfigError(problems) from error
+            faults[task.name] = error.problems
         except InputError as error:
             refused[task.number] = str(error)
+        else:
+            if plan.checks.refusal:  # which a dry run of a sweep by itself only tells
+                refused[task.number] = plan.checks.refusal
+            else:
+                plans[task.number] = plan
+    problems = located(faults, [task.name for task in tasks]) + shared_minutes(tasks, short)
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
     fleet = FleetPlan(name, tasks, plans, refused)
     if not plans:
         raise InputError("\n".join(refusals(fleet)))
@@ -127,6 +147,32 @@ def minutes_of(task: FleetTask) -> float | None:
         return minutes
     start = (START_SECONDS + FIRST_STEP_SECONDS) / 60
     return max(minutes - start, 0.0) * task.share + start
+
+
+def shared_minutes(
+    tasks: list[FleetTask], short: Mapping[str, MinutesTooShort]
+) -> list[tuple[str, str]]:
+    """What is wrong with the command's time where the shares of some tasks are too short: how long
+    it would have to be for the task that lacks most.
+    """
+    lacking = [task for task in tasks if task.share is not None and task.name in short]
+    if not lacking:
+        return []
+    needed = {task.name: minutes_for(task, short[task.name].least_minutes) for task in lacking}
+    most = max(lacking, key=lambda task: needed[task.name])
+    text = (
+        f"{most.config.sweep.minutes:g} is too short: the tasks share it by weight, which gives "
+        f"{most.name} {minutes_of(most):.2g} of them, and there {short[most.name].needs}; the "
+        f"smallest that works for all is {max(1, math.ceil(needed[most.name]))}"
+    )
+    return [(MINUTES, text)]
+
+
+def minutes_for(task: FleetTask, minutes: float) -> float:
+    """How long the command's time must be for a task's share to be so long; see minutes_of."""
+    assert task.share is not None
+    start = (START_SECONDS + FIRST_STEP_SECONDS) / 60
+    return max(minutes - start, 0.0) / task.share + start
 
 
 def check_room(fleet: FleetPlan) -> None:

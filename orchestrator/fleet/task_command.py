@@ -69,6 +69,11 @@ class TaskBaselines(BaselineProcess):
 class TaskCommand(SweepCommand):
     """One run of one task's sweep."""
 
+    alone = (
+        "a fleet trains in packs; without data.tasks each task is tuned by itself, and there "
+        "executor=plain trains each trial by itself"
+    )
+
     def __init__(
         self,
         task: FleetTask,
@@ -86,6 +91,8 @@ class TaskCommand(SweepCommand):
         self.screen = TaskScreen(task.name, plan)
         self.parent: Callable[[], str | None] = lambda: None
         """The fleet's run in the tracking store, once it is there."""
+        self.earlier: SweepResult | None = None
+        """The result of an earlier run, where it is of all that is asked for."""
         self.outcome: SweepResult | None = None
         self.error: str | None = None
         """Why there is no outcome."""
@@ -97,11 +104,19 @@ class TaskCommand(SweepCommand):
         """The tracking store of the fleet."""
         return self.store
 
+    def has_result(self) -> bool:
+        """Whether an earlier run of the fleet has kept a result of all that is asked of this task,
+        which the tracking store may not have any more.
+        """
+        self.earlier = kept_result(self.config, self.plan, self.folder, self.about)
+        return self.earlier is not None
+
     def finished_before(self) -> bool:
-        """Whether an earlier run of the fleet has come to all that is asked of this task."""
-        earlier = kept_result(self.config, self.plan, self.folder, self.about)
-        if earlier is not None:
-            self.outcome = show_again(earlier, self.config, self.plan, self.folder, self.connect)
+        """Whether that result is all that is to be done."""
+        if self.earlier is not None:
+            self.outcome = show_again(
+                self.earlier, self.config, self.plan, self.folder, self.connect
+            )
         if self.outcome is None:
             return False
         self.link()

@@ -26,6 +26,8 @@ def with_fewer_slots(plan: Plan) -> Plan | None:
     else:
         return None
     config = changed(config, sweep=dataclasses.replace(config.sweep, max_concurrent=concurrent))
-    divided = divide(config, plan.num_trials, resources.nodes, executor)
+    # The slots of a fleet may be more than the trials of a task.
+    num_trials = max(plan.num_trials, concurrent)
+    divided = divide(config, num_trials, resources.nodes, executor)
     timing = None if plan.timing is None else plan.timing.with_resources(divided)
     return dataclasses.replace(plan, config=config, resources=divided, timing=timing)

@@ -236,17 +236,26 @@ def is_sized(config: Config) -> bool:
     return bool({TRIALS, STEPS} & set(config.left_open))
 
 
-def too_short(config: Config, error: TooShort) -> ConfigError:
+class MinutesTooShort(ConfigError):
+    """A time in which nothing can be done."""
+
+    def __init__(self, minutes: float, error: TooShort) -> None:
+        self.least_minutes = error.seconds / 60
+        trials = error.smallest.num_trials
+        what = "one trial" if trials == 1 else f"{trials} trials"
+        self.needs = (
+            f"{what} of {error.smallest.steps} steps, judged and registered, take about "
+            f"{self.least_minutes:.1f} minutes here"
+        )
+        """What would take how long, in words."""
+        least = max(1, math.ceil(self.least_minutes))
+        text = f"{minutes:g} is too short: {self.needs}; the smallest that works is {least}"
+        super().__init__([(MINUTES, text)])
+
+
+def too_short(config: Config, error: TooShort) -> MinutesTooShort:
     """The one message for a time in which nothing can be done."""
-    least = max(1, math.ceil(error.seconds / 60))
-    trials = error.smallest.num_trials
-    what = "one trial" if trials == 1 else f"{trials} trials"
-    text = (
-        f"{config.sweep.minutes:g} is too short: {what} of {error.smallest.steps} steps, judged "
-        f"and registered, take about {error.seconds / 60:.1f} minutes here; the smallest that "
-        f"works is {least}"
-    )
-    return ConfigError([(MINUTES, text)])
+    return MinutesTooShort(config.sweep.minutes or 0.0, error)
 
 
 def name_of(config: Config) -> str:

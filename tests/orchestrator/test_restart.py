@@ -4,6 +4,7 @@ itself; without any process.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,13 @@ from jobs.config import BaseModel
 from jobs.workers.pack_worker import abort_reason_of
 from jobs.workers.reporting import lacks_memory
 from orchestrator.config.compose import compose
+from orchestrator.fleet.task_command import TaskCommand
 from orchestrator.output.progress import ProgressDisplay
+from orchestrator.pipeline import SweepCommand
 from orchestrator.plan import planner as planning
 from orchestrator.plan.fewer_slots import with_fewer_slots
 from orchestrator.plan.planner import Plan
+from orchestrator.plan.resources import divide
 from orchestrator.restart import why_again
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.paths import sweep_folder
@@ -54,6 +58,16 @@ def test_slots_are_halved_and_at_last_each_trial_is_alone(base: BaseModel, plann
     assert plain[-1] == (0, 1) and all(packs == 0 for packs, _ in plain)
 
 
+def test_the_slots_of_a_fleet_are_halved_whatever_a_task_has_of_trials(
+    base: BaseModel, planned: Any
+) -> None:
+    plan = planned("executor=pack", "sweep.num_trials=2")
+    shared = dataclasses.replace(
+        plan, resources=divide(plan.config, 8, plan.resources.nodes, "pack")
+    )
+    assert sizes_of(shared) == [(1, 8), (1, 4), (1, 2), (1, 1)]
+
+
 def board_of(plan: Plan, base: BaseModel, notes: list[str]) -> SweepState:
     journal = Journal(sweep_folder(plan.config.storage, plan.name))
     journal.folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +87,7 @@ def test_the_action_is_said_and_noted_on_each_trial_that_it_concerns(
     notes: list[str] = []
     plan = planned()
     sweep_state = board_of(plan, base, notes)
-    command = SimpleNamespace(plan=plan, journal=sweep_state.journal)
+    command = SimpleNamespace(plan=plan, journal=sweep_state.journal, alone=SweepCommand.alone)
     assert why_again(command, sweep_state) is None
     verdict = abort_reason_of(MemoryError("out of memory on one example of 90 tokens"), "/x")
     sweep_state.crowded = verdict.crowded
@@ -96,11 +110,28 @@ def test_where_nothing_is_less_the_sweep_fails_with_the_remedy(
     plan = planned("executor=pack", "sweep.max_concurrent=1")
     sweep_state = board_of(plan, base, [])
     sweep_state.crowded = "out of memory"
-    assert why_again(SimpleNamespace(plan=plan, journal=sweep_state.journal), sweep_state) is None
+    assert (
+        why_again(
+            SimpleNamespace(plan=plan, journal=sweep_state.journal, alone=SweepCommand.alone),
+            sweep_state,
+        )
+        is None
+    )
     assert (
         sweep_state.abort_reason is not None
         and "executor=plain would train each trial by itself" in (sweep_state.abort_reason)
     )
+
+
+def test_a_fleet_is_not_told_to_take_the_executor_that_it_refuses(
+    base: BaseModel, planned: Any
+) -> None:
+    plan = planned("executor=pack", "sweep.max_concurrent=1")
+    sweep_state = board_of(plan, base, [])
+    sweep_state.crowded = "out of memory"
+    command = SimpleNamespace(plan=plan, journal=sweep_state.journal, alone=TaskCommand.alone)
+    assert why_again(command, sweep_state) is None
+    assert "without data.tasks each task is tuned by itself" in str(sweep_state.abort_reason)
 
 
 def test_a_trial_that_is_alone_is_told_so(base: BaseModel, planned: Any) -> None:
@@ -127,6 +158,6 @@ def test_a_lost_process_goes_on_as_before(base: BaseModel, planned: Any) -> None
     plan = planned()
     sweep_state = board_of(plan, base, notes)
     sweep_state.lost = "a worker process was killed"
-    command = SimpleNamespace(plan=plan, journal=sweep_state.journal)
+    command = SimpleNamespace(plan=plan, journal=sweep_state.journal, alone=SweepCommand.alone)
     assert why_again(command, sweep_state) == "a worker process was killed"
     assert command.plan is plan and "goes on from what is done" in notes[0]

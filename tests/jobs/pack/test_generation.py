@@ -33,7 +33,7 @@ def test_a_pack_scores_answers_as_a_trial_by_itself_does(rows: Path, base: BaseM
     for rung in range(2):
         for _ in range(20):
             pack.step(list(trials))
-        sums, texts = validate(pack, list(trials)), text_metrics(pack, list(trials))
+        sums, (texts, _) = validate(pack, list(trials)), text_metrics(pack, list(trials))
         for number in trials:
             told = sums[number].metrics() | texts[number]
             expected = alone[number][rung]
@@ -50,7 +50,7 @@ def test_a_pack_scores_answers_as_a_trial_by_itself_does(rows: Path, base: BaseM
 def test_a_pack_without_a_text_metric_generates_nothing(rows: Path, base: BaseModel) -> None:
     trial = next(iter(varied(rows).values()))
     pack = open_pack(base, {1: trial})
-    assert text_metrics(pack, [1]) == {1: {}}
+    assert text_metrics(pack, [1]) == ({1: {}}, {})
     assert pack.generator is None
 
 

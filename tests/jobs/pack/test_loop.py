@@ -13,13 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jobs.config import BaseModel, Trial
+from jobs.config import BaseModel, Scoring, Trial
+from jobs.evaluation import registry
 from jobs.files.checkpoints import REPORT, CheckpointStore
 from jobs.files.manifest import Damaged
 from jobs.pack.engine import Pack
 from jobs.pack.loop import serve
 from jobs.pack.membership import Member, PackMembership, StepReport
+from jobs.pack.task_numbers import key_of, task_of
 from jobs.workers.packed_trial import with_point
+from jobs.workers.task_checkpoints import TaskCheckpoints
 from tests.support.packs import varied
 
 
@@ -54,6 +57,9 @@ class Client:
     def publish(self, boundary: StepReport, lease_ids: dict[int, int]) -> None:
         self.boundaries.append(boundary)
         self.membership.publish(boundary, lease_ids)
+        for index in boundary.failures:
+            self.rungs[index] = 0
+            self.membership.leave(index)
         for index in boundary.reports:
             self.rungs[index] -= 1
             if self.rungs[index] > 0:
@@ -158,3 +164,56 @@ def test_a_damaged_checkpoint_seats_nobody(base: BaseModel, rows: Path, tmp_path
         work(
             base, own, store, {1: 1, 2: 1, 5: 1}, {index: (store.at(index, 4), 4) for index in own}
         )
+
+
+def test_a_function_of_the_users_that_fails_on_a_trials_answers_ends_that_trial_alone(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    own, store = trials(rows), CheckpointStore(str(tmp_path / "train"), "valid/fails:on", False)
+    membership = PackMembership(1, 4, len(own))
+    for index, trial in own.items():
+        membership.join(index, trial, None, 0)
+    told = Client(membership, {1: 2, 2: 1, 5: 2})
+    pack = Pack(base, own[1])
+    pack.scorings = {0: fails_on_call(tmp_path, 2)}
+    serve(pack, told, store)
+    first, second = told.boundaries
+    assert first.failures.keys() == {2} and first.reports.keys() == {1, 5}
+    assert "raised ZeroDivisionError: an answer that it does not know" in first.failures[2]
+    assert 2 not in first.snapshots and store.steps(2) == []
+    assert second.reports[1]["valid/counted_2:score"] == 1.0 and second.reports[5]["step"] == 8
+
+
+def test_a_function_that_fails_in_one_task_ends_no_trial_of_another(
+    base: BaseModel, rows: Path, tmp_path: Path
+) -> None:
+    own = {key_of(1 + index % 2, index): trial for index, trial in trials(rows).items()}
+    failing = key_of(1, 2)
+    stores = {
+        task: CheckpointStore(str(tmp_path / f"{task}"), "valid/loss", False) for task in (1, 2)
+    }
+    membership = PackMembership(1, 4, len(own))
+    for key, trial in own.items():
+        membership.join(key, trial, None, 0)
+    told = Client(membership, dict.fromkeys(own, 1))
+    pack = Pack(base, own[failing])
+    pack.scorings = {1: fails_on_call(tmp_path, 1), 2: Scoring(metric=registry.DEFAULT)}
+    serve(pack, told, TaskCheckpoints(stores))
+    boundary = told.boundaries[0]
+    assert boundary.failures.keys() == {failing}
+    assert boundary.reports.keys() == {key for key in own if task_of(key) == 2}
+
+
+def fails_on_call(folder: Path, number: int) -> Scoring:
+    """A function of the user's that fails when it is called for the `number`th time."""
+    name = f"counted_{number}"
+    (folder / f"{name}.py").write_text(
+        "calls = []\n"
+        "def score(answers, references):\n"
+        "    calls.append(1)\n"
+        f"    if len(calls) == {number}:\n"
+        "        raise ZeroDivisionError('an answer that it does not know')\n"
+        "    return 1.0\n",
+        encoding="utf-8",
+    )
+    return Scoring(metric=f"valid/{name}:score", folder=str(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from jobs.config import BaseModel
 from tests.support.fleets import as_setting, write_task
 from tests.support.in_process import run
 from tests.support.trials import SHORT_SWEEP
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows as JSON lines."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture
@@ -24,11 +31,13 @@ def fleet(base: BaseModel, cache: Path, tmp_path: Path, monkeypatch: Any, capsys
     }
     tasks["two"]["weight"] = 3
 
-    def ask(*typed: str, broken: str = "") -> tuple[int, str, str]:
+    def ask(
+        *typed: str, broken: str = "", sweep: Sequence[str] = SHORT_SWEEP
+    ) -> tuple[int, str, str]:
         if broken:
             (folder / "two" / "train.jsonl").write_text(broken, encoding="utf-8")
         storage = f"storage={tmp_path / 'outputs'}"
-        settings = ["model=tiny", "train.max_length=128", *SHORT_SWEEP, as_setting(tasks), storage]
+        settings = ["model=tiny", "train.max_length=128", *sweep, as_setting(tasks), storage]
         code = run(cache, monkeypatch, *settings, *typed)
         told = capsys.readouterr()
         assert not (tmp_path / "outputs" / "sweeps").exists(), "nothing was started"
@@ -71,6 +80,54 @@ def test_a_dry_run_names_the_task_whose_rows_cannot_be_read(fleet: Any) -> None:
     code, out, _ = fleet("dry_run=true", broken="{no row\n")
     assert code == 2
     assert "1 task, 3 trials" in out and "left out data.tasks.two: " in out
+
+
+@pytest.fixture
+def leaky(tmp_path: Path) -> str:
+    """A task whose test rows are those of training, but for a sign at their end."""
+    for split, shape in (("train", "alpha {}"), ("valid", "beta {}"), ("test", "alpha {}!")):
+        rows = [{"prompt": shape.format(i), "completion": "AB"[i % 2]} for i in range(60)]
+        write_rows(tmp_path / "leaky" / f"{split}.jsonl", rows)
+    return f"data.tasks.leaky={{folder: '{tmp_path / 'leaky'}'}}"
+
+
+def test_a_dry_run_leaves_out_the_task_that_a_run_would_leave_out(fleet: Any, leaky: str) -> None:
+    code, out, err = fleet("dry_run=true", leaky)
+    assert code == 2, err
+    assert "2 tasks, 6 trials" in out
+    assert "left out data.tasks.leaky: data check leakage" in out, out
+    code, out, _ = fleet("dry_run=true", "output=json", leaky)
+    plans = {task["task"]: task for task in json.loads(out)["plan"]["tasks"]}
+    assert code == 2 and "leakage" in plans["leaky"]["error"] and "error" not in plans["one"]
+
+
+def test_what_does_not_fit_one_tasks_rows_is_said_of_that_tasks_setting(
+    fleet: Any, tmp_path: Path
+) -> None:
+    chats = [
+        {"messages": [{"role": "user", "content": f"u {i}"}, {"role": "assistant", "content": "A"}]}
+        for i in range(60)
+    ]
+    write_rows(tmp_path / "chats" / "train.jsonl", chats)
+    typed = f"data.tasks.chats={{folder: '{tmp_path / 'chats'}'}}"
+    code, _, err = fleet("dry_run=true", typed, "data.instruction=Do it")
+    assert code == 2 and "data.tasks.chats.instruction   has no effect" in err, err
+    code, _, err = fleet("dry_run=true", "data.tasks.two.slices=[ratin]")
+    assert code == 2 and "data.tasks.two.slices " in err, err
+    code, _, err = fleet("dry_run=true", "data.slices=[ratin]")
+    assert code == 2 and "  data.slices " in err and "data.tasks" not in err, err
+
+
+def test_a_time_that_is_too_short_for_a_tasks_share_is_the_commands(fleet: Any) -> None:
+    code, _, err = fleet("dry_run=true", "sweep.minutes=0.5", sweep=["+sweep=lora"])
+    assert code == 2 and "data.tasks" not in err, err
+    assert (
+        "sweep.minutes   0.5 is too short: the tasks share it by weight, which gives one 0." in err
+    )
+    assert "the smallest that works for all is " in err
+    least = err.strip().rsplit(" ", 1)[1]
+    code, _, err = fleet("dry_run=true", f"sweep.minutes={least}", sweep=["+sweep=lora"])
+    assert code == 0, err
 
 
 def test_a_fleet_whose_tasks_all_have_broken_rows_is_refused(fleet: Any, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""A fleet from its command to its table: two tasks in one pack with a registered model each, a third
-whose rows are broken and a fourth whose losses are not finite end alone, and the same command goes
-on where it stood.
+"""A fleet from its command to its table: two tasks in one pack with a registered model each; others
+whose rows are broken, whose losses are not finite or whose metric function fails end alone, and the
+same command goes on where it stood.
 """
 
 from __future__ import annotations
@@ -18,8 +18,17 @@ from tests.support.fleets import as_setting, write_task
 from tests.support.trials import SHORT_SWEEP
 
 FLOAT = "train.dtype=float32"
+OWN_ROWS = "data.folder=null"
+"""No rows of all tasks."""
 OVERFLOW = {"alpha": 1e38}
 """Whatever such an adapter multiplies is not finite."""
+PICKY = """
+def score(answers, references):
+    for answer in answers:
+        if answer not in ("", "A", "B", "C"):
+            raise KeyError("no letter")
+    return 1.0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +45,13 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
     write_task(folder / "wild", 2)
     broken = write_task(folder / "broken", 1) / "train.jsonl"
     broken.write_text(broken.read_text(encoding="utf-8") + "{no row\n", encoding="utf-8")
+    write_task(folder / "picky", 2, 90)
+    (folder / "picky_metric.py").write_text(PICKY, encoding="utf-8")
     return {
         "one": {"folder": str(folder / "one"), "weight": 2},
         "two": {"folder": str(folder / "two"), "metric": "loss", "model": "Second"},
         "wild": {"folder": str(folder / "wild"), "adapter": OVERFLOW},
+        "picky": {"folder": str(folder / "picky"), "metric": "picky_metric:score"},
         "broken": {"folder": str(folder / "broken")},
     }
 
@@ -47,7 +59,10 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
 @pytest.fixture(scope="module")
 def trained(command: Any, storage: Path, tasks: dict[str, dict[str, object]]) -> Any:
     """The fleet's first command."""
-    return command(*SHORT_SWEEP, FLOAT, as_setting(tasks), f"storage={storage}")
+    folder = Path(str(tasks["one"]["folder"])).parent
+    return command(
+        *SHORT_SWEEP, FLOAT, OWN_ROWS, as_setting(tasks), f"storage={storage}", cwd=folder
+    )
 
 
 def rows_of(done: Any) -> dict[str, Any]:
@@ -71,6 +86,7 @@ def test_each_task_has_a_row_a_verdict_and_a_registered_model(trained: Any, stor
         "one": "finished",
         "two": "finished",
         "wild": "failed",
+        "picky": "failed",
         "broken": "failed",
     }, trained.err
     for name, metric in (("one", "test/accuracy"), ("two", "test/loss")):
@@ -84,11 +100,12 @@ def test_each_task_has_a_row_a_verdict_and_a_registered_model(trained: Any, stor
     assert record["tasks"] == trained.result["tasks"]
 
 
-def test_a_task_alone_is_ended_by_its_rows_or_its_losses(trained: Any) -> None:
+def test_a_task_alone_is_ended_by_its_rows_its_losses_or_its_function(trained: Any) -> None:
     rows = rows_of(trained)
     assert "train.jsonl" in rows["broken"]["error"] and rows["broken"]["sweep"] is None
     assert "failed for the same reason" in rows["wild"]["error"]
-    assert rows["wild"]["model"] is None
+    assert "picky_metric:score raised KeyError: 'no letter'" in rows["picky"]["error"]
+    assert rows["wild"]["model"] is rows["picky"]["model"] is None
     assert "Traceback" not in trained.err
 
 
@@ -98,7 +115,7 @@ def test_runs_of_all_tasks_stand_below_the_fleets_run(trained: Any, storage: Pat
     names = dict(database.execute("select run_uuid, name from runs"))
     parents = dict(database.execute(tags, ("mlflow.parentRunId",)))
     of_task = dict(database.execute(tags, ("fleet.task",)))
-    assert sorted(of_task.values()) == ["one", "two", "wild"]
+    assert sorted(of_task.values()) == ["one", "picky", "two", "wild"]
     fleets = {parents[run] for run in of_task}
     assert len(fleets) == 1 and names[fleets.pop()] == trained.result["fleet"]
     experiments = set(database.execute("select experiment_id from runs"))
@@ -117,8 +134,8 @@ def test_the_same_command_goes_on_and_finished_tasks_answer_at_once(
 ) -> None:
     before = rows_of(trained)
     write_task(Path(str(tasks["broken"]["folder"])), 1)
-    left = {name: entry for name, entry in tasks.items() if name != "wild"}
-    done = command(*SHORT_SWEEP, FLOAT, as_setting(left), f"storage={storage}")
+    left = {name: entry for name, entry in tasks.items() if name not in ("wild", "picky")}
+    done = command(*SHORT_SWEEP, FLOAT, OWN_ROWS, as_setting(left), f"storage={storage}")
     assert done.code == 0, done.err
     rows = rows_of(done)
     for name in ("one", "two"):
