@@ -174,6 +174,8 @@ class Allowance:
             if scored and not self.fits((0.0, 0)):
                 self.end()
             return
+        if self.ends_late(scored):
+            return
         if any(self.awaits_report(index) for index in running):
             return
         slack = self.slack(running)
@@ -184,12 +186,25 @@ class Allowance:
                 self.let_lead(leaders, others)
             if scored and not self.fits(self.needed(leaders), slack):
                 self.end()
-        left, _ = self.limits.left_seconds()
-        if not scored and left < -tolerance_seconds(self.whole_seconds()):
+
+    def ends_late(self, scored: bool) -> bool:
+        """End what is over a limit of time by more than its tolerance, whatever is still to come of
+        it; whether that was so. Of a sweep with a score the judgement has to end by then.
+        """
+        assert self.limits is not None
+        left, name = self.limits.left_seconds()
+        left += tolerance_seconds(self.whole_seconds())
+        if left >= (self.judging_seconds() if scored else 0.0):
+            return False
+        self.limit = name
+        if scored:
+            self.end()
+        else:
             self.sweep_state.abort_reason = (
                 f"{self.reason()}, and no trial has come to its first rung; raise it, or lower "
                 "train.eval_every: what is done is kept"
             )
+        return True
 
     def let_lead(self, leaders: list[int], others: set[int]) -> None:
         """End the trials that are not among the leaders."""

@@ -18,7 +18,11 @@ SHAPE = Shape(layers=30, layer_weights=106e6, head_weights=28e6, hidden=576)
 
 
 def timing(
-    packs: int = 1, shape: Shape = SHAPE, workers: int = 1, more: tuple[str, ...] = (), **counts: Any
+    packs: int = 1,
+    shape: Shape = SHAPE,
+    workers: int = 1,
+    more: tuple[str, ...] = (),
+    **counts: Any,
 ) -> Timing:
     settings = ["model=tiny", "+sweep=lora", "train.steps=120", "train.batch_size=32"]
     config = build(compose([*settings, *more, "train.dtype=bfloat16"], None))

@@ -141,7 +141,9 @@ SPACE = "{shown: {path: data.neighbours.count, type: choice, values: [0, VALUE]}
             ["sweep.space.shown", "is 25", "20 different answers"],
         ),
         (
-            ["sweep.space={o: {path: data.neighbours.order, type: choice, values: [nearest_last]}}"],
+            [
+                "sweep.space={o: {path: data.neighbours.order, type: choice, values: [nearest_last]}}"
+            ],
             ["data.neighbours.order cannot be searched"],
         ),
     ],
