@@ -60,9 +60,10 @@ def score_candidates(
     coordinator: CoordinatorHandle,
     screen: ProgressDisplay,
     is_stopped: Callable[[], bool],
+    overdrawn: Callable[[], str | None] = lambda: None,
 ) -> list[Scored] | None:
     """The candidates with their scores; None where the user stops it. Raises OrchestratorError
-    where the experts cannot be merged or scored.
+    where the experts cannot be merged or scored, and where a limit is `overdrawn`, in words.
     """
     merge = plan.merge
     assert merge is not None
@@ -85,11 +86,12 @@ def score_candidates(
         if is_stopped():
             ray.cancel(waiting, force=True)
             return None
-        stalled = watch.why_over(done)
-        if stalled is not None:
+        stalled, spent = watch.why_over(done), overdrawn()
+        if stalled is not None or spent is not None:
             ray.cancel(waiting, force=True)
             raise OrchestratorError(
-                f"scoring the merged mixtures has made {stalled}. The experts are kept, and the "
+                spent
+                or f"scoring the merged mixtures has made {stalled}. The experts are kept, and the "
                 "same command goes on"
             )
     try:

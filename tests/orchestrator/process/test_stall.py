@@ -59,3 +59,18 @@ def test_mixtures_whose_scores_do_not_come_are_given_up(
     with pytest.raises(OrchestratorError, match="scoring the merged mixtures has made no progress"):
         mixture_scores.score_candidates(plan, MagicMock(), MagicMock(), MagicMock(), lambda: False)
     assert silent.cancel.called
+
+
+def test_a_budget_ends_the_scoring_of_mixtures(
+    silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stall, "STALL_SECONDS", 3600.0)
+    monkeypatch.setattr(mixture_scores, "ray", silent)
+    monkeypatch.setattr(mixture_scores, "task_of", lambda *arguments: SimpleNamespace(at_once=6))
+    plan = MagicMock(num_scored=5)
+    plan.resources.share.return_value = (1, 0)
+    limits = iter([None, "budget.minutes=1 is spent"])
+    parts = (plan, MagicMock(), MagicMock(), MagicMock())
+    with pytest.raises(OrchestratorError, match="budget.minutes=1 is spent"):
+        mixture_scores.score_candidates(*parts, lambda: False, lambda: next(limits))
+    assert silent.cancel.called
