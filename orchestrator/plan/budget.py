@@ -78,7 +78,7 @@ def amounts_of(spending: Spending, seconds: float, tokens: float) -> dict[str, f
 
 def training_tokens(timing: Timing, steps: int) -> float:
     """Tokens of so many steps of trials, as a sweep counts them."""
-    return steps * timing.config.train.batch_size * timing.rows.tokens
+    return steps * timing.config.train.batch_size * timing.rows.trained
 
 
 def merging_tokens(timing: Timing, merge: MergePlan | None) -> float:

@@ -50,8 +50,9 @@ class TrialPace:
     def tell(self, seconds: float, step: int) -> None:
         """A step, and the worker's clock at it."""
         self.step = max(step, self.step)
+        is_again = self.last is not None and step <= self.last[1]
         self.last = seconds, step
-        if self.first is None:
+        if self.first is None or is_again:
             self.first = self.last
 
     def evaluated(self, step: int) -> None:
@@ -98,7 +99,7 @@ class Allowance:
     def tell_step(
         self, index: int, milliseconds: int, step: int, metrics: dict[str, float]
     ) -> None:
-        """A step of a trial that is told for the first time."""
+        """A step of a trial, each time that it is trained: after a kill some are trained again."""
         if self.spending is None:
             return
         examples = metrics.get("train/examples_per_second", 0.0)
@@ -314,7 +315,7 @@ class Allowance:
         timing: Timing | None = self.sweep_state.plan.timing
         if limits.budget.tokens is not None and timing is not None:
             train = self.sweep_state.config.train
-            tokens = steps * train.batch_size * max(timing.rows.tokens, 1.0)
+            tokens = steps * train.batch_size * timing.rows.trained
             if tokens > max(limits.tokens_left(), 0.0) or limits.tokens_left() <= 0:
                 self.limit = "tokens"
                 return False

@@ -75,6 +75,20 @@ def test_a_budget_that_pays_no_trial_to_its_first_rung_is_refused(planned, limit
     assert value in text or "1e-05" in text
 
 
+def test_tokens_are_planned_as_they_are_counted_with_what_all_prompts_share(planned) -> None:
+    shared = "data.instruction=" + "Name the category of the request. " * 8
+    plan = planned(shared, "train.max_length=512", "budget.tokens=1e9")
+    rows, source = plan.timing.rows, plan.sources["train"]
+    assert source.tokens is not None
+    assert rows.trained == pytest.approx(source.tokens / source.rows, rel=0.1)
+    assert rows.trained > 2 * rows.tokens, "a pack computes the instruction once for a batch"
+    needed = 20 * plan.config.train.batch_size * rows.trained
+    text = problems(planned, shared, "train.max_length=512", f"budget.tokens={needed / 2:.0f}")
+    assert "cannot pay one trial to its first rung" in text["budget.tokens"]
+    whole = float(budget_lines(plan)[0].split("takes about ")[1].split()[0])
+    assert whole >= 60000 * plan.config.train.batch_size * rows.trained
+
+
 def test_a_deadline_is_a_moment_with_or_without_a_zone(planned) -> None:
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=3)
     plan = planned(f"budget.deadline={later.isoformat(timespec='minutes')}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.config import BaseModel
+from jobs.workers.messages import LoggedStep, StepMetrics
 from orchestrator.config.budget import Budget, Prices
 from orchestrator.config.compose import compose
 from orchestrator.output.progress import ProgressDisplay
@@ -19,6 +20,7 @@ from orchestrator.storage.journal import Journal
 from orchestrator.storage.paths import sweep_folder
 from orchestrator.storage.spending import Spending
 from orchestrator.sweep.budget_outcome import budget_record, rounded_up
+from orchestrator.sweep.callback import SweepCallback
 from orchestrator.sweep.finalists import FinalState
 from orchestrator.sweep.state import SweepState
 from tests.support.settings import build
@@ -215,6 +217,23 @@ def test_tokens_end_a_sweep_too(sweep) -> None:
     made.allowance.look()
     assert made.allowance.over and made.allowance.limit == "tokens"
     assert made.sweep_state.screen.spending.now().tokens == pytest.approx(20 * 4 * 10 * 32)
+
+
+def test_steps_that_are_trained_again_after_a_kill_count_again(sweep) -> None:
+    made = sweep(tokens=1e9)
+    recorder = SweepCallback(made.sweep_state)
+    made.start(1)
+    made.sweep_state.screen.start(1, {})
+    metrics = {"train/loss": 1.0, "train/tokens_per_second": 100.0}
+    metrics["train/examples_per_second"] = 10.0
+    for _ in range(2):
+        steps = [LoggedStep(1000 * step, step, metrics) for step in range(1, 11)]
+        recorder.take_steps(StepMetrics(1, steps))
+    each = 10 * made.plan.config.train.batch_size
+    assert made.sweep_state.screen.spending.now().tokens == pytest.approx(2 * 10 * each)
+    assert made.allowance.pace(1).seconds == pytest.approx(1.0)
+    events = [event for event in made.sweep_state.journal.events() if event["kind"] == "metrics"]
+    assert [event["step"] for event in events] == list(range(1, 11)), "and are told once"
 
 
 def test_money_follows_the_prices(sweep) -> None:
