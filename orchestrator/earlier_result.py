@@ -28,7 +28,7 @@ from orchestrator.tracking.uri import database_file
 
 def as_begun(plan: Plan, asked: Config, nodes: tuple[Node, ...] | None) -> Plan:
     """The plan with what an earlier run of the sweep has chosen of what `asked` leaves open, once
-    the storage has told it.
+    the storage has told it. Raises ConfigError for a budget that pays nothing more.
     """
     folder = sweep_folder(asked.storage, plan.name)
     chooses = (asked.left_open or asked.sweep.space) and (folder / sizing.FILE).exists()

@@ -20,6 +20,7 @@ from orchestrator.process import interruption
 from orchestrator.storage.journal import Journal
 from orchestrator.sweep import mixture_scores, runner
 from orchestrator.sweep.experts import ExpertState, still_missing
+from orchestrator.sweep.merge_allowance import MergeAllowance
 from orchestrator.sweep.rewind import forget_unknown
 from orchestrator.sweep.state import SweepState
 
@@ -80,9 +81,15 @@ def found_mixes(
             return None
     screen.note(f"scoring {len(command.plan.merge.candidates)} mixtures of the experts")
     coordinator = runner.coordinator_for(command.plan)
+    allowance = MergeAllowance(sweep_state, screen.spending)
     with interruption.gently(functools.partial(command.stop, sweep_state)):
         candidates = mixture_scores.score_candidates(
-            command.plan, command.base, coordinator, screen, lambda: sweep_state.interrupted
+            command.plan,
+            command.base,
+            coordinator,
+            screen,
+            lambda: sweep_state.interrupted,
+            allowance.overdrawn,
         )
     del coordinator  # its name is free once the actor is gone
     if candidates is None:

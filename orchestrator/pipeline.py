@@ -113,17 +113,19 @@ def run(config: Config, composed: str, overrides: list[str]) -> int:
 
 def prepared(config: Config, nodes: tuple[Node, ...] | None) -> Plan:
     """The plan, with the base model fetched and converted if need be. What cannot work is said
-    before a model is fetched for it.
+    before a model is fetched for it; but a budget once an object store has told what is spent, see
+    `as_begun`.
     """
+    is_account_here = config.fresh or not filesystem.is_uri(config.storage)
     with Heartbeat(waiting("plan    being made")):
-        first = planning.make(config, nodes)
+        first = planning.make(config, nodes, is_account_here)
     if nodes is not None:
         ray_cluster.check_head(first.resources)
     try:
         fetch.prepare(config.model)
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
-    return planning.make(config, nodes)
+    return planning.make(config, nodes, is_account_here)
 
 
 class SweepCommand:

@@ -33,6 +33,8 @@ MOST_UNJUDGED = 64
 """Rows that wait for the judge, at which no further draft is begun."""
 TOLD_SECONDS = 5.0
 """Seconds between two lines of progress."""
+WAIT_SECONDS = 1.0
+"""For a reply, before the limits are looked at again."""
 
 
 class Client(Protocol):
@@ -53,6 +55,12 @@ class Client(Protocol):
     def close(self) -> None: ...
 
     def figures(self) -> dict[str, int]: ...
+
+
+class Limits(Protocol):
+    """What may be spent."""
+
+    def why_over(self, tally: Tally, num_rows: int, asks: bool) -> str: ...
 
 
 @dataclass
@@ -104,6 +112,7 @@ class Synthesizer:
         teacher: Client | None,
         judge: Client | None,
         say: Callable[[str], None],
+        limits: Limits,
     ) -> None:
         self.settings = settings
         self.recipe = recipe
@@ -115,6 +124,7 @@ class Synthesizer:
         self.judge = judge
         self.judge_is_student = settings.judge is not None and settings.judge.version is not None
         self.say = say
+        self.limits = limits
         self.tally = Tally()
         self.new_rows = NewRows(settings.filters.diversity, settings.recipe)
         self.rows: list[dict[str, Any]] = []
@@ -155,6 +165,9 @@ class Synthesizer:
         most = wanted * self.settings.tries
         while True:
             self.decide(wanted)
+            if not self.ended and len(self.rows) < wanted:
+                asks = bool(self.in_flight or self.to_judge or self.to_teacher)
+                self.ended = self.limits.why_over(self.tally, len(self.rows), asks)
             if self.ended or len(self.rows) >= wanted:
                 return False
             self.send(self.to_judge, self.judge)
@@ -194,7 +207,11 @@ class Synthesizer:
             if client is not None and client.is_local:
                 client.answer_gathered()  # pyright: ignore[reportAttributeAccessIssue]
         if self.in_flight:
-            self.take(*self.done.get())
+            try:
+                entry = self.done.get(timeout=WAIT_SECONDS)
+            except queue.Empty:
+                return
+            self.take(*entry)
         while self.in_flight:
             try:
                 entry = self.done.get_nowait()

@@ -22,6 +22,7 @@ from typing import Any
 from jobs.base_models import fetch
 from jobs.config import BaseModel
 from jobs.files.json_types import JsonObject
+from orchestrator.commands.pareto_budget import check_budgets, why_unpaid
 from orchestrator.config.compose import choices, compose, typed_settings
 from orchestrator.config.device_settings import LIMITS
 from orchestrator.config.settings import Config
@@ -117,11 +118,37 @@ def run(config: Config, overrides: list[str], folder: str | None, checks: tuple[
         return show_plan(config, feasible, shippings, infeasible)
     for name, why in infeasible.items():
         print_line(f"pareto  {name} is not trained: {why}")
+    return finish(config, results_of(feasible, infeasible, folder), infeasible)
+
+
+def results_of(
+    parts: Sequence[Part], infeasible: dict[str, str], folder: str | None
+) -> list[tuple[Part, SweepResult]]:
+    """What came of the bases' sweeps, one after the other. Those that the budget has left nothing
+    for come into `infeasible`. Raises OrchestratorError where none has a result.
+    """
+    check_budgets({part.config.model.name: part.config for part in parts})
     results: list[tuple[Part, SweepResult]] = []
-    for number, part in enumerate(feasible, start=1):
-        print_line(f"pareto  {part.config.model.name}, base {number} of {len(feasible)}")
-        results.append((part, result_of(part, folder)))
-    return finish(config, results, infeasible)
+    unpaid: list[str] = []
+    for number, part in enumerate(parts, start=1):
+        name = part.config.model.name
+        why = why_unpaid(part.config) if part.config.cluster.kind == "local" else None
+        if why is None:
+            print_line(f"pareto  {name}, base {number} of {len(parts)}")
+            try:
+                results.append((part, result_of(part, folder)))
+                continue
+            except OrchestratorError as error:
+                why = why_unpaid(part.config)
+                if why is None:
+                    raise
+                print_line(f"pareto  {error}")
+        print_line(f"pareto  {name} is not compared: {why}")
+        infeasible[name] = why
+        unpaid.append(f"{name}: {why}")
+    if not results:
+        raise OrchestratorError("; ".join(unpaid))
+    return results
 
 
 def settled(shipping: ShippingPlan, config: Config) -> list[str]:

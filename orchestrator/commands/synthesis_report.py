@@ -63,6 +63,9 @@ def plan_lines(job: Job, first: Ask | None) -> list[str]:
     ]
     if job.recipe.steps:
         lines.append(f"asks    {requests}; synthesis.preview=true makes ten rows and says the cost")
+    limits = [f"budget.{name}={limit:g}" for name, limit in job.config.budget.amounts().items()]
+    if limits:
+        lines.append(f"budget  {', '.join(limits)}: it ends there, with the rows that it has")
     if counts:
         rarest = ", ".join(f"{name} ({n})" for name, n in counts.most_common()[:-4:-1])
         lines.append(f"labels  {len(counts):,}, the rarest {rarest}")
@@ -225,6 +228,8 @@ def one_line(text: str) -> str:
 def nothing_text(job: Job, folder: Path, outcome: Outcome) -> str:
     """That no row has passed, and why."""
     tally = outcome.tally
+    if outcome.ended.startswith("budget."):
+        return f"{outcome.ended}, and no row is made; raise it: what was answered is kept"
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.rejected.most_common())
     reason, detail = next(iter(tally.examples.items()), ("", ""))
     first = f"; the first: {reason} {one_line(detail)}" if reason else ""
@@ -250,6 +255,7 @@ def manifest(job: Job, outcome: Outcome, file: str, sha256: str) -> JsonObject:
         "folder": str(job.folder),
         "rows": len(outcome.rows),
         "ended": outcome.ended or None,
+        "budget": job.config.budget.amounts(),
         "sha256": sha256,
         "recipe": job.settings.recipe,
         "teacher": None if not job.recipe.steps else teacher_words(job).removeprefix("by "),

@@ -23,6 +23,7 @@ from jobs.synthesis.filters import RowFilters
 from jobs.synthesis.synthesizer import Client, Outcome, Synthesizer
 from jobs.synthesis_settings import Judge, Teacher
 from orchestrator.commands import synthesis_report as report
+from orchestrator.commands.synthesis_budget import SynthesisBudget, is_wider
 from orchestrator.commands.synthesis_job import (
     Job,
     digest,
@@ -136,7 +137,10 @@ def synthesizer_of(job: Job, journal: Journal, stack: ExitStack) -> Synthesizer:
     as_chat = any(use.startswith("sources.") for use in job.corpus.chats)
     filters = RowFilters(settings.filters, settings.recipe, job.seeds, job.corpus, as_chat)
     task = task_of(job.config)
-    return Synthesizer(settings, job.recipe, filters, journal, task, done, teacher, judge, say)
+    limits = SynthesisBudget(job)
+    return Synthesizer(
+        settings, job.recipe, filters, journal, task, done, teacher, judge, say, limits
+    )
 
 
 def as_printed(error: Exception, remedy: str) -> Exception:
@@ -257,7 +261,7 @@ def finished(job: Job, folder: Path) -> JsonObject:
     manifest = read_object(folder / MANIFEST)
     wanted = json.loads(json.dumps(job.wanted))
     same = manifest.get("identity") == digest(job.decisive) and manifest.get("wanted") == wanted
-    if not same or file_digest(folder / ROWS) != manifest.get("sha256"):
+    if not same or is_wider(manifest, job) or file_digest(folder / ROWS) != manifest.get("sha256"):
         return {}
     return manifest
 

@@ -35,7 +35,7 @@ from orchestrator.config.merge_checks import without_merging, without_simplex
 from orchestrator.config.mixes import without_cap, without_weights
 from orchestrator.config.settings import Config
 from orchestrator.config.shipping import SHIPPING, of_other_job
-from orchestrator.config.synthesis_checks import SYNTHESIZE, of_other_recipe
+from orchestrator.config.synthesis_checks import SYNTHESIZE, of_other_budget, of_other_recipe
 from orchestrator.config.yaml_text import parse
 from orchestrator.errors import ConfigError
 from orchestrator.project import ROOT
@@ -265,7 +265,8 @@ def why_idle(config: Config, path: str) -> tuple[str, bool] | None:
     if acting is not None and not any(
         path == name or path.startswith(f"{name}.") for name in acting
     ):
-        return f"job={config.job.kind} does not look at it", False
+        refused = of_other_budget(config, path)
+        return refused or f"job={config.job.kind} does not look at it", refused is not None
     for rule in RULES:
         if re.fullmatch(rule.settings, path) and not (
             acting is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.config.settings import Config
+from orchestrator.config.synthesis_checks import has_price
 
 
 def alone(config: Config, path: str) -> str | None:
@@ -43,6 +44,9 @@ def without_finalists(config: Config, path: str) -> str | None:
 def unpriced(config: Config, path: str) -> str | None:
     """A limit on money, where nothing costs any."""
     prices = config.cluster.prices
+    if config.job.kind == "synthesize":
+        priced = "nothing has a price; give one, such as synthesis.teacher.price.output=0.6"
+        return None if has_price(config) else priced
     if prices.cpu_hour or prices.gpu_hour or prices.hour:
         return None
     return "nothing has a price; give one, such as cluster.prices.cpu_hour=0.04"

@@ -9,6 +9,7 @@ from orchestrator.config.settings import Config
 SYNTHESIZE = (
     *("synthesis", "model", "data", "seed", "storage", "fresh", "output", "dry_run"),
     *("tracking.uri", "tracking.experiment", "job.kind", "cluster"),
+    *("budget.minutes", "budget.money"),
 )
 FOR_RECIPES = {
     "documents": ("questions",),
@@ -50,6 +51,20 @@ def of_other_recipe(config: Config, path: str) -> str | None:
         answers = "the version answers as it was trained"
         return None if deeper[0] == "version" else f"synthesis.judge.version is set: {answers}"
     return None
+
+
+def of_other_budget(config: Config, path: str) -> str | None:
+    """A limit that job=synthesize has not."""
+    if config.job.kind != "synthesize" or not path.startswith("budget."):
+        return None
+    return "job=synthesize is ended by budget.minutes and budget.money alone"
+
+
+def has_price(config: Config) -> bool:
+    """Whether a teacher or a judge costs money."""
+    asked = (config.synthesis.teacher, config.synthesis.judge)
+    prices = [one.price for one in asked if one is not None and one.price is not None]
+    return any(price.input or price.output for price in prices)
 
 
 def problems(config: Config) -> list[tuple[str, str]]:

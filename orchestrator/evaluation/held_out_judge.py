@@ -19,6 +19,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.evaluation.base_scores import BaseScores, key_of
 from orchestrator.evaluation.interfaces import JudgedCommand
 from orchestrator.output.progress import ProgressDisplay
+from orchestrator.process.stall import StallWatch
 from orchestrator.storage.paths import storage_folder
 
 if TYPE_CHECKING:
@@ -71,13 +72,28 @@ class HeldOutJudge:
         for names in groups:
             subjects = {name: (todo[name], self.rule(share, name, version)) for name in names}
             waiting.append(task.remote(*[self.plan.name, trial, base, subjects, sealed]))
+        scores |= self.awaited(waiting)
+        if not keys.keys() <= remembered:
+            memo.keep({key: scores[name] for name, key in keys.items()})
+        return scores
+
+    def awaited(self, waiting: list[ray.ObjectRef]) -> dict[str, TestScores]:
+        """The answers of judging tasks. Raises OrchestratorError, too, where none goes on."""
+        scores: dict[str, TestScores] = {}
+        watch = StallWatch(self.plan.num_test)
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
             self.drain()
             for reference in ready:
                 scores |= self.collect(reference)
-        if not keys.keys() <= remembered:
-            memo.keep({key: scores[name] for name, key in keys.items()})
+            stalled = watch.why_over((len(waiting), dict(self.screen.furthest)))
+            if waiting and stalled is not None:
+                for reference in waiting:
+                    ray.cancel(reference, force=True)
+                raise OrchestratorError(
+                    f"judging has made {stalled}. What is trained is kept, and the same command "
+                    "continues"
+                )
         return scores
 
     def seconds(self, name: str) -> float:

@@ -15,7 +15,7 @@ class ExpertProgress(ProgressDisplay):
 
     def __init__(self, sweep: ProgressDisplay, sources: Mapping[int, str], steps: int) -> None:
         """`sources` by the numbers of their experts."""
-        super().__init__(len(sources), steps, sweep.metric)
+        super().__init__(len(sources), steps, sweep.metric, spending=sweep.spending)
         self.sweep = sweep
         self.sources = sources
 

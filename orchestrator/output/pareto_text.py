@@ -44,7 +44,9 @@ def plan_text(plans: Plans, infeasible: dict[str, str]) -> str:
         told = ", ".join(fitting) or "no file can be so small"
         lines.append(f"device  {profile.label}: {profile} -> alias {profile.alias}; may be {told}")
     for plan, _ in plans:
-        spent = budget_lines(plan.config, plan.resources, plan.timing, plan.estimate, plan.account)
+        spent = budget_lines(
+            plan.config, plan.resources, plan.timing, plan.estimate, plan.account, plan.merge
+        )
         lines += [f"budget  {plan.config.model.name}: {line}" for line in spent]
     if seconds:
         lines.append(f"time    about {duration(seconds)} in all, and the files on top of it")

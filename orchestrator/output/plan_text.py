@@ -256,7 +256,9 @@ def time_line(plan: Plan) -> str:
 
 def budget_of(plan: Plan) -> list[str]:
     """What the sweep would cost beside its budget."""
-    return budget_lines(plan.config, plan.resources, plan.timing, plan.estimate, plan.account)
+    return budget_lines(
+        plan.config, plan.resources, plan.timing, plan.estimate, plan.account, plan.merge
+    )
 
 
 def example_lines(plan: Plan) -> list[tuple[str, str]]:

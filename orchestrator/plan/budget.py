@@ -76,6 +76,17 @@ def amounts_of(spending: Spending, seconds: float, tokens: float) -> dict[str, f
     return amounts | {"tokens": tokens}
 
 
+def training_tokens(timing: Timing, steps: int) -> float:
+    """Tokens of so many steps of trials, as a sweep counts them."""
+    return steps * timing.config.train.batch_size * timing.rows.trained
+
+
+def merging_tokens(timing: Timing, merge: MergePlan | None) -> float:
+    """Tokens that the missing experts are trained on."""
+    missing = [] if merge is None else merge.missing
+    return training_tokens(timing, sum(expert.steps for expert in missing))
+
+
 def check_budget(
     config: Config,
     resources: Resources,
@@ -94,23 +105,24 @@ def check_budget(
     if budget.gpu_hours is not None and not spending.gpus:
         faults.append(("budget.gpu_hours", "has no effect: the sweep holds no GPU; leave it out"))
     if not account.scored:
-        before = 0.0
-        if merge is not None and not account.merged:
-            before = merge.seconds or 0.0
-        faults += unpaid(budget, spending, timing, before)
+        merging = None if account.merged else merge
+        faults += unpaid(budget, spending, timing, merging)
     if faults:
         raise ConfigError(faults)
 
 
 def unpaid(
-    budget: Budget, spending: Spending, timing: Timing, merging_seconds: float = 0.0
+    budget: Budget, spending: Spending, timing: Timing, merge: MergePlan | None = None
 ) -> list[tuple[str, str]]:
-    """The limits that end the sweep before its first trial has been scored once."""
+    """The limits that end the sweep before its first trial has been scored once; `merge` is what
+    is merged before it.
+    """
     train = timing.config.train
     steps = min(train.eval_every, train.steps)
     seconds = timing.start_seconds(1, 1) + timing.seconds(1, 0, steps, steps == train.steps)
+    merging_seconds = 0.0 if merge is None else merge.seconds or 0.0
     seconds += merging_seconds
-    tokens = steps * train.batch_size * timing.rows.tokens
+    tokens = training_tokens(timing, steps) + merging_tokens(timing, merge)
     remedy = "raise it, or lower train.eval_every"
     if is_sized(timing.config):
         remedy = "raise it, or plan a smaller sweep with sweep.minutes"
@@ -149,6 +161,7 @@ def budget_lines(
     timing: Timing | None,
     estimate: Estimate | None,
     account: Account,
+    merge: MergePlan | None = None,
 ) -> list[str]:
     """What the whole sweep would cost beside each limit."""
     budget = config.budget
@@ -156,8 +169,8 @@ def budget_lines(
         return []
     spending = metered(config, resources, time.monotonic(), account.spent)
     seconds = estimate.seconds
-    steps = sum(phase.steps for phase in estimate.phases)
-    tokens = steps * config.train.batch_size * timing.rows.tokens
+    tokens = training_tokens(timing, sum(phase.steps for phase in estimate.phases))
+    tokens += merging_tokens(timing, None if account.merged else merge)
     lines = []
     for name, whole in amounts_of(spending, seconds, tokens).items():
         limit = budget.amounts().get(name)

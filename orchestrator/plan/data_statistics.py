@@ -51,6 +51,8 @@ class Measured:
     """Mean number of tokens that an example costs, from a sample: what the prompts of a batch begin
     with alike is computed once.
     """
+    mean_length: float = 0.0
+    """The same of whole examples, which is what a trial counts."""
     notes: tuple[str, ...] = ()
     mean_answer: float = 0.0
     """Mean number of tokens of an answer."""
@@ -102,18 +104,21 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
             f"{registry.key(registry.EXACT_MATCH, registry.TEST)} for the answer alone"
         )
     cost = sum(cost_tokens(config, counted) for counted in few) / sum(map(len, few))
+    whole = sum(len(example.ids) for counted in few for example in counted) / sum(map(len, few))
     num_rows = sum(share.rows for share in shares.values())
     answers = sum(share.answer_tokens or 0 for share in shares.values()) / max(num_rows, 1)
     notes += batch_notes(config, num_rows)
     longest = max(counted.longest for counted in counts.values())
     if shown is not None:
         cost += shown.mean_tokens
+        whole += shown.mean_tokens
         longest = max(longest, shown.longest)
         notes += shown.notes
     return Measured(
         shares,
         few[0][0] if shown is None else shown.example,
         cost,
+        whole,
         (
             *notes,
             *answers_notes(config, corpus, counts),

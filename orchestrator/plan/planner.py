@@ -149,9 +149,12 @@ class Plan:
 
 
 @no_collection()
-def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
-    """The plan of a checked configuration for a cluster's nodes, or for this machine. Raises
-    ConfigError or InputError for data, models and requests that cannot be used.
+def make(
+    config: Config, nodes: tuple[Node, ...] | None = None, is_account_here: bool = True
+) -> Plan:
+    """The plan of a checked configuration for a cluster's nodes, or for this machine. A budget is
+    checked where `is_account_here`: what earlier commands have spent and scored. Raises ConfigError
+    or InputError for data, models and requests that cannot be used.
     """
     try:
         corpus = load_corpus(config.data)
@@ -188,7 +191,7 @@ def make(config: Config, nodes: tuple[Node, ...] | None = None) -> Plan:
     timing = sizes.timing(config, num_trials, nodes, base, corpus, measured, machine)
     merge = merge_plan(config, num_trials, base, corpus, timing)
     account = account_of(config, name) if config.budget.is_set else Account()
-    if timing is not None and config.runs_here:
+    if timing is not None and config.runs_here and is_account_here:
         check_budget(config, resources, timing, account, merge)
     return Plan(
         name=name,

@@ -166,5 +166,6 @@ def timing(
         limit=measured.mean_answer if measured.limit is None else measured.limit.tokens,
         shown=0.0 if measured.neighbours is None else measured.neighbours.mean_tokens,
         sources=tuple(SourceRows(share.share, share.rows) for share in measured.sources.values()),
+        length=measured.mean_length,
     )
     return timing_of(config, shape_of(Path(base.path)), rows, resources, machine)

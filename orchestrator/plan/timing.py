@@ -102,6 +102,13 @@ class RowCounts:
     """Tokens of a prompt's neighbours, which stand in `tokens` too."""
     sources: tuple[SourceRows, ...] = ()
     """Of the training rows; none: no row is met twice."""
+    length: float = 0.0
+    """Tokens of an example with what it shares with others; 0: as many as `tokens`."""
+
+    @property
+    def trained(self) -> float:
+        """Tokens of an example as a trial counts those that it trains on."""
+        return max(self.length, self.tokens, 1.0)
 
     @property
     def question(self) -> float:

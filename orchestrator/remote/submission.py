@@ -10,6 +10,9 @@ import shlex
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.config.budget import moment_of
 
 STAYS = ("cluster", "dry_run")
 """Settings that are about this side; the other side has its own."""
@@ -77,7 +80,7 @@ def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:
     """
     names = [text.lstrip("+~").partition("=")[0] for text in overrides]
     travelling = [
-        text
+        with_zone(text, name)
         for text, name in zip(overrides, names, strict=True)
         if name.startswith(TRAVELS) or name.split(".")[0] not in STAYS
     ]
@@ -87,6 +90,18 @@ def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:
         "cluster.address=auto",
         *(["dry_run=true"] if dry_run else []),
     ]
+
+
+def with_zone(text: str, name: str) -> str:
+    """A setting as it means the same over there: a deadline without a zone is this machine's
+    time.
+    """
+    setting, _, value = text.partition("=")
+    value = value.strip("\"' ")
+    if name != "budget.deadline" or moment_of(value) is None:
+        return text
+    moment = datetime.fromisoformat(value)
+    return text if moment.tzinfo is not None else f"{setting}={moment.astimezone().isoformat()}"
 
 
 def job_name(submission: Submission) -> str:

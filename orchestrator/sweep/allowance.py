@@ -50,8 +50,9 @@ class TrialPace:
     def tell(self, seconds: float, step: int) -> None:
         """A step, and the worker's clock at it."""
         self.step = max(step, self.step)
+        is_again = self.last is not None and step <= self.last[1]
         self.last = seconds, step
-        if self.first is None:
+        if self.first is None or is_again:
             self.first = self.last
 
     def evaluated(self, step: int) -> None:
@@ -98,7 +99,7 @@ class Allowance:
     def tell_step(
         self, index: int, milliseconds: int, step: int, metrics: dict[str, float]
     ) -> None:
-        """A step of a trial that is told for the first time."""
+        """A step of a trial, each time that it is trained: after a kill some are trained again."""
         if self.spending is None:
             return
         examples = metrics.get("train/examples_per_second", 0.0)
@@ -174,6 +175,8 @@ class Allowance:
             if scored and not self.fits((0.0, 0)):
                 self.end()
             return
+        if self.ends_late(scored):
+            return
         if any(self.awaits_report(index) for index in running):
             return
         slack = self.slack(running)
@@ -184,12 +187,25 @@ class Allowance:
                 self.let_lead(leaders, others)
             if scored and not self.fits(self.needed(leaders), slack):
                 self.end()
-        left, _ = self.limits.left_seconds()
-        if not scored and left < -tolerance_seconds(self.whole_seconds()):
+
+    def ends_late(self, scored: bool) -> bool:
+        """End what is over a limit of time by more than its tolerance, whatever is still to come of
+        it; whether that was so. Of a sweep with a score the judgement has to end by then.
+        """
+        assert self.limits is not None
+        left, name = self.limits.left_seconds()
+        left += tolerance_seconds(self.whole_seconds())
+        if left >= (self.judging_seconds() if scored else 0.0):
+            return False
+        self.limit = name
+        if scored:
+            self.end()
+        else:
             self.sweep_state.abort_reason = (
                 f"{self.reason()}, and no trial has come to its first rung; raise it, or lower "
                 "train.eval_every: what is done is kept"
             )
+        return True
 
     def let_lead(self, leaders: list[int], others: set[int]) -> None:
         """End the trials that are not among the leaders."""
@@ -299,7 +315,7 @@ class Allowance:
         timing: Timing | None = self.sweep_state.plan.timing
         if limits.budget.tokens is not None and timing is not None:
             train = self.sweep_state.config.train
-            tokens = steps * train.batch_size * max(timing.rows.tokens, 1.0)
+            tokens = steps * train.batch_size * timing.rows.trained
             if tokens > max(limits.tokens_left(), 0.0) or limits.tokens_left() <= 0:
                 self.limit = "tokens"
                 return False

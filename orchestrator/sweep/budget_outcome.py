@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.files.json_types import JsonObject
 from orchestrator.config.budget import UNITS
 from orchestrator.output.console import plural
+from orchestrator.plan.budget import training_tokens
 from orchestrator.sweep.allowance import Allowance
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def larger(sweep_state: SweepState) -> str | None:
         if timing is None or estimate is None:
             return None
         steps = sum(phase.steps for phase in estimate.phases)
-        needed = MARGIN * steps * sweep_state.config.train.batch_size * timing.rows.tokens
+        merge = sweep_state.plan.merge
+        steps += 0 if merge is None else sum(expert.steps for expert in merge.experts)
+        needed = MARGIN * training_tokens(timing, steps)
         return f"budget.tokens={max(rounded_up(needed), 2 * spent):.0f}"
     left = getattr(sweep_state.screen, "left", None)
     seconds = left.seconds() if left is not None else 0.0

@@ -315,8 +315,8 @@ class SweepCallback(Callback):
         """Take the metrics of optimizer steps into the journal, each step once."""
         index = message.trial
         for moment, step, metrics in message.steps:
+            self.sweep_state.allowance.tell_step(index, moment, step, metrics)
             if self.sweep_state.logged.add(index, step):
-                self.sweep_state.allowance.tell_step(index, moment, step, metrics)
                 self.write("metrics", t=moment, trial=index, step=step, metrics=metrics)
             self.sweep_state.screen.step(index, step, metrics)
 

@@ -27,6 +27,7 @@ from orchestrator.plan.merge import ExpertPlan, expert_config, expert_steps
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.resources import divide
 from orchestrator.storage.journal import Journal, Record
+from orchestrator.sweep.merge_allowance import MergeAllowance
 from orchestrator.sweep.state import SweepState
 
 FOLDER = "experts"
@@ -56,6 +57,7 @@ class ExpertState(SweepState):
         shown = ExpertProgress(screen, sources, expert_steps(plan.config))
         super().__init__(expert_phase(plan, len(missing)), base, journal, shown, common)
         self.steering.closed = True
+        self.allowance = MergeAllowance(self, screen.spending)
 
     @property
     def most_kept(self) -> int:

@@ -224,6 +224,7 @@ class FinalState(SweepState):
         )
         self.steering.closed = True
         self.steering.dropped = {}
+        self.allowance.has_score = True  # that of the trials: what is best so far can be judged
 
     @property
     def most_kept(self) -> int:

@@ -28,6 +28,7 @@ from orchestrator.plan.merge import EVENT, expert_config
 from orchestrator.plan.metric import scoring_of
 from orchestrator.plan.mixes import distance, shown
 from orchestrator.plan.planner import Plan
+from orchestrator.process.stall import StallWatch
 from orchestrator.storage.journal import Journal
 
 POLL_SECONDS = 0.5
@@ -59,9 +60,10 @@ def score_candidates(
     coordinator: CoordinatorHandle,
     screen: ProgressDisplay,
     is_stopped: Callable[[], bool],
+    overdrawn: Callable[[], str | None] = lambda: None,
 ) -> list[Scored] | None:
     """The candidates with their scores; None where the user stops it. Raises OrchestratorError
-    where the experts cannot be merged or scored.
+    where the experts cannot be merged or scored, and where a limit is `overdrawn`, in words.
     """
     merge = plan.merge
     assert merge is not None
@@ -69,10 +71,13 @@ def score_candidates(
     task = task_of(plan, base, share)
     remote = ray.remote(score).options(num_cpus=share, num_gpus=gpus, max_retries=2)
     waiting = remote.remote(task)
+    watch = StallWatch(task.at_once * plan.num_scored)
+    done = 0
     while True:
         ready, _ = ray.wait([waiting], timeout=POLL_SECONDS)
         for post in ray.get(coordinator.drain.remote()):
             if isinstance(post.message, JudgingProgress):
+                done = post.message.done
                 show(screen, post.message)
             elif isinstance(post.message, Note):
                 screen.note(post.message.text)
@@ -81,6 +86,14 @@ def score_candidates(
         if is_stopped():
             ray.cancel(waiting, force=True)
             return None
+        stalled, spent = watch.why_over(done), overdrawn()
+        if stalled is not None or spent is not None:
+            ray.cancel(waiting, force=True)
+            raise OrchestratorError(
+                spent
+                or f"scoring the merged mixtures has made {stalled}. The experts are kept, and the "
+                "same command goes on"
+            )
     try:
         found: list[dict[str, float]] = ray.get(waiting)
     except RayError as error:

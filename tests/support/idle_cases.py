@@ -35,6 +35,8 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     ),
     "sweep.minutes of one trial": ([*TINY, "train.steps=5"], "sweep.minutes=3", "is given"),
     "budget.money": (TINY, "budget.money=5", "nothing has a price"),
+    "budget.money of rows": ([*TINY, "job=synthesize"], "budget.money=5", "nothing has a price"),
+    "budget.tokens of rows": ([*TINY, "job=synthesize"], "budget.tokens=5", "budget.money alone"),
     "final.count of one trial": (TINY, "final.count=1", "there is one trial"),
     "mix.method without a mix": (LORA, "mix.method=merge", "add +sweep=mix, or 'sweep.space.mix="),
     "mix.steps": (

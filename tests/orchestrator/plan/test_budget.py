@@ -9,8 +9,10 @@ import pytest
 
 from jobs.config import BaseModel
 from orchestrator.config.compose import compose, typed_settings
+from orchestrator.earlier_result import as_begun
 from orchestrator.errors import ConfigError
 from orchestrator.output.plan_text import plan_text
+from orchestrator.pipeline import prepared
 from orchestrator.plan import planner as planning
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Journal
@@ -73,6 +75,20 @@ def test_a_budget_that_pays_no_trial_to_its_first_rung_is_refused(planned, limit
     assert value in text or "1e-05" in text
 
 
+def test_tokens_are_planned_as_they_are_counted_with_what_all_prompts_share(planned) -> None:
+    shared = "data.instruction=" + "Name the category of the request. " * 8
+    plan = planned(shared, "train.max_length=512", "budget.tokens=1e9")
+    rows, source = plan.timing.rows, plan.sources["train"]
+    assert source.tokens is not None
+    assert rows.trained == pytest.approx(source.tokens / source.rows, rel=0.1)
+    assert rows.trained > 2 * rows.tokens, "a pack computes the instruction once for a batch"
+    needed = 20 * plan.config.train.batch_size * rows.trained
+    text = problems(planned, shared, "train.max_length=512", f"budget.tokens={needed / 2:.0f}")
+    assert "cannot pay one trial to its first rung" in text["budget.tokens"]
+    whole = float(budget_lines(plan)[0].split("takes about ")[1].split()[0])
+    assert whole >= 60000 * plan.config.train.batch_size * rows.trained
+
+
 def test_a_deadline_is_a_moment_with_or_without_a_zone(planned) -> None:
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=3)
     plan = planned(f"budget.deadline={later.isoformat(timespec='minutes')}")
@@ -110,3 +126,20 @@ def test_a_continued_sweep_counts_what_it_has_spent(planned) -> None:
     assert "(2.99 spent before)" in budget_lines(again)[0]
     Journal(folder).append("report", trial=1, step=20, metrics={"valid/loss": 1.0})
     assert planned("budget.minutes=3"), "what is scored can be judged, however little is left"
+
+
+def test_an_object_store_tells_what_is_scored_before_a_deadline_refuses_anything(
+    base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(cache))
+    arguments = ["model=tiny", "+sweep=lora", "data=files", f"data.folder={toy}"]
+    arguments += [f"storage=s3://deadline/{tmp_path.name}", "tracking.uri=http://127.0.0.1:1"]
+    arguments += ["sweep.minutes=null", "train.steps=40", "budget.deadline=2020-01-01"]
+    config = build(compose(arguments, None), typed_settings(arguments))
+    plan = prepared(config, None)
+    with pytest.raises(ConfigError, match="comes before one trial is at its first rung"):
+        as_begun(plan, config, None)
+    folder = sweep_folder(config.storage, plan.name)
+    folder.mkdir(parents=True)
+    Journal(folder).append("report", trial=1, step=20, metrics={"valid/loss": 1.0})
+    assert as_begun(plan, config, None).account.scored, "what was pulled can be judged"

@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 
+from jobs.config import BaseModel
+from orchestrator.config.budget import Budget, Prices
 from orchestrator.config.compose import compose
 from orchestrator.config.search_space import mix_of
 from orchestrator.config.simplex import Mix
 from orchestrator.errors import ConfigError
 from orchestrator.output.plan_text import plan_record, plan_text
-from orchestrator.plan.budget import account_of
+from orchestrator.output.progress import ProgressDisplay
+from orchestrator.plan.budget import account_of, tolerance_seconds
 from orchestrator.plan.merge import candidate_mixes, merged_knob, with_merged
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.points import first_points
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.paths import sweep_folder
-from orchestrator.sweep.experts import keep
+from orchestrator.storage.spending import Spending
+from orchestrator.sweep.experts import ExpertState, keep
 from orchestrator.sweep.mixture_scores import Scored, choose
 from tests.support.settings import build
 
@@ -239,3 +243,50 @@ def test_a_budget_that_experts_alone_would_spend_is_refused(mixed: Make) -> None
     Journal(folder).append("mixtures", trial=None)
     account = account_of(fits.config, fits.name)
     assert account.merged and not account.scored, "then nothing of it is still to be paid"
+
+
+def test_tokens_that_experts_train_on_are_to_be_paid_too(mixed: Make) -> None:
+    dear = "mix.steps=1000000"
+    with pytest.raises(ConfigError) as refused:
+        mixed(*MERGE, dear, "budget.tokens=5000000")
+    told = dict(refused.value.problems)["budget.tokens"]
+    assert "5e+06 cannot pay the experts, their mixes and one trial to its first rung" in told
+    shown = plan_text(mixed(*MERGE, "budget.tokens=1e12"))
+    more = plan_text(mixed(*MERGE, dear, "budget.tokens=1e12"))
+    whole = [float(text.split("takes about ")[1].split()[0]) for text in (shown, more)]
+    assert whole[1] > whole[0] + 1e6
+
+
+def test_a_budget_ends_experts_at_its_limit_and_not_before(
+    mixed: Make, base: BaseModel, tmp_path: Path
+) -> None:
+    made = mixed(*MERGE)
+    assert made.merge is not None
+    seconds = [0.0]
+    screen = ProgressDisplay(2, 40, "valid/loss")
+    budget = Budget(minutes=1, tokens=1000)
+    screen.spending = Spending(budget, Prices(), 1, 0, 0.0, None, lambda: seconds[0])
+    folder = tmp_path / "sweep"
+    state = ExpertState(made, base, folder, screen, {}, list(made.merge.experts))
+    assert state.screen.spending is screen.spending
+    for index in (1, 2):
+        state.trial(index)
+        state.slots_taken.add(index)
+        state.started.add(index)
+    step = {"train/tokens_per_second": 100.0, "train/examples_per_second": 10.0}
+    for number in range(1, 20):
+        state.allowance.tell_step(1, 1000 * number, number, step)
+    assert screen.spending.now().tokens == pytest.approx(19 * 5 * 10)
+    seconds[0] = 60 + tolerance_seconds(60) - 1
+    state.records[1].reports[40] = {"valid/loss": 1.0}
+    state.allowance.look()
+    assert state.abort_reason is None and not state.allowance.over, "one expert is not enough"
+    seconds[0] += 2
+    state.allowance.look()
+    assert state.abort_reason is not None
+    assert state.abort_reason.startswith("budget.minutes=1 is spent before the experts' mixes")
+    state.abort_reason, seconds[0] = None, 0.0
+    state.allowance.tell_step(1, 20000, 20, step)
+    state.allowance.look()
+    assert state.abort_reason is not None
+    assert state.abort_reason.startswith("budget.tokens=1000 is spent before the experts' mixes")

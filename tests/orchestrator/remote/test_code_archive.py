@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,25 @@ def test_what_runs_there_is_the_same_command_in_the_cluster_that_it_finds() -> N
     )
     assert Submission("lora-1", [a for a in arguments if a != "output=json"], "x").key == sent.key
     assert Submission("lora-1", [*arguments, "seed=2"], "").key != sent.key
+
+
+def test_a_deadline_is_the_same_moment_over_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        typed = ["budget.deadline=2026-12-01T08:00", "++budget.deadline='2026-12-01'"]
+        typed += ["budget.deadline=2026-12-01T08:00Z", "budget.deadline=soon", "budget.minutes=5"]
+        arguments = remote_arguments(typed, dry_run=False)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert arguments[:5] == [
+        "budget.deadline=2026-12-01T08:00:00+05:30",
+        "++budget.deadline=2026-12-01T00:00:00+05:30",
+        *typed[2:],
+    ]
+    raw = compose(arguments[:1], None)
+    assert raw["budget"]["deadline"] == "2026-12-01T08:00:00+05:30"
 
 
 def test_a_log_told_again_from_its_beginning_is_printed_once(

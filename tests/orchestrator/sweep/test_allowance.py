@@ -10,14 +10,18 @@ from pathlib import Path
 import pytest
 
 from jobs.config import BaseModel
+from jobs.workers.messages import LoggedStep, StepMetrics
 from orchestrator.config.budget import Budget, Prices
 from orchestrator.config.compose import compose
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan import planner as planning
+from orchestrator.plan.budget import tolerance_seconds
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.paths import sweep_folder
 from orchestrator.storage.spending import Spending
 from orchestrator.sweep.budget_outcome import budget_record, rounded_up
+from orchestrator.sweep.callback import SweepCallback
+from orchestrator.sweep.finalists import FinalState
 from orchestrator.sweep.state import SweepState
 from tests.support.settings import build
 
@@ -54,8 +58,8 @@ class Sweep:
             self.sweep_state.started.add(index)
             self.steps[index] = 0
 
-    def train(self, steps: int, each: float = 1.0) -> None:
-        """All that train take so many steps; what they report at a rung is the trial's number."""
+    def take_steps(self, steps: int, each: float = 1.0) -> None:
+        """All that train take so many steps."""
         running = self.allowance.running()
         for _ in range(steps):
             self.seconds += each
@@ -64,6 +68,11 @@ class Sweep:
                 metrics = {"train/tokens_per_second": 100.0, "train/examples_per_second": 10.0}
                 milliseconds = int(1000 * self.seconds)
                 self.allowance.tell_step(index, milliseconds, self.steps[index], metrics)
+
+    def train(self, steps: int, each: float = 1.0) -> None:
+        """The same; what they report at a rung is the trial's number."""
+        running = self.allowance.running()
+        self.take_steps(steps, each)
         for index in running:
             if self.steps[index] % 20 == 0:
                 self.sweep_state.records[index].reports[self.steps[index]] = {
@@ -156,6 +165,38 @@ def test_a_trial_that_never_comes_to_its_rung_ends_the_sweep_in_the_end(sweep) -
     )
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_rung_whose_report_does_not_come_ends_too(sweep, scored: bool) -> None:
+    made = sweep(minutes=1)
+    made.start(1, 2)
+    if scored:
+        made.train(20)
+    made.take_steps(20)
+    made.allowance.look()
+    assert not made.allowance.over and made.sweep_state.abort_reason is None, "it may still come"
+    made.seconds = 60 + tolerance_seconds(60) - JUDGING + 1
+    made.allowance.look()
+    assert made.allowance.over == scored, "the judgement takes 10 s more"
+    made.seconds += JUDGING
+    made.allowance.look()
+    assert (made.sweep_state.abort_reason is not None) != scored
+    assert made.allowance.limit == "minutes"
+
+
+def test_finalists_that_are_late_end_with_the_score_of_the_trials(sweep) -> None:
+    made = sweep(minutes=1)
+    made.start(1)
+    made.train(20)
+    final = FinalState(made.sweep_state, made.plan, {1001: {}}, {})
+    final.trial(1001)
+    final.slots_taken.add(1001)
+    final.started.add(1001)
+    final.allowance.tell_step(1001, 1000, 1, {})
+    made.seconds = 60 + tolerance_seconds(60) + 1
+    final.allowance.look()
+    assert final.abort_reason is None and final.allowance.over
+
+
 def test_no_trial_is_admitted_that_would_not_come_to_its_rung(sweep) -> None:
     made = sweep(minutes=1)
     assert made.allowance.admits(1)
@@ -176,6 +217,23 @@ def test_tokens_end_a_sweep_too(sweep) -> None:
     made.allowance.look()
     assert made.allowance.over and made.allowance.limit == "tokens"
     assert made.sweep_state.screen.spending.now().tokens == pytest.approx(20 * 4 * 10 * 32)
+
+
+def test_steps_that_are_trained_again_after_a_kill_count_again(sweep) -> None:
+    made = sweep(tokens=1e9)
+    recorder = SweepCallback(made.sweep_state)
+    made.start(1)
+    made.sweep_state.screen.start(1, {})
+    metrics = {"train/loss": 1.0, "train/tokens_per_second": 100.0}
+    metrics["train/examples_per_second"] = 10.0
+    for _ in range(2):
+        steps = [LoggedStep(1000 * step, step, metrics) for step in range(1, 11)]
+        recorder.take_steps(StepMetrics(1, steps))
+    each = 10 * made.plan.config.train.batch_size
+    assert made.sweep_state.screen.spending.now().tokens == pytest.approx(2 * 10 * each)
+    assert made.allowance.pace(1).seconds == pytest.approx(1.0)
+    events = [event for event in made.sweep_state.journal.events() if event["kind"] == "metrics"]
+    assert [event["step"] for event in events] == list(range(1, 11)), "and are told once"
 
 
 def test_money_follows_the_prices(sweep) -> None:
