@@ -79,9 +79,14 @@ def without_tasks(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_fleet(
-    raw: dict[str, Any], typed: Collection[str] = (), checks: tuple[Check, ...] = ()
+    raw: dict[str, Any],
+    typed: Collection[str] = (),
+    checks: tuple[Check, ...] = (),
+    written: Collection[str] = (),
 ) -> list[FleetTask]:
-    """Read a composed dictionary with tasks; raises ConfigError with every problem in it."""
+    """Read a composed dictionary with tasks; raises ConfigError with every problem in it. See
+    validation.build.
+    """
     entries = raw["data"]["tasks"]
     faults = entry_problems(entries)
     if faults:
@@ -91,7 +96,7 @@ def build_fleet(
     for number, (name, entry) in enumerate(entries.items(), start=1):
         own = of_task(raw, name, entry, typed)
         try:
-            config = build(own, typed_of(name, entry, typed), checks)
+            config = build(own, typed_of(name, entry, typed), checks, written)
         except ConfigError as error:
             by_task[name] = error.problems
             continue
