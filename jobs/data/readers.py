@@ -16,6 +16,7 @@ from typing import Any
 from jobs.data import synthetic_rows
 from jobs.data.bad_rows import BadRows, UnreadableLine
 from jobs.data.column_mapping import ROW, check_names, mapped
+from jobs.data.column_names import COLUMNS, MEANINGFUL, PAIR
 from jobs.data.conversation_forms import without_trailing
 from jobs.data.labels import LabelNames
 from jobs.data.messages import (
@@ -31,7 +32,7 @@ from jobs.data.neighbour_prompt import Neighbour, put_before
 from jobs.data.prompt_keys import context_key, normalise
 from jobs.data.records import check_file, open_records
 from jobs.data.row_filter import Filter
-from jobs.data.shapes import COLUMNS, MEANINGFUL, PAIR, Shape, pair_shape, recognise
+from jobs.data.shapes import Shape, pair_shape, recognise
 from jobs.data.tables import Records, ShortRow
 from jobs.source_rows import Columns, WhereValue
 

@@ -27,7 +27,7 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.job_environment import mark_answer
 from orchestrator.output import console
 from orchestrator.output.experiment_text import experiment_text
-from orchestrator.plan import planner, sizing
+from orchestrator.plan import planner, question_parts, sizing
 from orchestrator.plan.experiment_choices import Choice, choices_for
 from orchestrator.plan.planner import Plan
 
@@ -55,8 +55,11 @@ def run(
     config, raw = first_look(request, checks)
     try:
         corpus = load_corpus(config.data)
+        left_out = question_parts.left_out(config.data, corpus)
     except ValueError as error:
         raise InputError(str(error)) from error
+    if left_out is not None:
+        raise InputError(f"job=new: {left_out}")
     groups = groups_of(request)
     typed = frozenset(typed_settings(request.settings))
     for path in sorted(typed):
@@ -124,8 +127,12 @@ def typed_choices(config: Config, raw: dict[str, Any], typed: frozenset[str]) ->
 def read_as(corpus: Corpus) -> str:
     """How the rows were read, and how they came to their splits."""
     shapes = dict.fromkeys(corpus.shapes.values())
-    cut = [note for note in corpus.notes if " cut from " in note or "dropped" in note]
-    return "; ".join([f"read as {', '.join(shapes)}", *cut])
+    return "; ".join([f"read as {', '.join(shapes)}", *splitting_notes(corpus)])
+
+
+def splitting_notes(corpus: Corpus) -> list[str]:
+    """What was cut and what was dropped."""
+    return [note for note in corpus.notes if " cut from " in note or "dropped" in note]
 
 
 def proven(
@@ -267,12 +274,15 @@ def tell(
     """Print what was written and why, on stdout."""
     reasons = {choice.path: choice.reason for choice in settings if choice.reason}
     values = {choice.path: choice.value for choice in settings}
+    said = splitting_notes(corpus)  # beside data.folder
+    notes = [note for note in dict.fromkeys(plan.notes) if note not in said]
     if config.output == "json":
         record = {
             "experiment": request.name,
             "file": None if config.dry_run else str(request.target),
             "settings": values,
             "reasons": reasons,
+            "notes": notes,
             "command": request.command,
         }
         print(json.dumps(record, ensure_ascii=False), flush=True)
@@ -283,7 +293,7 @@ def tell(
         f"{len(corpus.test):,} test",
         *(f"{'why' if path else '':<8}{path}: {reason}" for path, reason in reasons.items()),
     ]
-    lines += [f"look    {note}" for note in plan.checks.notes]
+    lines += [f"look    {note}" for note in notes]
     if plan.base is None:
         lines.append(f"needs   python -m orchestrator job=setup model={plan.config.model.name}")
     if plan.estimate is not None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import Data
+from jobs.data.column_names import LABEL_TEXTS, LABELS
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row
-from jobs.data.shapes import LABEL_TEXTS, LABELS
 from jobs.evaluation import registry
 from jobs.evaluation.json_answers import is_structured, parse
 from jobs.evaluation.metric_choice import (
