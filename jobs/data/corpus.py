@@ -26,7 +26,14 @@ from jobs.data.paths import data_paths, with_paths
 from jobs.data.readers import Row, Table, read_table
 from jobs.data.row_selection import deduplicated, sample
 from jobs.data.shares import weights_of
-from jobs.data.source_reading import column_notes, idle_problems, reading_of, source_notes, told
+from jobs.data.source_reading import (
+    column_notes,
+    idle_problems,
+    reading_of,
+    source_notes,
+    told,
+    unanswered,
+)
 from jobs.data.splits import find_files
 
 CUT_SHARE = 0.1
@@ -107,6 +114,7 @@ def load_corpus(data: Data) -> Corpus:
     with no_collection():
         tables = {use: try_read(use, paths, data, problems) for use, paths in files.paths.items()}
     problems += synthetic_held_out(tables)
+    problems = [unanswered(problem, files.paths, tables) for problem in problems]
     if problems:
         raise ValueError("\n".join(problems))
     if problems := idle_problems(data, tables):

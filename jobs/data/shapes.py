@@ -42,6 +42,8 @@ class Shape:
     """The column whose whole numbers may have names; none where there is no such column."""
     labels: bool = False
     """Whether a whole number in that column is a label."""
+    prompts: tuple[str, ...] = ()
+    """The columns of the prompt, where it is made of texts."""
     open_end: bool = False
     """Whether its conversations may go on after the last answer."""
 
@@ -190,7 +192,7 @@ def pair_shape(tools: str | None = None, system: str | None = None) -> Shape:
         return {**made, **tools_of(record, tools)} if tools is not None else made
 
     columns = filled("prompt", "completion", tools, system)
-    return Shape(PAIR, "prompt -> completion", columns, make, "completion")
+    return Shape(PAIR, "prompt -> completion", columns, make, "completion", prompts=("prompt",))
 
 
 def alpaca(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
@@ -213,7 +215,7 @@ def alpaca(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
 
     told = f"Alpaca: {' + '.join([task, *inputs])} -> {answer}"
     columns = filled(task, *inputs, answer, system, history, tools)
-    return Shape("Alpaca", told, columns, make, answer)
+    return Shape("Alpaca", told, columns, make, answer, prompts=(task, *inputs))
 
 
 def two_columns(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
@@ -235,10 +237,12 @@ def two_columns(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | N
         return {**made, **tools_of(record, tools)}
 
     kind = "text and label" if labels else "question and answer"
-    asked_by = " + ".join(filled(context, prompt))
+    prompts = filled(context, prompt)
+    asked_by = " + ".join(prompts)
     columns = filled(context, prompt, answer, system, tools)
     name = f'"{prompt}" and "{answer}"'
-    return Shape(name, f"{kind}: {asked_by} -> {answer}", columns, make, answer, labels)
+    told = f"{kind}: {asked_by} -> {answer}"
+    return Shape(name, told, columns, make, answer, labels, prompts)
 
 
 def context_of(prompt: str, named: Mapping[str, str], kinds: Mapping[str, str]) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from jobs.config import Data
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.file_forms import form_of
-from jobs.data.messages import quote
+from jobs.data.messages import quote, reference
 
 ABOVE = ("context", "passage", "paragraph", "document", "article", "premise")
 """What a question is about; a template has it above the prompt."""
@@ -30,8 +30,7 @@ ONE_CHOICE = r"(?:(?:option|choice|ending|op)[ _-]?)?([a-h])|(?:option|choice|en
 """The same in a column for each."""
 READ = re.compile(r"(?:[^:]*: )?(?P<prompt>.+) -> (?P<answer>.+?)(?:, labels by the names .*)?")
 """How a shape says what was read: "question and answer: context + question -> answer"."""
-WORD = re.compile(r"[A-Za-z_]\w*")
-BREAK, GAP = '{{ "\\n" }}', '{{ "\\n\\n" }}'
+BREAK = '{{ "\\n" }}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,32 +44,32 @@ class Column:
     """Whether every row has it."""
 
     @property
-    def reference(self) -> str:
-        """Its value in a template."""
-        return self.name if WORD.fullmatch(self.name) else f"row[{json.dumps(self.name)}]"
-
-    @property
-    def text(self) -> str:
-        """What writes its text."""
+    def expression(self) -> str:
+        """Its text in a template."""
         if any(isinstance(value, list) for value in self.values):
-            return "{{ " + self.reference + ' | join("\\n") }}'
-        otherwise = "" if self.everywhere else ' | default("")'
-        return "{{ " + self.reference + otherwise + " }}"
+            return f'{reference(self.name)} | join("\\n")'
+        return reference(self.name) + ("" if self.everywhere else ' | default("")')
 
     def choices(self, answers: Sequence[str]) -> str:
         """What writes a line for each of the texts in it, marked as the answers name them."""
         value = next((one for one in self.values if one), "")
-        every = f"{self.reference} | default([], true)"
+        column = reference(self.name)
         if isinstance(value, dict) and {"text", "label"} <= value.keys():
-            label = f"{self.reference}.label[loop.index0]"
-            return loop(f"choice in {self.reference}.text", "{{ " + label + " }}: {{ choice }}")
+            label = f"{column}.label[loop.index0]"
+            return loop(f"choice in {column}.text", "{{ " + label + " }}: {{ choice }}")
         if isinstance(value, dict):
-            return loop(
-                f"name in {self.reference}", "{{ name }}: {{ " + self.reference + "[name] }}"
-            )
+            return loop(f"name in {column}", "{{ name }}: {{ " + column + "[name] }}")
         if not isinstance(value, list):
-            return BREAK + self.text
-        return loop(f"choice in {every}", f"{mark(answers)}{{{{ choice }}}}")
+            return BREAK + written([self])
+        return loop(f"choice in {column} | default([], true)", f"{mark(answers)}{{{{ choice }}}}")
+
+
+def written(columns: Sequence[Column]) -> str:
+    """A template of several columns, those that are empty left out."""
+    if len(columns) == 1:
+        return "{{ " + columns[0].expression + " }}"
+    listed = ", ".join(column.expression for column in columns)
+    return "{{ [" + listed + '] | select | join("\\n\\n") }}'
 
 
 def loop(what: str, line: str) -> str:
@@ -106,7 +105,7 @@ def left_out(data: Data, corpus: Corpus) -> str | None:
         return None
     rows = [*corpus.valid, *corpus.test, *(row for one in corpus.sources.values() for row in one)]
     whole = template(columns, prompts, names, [row.answer for row in rows])
-    plain = GAP.join(columns[name].text for name in prompts)
+    plain = written([columns[name] for name in prompts])
     without = prompts[0] if len(prompts) == 1 else plain
     return (
         f"{quote(names)} would be left out of the question, which is read from {quote(prompts)} "
@@ -168,10 +167,10 @@ def template(
     """A template of the whole question."""
     above = [name for name in names if name.strip().lower() in ABOVE]
     below = [name for name in names if name.strip().lower() in BELOW]
-    text = GAP.join(columns[name].text for name in (*above, *prompts, *below))
+    text = written([columns[name] for name in (*above, *prompts, *below)])
     for name in names:
         if name.strip().lower() in CHOICES:
             text += columns[name].choices(answers)
         elif name not in above and name not in below:
-            text += f"{BREAK}{name.strip()[-1:].upper()}: {columns[name].text}"
+            text += f"{BREAK}{name.strip()[-1:].upper()}: {written([columns[name]])}"
     return text

@@ -273,7 +273,8 @@ HALF = {
         {"question": "a", "text": "b", "answer": "c"},
         '"question", "text" can each be the prompt; say which: data.columns.prompt=question '
         "data.columns.completion=answer; or join them: "
-        "data.columns.prompt='{{ question }} {{ text }}' data.columns.completion=answer",
+        'data.columns.prompt=\'{{ [question | default(""), text | default("")] | select | '
+        'join("\\n\\n") }}\' data.columns.completion=answer',
     ),
     "two answers": (
         {"text": "a", "label": "b", "output": "c"},
@@ -307,7 +308,8 @@ HALF = {
     ),
     "a list of answers": (
         {"question": "a", "answer": ["b", "c"]},
-        "a template can make one of it: data.columns.completion='{{ answer | tojson }}'",
+        "a template can make one of it: data.columns.prompt=question "
+        "data.columns.completion='{{ answer | join(\", \") }}'",
     ),
     "two conversations": (
         {"conversations": FROM, "dialog": FROM},
