@@ -28,7 +28,7 @@ from orchestrator.job_environment import mark_answer
 from orchestrator.output import console
 from orchestrator.output.experiment_text import experiment_text
 from orchestrator.plan import planner, question_parts, sizing
-from orchestrator.plan.experiment_choices import Choice, choices_for
+from orchestrator.plan.experiment_choices import Choice, choices_for, few_judges
 from orchestrator.plan.planner import Plan
 
 SECTIONS = (
@@ -275,7 +275,8 @@ def tell(
     reasons = {choice.path: choice.reason for choice in settings if choice.reason}
     values = {choice.path: choice.value for choice in settings}
     said = splitting_notes(corpus)  # beside data.folder
-    notes = [note for note in dict.fromkeys(plan.notes) if note not in said]
+    notes = few_judges(corpus)
+    notes += [note for note in dict.fromkeys(plan.notes) if note not in said]
     if config.output == "json":
         record = {
             "experiment": request.name,
