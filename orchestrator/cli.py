@@ -12,8 +12,15 @@ import shlex
 import sys
 
 from orchestrator.config import credentials, idle_settings
-from orchestrator.config.chosen_files import written_settings
-from orchestrator.config.compose import FREE_TEXT, as_yaml, choices, compose, typed_settings
+from orchestrator.config.chosen_files import task_file_settings
+from orchestrator.config.compose import (
+    FREE_TEXT,
+    as_yaml,
+    choices,
+    compose,
+    typed_settings,
+    written_settings,
+)
 from orchestrator.config.fleet import build_fleet, is_fleet
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import build
@@ -113,13 +120,14 @@ def run(arguments: list[str]) -> int:
         if "--config-dir" in flags
         else overrides
     )
+    written = written_settings(overrides, flags.get("--config-dir"))
     if is_fleet(raw):
         from orchestrator.fleet import command
 
-        written = written_settings(overrides, flags.get("--config-dir"))
-        tasks = build_fleet(raw, typed_settings(overrides), CHECKS, written)
+        of_file = task_file_settings(overrides, flags.get("--config-dir"))
+        tasks = build_fleet(raw, typed_settings(overrides), CHECKS, written, of_file)
         return command.run(tasks, [credentials.printable(text) for text in typed])
-    config = build(raw, typed_settings(overrides), CHECKS)
+    config = build(raw, typed_settings(overrides), CHECKS, written)
     if config.job.kind == "new":
         raise InputError(
             "job.kind=new is not the whole command: python -m orchestrator job=new NAME --from "

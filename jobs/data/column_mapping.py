@@ -7,7 +7,9 @@ error. Columns that are recognised by their names are shapes.py's.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from jobs.data.conversation_forms import CONVERSATIONS
@@ -71,16 +73,20 @@ def used(text: str) -> list[str]:
 
 
 def sandbox() -> Any:
-    """Where templates run."""
+    """Where templates run. Jinja's own `tojson` writes for web pages; `json` writes a value as it
+    stands.
+    """
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,
         finalize=lambda value: "" if value is None else value,
     )
+    environment.filters["json"] = partial(json.dumps, ensure_ascii=False)
+    return environment
 
 
 def reader(field: str, text: str) -> Callable[[JsonObject], Json]:

@@ -14,11 +14,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from jobs.check_settings import Checks
 from jobs.config import Data
 from jobs.data.conversations import groups_of
 from jobs.data.locations import hub_notes, local
@@ -26,8 +27,16 @@ from jobs.data.paths import data_paths, with_paths
 from jobs.data.readers import Row, Table, read_table
 from jobs.data.row_selection import deduplicated, sample
 from jobs.data.shares import weights_of
-from jobs.data.source_reading import column_notes, idle_problems, reading_of, source_notes, told
+from jobs.data.source_reading import (
+    column_notes,
+    idle_problems,
+    reading_of,
+    source_notes,
+    told,
+    unanswered,
+)
 from jobs.data.splits import find_files
+from jobs.data.twin_groups import leaks, with_twins
 
 CUT_SHARE = 0.1
 MOST_CUT = {
@@ -107,6 +116,7 @@ def load_corpus(data: Data) -> Corpus:
     with no_collection():
         tables = {use: try_read(use, paths, data, problems) for use, paths in files.paths.items()}
     problems += synthetic_held_out(tables)
+    problems = [unanswered(problem, files.paths, tables) for problem in problems]
     if problems:
         raise ValueError("\n".join(problems))
     if problems := idle_problems(data, tables):
@@ -128,9 +138,8 @@ def load_corpus(data: Data) -> Corpus:
     groups = groups_of([corpus.test, corpus.valid, *corpus.sources.values()])
     decontaminate(corpus, groups)
     check_left(corpus, held_out)
-    split_off_held_out(
-        corpus, groups, [split for split in ("valid", "test") if split not in held_out]
-    )
+    missing = [split for split in ("valid", "test") if split not in held_out]
+    split_off_held_out(corpus, groups, missing, data.checks)
     check_left(corpus, held_out)
     take_some(corpus, data)
     return corpus
@@ -287,28 +296,31 @@ def without(
     return remaining, len(rows) - len(remaining)
 
 
-def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str]) -> None:
+def split_off_held_out(
+    corpus: Corpus, groups: dict[str, str], missing: list[str], checks: Checks
+) -> None:
     """Take about a tenth of the training rows for each missing split; all rows of one prompt, and
-    of one conversation, go to one side.
+    of one conversation, go to one side. So do near-twins, where a run would be refused for those
+    that the cut has put on both.
     """
     if not missing:
         return
-    rows = [row for source in corpus.sources.values() for row in source if not row.synthetic]
-    counts = Counter(groups.get(row.key, row.key) for row in rows)
-    if len(counts) < len(missing) + 1:
-        kind = "different prompts" if not groups else "different conversations"
-        if any(row.synthetic for source in corpus.sources.values() for row in source):
-            kind += " of real rows (synthetic ones are never held out)"
-        raise ValueError(
-            f"data: {len(counts)} {kind} are too few to cut {' and '.join(missing)} from; "
-            f"add rows, or name files in {' and '.join(f'data.{split}' for split in missing)}"
-        )
-    order = sorted(counts, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
     together = ", conversations kept whole" if groups else ""
-    for split in missing:
-        chosen = choose(order, counts, min(MOST_CUT[split], max(1, round(CUT_SHARE * len(rows)))))
-        order = [key for key in order if key not in chosen]
-        setattr(corpus, split, [row for row in rows if groups.get(row.key, row.key) in chosen])
+    cut = chosen_groups(corpus, groups, missing)
+    if "leakage" not in checks.off:
+        rows = [row for source in corpus.sources.values() for row in source]
+        ids = {
+            split: {id(row) for row in rows if in_split(row, groups, chosen)}
+            for split, chosen in cut.items()
+        }
+        if leaks(rows, ids, checks.leakage_share):
+            twins = with_twins(rows, groups)
+            with suppress(ValueError):  # too few are different: the check says so
+                cut, groups = chosen_groups(corpus, twins, missing), twins
+                together += ", near-twins kept together"
+    for split, chosen in cut.items():
+        rows = [row for source in corpus.sources.values() for row in source]
+        setattr(corpus, split, [row for row in rows if in_split(row, groups, chosen)])
         origin = []
         by_source(corpus, split)
         for name, source in corpus.sources.items():
@@ -326,6 +338,34 @@ def split_off_held_out(corpus: Corpus, groups: dict[str, str], missing: list[str
         size = len(getattr(corpus, split))
         by = f"by a hash of the prompt{together} ({', '.join(origin)})"
         corpus.notes.append(f"{split}: {size:,} rows cut from the training rows {by}")
+
+
+def in_split(row: Row, groups: dict[str, str], chosen: Container[str]) -> bool:
+    """Whether a row is cut into a split: no synthetic one is."""
+    return not row.synthetic and groups.get(row.key, row.key) in chosen
+
+
+def chosen_groups(
+    corpus: Corpus, groups: dict[str, str], missing: list[str]
+) -> dict[str, set[str]]:
+    """Which groups of rows are cut for each missing split."""
+    rows = [row for source in corpus.sources.values() for row in source if not row.synthetic]
+    counts = Counter(groups.get(row.key, row.key) for row in rows)
+    if len(counts) < len(missing) + 1:
+        kind = "different prompts" if not groups else "different conversations"
+        if any(row.synthetic for source in corpus.sources.values() for row in source):
+            kind += " of real rows (synthetic ones are never held out)"
+        raise ValueError(
+            f"data: {len(counts)} {kind} are too few to cut {' and '.join(missing)} from; "
+            f"add rows, or name files in {' and '.join(f'data.{split}' for split in missing)}"
+        )
+    order = sorted(counts, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
+    cut = {}
+    for split in missing:
+        target = min(MOST_CUT[split], max(1, round(CUT_SHARE * len(rows))))
+        cut[split] = choose(order, counts, target)
+        order = [key for key in order if key not in cut[split]]
+    return cut
 
 
 def by_source(corpus: Corpus, split: str) -> None:

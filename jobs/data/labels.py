@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs.data.messages import Malformed, as_text
+from jobs.data.column_names import PAIR
+from jobs.data.messages import Malformed, as_text, describe
+from jobs.data.shape_remedies import NAME_THEM, no_text
 from jobs.files.json_types import Json
 
 if TYPE_CHECKING:
     from jobs.data.shapes import Shape
-
-PAIR_ANSWER = "completion"
 
 
 class LabelNames:
@@ -38,9 +38,24 @@ class LabelNames:
             return self.names[number]
         if number is not None and shape.labels:
             self.counts["bare"] += 1
-        if isinstance(value, str) or value is None or shape.answer in ("", PAIR_ANSWER):
+        if isinstance(value, str) or value is None or not shape.answer:
             return value
+        if shape.prompts and isinstance(value, list | dict):
+            raise Malformed(no_text(shape.answer, value, shape.prompts))
+        if shape.name == PAIR:
+            raise Malformed(no_text_of_pair(value, shape.answer))
         return as_text(value, shape.answer)
+
+
+def no_text_of_pair(value: Json, column: str) -> str:
+    """Why an answer of the project's own format that is a number is refused: how it is written as
+    text is for its author to say.
+    """
+    remedy = NAME_THEM.format(prompt="prompt", completion=column)
+    return (
+        f'"{column}" must be text, got {describe(value)}; write it in quotes, or have it read as '
+        f"it stands: {remedy}"
+    )
 
 
 def whole_number(value: Json) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable
 
 from jobs.files.json_types import Json, JsonObject
@@ -197,12 +198,25 @@ def as_text(value: Json, column: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list | dict | bytes) or value is None:
-        joined = '"{{ ' + column + " | join(', ') }}\""
         raise Malformed(
             f'"{column}" must be text, got {describe(value)}; a template can make one of it, such '
-            f"as {joined} in data.columns"
+            f"as '{one_text(column, value)}' in data.columns"
         )
     return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def one_text(column: str, value: Json) -> str:
+    """A template that makes one text of a column's value that is none: of texts and numbers in a
+    list what they say, of anything else JSON.
+    """
+    is_plain = isinstance(value, list) and not any(isinstance(one, list | dict) for one in value)
+    writer = 'join(", ")' if is_plain else "json"
+    return "{{ " + f"{reference(column)} | {writer}" + " }}"
+
+
+def reference(column: str) -> str:
+    """A column in a template."""
+    return column if re.fullmatch(r"[A-Za-z_]\w*", column) else f"row[{json.dumps(column)}]"
 
 
 def describe(value: Json) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from jobs.data import synthetic_rows
 from jobs.data.bad_rows import BadRows, UnreadableLine
 from jobs.data.column_mapping import ROW, check_names, mapped
+from jobs.data.column_names import COLUMNS, MEANINGFUL, PAIR
 from jobs.data.conversation_forms import without_trailing
 from jobs.data.labels import LabelNames
 from jobs.data.messages import (
@@ -31,8 +32,9 @@ from jobs.data.neighbour_prompt import Neighbour, put_before
 from jobs.data.prompt_keys import context_key, normalise
 from jobs.data.records import check_file, open_records
 from jobs.data.row_filter import Filter
-from jobs.data.shapes import COLUMNS, MEANINGFUL, PAIR, Shape, pair_shape, recognise
-from jobs.data.tables import Records, ShortRow
+from jobs.data.shape_remedies import check_prompt
+from jobs.data.shapes import Shape, pair_shape, recognise
+from jobs.data.tables import Records, ShortRow, headless_note
 from jobs.source_rows import Columns, WhereValue
 
 
@@ -181,7 +183,7 @@ def read_table(
     names = LabelNames(reading.label_names)
     columns = columns_to_read(records, mapping, wanted)
     bad = BadRows(reading.bad_rows, table.skipped)
-    for location, record in records.read(columns):
+    for location, record in bad.reading(records.read(columns)):
         if isinstance(record, UnreadableLine):
             bad.skip(record.problem)
             continue
@@ -218,7 +220,9 @@ def read_table(
             table.rows.append(row)
         except Malformed as error:
             short = "; fewer fields than columns" if isinstance(record, ShortRow) else ""
-            bad.skip(f"{path}, {location}: {error}{short}")
+            headless = "" if table.shape or bad.count else headless_note(records)
+            bad.skip(f"{path}, {location}: {error}{short}{headless}")
+    bad.refuse(len(table.rows))
     if not table.rows and table.skipped:
         raise ValueError(f"{path} has no rows that can be used: {table.skipped[0]}")
     if not table.rows:
@@ -314,6 +318,8 @@ PAIR_COLUMNS = {"prompt", "completion"}
 
 def read_pair(record: dict[str, Any], location: str, instruction: str, shape: Shape) -> Row:
     """A row with `prompt` and `completion`."""
+    if shape.name == PAIR:
+        check_prompt(record["prompt"])
     prompt = check_text(record["prompt"], '"prompt"')
     answer = check_answer(record["completion"], f'"{shape.answer or "completion"}"')
     if not prompt.strip():

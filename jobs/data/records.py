@@ -64,11 +64,7 @@ def check_file(path: Path) -> None:
     if is_arrow_folder(path):
         return
     if form_of(path) is None:
-        ending = path.suffix or "a file without extension"
-        raise ValueError(
-            f"{path}: cannot read {ending}; use one of {', '.join(EXTENSIONS)}, the text ones also "
-            f"with {', '.join(PACKED)}"
-        )
+        raise ValueError(unknown_form(path))
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a file")
     if path.is_symlink() and not path.exists():
@@ -78,6 +74,21 @@ def check_file(path: Path) -> None:
         )
     if not path.exists():
         raise ValueError(f"{path} does not exist; {describe_neighbours(path)}")
+
+
+def unknown_form(path: Path) -> str:
+    """Why a file cannot be read whose name says no form, by what it holds where that is known."""
+    ending = path.suffix or "a file without extension"
+    forms = f"use one of {', '.join(EXTENSIONS)}, the text ones also with {', '.join(PACKED)}"
+    try:
+        with open(path, "rb") as stream:
+            beginning = stream.read(max(map(len, FOREIGN)))
+    except OSError:
+        return f"{path}: cannot read {ending}; {forms}"
+    known = next((words for start, words in FOREIGN.items() if beginning.startswith(start)), None)
+    if known is None:
+        return f"{path}: cannot read {ending}; {forms}"
+    return f"{path}: cannot read {ending}; it is {known.format(path=shlex.quote(str(path)))}"
 
 
 def describe_neighbours(path: Path) -> str:

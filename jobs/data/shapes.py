@@ -1,8 +1,8 @@
 """Shapes: which columns of a file hold the prompt and the answer, recognised from their names.
 
-Owns what other projects call them. A shape turns a record into `prompt` and `completion`, or into
-`messages`; what those may hold is checked in readers.py, how conversations of others are written
-is conversation_forms.py's.
+What other projects call them stands in column_names.py. A shape turns a record into `prompt` and
+`completion`, or into `messages`; what those may hold is checked in readers.py, how conversations
+of others are written is conversation_forms.py's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from jobs.data.column_names import CHAT, LABEL_TEXTS, LABELS, PAIR, PROMPTS, candidates
 from jobs.data.conversation_forms import (
     CONVERSATIONS,
     as_turns,
@@ -19,23 +20,10 @@ from jobs.data.conversation_forms import (
     turns_of_pair,
 )
 from jobs.data.messages import Malformed, as_text, describe, parsed, quote
-from jobs.data.synthetic_rows import COLUMNS as SYNTHETIC
+from jobs.data.shape_remedies import reason
 from jobs.files.json_types import Json, JsonObject
 
-PROMPTS = ("prompt", "question", "query", "instruction", "input", "text", "sentence", "utterance")
-ANSWERS = ("completion", "response", "answer", "output", "target", "summary")
-LABELS = ("label", "category", "class", "intent")
-"""What is called so may be a whole number that stands for a name."""
-LABEL_TEXTS = ("label_text", "label_name", "text_label")
-"""The name of a label, beside its number."""
-BESIDE = ("system", "tools", "history", "context", "chosen", "rejected", *SYNTHETIC)
-"""Columns that mean something beside others."""
-MEANINGFUL = frozenset((*PROMPTS, *ANSWERS, *LABELS, *LABEL_TEXTS, *BESIDE, *CONVERSATIONS))
-CHAT = '"messages"'
-PAIR = '"prompt" and "completion"'
-COLUMNS = f"{PAIR}, or {CHAT}"
 SHAREGPT = "ShareGPT"
-NAME_THEM = "data.columns.prompt={prompt} data.columns.completion={completion}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +42,8 @@ class Shape:
     """The column whose whole numbers may have names; none where there is no such column."""
     labels: bool = False
     """Whether a whole number in that column is a label."""
+    prompts: tuple[str, ...] = ()
+    """The columns of the prompt, where it is made of texts."""
     open_end: bool = False
     """Whether its conversations may go on after the last answer."""
 
@@ -101,7 +91,7 @@ def preference(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | No
     """Two answers of which one is preferred: that one is trained on."""
     if not {"chosen", "rejected"} <= named.keys():
         return None
-    chosen, system = named["chosen"], named.get("system")
+    chosen, system = named["chosen"], system_of(named, kinds)
     is_list = looks_like_messages(kinds[chosen])
     asked = [named[name] for name in PROMPTS if name in named]
     if "instruction" in named and {*asked} <= {named["instruction"], named.get("input")}:
@@ -143,7 +133,7 @@ def conversation(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | 
     if len(columns) != 1:
         return None
     (column,) = columns
-    system, tools = named.get("system"), named.get("tools")
+    system, tools = system_of(named, kinds), named.get("tools")
     if column == "messages" and kinds[column] != "from":
         return chat_shape(column, CHAT, system, tools)
     if kinds[column] == "from":
@@ -176,7 +166,7 @@ def pair(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
     """`prompt` and `completion`, as texts or as two lists of messages."""
     if not {"prompt", "completion"} <= kinds.keys():
         return None
-    tools, system = named.get("tools"), named.get("system")
+    tools, system = named.get("tools"), system_of(named, kinds)
     if looks_like_messages(kinds["prompt"]) and looks_like_messages(kinds["completion"]):
 
         def join(record: JsonObject) -> JsonObject:
@@ -202,7 +192,7 @@ def pair_shape(tools: str | None = None, system: str | None = None) -> Shape:
         return {**made, **tools_of(record, tools)} if tools is not None else made
 
     columns = filled("prompt", "completion", tools, system)
-    return Shape(PAIR, "prompt -> completion", columns, make, "completion")
+    return Shape(PAIR, "prompt -> completion", columns, make, "completion", prompts=("prompt",))
 
 
 def alpaca(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
@@ -215,7 +205,7 @@ def alpaca(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
     inputs = [named[name] for name in ("input", "context") if name in named]
     if len(inputs) > 1:
         return None
-    system, history, tools = (named.get(name) for name in ("system", "history", "tools"))
+    system, history, tools = system_of(named, kinds), named.get("history"), named.get("tools")
 
     def make(record: JsonObject) -> JsonObject:
         texts = [record[task], *(record.get(name) for name in inputs)]
@@ -225,7 +215,7 @@ def alpaca(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
 
     told = f"Alpaca: {' + '.join([task, *inputs])} -> {answer}"
     columns = filled(task, *inputs, answer, system, history, tools)
-    return Shape("Alpaca", told, columns, make, answer)
+    return Shape("Alpaca", told, columns, make, answer, prompts=(task, *inputs))
 
 
 def two_columns(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | None:
@@ -236,9 +226,8 @@ def two_columns(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | N
     (prompt,), (answer,) = asked, answered
     if {kinds[prompt], kinds[answer]} & {"list", "object", "role", "from"}:
         return None
-    is_question = prompt.strip().lower() in ("question", "query")
-    context = named.get("context") if is_question else None
-    system, tools = named.get("system"), named.get("tools")
+    context = context_of(prompt, named, kinds)
+    system, tools = system_of(named, kinds), named.get("tools")
     labels = answer.strip().lower() in (*LABELS, *LABEL_TEXTS)
 
     def make(record: JsonObject) -> JsonObject:
@@ -248,20 +237,26 @@ def two_columns(named: Mapping[str, str], kinds: Mapping[str, str]) -> Shape | N
         return {**made, **tools_of(record, tools)}
 
     kind = "text and label" if labels else "question and answer"
-    asked_by = " + ".join(filled(context, prompt))
+    prompts = filled(context, prompt)
+    asked_by = " + ".join(prompts)
     columns = filled(context, prompt, answer, system, tools)
     name = f'"{prompt}" and "{answer}"'
-    return Shape(name, f"{kind}: {asked_by} -> {answer}", columns, make, answer, labels)
+    told = f"{kind}: {asked_by} -> {answer}"
+    return Shape(name, told, columns, make, answer, labels, prompts)
 
 
-def candidates(named: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """The columns that can be the prompt, and those that can be the answer. The name of a label
-    stands for its number.
-    """
-    asked = [named[name] for name in PROMPTS if name in named]
-    texts = [named[name] for name in LABEL_TEXTS if name in named]
-    answered = texts or [named[name] for name in LABELS if name in named]
-    return asked, [*(named[name] for name in ANSWERS if name in named), *answered]
+def context_of(prompt: str, named: Mapping[str, str], kinds: Mapping[str, str]) -> str | None:
+    """The column with what a prompt is about, which stands above it."""
+    context, name = named.get("context"), prompt.strip().lower()
+    if context is None or name in ("question", "query"):
+        return context
+    return context if name in ("input", "text") and kinds[context] == "text" else None
+
+
+def system_of(named: Mapping[str, str], kinds: Mapping[str, str]) -> str | None:
+    """The column with what the system says."""
+    other = named.get("system_prompt")
+    return named.get("system") or (other if other and kinds[other] == "text" else None)
 
 
 def with_context(
@@ -316,85 +311,3 @@ def first_question(messages: Json) -> Json:
         if isinstance(message, dict) and message.get("role") == "user":
             return message.get("content")
     return None
-
-
-def reason(record: JsonObject, all_names: Collection[str]) -> str:
-    """Why a record has no shape, with the remedy."""
-    present = {name.strip().lower(): name for name, value in record.items() if value is not None}
-    asked, answered = candidates(present)
-    listed = quote(all_names)
-    if (inside := rows_inside(record)) is not None and not (asked and answered):
-        return f"needs {COLUMNS}; found {listed}; {inside}"
-    remedy = NAME_THEM.format(
-        prompt=asked[0] if asked else "COLUMN", completion=answered[0] if answered else "COLUMN"
-    )
-    if {"chosen", "rejected"} <= present.keys():
-        return (
-            'has "chosen" and "rejected", and not one prompt beside them; say which column it is: '
-            f"data.columns.prompt=COLUMN data.columns.completion={present['chosen']}"
-        )
-    for role, several in (("prompt", asked), ("answer", answered)):
-        if len(several) > 1 and asked and answered:
-            return f"{quote(several)} can each be the {role}; say which: {remedy}"
-    conversations = [
-        present[name]
-        for name in CONVERSATIONS
-        if name in present and isinstance(record[present[name]], list)
-    ]
-    if len(conversations) > 1:
-        return (
-            f"{quote(conversations)} can each be the conversation; say which: "
-            f"data.columns.messages={conversations[0]}"
-        )
-    null = [name for name in record if name.lower() in CONVERSATIONS and record[name] is None]
-    if null and not asked and not answered:
-        return f'"{null[0]}" must be a list, got null'
-    if conversations:
-        return (
-            f'"{conversations[0]}" holds no messages with role and content, or with from and '
-            f"value; say which columns to read: {remedy}"
-        )
-    for several in (asked, answered):
-        if asked and answered and isinstance(record[several[0]], list | dict):
-            column = several[0]
-            return (
-                f'"{column}" must be text, got {describe(record[column])}; a template can make one '
-                f"of it: data.columns.{'prompt' if several is asked else 'completion'}="
-                f"'{{{{ {column} | tojson }}}}'"
-            )
-    return lacking(record, asked, answered, listed, remedy)
-
-
-def lacking(
-    record: JsonObject, asked: list[str], answered: list[str], listed: str, remedy: str
-) -> str:
-    """That a prompt or an answer is missing, or both."""
-    if asked and not answered:
-        empty = [name for name in record if name.strip().lower() in (*ANSWERS, *LABELS)]
-        if empty:
-            return f'has no answer: "{empty[0]}" is null'
-        if asked == ["prompt"]:
-            return f'has no answer: "completion" is missing; found {listed}; or say which: {remedy}'
-        return f"has no answer; found {listed}; say which column it is: {remedy}"
-    if answered and not asked:
-        empty = [name for name in record if name.strip().lower() in PROMPTS]
-        if empty:
-            return f'has no prompt: "{empty[0]}" is null'
-        joined = "a template joins several: data.columns.prompt='{{ A }} {{ B }}'"
-        return f"has no prompt; found {listed}; say which column it is: {remedy} ({joined})"
-    return f"needs {COLUMNS}; found {listed}; or say which columns hold them: {remedy}"
-
-
-def rows_inside(record: JsonObject) -> str | None:
-    """What to do with an object that holds the rows; None for any other."""
-    names = [
-        name
-        for name, value in record.items()
-        if isinstance(value, list)
-        and value
-        and isinstance(value[0], dict)
-        and name.lower() not in CONVERSATIONS
-    ]
-    if not names:
-        return None
-    return f'its rows may be in "{names[0]}": write those as one array, or one object per line'

@@ -4,10 +4,13 @@ source come together here.
 
 from __future__ import annotations
 
+import re
+
 from jobs.config import Data
 from jobs.data.bad_rows import skipped_note
 from jobs.data.messages import quote
 from jobs.data.readers import Reading, Table
+from jobs.data.shape_remedies import NO_ANSWER
 
 SOURCES = "sources."
 
@@ -28,6 +31,24 @@ def reading_of(data: Data, use: str) -> Reading:
 def told(table: Table) -> str:
     """What the files of one use were read as: of several forms the one with most columns."""
     return max(table.told, key=len, default="")
+
+
+def unanswered(problem: str, paths: dict[str, list[str]], tables: dict[str, Table]) -> str:
+    """A problem as it is told: of a held-out file without a column of answers, beside training rows
+    that have one, what to do about it.
+    """
+    use = next((use for use in ("valid", "test") if problem.startswith(f"data.{use}: ")), None)
+    trained = [one for one, table in tables.items() if one.startswith(SOURCES) and table.rows]
+    if use is None or not trained or not re.search(NO_ANSWER, problem):
+        return problem
+    answer = told(tables[trained[0]]).rpartition("-> ")[2].partition(",")[0]
+    file, training = paths[use][0], paths[trained[0]][0]
+    column = quote([answer]) if answer else "the answers"
+    return (
+        f"data.{use}: {file} lacks {column}, which the training rows have, and rows without an "
+        f"answer judge nothing; move it elsewhere, or read the training file alone: "
+        f"data.folder={training} (job=new: --from {training}), from which held-out rows are cut"
+    )
 
 
 def idle_problems(data: Data, tables: dict[str, Table]) -> list[str]:

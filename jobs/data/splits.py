@@ -16,6 +16,7 @@ from pathlib import Path
 from jobs.config import Data
 from jobs.data.file_forms import EXTENSIONS, form_of, holds_rows, is_arrow_folder, stem_of
 from jobs.data.locations import is_pattern, matching, natural
+from jobs.data.records import unknown_form
 
 NAMES = {
     "train": ("train", "training"),
@@ -253,6 +254,9 @@ def find_splits(folder: str, named: Collection[str], problems: list[str]) -> dic
     if not directory.is_dir():
         if form_of(directory) is not None:
             problems.append(f"data.folder: {folder} does not exist (looked in {Path.cwd()})")
+            return {}
+        if directory.is_file():
+            problems.append(f"data.folder: {unknown_form(directory)}")
             return {}
         problems.append(f"data.folder: {folder} is not a folder (looked in {Path.cwd()})")
         return {}

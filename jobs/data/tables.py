@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,13 @@ Place = str
 """Where a record stands in its file: "line 3", or "row 3"."""
 ROWS_AT_ONCE = 2048
 SEPARATORS = (",", "\t", ";", "|")
+SAID = re.compile(r'"?sep=([^\r\n"])"?(?:\r\n|\r|\n)')
+"""A first line in which Excel says what separates fields."""
+MOST_COMPARED = 20
+"""Records on which separators are tried where the first line holds several."""
+COMPARED_CHARACTERS = 200_000
+MOST_ROWS_OF_DATA = 200
+"""Records among which a first line's fields are looked for, where it may be none of names."""
 
 
 @dataclass
@@ -46,6 +55,8 @@ class Records:
     """What the numbers of a column stand for, by column, where the file says so: they are read as
     these names.
     """
+    headless: Callable[[], bool] | None = None
+    """Looks whether what was taken for the names of the columns may be a row."""
 
 
 class ShortRow(dict[str, Any]):
@@ -59,10 +70,13 @@ def csv_records(path: Path, text: str, delimiter: str) -> Records:
     csv.field_size_limit(
         2**31 - 1
     )  # the module's own limit, 131,072 characters, is for nobody's sake
-    blank = len(text) - len(text.lstrip("\r\n"))
-    skipped = len(text[:blank].splitlines())
-    delimiter = separator(text[blank:], delimiter)
-    reader = csv.DictReader(io.StringIO(text[blank:], newline=""), strict=True, delimiter=delimiter)
+    start = len(text) - len(text.lstrip("\r\n"))
+    said = SAID.match(text, start)
+    if said is not None:
+        start = said.end()
+    skipped = len(text[:start].splitlines())
+    delimiter = said[1] if said is not None else separator(text[start:], delimiter)
+    reader = csv.DictReader(io.StringIO(text[start:], newline=""), strict=True, delimiter=delimiter)
     try:
         columns = list(reader.fieldnames or [])
     except csv.Error as error:
@@ -87,7 +101,7 @@ def csv_records(path: Path, text: str, delimiter: str) -> Records:
                 f"{path}, after line {line}: broken CSV: {error}; check the quotes, or use .jsonl"
             ) from None
 
-    return Records(read, list(names))
+    return Records(read, list(names), headless=lambda: is_headless(text[start:], delimiter))
 
 
 def separator(text: str, usual: str) -> str:
@@ -95,9 +109,49 @@ def separator(text: str, usual: str) -> str:
     leaves it whole and another does not.
     """
     first = next(iter(text.splitlines()), "")
-    if usual in first:
-        return usual
-    return next((other for other in SEPARATORS if other in first), usual)
+    found = [mark for mark in (usual, *SEPARATORS) if mark in first]
+    if not found or len({*found}) == 1 or fields_with(text, found[0]):
+        return found[0] if found else usual
+    most = max(found, key=lambda mark: fields_with(text, mark))
+    return most if fields_with(text, most) else found[0]
+
+
+def fields_with(text: str, mark: str) -> int:
+    """How many fields each of the first records has with this separator; 0 where not all of them
+    have equally many.
+    """
+    reader = csv.reader(io.StringIO(text[:COMPARED_CHARACTERS], newline=""), delimiter=mark)
+    try:
+        counts = {len(record) for record in itertools.islice(reader, MOST_COMPARED) if record}
+    except csv.Error:
+        return 0
+    return counts.pop() if len(counts) == 1 and counts != {1} else 0
+
+
+def is_headless(text: str, delimiter: str) -> bool:
+    """Whether the first line of a table in text may be a row, not the names of columns: one of its
+    fields stands in its column again.
+    """
+    records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        first, *others = itertools.islice(records, MOST_ROWS_OF_DATA)
+    except (csv.Error, ValueError):
+        return False
+    return any(
+        field.strip() and field == other
+        for record in others
+        for field, other in zip(first, record, strict=False)
+    )
+
+
+def headless_note(records: Records) -> str:
+    """What to do with a table whose first line may be a row; nothing for any other."""
+    if records.headless is None or not records.headless():
+        return ""
+    return (
+        "; the first line looks like a row: if it is one, write a line with the names of the "
+        "columns above it"
+    )
 
 
 def named(names: Sequence[str]) -> list[str]:

@@ -35,6 +35,8 @@ AFTER_SENTENCES = " \t\n\"'”’»)]」』"
 """What may stand behind the end of a sentence."""
 ONE_LABEL_SHARE = 0.8
 """From this share of the held-out rows with the same label on, accuracy shows little."""
+FEWEST_COUNTED = 20
+"""With fewer held-out rows the share of a label is that among all rows."""
 FOR_LABELS = (registry.ACCURACY, registry.MACRO_F1, registry.COST)
 FOR_JSON = (registry.JSON_VALID, registry.FIELD_AGREEMENT)
 """Metrics that ask for answers of one kind."""
@@ -95,11 +97,16 @@ def misfit(metric: str, corpus: Corpus) -> str | None:
         )
     if name not in (registry.ACCURACY, registry.EXACT_MATCH) or not is_closed(corpus, labels):
         return None
+    kind = "held-out rows"
+    if len(answers) < FEWEST_COUNTED:
+        kind = "rows"
+        everyone = [corpus.valid, corpus.test, *corpus.sources.values()]
+        answers = [row.answer.strip() for rows in everyone for row in rows]
     ((label, count),) = Counter(map(as_label, answers)).most_common(1)
     if count < ONE_LABEL_SHARE * len(answers):
         return None
     return (
-        f'{count} of {len(answers)} held-out rows have the label "{label}", so always saying it '
+        f'{count} of {len(answers)} {kind} have the label "{label}", so always saying it '
         f"scores {count / len(answers):.2f}; sweep.metric=macro_f1 counts every label alike, and "
         "sweep.metric=cost with sweep.costs what each mistake costs"
     )

@@ -14,6 +14,8 @@ from jobs.data.readers import Row
 from jobs.data.rendered import final_answer
 from jobs.data.tokenization import Example
 
+SOURCE, LENGTH, LABEL = "source", "answer_length", "label"
+"""What scores are told by in any case."""
 ANYTHING = "*"
 """In a row of the cost matrix: every answer that has no cost of its own."""
 

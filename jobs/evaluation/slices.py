@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jobs.evaluation.scored_rows import MetricContext, ScoredRow
+from jobs.evaluation.scored_rows import LABEL, LENGTH, SOURCE, MetricContext, ScoredRow
 from jobs.evaluation.scorers import Scorer
 from jobs.evaluation.scores import SliceScores
 
-SOURCE, LENGTH, LABEL = "source", "answer_length", "label"
 LENGTHS = (8, 32, 128, 512)
 """Upper ends of the classes of answer length, in characters."""
 MOST_VALUES = 40
@@ -43,6 +42,8 @@ def values_by_kind(
         kinds[LABEL] = [row.label for row in rows]
     kinds = {kind: values for kind, values in kinds.items() if len(set(values)) > 1}
     for column in columns:
+        if column == SOURCE and SOURCE in kinds:
+            continue  # the same, with the training source where a row does not say its own
         kinds[column] = [row.columns.get(column, "") for row in rows]
     return {kind: fold(values) for kind, values in kinds.items()}
 

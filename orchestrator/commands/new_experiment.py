@@ -5,21 +5,20 @@ The file is planned before it is written, so that what is there runs as it stand
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import math
 import os
 import re
-import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.data.corpus import Corpus, load_corpus
-from orchestrator.config.compose import choices as choices_of_groups
-from orchestrator.config.compose import compose, typed_settings
+from jobs.data.paths import data_paths
+from orchestrator.commands.experiment_request import Request, groups_of, read_request
+from orchestrator.config.compose import compose, typed_settings, written_settings
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.fleet import is_fleet
 from orchestrator.config.settings import Config
@@ -28,62 +27,22 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.job_environment import mark_answer
 from orchestrator.output import console
 from orchestrator.output.experiment_text import experiment_text
-from orchestrator.plan import planner
-from orchestrator.plan.experiment_choices import Choice, choices_for
+from orchestrator.plan import planner, question_parts, sizing
+from orchestrator.plan.experiment_choices import Choice, choices_for, few_judges
 from orchestrator.plan.planner import Plan
-from orchestrator.project import ROOT
 
-JOB = "job=new"
-USAGE = "python -m orchestrator job=new NAME --from data.jsonl"
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*")
 SECTIONS = (
     *("data", "model", "adapter", "optim", "train", "sweep", "mix", "final", "registry", "job"),
 )
 """Settings that belong into an experiment; where it runs and is kept is the command's."""
-OF_THE_RUN = ("experiment", "job", "cluster", "tracking", "device", "fleet")
-"""Groups of which an experiment has no choice."""
 ALONE = ("seed", "executor")
 OF_THIS_COMMAND = ("output", "dry_run", "data.name", "data.folder", "job.kind")
-LONGEST_NAME = 100
 LENGTHS = (512, 1024, 2048, 4096)
 """Values of train.max_length that are tried one after the other."""
 MOST_CUT = 0.01
 """With a larger share of truncated rows the next length is tried."""
 MINUTES = 15
 SECONDS = 60
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What was asked for."""
-
-    name: str
-    rows: str
-    """The file, folder, pattern or address of the rows."""
-    settings: list[str]
-    """Further settings and choices of groups, as typed."""
-    folder: str | None
-    """As --config-dir has it."""
-
-    @property
-    def choices(self) -> str | None:
-        """The same as far as it is there: job=new makes the folder."""
-        return self.folder if self.folder and os.path.lexists(self.folder) else None
-
-    @property
-    def target(self) -> Path:
-        """The file that is written."""
-        return (
-            (Path(self.folder) if self.folder else ROOT / "conf")
-            / "experiment"
-            / f"{self.name}.yaml"
-        )
-
-    @property
-    def command(self) -> str:
-        """What runs the experiment."""
-        where = ["--config-dir", self.folder] if self.folder else []
-        return shlex.join(["python", "-m", "orchestrator", f"+experiment={self.name}", *where])
 
 
 def run(
@@ -96,8 +55,11 @@ def run(
     config, raw = first_look(request, checks)
     try:
         corpus = load_corpus(config.data)
+        left_out = question_parts.left_out(config.data, corpus)
     except ValueError as error:
         raise InputError(str(error)) from error
+    if left_out is not None:
+        raise InputError(f"job=new: {left_out}")
     groups = groups_of(request)
     typed = frozenset(typed_settings(request.settings))
     for path in sorted(typed):
@@ -106,7 +68,7 @@ def run(
     proposed = [
         Choice("data.name", request.name, ""),
         Choice("data.folder", config.data.folder, read_as(corpus)),
-        *typed_choices(raw, typed),
+        *typed_choices(config, raw, typed),
         *choices_for(config.data, corpus, typed),
     ]
     with tempfile.TemporaryDirectory() as draft:
@@ -117,62 +79,6 @@ def run(
     mark_answer()
     tell(request, config, corpus, plan, final, text)
     return 0
-
-
-def read_request(arguments: Sequence[str], rows: str | None, folder: str | None) -> Request:
-    """The name, the rows and what else was typed. Raises InputError for a request that cannot be
-    followed.
-    """
-    words = [text for text in arguments if "=" not in text and not text.startswith("~")]
-    settings = [text for text in arguments if text not in words and text != JOB]
-    named = dict(text.lstrip("+").split("=", 1) for text in settings if "=" in text)
-    if rows and "data.folder" in named:
-        raise InputError(
-            f"job=new: --from {rows} and data.folder={named['data.folder']} both name the rows; "
-            "leave one out"
-        )
-    rows = rows or named.get("data.folder")
-    if len(words) != 1 or not rows:
-        missing = "the rows are not named" if len(words) == 1 else "it takes one NAME"
-        raise InputError(f"job=new: {missing}; write {USAGE}")
-    (name,) = words
-    if len(name) > LONGEST_NAME:
-        raise InputError(
-            f"job=new: an experiment's name has at most {LONGEST_NAME} letters, and this one has "
-            f"{len(name)}"
-        )
-    if not NAME.fullmatch(name):
-        raise InputError(
-            f"job=new: {name!r} cannot be an experiment's name; it must begin with a letter, and "
-            "be letters and digits, in words joined by '-'"
-        )
-    if "data.name" in named:
-        raise InputError(
-            f"job=new: the rows are called after the experiment, {name}; leave data.name="
-            f"{named['data.name']} out, or change it in the file"
-        )
-    request = Request(name, rows, [text for text in settings if not is_rows(text)], folder)
-    for group in OF_THE_RUN:
-        if group in named:
-            raise InputError(
-                f"job=new: {group}={named[group]} does not belong into an experiment; add it to "
-                "the command that runs it"
-            )
-    if "data" in named and named["data"] != "files":
-        raise InputError(
-            f"job=new: data={named['data']} comes with the project; --from names rows of your own"
-        )
-    if request.target.exists() or name in choices_of_groups(request.choices).get("experiment", []):
-        raise InputError(
-            f"job=new: there is an experiment {name} already ({request.target}); take another "
-            "name, or delete that file"
-        )
-    return request
-
-
-def is_rows(setting: str) -> bool:
-    """Whether a setting says what --from says."""
-    return setting.lstrip("+").split("=", 1)[0] in ("data", "data.folder", "data.name")
 
 
 def first_look(request: Request, checks: tuple[Check, ...]) -> tuple[Config, dict[str, Any]]:
@@ -196,25 +102,20 @@ def first_look(request: Request, checks: tuple[Check, ...]) -> tuple[Config, dic
     return config, raw
 
 
-def groups_of(request: Request) -> dict[str, str]:
-    """The choices of groups that were typed, and that of the data."""
-    groups = {"data": "files"}
-    groups_there = choices_of_groups(request.choices)
-    for text in request.settings:
-        group, _, choice = text.lstrip("+").partition("=")
-        if group in groups_there:
-            groups[group] = choice
-    return groups
-
-
 def belongs(path: str) -> bool:
     """Whether a setting is part of an experiment."""
     return path.split(".")[0] in SECTIONS or path in ALONE
 
 
-def typed_choices(raw: dict[str, Any], typed: frozenset[str]) -> list[Choice]:
-    """Settings that were typed and belong into an experiment."""
-    flat = leaves(raw)
+def typed_choices(config: Config, raw: dict[str, Any], typed: frozenset[str]) -> list[Choice]:
+    """Settings that were typed and belong into an experiment. Files stand there with their whole
+    paths: the experiment may run in another folder.
+    """
+    flat = leaves(raw) | data_paths(config.data)
+    if flat.get("model.path") is not None:
+        flat["model.path"] = config.model.path
+    if isinstance(flat.get("sweep.costs"), str):
+        flat["sweep.costs"] = os.path.abspath(os.path.expanduser(flat["sweep.costs"]))
     chosen = []
     for path, value in flat.items():
         was_typed = any(path == name or path.startswith(f"{name}.") for name in typed)
@@ -226,8 +127,12 @@ def typed_choices(raw: dict[str, Any], typed: frozenset[str]) -> list[Choice]:
 def read_as(corpus: Corpus) -> str:
     """How the rows were read, and how they came to their splits."""
     shapes = dict.fromkeys(corpus.shapes.values())
-    cut = [note for note in corpus.notes if " cut from " in note or "dropped" in note]
-    return "; ".join([f"read as {', '.join(shapes)}", *cut])
+    return "; ".join([f"read as {', '.join(shapes)}", *splitting_notes(corpus)])
+
+
+def splitting_notes(corpus: Corpus) -> list[str]:
+    """What was cut and what was dropped."""
+    return [note for note in corpus.notes if " cut from " in note or "dropped" in note]
 
 
 def proven(
@@ -262,6 +167,9 @@ def proven(
         raise refusal or InputError("job=new: no length fits these rows")
     plan.checks.refuse()
     if plan.estimate is not None and "sweep.minutes" not in typed:
+        if not sizing.is_sized(plan.config):
+            reason = "how much is done follows from the settings that were typed"
+            return plan, [*final, Choice("sweep.minutes", None, reason)]
         minutes = math.ceil(plan.estimate.seconds / SECONDS)
         if minutes > MINUTES:
             reason = f"the smallest sweep takes so long on this machine; {MINUTES} are usual"
@@ -312,8 +220,10 @@ def planned(
     """The plan of the experiment as its file says it."""
     file.write_text(text_of(request, groups, settings), encoding="utf-8")
     overrides = [f"+experiment={request.name}", "dry_run=true"]
-    raw = compose(overrides, str(file.parent.parent), checks)
-    return planner.make(build(raw, typed_settings(overrides), checks))
+    folder = str(file.parent.parent)
+    raw = compose(overrides, folder, checks)
+    written = written_settings(overrides, folder)
+    return planner.make(build(raw, typed_settings(overrides), checks, written))
 
 
 def mirror(folder: str | None, draft: Path) -> None:
@@ -364,12 +274,16 @@ def tell(
     """Print what was written and why, on stdout."""
     reasons = {choice.path: choice.reason for choice in settings if choice.reason}
     values = {choice.path: choice.value for choice in settings}
+    said = splitting_notes(corpus)  # beside data.folder
+    notes = few_judges(corpus)
+    notes += [note for note in dict.fromkeys(plan.notes) if note not in said]
     if config.output == "json":
         record = {
             "experiment": request.name,
             "file": None if config.dry_run else str(request.target),
             "settings": values,
             "reasons": reasons,
+            "notes": notes,
             "command": request.command,
         }
         print(json.dumps(record, ensure_ascii=False), flush=True)
@@ -380,7 +294,7 @@ def tell(
         f"{len(corpus.test):,} test",
         *(f"{'why' if path else '':<8}{path}: {reason}" for path, reason in reasons.items()),
     ]
-    lines += [f"look    {note}" for note in plan.checks.notes]
+    lines += [f"look    {note}" for note in notes]
     if plan.base is None:
         lines.append(f"needs   python -m orchestrator job=setup model={plan.config.model.name}")
     if plan.estimate is not None:

@@ -23,7 +23,7 @@ from jobs.base_models import fetch
 from jobs.config import BaseModel
 from jobs.files.json_types import JsonObject
 from orchestrator.commands.pareto_budget import check_budgets, why_unpaid
-from orchestrator.config.compose import choices, compose, typed_settings
+from orchestrator.config.compose import choices, compose, typed_settings, written_settings
 from orchestrator.config.device_settings import LIMITS
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import Check, build
@@ -90,7 +90,8 @@ class Command:
         own += further
         try:
             raw = compose(own, self.folder, self.checks)
-            single = build(raw, typed_settings(own), self.checks)
+            written = written_settings(own, self.folder)
+            single = build(raw, typed_settings(own), self.checks, written)
         except ConfigError as error:
             problems = [(path, f"{text} (for {base})") for path, text in error.problems]
             raise ConfigError(problems) from error

@@ -57,7 +57,7 @@ def chosen_files(overrides: Sequence[str], folder: str | None) -> Iterator[Chose
                 yield ChosenFile(group, choice, content)
 
 
-def written_settings(overrides: Sequence[str], folder: str | None) -> list[str]:
+def task_file_settings(overrides: Sequence[str], folder: str | None) -> list[str]:
     """The names of the settings to which such files give a value."""
     return [
         path

@@ -84,9 +84,11 @@ def build_fleet(
     typed: Collection[str] = (),
     checks: tuple[Check, ...] = (),
     written: Collection[str] = (),
+    of_file: Collection[str] = (),
 ) -> list[FleetTask]:
-    """Read a composed dictionary with tasks; raises ConfigError with every problem in it. `written`
-    are the settings that the fleet's own file gives: of the rows of all tasks, as what is typed.
+    """Read a composed dictionary with tasks; raises ConfigError with every problem in it. `of_file`
+    are the settings that the file with the tasks gives: of the rows of all tasks, as what is typed;
+    for the others see validation.build.
     """
     entries = raw["data"]["tasks"]
     faults = entry_problems(entries)
@@ -95,9 +97,9 @@ def build_fleet(
     tasks = []
     by_task: dict[str, list[tuple[str, str]]] = {}
     for number, (name, entry) in enumerate(entries.items(), start=1):
-        own = of_task(raw, name, entry, {*typed, *written})
+        own = of_task(raw, name, entry, {*typed, *of_file})
         try:
-            config = build(own, typed_of(name, entry, typed), checks)
+            config = build(own, typed_of(name, entry, typed), checks, written)
         except ConfigError as error:
             by_task[name] = error.problems
             continue

@@ -1,7 +1,7 @@
 """Which settings nobody has chosen, so that the plan chooses them by measurement.
 
 A value that a file under conf/train or conf/sweep gives is a default, and so is none; what was
-typed, and what another file says, was chosen.
+typed, and what an experiment, a fleet or another file says, was chosen.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ FILES = {"train": ROOT / "conf" / "train" / "default.yaml"}
 SWEEPS = ROOT / "conf" / "sweep"
 
 
-def open_settings(config: Config, typed: Collection[str]) -> tuple[str, ...]:
-    """The names of the settings that are left open: sizes only where there is a time to fill."""
+def open_settings(
+    config: Config, typed: Collection[str], written: Collection[str] = ()
+) -> tuple[str, ...]:
+    """The names of the settings that are left open: sizes only where there is a time to fill.
+    `written` are those of an experiment or a fleet. They are chosen as the typed ones are, but for
+    the usual minutes, which stand in most: where those are too short the smallest sweep runs.
+    """
     found = []
+    usual_minutes = is_default(MINUTES, config.sweep.minutes, typed)
+    typed = [*typed, *written]
     if config.train.dtype == "auto":
         found.append(DTYPE)
     if config.job.kind != "train":
@@ -40,7 +47,7 @@ def open_settings(config: Config, typed: Collection[str]) -> tuple[str, ...]:
         found.append(RANKS)
     if config.sweep.minutes is None:
         return tuple(found)
-    if is_default(MINUTES, config.sweep.minutes, typed):
+    if usual_minutes:
         found.append(MINUTES)
     only_grid = all(knob.type in ("grid", "linked") for knob in config.sweep.space.values())
     searched = not only_grid and config.sweep.search != "grid"

@@ -59,11 +59,15 @@ def check(raw: dict[str, Any], checks: tuple[Check, ...] = ()) -> list[tuple[str
 
 
 def build(
-    raw: dict[str, Any], typed: Collection[str] = (), checks: tuple[Check, ...] = ()
+    raw: dict[str, Any],
+    typed: Collection[str] = (),
+    checks: tuple[Check, ...] = (),
+    written: Collection[str] = (),
 ) -> Config:
     """Read a composed dictionary; raises ConfigError with every problem in it. `typed` names the
     settings of the command line: of those, and of others than the defaults, it is said when they
-    change nothing. `checks` are further rules, of the rooms that use the settings.
+    change nothing. `checks` are further rules, of the rooms that use the settings. `written` names
+    those of the chosen experiment or fleet, which the plan leaves as they are.
     """
     faults: list[tuple[str, str]] = []
     raw = with_simplexes(with_metric(with_names(with_retry(raw, faults)), faults))
@@ -78,7 +82,7 @@ def build(
             (path, text) for path, text in job_problems(config, checks) if path not in faulty_paths
         ]
         faulty_paths = {path for path, _ in faults}
-        object.__setattr__(config, "left_open", open_settings(config, typed))
+        object.__setattr__(config, "left_open", open_settings(config, typed, written))
         refused, named = idle_settings.find_idle(config, raw, typed)
         faults += [(path, text) for path, text in refused if path not in faulty_paths]
         object.__setattr__(

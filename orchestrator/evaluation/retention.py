@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.evaluation import registry
+from jobs.evaluation.scored_rows import SOURCE
 from jobs.evaluation.scores import SliceScores
-from jobs.evaluation.slices import SOURCE
 
 Forgetting = dict[str, dict[str, float]]
 """Source -> rows, loss before and after, and the difference."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import Data
+from jobs.data.column_names import LABEL_TEXTS, LABELS
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.readers import Row
-from jobs.data.shapes import LABEL_TEXTS, LABELS
 from jobs.evaluation import registry
 from jobs.evaluation.json_answers import is_structured, parse
 from jobs.evaluation.metric_choice import (
@@ -21,7 +21,7 @@ from jobs.evaluation.metric_choice import (
     is_closed,
     misfit,
 )
-from jobs.evaluation.scored_rows import training_labels
+from jobs.evaluation.scored_rows import LENGTH, training_labels
 
 FEW_LISTED = 12
 """Labels up to which the instruction lists them all."""
@@ -33,6 +33,8 @@ MOST_COLUMNS = 20
 """Columns that are looked at for slices."""
 FILLED_SHARE = 0.9
 """Share of the held-out rows that such a column has to say something in."""
+FEWEST_JUDGES = 20
+"""Validation and test rows below which a score is little more than chance."""
 NAMED_ANSWERS = ("summary", *LABELS)
 """Columns whose name says what is asked for."""
 
@@ -123,22 +125,52 @@ def metric(corpus: Corpus) -> Choice:
 def slices(data: Data, corpus: Corpus) -> Choice | None:
     """Columns of few values, by which scores are told too."""
     held_out = [*corpus.valid, *corpus.test]
-    columns = [name for name in corpus.columns if name not in data.slices][:MOST_COLUMNS]
+    columns = [
+        name
+        for name in corpus.columns
+        if name not in data.slices and name.strip().lower() not in (*LABELS, *LABEL_TEXTS, LENGTH)
+    ][:MOST_COLUMNS]
     if not columns or not held_out:
         return None
     with_columns = load_corpus(dataclasses.replace(data, slices=columns))
-    values = values_by_column([*with_columns.valid, *with_columns.test])
+    rows = [*with_columns.valid, *with_columns.test]
+    values = values_by_column(rows)
     worth = [
         name
         for name in columns
         if FEWEST_VALUES <= len(values.get(name, Counter())) <= MOST_VALUES
         and values[name].total() >= FILLED_SHARE * len(held_out)
         and min(values[name].values()) > 1
+        and not is_answer(name, rows)
     ][:MOST_SLICES]
     if not worth:
         return None
     counted = ", ".join(f"{name} has {len(values[name])} values" for name in worth)
     return Choice("data.slices", worth, f"scores are told for each value too: {counted}")
+
+
+def is_answer(column: str, rows: list[Row]) -> bool:
+    """Whether a column says the answer in other words: to each of its values belongs one answer,
+    and to each answer one value.
+    """
+    pairs = {(value, row.answer) for row in rows for name, value in row.columns if name == column}
+    return len({value for value, _ in pairs}) == len(pairs) == len({answer for _, answer in pairs})
+
+
+def few_judges(corpus: Corpus) -> list[str]:
+    """What is to be said of splits that are too small to judge a model by."""
+    few = [
+        f"{len(rows):,} {split}"
+        for split, rows in (("validation", corpus.valid), ("test", corpus.test))
+        if len(rows) < FEWEST_JUDGES
+    ]
+    if not few:
+        return []
+    one = few == ["1 validation"] or few == ["1 test"]
+    return [
+        f"only {' and '.join(few)} {'row judges' if one else 'rows judge'} a model, so scores are "
+        f"little more than chance; add rows, so that there are at least {FEWEST_JUDGES} of each"
+    ]
 
 
 def values_by_column(rows: list[Row]) -> dict[str, Counter[str]]:

@@ -16,11 +16,20 @@ from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.data.readers import Row
 from jobs.evaluation import registry
-from jobs.evaluation.metric_choice import choose_metric, misfit
-from jobs.evaluation.scored_rows import ANYTHING, ScoredRow, as_label, training_labels
+from jobs.evaluation.metric_choice import choose_metric, is_closed, misfit
+from jobs.evaluation.scored_rows import (
+    ANYTHING,
+    LABEL,
+    LENGTH,
+    ScoredRow,
+    as_label,
+    training_labels,
+)
 from orchestrator.config.settings import Config, Sweep, changed
 from orchestrator.errors import ConfigError
 
+TOLD_ANYWAY = {LENGTH: "by the length of the right answer", LABEL: "by the right answer itself"}
+"""What scores are told by in any case, other than what a column of that name would say."""
 TRIED_ROWS = 8
 """Validation rows that a function of the user's is tried on before anything starts."""
 
@@ -117,7 +126,9 @@ def check_costs(config: Config, corpus: Corpus) -> None:
 
 
 def check_slices(config: Config, corpus: Corpus) -> None:
-    """Raise ConfigError for columns of data.slices that no held-out row has."""
+    """Raise ConfigError for columns of data.slices that no held-out row has, or whose name is that
+    of something else that scores are told by.
+    """
     held = [*corpus.valid, *corpus.test]
     there = {name for row in held for name, _ in row.columns}
     twice = {name for name in config.data.slices if config.data.slices.count(name) > 1}
@@ -126,6 +137,14 @@ def check_slices(config: Config, corpus: Corpus) -> None:
         ("data.slices", f'no held-out row has a column "{name}"{near(name, corpus.columns)}')
         for name in config.data.slices
         if name not in there
+    ]
+    problems += [
+        (
+            "data.slices",
+            f'scores are told by "{name}" anyway, {what}; leave it out, or rename the column',
+        )
+        for name, what in TOLD_ANYWAY.items()
+        if name in there and (name != LABEL or is_closed(corpus, training_labels(corpus)))
     ]
     if problems:
         raise ConfigError(problems)

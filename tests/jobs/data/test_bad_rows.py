@@ -45,10 +45,28 @@ def test_one_bad_row_more_than_the_limit_is_refused_with_the_limit(tmp_path: Pat
 
 
 @pytest.mark.parametrize("bad", [BROKEN, UNANSWERED])
-def test_without_a_limit_the_first_one_is_refused(tmp_path: Path, bad: str) -> None:
+def test_without_a_limit_the_first_one_is_refused_with_the_setting_that_skips_all(
+    tmp_path: Path, bad: str
+) -> None:
+    file = written(tmp_path, bad)
     with pytest.raises(ValueError) as caught:
-        load_corpus(data_of(written(tmp_path, bad), 0))
-    assert "line 21" in str(caught.value) and "data.bad_rows" not in str(caught.value)
+        load_corpus(data_of(file, 0))
+    assert "line 21" in str(caught.value)
+    assert str(caught.value).endswith("; or skip it: data.bad_rows=1")
+    file = written(tmp_path, *[bad] * 30)
+    with pytest.raises(ValueError, match="line 21.*skip the 30 rows .*: data.bad_rows=30$"):
+        load_corpus(data_of(file, 0))
+    assert len(load_corpus(data_of(file, 30)).sources["train"]) == 32
+    with pytest.raises(ValueError) as caught:
+        load_corpus(data_of(written(tmp_path, *[bad] * 41), 0))
+    assert "data.bad_rows" not in str(caught.value), "most rows are bad: they are read wrongly"
+
+
+def test_the_first_bad_row_is_told_before_what_ends_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("text,label\na,\nb,c,d\n", encoding="utf-8")
+    with pytest.raises(ValueError, match='line 2: has no answer: "label" is empty'):
+        load_corpus(data_of(file, 0))
 
 
 def test_a_file_of_bad_rows_alone_is_still_refused(tmp_path: Path) -> None:

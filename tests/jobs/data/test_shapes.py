@@ -88,6 +88,26 @@ SHAPES: dict[str, tuple[dict[str, Any], str, Said]] = {
         "question and answer: context + question -> answer",
         [("user", "A shop.\n\nIt broke"), ("assistant", "refund")],
     ),
+    "an input with a context": (
+        {"context": "A shop.", "input": "It broke", "output": "refund"},
+        "question and answer: context + input -> output",
+        [("user", "A shop.\n\nIt broke"), ("assistant", "refund")],
+    ),
+    "a text with a context": (
+        {"context": "A shop.", "text": "It broke", "label": "refund"},
+        "text and label: context + text -> label",
+        [("user", "A shop.\n\nIt broke"), ("assistant", "refund")],
+    ),
+    "a text beside a context that is no text": (
+        {"context": ["A shop."], "text": "It broke", "label": "refund"},
+        "text and label: text -> label",
+        PAIR,
+    ),
+    "a question with what the system says": (
+        {"system_prompt": "Sort.", "question": "It broke", "response": "refund"},
+        "question and answer: question -> response",
+        [("system", "Sort."), *PAIR],
+    ),
     "prompt and response": (
         {"prompt": "It broke", "response": "refund"},
         "question and answer: prompt -> response",
@@ -252,7 +272,9 @@ HALF = {
     "two prompts": (
         {"question": "a", "text": "b", "answer": "c"},
         '"question", "text" can each be the prompt; say which: data.columns.prompt=question '
-        "data.columns.completion=answer",
+        "data.columns.completion=answer; or join them: "
+        'data.columns.prompt=\'{{ [question | default(""), text | default("")] | select | '
+        'join("\\n\\n") }}\' data.columns.completion=answer',
     ),
     "two answers": (
         {"text": "a", "label": "b", "output": "c"},
@@ -286,7 +308,8 @@ HALF = {
     ),
     "a list of answers": (
         {"question": "a", "answer": ["b", "c"]},
-        "a template can make one of it: data.columns.completion='{{ answer | tojson }}'",
+        "a template can make one of it: data.columns.prompt=question "
+        "data.columns.completion='{{ answer | join(\", \") }}'",
     ),
     "two conversations": (
         {"conversations": FROM, "dialog": FROM},

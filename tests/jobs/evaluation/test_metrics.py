@@ -223,6 +223,8 @@ def test_slices_add_up_to_the_whole_and_name_their_rows() -> None:
     scorers = {"accuracy": scorer("accuracy", sliced, context)}
     kinds = values_by_kind(sliced, ["lang"], context)
     assert kinds.keys() == {"source", "label", "lang"}  # all answers are short
+    named = values_by_kind(sliced, ["source"], context)
+    assert named["source"] == kinds["source"], "a column of that name says no more"
     told = slice_scores(kinds, scorers, LabelCounts(sliced, context).by_label())
     for values in told.values():
         assert sum(each["rows"] for each in values.values()) == len(LABELS)

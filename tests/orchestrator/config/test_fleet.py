@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.compose import compose, typed_settings
+from orchestrator.config.compose import compose, typed_settings, written_settings
 from orchestrator.config.fleet import FleetTask, build_fleet, is_fleet
 from orchestrator.errors import ConfigError
 from orchestrator.fleet.fleet_plan import minutes_of
@@ -67,6 +67,20 @@ def test_a_task_has_settings_of_other_groups_below_their_names() -> None:
     assert (one.config.train.steps, one.config.sweep.num_trials) == (7, 2)
     assert (two.config.train.steps, two.config.sweep.num_trials) == (9, 4)
     assert "train.steps" not in one.config.left_open, "what a task says is chosen"
+
+
+def test_sizes_that_a_fleets_file_says_are_chosen(tmp_path: Path) -> None:
+    file = tmp_path / "fleet" / "mine.yaml"
+    file.parent.mkdir()
+    text = "# @package _global_\ndefaults: [/sweep: lora, override /model: tiny, _self_]\n"
+    sizes = "sweep: {num_trials: 6}\ntrain: {steps: 480}\n"
+    file.write_text(f"{text}data: {{tasks: {{one: {{folder: a}}}}}}\n{sizes}", encoding="utf-8")
+    typed = ["+fleet=mine"]
+    written = written_settings(typed, str(tmp_path))
+    assert {"sweep.num_trials", "train.steps"} <= {*written}
+    raw = compose(typed, str(tmp_path))
+    (one,) = build_fleet(raw, typed_settings(typed), (preflight.problems,), written)
+    assert not {"sweep.num_trials", "train.steps"} & {*one.config.left_open}
 
 
 def test_a_setting_of_a_task_is_typed_by_its_whole_path() -> None:

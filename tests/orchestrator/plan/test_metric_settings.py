@@ -33,6 +33,7 @@ def told(
     monkeypatch.chdir(tmp_path)
     rows = [
         {"prompt": f"is {n} even?", "completion": "no" if n % 2 else "yes", "lang": "en"}
+        | {"label": n % 2, "answer_length": 3 - n % 2}
         for n in range(60)
     ]
     for name, part in (("train", rows[:30]), ("valid", rows[30:40]), ("test", rows[40:])):
@@ -59,6 +60,11 @@ def told(
         (["sweep.metric=MINE:late"], "returned inf for empty answers; it must be a finite number"),
         (["sweep.metric=MINE:exits"], "raised SystemExit: 3"),
         (["data.slices=[lang,lang]"], "data.slices   names lang twice"),
+        (
+            ["data.slices=[label]"],
+            'told by "label" anyway, by the right answer itself; leave it out',
+        ),
+        (["data.slices=[lang,answer_length]"], 'told by "answer_length" anyway, by the length'),
         (["registry.floor=60"], "must be at most 1, which is the best that valid/accuracy can be"),
         (["registry.floor=nan"], "registry.floor   must be a finite number, got nan"),
         (["registry.beat=[base,base]"], "registry.beat   must name each once, got base, base"),
@@ -111,7 +117,7 @@ def test_what_a_function_prints_is_not_taken_for_the_answer(told: Any) -> None:
             "is for labels that repeat, but there are 30",
         ),
         ("accuracy", [f"answer {n}" for n in range(60)], "is for labels that repeat"),
-        ("auto", ["yes"] * 9 + ["no"], '9 of 10 held-out rows have the label "yes", so always'),
+        ("auto", ["yes"] * 9 + ["no"], '54 of 60 rows have the label "yes", so always'),
         ("macro_f1", ["yes"] * 9 + ["no"], None),
         ("auto", ["yes", "no"], None),
     ],

@@ -1,0 +1,170 @@
+"""What is said of a record that no shape fits: what is missing, and the setting that reads it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Sequence
+
+from jobs.data.column_names import (
+    ANSWERS,
+    COLUMNS,
+    LABELS,
+    PROMPTS,
+    candidates,
+)
+from jobs.data.conversation_forms import CONVERSATIONS
+from jobs.data.messages import Malformed, describe, one_text, quote, reference
+from jobs.files.json_types import Json, JsonObject
+
+NAME_THEM = "data.columns.prompt={prompt} data.columns.completion={completion}"
+NO_ANSWER = r"has no answer(: \"completion\" is missing)?; found|completion: there is no column"
+"""How it is said that a file has no column of answers."""
+MOST_ANSWERS = 20
+"""Lists of more values than this are columns of a table, not several answers."""
+
+
+def reason(record: JsonObject, all_names: Collection[str]) -> str:
+    """Why a record has no shape, with the remedy."""
+    present = {name.strip().lower(): name for name, value in record.items() if value is not None}
+    asked, answered = candidates(present)
+    listed = quote(all_names)
+    if is_whole_table(record):
+        return (
+            f"is one object that holds a whole table; found {listed}; write one object for each "
+            'row, as pandas does with to_json(FILE, orient="records", lines=True)'
+        )
+    if (inside := rows_inside(record)) is not None and not (asked and answered):
+        return f"needs {COLUMNS}; found {listed}; {inside}"
+    remedy = NAME_THEM.format(
+        prompt=quoted(asked[0] if asked else "COLUMN"),
+        completion=quoted(answered[0] if answered else "COLUMN"),
+    )
+    if {"chosen", "rejected"} <= present.keys():
+        return (
+            'has "chosen" and "rejected", and not one prompt beside them; say which column it is: '
+            f"data.columns.prompt=COLUMN data.columns.completion={quoted(present['chosen'])}"
+        )
+    for role, several in (("prompt", asked), ("answer", answered)):
+        if len(several) > 1 and asked and answered:
+            both = "; or join them: " + NAME_THEM.format(
+                prompt=quoted(joined(several)), completion=quoted(answered[0])
+            )
+            return (
+                f"{quote(several)} can each be the {role}; say which: {remedy}"
+                f"{both if role == 'prompt' else ''}"
+            )
+    conversations = [
+        present[name]
+        for name in CONVERSATIONS
+        if name in present and isinstance(record[present[name]], list)
+    ]
+    if len(conversations) > 1:
+        return (
+            f"{quote(conversations)} can each be the conversation; say which: "
+            f"data.columns.messages={conversations[0]}"
+        )
+    null = [name for name in record if name.lower() in CONVERSATIONS and record[name] is None]
+    if null and not asked and not answered:
+        return f'"{null[0]}" must be a list, got null'
+    if conversations:
+        return (
+            f'"{conversations[0]}" holds no messages with role and content, or with from and '
+            f"value; say which columns to read: {remedy}"
+        )
+    if asked and answered:
+        for column in (asked[0], answered[0]):
+            if isinstance(record[column], list | dict):
+                values = [written(name, record[name]) for name in (asked[0], answered[0])]
+                return no_text_as(column, record[column], *values)
+    return lacking(record, asked, answered, listed, remedy)
+
+
+def joined(columns: Sequence[str]) -> str:
+    """What reads several columns as one text, those that are empty left out: the name of a single
+    one, else a template.
+    """
+    if len(columns) == 1:
+        return columns[0]
+    named = ", ".join(f'{reference(column)} | default("")' for column in columns)
+    return f'{{{{ [{named}] | select | join("\\n\\n") }}}}'
+
+
+def written(column: str, value: Json) -> str:
+    """What reads a column: its name, or the template that makes a text of its value."""
+    return one_text(column, value) if isinstance(value, list | dict) else column
+
+
+def no_text(answer: str, value: Json, prompts: Sequence[str]) -> str:
+    """Why an answer that is a list or an object is refused, with the settings that read it."""
+    return no_text_as(answer, value, joined(prompts), one_text(answer, value))
+
+
+def check_prompt(value: Json) -> None:
+    """Raise Malformed for a prompt of the project's own format that is a list or an object."""
+    if isinstance(value, list | dict):
+        raise Malformed(no_text_as("prompt", value, written("prompt", value), "completion"))
+
+
+def no_text_as(column: str, value: Json, prompt: str, completion: str) -> str:
+    """Why a column is refused, with the two settings that read prompt and answer."""
+    remedy = NAME_THEM.format(prompt=quoted(prompt), completion=quoted(completion))
+    return (
+        f'"{column}" must be text, got {describe(value)}; a template can make one of it: {remedy}'
+    )
+
+
+def quoted(setting: str) -> str:
+    """The value of a setting as a shell takes it."""
+    return shlex.quote(setting)
+
+
+def is_whole_table(record: JsonObject) -> bool:
+    """Whether an object is a whole table, as pandas writes one: its columns, or its rows by number,
+    with an object or a list in each.
+    """
+    values = list(record.values())
+    if len(values) < 2 or not values[0]:
+        return False
+    if all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        return all(map(str.isdigit, record)) or all(map(str.isdigit, values[0]))
+    named = {name.strip().lower() for name in record}
+    return (
+        bool(named & {*PROMPTS} and named & {*ANSWERS, *LABELS})
+        and all(isinstance(value, list) and len(value) == len(values[0]) for value in values)
+        and len(values[0]) > MOST_ANSWERS
+    )
+
+
+def lacking(
+    record: JsonObject, asked: list[str], answered: list[str], listed: str, remedy: str
+) -> str:
+    """That a prompt or an answer is missing, or both."""
+    if asked and not answered:
+        empty = [name for name in record if name.strip().lower() in (*ANSWERS, *LABELS)]
+        if empty:
+            return f'has no answer: "{empty[0]}" is null'
+        if asked == ["prompt"]:
+            return f'has no answer: "completion" is missing; found {listed}; or say which: {remedy}'
+        return f"has no answer; found {listed}; say which column it is: {remedy}"
+    if answered and not asked:
+        empty = [name for name in record if name.strip().lower() in PROMPTS]
+        if empty:
+            return f'has no prompt: "{empty[0]}" is null'
+        joined = "a template joins several: data.columns.prompt='{{ A }} {{ B }}'"
+        return f"has no prompt; found {listed}; say which column it is: {remedy} ({joined})"
+    return f"needs {COLUMNS}; found {listed}; or say which columns hold them: {remedy}"
+
+
+def rows_inside(record: JsonObject) -> str | None:
+    """What to do with an object that holds the rows; None for any other."""
+    names = [
+        name
+        for name, value in record.items()
+        if isinstance(value, list)
+        and value
+        and isinstance(value[0], dict)
+        and name.lower() not in CONVERSATIONS
+    ]
+    if not names:
+        return None
+    return f'its rows may be in "{names[0]}": write those as one array, or one object per line'
