@@ -91,6 +91,11 @@ def read_request(arguments: Sequence[str], rows: str | None, folder: str | None)
             f"job=new: {taken_out} takes a setting out, which an experiment cannot say; leave it "
             f"out here, and add it to the command that runs it: {command} {shlex.quote(taken_out)}"
         )
+    if any(f"{setting}.".startswith("data.tasks.") for setting in named):
+        raise InputError(
+            "job=new: an experiment is about one set of rows; leave data.tasks out, and write a "
+            "fleet by hand (conf/fleet/languages.yaml)"
+        )
     if "data.name" in named:
         raise InputError(
             f"job=new: the rows are called after the experiment, {name}; leave data.name="

@@ -20,7 +20,6 @@ from jobs.data.paths import data_paths
 from orchestrator.commands.experiment_request import Request, groups_of, read_request
 from orchestrator.config.compose import compose, typed_settings, written_settings
 from orchestrator.config.dotted_paths import leaves
-from orchestrator.config.fleet import is_fleet
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import Check, build
 from orchestrator.errors import ConfigError, InputError
@@ -88,11 +87,6 @@ def first_look(request: Request, checks: tuple[Check, ...]) -> tuple[Config, dic
     if not any(text.lstrip("+").startswith("sweep=") for text in overrides):
         overrides.append("+sweep=lora")
     raw = compose(overrides, request.choices, checks)
-    if is_fleet(raw):
-        raise InputError(
-            "job=new: an experiment is about one set of rows; leave data.tasks out, and write a "
-            "fleet by hand (conf/fleet/languages.yaml)"
-        )
     config = build(raw, typed_settings(overrides), checks)
     if config.pareto.bases:
         raise InputError(
