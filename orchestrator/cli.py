@@ -12,14 +12,13 @@ import shlex
 import sys
 
 from orchestrator.config import credentials, idle_settings
-from orchestrator.config.chosen_files import task_file_settings
+from orchestrator.config.chosen_files import written_settings
 from orchestrator.config.compose import (
     FREE_TEXT,
     as_yaml,
     choices,
     compose,
     typed_settings,
-    written_settings,
 )
 from orchestrator.config.fleet import build_fleet, is_fleet
 from orchestrator.config.settings import Config
@@ -124,7 +123,7 @@ def run(arguments: list[str]) -> int:
     if is_fleet(raw):
         from orchestrator.fleet import command
 
-        of_file = task_file_settings(overrides, flags.get("--config-dir"))
+        of_file = written_settings(overrides, flags.get("--config-dir"), with_tasks=True)
         tasks = build_fleet(raw, typed_settings(overrides), CHECKS, written, of_file)
         return command.run(tasks, [credentials.printable(text) for text in typed])
     config = build(raw, typed_settings(overrides), CHECKS, written)

@@ -18,7 +18,8 @@ from typing import Any
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.paths import data_paths
 from orchestrator.commands.experiment_request import Request, groups_of, read_request
-from orchestrator.config.compose import compose, typed_settings, written_settings
+from orchestrator.config.chosen_files import written_settings
+from orchestrator.config.compose import compose, typed_settings
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import Check, build

@@ -23,7 +23,8 @@ from jobs.base_models import fetch
 from jobs.config import BaseModel
 from jobs.files.json_types import JsonObject
 from orchestrator.commands.pareto_budget import check_budgets, why_unpaid
-from orchestrator.config.compose import choices, compose, typed_settings, written_settings
+from orchestrator.config.chosen_files import written_settings
+from orchestrator.config.compose import choices, compose, typed_settings
 from orchestrator.config.device_settings import LIMITS
 from orchestrator.config.settings import Config
 from orchestrator.config.validation import Check, build

@@ -1,5 +1,5 @@
-"""What the file that brings a fleet's tasks says by itself, whatever it stands over. What cannot be
-read is left to Hydra, which names it.
+"""What the chosen experiment or fleet says by itself, whatever it stands over. What cannot be read
+is left to Hydra, which names it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from orchestrator.config.yaml_text import parse
 from orchestrator.project import ROOT
 
 GROUPS = ("experiment", "fleet")
-"""Groups whose files may bring tasks."""
+"""Groups whose files say what is tuned."""
 
 
 @dataclass(frozen=True)
 class ChosenFile:
-    """A file with tasks that was chosen."""
+    """The file of a chosen experiment or fleet."""
 
     group: str
     choice: str
@@ -28,6 +28,12 @@ class ChosenFile:
     def settings(self) -> dict[str, Any]:
         """What it sets, by dotted path."""
         return leaves({name: value for name, value in self.content.items() if name != "defaults"})
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether it brings a fleet's tasks."""
+        data = self.content.get("data")
+        return isinstance(data, dict) and data.get("tasks") is not None
 
     def choice_of(self, group: str) -> str | None:
         """Which file of another group it takes; None where it says nothing of that."""
@@ -40,7 +46,7 @@ class ChosenFile:
 
 
 def chosen_files(overrides: Sequence[str], folder: str | None) -> Iterator[ChosenFile]:
-    """The files with tasks on a command line; `folder` is --config-dir."""
+    """The files that a command line chooses; `folder` is --config-dir."""
     import yaml  # not before something is chosen: it takes its time
 
     for text in overrides:
@@ -52,16 +58,21 @@ def chosen_files(overrides: Sequence[str], folder: str | None) -> Iterator[Chose
                 content = parse((root / group / f"{choice}.yaml").read_text(encoding="utf-8"))
             except (OSError, ValueError, yaml.YAMLError):
                 continue
-            data = content.get("data") if isinstance(content, dict) else None
-            if isinstance(data, dict) and data.get("tasks") is not None:
+            if isinstance(content, dict):
                 yield ChosenFile(group, choice, content)
+            break
 
 
-def task_file_settings(overrides: Sequence[str], folder: str | None) -> list[str]:
-    """The names of the settings to which such files give a value."""
+def written_settings(
+    overrides: Sequence[str], folder: str | None, with_tasks: bool = False
+) -> list[str]:
+    """The names of the settings that such files give a value: whoever wrote them there has chosen
+    them, also where they are the defaults. `with_tasks` looks at files that bring tasks alone.
+    """
     return [
         path
         for file in chosen_files(overrides, folder)
+        if file.has_tasks or not with_tasks
         for path, value in file.settings().items()
         if value is not None
     ]

@@ -11,14 +11,12 @@ from typing import Any
 from orchestrator.config import credentials
 from orchestrator.config.chosen_files import chosen_files
 from orchestrator.config.device_profiles import with_profiles
-from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.fleet import is_fleet, without_tasks
 from orchestrator.config.fleet_choices import choices_of_no_task
 from orchestrator.config.idle_settings import KNOB
 from orchestrator.config.nested_sections import NESTED
 from orchestrator.config.settings import SECTIONS, Config
 from orchestrator.config.validation import Check, check, suggestion
-from orchestrator.config.yaml_text import parse
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.project import ROOT
 
@@ -35,19 +33,6 @@ def typed_settings(overrides: list[str]) -> list[str]:
     """The names of the settings that were typed, without the choices of groups."""
     names = [text.lstrip("+").partition("=")[0] for text in overrides if not text.startswith("~")]
     return [name for name in names if "." in name or name not in (*SECTIONS, *ADDED)]
-
-
-def written_settings(overrides: list[str], folder: str | None) -> list[str]:
-    """The names of the settings that the chosen experiment or fleet gives a value: whoever wrote
-    them there has chosen them, also where they are the defaults.
-    """
-    flat = [leaves(parse(text)) for text in texts_chosen(overrides, folder)]
-    return [
-        path
-        for settings in flat
-        for path, value in settings.items()
-        if value is not None and path.partition(".")[0] != "defaults"
-    ]
 
 
 def compose(
@@ -78,7 +63,7 @@ def compose(
         raw: Any = OmegaConf.to_container(composed, resolve=True)
         raw = with_profiles(raw, folder, faults)
         if is_fleet(raw):
-            files = list(chosen_files(overrides, folder))
+            files = [file for file in chosen_files(overrides, folder) if file.has_tasks]
             faults += choices_of_no_task(raw, overrides, choices(folder)["model"], files)
         credentials.remember_address(str((raw.get("tracking") or {}).get("uri") or ""))
         credentials.remember_settings(raw)
@@ -189,28 +174,7 @@ ADDED = ("sweep", "experiment", "device", "fleet")
 
 def brings_a_sweep(overrides: list[str], folder: str | None) -> bool:
     """Whether a chosen experiment or fleet brings a sweep, which a typed one replaces."""
-    return any(
-        re.search(r"^\s*-\s*(?:override\s+)?/sweep\s*:", text, re.MULTILINE)
-        for text in texts_chosen(overrides, folder)
-    )
-
-
-def texts_chosen(overrides: list[str], folder: str | None) -> list[str]:
-    """The files of the chosen experiment and fleet, as texts; one that cannot be read is told when
-    it is composed.
-    """
-    texts = []
-    for override in overrides:
-        name, _, choice = override.lstrip("+").partition("=")
-        if name not in ("experiment", "fleet"):
-            continue
-        for root in [ROOT / "conf", *([Path(folder)] if folder else [])]:
-            try:
-                texts.append((root / name / f"{choice}.yaml").read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, ValueError):
-                continue
-            break
-    return texts
+    return any(file.choice_of("sweep") for file in chosen_files(overrides, folder))
 
 
 def chosen_twice(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.compose import compose, typed_settings, written_settings
+from orchestrator.config.chosen_files import written_settings
+from orchestrator.config.compose import compose, typed_settings
 from orchestrator.config.fleet import FleetTask, build_fleet, is_fleet
 from orchestrator.errors import ConfigError
 from orchestrator.fleet.fleet_plan import minutes_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.chosen_files import task_file_settings
+from orchestrator.config.chosen_files import written_settings
 from orchestrator.config.compose import compose, typed_settings
 from orchestrator.config.fleet import FleetTask, build_fleet
 from orchestrator.errors import ConfigError
@@ -21,7 +21,9 @@ def tasks(folder: Path | None, *typed: str) -> list[FleetTask]:
     where = None if folder is None else str(folder)
     settings = ["model=tiny", *([] if folder is None else ["+fleet=mine"]), *typed]
     raw = compose(settings, where)
-    return build_fleet(raw, typed_settings(settings), (), (), task_file_settings(settings, where))
+    return build_fleet(
+        raw, typed_settings(settings), (), (), written_settings(settings, where, with_tasks=True)
+    )
 
 
 def problems(folder: Path | None, *typed: str) -> dict[str, str]:
