@@ -17,6 +17,7 @@ from jobs.data.neighbours import NearestRows, nearest_rows, training_rows
 from jobs.data.tokenization import Example, encode_rows
 from jobs.evaluation.baselines import calls_functions
 from jobs.neighbour_settings import Neighbours
+from orchestrator.config.adapted_layers import MORE_LAYERS
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan.points import all_values
@@ -25,8 +26,6 @@ COUNT = "data.neighbours.count"
 MOST_MEASURED = 4
 """Of more different counts not all are measured for the plan."""
 LAYERS = "adapter.layers"
-ENOUGH_LAYERS = 0.5
-"""Share of the layers in which choosing among neighbours is learnt, by docs/defaults.md."""
 
 
 @dataclass(frozen=True)
@@ -181,13 +180,13 @@ def hold(nearest: NearestRows, count: int, room: Sequence[Example]) -> float:
 
 def few_layers(config: Config) -> list[str]:
     """A note where a model that is to choose among neighbours learns in few layers."""
-    if config.adapter.kind == "full" or config.adapter.layers >= ENOUGH_LAYERS:
+    if config.adapter.kind == "full" or config.adapter.layers >= MORE_LAYERS:
         return []
     if any(knob.path == LAYERS for knob in config.sweep.space.values()):
         return []
     return [
         f"to choose among neighbours is learnt in more layers than the last "
-        f"{config.adapter.layers:.0%}: {LAYERS}={ENOUGH_LAYERS} (docs/defaults.md)"
+        f"{config.adapter.layers:.0%}: {LAYERS}={MORE_LAYERS} (docs/defaults.md)"
     ]
 
 

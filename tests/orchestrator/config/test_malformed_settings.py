@@ -13,6 +13,8 @@ SETTINGS = [
     (["optim.lrr=1"], ["optim.lrr", "did you mean optim.lr?"]),
     (["train.steps=abc"], ["train.steps", "whole number", "'abc'"]),
     (["train.steps=true"], ["train.steps", "must be a number, got true"]),
+    (["adapter.layers=half"], ["adapter.layers", "must be a number or auto, got 'half'"]),
+    (["adapter=full", "adapter.layers=auto"], ["adapter.layers", "has no effect"]),
     (["optim.lr=-1"], ["optim.lr", "above 0", "-1"]),
     (["adapter.kind=lorra"], ["adapter.kind", '"lorra" is not one of lora, full']),
     (["model=smol"], ["model", '"smol" is not one of', "smollm2-135m"]),
