@@ -124,7 +124,7 @@ class Sizer:
                 f"{error.seconds / 60:.0f}"
             )
         took = self.seconds(found.num_trials, found.steps, found.eval_every)
-        unit = limits.eval_every or sizing.RUNGS
+        unit = limits.eval_every or found.steps // found.eval_every
         at_most = found.steps + unit > limits.most_steps
         if limits.steps is None and took < 0.8 * 60 * minutes and at_most:
             notes.append(

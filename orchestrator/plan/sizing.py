@@ -24,6 +24,12 @@ from orchestrator.storage.json_files import read_sealed, write_sealed
 
 RUNGS = 12
 """The steps of a trial that is never stopped, as a multiple of the first rung."""
+FEW_RUNGS = 4
+"""The same where judging at rungs, rather than training, would take the time."""
+WORTH_FEW_RUNGS = 1.5
+"""How many times as many steps the time has to have then."""
+MOST_TRIALS_AT_FEW_RUNGS = 4
+"""Of more trials, each trained for a quarter of the steps, the search would take most of it."""
 NEEDED_STEPS = {1: 12, 2: 24, 3: 48, 4: 72, 6: 144, 9: 600, 12: 1200}
 """Trials, and from how many steps on the time is better spent on so many than on fewer."""
 MORE_TRIALS = (16, 24, 36, 48)
@@ -69,6 +75,8 @@ class Limits:
     fewest_trials: int = 1
     """What an earlier run of the sweep, of fewer minutes, has had."""
     fewest_steps: int = FEWEST_STEPS
+    rungs: int = RUNGS
+    """Where steps between rungs are left open."""
 
 
 class TooShort(Exception):
@@ -86,10 +94,11 @@ def choose(seconds: Seconds, budget: float, limits: Limits) -> Sizes:
         return with_steps(seconds, budget, limits, limits.steps)
     wanted = candidates(limits)
     for num_trials in wanted:
-        sizes = longest(seconds, budget, limits, num_trials)
+        sizes = with_rungs(seconds, budget, limits, num_trials)
         if sizes is not None and sizes.steps >= needed(num_trials, limits, wanted):
             return sizes
-    smallest = Sizes(wanted[-1], *step_sizes(limits.fewest_steps, limits))
+    fewest = dataclasses.replace(limits, rungs=FEW_RUNGS)
+    smallest = Sizes(wanted[-1], *step_sizes(limits.fewest_steps, fewest))
     raise TooShort(smallest, seconds(smallest.num_trials, smallest.steps, smallest.eval_every))
 
 
@@ -124,6 +133,19 @@ def needed(num_trials: int, limits: Limits, wanted: list[int]) -> int:
     return max(min(steps, most), limits.fewest_steps)
 
 
+def with_rungs(seconds: Seconds, budget: float, limits: Limits, num_trials: int) -> Sizes | None:
+    """The most steps that so many trials have time for, at fewer rungs where those give far more:
+    answers that are made one token after another can cost more at a rung than training up to it.
+    """
+    often = longest(seconds, budget, limits, num_trials)
+    if limits.eval_every is not None or num_trials > MOST_TRIALS_AT_FEW_RUNGS:
+        return often
+    seldom = longest(seconds, budget, dataclasses.replace(limits, rungs=FEW_RUNGS), num_trials)
+    if seldom is None or often is None:
+        return seldom or often
+    return seldom if seldom.steps >= WORTH_FEW_RUNGS * often.steps else often
+
+
 def longest(seconds: Seconds, budget: float, limits: Limits, num_trials: int) -> Sizes | None:
     """The most steps that so many trials have time for; None where the fewest do not fit."""
     least = unit_of(limits.fewest_steps, limits)
@@ -148,20 +170,20 @@ def longest(seconds: Seconds, budget: float, limits: Limits, num_trials: int) ->
 
 
 def unit_of(steps: int, limits: Limits) -> int:
-    """How often the distance of the rungs, or a twelfth, goes into so many steps."""
-    return max(1, steps // (limits.eval_every or RUNGS))
+    """How often the distance of the rungs, or a part of the whole, goes into so many steps."""
+    return max(1, steps // (limits.eval_every or limits.rungs))
 
 
 def sizes_of(unit: int, limits: Limits) -> tuple[int, int]:
     """Steps, and steps between rungs, of so many units."""
     if limits.eval_every is not None:
         return unit * limits.eval_every, limits.eval_every
-    return unit * RUNGS, unit
+    return unit * limits.rungs, unit
 
 
 def step_sizes(steps: int, limits: Limits) -> tuple[int, int]:
     """The same of at least so many steps."""
-    return sizes_of(math.ceil(steps / (limits.eval_every or RUNGS)), limits)
+    return sizes_of(math.ceil(steps / (limits.eval_every or limits.rungs)), limits)
 
 
 def most_steps(config: Config, num_rows: int) -> int:

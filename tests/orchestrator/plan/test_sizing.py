@@ -34,10 +34,15 @@ TINY = Shape(layers=2, layer_weights=1e5, head_weights=1e5)
 FAST, SLOW = 340e9, 30e9
 
 
-def seconds_of(shape: Shape, flops: float) -> Any:
+LABELS = RowCounts(tokens=25, answer=4, valid=400, scored=200, test=850, reply=4, limit=4)
+TEXTS = RowCounts(tokens=120, answer=20, valid=100, scored=100, test=220, reply=20, limit=190)
+
+
+def seconds_of(
+    shape: Shape, flops: float, rows: RowCounts = LABELS, metric: str = "exact_match"
+) -> Any:
     """What a sweep of the default takes on a model of that shape and a machine of that rate."""
-    config = build(compose(["model=tiny", "+sweep=lora", "sweep.metric=exact_match"], None))
-    rows = RowCounts(tokens=25, answer=4, valid=400, scored=200, test=850, reply=4, limit=4)
+    config = build(compose(["model=tiny", "+sweep=lora", f"sweep.metric={metric}"], None))
     speed = Speed(flops, flops, 1.0, "")
 
     def seconds(num_trials: int, steps: int, eval_every: int) -> float:
@@ -76,6 +81,17 @@ def test_the_size_fills_the_time(
     assert sizes.steps == sizing.RUNGS * sizes.eval_every
     full = sizes.steps + sizing.RUNGS > most
     assert took <= 60 * minutes and (full or took > 0.85 * 60 * minutes), took
+
+
+def test_long_answers_are_judged_at_fewer_rungs_where_that_leaves_time_to_train() -> None:
+    seconds = seconds_of(LARGE, FAST, TEXTS, "chrf")
+    sizes = choose(seconds, 900, Limits(most_steps=20_000))
+    assert sizes.steps == sizing.FEW_RUNGS * sizes.eval_every
+    assert sizes.num_trials <= sizing.MOST_TRIALS_AT_FEW_RUNGS
+    often = dataclasses.replace(sizes, eval_every=sizes.steps // sizing.RUNGS)
+    assert seconds(often.num_trials, often.steps, often.eval_every) > 900
+    asked = choose(seconds, 900, Limits(eval_every=2, most_steps=20_000))
+    assert asked.eval_every == 2, "which was chosen"
 
 
 def test_more_time_is_never_a_smaller_sweep() -> None:
