@@ -182,7 +182,7 @@ def run_other_than_sweep(
     if config.job.kind == "synthesize":
         from orchestrator.commands import synthesize
 
-        return synthesize.run(config, overrides)
+        return synthesize.run(config, overrides, config_dir)
     if config.pareto.bases:
         from orchestrator.commands import pareto
 

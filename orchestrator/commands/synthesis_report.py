@@ -18,6 +18,7 @@ from jobs.synthesis.filters import REASONS
 from jobs.synthesis.synthesizer import Outcome, Tally
 from jobs.synthesis_settings import Teacher
 from orchestrator.commands.synthesis_job import Job, digest
+from orchestrator.config.chosen_files import chosen_files
 from orchestrator.output.console import duration, plural
 from orchestrator.tracking.shown_commands import programs_here
 
@@ -25,6 +26,8 @@ FORMAT = 1
 """Of the manifest."""
 MILLION = 1_000_000
 SHOWN = 90
+SAME_ROWS = r"[+~]*(data|model)([.=]|$)|[+]?(experiment|sweep)="
+"""What on a command line decides which rows are trained on, and how."""
 
 
 def who(teacher: Teacher, base: str) -> str:
@@ -280,7 +283,7 @@ def manifest(job: Job, outcome: Outcome, file: str, sha256: str) -> JsonObject:
     }
 
 
-def result_lines(job: Job, folder: Path, record: JsonObject, overrides: list[str]) -> list[str]:
+def result_lines(job: Job, folder: Path, record: JsonObject, same: list[str]) -> list[str]:
     """What came of it."""
     tally = Tally(
         drafts=record["drafts"],
@@ -302,18 +305,25 @@ def result_lines(job: Job, folder: Path, record: JsonObject, overrides: list[str
         *rejected_lines(tally),
         f"differ  {spread}",
         f"cost    {estimate_words(record['cost'])}",
-        f"next    {train_command(path, overrides)}",
+        f"next    {train_command(path, same)}",
     ]
 
 
-def train_command(path: Path, overrides: list[str]) -> str:
+def same_rows(overrides: list[str], folder: str | None) -> list[str]:
+    """What of a command line chooses the rows, the base and the sweep, for the command that trains
+    on them too; `folder` is --config-dir.
+    """
+    own = [] if folder is None else ["--config-dir", folder]
+    chosen = list(chosen_files(overrides, folder))
+    sweeps = any(file.choice_of("sweep") for file in chosen) or any(
+        text.lstrip("+").startswith("sweep=") for text in overrides
+    )
+    same = [text for text in overrides if re.match(SAME_ROWS, text)]
+    return [*own, *([] if sweeps else ["+sweep=lora"]), *same]
+
+
+def train_command(path: Path, same: list[str]) -> str:
     """The command that trains on the rows, their share searched."""
-    same = [text for text in overrides if re.match(r"[+~]*(data|model)([.=]|$)", text)]
     knob = "{path: data.sources.synthetic.weight, type: uniform, low: 0.0, high: 0.5}"
-    words = [
-        "+sweep=lora",
-        *same,
-        f"+data.sources.synthetic.path={path}",
-        f"+sweep.space.synthetic={knob}",
-    ]
+    words = [*same, f"+data.sources.synthetic.path={path}", f"+sweep.space.synthetic={knob}"]
     return f"{programs_here()}python -m {shlex.join(['orchestrator', *words])}"

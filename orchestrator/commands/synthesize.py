@@ -47,9 +47,9 @@ HIDDEN = ".synthesis"
 """What a folder keeps beside the rows: replies, what was rejected, which settings it belongs to."""
 
 
-def run(config: Config, overrides: list[str]) -> int:
+def run(config: Config, overrides: list[str], folder: str | None) -> int:
     """Make the rows, or with synthesis.preview=true ten of them, or with dry_run=true say what
-    would be asked; returns the exit code.
+    would be asked; `folder` is --config-dir. Returns the exit code.
     """
     job = prepare(config)
     for note in job.notes:
@@ -63,7 +63,7 @@ def run(config: Config, overrides: list[str]) -> int:
             outcome = work(job, Journal(None), min(PREVIEWED, job.settings.rows), stack)
             show(config, report.preview_record(job, outcome), report.preview_lines(job, outcome))
             return 0
-        return write(job, overrides, stack)
+        return write(job, report.same_rows(overrides, folder), stack)
 
 
 def client_of(
@@ -154,8 +154,8 @@ def as_printed(error: Exception, remedy: str) -> Exception:
     return error
 
 
-def write(job: Job, overrides: list[str], stack: ExitStack) -> int:
-    """The rows and the manifest in their folder."""
+def write(job: Job, same: list[str], stack: ExitStack) -> int:
+    """The rows and the manifest in their folder; `same` is what report.same_rows tells."""
     folder = job.folder
     hidden = folder / HIDDEN
     check_folder(job, folder)
@@ -178,7 +178,7 @@ def write(job: Job, overrides: list[str], stack: ExitStack) -> int:
     check_unchanged(folder)
     earlier = finished(job, folder)
     if earlier:
-        show(job.config, earlier, report.result_lines(job, folder, earlier, overrides))
+        show(job.config, earlier, report.result_lines(job, folder, earlier, same))
         return 0
     check_identity(job, hidden)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -191,7 +191,7 @@ def write(job: Job, overrides: list[str], stack: ExitStack) -> int:
         raise OrchestratorError(report.nothing_text(job, folder, outcome))
     manifest = report.manifest(job, outcome, ROWS, file_digest(folder / ROWS))
     write_json(folder / MANIFEST, manifest)
-    show(job.config, manifest, report.result_lines(job, folder, manifest, overrides))
+    show(job.config, manifest, report.result_lines(job, folder, manifest, same))
     return 0
 
 

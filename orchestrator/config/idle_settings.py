@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from jobs.evaluation import registry
 from orchestrator.config import credentials
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.idle_data_settings import (
@@ -338,7 +339,8 @@ def shipped(path: str, value: Any) -> bool:
     """Whether one of the project's own configuration files gives a setting this value: then it came
     with a choice, nobody typed it.
     """
-    return value in own_values().get(path, [])
+    given = own_values().get(path, [])
+    return value in given or (path == "sweep.metric" and registry.name_of(value) in given)
 
 
 @functools.cache

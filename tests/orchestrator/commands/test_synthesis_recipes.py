@@ -11,6 +11,8 @@ import pytest
 
 from jobs.config import Data
 from jobs.data.corpus import load_corpus
+from orchestrator.cli import main
+from orchestrator.commands import synthesis_report as report
 from orchestrator.storage.file_lock import Lock
 from tests.support.chat_server import ChatTeacher, asked, completion, rewritten, teaching
 from tests.support.synthesis import from_server, home_like, read_rows, synthesize, write_rows
@@ -347,3 +349,34 @@ def test_settings_of_rows_are_refused_where_none_are_made(
         "synthesis.rows   has no effect: job=train makes no rows; write job=synthesize"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["+experiment=translation", "job=synthesize"], ["+experiment=translation"]),
+        (["data=icd10", "+sweep=mix", "seed=3"], ["data=icd10", "+sweep=mix"]),
+        (["model=tiny", "synthesis.rows=4"], ["+sweep=lora", "model=tiny"]),
+        (["+experiment=one"], ["--config-dir", "FOLDER", "+sweep=lora", "+experiment=one"]),
+    ],
+)
+def test_the_next_command_trains_on_the_same_rows_with_one_sweep(
+    tmp_path: Path, typed: list[str], kept: list[str]
+) -> None:
+    own = None
+    if "FOLDER" in kept:
+        own = str(tmp_path)
+        (tmp_path / "experiment").mkdir()
+        (tmp_path / "experiment" / "one.yaml").write_text("data: {folder: rows}\n")
+        kept = [own if word == "FOLDER" else word for word in kept]
+    assert report.same_rows(typed, own) == kept
+
+
+def test_an_experiments_metric_is_no_remark_of_making_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = ["+experiment=translation", "job=synthesize", "synthesis.recipe=corrupt"]
+    assert main([*typed, f"synthesis.folder={tmp_path / 'rows'}", "synthesis.rows=4"]) == 0
+    told = capsys.readouterr()
+    assert "sweep.metric" not in told.err + told.out
+    assert "+experiment=translation" in told.out and "+sweep=lora" not in told.out
