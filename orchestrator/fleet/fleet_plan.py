@@ -109,7 +109,7 @@ def make(tasks: list[FleetTask], fetching: bool) -> FleetPlan:
             if plan.checks.refusal:  # which a dry run of a sweep by itself only tells
                 refused[task.number] = plan.checks.refusal
             else:
-                plans[task.number] = plan
+                plans[task.number] = with_share_told(task, plan)
     problems = located(faults, [task.name for task in tasks]) + shared_minutes(tasks, short)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -136,6 +136,18 @@ def of_fleet(task: FleetTask) -> Config:
         tracking = dataclasses.replace(tracking, experiment=experiment)
     sweep = dataclasses.replace(config.sweep, minutes=minutes_of(task))
     return changed(config, tracking=tracking, executor="pack", sweep=sweep)
+
+
+def with_share_told(task: FleetTask, plan: Plan) -> Plan:
+    """A task's plan whose notes say which part of the command's time is meant: its own minutes were
+    never typed.
+    """
+    asked, own = task.config.sweep.minutes, plan.config.sweep.minutes
+    if task.share is None or asked is None or own is None:
+        return plan
+    share = f"its share of {own:.2g} minutes of {MINUTES}={asked:g}"
+    notes = [note.replace(f"{MINUTES}={own:g}", share) for note in plan.notes]
+    return dataclasses.replace(plan, notes=notes)
 
 
 def minutes_of(task: FleetTask) -> float | None:

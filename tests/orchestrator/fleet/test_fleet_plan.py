@@ -130,6 +130,14 @@ def test_a_time_that_is_too_short_for_a_tasks_share_is_the_commands(fleet: Any) 
     assert code == 0, err
 
 
+def test_what_is_said_of_a_tasks_time_names_its_share(fleet: Any) -> None:
+    code, out, err = fleet("dry_run=true", "sweep.minutes=40", sweep=["+sweep=lora"])
+    assert code == 0, err
+    told = [line for line in out.splitlines() if "is more than these rows need" in line]
+    assert told and all("minutes of sweep.minutes=40 is more" in line for line in told), out
+    assert any("its share of 30 minutes of" in line for line in told), out
+
+
 def test_a_fleet_whose_tasks_all_have_broken_rows_is_refused(fleet: Any, tmp_path: Path) -> None:
     (tmp_path / "rows" / "one" / "train.jsonl").write_text("{", encoding="utf-8")
     code, _, err = fleet(broken="{no row\n")
