@@ -35,7 +35,7 @@ def run(config: Config, overrides: list[str], config_dir: str | None) -> int:
     if config.cluster.kind == "attached":
         from orchestrator.remote import ray_jobs
 
-        arguments = remote_arguments(overrides, config.dry_run)
+        arguments = remote_arguments(overrides, config.dry_run, config.budget.deadline)
         typed = overrides if config_dir is None else ["--config-dir", config_dir, *overrides]
         return ray_jobs.run(
             config, submission(config, arguments, typed, known_plan(config, UNKNOWN)), config_dir
@@ -60,7 +60,7 @@ def run_on_kubernetes(config: Config, overrides: list[str], config_dir: str | No
             raise NoAnswer(
                 f"{error}\n  from outside: {forward}, then cluster=attached cluster.address=http://localhost:8265"
             ) from error
-    arguments = in_image(config, remote_arguments(overrides, dry_run=False))
+    arguments = in_image(config, remote_arguments(overrides, False, config.budget.deadline))
     typed = shlex.join(overrides)
     problems = preflight.argument_problems(config.cluster, arguments)
     if config_dir is not None:

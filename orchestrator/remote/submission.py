@@ -74,9 +74,12 @@ def digest(arguments: list[str]) -> str:
     return hashlib.sha256("\0".join(decisive).encode()).hexdigest()[:12]
 
 
-def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:
+DEADLINE = "budget.deadline"
+
+
+def remote_arguments(overrides: list[str], dry_run: bool, deadline: str | None = None) -> list[str]:
     """What the command on the cluster is given: the same settings, with the cluster that it finds
-    itself in.
+    itself in. `deadline` is that of the settings, which may stand in a file.
     """
     names = [text.lstrip("+~").partition("=")[0] for text in overrides]
     travelling = [
@@ -84,6 +87,8 @@ def remote_arguments(overrides: list[str], dry_run: bool) -> list[str]:
         for text, name in zip(overrides, names, strict=True)
         if name.startswith(TRAVELS) or name.split(".")[0] not in STAYS
     ]
+    if deadline is not None and DEADLINE not in names:
+        travelling.append(with_zone(f"{DEADLINE}={deadline}", DEADLINE))
     return [
         *travelling,
         "cluster=attached",
@@ -98,7 +103,7 @@ def with_zone(text: str, name: str) -> str:
     """
     setting, _, value = text.partition("=")
     value = value.strip("\"' ")
-    if name != "budget.deadline" or moment_of(value) is None:
+    if name != DEADLINE or moment_of(value) is None:
         return text
     moment = datetime.fromisoformat(value)
     return text if moment.tzinfo is not None else f"{setting}={moment.astimezone().isoformat()}"

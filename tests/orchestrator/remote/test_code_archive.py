@@ -210,6 +210,7 @@ def test_a_deadline_is_the_same_moment_over_there(monkeypatch: pytest.MonkeyPatc
         typed = ["budget.deadline=2026-12-01T08:00", "++budget.deadline='2026-12-01'"]
         typed += ["budget.deadline=2026-12-01T08:00Z", "budget.deadline=soon", "budget.minutes=5"]
         arguments = remote_arguments(typed, dry_run=False)
+        of_file = remote_arguments(["+experiment=one"], False, "2026-12-01T08:00")
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -218,7 +219,8 @@ def test_a_deadline_is_the_same_moment_over_there(monkeypatch: pytest.MonkeyPatc
         "++budget.deadline=2026-12-01T00:00:00+05:30",
         *typed[2:],
     ]
-    raw = compose(arguments[:1], None)
+    assert of_file[:2] == ["+experiment=one", "budget.deadline=2026-12-01T08:00:00+05:30"]
+    raw = compose(of_file[1:2], None)
     assert raw["budget"]["deadline"] == "2026-12-01T08:00:00+05:30"
 
 
