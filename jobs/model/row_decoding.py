@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from jobs.foreign_code import FOREIGN_CODE_ERRORS
-from jobs.model.frozen_linear import available_bytes
+from jobs.machine.memory import available_bytes
 from jobs.model.row_attention import PrefixCache, RowCache, attention_of_rows
 from jobs.model.shared_prefix import accepted, attention_window, without_adapter
 

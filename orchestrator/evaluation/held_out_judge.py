@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import ray
 from ray.exceptions import RayError
 
+from jobs.base_models.hf_folder import num_weights
 from jobs.config import BaseModel, Trial
 from jobs.data.corpus import load_corpus
 from jobs.evaluation.scores import EvaluationSettings, TestScores
 from jobs.files.manifest import Damaged
+from jobs.machine.memory import available_bytes
 from jobs.workers.evaluation_task import evaluate_on_test
 from jobs.workers.reporting import reason
 from orchestrator.errors import OrchestratorError
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
     from orchestrator.sweep.state import SweepState
 
 POLL_SECONDS = 0.5
+WORTH_SECONDS = 10.0
+"""From so much work on a second process is worth its start."""
+PROCESS_BYTES = 2 * 10**9
+"""What judging takes of memory beside the base."""
+BASE_COPIES = 2
+"""With one laid out as the processor reads it."""
+FLOAT32_BYTES = 4
+MOST_OF_MEMORY = 0.5
+"""Share of what is available that those who judge may take."""
 BASE = "base"
 WITH_EXAMPLES = "base with examples"
 
@@ -64,8 +75,9 @@ class HeldOutJudge:
         scores = memo.recall(keys)
         remembered = set(scores)
         todo = {name: folder for name, folder in folders.items() if name not in scores}
-        self.screen.judging({name: self.seconds(name) for name in todo}, self.plan.num_test)
-        groups = self.plan.resources.groups(list(todo))
+        seconds = {name: self.seconds(name) for name in todo}
+        self.screen.judging(seconds, self.plan.num_test)
+        groups = self.plan.resources.groups(seconds, self.processes(base, sum(seconds.values())))
         share, gpus = self.plan.resources.share(max(len(groups), 1))
         task = ray.remote(evaluate_on_test).options(num_cpus=share, num_gpus=gpus, max_retries=2)
         waiting = []
@@ -76,6 +88,16 @@ class HeldOutJudge:
         if not keys.keys() <= remembered:
             memo.keep({key: scores[name] for name, key in keys.items()})
         return scores
+
+    def processes(self, base: BaseModel, seconds: float) -> int:
+        """How many processes may judge at once on one processor, for so many seconds of work. Two
+        of one thread answer a fifth more rows than one of two; each imports the libraries and
+        loads the base.
+        """
+        if seconds < WORTH_SECONDS or not self.config.runs_here:
+            return 1
+        each = PROCESS_BYTES + BASE_COPIES * FLOAT32_BYTES * num_weights(Path(base.path))
+        return max(1, int(MOST_OF_MEMORY * available_bytes() / each))
 
     def awaited(self, waiting: list[ray.ObjectRef]) -> dict[str, TestScores]:
         """The answers of judging tasks. Raises OrchestratorError, too, where none goes on."""

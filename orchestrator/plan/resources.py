@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,10 @@ TRIAL_BYTES = 220 * 10**6
 """
 DRIVER_BYTES = 3 * 10**9
 """Memory on the head for the command itself and Ray's daemons."""
+
+
+MOST_IDLE = 0.125
+"""Share of the cores that may be left over where processes share them."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,21 @@ class Resources:
         gpus = max(node.gpus for node in self.nodes)
         return max(1, cpus // together), min(1.0, gpus / together)
 
-    def groups(self, tasks: list[str]) -> list[list[str]]:
-        """Which of a few tasks one process does, one after the other: all where they would share
-        one machine's processor, since each process would import the libraries and load the base
-        anew for its part of the same cores.
+    def groups(self, seconds: Mapping[str, float], most: int = 1) -> list[list[str]]:
+        """Which of a few tasks, by what each takes, one process does, one after the other. Where
+        they share one machine's processor there are at most `most` processes, with about as much
+        to do each.
         """
-        if tasks and len(self.nodes) == 1 and not self.num_gpus:
-            return [tasks]
-        return [[task] for task in tasks]
+        tasks = list(seconds)
+        if not tasks or len(self.nodes) > 1 or self.num_gpus:
+            return [[task] for task in tasks]
+        cores = self.num_cpus
+        counts = range(1, min(most, cores, len(tasks)) + 1)
+        num_groups = max(count for count in counts if cores % count <= MOST_IDLE * cores)
+        groups: list[list[str]] = [[] for _ in range(num_groups)]
+        for task in sorted(tasks, key=lambda task: -seconds[task]):
+            min(groups, key=lambda group: sum(seconds[name] for name in group)).append(task)
+        return groups
 
 
 def this_machine(config: Config) -> tuple[Node, ...]:

@@ -119,24 +119,3 @@ def test_when_memory_has_run_out_the_copies_are_given_back_and_the_products_stay
     assert torch.equal(model[0](rows), expected[0]) and torch.equal(
         known.forth(model[0](rows)), expected[1]
     )
-
-
-def test_memory_is_what_the_machine_and_the_control_group_leave(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The smaller of both; nothing known is nothing to spare."""
-    assert frozen_linear.available_bytes() > 0
-    files = {
-        "/proc/meminfo": ["MemTotal: 9 kB", "MemAvailable:  100 kB"],
-        "/sys/fs/cgroup/memory.max": ["90000"],
-    }
-    files |= {
-        "/sys/fs/cgroup/memory.current": ["50000"],
-        "/sys/fs/cgroup/memory.stat": ["anon 7", "inactive_file 1000"],
-    }
-    monkeypatch.setattr(frozen_linear, "lines", lambda path: files.get(path, []))
-    assert frozen_linear.available_bytes() == 41000
-    files["/sys/fs/cgroup/memory.max"] = ["max"]
-    assert frozen_linear.available_bytes() == 102400
-    files.clear()
-    assert frozen_linear.available_bytes() == 0

@@ -113,5 +113,23 @@ def test_one_process_judges_all_where_they_share_one_machines_cores(
     nodes: tuple[Node, ...], gpus: float, expected: list[list[str]]
 ) -> None:
     resources = Resources(1, 1, 2, gpus, nodes)
-    assert resources.groups(["base", "trial 1"]) == expected
-    assert resources.groups([]) == []
+    assert resources.groups({"base": 2, "trial 1": 1}) == expected
+    assert resources.groups({}) == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "most", "expected"),
+    [
+        (2, 1, [["base", "examples", "trial 1"]]),
+        (2, 3, [["base"], ["examples", "trial 1"]]),
+        (4, 3, [["base"], ["examples", "trial 1"]]),
+        (16, 3, [["base"], ["examples"], ["trial 1"]]),
+        (5, 3, [["base", "examples", "trial 1"]]),
+        (1, 3, [["base", "examples", "trial 1"]]),
+    ],
+)
+def test_processes_that_share_a_processor_have_as_much_to_do_and_leave_no_core(
+    cores: int, most: int, expected: list[list[str]]
+) -> None:
+    resources = Resources(1, 1, cores, 0, (Node(cores),))
+    assert resources.groups({"base": 5, "trial 1": 2, "examples": 2.5}, most) == expected
