@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from orchestrator.sweep.state import SweepState
 
 POLL_SECONDS = 0.5
-WORTH_SECONDS = 10.0
-"""From so much work on a second process is worth its start."""
+WORTH_SECONDS = 60.0
+"""From so much work on a second process is worth its start, which takes some seven seconds."""
 PROCESS_BYTES = 2 * 10**9
 """What judging takes of memory beside the base."""
 BASE_COPIES = 2
