@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 AUTO = "auto"
+LAYERS = "adapter.layers"
 COUNT = "data.neighbours.count"
 FEW_LAYERS, MORE_LAYERS = 0.2, 0.5
 """To choose among neighbours is not learnt in the few layers that do for other tasks, by
@@ -24,7 +25,7 @@ def with_layers(raw: dict[str, Any], problems: list[tuple[str, str]]) -> dict[st
     if not isinstance(adapter, dict) or not isinstance(given, str) or is_number(given):
         return raw
     if given != AUTO:
-        problems.append(("adapter.layers", f"must be a number or {AUTO}, got {given!r}"))
+        problems.append((LAYERS, f"must be a number or {AUTO}, got {given!r}"))
     share = MORE_LAYERS if shows_neighbours(raw) else FEW_LAYERS
     return raw | {"adapter": adapter | {"layers": share}}
 

@@ -17,7 +17,7 @@ from jobs.data.neighbours import NearestRows, nearest_rows, training_rows
 from jobs.data.tokenization import Example, encode_rows
 from jobs.evaluation.baselines import calls_functions
 from jobs.neighbour_settings import Neighbours
-from orchestrator.config.adapted_layers import MORE_LAYERS
+from orchestrator.config.adapted_layers import LAYERS, MORE_LAYERS
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan.points import all_values
@@ -25,7 +25,6 @@ from orchestrator.plan.points import all_values
 COUNT = "data.neighbours.count"
 MOST_MEASURED = 4
 """Of more different counts not all are measured for the plan."""
-LAYERS = "adapter.layers"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ class Resources:
             return [[task] for task in tasks]
         cores = self.num_cpus
         counts = range(1, min(most, cores, len(tasks)) + 1)
-        num_groups = max(count for count in counts if cores % count <= MOST_IDLE * cores)
+        even = (count for count in counts if cores % count <= MOST_IDLE * cores)
+        num_groups = max(even, default=1)
         groups: list[list[str]] = [[] for _ in range(num_groups)]
         for task in sorted(tasks, key=lambda task: -seconds[task]):
             min(groups, key=lambda group: sum(seconds[name] for name in group)).append(task)
