@@ -2,7 +2,8 @@
 are left open.
 
 The search takes a part of the time and the winner's own training the larger part: its steps are
-twelve times the first rung, at which two of three trials stop. What was chosen is kept in the
+twelve times the first rung, at which two of three trials stop, or four times where judging at rungs
+would take the time. What was chosen is kept in the
 sweep's folder, so that the same command continues the same sweep whatever is measured later.
 """
 
