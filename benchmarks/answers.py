@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     corpus, template = load_corpus(config.data), ChatTokenizer(base.path)
     trial = trial_of(config, 1, {})
     rule = EvaluationSettings(confidence=0.95, max_new_tokens=None, num_threads=options.threads)
-    rows, taken = test_rows(corpus, trial, rule), 0
+    rows, taken = test_rows(corpus, trial, rule, None), 0
     if options.examples:
         rows, taken = with_examples(rows, corpus, template, Path(base.path), options.examples)
     length = trial.train.max_length + taken
@@ -68,12 +68,14 @@ def main(arguments: list[str]) -> int:
     model = restore(base, folder, torch.float32, pick_device()).requires_grad_(False)
     prepack_weights(model, [])
     told: list[list[list[int]]] = []
+    fewest_together = generate.FEWEST_TOGETHER
     for name in ["rows together", *([] if options.quick_only else ["transformers' loop"])]:
         if name != "rows together":
             generate.FEWEST_TOGETHER = len(prompts) + 1
         began, busy = time.monotonic(), time.process_time()
         told.append(generate.continue_all(model, prompts, template, limit, lambda count: None))
         seconds, work = time.monotonic() - began, time.process_time() - busy
+        generate.FEWEST_TOGETHER = fewest_together
         made = sum(map(len, told[-1]))
         print(
             f"{name:20} {len(prompts)} rows, at most {limit} tokens each, {made:,} made: "

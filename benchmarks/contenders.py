@@ -25,6 +25,15 @@ from jobs.config import BaseModel, Trial
 ROOT = Path(__file__).resolve().parent.parent
 OWN = ("pack", "plain")
 NAMES = ("tune_trainer", "warm_trainer", "trl", *OWN)
+COMMAND_FILES = ("orchestrator/**/*.py", "jobs/**/*.py", "conf/**/*.yaml")
+"""What decides what this project's command does."""
+MEASURING_FILES = ("benchmarks/contenders.py", "benchmarks/measure.py")
+OWN_FILES = (*COMMAND_FILES, *MEASURING_FILES)
+PEER_FILES = (
+    *("benchmarks/peers*.py", *MEASURING_FILES, "jobs/**/*.py", "conf/**/*.yaml"),
+    *("orchestrator/config/*.py", "orchestrator/plan/*.py", "orchestrator/launch/*.py"),
+)
+"""A peer trains the trials that this project's plan draws, under the same start of Ray."""
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "datasets", "ray", "mlflow")
 
 
@@ -181,19 +190,7 @@ def read(path: Path) -> str:
 
 def code_version(name: str) -> str:
     """Hash of the code and the library versions that decide what a contender does."""
-    own = (
-        "orchestrator/**/*.py",
-        "jobs/**/*.py",
-        "conf/**/*.yaml",
-        "benchmarks/contenders.py",
-        "benchmarks/measure.py",
-    )
-    shared = [
-        f"jobs/{part}.py"
-        for part in ("config", "course", "data", "mix", "model", "rows", "template")
-    ]
-    peers = ("benchmarks/peers*.py", "benchmarks/contenders.py", "benchmarks/measure.py", *shared)
-    return digest_of(own if name in OWN else peers)
+    return digest_of(OWN_FILES if name in OWN else PEER_FILES)
 
 
 def digest_of(patterns: Iterable[str]) -> str:

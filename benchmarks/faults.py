@@ -14,16 +14,18 @@ once, with every step once, and within seconds after each end nothing may be lef
 locks, temporary files, shared memory. A command that ends must say so in one line, without a
 traceback, and `runs list` must know.
 
-Rounds are kept in RESULTS/rounds.jsonl: the same command again goes on with those that are missing;
---fresh begins anew. All kinds take their turn; a round is the same for the same seed, number, kinds
-and executors but for the machine's own timing. Exit code 1 when a round was not as it should be;
-its storage is kept for a look, and the command to repeat it alone (--only NUMBER) is printed.
+Rounds are kept in RESULTS/rounds.jsonl by seed, kinds, executors and code: the same command again
+goes on with those that are missing; --fresh begins anew. All kinds take their turn; a round is the
+same for the same seed, number, kinds and executors but for the machine's own timing. Exit code 1
+when a round was not as it should be; its storage is kept for a look, and the command to repeat it
+alone (--only NUMBER) is printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import random
 import shutil
@@ -33,7 +35,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import aftermath
+from benchmarks import aftermath, contenders
 from benchmarks.disks import NoDisk
 from benchmarks.fault_actions import ACTIONS, fault_of
 from benchmarks.fault_checks import check_end, check_listed, last_words
@@ -42,6 +44,11 @@ from benchmarks.stage import Stage
 from orchestrator.project import ROOT
 
 MOST_TRIES = 4
+FILES = (
+    *(*contenders.COMMAND_FILES, "benchmarks/aftermath.py", "benchmarks/disks.py"),
+    *("benchmarks/fault*.py", "benchmarks/stage.py"),
+)
+"""The code that decides what a round does."""
 
 
 @dataclass
@@ -60,6 +67,14 @@ class Round:
     lost_seconds: float = 0.0
     end_seconds: float | None = None
     problems: list[str] = field(default_factory=list)
+    key: str = ""
+    """Of the seed, kinds, executors and code by which it was played."""
+
+
+def key_of(options: argparse.Namespace, code: str) -> str:
+    """What rounds of the same number have to agree in to be the same."""
+    parts = [options.seed, options.kinds, options.executors, code]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def give_along(known: Path, storage: Path) -> None:
@@ -135,10 +150,13 @@ def play(number: int, options: argparse.Namespace, wanted: dict[str, Any], toy: 
     return this
 
 
-def undisturbed(options: argparse.Namespace, toy: Path) -> dict[str, Any]:
-    """What the sweep comes to by itself, for each executor; kept for the next time."""
+def undisturbed(options: argparse.Namespace, toy: Path, code: str) -> dict[str, Any]:
+    """What the sweep comes to by itself, for each executor; kept for the next time, while the code
+    is the same.
+    """
     file = options.results / "undisturbed.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    known = kept["sweeps"] if kept.get("code") == code else {}
     for executor in sorted({*options.executors}):
         if executor in known:
             continue
@@ -164,7 +182,7 @@ def undisturbed(options: argparse.Namespace, toy: Path) -> dict[str, Any]:
             f"undisturbed  {executor}  {ended.seconds:.1f} s"
             + "".join(f"\n    left behind: {text}" for text in left)
         )
-        file.write_text(json.dumps(known))
+        file.write_text(json.dumps({"code": code, "sweeps": known}))
     return known
 
 
@@ -229,13 +247,12 @@ def main(arguments: list[str]) -> int:
         shutil.rmtree(options.results, ignore_errors=True)
     toy = make_toy(options.results / "toy")
     file = options.results / "rounds.jsonl"
-    known = (
-        [Round(**json.loads(line)) for line in file.read_text().splitlines()]
-        if file.exists()
-        else []
-    )
-    done = {this.number: this for this in known}
-    wanted = undisturbed(options, toy)
+    code = contenders.digest_of(FILES)
+    key = key_of(options, code)
+    lines = file.read_text().splitlines() if file.exists() else []
+    known = [Round(**json.loads(line)) for line in lines]
+    done = {this.number: this for this in known if this.key == key}
+    wanted = undisturbed(options, toy, code)
     numbers = (
         [options.only]
         if options.only is not None
@@ -249,6 +266,7 @@ def main(arguments: list[str]) -> int:
         tell(done[number])
     for number in numbers:
         done[number] = play(number, options, wanted, toy)
+        done[number].key = key
         tell(
             done[number],
             f"python -m benchmarks.faults {' '.join(repeatable(options))} --only {number} --keep",

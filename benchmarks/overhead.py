@@ -4,8 +4,9 @@ work.
     python -m benchmarks.overhead [--trials 8,64,256] [--slots 8] [--json FILE]
 
 Everything is real (Tune's trials, the coordinator, the journal, MLflow on SQLite, checkpoints on
-disk) but the pack, which lives in this process and only counts. The cost of a trial is the slope
-between the two largest sweeps, so that what is paid once does not count.
+disk) but the pack, which lives in the sweep's process and only counts. Each sweep is a process of
+its own. The cost of a trial is the slope between the two largest sweeps, so that what is paid once
+does not count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import gc
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -195,6 +197,18 @@ def run(command: Any, store: Any, plan: Any) -> dict[str, float]:
     return {"seconds": total, "sweep_seconds": swept, **peaks, **kept}
 
 
+def apart(num_trials: int, slots: int) -> dict[str, float]:
+    """One sweep in a process of its own, so that its memory and its open files are its own."""
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+        file = Path(folder) / "result.json"
+        line = [sys.executable, "-m", "benchmarks.overhead", "--only", str(num_trials)]
+        line += ["--slots", str(slots), "--json", str(file)]
+        done = subprocess.run(line, check=False)
+        if done.returncode:
+            sys.exit(f"the sweep of {num_trials} trials ended with exit code {done.returncode}")
+        return json.loads(file.read_text(encoding="utf-8"))
+
+
 def main() -> None:
     """Measure each size in a process of its own, print, and write the JSON if asked."""
     parser = argparse.ArgumentParser(
@@ -205,11 +219,18 @@ def main() -> None:
     )
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", type=int, help="one sweep of so many trials, in this process")
     options = parser.parse_args()
+    if options.only is not None:
+        if options.json is None:
+            parser.error("--only needs --json")
+        with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+            measured = one(options.only, options.slots, Path(folder))
+        options.json.write_text(json.dumps(measured), encoding="utf-8")
+        return
     found: dict[int, dict[str, float]] = {}
     for count in sorted(options.trials):
-        with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
-            found[count] = one(count, options.slots, Path(folder))
+        found[count] = apart(count, options.slots)
         figures = ", ".join(f"{name} {value:.1f}" for name, value in found[count].items())
         print(f"{count:>5} trials: {figures}", flush=True)
     cost = None

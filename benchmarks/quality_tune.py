@@ -5,7 +5,8 @@ evaluation and saves what it has.
     python -m benchmarks.quality_tune TASK FOLDER                  started by benchmarks.quality
 
 New trials come for as long as there is time; one that is never stopped takes half of it, by the
-pace of the first. The search space is the one of this project's sweep.
+pace of the first. The search space is that of conf/sweep/lora.yaml; this project's plan puts
+ranges of its own in its place.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import shlex
 import sys
 
 from orchestrator.config import credentials, idle_settings
+from orchestrator.config.all_settings import defaults_as_comments
 from orchestrator.config.chosen_files import written_settings
 from orchestrator.config.compose import (
     FREE_TEXT,
@@ -112,7 +113,8 @@ def run(arguments: list[str]) -> int:
         )
     raw = compose(overrides, flags.get("--config-dir"), CHECKS)
     if "--cfg" in flags:
-        print(as_yaml(credentials.without_secrets(raw, FREE_TEXT)), end="")
+        composed = as_yaml(credentials.without_secrets(raw, FREE_TEXT))
+        print(composed + defaults_as_comments(raw), end="")
         return 0
     typed = (
         ["--config-dir", flags["--config-dir"], *overrides]

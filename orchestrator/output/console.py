@@ -52,7 +52,7 @@ Settings, as NAME=VALUE: every line that `--cfg job` prints, for instance
   fresh=true     forget what an earlier run of the same sweep has done
 
 Flags:
-  --cfg job          print the composed configuration
+  --cfg job          print every setting: those of the configuration as YAML, the others with their defaults
   --config-dir DIR   more choices for the groups, from a folder laid out like conf/
   --from FILE        the rows of job=new
 

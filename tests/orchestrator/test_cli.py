@@ -4,6 +4,7 @@ stream.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from jobs.base_models import fetch
 from jobs.config import Model
 from orchestrator.cli import main
 from orchestrator.config.compose import choices, compose
+from orchestrator.config.dotted_paths import leaves
+from orchestrator.config.validation import build
 
 
 @pytest.fixture
@@ -42,6 +45,26 @@ def test_cfg_prints_yaml_that_can_be_used_again(
         "# @package _global_\n" + yaml.safe_dump(shown), encoding="utf-8"
     )
     assert compose(["experiment=again"], str(tmp_path)) == shown
+
+
+@pytest.mark.parametrize("arguments", [["+sweep=lora"], ["job=check", "adapter=full"]])
+def test_cfg_prints_every_setting_those_at_their_defaults_as_comments(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main([*arguments, "--cfg", "job"]) == 0
+    comments = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ")]
+    listed = dict(line[2:].split("=", 1) for line in comments if "=" in line)
+    assert listed["train.max_length"] == "512" and listed["budget.minutes"] == "null"
+    assert listed["registry.beat"] == "[base,baselines,champion]"
+    raw = compose(arguments, None)
+    everything = dataclasses.asdict(build(raw))
+    for found in ("skipped", "unused", "left_open"):
+        del everything[found]
+    given, known = leaves(raw), leaves(everything)
+    below = ("data.sources.", "sweep.space.")  # the user's own names
+    missing = {path for path in known if path not in {*given, *listed}}
+    assert {path for path in missing if not path.startswith(below)} == set()
+    assert not {*given} & {*listed}
 
 
 @pytest.mark.parametrize(
