@@ -22,6 +22,10 @@ class Neighbours:
     """Their order in training. shuffled: by row and epoch, so that no place gives the answer away;
     the nearest is then last when a model is asked.
     """
+    embedding: str | None = None
+    """An embedding model by which rows are similar: a folder, or hf://ORG/NAME of the hub. null: by
+    their letters (TF-IDF).
+    """
 
     def __post_init__(self) -> None:
         require(

@@ -1,5 +1,5 @@
 """Data sets of the Hugging Face hub: hf://ORG/NAME, with a revision (@REV) and a folder, a file or
-a pattern in it (/PATH) where they are named.
+a pattern in it (/PATH) where they are named. Embedding models, where a setting names one, alike.
 
 The files stay in the hub's own cache. This project's cache holds which commit a revision stood for
 when it was first asked for: a branch that moves does not change the rows of a sweep.
@@ -8,6 +8,7 @@ when it was first asked for: a branch that moves does not change the rows of a s
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import json
 import os
@@ -25,6 +26,9 @@ FORM = re.compile(
     r"hf://(?:datasets/)?(?P<id>[\w.-]+(?:/[\w.-]+)?)"
     r"(?:@(?P<revision>refs/(?:convert|pr)/[\w.-]+|[^/@]+))?(?:/(?P<path>.+?))?/?"
 )
+MODEL = ("*.safetensors", "*.json", "*.txt", "*.model")
+"""Files of an embedding model."""
+OTHER_FORMS = ["onnx/*", "openvino/*"]
 ABOUT = ("README*", "LICEN[CS]E*")
 """Files that say under what terms the rows stand."""
 
@@ -37,11 +41,23 @@ class HubPlace:
     revision: str
     path: str
     """Folder, file or pattern in the repository; empty for all of it."""
+    kind: str = "dataset"
+    """"model" for an embedding model."""
 
     @property
     def folder(self) -> str:
         """The hub's name of the cached repository."""
-        return f"datasets--{self.id.replace('/', '--')}"
+        return f"{self.kind}s--{self.id.replace('/', '--')}"
+
+    @property
+    def noun(self) -> str:
+        """What people call it."""
+        return "data set" if self.kind == "dataset" else "model"
+
+    @property
+    def page(self) -> str:
+        """Its address."""
+        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
 
 
 def parse(location: str) -> HubPlace:
@@ -59,7 +75,19 @@ def fetch(location: str) -> str:
     """The files of a data set as a path of this machine, downloaded unless they are here. Raises
     ValueError for a location that is none, and OSError for one that cannot be had.
     """
+    return fetched(parse(location), location)
+
+
+def fetch_model(location: str) -> str:
+    """The files of an embedding model as a folder of this machine; see `fetch`."""
     wanted = parse(location)
+    if wanted.path:
+        raise ValueError(f"{location} names a part of a model; write {SCHEME}{wanted.id}")
+    return fetched(dataclasses.replace(wanted, kind="model"), location)
+
+
+def fetched(wanted: HubPlace, location: str) -> str:
+    """See `fetch`."""
     record = read_record(wanted)
     commit = record["revisions"].get(wanted.revision)
     snapshot = hub_cache() / wanted.folder / "snapshots" / (commit or "-")
@@ -113,10 +141,14 @@ def download(wanted: HubPlace, location: str, commit: str | None) -> Path:
     try:
         snapshot = snapshot_download(
             wanted.id,
-            repo_type="dataset",
+            repo_type=wanted.kind,
             revision=commit or wanted.revision,
             cache_dir=hub_cache(),
-            allow_patterns=[*patterns(wanted.path), *ABOUT],
+            allow_patterns=[
+                *(patterns(wanted.path) if wanted.kind == "dataset" else MODEL),
+                *ABOUT,
+            ],
+            ignore_patterns=None if wanted.kind == "dataset" else OTHER_FORMS,
         )
     except Exception as error:
         # The hub's client raises its own errors, its HTTP library's and the system's; the caller is
@@ -130,9 +162,11 @@ def download(wanted: HubPlace, location: str, commit: str | None) -> Path:
 
 def check_snapshot(snapshot: Path, wanted: HubPlace, location: str) -> None:
     """Raise OSError for a data set without the wanted files, or without any file of rows."""
+    if wanted.kind == "model":
+        return  # embeddings.py looks at its files
     if wanted.path:
         if not (snapshot / wanted.path).exists() and not glob.glob(str(snapshot / wanted.path)):
-            page = f"https://huggingface.co/datasets/{wanted.id}/tree/{wanted.revision}"
+            page = f"{wanted.page}/tree/{wanted.revision}"
             raise OSError(f"{location}: the data set holds no {wanted.path}; see {page}")
     elif not any(form_of(path) is not None for path in snapshot.rglob("*")):
         raise OSError(
@@ -163,27 +197,26 @@ def explained(error: Exception, wanted: HubPlace, location: str) -> str:
         None,
     )
     if isinstance(error, errors.HFValidationError):
-        return f"{location}: {wanted.id} is no name of a data set, which looks like ORG/NAME"
+        return f"{location}: {wanted.id} is no name of a {wanted.noun}, which looks like ORG/NAME"
     if isinstance(error, errors.GatedRepoError):
         return (
-            f"{location} is gated: accept its terms at "
-            f"https://huggingface.co/datasets/{wanted.id}, then set HF_TOKEN to a token of that "
-            "account"
+            f"{location} is gated: accept its terms at {wanted.page}, then set HF_TOKEN to a token "
+            "of that account"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return (
-            f"{location}: the data set has no revision {wanted.revision}; correct it, or leave it "
-            f"out for {DEFAULT_REVISION}"
+            f"{location}: the {wanted.noun} has no revision {wanted.revision}; correct it, or "
+            f"leave it out for {DEFAULT_REVISION}"
         )
     if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
         return (
-            f"{location}: there is no public data set {wanted.id}; correct the name, or set "
+            f"{location}: there is no public {wanted.noun} {wanted.id}; correct the name, or set "
             "HF_TOKEN to a token that may read it"
         )
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     by_hand = (
-        f"hf download {wanted.id} --repo-type dataset --revision {wanted.revision}, or name a "
-        "folder that lies here"
+        f"hf download {wanted.id} --repo-type {wanted.kind} --revision {wanted.revision}, or name "
+        "a folder that lies here"
     )
     return f"{location} could not be fetched ({reason}). Where there is a network, run: {by_hand}"
 

@@ -12,13 +12,20 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 from jobs.data.minhash import MinHashIndex
 from jobs.data.readers import Row
 
-WORDS = re.compile(r"\w+|[+*/=<>^%&|~$€£#@\\]|-(?=\s*\d)")
+WORDS = r"\w+|[+*/=<>^%&|~$€£#@\\]|-(?=\s*\d)"
 """Words, and the signs that make another question of the same words: 2 + 2 is not 2 - 2."""
+ASCII_WORDS = re.compile(WORDS)
+ACCENTED = ((0x0041, 0x077F), (0x1E00, 0x1FFF))
+"""Letters whose marks may be left out in writing: Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic.
+Elsewhere a mark makes another letter, as a vowel in Hindi, Thai and Japanese.
+"""
 ALIKE = 0.85
 """Share of their words (Jaccard, 1901) that two longer prompts with the same answer must have in
 common.
@@ -60,12 +67,7 @@ def twin_pairs(held_out: list[Row], trained: Iterable[Row]) -> Iterator[tuple[in
     word.
     """
     asked = [words_of(row) for row in held_out]
-    counts = Counter(word for words in asked for word in set(words))
-    form = {
-        word
-        for word, count in counts.items()
-        if len(asked) >= FEWEST_ROWS and 2 * count > len(asked)
-    }
+    form = form_of(asked)
     asked_words = [set(words) - form for words in asked]
     in_order: dict[tuple[str, ...], list[int]] = {}
     in_any: dict[tuple[str, ...], list[int]] = {}
@@ -94,9 +96,18 @@ def twin_pairs(held_out: list[Row], trained: Iterable[Row]) -> Iterator[tuple[in
             yield from ((index, row) for index in candidates)
 
 
-def nearly_same(left: Sequence[str], right: Sequence[str], same: bool) -> bool:
+def form_of(rows: Sequence[Sequence[str]]) -> frozenset[str]:
+    """The words that most of the rows have, which say nothing of one."""
+    counts = Counter(word for words in rows for word in set(words))
+    many = len(rows) >= FEWEST_ROWS
+    return frozenset(word for word, count in counts.items() if many and 2 * count > len(rows))
+
+
+def nearly_same(
+    left: Sequence[str], right: Sequence[str], same: bool, form: frozenset[str] = frozenset()
+) -> bool:
     """Whether two training rows with these words are near-twins; `same` says that their answers
-    are the same.
+    are the same, `form` are words that all rows have.
     """
     if list(left) == list(right):
         return True
@@ -104,21 +115,50 @@ def nearly_same(left: Sequence[str], right: Sequence[str], same: bool) -> bool:
         return False
     if len(left) == len(right) and sorted(left) == sorted(right):
         return True
-    return min(len(left), len(right)) >= FEWEST_WORDS and alike(set(left), set(right))
+    if min(len(left), len(right)) < FEWEST_WORDS:
+        return False
+    own, other = set(left) - form, set(right) - form
+    return min(len(own), len(other)) >= FEWEST_WORDS and alike(own, other)
 
 
 def words_of(row: Row) -> list[str]:
     """The words of all that the model sees before the answer; the key is the same for the same
     prompt and lacks the instruction.
     """
-    text = row.key
-    if not text.isascii():
-        text = "".join(
-            letter
-            for letter in unicodedata.normalize("NFKD", text)
-            if not unicodedata.combining(letter)
-        )
-    return WORDS.findall(text)
+    return words_in(row.key)
+
+
+def words_in(text: str) -> list[str]:
+    """The words of a text, without the accents that may be left out."""
+    return found(text if text.isascii() else unaccented(text))
+
+
+def unaccented(text: str) -> str:
+    """A text in single letters and marks (Unicode's NFKD), without those of accented letters."""
+    letters: list[str] = []
+    accented = False
+    for letter in unicodedata.normalize("NFKD", text):
+        if not unicodedata.category(letter).startswith("M"):
+            accented = any(first <= ord(letter) <= last for first, last in ACCENTED)
+        elif accented:
+            continue
+        letters.append(letter)
+    return "".join(letters)
+
+
+def found(text: str) -> list[str]:
+    """The words of a text as it stands."""
+    return (ASCII_WORDS if text.isascii() else unicode_words()).findall(text)
+
+
+@lru_cache(maxsize=1)
+def unicode_words() -> Any:
+    """WORDS by Unicode's own notion of a word, to which vowel signs belong; `re` ends a word
+    there.
+    """
+    import regex
+
+    return regex.compile(WORDS)
 
 
 def alike(left: set[str], right: set[str]) -> bool:
@@ -133,7 +173,7 @@ def alike(left: set[str], right: set[str]) -> bool:
 
 def same_answer(left: Row, right: Row) -> bool:
     """Whether two answers hold the same words."""
-    return WORDS.findall(left.answer.casefold()) == WORDS.findall(right.answer.casefold())
+    return found(left.answer.casefold()) == found(right.answer.casefold())
 
 
 def notes_of(split: str, rows: Sequence[Row], twins: Sequence[Twin]) -> list[str]:

@@ -8,8 +8,9 @@ itself lies in the index too: it, rows of the same prompt or conversation, and n
 near_duplicates.nearly_same) are left out, and the next best row of their answer takes their place.
 
 Each similarity is a sum over the question's n-grams in their order, whatever block it is computed
-in, so that a question gives the same neighbours alone and among others. scipy's products run
-outside Python's lock: threads share the blocks.
+in, so that a question gives the same neighbours alone and among others; those of an embedding
+model are rounded for that. Of equally similar rows the first one is taken, however many are asked
+for. scipy's products run outside Python's lock: threads share the blocks.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jobs.data.near_duplicates import nearly_same, words_of
+from jobs.data.embeddings import EmbeddingModel
+from jobs.data.near_duplicates import form_of, nearly_same, words_of
 from jobs.data.neighbour_prompt import question_of
 from jobs.data.readers import Row, normalise
 from jobs.data.similarity import BATCH_CELLS, fit, transform
 
 MOST_THREADS = 8
+DECIMALS = 5
+"""Of cosines of an embedding model, whose last digits depend on what is computed beside them."""
 
 
 def text_of(row: Row) -> str:
@@ -41,6 +45,68 @@ def answer_of(row: Row) -> str:
     return str(row.answer or "").strip()
 
 
+class LetterVectors:
+    """Rows as counts of their letters (TF-IDF, see similarity.py), and others in the same terms."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.vectorizer, self.features = fit([text_of(row) for row in rows])
+
+    def of(self, rows: Sequence[Row]) -> Any:
+        """Vectors of other rows, sparse (rows, terms)."""
+        return transform(self.vectorizer, [text_of(row) for row in rows])
+
+    def columns(self, order: Any) -> Any:
+        """The rows' vectors as columns, in an order."""
+        return self.features[order].T.tocsr()
+
+    @staticmethod
+    def cosines(vectors: Any, columns: Any) -> Any:
+        """Dense (vectors, columns)."""
+        return (vectors @ columns).toarray()
+
+
+class MeaningVectors:
+    """Rows as vectors of an embedding model, and others by the same model. `vectors` are those of
+    the rows, where they are known.
+    """
+
+    def __init__(self, rows: Sequence[Row], model: EmbeddingModel, vectors: Any = None) -> None:
+        self.model = model
+        self.texts = [question_of(row.context, row.instruction).strip() for row in rows]
+        self.features = model.encode(self.texts) if vectors is None else vectors
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where a text stands among the rows: it is not computed again."""
+        return {text: place for place, text in enumerate(self.texts)}
+
+    def of(self, rows: Sequence[Row]) -> Any:
+        """Vectors of other rows, float32 (rows, width)."""
+        import numpy as np
+
+        texts = [question_of(row.context, row.instruction).strip() for row in rows]
+        told = np.empty((len(texts), self.features.shape[1]), dtype=np.float32)
+        unknown = [index for index, text in enumerate(texts) if text not in self.places]
+        known = [index for index, text in enumerate(texts) if text in self.places]
+        told[known] = self.features[[self.places[texts[index]] for index in known]]
+        if unknown:
+            told[unknown] = self.model.encode([texts[index] for index in unknown])
+        return told
+
+    def columns(self, order: Any) -> Any:
+        """The rows' vectors as columns, in an order."""
+        import numpy as np
+
+        return np.ascontiguousarray(self.features[order].T)
+
+    @staticmethod
+    def cosines(vectors: Any, columns: Any) -> Any:
+        """Dense (vectors, columns)."""
+        import numpy as np
+
+        return np.round(vectors @ columns, DECIMALS)
+
+
 @dataclass(frozen=True)
 class AskedRow:
     """A training row that is to be shown others than itself."""
@@ -51,9 +117,16 @@ class AskedRow:
 
 
 class RowIndex:
-    """Training rows by what they ask. Raises ValueError without rows."""
+    """Training rows by what they ask; `vectors` are theirs, by their letters where none are given.
+    Raises ValueError without rows.
+    """
 
-    def __init__(self, rows: Sequence[Row], groups: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        groups: dict[str, str] | None = None,
+        vectors: MeaningVectors | None = None,
+    ) -> None:
         import numpy as np
 
         if not rows:
@@ -65,14 +138,15 @@ class RowIndex:
         for place, row in enumerate(rows):
             self.members.setdefault(self.group(row), []).append(place)
         self.words = [words_of(row) for row in rows]
-        self.vectorizer, self.features = fit([text_of(row) for row in rows])
+        self.form = form_of(self.words)
+        self.vectors: LetterVectors | MeaningVectors = vectors or LetterVectors(rows)
         answers = np.asarray([answer_of(row) for row in rows], dtype=object)
         labels, codes = np.unique(answers, return_inverse=True)
         self.order: Any = np.argsort(codes, kind="stable")
         """Rows sorted by answer, and within one as they stood."""
         self.starts: Any = np.searchsorted(codes[self.order], np.arange(len(labels)))
         self.columns: Any = np.argsort(self.order)
-        self.transposed = self.features[self.order].T.tocsr()
+        self.transposed = self.vectors.columns(self.order)
 
     def group(self, row: Row) -> str:
         """What a row shares with rows of the same prompt or conversation."""
@@ -95,12 +169,12 @@ class RowIndex:
         told = np.full((len(asked), count), -1, dtype=np.int32)
         if not asked:
             return told
-        vectors = transform(self.vectorizer, [text_of(row) for row in asked])
+        vectors = self.vectors.of(asked)
         rows = max(1, BATCH_CELLS // len(self.rows))
         starts = range(0, len(asked), rows)
 
         def fill(start: int) -> None:
-            similar = (vectors[start : start + rows] @ self.transposed).toarray()
+            similar = self.vectors.cosines(vectors[start : start + rows], self.transposed)
             for offset, row in enumerate(asked[start : start + rows]):
                 itself = AskedRow(self.group(row), answer_of(row), words_of(row))
                 chosen = self.best(similar[offset], itself if left_out else None, count)
@@ -120,27 +194,28 @@ class RowIndex:
         if asked is not None:
             similar[self.columns[self.members.get(asked.group, [])]] = -1.0
         tops = np.maximum.reduceat(similar, self.starts)
-        chosen: list[tuple[float, int]] = []
         more = min(len(tops), count + 8)
-        nearest = np.argpartition(-tops, more - 1)[:more] if more < len(tops) else range(more)
-        floor = float(min(tops[label] for label in nearest)) if more < len(tops) else 0.0
-        for label in map(int, nearest):
-            best = self.best_of(label, similar, asked)
-            if best is not None:
-                chosen.append(best)
-        chosen.sort(key=lambda one: (-one[0], one[1]))
-        if asked is not None and more < len(tops) and self.fell(chosen, count, floor):
-            for label in set(np.flatnonzero(tops > 0).tolist()) - set(map(int, nearest)):
-                best = self.best_of(label, similar, asked)
-                chosen += [] if best is None else [best]
-            chosen.sort(key=lambda one: (-one[0], one[1]))
+        floor = float(np.partition(tops, -more)[-more]) if more < len(tops) else 0.0
+        nearest = np.flatnonzero((tops >= floor) & (tops > 0))  # all that are as near as the last
+        chosen = self.best_of_each(nearest, similar, asked)
+        if asked is not None and floor > 0 and self.fell(chosen, count, floor):
+            others = np.flatnonzero((tops < floor) & (tops > 0))
+            chosen += self.best_of_each(others, similar, asked)
+            chosen.sort()
         return [row for _, row in chosen[:count]]
+
+    def best_of_each(
+        self, labels: Any, similar: Any, asked: AskedRow | None
+    ) -> list[tuple[float, int]]:
+        """Negative similarity and index of the nearest row of each answer, the nearest first."""
+        found = (self.best_of(int(label), similar, asked) for label in labels)
+        return sorted((-one[0], one[1]) for one in found if one is not None)
 
     def fell(self, chosen: list[tuple[float, int]], count: int, floor: float) -> bool:
         """Whether so much was left out that answers beyond those that were looked at may be
         nearer.
         """
-        return len(chosen) < count or chosen[count - 1][0] < floor
+        return len(chosen) < count or -chosen[count - 1][0] < floor
 
     def best_of(self, label: int, similar: Any, asked: AskedRow | None) -> tuple[float, int] | None:
         """Similarity and index of the nearest row of one answer that may be shown."""
@@ -161,4 +236,4 @@ class RowIndex:
     def alike(self, place: int, asked: AskedRow) -> bool:
         """Whether a row of the index is a near-duplicate of one that is asked for."""
         same = answer_of(self.rows[place]) == asked.answer
-        return nearly_same(self.words[place], asked.words, same)
+        return nearly_same(self.words[place], asked.words, same, self.form)

@@ -21,8 +21,9 @@ from typing import Any
 
 from jobs.data.conversations import groups_of
 from jobs.data.corpus import Corpus
+from jobs.data.embeddings import EmbeddingModel, open_model
 from jobs.data.near_duplicates import twin_pairs
-from jobs.data.nearest_rows import RowIndex, answer_of, text_of
+from jobs.data.nearest_rows import MeaningVectors, RowIndex, answer_of, text_of
 from jobs.data.neighbour_prompt import Neighbour, question_of
 from jobs.data.readers import Row
 from jobs.data.similarity import spread
@@ -30,7 +31,7 @@ from jobs.files.cache import cache_folder
 from jobs.files.drafts import drafted
 from jobs.neighbour_settings import MOST_NEIGHBOURS, Neighbours
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same rows give other neighbours: kept ones are then looked up again."""
 ORDERS = 4
 """A row's neighbours stand in so many orders before they repeat: it bounds what is kept of them."""
@@ -98,18 +99,25 @@ def training_rows(corpus: Corpus) -> list[Row]:
     return [row for rows in corpus.sources.values() for row in rows]
 
 
-def nearest_rows(corpus: Corpus, say: Callable[[str], None] = lambda text: None) -> NearestRows:
+def nearest_rows(
+    corpus: Corpus, embedding: str | None = None, say: Callable[[str], None] = lambda text: None
+) -> NearestRows:
     """The rows that may be shown before those of a corpus: computed once, and kept in the cache.
-    `say` is told when that takes a while. Raises ValueError where none may be shown.
+    `embedding` is data.neighbours.embedding; `say` is told when that takes a while. Raises
+    ValueError where none may be shown, and for an embedding model that cannot be used.
     """
-    if MEMO not in corpus.memo:
-        corpus.memo[MEMO] = NearestRows(corpus, *looked_up(corpus, say))
-    return corpus.memo[MEMO]
+    name = f"{MEMO}:{embedding or ''}"
+    if name not in corpus.memo:
+        model = None if embedding is None else open_model(embedding)
+        corpus.memo[name] = NearestRows(corpus, *looked_up(corpus, model, say))
+    return corpus.memo[name]
 
 
-def looked_up(corpus: Corpus, say: Callable[[str], None]) -> tuple[Any, dict[str, Any]]:
+def looked_up(
+    corpus: Corpus, model: EmbeddingModel | None, say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]]:
     """Places of the rows that may be shown among all training rows, and the nearest of all rows."""
-    file = cache_folder() / "neighbours" / f"{digest(corpus)}.npz"
+    file = cache_folder() / "neighbours" / f"{digest(corpus, model)}.npz"
     if (arrays := read(file, corpus)) is not None:
         return arrays
     with locked(file):  # several processes of a sweep ask for the same at once
@@ -117,12 +125,12 @@ def looked_up(corpus: Corpus, say: Callable[[str], None]) -> tuple[Any, dict[str
             count = sum(map(len, corpus.sources.values()))
             if count >= MANY_ROWS:
                 say(f"looking up the neighbours of {count:,} training rows, once for these rows")
-            arrays = look_up(corpus)
+            arrays = look_up(corpus, model)
             keep(file, *arrays)
     return arrays
 
 
-def look_up(corpus: Corpus) -> tuple[Any, dict[str, Any]]:
+def look_up(corpus: Corpus, model: EmbeddingModel | None) -> tuple[Any, dict[str, Any]]:
     """See `looked_up`."""
     import numpy as np
 
@@ -134,7 +142,9 @@ def look_up(corpus: Corpus) -> tuple[Any, dict[str, Any]]:
             "data.neighbours: no training row can be shown, since each is a near-twin of a "
             "validation or test row; set data.neighbours.count to 0"
         )
-    index = RowIndex([rows[place] for place in places], groups_of([rows]))
+    indexed = [rows[place] for place in places]
+    vectors = None if model is None else MeaningVectors(indexed, model)
+    index = RowIndex(indexed, groups_of([rows]), vectors)
     nearest = {
         f"train/{name}": index.nearest(source, MOST_NEIGHBOURS, left_out=True)
         for name, source in corpus.sources.items()
@@ -144,14 +154,17 @@ def look_up(corpus: Corpus) -> tuple[Any, dict[str, Any]]:
     return np.asarray(places, dtype=np.int32), nearest
 
 
-def digest(corpus: Corpus) -> str:
+def digest(corpus: Corpus, model: EmbeddingModel | None) -> str:
     """SHA-256 over all that decides the neighbours; the instruction is no part of it."""
     splits = {f"train/{name}": rows for name, rows in corpus.sources.items()}
     splits |= {"valid": corpus.valid, "test": corpus.test}
     libraries = [importlib.metadata.version(name) for name in ("scikit-learn", "scipy", "numpy")]
-    told = hashlib.sha256(json.dumps([VERSION, MOST_NEIGHBOURS, libraries]).encode())
+    by = None if model is None else model.digest
+    told = hashlib.sha256(json.dumps([VERSION, MOST_NEIGHBOURS, libraries, by]).encode())
     for name, rows in splits.items():
-        texts = [(text_of(row), answer_of(row), row.key) for row in rows]
+        texts = [
+            (question_of(row.context, row.instruction), answer_of(row), row.key) for row in rows
+        ]
         told.update(json.dumps([name, texts]).encode())
     return told.hexdigest()
 

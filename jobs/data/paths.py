@@ -45,3 +45,12 @@ def with_paths(data: Data, change: Callable[[str], str]) -> Data:
         test=changed(data.test),
         sources=sources,
     )
+
+
+def with_embedding(data: Data, change: Callable[[str], str]) -> Data:
+    """`data` with the place of its embedding model changed."""
+    place = data.neighbours.embedding
+    if place is None:
+        return data
+    neighbours = dataclasses.replace(data.neighbours, embedding=change(place))
+    return dataclasses.replace(data, neighbours=neighbours)

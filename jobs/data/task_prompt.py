@@ -6,6 +6,7 @@ conversation that is typed.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -123,6 +124,19 @@ def make_row(
         opening,
         bool(task.get("thinking")),
     )
+
+
+def reworded(row: Row, task: dict[str, Any]) -> Row:
+    """A row as another task's version knows it: its own instruction before a bare prompt. Chats
+    stay as they are.
+    """
+    opening = f"{task['instruction']}\n" if task.get("instruction") else ""
+    if row.instruction == opening or [message["role"] for message in row.context] != ["user"]:
+        return row
+    asked = row.context[0]
+    content = opening + asked["content"].removeprefix(row.instruction)
+    messages = (asked | {"content": content}, row.messages[-1])
+    return dataclasses.replace(row, messages=messages, instruction=opening)
 
 
 def command_text(row: Row, task: dict[str, Any]) -> tuple[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from jobs.data import turns
 from jobs.data.chat_template import ChatTokenizer
+from jobs.data.neighbour_prompt import without_farthest
 from jobs.data.readers import Row
 from jobs.data.rendered import Rendered, matches
 from jobs.data.rendering import renderer
@@ -171,7 +173,12 @@ def make_example(
     earlier: turns.Spans = ()
     if answers_carry_loss and turns.has_earlier_answer(row):
         shortened_ids, earlier = turns.encoded(row, context, prompt, template)
-        if len(shortened_ids) > room:  # a token or two more than those of the text as a whole
+        while len(shortened_ids) > room and row.neighbours:  # a token or two more than as a whole
+            row = dataclasses.replace(row, neighbours=without_farthest(row.neighbours))
+            row, prompt, ids = fewer_neighbours(row, room, template)
+            context = list(row.as_shown.context)
+            shortened_ids, earlier = turns.encoded(row, context, prompt, template)
+        if len(shortened_ids) > room:
             spare = 2 * room - len(shortened_ids)
             prompt, shortened_ids, context = renderer(template).shorten(row, spare)
             shortened_ids, earlier = turns.encoded(row, context, prompt, template)

@@ -60,7 +60,8 @@ class TrialData:
         self.corpus = corpus
         self.token_cache: dict[Hashable, Example] = {} if token_cache is None else token_cache
         self.neighbours = trial.data.neighbours
-        self.nearest = nearest_rows(corpus) if self.neighbours.count else None
+        by = self.neighbours.embedding
+        self.nearest = nearest_rows(corpus, by) if self.neighbours.count else None
         self.shuffled = self.neighbours.count > 1 and self.neighbours.order == "shuffled"
         self.mix = mixture_of(trial, corpus)
         self.tokens = [dict.fromkeys(self.mix.names, 0)]

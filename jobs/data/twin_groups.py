@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.data.conversations import join, root_of
-from jobs.data.near_duplicates import WORDS, words_of
+from jobs.data.near_duplicates import found, words_of
 from jobs.data.readers import Row
 
 BEGINNING = 40
@@ -58,7 +58,7 @@ def may_begin(row: Row, beginnings: set[Form]) -> bool:
     beginning = row.key[:BEGINNING]
     if not beginning.isascii():
         return True
-    words = WORDS.findall(beginning)
+    words = found(beginning)
     is_whole = len(row.key) <= BEGINNING
     if not is_whole and len(words) <= FIRST_WORDS:
         return True

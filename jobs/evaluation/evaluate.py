@@ -22,6 +22,7 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.neighbours import nearest_rows
 from jobs.data.readers import Row
+from jobs.data.task_prompt import reworded
 from jobs.data.tokenization import Example, encode_asked
 from jobs.data.version_rows import rows_of_version
 from jobs.evaluation import registry, thresholds
@@ -126,18 +127,21 @@ def evaluate_on_test(
     and score the answers.
 
     float32, which the version's task.json names: a reader who loads it with plain transformers must
-    see the same answers on any machine.
+    see the same answers on any machine. A registered version is asked as it was trained: with its
+    own neighbours, instruction and longest prompt.
     """
+    task = None if rule.version is None else task_of(Path(rule.version))
+    longest = trial.train.max_length if task is None else int(task["max_length"])
     torch.set_num_threads(rule.num_threads)
     template = ChatTokenizer(base.path)
     corpus = load_corpus(trial.data)
-    asked, example_tokens = test_rows(corpus, trial, rule), 0
+    asked, example_tokens = test_rows(corpus, trial, rule, task), 0
     if rule.num_examples:
         asked, example_tokens = with_examples(
             corpus.test, corpus, template, Path(base.path), rule.num_examples
         )
     examples, limit = encode_asked(
-        asked, template, trial.train.max_length + example_tokens, rule.max_new_tokens, "test"
+        asked, template, longest + example_tokens, rule.max_new_tokens, "test"
     )
     model = restore(
         base, None if folder is None else Path(folder), torch.float32, pick_device()
@@ -157,7 +161,7 @@ def evaluate_on_test(
     weighs = folder is not None and not rule.num_examples and thresholds.applies(context, asked)
     if weighs:
         labelled = thresholds.with_labels(asked, thresholds.spelled_labels(corpus))
-        both, _ = encode_asked(labelled, template, trial.train.max_length, limit, "test")
+        both, _ = encode_asked(labelled, template, longest, limit, "test")
         pairs = zip(both[::2], both[1::2], strict=True)
         wanted = [[example, *pair] for example, pair in zip(examples, pairs, strict=True)]
     losses = AnswerLosses()
@@ -177,7 +181,7 @@ def evaluate_on_test(
     if weighs:
 
         def log_likelihoods(answered: list[Row]) -> np.ndarray:
-            encoded, _ = encode_asked(answered, template, trial.train.max_length, limit, "test")
+            encoded, _ = encode_asked(answered, template, longest, limit, "test")
             gather_losses(model, encoded, template, losses)
             if not fill_in(model, encoded, template.eos_id, tokens, losses):
                 raise MemoryError(NO_ROOM.format("the threshold"))
@@ -196,18 +200,27 @@ def evaluate_on_test(
     )
 
 
-def test_rows(corpus: Corpus, trial: Trial, rule: EvaluationSettings) -> list[Row]:
-    """The test rows as a model is asked them: with the neighbours that it was trained with."""
+def task_of(version: Path) -> dict[str, Any]:
+    """How a registered version is asked."""
+    return json.loads((version / "task.json").read_text(encoding="utf-8"))
+
+
+def test_rows(
+    corpus: Corpus, trial: Trial, rule: EvaluationSettings, task: dict[str, Any] | None
+) -> list[Row]:
+    """The test rows as a model is asked them: with the neighbours that it was trained with. `task`
+    is how a registered version is asked.
+    """
     if rule.num_examples:
         return corpus.test
-    if rule.version is not None:
-        folder = Path(rule.version)
-        task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-        rows = rows_of_version(folder, task)
-        return corpus.test if rows is None else rows.all_shown(corpus.test, left_out=True)
+    if rule.version is not None and task is not None:
+        asked = [reworded(row, task) for row in corpus.test]
+        rows = rows_of_version(Path(rule.version), task)
+        return asked if rows is None else rows.all_shown(asked, left_out=True)
     if not trial.data.neighbours.count:
         return corpus.test
-    return nearest_rows(corpus).held_out("test", trial.data.neighbours)
+    neighbours = trial.data.neighbours
+    return nearest_rows(corpus, neighbours.embedding).held_out("test", neighbours)
 
 
 def logit_scorers(
@@ -322,6 +335,7 @@ def predictions(
             "prompt": row.prompt,
             "answer": row.answer,
             "source": row.source,
+            **row.further(),
             "scores": scores[index],
             "slices": {kind: values[index] for kind, values in kinds.items()},
         }

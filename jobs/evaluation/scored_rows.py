@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from jobs.data.corpus import Corpus
 from jobs.data.readers import Row
@@ -34,6 +35,18 @@ class ScoredRow:
     """What it holds in the columns that data.slices names."""
     mark: str = ""
     """What stands between a reasoning and the answer proper, where rows have reasoning."""
+
+    @classmethod
+    def of_prediction(cls, told: Mapping[str, Any], answer: str) -> ScoredRow:
+        """A row of predictions.jsonl with what another one answered."""
+        columns, mark = told.get("columns", {}), told.get("mark", "")
+        reference, source = told["reference"], told.get("source", "")
+        return cls(told["text"], reference, answer, source, columns, mark)
+
+    def further(self) -> dict[str, Any]:
+        """What a prediction tells beside texts and scores, where there is any."""
+        told = {"columns": dict(self.columns), "mark": self.mark}
+        return {name: value for name, value in told.items() if value}
 
     @cached_property
     def wanted(self) -> str:

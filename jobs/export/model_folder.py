@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jobs.config import BaseModel, Model, Trial
+from jobs.config import BaseModel, Model, Scoring, Trial
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus
 from jobs.data.task_prompt import common_task
@@ -48,15 +48,17 @@ def export(
     folder: Path,
     card: str | None = None,
     licence: str | None = None,
+    scoring: Scoring | None = None,
 ) -> None:
     """Write the version's folder anew. `trained` holds an adapter or a whole model, as a
     checkpoint's model/ does; `card` is its model card, `licence` that of the training rows, which
-    the version carries where it shows neighbours.
+    the version carries where it shows neighbours; `scoring` says what mistakes cost, and where a
+    metric of the user's own lies.
     """
     shutil.rmtree(folder, ignore_errors=True)
     with drafted(folder) as draft:
         shutil.rmtree(draft, ignore_errors=True)
-        write_version(trial, base, trained, verdict, draft, card, licence)
+        write_version(trial, base, trained, verdict, draft, card, licence, scoring or Scoring())
 
 
 def write_version(
@@ -67,6 +69,7 @@ def write_version(
     draft: Path,
     card: str | None,
     licence: str | None,
+    scoring: Scoring,
 ) -> None:
     """Write all files of a version into a folder, and seal it; see `export`."""
     lora = (trained / "adapter_config.json").exists()
@@ -86,7 +89,7 @@ def write_version(
         "add_special_tokens": False,
         "sealed": True,  # has checksums: without them it is damaged
         "data": trial.data.name,
-        "scoring": scoring_of(verdict, corpus),
+        "scoring": scoring_of(verdict, corpus, scoring),
     }
     if trial.data.neighbours.count:
         task["neighbours"] = write_rows(corpus, trial.data.neighbours, draft, licence)
@@ -98,12 +101,14 @@ def write_version(
     manifest.seal(draft)
 
 
-def scoring_of(verdict: TestScores, corpus: Corpus) -> dict[str, Any]:
+def scoring_of(verdict: TestScores, corpus: Corpus, scoring: Scoring) -> dict[str, Any]:
     """By what the version was judged, so that other forms of it are judged alike."""
     labels = training_labels(corpus)
+    told = {"costs": scoring.costs, "folder": scoring.folder}
     return {
         "metric": verdict.metric,
         "labels": sorted(labels) if is_closed(corpus, labels) else [],
+        **{name: value for name, value in told.items() if value},
     }
 
 

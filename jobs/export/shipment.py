@@ -19,7 +19,7 @@ from typing import Any
 
 from jobs.config import BaseModel
 from jobs.data.chat_template import TODAY, ChatTokenizer
-from jobs.data.version_rows import FILE as NEIGHBOURS
+from jobs.data.version_rows import copy_rows
 from jobs.export import (
     fidelity,
     gguf_base,
@@ -137,8 +137,7 @@ class Shipment:
             if source.exists():
                 shutil.copyfile(source, draft / "tokenizer" / name)
         write(draft / "task.json", self.task)
-        if (self.version / NEIGHBOURS).exists():
-            shutil.copyfile(self.version / NEIGHBOURS, draft / NEIGHBOURS)
+        copy_rows(self.version, draft)
         files = self.write_files(draft, merged)
         report: dict[str, Any] = {
             "format": self.form.name,

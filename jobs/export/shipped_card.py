@@ -21,11 +21,9 @@ def licences(version: Path) -> tuple[str | None, str | None]:
     """Under what terms base and data stand, as the version's card tells."""
     text = version_card(version)
     of_base = re.search(r"^- Base model [^:\n]*: (.+)$", text, re.M)
-    of_data = re.search(r"^- Data: (.+)$", text, re.M)
-    return (
-        None if of_base is None else of_base[1],
-        None if of_data is None else of_data[1],
-    )
+    of_data = re.findall(r"^- Data, ([^:\n]*): (.+)$", text, re.M)
+    terms = [of_data[0][1]] if len(of_data) == 1 else [f"{one[1]} ({one[0]})" for one in of_data]
+    return None if of_base is None else of_base[1], "; ".join(terms) or None
 
 
 def data_name(version: Path) -> str | None:
@@ -75,7 +73,7 @@ def card(report: dict[str, Any], task: dict[str, Any], version: Path) -> str:
         scores_section(report),
         check_section(report),
         costs_section(report),
-        prompt_section(task),
+        prompt_section(report, task),
         use_section(report, task),
         licence_section(version),
     ]
@@ -144,7 +142,20 @@ def costs_section(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def prompt_section(task: dict[str, Any]) -> str:
+def who_looks_up(report: dict[str, Any]) -> str:
+    """Which programs add the rows that belong before a question."""
+    if report["file"].endswith(".gguf"):
+        return (
+            "`python -m orchestrator job=serve` and `python -m orchestrator.chat` look them up; "
+            "other programs do not, and answer worse."
+        )
+    return (
+        "`python -m orchestrator job=predict` on the version looks them up; programs that load "
+        "this file do not, and answer worse."
+    )
+
+
+def prompt_section(report: dict[str, Any], task: dict[str, Any]) -> str:
     """What other programs have to put around a question."""
     lines = []
     if task.get("system"):
@@ -155,10 +166,10 @@ def prompt_section(task: dict[str, Any]) -> str:
             f"```\n{task['instruction']}\n```"
         )
     if task.get("neighbours"):
+        line = "`QUESTION -> ANSWER`, a line each, and an empty line"
         lines.append(
-            "Before each question stand its nearest training rows, which `python -m orchestrator "
-            "job=serve` and `python -m orchestrator.chat` look up in `neighbours.jsonl`; other "
-            "programs do not, and answer worse."
+            "Before each question stand its nearest training rows of `neighbours.jsonl` "
+            f"({line}). {who_looks_up(report)}"
         )
     if not lines:
         return ""
@@ -168,11 +179,6 @@ def prompt_section(task: dict[str, Any]) -> str:
 def use_section(report: dict[str, Any], task: dict[str, Any]) -> str:
     """What to copy where."""
     file = report["file"]
-    lines = ["## How to use it\n", "With what belongs around a question added by itself:\n"]
-    lines.append(
-        "```\npython -m orchestrator.chat FOLDER\n"
-        "python -m orchestrator job=serve model_uri=FOLDER\n```\n"
-    )
     if report["format"].startswith("onnx-"):
         most = task["max_new_tokens"]
         return (
@@ -190,11 +196,16 @@ def use_section(report: dict[str, Any], task: dict[str, Any]) -> str:
             "print(tokenizer.decode(generator.get_sequence(0)[len(ids):]))\n```\n"
         )
     if not file.endswith(".gguf"):
-        lines.append(
-            "`model/` is a folder that transformers, vLLM and text-generation-inference load as it "
-            "is: `AutoModelForCausalLM.from_pretrained('model')`.\n"
+        return (
+            "## How to use it\n\n`model/` is a folder that transformers, vLLM and "
+            "text-generation-inference load as it is: "
+            "`AutoModelForCausalLM.from_pretrained('model')`.\n"
         )
-        return "\n".join(lines)
+    lines = ["## How to use it\n", "With what belongs around a question added by itself:\n"]
+    lines.append(
+        "```\npython -m orchestrator.chat FOLDER\n"
+        "python -m orchestrator job=serve model_uri=FOLDER\n```\n"
+    )
     most = task["max_new_tokens"]
     if report["format"] == "gguf-adapter":
         base = report["base_file"]

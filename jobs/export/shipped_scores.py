@@ -145,10 +145,7 @@ def scores_of(
     context = context_of_version(task, rows)
 
     def scored(texts: Sequence[str]) -> list[ScoredRow]:
-        return [
-            ScoredRow(row["text"], row["reference"], text, row.get("source", ""))
-            for row, text in zip(rows, texts, strict=True)
-        ]
+        return [ScoredRow.of_prediction(row, text) for row, text in zip(rows, texts, strict=True)]
 
     before = [row["prediction"] for row in rows]
     shipped = scorer(metric, scored(answers), context)

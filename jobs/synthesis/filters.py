@@ -8,13 +8,12 @@ it looked at, which stand in the row's provenance.
 from __future__ import annotations
 
 import statistics
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from jobs.data.corpus import Corpus
 from jobs.data.messages import Malformed
-from jobs.data.near_duplicates import ALIKE, FEWEST_WORDS, WORDS, words_of
+from jobs.data.near_duplicates import ALIKE, FEWEST_WORDS, words_in, words_of
 from jobs.data.neighbour_prompt import last_question
 from jobs.data.readers import Row, normalise, read_messages, read_pair
 from jobs.data.shapes import pair_shape
@@ -270,8 +269,7 @@ class NewRows:
 
 def plain_words(text: str) -> list[str]:
     """The words of a text, whatever their case and accents."""
-    letters = unicodedata.normalize("NFKD", normalise(text))
-    return WORDS.findall("".join(letter for letter in letters if not unicodedata.combining(letter)))
+    return words_in(normalise(text))
 
 
 def asked_text(row: Row) -> str:

@@ -109,6 +109,8 @@ def typed_choices(config: Config, raw: dict[str, Any], typed: frozenset[str]) ->
     flat = leaves(raw) | data_paths(config.data)
     if flat.get("model.path") is not None:
         flat["model.path"] = config.model.path
+    if flat.get("data.neighbours.embedding") is not None:
+        flat["data.neighbours.embedding"] = config.data.neighbours.embedding
     if isinstance(flat.get("sweep.costs"), str):
         flat["sweep.costs"] = os.path.abspath(os.path.expanduser(flat["sweep.costs"]))
     chosen = []

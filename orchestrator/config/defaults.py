@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.config import Source
 from jobs.data import locations
-from jobs.data.paths import with_paths
+from jobs.data.paths import with_embedding, with_paths
 from jobs.data.splits import splits_of
 from jobs.evaluation import registry
 from orchestrator.config import idle_settings
@@ -144,7 +144,8 @@ def with_absolute_paths(config: Config) -> Config:
 
     path = config.model.path
     model = dataclasses.replace(config.model, path=None if path is None else absolute(path))
-    return dataclasses.replace(config, data=with_paths(config.data, absolute), model=model)
+    data = with_embedding(with_paths(config.data, absolute), absolute)
+    return dataclasses.replace(config, data=data, model=model)
 
 
 def with_folder_source(config: Config) -> Config:

@@ -19,14 +19,17 @@ def without_sample(config: Config, path: str) -> str | None:
 
 
 def without_neighbours(config: Config, path: str) -> str | None:
-    """The order of no neighbours, or of one."""
+    """The order of no neighbours, or of one, and the model that looks none up."""
+    order = path.endswith("order")
+    fewest = 1 if order else 0
     knobs = [k for k in config.sweep.space.values() if k.path == "data.neighbours.count"]
     values = [value for knob in knobs for value in (*(knob.values or ()), knob.high)]
-    if any(isinstance(value, int | float) and value > 1 for value in values):
+    if any(isinstance(value, int | float) and value > fewest for value in values):
         return None
-    if config.data.neighbours.count > 1 and not knobs:
+    count = config.data.neighbours.count
+    if count > fewest and not knobs:
         return None
-    return f"data.neighbours.count={config.data.neighbours.count} leaves nothing to order"
+    return f"data.neighbours.count={count} leaves nothing to {'order' if order else 'look up'}"
 
 
 def without_leakage_check(config: Config, path: str) -> str | None:

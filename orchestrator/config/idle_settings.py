@@ -231,7 +231,7 @@ RULES = (
     Rule(r"adapter\.(rank|alpha|dropout|targets|layers)", without_lora, refused=True),
     Rule(r"optim\.decay_share", without_decay, refused=True),
     Rule(r"data\.checks\.leakage_share", without_leakage_check, refused=True),
-    Rule(r"data\.neighbours\.order", without_neighbours, refused=True),
+    Rule(r"data\.neighbours\.(order|embedding)", without_neighbours, refused=True),
     Rule(
         r"sweep\.space\.[^.]+\.(values|low|high|step|to|times|plus|first|simplex|bounds\..+)",
         of_other_knob,

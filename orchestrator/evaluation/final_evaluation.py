@@ -83,7 +83,10 @@ class FinalEvaluation(HeldOutJudge):
         winner, outcome.tied = choose(judged, self)
         if winner.record.index != best.run:
             best = outcome.best = self.command.describe(self.sweep_state, winner.record)
-            trial = self.sweep_state.trained(winner.record.index)
+            first, trial = trial, self.sweep_state.trained(winner.record.index)
+            if verdict.asked_as(first) != verdict.asked_as(trial):  # the base as the winner is
+                verdicts |= self.judge(dict.fromkeys(subjects.keys() - {name}), trial)
+                base = verdicts[BASE]
         candidate = winner.scores
         self.base_scores = base
         self.candidate = winner.candidate
@@ -145,7 +148,8 @@ class FinalEvaluation(HeldOutJudge):
         )
         terms = data_licence(trial.data)
         trained = checked(finalist.checkpoint)
-        export(trial, self.base, trained, finalist.scores, folder, card, terms)
+        scoring = self.sweep_state.scoring
+        export(trial, self.base, trained, finalist.scores, folder, card, terms, scoring)
         add_serving_files(folder)
         checked(finalist.checkpoint)  # what was copied is what was judged
         return card

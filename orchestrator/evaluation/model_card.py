@@ -177,11 +177,18 @@ def neighbour_section(trial: Trial) -> str:
     count = trial.data.neighbours.count
     if not count:
         return ""
+    embedding = trial.data.neighbours.embedding
+    by = (
+        "their letters (TF-IDF)"
+        if embedding is None
+        else f"the embedding model in `embedding/` ({embedding.rstrip('/').rsplit('/')[-1]}; the "
+        "package sentence-transformers reads it)"
+    )
     return (
         f"## Neighbours\n\nBefore each question stand the {count} most similar training rows with "
-        "different answers. The version carries the rows in `neighbours.jsonl`, looks them up by "
-        "itself when it is asked, and is of no use without them. `text` in `predictions.jsonl` is "
-        "the whole prompt.\n"
+        f"different answers, by {by}. The version carries the rows in `neighbours.jsonl`, looks "
+        "them up by itself when it is asked, and is of no use without them. `text` in "
+        "`predictions.jsonl` is the whole prompt.\n"
     )
 
 

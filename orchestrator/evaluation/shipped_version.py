@@ -69,5 +69,6 @@ def summary(report: dict[str, Any]) -> str:
     lines += [f"        {part}" for part in line_of(report).split("; ")]
     if "note" in report:
         lines.append(f"note    {report['note']}")
-    lines.append(f"try it  python -m orchestrator.chat {report['folder']}")
+    if report["file"].endswith(".gguf"):
+        lines.append(f"try it  python -m orchestrator.chat {report['folder']}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.config import Trial
 from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, row_scores, scorer
 from jobs.evaluation.baselines import Answers
@@ -53,7 +54,7 @@ def baseline_scores(
         if len(replies) != len(candidate.predictions):
             continue
         rows = [
-            ScoredRow(row["text"], row["reference"].strip(), reply, row.get("source", ""))
+            ScoredRow.of_prediction({**row, "reference": row["reference"].strip()}, reply)
             for row, reply in zip(candidate.predictions, replies, strict=True)
         ]
         measured = scorer(candidate.metric, rows, context)
@@ -64,6 +65,11 @@ def baseline_scores(
             per_row = ()
         scored[name] = Scores(whole(measured), low, high, len(rows), digest, per_row)
     return scored
+
+
+def asked_as(trial: Trial) -> tuple[Any, ...]:
+    """What of a trial decides how a test row is put to a model."""
+    return trial.data.neighbours, trial.data.instruction, trial.train.max_length
 
 
 def metrics_of(scores: Scores, metric: str) -> dict[str, float]:

@@ -280,9 +280,10 @@ def neighbour_lines(plan: Plan) -> list[str]:
     if len(shown.counts) > MOST_MEASURED:
         counts = f"{shown.counts[0]} to {shown.counts[-1]}"
     among = ", ".join(f"{share:.3f} among {count}" for count, share in shown.hold.items())
+    by = "" if shown.embedding is None else f", by {shown.embedding.rstrip('/').rsplit('/')[-1]}"
     return [
         f"{counts} neighbours before each question, of {plural(shown.num_rows, 'training row')}, "
-        f"each with another answer · about {shown.mean_tokens:.0f} more tokens a prompt",
+        f"each with another answer{by} · about {shown.mean_tokens:.0f} more tokens a prompt",
         f"on {plural(plan.num_valid, 'validation row')} the right answer is the nearest one's in "
         f"{shown.nearest:.3f}, {among}",
     ]

@@ -148,6 +148,9 @@ def source_licence(data: Data, name: str) -> str | None:
 
 def data_licence(data: Data) -> str | None:
     """The licences of all sources in one text; None where none is stated."""
-    names = list(data.sources) or ["train"]
-    licences = [licence for name in names if (licence := source_licence(data, name)) is not None]
-    return "; ".join(dict.fromkeys(licences)) or None
+    licences = {name: source_licence(data, name) for name in list(data.sources) or ["train"]}
+    stated = list(dict.fromkeys(licence for licence in licences.values() if licence is not None))
+    unstated = [name for name, licence in licences.items() if licence is None]
+    if not stated:
+        return None
+    return "; ".join([*stated, *([f"{', '.join(unstated)} not stated"] if unstated else [])])

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.config import Trial
+from jobs.data import neighbours
 from jobs.data.tokenization import RENDERING
 from jobs.files import filesystem, manifest
 from orchestrator.config import merge_checks, simplex
@@ -185,13 +186,15 @@ def expert_digest(trial: Trial, base: BaseModel | None, digests: Mapping[str, st
     shown = data.neighbours.count > 0
     drawn = {name: source.weight for name, source in data.sources.items() if source.weight > 0}
     rows = {name: digests[f"train/{name}"] for name in (data.sources if shown else drawn)}
+    if shown:  # near-twins of held-out rows are not shown
+        rows |= {split: digests[split] for split in ("valid", "test") if split in digests}
     train = dataclasses.asdict(trial.train)
     decisive = [
         None if base is None else base.revision,
         rows,
         drawn,
         [data.instruction, data.exhausted, data.max_epochs],
-        dataclasses.asdict(data.neighbours) if shown else None,
+        [dataclasses.asdict(data.neighbours), neighbours.VERSION] if shown else None,
         dataclasses.asdict(trial.adapter),
         {k: v for k, v in dataclasses.asdict(trial.optim).items() if k != "decay_share"},
         {name: train[name] for name in ("steps", "batch_size", "max_length", "on", "dtype")},

@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus
+from jobs.data.embeddings import SETTING, check_installed, open_model
 from jobs.data.nearest_rows import answer_of
 from jobs.data.neighbours import NearestRows, nearest_rows, training_rows
 from jobs.data.tokenization import Example, encode_rows
@@ -49,6 +50,8 @@ class NeighbourPlan:
     """Tokens of the longest example of the sample."""
     example: Example
     """A training row with the largest count."""
+    embedding: str | None = None
+    """The model by which rows are similar; None: by their letters."""
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class NeighbourPlan:
             "nearest": self.nearest,
             "tokens": self.mean_tokens,
             "shown": self.mean_shown,
+            "embedding": self.embedding,
         }
 
 
@@ -95,12 +99,26 @@ def check_neighbours(config: Config, corpus: Corpus) -> None:
         text = f"is {most}, but {reason}, which no neighbour can show as text; set it to 0"
         raise ConfigError([(path, text)])
     num_answers = len({answer_of(row) for row in rows})
+    if (problem := embedding_problem(config.data.neighbours.embedding)) is not None:
+        raise ConfigError([("data.neighbours.embedding", problem)])
     if most > num_answers:
         text = (
             f"is {most}, and the training rows have {num_answers:,} different answers: each "
             f"neighbour has another one; set it to {num_answers} or less"
         )
         raise ConfigError([(path, text)])
+
+
+def embedding_problem(location: str | None) -> str | None:
+    """Why an embedding model cannot be used; None where it can, or where there is none."""
+    if location is None:
+        return None
+    try:
+        open_model(location)
+        check_installed(location)
+    except (OSError, ValueError) as error:
+        return str(error).removeprefix(f"{SETTING}")
+    return None
 
 
 def decisive_neighbours(config: Config) -> list[Any]:
@@ -111,7 +129,17 @@ def decisive_neighbours(config: Config) -> list[Any]:
     if not any(counts):
         return []
     order = config.data.neighbours.order if max(counts) > 1 else None
-    return [list(counts), order]
+    return [list(counts), order, *embedding_digest(config.data.neighbours.embedding)]
+
+
+def embedding_digest(location: str | None) -> list[str]:
+    """What tells an embedding model apart, wherever it lies; nothing where there is none."""
+    if location is None:
+        return []
+    try:
+        return [open_model(location).digest]
+    except (OSError, ValueError):
+        return [location]  # it lies on the cluster
 
 
 def neighbour_plan(
@@ -125,7 +153,7 @@ def neighbour_plan(
     if most == 0:
         return None
     try:
-        nearest = nearest_rows(corpus, say)
+        nearest = nearest_rows(corpus, config.data.neighbours.embedding, say)
     except ValueError as error:
         raise InputError(str(error)) from error
     length = config.train.max_length
@@ -151,6 +179,7 @@ def neighbour_plan(
         mean_shown=sum(one.num_neighbours for one in shown[most]) / max(len(bare), 1),
         longest=max(len(one.ids) for one in [*shown[most], *room]),
         example=shown[most][0],
+        embedding=config.data.neighbours.embedding,
         notes=(*dropped(shown[most], most, length), *few_layers(config)),
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jobs.config import BaseModel
 from jobs.data import hub_data, locations
-from jobs.data.paths import data_paths, with_paths
+from jobs.data.paths import data_paths, with_embedding, with_paths
 from jobs.files import filesystem
 from jobs.files.drafts import complete_once
 from orchestrator import project
@@ -26,9 +26,15 @@ from orchestrator.storage.sent_files import files_of
 
 
 def named_paths(config: Config) -> dict[str, str]:
-    """The files and folders that settings name, by dotted path: the data's, and a base model's."""
-    path = config.model.path if config.model.source == "path" else None
-    return data_paths(config.data) | ({"model.path": path} if path is not None else {})
+    """The files and folders that settings name, by dotted path: the data's, an embedding model's,
+    and a base model's.
+    """
+    embedding = config.data.neighbours.embedding
+    named = {
+        "data.neighbours.embedding": None if locations.is_remote(embedding or "") else embedding,
+        "model.path": config.model.path if config.model.source == "path" else None,
+    }
+    return data_paths(config.data) | {name: path for name, path in named.items() if path}
 
 
 def shipped_with_code(config: Config) -> bool:
@@ -75,8 +81,16 @@ def stage_data(config: Config) -> Config:
             filesystem.put(target, target_uri)
         return target_uri
 
+    def moved_model(path: str) -> str:
+        if path.startswith(hub_data.SCHEME) or not os.path.isdir(path):
+            return path
+        return str(copied(Path(path), storage / "data"))
+
     try:
-        config = changed(config, data=with_paths(config.data, moved))
+        data = with_paths(config.data, moved)
+        if not filesystem.is_uri(config.storage):
+            data = with_embedding(data, moved_model)
+        config = changed(config, data=data)
         if not shipped_with_code(config) or filesystem.is_uri(config.storage):
             return config
         return changed(

@@ -7,8 +7,10 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from jobs.files import manifest
 from orchestrator.project import ROOT
@@ -27,11 +29,13 @@ ROOMS = ("base_models", "data", "evaluation", "files", "machine", "model", "serv
 """Rooms of jobs/ that answering needs."""
 LIBRARIES = (
     *("mlflow", "torch", "transformers", "peft", "tokenizers", "safetensors", "huggingface-hub"),
-    *("jinja2", "numpy", "pyarrow", "filelock"),
+    *("jinja2", "numpy", "pyarrow", "filelock", "regex"),
 )
 """What these rooms import."""
 FOR_NEIGHBOURS = ("scikit-learn", "scipy")
 """What looking up neighbours needs beside them."""
+FOR_EMBEDDINGS = ("sentence-transformers",)
+"""What looking them up by an embedding model needs beside these."""
 FOR_WHEELS = ("gguf", "pip")
 """What fetching a base model from a package needs beside them."""
 
@@ -42,7 +46,7 @@ def add_serving_files(folder: Path) -> None:
     (folder / AGENT).write_text(AGENT_CODE, encoding="utf-8")
     copy_code(folder / "code")
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    named = requirements(source, bool(task.get("neighbours")))
+    named = requirements(source, task.get("neighbours"))
     (folder / "requirements.txt").write_text(named, encoding="utf-8")
     (folder / "python_env.yaml").write_text(
         f"python: {platform.python_version()}\nbuild_dependencies: []\n"
@@ -66,12 +70,13 @@ def copy_code(place: Path) -> None:
         )
 
 
-def requirements(source: str, neighbours: bool = False) -> str:
-    """requirements.txt: the versions that the model was judged with. A build for one processor
-    ("+cpu") is no requirement.
+def requirements(source: str, neighbours: Mapping[str, Any] | None = None) -> str:
+    """requirements.txt: the versions that the model was judged with; `neighbours` is what task.json
+    says of them. A build for one processor ("+cpu") is no requirement.
     """
     names = [*LIBRARIES, *(FOR_WHEELS if source == "wheel" else ())]
     names += FOR_NEIGHBOURS if neighbours else ()
+    names += FOR_EMBEDDINGS if neighbours and neighbours.get("embedding") else ()
     return "".join(f"{name}=={metadata.version(name).partition('+')[0]}\n" for name in names)
 
 

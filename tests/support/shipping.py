@@ -25,7 +25,7 @@ A LoRA adapter for tiny (tiny, revision 7bf916432d40), trained on toy by the swe
 ## Licences
 
 - Base model tiny: Apache-2.0
-- Data: CC0 (README.md)
+- Data, train: CC0 (README.md)
 """
 
 

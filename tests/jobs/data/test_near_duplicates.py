@@ -14,7 +14,7 @@ import pytest
 from jobs.config import Data
 from jobs.data.checks import leakage
 from jobs.data.corpus import load_corpus
-from jobs.data.near_duplicates import twins_of
+from jobs.data.near_duplicates import twins_of, words_in
 from jobs.data.readers import Row, normalise
 
 LONG = "The customer writes that the lamp which she ordered for her daughter arrived broken and wants her money back"
@@ -111,3 +111,22 @@ def test_a_hundred_thousand_rows_are_compared_in_seconds() -> None:
     began = time.perf_counter()
     assert len(twins_of(held, rows)) == 1000
     assert time.perf_counter() - began < 120
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("ビザの申請", "ピザの申請", False),
+        ("वह क्या करता है", "वह क्या करती है", False),
+        ("เขากินข้าว", "เขากันข้าว", False),
+        ("बिल", "बाल", False),
+        ("Crème brûlée?", "creme brulee", True),
+        ("ёлка", "елка", True),
+        ("שָׁלוֹם", "שלום", True),
+        ("ビザ の 申請", "ビザ、の、申請", True),
+    ],
+)
+def test_marks_tell_words_apart_where_they_make_another_letter(
+    left: str, right: str, same: bool
+) -> None:
+    assert (words_in(normalise(left)) == words_in(normalise(right))) == same

@@ -131,7 +131,8 @@ def test_a_question_alone_and_one_among_many_find_the_same_rows() -> None:
     together = index.nearest(asked, 6, left_out=False)
     alone = [RowIndex(rows).nearest([one], 6, left_out=False)[0].tolist() for one in asked[:9]]
     assert together[:9].tolist() == alone
-    similar = (index.features @ index.features.T).toarray()
+    features = index.vectors.features
+    similar = (features @ features.T).toarray()
     for place, near in enumerate(index.nearest(rows[:50], 6, left_out=True)):
         best = sorted(range(400), key=lambda other, place=place: (-similar[place, other], other))
         best = [other for other in best if other != place and similar[place, other] > 0]
@@ -252,7 +253,7 @@ def test_what_was_looked_up_is_kept_and_is_that_of_these_rows_alone(
     before = nearest_rows(load_corpus(data)).held_out("test", SIX)
     (file,) = (tmp_path / "cache" / "neighbours").glob("*.npz")
 
-    def fail(corpus: Corpus) -> Any:
+    def fail(corpus: Corpus, model: Any) -> Any:
         raise AssertionError("looked up again")
 
     real = looked_up.look_up
@@ -295,3 +296,29 @@ def test_without_neighbours_rows_and_examples_are_what_they_were(
     assert data.nearest is None
     assert all(one.num_neighbours == 0 and " -> " not in one.text for one in data.batch(0))
     assert not (tmp_path / "cache" / "neighbours").exists()
+
+
+def test_a_long_prompt_that_all_rows_begin_with_makes_no_two_rows_alike() -> None:
+    system = " ".join(f"rule{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(60))
+    kinds = ["billing", "shipping", "technical"]
+    rows = []
+    for n in range(12):
+        question = f"{kinds[n % 3]} trouble with {'abcdefghijkl'[n]} today please"
+        messages = (
+            {"role": "system", "content": system},
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": kinds[n % 3]},
+        )
+        rows.append(Row(messages, json.dumps(messages[:2]), "here"))
+    for place, asked in enumerate(rows):
+        assert asked.answer in [answer for _, answer in shown(rows, place)]
+
+
+def test_equally_near_rows_are_the_same_ones_however_many_are_asked_for() -> None:
+    rows = [row("hello", f"L{n}") for n in range(60)]
+    index = RowIndex(rows)
+    asked = [row("hello there", "")]
+    most = index.nearest(asked, 32, left_out=False)[0].tolist()
+    assert most == list(range(32))
+    for count in (1, 6, 12):
+        assert index.nearest(asked, count, left_out=False)[0].tolist() == most[:count]

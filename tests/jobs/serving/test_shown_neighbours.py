@@ -174,6 +174,53 @@ def test_a_champions_rows_do_not_show_it_the_answers_of_other_test_rows(
         assert line["text"].count(f"{row['prompt']}") == 1, "the question alone"
 
 
+def test_nor_where_something_stands_before_the_same_question(version: Path) -> None:
+    task = json.loads((version / "task.json").read_text(encoding="utf-8"))
+    carried = rows_of_version(version, task)
+    assert carried is not None
+    first = carried.index.rows[0]
+    asked = {"role": "user", "content": first.messages[0]["content"]}
+    system = {"role": "system", "content": "Answer with a letter."}
+    row = Row((system, asked, first.messages[1]), json.dumps([system, asked]), "here")
+    (shown,) = carried.all_shown([row], left_out=True)
+    assert asked["content"] not in [one.question for one in shown.neighbours]
+    assert asked["content"] in [one.question for one in carried.shown(row).neighbours]
+
+
+def test_a_version_is_judged_with_its_own_instruction_and_longest_prompt(
+    trial: Trial, base: BaseModel, version: Path, scores: Any
+) -> None:
+    data = dataclasses.replace(trial.data, instruction="Say something else:")
+    train = dataclasses.replace(trial.train, max_length=40)
+    other = with_neighbours(dataclasses.replace(trial, data=data, train=train), 0)
+    rule = dataclasses.replace(RULE, version=str(version))
+    judged = evaluate_on_test(other, base, str(version / "model"), rule)
+    assert [row["text"] for row in judged.predictions] == [
+        row["text"] for row in scores.predictions
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text.splitlines()[0] + "\n", "SHA-256 differs"),
+        (lambda text: "", "SHA-256 differs"),
+    ],
+)
+def test_rows_that_are_not_what_was_written_are_refused(
+    version: Path, tmp_path: Path, change: Any, reason: str
+) -> None:
+    broken = Path(shutil.copytree(version, tmp_path / "broken"))
+    file = broken / "neighbours.jsonl"
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+    task = json.loads((broken / "task.json").read_text(encoding="utf-8"))
+    with pytest.raises(ValueError, match=rf"neighbours\.jsonl.*{reason}.*fetch the version"):
+        rows_of_version(broken, task)
+    del task["neighbours"]["file"]
+    with pytest.raises(ValueError, match="'file' is missing"):
+        rows_of_version(broken, task)
+
+
 def test_rows_that_are_gone_or_of_another_form_are_told_in_one_line(
     version: Path, base: BaseModel, tmp_path: Path
 ) -> None:

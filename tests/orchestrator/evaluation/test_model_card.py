@@ -4,11 +4,13 @@ takes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from jobs.export import shipped_card
 from orchestrator.evaluation import model_card
 from orchestrator.evaluation.promotion import Scores
 
@@ -47,3 +49,35 @@ def test_the_best_baseline_is_first_and_a_smallest_difference_is_of_shares(
     assert ("Smallest difference" in text) == shown
     rows = [line for line in text.splitlines() if "answer" in line or "linear" in line]
     assert first in rows[0] and len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("of_sources", "expected"),
+    [
+        ({"a": "CC0 (README.md)"}, "CC0 (README.md)"),
+        ({"a": "CC0", "b": "CC0"}, "CC0"),
+        ({"a": "CC0", "b": None}, "CC0 (a); not stated (b)"),
+    ],
+)
+def test_an_exported_files_card_tells_the_terms_that_the_versions_card_tells(
+    tmp_path: Path, of_sources: dict[str, str | None], expected: str
+) -> None:
+    base: Any = SimpleNamespace(name="tiny", path=str(tmp_path), id="made here")
+    sources = {name: SimpleNamespace(licence=licence) for name, licence in of_sources.items()}
+    data: Any = SimpleNamespace(sources=sources)
+    (tmp_path / "README.md").write_text(model_card.licence_section(base, data), encoding="utf-8")
+    _, of_data = shipped_card.licences(tmp_path)
+    assert of_data is not None and of_data.startswith(expected.partition(";")[0])
+    assert all(name in of_data for name in of_sources if len(set(of_sources.values())) > 1)
+    assert f"- Data: {of_data}" in shipped_card.licence_section(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["m.gguf", "model.safetensors", "model.onnx"])
+def test_a_card_names_programs_that_can_read_the_file(file: str) -> None:
+    kind = {"m.gguf": "gguf-q8_0", "model.onnx": "onnx-int8"}.get(file, "safetensors")
+    report = {"file": file, "format": kind, "name": "m", "base_file": ""}
+    task = {"max_new_tokens": 4, "neighbours": {"count": 3}}
+    text = shipped_card.prompt_section(report, task) + shipped_card.use_section(report, task)
+    assert ("orchestrator.chat" in text) == file.endswith(".gguf")
+    assert ("job=serve" in text) == file.endswith(".gguf")
+    assert "neighbours.jsonl" in text and "QUESTION -> ANSWER" in text

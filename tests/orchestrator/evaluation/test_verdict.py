@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from jobs.config import Scoring
+from jobs.data.corpus import Corpus
 from jobs.evaluation import registry
 from jobs.evaluation.baselines import NEAREST_PROMPT, Answers
 from jobs.evaluation.scored_rows import MetricContext
 from jobs.evaluation.scores import TestScores as Judged
+from jobs.export.model_folder import scoring_of
+from jobs.export.shipped_scores import context_of_version, scores_of
 from orchestrator.evaluation.verdict import baseline_scores, rivals_of
 
 ROWS = [{"text": f"q{n}", "reference": "a b" if n % 4 else "c", "source": ""} for n in range(8)]
@@ -65,3 +71,45 @@ def test_a_lookup_is_no_rival_in_writing_valid_json() -> None:
     answers = Answers({"test": {NEAREST_PROMPT: ["{}"] * 8}}, free_text=True)
     judged_answers = judged(registry.JSON_VALID)
     assert baseline_scores(answers, judged_answers, MetricContext(), "digest", 0.95) == {}
+
+
+def test_a_users_function_sees_the_columns_of_a_baselines_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "by_language.py").write_text(
+        "def score(answers, references, rows):\n"
+        "    return [float(row['language'] == 'de') for row in rows]\n",
+        encoding="utf-8",
+    )
+    rows = [row | {"columns": {"language": "de" if n < 2 else "en"}} for n, row in enumerate(ROWS)]
+    name = "by_language:score"
+    candidate = Judged(0.5, 0.2, 0.8, rows, max_new_tokens=4, metric=name)
+    context = MetricContext(function=name, folder=str(tmp_path))
+    answers = Answers({"test": {NEAREST_PROMPT: ["a b"] * 8}})
+    scores = baseline_scores(answers, candidate, context, "digest", 0.95)
+    assert scores[NEAREST_PROMPT].value == 0.25
+
+
+def test_a_baselines_answer_is_compared_without_the_reasoning_before_it() -> None:
+    rows = [
+        {"text": "q", "reference": f"because {n}</think>yes", "mark": "</think>"} for n in range(8)
+    ]
+    candidate = Judged(0.5, 0.2, 0.8, rows, max_new_tokens=4, metric=registry.EXACT_MATCH)
+    answers = Answers({"test": {NEAREST_PROMPT: ["so be it</think>yes"] * 8}})
+    scores = baseline_scores(answers, candidate, MetricContext(), "digest", 0.95)
+    assert scores[NEAREST_PROMPT].value == 1.0
+
+
+def test_a_version_tells_what_mistakes_cost_so_that_its_files_are_judged_alike(
+    tmp_path: Path,
+) -> None:
+    costs = {"ham": {"spam": 10.0}, "spam": {"*": 1.0}}
+    candidate = Judged(0.5, 0.2, 0.8, ROWS, max_new_tokens=4, metric=registry.COST)
+    corpus = Corpus({"train": []}, [], [])
+    told = scoring_of(candidate, corpus, Scoring(costs=costs, folder=str(tmp_path)))
+    context = context_of_version({"scoring": told}, [{"reference": "ham"}])
+    assert (context.costs, context.folder) == (costs, str(tmp_path))
+    rows = [{"text": "q", "reference": "ham", "prediction": "ham"}]
+    shipped = scores_of(rows, ["spam"], {"scoring": told}, 0.95)
+    assert shipped.value == 10.0

@@ -13,6 +13,7 @@ from orchestrator.cli import main
 from orchestrator.config.compose import compose
 from orchestrator.plan import planner
 from orchestrator.plan.planner import Plan
+from tests.support.embedding import save_embedding
 from tests.support.neighbours import many_answers
 from tests.support.settings import build
 
@@ -215,3 +216,41 @@ def test_neighbours_are_chosen_among_in_half_of_the_layers(rows: Path, own_cache
     assert layers(searched) == 0.5
     assert layers("data.neighbours.count=3", "adapter.layers=0.3") == 0.3
     assert layers("data.neighbours.count=3", "adapter=full") == 1
+
+
+def test_an_embedding_model_is_named_by_the_plan_and_makes_another_sweep(
+    rows: Path, own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = fetch.prepare(Model(name="tiny", source="tiny"), own_cache)
+    model = save_embedding(base, tmp_path / "letters")
+    with_count = "data.neighbours.count=3"
+    assert main(settings(rows, with_count, f"data.neighbours.embedding={model}")) == 0
+    told = capsys.readouterr().out
+    assert "each with another answer, by letters · about" in told
+    by_letters = plan(rows, with_count).name
+    by_meaning = plan(rows, with_count, f"data.neighbours.embedding={model}").name
+    moved = model.rename(tmp_path / "elsewhere")
+    assert by_letters != by_meaning
+    assert plan(rows, with_count, f"data.neighbours.embedding={moved}").name == by_meaning
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (
+            ["data.neighbours.embedding=nowhere"],
+            "data.neighbours.count=0 leaves nothing to look up",
+        ),
+        (
+            ["data.neighbours.embedding=nowhere", "data.neighbours.count=3"],
+            "nowhere is no folder; name one with an embedding model, or hf://ORG/NAME of the hub",
+        ),
+    ],
+)
+def test_an_embedding_that_cannot_be_used_is_refused(
+    rows: Path, own_cache: Path, capsys: pytest.CaptureFixture[str], more: list[str], reason: str
+) -> None:
+    assert main(settings(rows, *more)) == 2
+    told = capsys.readouterr()
+    assert reason in told.err + told.out
+    assert "Traceback" not in told.err
