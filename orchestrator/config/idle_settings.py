@@ -34,6 +34,7 @@ from orchestrator.config.idle_sweep_settings import (
 )
 from orchestrator.config.merge_checks import without_merging, without_simplex
 from orchestrator.config.mixes import without_cap, without_weights
+from orchestrator.config.nested_sections import NESTED
 from orchestrator.config.settings import Config
 from orchestrator.config.shipping import SHIPPING, of_other_job
 from orchestrator.config.synthesis_checks import SYNTHESIZE, of_other_budget, of_other_recipe
@@ -324,12 +325,10 @@ def differs(path: str, value: Any) -> bool:
     """Whether a value is another than the setting's default."""
     from orchestrator.config.settings import SECTIONS
 
-    group, _, name = path.partition(".")
-    kind = SECTIONS.get(group, Config)
-    entry = next(
-        (entry for entry in fields(kind) if entry.name == (name if kind is not Config else path)),
-        None,
-    )
+    group, _, name = path.rpartition(".")
+    kind = NESTED.get(group) or SECTIONS.get(group, Config)
+    wanted = name if kind is not Config else path
+    entry = next((entry for entry in fields(kind) if entry.name == wanted), None)
     if entry is None or (entry.default is MISSING and entry.default_factory is MISSING):
         return True
     return value != (entry.default if entry.default is not MISSING else entry.default_factory())  # type: ignore[misc]

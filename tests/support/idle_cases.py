@@ -68,6 +68,11 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
         "data.sources.train.rows_seed=3",
         "all rows are taken; data.sources.train.rows=N takes so many",
     ),
+    "the embedding of no neighbours": (
+        ["model=tiny"],
+        "data.neighbours.embedding=nowhere",
+        "data.neighbours.count=0 leaves nothing to look up",
+    ),
     "the order of no neighbours": (
         TINY,
         "data.neighbours.order=nearest_first",

@@ -87,6 +87,19 @@ def test_a_file_of_ones_own_counts_as_given(tmp_path: Path) -> None:
         build(compose(["model=tiny", "optim=mine"], str(tmp_path)))
 
 
+def test_the_default_of_a_nested_setting_in_a_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text(
+        "defaults: [home]\nneighbours: {order: nearest_last}\n", encoding="utf-8"
+    )
+    assert build(compose(["model=tiny", "data=mine"], str(tmp_path))).data.neighbours.count == 0
+    (tmp_path / "data" / "mine.yaml").write_text(
+        "defaults: [home]\nneighbours: {order: shuffled}\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match="neighbours.order   has no effect"):
+        build(compose(["model=tiny", "data=mine"], str(tmp_path)))
+
+
 def test_no_password_stands_in_a_note() -> None:
     found = built(["model=tiny", "job=setup", "tracking.uri=http://me:secret@host"])
     assert "tracking.uri" in str(idle_settings.notes(found)) and "secret" not in str(
