@@ -42,7 +42,9 @@ class EmbeddingModel:
         """
         check_installed(self.name)
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         try:
             return SentenceTransformer(
                 str(self.folder),

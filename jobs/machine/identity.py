@@ -13,19 +13,14 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from jobs.machine.cores import usable_cores
+
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 SWITCHES = ("ONEDNN_", "DNNL_", "ATEN_", "MKL_", "OMP_", "KMP_", "GOMP_")
 """Beginnings of the environment variables by which the matrix kernels and their threads go."""
 NO_SWITCH = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Of those, what workers set themselves: by the cores that they are given."""
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def identity(threads: int) -> dict[str, Any]:

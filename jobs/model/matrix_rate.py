@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict
 
 from jobs.machine import speed
+from jobs.machine.cores import usable_cores
 
 SHAPES = ((576, 1536), (1536, 576))
 """Inputs and outputs of the products: those of SmolLM2-135M's layers."""
@@ -116,10 +117,12 @@ FLOPS_PER_ROW = sum(2.0 * inputs * outputs for inputs, outputs in SHAPES)
 
 
 def measured_here() -> speed.MachineSpeed:
-    """This machine's speed with the threads that torch has here: remembered, or measured now."""
+    """This machine's speed with the threads that torch has here, and cores for: remembered, or
+    measured now.
+    """
     import torch
 
-    threads = torch.get_num_threads()
+    threads = min(torch.get_num_threads(), usable_cores())
     found = speed.remembered(threads)
     if found is None:
         found = speed.MachineSpeed(measure(threads), None, threads)

@@ -107,6 +107,8 @@ def remembered(losses: list[float]) -> list[float]:
 def rows_of(trial: Trial) -> Hashable:
     """What decides a trial's batches."""
     data = trial.data
-    weights = tuple(sorted((name, source.weight) for name, source in data.sources.items()))
-    shown = (data.neighbours.count, data.instruction)
-    return trial.seed, weights, trial.train.batch_size, shown
+    mix = tuple(
+        (name, source.weight, source.epochs) for name, source in sorted(data.sources.items())
+    )
+    shown = (data.neighbours, data.instruction)
+    return trial.seed, mix, trial.train.batch_size, shown

@@ -57,8 +57,8 @@ class ProgressDisplay:
         minutes: float | None = None,
         spending: Spending | None = None,
     ) -> None:
-        """`left` tells how much longer it takes, `minutes` how long it is meant to take, `spending`
-        what is spent of the budget.
+        """`left` tells how much longer it takes, `minutes` how long it is meant to take or, where
+        that is longer, was planned to take, `spending` what is spent of the budget.
         """
         self.spending = spending
         self.num_trials, self.steps, self.metric = num_trials, steps, metric
@@ -117,11 +117,20 @@ class ProgressDisplay:
                 f"{registry.TRAIN_LOSS} {metrics[registry.TRAIN_LOSS]:.4g}  {self.pace(row)}"
             )
 
-    def rung(self, index: int, step: int, metrics: dict[str, float]) -> None:
-        """A trial was evaluated."""
+    def goes_on_from(self, index: int, step: int) -> None:
+        """An earlier command has left a trial at a step from which this one goes on."""
+        if self.left is not None and step > 0:
+            self.left.recall(index, step, is_evaluated=False)
+
+    def rung(
+        self, index: int, step: int, metrics: dict[str, float], is_known: bool = False
+    ) -> None:
+        """A trial was evaluated; where that `is_known` from before, by an earlier command."""
         row = self.rows.setdefault(index, Row({}))
         row.step, row.score, row.state = step, metrics.get(self.metric), "waiting"
-        if self.left is not None:
+        if self.left is not None and is_known:
+            self.left.recall(index, step)
+        elif self.left is not None:
             self.left.evaluate(index, step)
             self.tell_late(self.left)
         row.tokens_per_second = metrics.get("train/tokens_per_second", row.tokens_per_second)
@@ -301,5 +310,7 @@ def progress_of(plan: Plan, began: float, spending: Spending | None = None) -> P
         left = TimeLeft(estimate.phases, final, estimate.judging, began)
     sweep = plan.config.sweep
     minutes = sweep.minutes if plan.sizes is not None else None
+    if minutes is not None and estimate is not None:
+        minutes = max(minutes, round(estimate.seconds / 60, 1))
     steps = plan.config.train.steps
     return ProgressDisplay(plan.num_trials, steps, sweep.metric, left, minutes, spending)

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from orchestrator.config.run_numbers import is_finalist
+from orchestrator.plan.stretches import seconds_done, seconds_to_come
+from orchestrator.plan.timing import Phase
 
 ENOUGH_SECONDS = 5.0
 ENOUGH_SHARE = 0.02
@@ -24,29 +25,12 @@ LATE = 1.2
 """It is said when the whole command will take so many times its time."""
 
 
-class Stretch(Protocol):
-    """A part of the search in which the same number of trials train."""
-
-    @property
-    def trials(self) -> int: ...
-    @property
-    def begin(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def evaluating(self) -> float: ...
-    @property
-    def every(self) -> int: ...
-
-
 class TimeLeft:
     """The rest of one sweep, as its steps are told."""
 
     def __init__(
         self,
-        phases: Sequence[Stretch],
+        phases: Sequence[Phase],
         final: tuple[float, int],
         judging: float,
         began: float,
@@ -66,7 +50,9 @@ class TimeLeft:
         self.ended: set[int] = set()
         """Trials that train no more."""
         self.first: tuple[float, float] | None = None
-        """When the first step was told, and how much was done by then."""
+        """When the first step of this command was told, and how much was done by then or was done
+        by earlier commands.
+        """
         self.last = clock()
         self.answered: dict[str, float] = {}
         """By model that meets the test rows: the share of them that it has answered."""
@@ -113,6 +99,21 @@ class TimeLeft:
         self.evaluated[index] = max(step, self.evaluated.get(index, 0))
         self.step(index, step)
 
+    def recall(self, index: int, step: int, is_evaluated: bool = True) -> None:
+        """An earlier command has brought a trial so far, and evaluated it there: that is done, and
+        says nothing of how fast this command is.
+        """
+        before = self.done()
+        if step > self.reached.get(index, 0):
+            self.ended.discard(index)
+        self.reached[index] = max(step, self.reached.get(index, 0))
+        if is_evaluated:
+            self.evaluated[index] = max(step, self.evaluated.get(index, 0))
+        if self.first is None:
+            self.last = self.clock()
+        else:
+            self.first = self.first[0], self.first[1] + self.done() - before
+
     def end(self, index: int) -> None:
         """A trial trains no more, wherever it has come to."""
         self.ended.add(index)
@@ -127,13 +128,7 @@ class TimeLeft:
         alive = max(self.phases[0].trials - ended, 0)
         steps = self.of_the_search(self.reached)
         evaluated = self.of_the_search(self.evaluated)
-        seconds = 0.0
-        for phase in self.phases:
-            to_come = share_to_come(phase, steps, alive, 1)
-            seconds += (phase.seconds - phase.evaluating) * to_come
-            if phase.evaluating > 0:
-                seconds += phase.evaluating * share_to_come(phase, evaluated, alive, phase.every)
-        return seconds + self.final_left()
+        return seconds_to_come(self.phases, steps, evaluated, alive) + self.final_left()
 
     def of_the_search(self, steps: Mapping[int, int]) -> list[int]:
         """Where the trials are that train on, the furthest first."""
@@ -150,17 +145,10 @@ class TimeLeft:
         return self.final_seconds * (1 - min(again / max(self.final_steps, 1), 1.0))
 
     def done(self) -> float:
-        """Planned seconds of the training that is done. Evaluations count when they have been: they
-        may take as long as all steps before them.
-        """
+        """Planned seconds of the training that is done."""
         steps = [step for index, step in self.reached.items() if not is_finalist(index)]
         evaluated = [step for index, step in self.evaluated.items() if not is_finalist(index)]
-        seconds = 0.0
-        for phase in self.phases:
-            trained = share_of(phase, steps, 1)
-            seconds += (phase.seconds - phase.evaluating) * trained
-            if phase.evaluating > 0:
-                seconds += phase.evaluating * share_of(phase, evaluated, phase.every)
+        seconds = seconds_done(self.phases, steps, evaluated)
         return seconds + self.final_seconds - self.final_left()
 
     def planned(self) -> float:
@@ -190,30 +178,3 @@ class TimeLeft:
     def whole(self) -> float:
         """What the whole command will have taken."""
         return self.clock() - self.began + self.seconds()
-
-
-def share_of(phase: Stretch, steps: list[int], every: int) -> float:
-    """Which share of a stretch's moments, `every` steps apart and one at its end, lies behind
-    trials that have come to `steps`.
-    """
-    most = phase.trials * moments(phase, phase.end, every)
-    passed = sum(moments(phase, step, every) for step in steps)
-    return min(passed / max(most, 1), 1.0)
-
-
-def share_to_come(phase: Stretch, steps: list[int], alive: int, every: int) -> float:
-    """Which share of a stretch's moments lies before the trials that will pass it: as many as were
-    planned, or as are `alive` where fewer are. `steps` are where these are, the furthest first; who
-    is not among them has not begun.
-    """
-    each = moments(phase, phase.end, every)
-    count = min(phase.trials, alive)
-    passed = sum(moments(phase, step, every) for step in steps[:count])
-    return max(count * each - passed, 0) / max(phase.trials * each, 1)
-
-
-def moments(phase: Stretch, step: int, every: int) -> int:
-    """How many moments of a stretch lie behind a trial that has come to a step."""
-    step = min(max(step, phase.begin), phase.end)
-    within = (step // every) - (phase.begin // every)
-    return within + int(step == phase.end and step % every > 0)

@@ -5,23 +5,29 @@ cannot pay one trial to its first rung.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.config.budget import UNITS, Budget
+from orchestrator.config.run_numbers import is_finalist
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError
 from orchestrator.plan.cost import Estimate
+from orchestrator.plan.finalists import final_plan
 from orchestrator.plan.merge import EVENT as MIXTURES
 from orchestrator.plan.merge import MergePlan
 from orchestrator.plan.resources import Resources
 from orchestrator.plan.sizing import is_sized
-from orchestrator.plan.timing import Timing
-from orchestrator.storage.journal import Journal
+from orchestrator.plan.stretches import seconds_to_come, steps_to_come
+from orchestrator.plan.timing import Phase, Timing
+from orchestrator.storage.journal import Journal, Record
 from orchestrator.storage.paths import sweep_folder
 from orchestrator.storage.spending import Spending, Spent, spent_before
 
 LEAST_TOLERANCE_SECONDS = 30.0
 TOLERANCE_SHARE = 0.1
+ENDED = ("finished", "stopped", "failed")
+"""States of trials that train no more."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,38 @@ class Account:
     """Whether some trial has come to a rung, so that there is a model to judge."""
     merged: bool = False
     """Whether the mixes of mix.method=merge are chosen."""
+    records: Mapping[int, Record] = field(default_factory=dict)
+    """What is known of its trials, and of the runs of its finalists."""
+
+    def left_seconds(self, config: Config, estimate: Estimate) -> float:
+        """Planned seconds of the training that is to come, the finalists' with it."""
+        reached, evaluated, alive = self.progress(estimate.phases)
+        num_trials = max((phase.trials for phase in estimate.phases), default=1)
+        final_steps = final_plan(config, num_trials).steps(config)
+        again = sum(self.reached(index) for index in self.records if is_finalist(index))
+        final_left = estimate.final * (1 - min(again / max(final_steps, 1), 1.0))
+        return seconds_to_come(estimate.phases, reached, evaluated, alive) + final_left
+
+    def left_steps(self, estimate: Estimate) -> float:
+        """Planned steps of the search that are to come."""
+        reached, _, alive = self.progress(estimate.phases)
+        return steps_to_come(estimate.phases, reached, alive)
+
+    def progress(self, phases: Sequence[Phase]) -> tuple[list[int], list[int], int]:
+        """Where the trials are that train on, and where they were evaluated last, the furthest
+        first; and how many have not ended.
+        """
+        trials = [record for index, record in self.records.items() if not is_finalist(index)]
+        going = [record for record in trials if record.state not in ENDED]
+        alive = phases[0].trials - (len(trials) - len(going)) if phases else 0
+        reached = sorted((self.reached(record.index) for record in going), reverse=True)
+        evaluated = sorted((max(record.reports, default=0) for record in going), reverse=True)
+        return reached, evaluated, max(alive, 0)
+
+    def reached(self, index: int) -> int:
+        """The last step of which something is kept of a trial."""
+        record = self.records[index]
+        return max([*record.reports, *record.checkpoints], default=0)
 
 
 def account_of(config: Config, name: str) -> Account:
@@ -40,9 +78,10 @@ def account_of(config: Config, name: str) -> Account:
     folder = sweep_folder(config.storage, name)
     if config.fresh or not (folder / "journal.jsonl").exists():
         return Account()
-    events = list(Journal(folder).events())
+    journal = Journal(folder)
+    events = list(journal.events())
     kinds = {event["kind"] for event in events}
-    return Account(spent_before(events), "report" in kinds, MIXTURES in kinds)
+    return Account(spent_before(events), "report" in kinds, MIXTURES in kinds, journal.records())
 
 
 def reserved(resources: Resources) -> tuple[float, float]:
@@ -76,9 +115,9 @@ def amounts_of(spending: Spending, seconds: float, tokens: float) -> dict[str, f
     return amounts | {"tokens": tokens}
 
 
-def training_tokens(timing: Timing, steps: int) -> float:
+def training_tokens(timing: Timing, steps: float) -> float:
     """Tokens of so many steps of trials, as a sweep counts them."""
-    return steps * timing.config.train.batch_size * timing.rows.trained
+    return steps * timing.batch * timing.rows.trained
 
 
 def merging_tokens(timing: Timing, merge: MergePlan | None) -> float:
@@ -163,31 +202,35 @@ def budget_lines(
     account: Account,
     merge: MergePlan | None = None,
 ) -> list[str]:
-    """What the whole sweep would cost beside each limit."""
+    """What the whole sweep, or what is left of it, would cost beside each limit."""
     budget = config.budget
     if timing is None or estimate is None or not budget.is_set:
         return []
     spending = metered(config, resources, time.monotonic(), account.spent)
-    seconds = estimate.seconds
-    tokens = training_tokens(timing, sum(phase.steps for phase in estimate.phases))
+    planned = sum(phase.seconds for phase in estimate.phases) + estimate.final
+    seconds = estimate.seconds - planned + account.left_seconds(config, estimate)
+    if account.merged and merge is not None:
+        seconds -= merge.seconds or 0.0
+    tokens = training_tokens(timing, account.left_steps(estimate))
     tokens += merging_tokens(timing, None if account.merged else merge)
+    what = "what is left of the sweep" if account.scored else "the whole sweep"
     lines = []
-    for name, whole in amounts_of(spending, seconds, tokens).items():
+    for name, needed in amounts_of(spending, seconds, tokens).items():
         limit = budget.amounts().get(name)
         if limit is None:
             continue
         before = getattr(account.spent, name)
         spent = f" ({before:.3g} spent before)" if before else ""
-        is_short = before + whole > limit
+        is_short = before + needed > limit
         sized = is_short and name == "minutes" and is_sized(config)
         smaller = f"; sweep.minutes={limit:g} plans one that fits" if sized else ""
         lines.append(
-            f"budget.{name}={limit:g}{spent}; the whole sweep takes about {whole:.3g} {UNITS[name]}"
+            f"budget.{name}={limit:g}{spent}; {what} takes about {needed:.3g} {UNITS[name]}"
             f"{verdict(is_short)}{smaller}"
         )
     if budget.ends_at is not None:
         lines.append(
-            f"budget.deadline={budget.deadline}; the whole sweep takes about {seconds / 60:.3g} min"
+            f"budget.deadline={budget.deadline}; {what} takes about {seconds / 60:.3g} min"
             + verdict(time.time() + seconds > budget.ends_at)
         )
     left, _ = spending.left_seconds()
@@ -201,7 +244,7 @@ def budget_lines(
 
 
 def verdict(is_short: bool) -> str:
-    """Whether the whole sweep fits."""
+    """Whether that fits."""
     if is_short:
         return ": it ends at the limit, with the best model so far"
     return ": that fits"

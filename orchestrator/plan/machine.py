@@ -82,12 +82,12 @@ def speed_of(config: Config, resources: Resources, machine: ThisMachine) -> Spee
     groups = resources.packs or resources.concurrent
     if resources.gpus:
         flops = ASSUMED_FLOPS_PER_GPU * resources.gpus * resources.workers * groups
-        return Speed(flops, ASSUMED_FLOPS_PER_GPU * resources.num_gpus, 1.0, assumed(flops))
+        return Speed(flops, ASSUMED_FLOPS_PER_GPU, 1.0, assumed(flops))
     cores = resources.cpus * resources.workers * groups
     if machine.speed is None:
         flops = ASSUMED_FLOPS_PER_CORE * cores
-        whole = ASSUMED_FLOPS_PER_CORE * max(resources.num_cpus, 1)
-        return Speed(flops, whole, 1.0, assumed(flops))
+        cores_of_one = max((node.cpus for node in resources.nodes), default=1)
+        return Speed(flops, ASSUMED_FLOPS_PER_CORE * cores_of_one, 1.0, assumed(flops))
     speed = machine.speed
     dtype = config.train.dtype
     rate = speed.flops[speed.fastest if dtype == "auto" else dtype]

@@ -62,8 +62,9 @@ def batches_apart(config: Config) -> float:
         if knob.type == "simplex":
             highest |= dict(zip(knob.mixes.names, knob.mixes.high, strict=True))
         parts = knob.path.split(".")
-        if knob.path.startswith(f"{SOURCES}.") and parts[-1] == "weight":
-            highest[".".join(parts[2:-1])] = 1.0 if knob.high is None else min(knob.high, 1.0)
+        if knob.path.startswith(f"{SOURCES}.") and parts[-1] in ("weight", "epochs"):
+            is_bounded = parts[-1] == "weight" and knob.high is not None
+            highest[".".join(parts[2:-1])] = min(knob.high or 0.0, 1.0) if is_bounded else 1.0
     if not highest:
         return 1.0
     equal = 1 / max(len(config.data.sources), 1)
@@ -77,9 +78,16 @@ def seen(trial: Trial, rows: Mapping[str, int]) -> dict[str, float]:
     return examples_of(shares_of(trial.data, rows), rows, count)
 
 
+def lasting_examples(data: Data, rows: Mapping[str, int]) -> float:
+    """Examples before sources of so many rows are used up, by the weights of the configuration;
+    infinite where they begin anew.
+    """
+    return most_examples(shares_of(data, rows), rows)
+
+
 def limited(trial: Trial, rows: Mapping[str, int]) -> Trial:
     """A trial that ends where its sources of so many rows are used up."""
-    examples = most_examples(shares_of(trial.data, rows), rows)
+    examples = lasting_examples(trial.data, rows)
     if examples >= trial.train.steps * trial.train.batch_size:
         return trial
     steps = max(1, int(examples) // trial.train.batch_size)
@@ -89,7 +97,7 @@ def limited(trial: Trial, rows: Mapping[str, int]) -> Trial:
 def check_lasting(trials: list[Trial], rows: Mapping[str, int]) -> None:
     """Raise ConfigError for a trial whose sources do not last for one step."""
     for trial in trials:
-        examples = most_examples(shares_of(trial.data, rows), rows)
+        examples = lasting_examples(trial.data, rows)
         if examples < trial.train.batch_size:
             text = (
                 f"trial {trial.index} has {int(examples):,} examples before its sources are used "

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.machine.cores import usable_cores
 from orchestrator.config.executor import Executor
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError
@@ -97,9 +98,7 @@ def this_machine(config: Config) -> tuple[Node, ...]:
 
 def count_cpus(config: Config) -> int:
     """CPU cores that may be used."""
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    available = usable_cores()
     return min(config.cluster.num_cpus or available, available)
 
 

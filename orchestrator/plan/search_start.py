@@ -17,6 +17,7 @@ from orchestrator.config.left_open import RANKS, RATES, STEPS
 from orchestrator.config.search_space import Knob, Value
 from orchestrator.config.settings import Config, changed
 from orchestrator.plan import learning_rates, priors, ranks
+from orchestrator.plan.batch_sizes import mean_batch
 from orchestrator.plan.model_shape import hidden_size
 
 if TYPE_CHECKING:
@@ -127,8 +128,8 @@ def rates(config: Config, knob: Knob, hidden: int, found: list[Any]) -> dict[str
     """
     if knob.type not in ("loguniform", "uniform") or knob.first is not None:
         return {}
-    train = config.train
-    centre = learning_rates.good_rate(hidden, config.adapter.layers, train.batch_size, train.steps)
+    layers, batch = config.adapter.layers, round(mean_batch(config))
+    centre = learning_rates.good_rate(hidden, layers, batch, config.train.steps)
     new: dict[str, Any] = {}
     low, high = knob.low or 0.0, knob.high or 0.0
     if RATES in config.left_open:
@@ -175,7 +176,7 @@ def rank_values(
 def supervised_tokens(config: Config, measured: Measured) -> float:
     """How many different supervised tokens a trial that is never stopped learns from."""
     rows = sum(share.answer_tokens or 0 for share in measured.sources.values())
-    drawn = config.train.steps * config.train.batch_size * measured.mean_answer
+    drawn = config.train.steps * mean_batch(config) * measured.mean_answer
     return min(float(rows), drawn)
 
 

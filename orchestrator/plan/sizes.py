@@ -18,6 +18,7 @@ from orchestrator.plan.finalists import final_plan
 from orchestrator.plan.hidden_reuse import SourceRows
 from orchestrator.plan.machine import ThisMachine, with_format
 from orchestrator.plan.merge import all_seconds
+from orchestrator.plan.mixes import lasting_examples
 from orchestrator.plan.model_shape import shape_of
 from orchestrator.plan.resources import Node, divide
 from orchestrator.plan.sizing import Sizes, TooShort
@@ -92,7 +93,7 @@ class Sizer:
     ) -> None:
         self.config = config
         self.timing_arguments = nodes, base, corpus, measured, machine
-        self.num_rows = sum(len(rows) for rows in corpus.sources.values())
+        self.rows = {name: len(rows) for name, rows in corpus.sources.items()}
         self.measured = machine.speed is not None
 
     def seconds(self, num_trials: int, steps: int, eval_every: int) -> float:
@@ -108,7 +109,7 @@ class Sizer:
         config = self.config
         minutes = config.sweep.minutes or 0.0
         space = points.size(config.sweep.space) if config.sweep.space else 1
-        limits = sizing.limits_of(config, self.num_rows, space, kept)
+        limits = sizing.limits_of(config, self.rows, space, kept)
         notes = []
         try:
             found = sizing.choose(self.seconds, 60 * minutes, limits)
@@ -128,8 +129,8 @@ class Sizer:
         at_most = found.steps + unit > limits.most_steps
         if limits.steps is None and took < 0.8 * 60 * minutes and at_most:
             notes.append(
-                f"sweep.minutes={minutes:g} is more than these rows need: more steps would repeat "
-                f"them more than {sizing.MOST_EPOCHS} times"
+                f"sweep.minutes={minutes:g} is more than these rows need: "
+                f"{sizing.why_no_more(config, self.rows)}"
             )
         if not self.measured:
             notes.append(
@@ -167,5 +168,6 @@ def timing(
         shown=0.0 if measured.neighbours is None else measured.neighbours.mean_tokens,
         sources=tuple(SourceRows(share.share, share.rows) for share in measured.sources.values()),
         length=measured.mean_length,
+        lasting=lasting_examples(config.data, {n: len(rows) for n, rows in corpus.sources.items()}),
     )
     return timing_of(config, shape_of(Path(base.path)), rows, resources, machine)

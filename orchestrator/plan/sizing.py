@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from orchestrator.config.dotted_paths import assign
 from orchestrator.config.left_open import DTYPE, EVAL_EVERY, MINUTES, STEPS, TRIALS
 from orchestrator.config.settings import Config, changed
 from orchestrator.errors import ConfigError
+from orchestrator.plan.batch_sizes import largest_batch
+from orchestrator.plan.mixes import lasting_examples
 from orchestrator.plan.search_start import record_of
 from orchestrator.storage.json_files import read_sealed, write_sealed
 
@@ -100,6 +102,9 @@ def choose(seconds: Seconds, budget: float, limits: Limits) -> Sizes:
         if sizes is not None and sizes.steps >= needed(num_trials, limits, wanted):
             return sizes
     fewest = dataclasses.replace(limits, rungs=FEW_RUNGS)
+    sizes = longest(seconds, budget, fewest, wanted[-1])
+    if sizes is not None and sizes.steps >= limits.fewest_steps:
+        return sizes
     smallest = Sizes(wanted[-1], *step_sizes(limits.fewest_steps, fewest))
     raise TooShort(smallest, seconds(smallest.num_trials, smallest.steps, smallest.eval_every))
 
@@ -188,22 +193,42 @@ def step_sizes(steps: int, limits: Limits) -> tuple[int, int]:
     return sizes_of(math.ceil(steps / (limits.eval_every or limits.rungs)), limits)
 
 
-def most_steps(config: Config, num_rows: int) -> int:
-    """Steps after which the rows would be repeated too often."""
-    steps = math.ceil(MOST_EPOCHS * num_rows / config.train.batch_size)
-    return min(MOST_STEPS, max(steps, FEWEST_STEPS))
+def most_steps(config: Config, rows: Mapping[str, int]) -> int:
+    """Steps after which the rows of the sources would be repeated too often, or are used up."""
+    batch = largest_batch(config)
+    steps = max(math.ceil(MOST_EPOCHS * sum(rows.values()) / batch), FEWEST_STEPS)
+    lasting = max(lasting_examples(config.data, rows) / batch, 1.0)
+    return int(min(MOST_STEPS, steps, lasting))
 
 
-def limits_of(config: Config, num_rows: int, space_size: float, kept: dict[str, Any]) -> Limits:
-    """What the settings, the rows and earlier runs of the sweep ask of its size."""
+def why_no_more(config: Config, rows: Mapping[str, int]) -> str:
+    """Why these rows make no more than `most_steps`, in words."""
+    if lasting_examples(config.data, rows) < MOST_EPOCHS * sum(rows.values()):
+        return "trials end when the rows are used up"
+    return f"more steps would repeat them more than {MOST_EPOCHS} times"
+
+
+def combinations(config: Config) -> int:
+    """How many trials there are where nobody has said how many: every combination of the grid
+    knobs. Under sweep.search=grid a choice is one of these.
+    """
+    kinds = ("grid", "choice") if config.sweep.search == "grid" else ("grid",)
+    knobs = [knob for knob in config.sweep.space.values() if knob.type in kinds]
+    return math.prod(len(knob.values or []) for knob in knobs)
+
+
+def limits_of(
+    config: Config, rows: Mapping[str, int], space_size: float, kept: dict[str, Any]
+) -> Limits:
+    """What the settings, the rows of the sources and earlier runs of the sweep ask of its size."""
     asked = config.left_open
     usual = config.sweep.num_trials or USUAL_TRIALS
     most = MORE_TRIALS[-1] if MINUTES not in asked else USUAL_TRIALS
     if STEPS not in asked and MINUTES in asked:
         most = usual  # whoever sets the steps wants a sweep of the usual width
-    num_trials = None if TRIALS in asked else (config.sweep.num_trials or 1)
-    if not config.sweep.space:
-        num_trials = 1
+    num_trials = None
+    if TRIALS not in asked:
+        num_trials = int(min(config.sweep.num_trials or combinations(config), space_size))
     earlier = [sizes for sizes in map(parsed, kept.values()) if sizes is not None]
     eval_every = config.train.eval_every
     if EVAL_EVERY in asked:
@@ -217,7 +242,7 @@ def limits_of(config: Config, num_rows: int, space_size: float, kept: dict[str, 
         steps=None if STEPS in asked else config.train.steps,
         eval_every=eval_every,
         most_trials=max(1, int(min(most, space_size))),
-        most_steps=most_steps(config, num_rows),
+        most_steps=most_steps(config, rows),
         fewest_trials=min(fewest_trials, max(1, int(min(most, space_size)))),
         fewest_steps=fewest_steps,
     )
@@ -225,7 +250,7 @@ def limits_of(config: Config, num_rows: int, space_size: float, kept: dict[str, 
 
 def with_sizes(config: Config, sizes: Sizes) -> Config:
     """The configuration with the sizes that were chosen."""
-    num_trials = sizes.num_trials if config.sweep.space else config.sweep.num_trials
+    num_trials = sizes.num_trials if TRIALS in config.left_open else config.sweep.num_trials
     return changed(
         config,
         sweep=dataclasses.replace(config.sweep, num_trials=num_trials),
@@ -326,7 +351,8 @@ def keep_choices(folder: Path, config: Config, found: str | None = None) -> None
     if DTYPE in config.left_open and config.train.dtype != "auto":
         record["dtype"] = config.train.dtype
     if is_sized(config):
-        chosen = Sizes(config.sweep.num_trials or 1, config.train.steps, config.train.eval_every)
+        num_trials = config.sweep.num_trials or combinations(config)
+        chosen = Sizes(num_trials, config.train.steps, config.train.eval_every)
         record["sizes"].setdefault(name_of(config), dataclasses.asdict(chosen))
     if config.sweep.space and record["search"] is None:
         record["search"] = record_of(config, found)

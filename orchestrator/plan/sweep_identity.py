@@ -11,6 +11,7 @@ from jobs.base_models import fetch
 from jobs.config import BaseModel
 from jobs.data.tokenization import RENDERING
 from orchestrator.config import idle_settings
+from orchestrator.config.left_open import RANKS, RATES, are_usual_ranks, is_usual_range
 from orchestrator.config.settings import Config
 from orchestrator.plan import sizing
 from orchestrator.plan.advice import shaped_by_steps
@@ -85,10 +86,22 @@ def identity(
     decisive += [config.seed, RENDERING, *decisive_neighbours(config), *decisive_mix(config)]
     decisive += decisive_merge(config)
     if config.sweep.space:
-        decisive.append(SEARCH)
+        decisive += [SEARCH, *typed_as_usual(config)]
     if constraint is not None:  # which trials there are
         decisive.append(constraint.most)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def typed_as_usual(config: Config) -> list[str]:
+    """The knobs of which somebody has chosen the very range or values that the files give. The plan
+    chooses others where they are left open.
+    """
+    if config.job.kind != "train":
+        return []
+    usual = {RATES: is_usual_range(config, ()), RANKS: are_usual_ranks(config, ())}
+    return [
+        f"{path} as in the files" for path in usual if usual[path] and path not in config.left_open
+    ]
 
 
 def decisive_knob(knob: dict[str, Any]) -> dict[str, Any]:

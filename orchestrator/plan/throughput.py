@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from jobs.files.json_types import JsonObject
+from jobs.machine.identity import gpu_names
+from orchestrator.config.run_numbers import is_finalist
 from orchestrator.config.settings import Config
-from orchestrator.plan.pace import training_rate
+from orchestrator.plan.pace import is_rung, is_step, training_rate
 from orchestrator.plan.resources import Resources
+from orchestrator.plan.stretches import seconds_done, steps_done
 from orchestrator.plan.timing import Timing
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.json_files import read_object, write_json
 from orchestrator.storage.paths import storage_folder
 
 MOST_EFFICIENCY = 20.0
-FORMULA = 2
+FORMULA = 3
 """Goes up with orchestrator/plan/timing.py: a rate is told as a multiple of its estimate."""
 
 
@@ -23,13 +28,19 @@ def adapted(config: Config) -> float:
 
 
 def rate_key(config: Config, resources: Resources, machine: str = "") -> str:
-    """What a remembered rate depends on; `machine` stands for this one as it is now."""
+    """What a remembered rate depends on; `machine` stands for this one as it is now. Where trials
+    train on GPUs their models tell machines apart.
+    """
     kind = config.adapter.kind + (f" of {adapted(config):g}" if adapted(config) < 1 else "")
     packs = f" {resources.packs} packs" if resources.packs else ""
-    measured = f" {config.train.dtype} {machine}" if machine else ""
+    trained_on = [
+        config.train.dtype,
+        machine,
+        *(sorted(set(gpu_names())) if resources.gpus else []),
+    ]
     return (
         f"{config.model.name} {config.data.name} {kind} {resources.workers}x{resources.cpus}cpu "
-        f"{resources.gpus:g}gpu{packs}{measured} by {FORMULA}"
+        f"{resources.gpus:g}gpu{packs} {' '.join(filter(None, trained_on))} by {FORMULA}"
     )
 
 
@@ -50,21 +61,20 @@ def is_rate(value: Any) -> bool:
 
 def remember_rate(timing: Timing | None, machine: str, num_trials: int, journal: Journal) -> None:
     """Keep how fast this sweep has trained beside what its estimate said, for the next plan's
-    estimate: a trial's median, or what all packs did together. `timing` is the plan's.
+    estimate: a trial's median step, or what all packs did together, evaluations included. The
+    estimate is that of what was trained: a budget, or losses, may have ended trials before.
+    `timing` is the plan's.
     """
     if timing is None:
         return
     config, resources = timing.config, timing.resources
-    rate = training_rate(
-        list(journal.events()), config.train.batch_size, packed=resources.packs > 0
-    )
-    phases = timing.phases(num_trials)
-    planned = sum(phase.seconds for phase in phases)
-    if rate is None or planned <= 0:
+    events = [event for event in journal.events() if not is_finalist(event.get("trial") or 0)]
+    rate = training_rate(events, config.train.batch_size, packed=resources.packs > 0)
+    expected = expected_rate(timing, num_trials, events)
+    if rate is None or expected is None:
         return
     if not resources.packs:
         rate *= resources.concurrent
-    expected = sum(phase.steps for phase in phases) * config.train.batch_size / planned
     efficiency = timing.speed.efficiency * rate / expected
     efficiency = min(MOST_EFFICIENCY, max(1 / MOST_EFFICIENCY, efficiency))
     rate_by_key = read_rates(config.storage)
@@ -74,3 +84,23 @@ def remember_rate(timing: Timing | None, machine: str, num_trials: int, journal:
         "sweep": journal.folder.name,
     }
     write_json(storage_folder(config.storage) / "rates.json", rate_by_key)
+
+
+def expected_rate(timing: Timing, num_trials: int, events: Sequence[JsonObject]) -> float | None:
+    """Examples per second by the estimate, of the steps that the journal's `events` tell of: all
+    trials that train by themselves without their evaluations, or packs with them. None where no
+    step is told.
+    """
+    if not timing.resources.packs:
+        return timing.resources.concurrent * timing.batch / timing.step_seconds(1)
+    reached: dict[int, int] = {}
+    evaluated: dict[int, int] = {}
+    for event in events:
+        if is_step(event):
+            reached[event["trial"]] = max(event["step"], reached.get(event["trial"], 0))
+        if event["kind"] == "report" and is_rung(event):
+            evaluated[event["trial"]] = max(event["step"], evaluated.get(event["trial"], 0))
+    phases = timing.phases(num_trials)
+    seconds = seconds_done(phases, [*reached.values()], [*evaluated.values()])
+    steps = steps_done(phases, [*reached.values()])
+    return steps * timing.batch / seconds if steps > 0 and seconds > 0 else None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from jobs.evaluation import registry
 from orchestrator.config.settings import Config
+from orchestrator.plan.batch_sizes import mean_batch
 from orchestrator.plan.finalists import FinalPlan
 from orchestrator.plan.hidden_reuse import SourceRows, fresh_examples, is_kept
 from orchestrator.plan.mixes import batches_apart
@@ -104,6 +105,8 @@ class RowCounts:
     """Of the training rows; none: no row is met twice."""
     length: float = 0.0
     """Tokens of an example with what it shares with others; 0: as many as `tokens`."""
+    lasting: float = math.inf
+    """Examples of a trial before its sources are used up."""
 
     @property
     def trained(self) -> float:
@@ -123,6 +126,7 @@ class Speed:
     flops: float
     """Of all that trains at once, in the base's number format."""
     judging_flops: float
+    """Of one machine, or of one of its GPUs: one process judges a model."""
     starts: float
     """How long starting a process takes, as a multiple of the usual."""
     origin: str
@@ -170,6 +174,7 @@ class Timing:
         self.resources = resources
         self.speed = speed
         self.upper = upper
+        self.batch = mean_batch(config)
 
     def with_resources(self, resources: Resources) -> Timing:
         """The same sweep on other shares of the machines."""
@@ -179,23 +184,34 @@ class Timing:
         """A step of so many trials that train at once; `fresh` is the share of its rows that no
         step before has met.
         """
-        batch = self.config.train.batch_size
         below, above, head = self.example_flops()
-        below *= fresh
-        groups = max(self.resources.packs, 1)
-        slots = max(trials / groups, 1.0)
+        slots = self.slots(trials)
+        different = slots
         if self.resources.packs and self.resources.workers == 1:
             different = min(slots, batches_apart(self.config))
-            flops = batch * (different * below + slots * (above + head)) * groups
-            rate = self.speed.flops * EFFICIENCY
-        elif self.resources.packs:
-            flops = batch * slots * (below + above + head) * groups
-            rate = self.speed.flops * EFFICIENCY
-        else:
-            flops = batch * trials * (below + above + head)
-            rate = self.speed.flops * ALONE_EFFICIENCY
+        flops = self.batch * (different * below * fresh + slots * (above + head))
+        seconds = flops / (self.group_flops * self.training_efficiency)
         layers = self.shape.layers * (1 + self.upper * slots) * LAYER_SECONDS
-        return (flops / rate + (STEP_SECONDS + layers) * self.speed.starts) / self.speed.efficiency
+        return (seconds + (STEP_SECONDS + layers) * self.speed.starts) / self.speed.efficiency
+
+    @property
+    def groups(self) -> int:
+        """What trains side by side, each with its own part of the machines: packs, or trials."""
+        return max(self.resources.packs or self.resources.concurrent, 1)
+
+    @property
+    def group_flops(self) -> float:
+        """The rate of one of these, which it has however few of them have something to do."""
+        return self.speed.flops / self.groups
+
+    @property
+    def training_efficiency(self) -> float:
+        """The share of that rate which training reaches."""
+        return EFFICIENCY if self.resources.packs else ALONE_EFFICIENCY
+
+    def slots(self, trials: int) -> float:
+        """How many of so many trials that train at once each of these has."""
+        return max(trials / self.groups, 1.0)
 
     def example_flops(self) -> tuple[float, float, float]:
         """Operations for one example: in the layers below the adapters, in those that learn, which
@@ -211,23 +227,20 @@ class Timing:
 
     def evaluation_seconds(self, trials: int, at_end: bool) -> float:
         """An evaluation of so many trials that train at once on the validation rows."""
-        groups = max(self.resources.packs, 1)
-        slots = max(trials / groups, 1.0)
+        slots = self.slots(trials)
         shared = slots if self.resources.packs else 1.0
         read = 2 * self.shape.layer_weights * max(self.rows.tokens, 1.0)
         below = 0.0 if self.keeps_valid else (1 - self.upper) / shared
         each = read * (self.upper + below)
-        flops = self.rows.valid * (each + 2 * self.rows.answer * self.shape.head_weights) * trials
-        rate = self.speed.flops * (EFFICIENCY if self.resources.packs else ALONE_EFFICIENCY)
-        seconds = flops / rate
+        flops = self.rows.valid * (each + 2 * self.rows.answer * self.shape.head_weights) * slots
+        seconds = flops / (self.group_flops * self.training_efficiency)
         if registry.needs_text(self.config.sweep.metric):
             scored = self.rows.valid if at_end else self.rows.scored
             reply = self.rows.reply
             if not at_end:
                 most = min(self.rows.limit, MOST_RAMBLING * reply)
                 reply += HARDLY_TRAINED * max(most - reply, 0.0)
-            each = self.answering_seconds(scored, reply, self.speed.flops)
-            seconds += trials * each / groups
+            seconds += slots * self.answering_seconds(scored, reply, self.group_flops)
         return seconds / self.speed.efficiency
 
     @property
@@ -252,11 +265,11 @@ class Timing:
         changes = neighbours.count > 1 and neighbours.order == "shuffled"
         if not self.keeps or self.resources.workers > 1 or changes or end <= begin:
             return 1.0
-        batch = self.config.train.batch_size
         met = [
-            fresh_examples(self.rows.sources, step * batch, self.row_bytes) for step in (begin, end)
+            fresh_examples(self.rows.sources, step * self.batch, self.row_bytes)
+            for step in (begin, end)
         ]
-        return (met[1] - met[0]) / ((end - begin) * batch)
+        return (met[1] - met[0]) / ((end - begin) * self.batch)
 
     def first_validation_seconds(self) -> float:
         """What the layers below make of the validation rows, once for each pack."""
@@ -264,9 +277,7 @@ class Timing:
             return 0.0
         tokens = self.rows.valid * max(self.rows.tokens, 1.0)
         flops = 2 * tokens * self.shape.layer_weights * (1 - self.upper)
-        packs = max(self.resources.packs, 1)
-        rate = self.speed.flops * EFFICIENCY * self.speed.efficiency
-        return packs * flops / rate
+        return flops / (self.group_flops * EFFICIENCY * self.speed.efficiency)
 
     def answering_seconds(
         self, rows: int, tokens: float, flops: float, question: float | None = None
@@ -288,11 +299,10 @@ class Timing:
 
     def phases(self, num_trials: int) -> list[Phase]:
         """The search, from rung to rung."""
-        config = self.config
-        rungs = rung_steps(config)
+        rungs = rung_steps(self.config, self.rows.lasting / self.batch)
         counts = [num_trials] * len(rungs)
-        if config.sweep.scheduler == "halving":
-            counts = survivors(num_trials, rungs, config.sweep.reduction)
+        if self.config.sweep.scheduler == "halving":
+            counts = survivors(num_trials, rungs, self.config.sweep.reduction)
         return [
             self.phase(count, before, rung, rung == rungs[-1])
             for before, rung, count in zip([0, *rungs], rungs, counts, strict=False)
@@ -322,7 +332,8 @@ class Timing:
             return 0.0
         steps = final.steps(self.config)
         runs = max(1, final.new_runs or final.count)
-        each = self.seconds(runs, 0, max(1, round(steps / runs)), True)
+        longest = max(min(steps / runs, self.rows.lasting / self.batch), 1)
+        each = self.seconds(runs, 0, round(longest), True)
         start = FINAL_START_SECONDS
         if not self.resources.packs:
             start = SECONDS_PER_JOB * runs / self.resources.concurrent
@@ -339,7 +350,8 @@ class Timing:
 
     def judging_seconds(self) -> float:
         """The winner and other judged finalists, the untouched base, and the base with examples in
-        its prompt, on the test rows, to the registered version.
+        its prompt, on the test rows, to the registered version. Several nodes or GPUs judge as many
+        of them at once.
 
         An untouched base mostly does not end its answers, so that each has as many tokens as it
         may; whoever was trained, or is shown examples, answers as long as is right.
@@ -347,15 +359,18 @@ class Timing:
         rows, flops = self.rows, self.speed.judging_flops
         winners = self.config.final.judged if self.config.sweep.space else 1
         answers = self.test_answers()
-        seconds = winners * answers.trained + answers.base
-        if self.config.job.examples:
-            seconds += answers.with_examples
         weights = self.shape.layer_weights + self.shape.head_weights
         scored = weights * rows.reply
         if self.resources.num_gpus:  # the reference answers go through the model by themselves
             scored += self.shape.layer_weights * rows.question
-        seconds += (winners + 1) * 2 * rows.test * scored / (flops * JUDGING_EFFICIENCY)
-        return seconds + (JUDGING_START_SECONDS + END_SECONDS) * self.speed.starts
+        scoring = 2 * rows.test * scored / (flops * JUDGING_EFFICIENCY)
+        models = [answers.base + scoring, *[answers.trained + scoring] * winners]
+        if self.config.job.examples:
+            models.append(answers.with_examples)
+        places = [0.0] * max(self.resources.num_gpus or len(self.resources.nodes), 1)
+        for seconds in sorted(models, reverse=True):
+            places[places.index(min(places))] += seconds
+        return max(places) + (JUDGING_START_SECONDS + END_SECONDS) * self.speed.starts
 
     def test_answers(self) -> TestAnswers:
         """What answering the test rows takes each model."""

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plan.budget import tolerance_seconds
+from orchestrator.plan.budget import tolerance_seconds, training_tokens
 from orchestrator.storage.spending import Spending
 
 if TYPE_CHECKING:
@@ -314,8 +314,7 @@ class Allowance:
             return False
         timing: Timing | None = self.sweep_state.plan.timing
         if limits.budget.tokens is not None and timing is not None:
-            train = self.sweep_state.config.train
-            tokens = steps * train.batch_size * timing.rows.trained
+            tokens = training_tokens(timing, steps)
             if tokens > max(limits.tokens_left(), 0.0) or limits.tokens_left() <= 0:
                 self.limit = "tokens"
                 return False

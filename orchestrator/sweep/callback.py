@@ -75,6 +75,7 @@ class SweepCallback(Callback):
                 datasets=inputs,
                 **self.sweep_state.common,
             )
+            self.sweep_state.screen.goes_on_from(index, trial.config.get("step", 0))
         self.sweep_state.screen.start(index, self.sweep_state.records[index].point)
 
     def on_trial_result(
@@ -96,9 +97,10 @@ class SweepCallback(Callback):
                 f"{metric_names}"
             )
         self.sweep_state.allowance.tell_report(index, step)
-        if step not in record.reports:
+        is_known = step in record.reports
+        if not is_known:
             self.write_report(index, step, result, result.get("checkpoint_path"))
-        self.sweep_state.screen.rung(index, step, record.reports[step])
+        self.sweep_state.screen.rung(index, step, record.reports[step], is_known)
 
     def write_report(
         self, index: int, step: int, result: TuneResult, checkpoint: str | None
@@ -123,10 +125,10 @@ class SweepCallback(Callback):
         index = trial.config["index"]
         steps = self.sweep_state.trained(index).train.steps
         done = max(self.sweep_state.records[index].reports, default=0) >= steps
-        inside: str | None = ray.get(self.sweep_state.coordinator.why_stopped.remote(index))
-        if done:
-            state = "finished"
-        else:
+        inside: str | None = None
+        state = "finished"
+        if not done:
+            inside = ray.get(self.sweep_state.coordinator.why_stopped.remote(index))
             cut = self.sweep_state.halted or self.sweep_state.allowance.has_ended(index)
             state = "interrupted" if cut and inside is None else "stopped"
         self.end(index, state, None, inside)

@@ -236,6 +236,10 @@ class FinalState(SweepState):
         self.records.setdefault(index, Record(index)).point = self.runs[index]
         return self.plan.trial_of(index, self.runs[index])
 
+    def stopped_inside(self, index: int) -> str | None:
+        """None: a finalist goes on to its end, wherever the search has stopped it."""
+        return None
+
     def belongs(self, index: int) -> bool:
         """Whether a run is one of a finalist that is still to be trained."""
         return index in self.runs

@@ -60,7 +60,7 @@ class TrialSearcher(Searcher):
             step=step,
             recorded=recorded,
             failed=failed,
-            stopped=earlier.inside if earlier is not None else None,
+            stopped=sweep_state.stopped_inside(index),
             checkpoint=checkpoint,
         )
 

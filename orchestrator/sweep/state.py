@@ -188,6 +188,11 @@ class SweepState:
         self.records.setdefault(index, Record(index)).point = point
         return trial
 
+    def stopped_inside(self, index: int) -> str | None:
+        """Why an earlier run has ended a trial inside a rung, so that it is not trained on."""
+        earlier = self.earlier.get(index)
+        return None if earlier is None else earlier.inside
+
     def trained(self, index: int) -> Trial:
         """The settings that a trial has been trained with, as the journal has them. Asked again, a
         search may propose others.

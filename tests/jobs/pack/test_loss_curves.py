@@ -4,17 +4,20 @@ that neither an interruption nor the others change it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.config import BaseModel, Trial
 from jobs.files.checkpoints import CheckpointStore
+from jobs.neighbour_settings import Neighbours
 from jobs.pack.engine import Pack
 from jobs.pack.loop import WatchedTrials, serve
-from jobs.pack.loss_curves import Course, remembered, stopped
+from jobs.pack.loss_curves import Course, remembered, rows_of, stopped
 from jobs.pack.membership import Member, PackMembership, StepReport
 from tests.support.plain import make
 
@@ -49,6 +52,20 @@ def test_who_is_far_behind_as_many_as_survive_stops_unless_its_pace_reaches_them
     assert stopped(leaders | {3: steep}, 3) == {}, "it will have caught up at the rung"
     soon = {index: course(FALLING, rung=12) for index in (1, 2)}
     assert list(stopped(soon | {3: course(steep.losses, rung=12)}, 3)) == [3]
+
+
+def test_other_epochs_and_neighbours_are_other_rows(rows: Path) -> None:
+    trial = make(rows)
+    (name,) = trial.data.sources
+
+    def with_data(**changes: Any) -> Trial:
+        return dataclasses.replace(trial, data=dataclasses.replace(trial.data, **changes))
+
+    often = {name: dataclasses.replace(trial.data.sources[name], epochs=3.0)}
+    shuffled = Neighbours(order="shuffled")
+    others = [with_data(sources=often), with_data(neighbours=shuffled)]
+    assert len({rows_of(trial), *map(rows_of, others)}) == 3
+    assert rows_of(dataclasses.replace(trial, index=9)) == rows_of(trial)
 
 
 def test_only_trials_on_the_same_rows_at_the_same_step_are_compared() -> None:

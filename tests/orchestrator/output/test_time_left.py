@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from orchestrator.config.run_numbers import finalist_number
-from orchestrator.output.progress import ProgressDisplay
+from orchestrator.output.progress import ProgressDisplay, progress_of
 from orchestrator.output.time_left import TimeLeft
 from orchestrator.plan.timing import Phase
 
@@ -48,12 +51,42 @@ def test_what_is_done_corrects_what_is_left(slowness: float) -> None:
 def test_what_was_done_before_this_command_counts_as_done_and_says_nothing_of_its_speed() -> None:
     clock = Clock()
     left = left_of(clock)
-    for trial in range(1, 5):
-        left.step(trial, 10)  # replayed
-    assert left.seconds() == pytest.approx(50, abs=31)
+    for trial in range(1, 4):
+        clock.now += 1  # told again, one after the other
+        left.recall(trial, 10)
+    assert left.seconds() == pytest.approx(10 + 30 + 20) and left.correction() == 1
+    clock.now += 20
+    left.step(1, 11)
     clock.now += 30
-    left.step(1, 20)
-    assert left.seconds() == pytest.approx((15 + 20) * 30 / (left.done() - left.first[1]))  # type: ignore[index]
+    left.step(1, 16)
+    assert left.correction() == pytest.approx(30 / (5 * 1.5)), "five steps in the time of twenty"
+    left.recall(4, 10)
+    assert left.correction() == pytest.approx(30 / (5 * 1.5)), "whose slot came late"
+    assert left.training_left() == pytest.approx(14 * 1.5)
+
+
+def test_a_report_that_the_journal_has_is_no_work_of_this_command() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    with ProgressDisplay(4, 30, "valid/loss", left) as screen:
+        screen.goes_on_from(1, 8)
+        screen.rung(2, 10, {"valid/loss": 1.0}, is_known=True)
+        assert left.first is None and left.reached == {1: 8, 2: 10} and left.evaluated == {2: 10}
+        screen.rung(1, 10, {"valid/loss": 1.0})
+    assert left.first == (clock.now, 20.0)
+
+
+def test_a_sweep_that_was_planned_to_take_longer_is_late_by_its_plan() -> None:
+    estimate = SimpleNamespace(phases=PHASES, final=0.0, judging=20.0, seconds=2400.0)
+    sweep = SimpleNamespace(minutes=15.0, metric="valid/loss")
+    config = SimpleNamespace(sweep=sweep, train=SimpleNamespace(steps=30))
+    final = SimpleNamespace(steps=lambda config: 0)
+    plan: Any = SimpleNamespace(
+        estimate=estimate, final=final, config=config, sizes="the smallest", num_trials=4
+    )
+    assert progress_of(plan, 0.0).minutes == 40
+    estimate.seconds = 600.0
+    assert progress_of(plan, 0.0).minutes == 15
 
 
 def test_stopped_trials_leave_nothing_open_and_finalists_are_counted_apart() -> None:

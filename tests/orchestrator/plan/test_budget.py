@@ -128,6 +128,32 @@ def test_a_continued_sweep_counts_what_it_has_spent(planned) -> None:
     assert planned("budget.minutes=3"), "what is scored can be judged, however little is left"
 
 
+def test_what_is_done_is_not_counted_again_beside_what_it_has_spent(planned) -> None:
+    first = planned()
+    whole = first.estimate.seconds / 60
+    limit = f"budget.minutes={1.2 * whole}"
+    folder = sweep_folder(first.config.storage, first.name)
+    folder.mkdir(parents=True)
+    journal = Journal(folder)
+    journal.append("metrics", trial=None, step=170, metrics={"spent/minutes": 0.9 * whole})
+    (line, _) = budget_lines(planned(limit))
+    assert "the whole sweep takes" in line and "it ends at the limit" in line
+    for trial in range(1, 5):
+        journal.append("trial", trial=trial, point={"optim.lr": 0.01 * trial})
+        last = 59_980 if trial == 1 else 20
+        for step in {20, last}:
+            journal.append("report", trial=trial, step=step, metrics={"valid/loss": 1.0})
+        if trial > 1:
+            journal.append("end", trial=trial, state="stopped", error=None)
+    (line, _) = budget_lines(planned(limit))
+    assert "what is left of the sweep takes" in line and line.endswith(": that fits")
+    tokens = budget_lines(planned("budget.tokens=1e9"))[0]
+    plan = first.timing
+    assert float(tokens.split("about ")[1].split()[0]) == pytest.approx(
+        20 * plan.batch * plan.rows.trained, rel=0.01
+    )
+
+
 def test_an_object_store_tells_what_is_scored_before_a_deadline_refuses_anything(
     base: BaseModel, cache: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,8 @@ def test_trials_of_different_mixes_read_different_rows() -> None:
     assert apart("+sweep=lora", "data=icd10") == pytest.approx((0.5 + 0.9) / 2 + (0.5 + 1) / 2)
     bounds = "sweep.space.mix.bounds={titles: {low: 0.1, high: 0.3}}"
     narrow = apart("+sweep=mix", "data=icd10", bounds)
+    epochs = "+sweep.space.often={path: data.sources.titles.epochs, type: uniform, low: 1, high: 4}"
+    assert apart("data=icd10", epochs) > 1, "mixed by epochs"
     assert 1 < narrow < apart("+sweep=mix", "data=icd10") == pytest.approx(1.5)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.compose import compose
+from orchestrator.plan import machine
 from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Node, Resources
 from orchestrator.plan.timing import (
@@ -66,6 +67,57 @@ def test_answers_at_a_rung_are_those_of_each_trial() -> None:
     assert added == pytest.approx(6 * each), "who is hardly trained rambles"
     at_end = many.evaluation_seconds(6, True) - many.evaluation_seconds(6, False)
     assert at_end == pytest.approx(-6 * (each_of(many, tokens) - each_of(many, 21)))
+
+
+PLAIN = Resources(4, 1, 1, 0, (Node(4),), 0)
+TWO_GPUS = Resources(8, 1, 8, 1.0, (Node(16, 2),), 2)
+ONE_GPU = Resources(8, 1, 8, 1.0, (Node(16, 1),), 1)
+
+
+def test_a_trial_that_trains_by_itself_keeps_its_cores_when_others_have_ended() -> None:
+    found = timing().with_resources(PLAIN)
+    assert found.step_seconds(1) == pytest.approx(found.step_seconds(4))
+    assert found.evaluation_seconds(1, True) == pytest.approx(found.evaluation_seconds(4, True))
+
+
+def on_gpus(resources: Resources, flops: float) -> Timing:
+    found = timing().with_resources(resources)
+    return Timing(found.config, SMOLLM2, found.rows, resources, Speed(flops, 5e12, 1.0, ""), 0.2)
+
+
+@pytest.mark.parametrize(("trials", "of_one"), [(1, 1), (2, 1), (8, 4)])
+def test_each_of_several_packs_evaluates_its_own_trials_at_its_own_rate(
+    trials: int, of_one: int
+) -> None:
+    two, one = on_gpus(TWO_GPUS, 2e13), on_gpus(ONE_GPU, 1e13)
+    assert two.evaluation_seconds(trials, True) == pytest.approx(
+        one.evaluation_seconds(of_one, True)
+    )
+    assert two.step_seconds(trials) == pytest.approx(one.step_seconds(of_one))
+
+
+@pytest.mark.parametrize("resources", [TWO_GPUS, Resources(6, 1, 2, 0, (Node(2), Node(2)), 2)])
+def test_several_places_judge_at_once_and_the_longest_decides(resources: Resources) -> None:
+    several = on_gpus(resources, 2e13)
+    one = ONE_GPU if resources.num_gpus else Resources(6, 1, 2, 0, (Node(2),), 1)
+    single = on_gpus(one, 1e13)
+    answers = single.test_answers()
+    assert several.test_answers() == answers
+    saved = single.judging_seconds() - several.judging_seconds()
+    assert saved == pytest.approx(answers.base, rel=0.5)
+    assert several.judging_seconds() > answers.base
+
+
+@pytest.mark.parametrize(
+    ("resources", "flops"),
+    [
+        (Resources(8, 1, 8, 1.0, (Node(16, 4),), 4), machine.ASSUMED_FLOPS_PER_GPU),
+        (Resources(6, 1, 2, 0, (Node(2), Node(8)), 2), 8 * machine.ASSUMED_FLOPS_PER_CORE),
+    ],
+)
+def test_one_machine_or_gpu_judges_a_model(resources: Resources, flops: float) -> None:
+    unknown = machine.ThisMachine(None)
+    assert machine.speed_of(timing().config, resources, unknown).judging_flops == flops
 
 
 def each_of(found: Timing, tokens: float) -> float:

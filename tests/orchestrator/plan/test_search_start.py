@@ -109,6 +109,28 @@ def test_the_first_trial_is_at_the_centre_and_the_next_ones_beside_it(planner: P
     assert "known to be good" in plan_text(made)
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("sweep.space.lr.low=5.0e-5", "sweep.space.lr.high=5.0e-3"),
+        ("sweep.space.rank.values=[4,8,16,32]",),
+    ],
+)
+def test_what_is_typed_as_it_stands_in_the_files_is_chosen_and_makes_another_sweep(
+    planner: Planner, typed: tuple[str, ...]
+) -> None:
+    usual = planner.begun("+sweep=lora", *SIZES)
+    made = planner.begun("+sweep=lora", *SIZES, *typed)
+    assert made.name != usual.name and planner.plan("+sweep=lora", *SIZES).name == usual.name
+    again = planner.plan("+sweep=lora", *SIZES, *typed)
+    rates, rank = again.config.sweep.space["lr"], again.config.sweep.space["rank"]
+    assert again.name == made.name and again.trials == made.trials
+    if "rank" in typed[0]:
+        assert rank.values == [4, 8, 16, 32]
+    else:
+        assert (rates.low, rates.high) == (5e-5, 5e-3)
+
+
 def test_the_printed_settings_give_the_same_trials(planner: Planner) -> None:
     made = planner.plan("+sweep=lora", *SIZES)
     again = planner.plan("+sweep=lora", *SIZES, *made.start.settings())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.plan import throughput
 from orchestrator.plan.pace import MEASURE
 from orchestrator.plan.resources import Node, Resources
 from orchestrator.plan.throughput import rate_key, remember_rate
@@ -63,9 +64,8 @@ def test_the_estimate_counts_what_a_pack_computes_once_for_all_trials(plan: Any)
 
     together, alone = steps("adapter.layers=0.25")
     assert alone / together == pytest.approx((2 * 0.25 + 0.75) / (2 * 0.25 + 0.75 / 6), rel=1e-3)
-    for apart in ("adapter.layers=1", "executor=plain"):
-        together, alone = steps(apart)
-        assert alone / together == pytest.approx(1, rel=1e-3), "each trial runs all of its rows"
+    together, alone = steps("adapter.layers=1")
+    assert alone / together == pytest.approx(1, rel=1e-3), "each trial runs all of its rows"
 
 
 def test_halving_costs_less_than_training_all_trials_to_the_end(plan: Any, tmp_path: Path) -> None:
@@ -91,7 +91,8 @@ def test_how_fast_a_sweep_was_corrects_the_next_estimate(
     journal = Journal(tmp_path / "outputs" / "sweeps" / made.name)
     journal.folder.mkdir(parents=True)
     (phase,) = made.timing.phases(1)
-    rate = made.config.train.batch_size * phase.steps / (slowness * phase.seconds)
+    seconds = phase.seconds - phase.evaluating  # a trial's own steps are what is measured
+    rate = made.config.train.batch_size * phase.steps / (slowness * seconds)
     for step in range(1, 41):
         journal.append("metrics", trial=1, step=step, metrics={MEASURE: rate})
     remember_rate(made.timing, made.machine_key, 1, journal)
@@ -99,6 +100,40 @@ def test_how_fast_a_sweep_was_corrects_the_next_estimate(
     assert again.estimate.origin == f"the rate of {made.name} on this machine"
     (later,) = again.timing.phases(1)
     assert later.seconds == pytest.approx(slowness * phase.seconds)
+
+
+def test_a_sweep_that_ended_in_its_first_rung_is_compared_with_that_rung(
+    plan: Any, tmp_path: Path
+) -> None:
+    given = ("+sweep=lora", "sweep.num_trials=6", "train.steps=180", "train.eval_every=20")
+    made = plan(*given, "sweep.minutes=null")
+    journal = Journal(tmp_path / "outputs" / "sweeps" / made.name)
+    journal.folder.mkdir(parents=True)
+    first = made.timing.phases(6)[0]
+    each = 10 * (first.seconds - first.evaluating) / first.end
+    rate = made.config.train.batch_size / each
+    for step in range(1, first.end + 1):
+        for trial in range(1, 7):
+            moment = round(1000 * each * step)
+            journal.append("metrics", t=moment, trial=trial, step=step, metrics={MEASURE: rate})
+    remember_rate(made.timing, made.machine_key, 6, journal)
+    (kept,) = json.loads((tmp_path / "outputs" / "rates.json").read_text()).values()
+    assert kept["efficiency"] == pytest.approx(0.1, rel=0.02)
+
+
+def test_rates_of_other_gpus_and_formats_are_kept_apart(
+    plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = plan().config
+    resources = Resources(16, 1, 8, 1.0, (Node(16, 1),), 1)
+
+    def key(gpus: list[str], dtype: Any) -> str:
+        monkeypatch.setattr(throughput, "gpu_names", lambda: gpus)
+        train = dataclasses.replace(config.train, dtype=dtype)
+        return rate_key(dataclasses.replace(config, train=train), resources)
+
+    keys = {key(["A100"], "float32"), key(["A100"], "bfloat16"), key(["T4"], "bfloat16")}
+    assert len(keys) == 3 and key(["T4"], "bfloat16") in keys
 
 
 @pytest.mark.parametrize(

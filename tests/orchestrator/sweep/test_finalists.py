@@ -31,7 +31,14 @@ from orchestrator.plan import planner as planning
 from orchestrator.plan.finalists import describe
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.paths import sweep_folder
-from orchestrator.sweep.finalists import choose_finalists, standings, told, unfinished
+from orchestrator.sweep.finalists import (
+    FinalState,
+    choose_finalists,
+    standings,
+    told,
+    unfinished,
+)
+from orchestrator.sweep.searcher import TrialSearcher
 from orchestrator.sweep.state import SweepState
 from tests.support.settings import build
 from tests.support.trials import SHORT_SWEEP
@@ -149,6 +156,20 @@ def test_a_finalist_with_a_failed_run_comes_after_one_whose_runs_have_all_scored
     ranked = standings(sweep_state, chosen)
     assert [standing.finalist.trial for standing in ranked] == [4, 2]
     assert told(sweep_state, ranked)[1].failed == 1
+
+
+def test_a_finalist_that_its_losses_have_stopped_inside_a_rung_goes_on(make: Any) -> None:
+    sweep = make("optim.schedule=linear", "sweep.scheduler=halving")
+    sweep.journal.append("end", trial=2, state="stopped", error=None, inside="left behind")
+    sweep_state = sweep.sweep_state()
+    runs = unfinished(sweep_state, choose_finalists(sweep_state))
+    assert list(runs) == [2] and sweep_state.stopped_inside(2) == "left behind"
+    searcher = TrialSearcher(sweep_state)
+    searcher.starts_at_once = 4
+    handed: Any = [searcher.suggest(str(index)) for index in range(2)][1]
+    assert handed["index"] == 2 and handed["stopped"] == "left behind"
+    again: Any = TrialSearcher(FinalState(sweep_state, sweep.plan, runs, {})).suggest("0")
+    assert again["index"] == 2 and again["stopped"] is None
 
 
 @pytest.mark.parametrize(
