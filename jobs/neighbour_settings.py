@@ -32,5 +32,9 @@ class Neighbours:
             (
                 0 <= self.count <= MOST_NEIGHBOURS,
                 f"data.neighbours.count must be between 0 and {MOST_NEIGHBOURS}, got {self.count}",
-            )
+            ),
+            (
+                self.embedding != "",
+                "data.neighbours.embedding names no folder; null looks rows up by their letters",
+            ),
         )

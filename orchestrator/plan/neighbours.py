@@ -117,7 +117,7 @@ def embedding_problem(location: str | None) -> str | None:
         open_model(location)
         check_installed(location)
     except (OSError, ValueError) as error:
-        return str(error).removeprefix(f"{SETTING}")
+        return str(error).removeprefix(SETTING).lstrip("=: ")
     return None
 
 

@@ -241,6 +241,7 @@ def test_an_embedding_model_is_named_by_the_plan_and_makes_another_sweep(
             ["data.neighbours.embedding=nowhere"],
             "data.neighbours.count=0 leaves nothing to look up",
         ),
+        (["data.neighbours.embedding=''", "data.neighbours.count=3"], "names no folder"),
         (
             ["data.neighbours.embedding=nowhere", "data.neighbours.count=3"],
             "nowhere is no folder; name one with an embedding model, or hf://ORG/NAME of the hub",
