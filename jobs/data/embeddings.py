@@ -23,7 +23,7 @@ LIBRARY = "sentence_transformers"
 PACKAGE = "sentence-transformers"
 FOLDER = "embedding"
 """Where a version's folder holds its model."""
-LEFT_OUT = ("onnx", "openvino", ".git", ".cache", "__pycache__")
+LEFT_OUT = ("onnx", "openvino", "__pycache__")
 """Folders with the same weights in other forms, or none."""
 BATCH = 64
 
@@ -58,6 +58,10 @@ class EmbeddingModel:
                 f"{SETTING}={self.name} cannot be loaded ({reason}); name the folder of a model "
                 "that sentence-transformers can read"
             ) from error
+
+    def load(self) -> None:
+        """Load it now, before several threads ask for it. Raises ValueError."""
+        _ = self.model
 
     def encode(self, texts: Sequence[str]) -> Any:
         """Vectors of length 1: float32 (texts, width). Raises ValueError."""
@@ -94,7 +98,7 @@ def check_installed(name: str) -> None:
     if importlib.util.find_spec(LIBRARY) is None:
         raise ValueError(
             f"{SETTING}={name} needs the package {PACKAGE}, which is not installed: pip install "
-            f"{PACKAGE}, or leave the setting out to look rows up by their letters"
+            f"{PACKAGE}"
         )
 
 
@@ -130,9 +134,14 @@ def problem_of(folder: Path) -> str | None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """What belongs to a model, in a fixed order."""
+    """What belongs to a model, in a fixed order; hidden files do not."""
     return [
         file
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and not set(LEFT_OUT) & set(file.relative_to(folder).parts[:-1])
+        if file.is_file() and not any(map(is_left_out, file.relative_to(folder).parts))
     ]
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of that name is no part of a model."""
+    return name.startswith(".") or name in LEFT_OUT

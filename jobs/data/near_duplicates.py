@@ -19,12 +19,17 @@ from typing import Any
 from jobs.data.minhash import MinHashIndex
 from jobs.data.readers import Row
 
-WORDS = r"\w+|[+*/=<>^%&|~$€£#@\\]|-(?=\s*\d)"
-"""Words, and the signs that make another question of the same words: 2 + 2 is not 2 - 2."""
-ASCII_WORDS = re.compile(WORDS)
-ACCENTED = ((0x0041, 0x077F), (0x1E00, 0x1FFF))
-"""Letters whose marks may be left out in writing: Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic.
-Elsewhere a mark makes another letter, as a vowel in Hindi, Thai and Japanese.
+SIGNS = r"[+*/=<>^%&|~$€£#@\\]|-(?=\s*\d)"
+"""Signs that make another question of the same words: 2 + 2 is not 2 - 2."""
+ASCII_WORDS = re.compile(rf"\w+|{SIGNS}")
+WORDS = rf"[\p{{L}}\p{{N}}_][\p{{L}}\p{{N}}\p{{M}}_]*|{SIGNS}"
+"""Words of any script: the vowel signs of Hindi and Thai belong to them."""
+LEFT_OUT = (
+    r"(?<=[\u0041-\u077F\u1E00-\u1FFF])\p{M}+"
+    r"|[\u200C\u200D\uFE00-\uFE0F\U000E0100-\U000E01EF]|\p{Me}"
+)
+"""Marks of letters that are written without them too (Latin, Greek, Cyrillic, Armenian, Hebrew,
+Arabic), and what says how a sign is drawn. Elsewhere a mark makes another letter.
 """
 ALIKE = 0.85
 """Share of their words (Jaccard, 1901) that two longer prompts with the same answer must have in
@@ -134,31 +139,21 @@ def words_in(text: str) -> list[str]:
 
 
 def unaccented(text: str) -> str:
-    """A text in single letters and marks (Unicode's NFKD), without those of accented letters."""
-    letters: list[str] = []
-    accented = False
-    for letter in unicodedata.normalize("NFKD", text):
-        if not unicodedata.category(letter).startswith("M"):
-            accented = any(first <= ord(letter) <= last for first, last in ACCENTED)
-        elif accented:
-            continue
-        letters.append(letter)
-    return "".join(letters)
+    """A text in single letters and marks (Unicode's NFKD), without those that are left out."""
+    return unicode_pattern(LEFT_OUT).sub("", unicodedata.normalize("NFKD", text))
 
 
 def found(text: str) -> list[str]:
     """The words of a text as it stands."""
-    return (ASCII_WORDS if text.isascii() else unicode_words()).findall(text)
+    return (ASCII_WORDS if text.isascii() else unicode_pattern(WORDS)).findall(text)
 
 
-@lru_cache(maxsize=1)
-def unicode_words() -> Any:
-    """WORDS by Unicode's own notion of a word, to which vowel signs belong; `re` ends a word
-    there.
-    """
+@lru_cache(maxsize=2)
+def unicode_pattern(pattern: str) -> Any:
+    """A pattern that names classes of Unicode's letters, which `re` does not know."""
     import regex
 
-    return regex.compile(WORDS)
+    return regex.compile(pattern)
 
 
 def alike(left: set[str], right: set[str]) -> bool:

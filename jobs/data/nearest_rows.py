@@ -138,6 +138,7 @@ class RowIndex:
         for place, row in enumerate(rows):
             self.members.setdefault(self.group(row), []).append(place)
         self.words = [words_of(row) for row in rows]
+        self.known_words = dict(zip((row.key for row in rows), self.words, strict=True))
         self.form = form_of(self.words)
         self.vectors: LetterVectors | MeaningVectors = vectors or LetterVectors(rows)
         answers = np.asarray([answer_of(row) for row in rows], dtype=object)
@@ -146,6 +147,8 @@ class RowIndex:
         """Rows sorted by answer, and within one as they stood."""
         self.starts: Any = np.searchsorted(codes[self.order], np.arange(len(labels)))
         self.columns: Any = np.argsort(self.order)
+        self.codes: Any = codes
+        """Of each row's answer."""
         self.transposed = self.vectors.columns(self.order)
 
     def group(self, row: Row) -> str:
@@ -176,14 +179,19 @@ class RowIndex:
         def fill(start: int) -> None:
             similar = self.vectors.cosines(vectors[start : start + rows], self.transposed)
             for offset, row in enumerate(asked[start : start + rows]):
-                itself = AskedRow(self.group(row), answer_of(row), words_of(row))
-                chosen = self.best(similar[offset], itself if left_out else None, count)
+                itself = self.asked(row) if left_out else None
+                chosen = self.best(similar[offset], itself, count)
                 told[start + offset, : len(chosen)] = chosen
 
         with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
             for _ in pool.map(fill, starts):
                 pass
         return told
+
+    def asked(self, row: Row) -> AskedRow:
+        """A row that must not be shown itself."""
+        words = self.known_words.get(row.key)
+        return AskedRow(self.group(row), answer_of(row), words_of(row) if words is None else words)
 
     def best(self, similar: Any, asked: AskedRow | None, count: int) -> list[int]:
         """The nearest rows of different answers, from the similarities (N,) of one row by
@@ -196,13 +204,33 @@ class RowIndex:
         tops = np.maximum.reduceat(similar, self.starts)
         more = min(len(tops), count + 8)
         floor = float(np.partition(tops, -more)[-more]) if more < len(tops) else 0.0
-        nearest = np.flatnonzero((tops >= floor) & (tops > 0))  # all that are as near as the last
-        chosen = self.best_of_each(nearest, similar, asked)
+        level = self.first_at(floor, tops, similar, asked, count) if floor > 0 else []
+        nearest = np.flatnonzero((tops > floor) & (tops > 0))
+        chosen = sorted([*self.best_of_each(nearest, similar, asked), *level])
         if asked is not None and floor > 0 and self.fell(chosen, count, floor):
-            others = np.flatnonzero((tops < floor) & (tops > 0))
-            chosen += self.best_of_each(others, similar, asked)
-            chosen.sort()
+            taken = {int(self.codes[row]) for _, row in level}
+            others = set(np.flatnonzero((tops <= floor) & (tops > 0)).tolist()) - taken
+            chosen = sorted([*chosen, *self.best_of_each(others, similar, asked)])
         return [row for _, row in chosen[:count]]
+
+    def first_at(
+        self, value: float, tops: Any, similar: Any, asked: AskedRow | None, count: int
+    ) -> list[tuple[float, int]]:
+        """Negative similarity and index of the first rows of different answers whose best
+        similarity is this one: as many as may be shown, and no more are looked at.
+        """
+        import numpy as np
+
+        found: dict[int, int] = {}
+        for row in map(int, np.sort(self.order[np.flatnonzero(similar == value)])):
+            label = int(self.codes[row])
+            if tops[label] > value or label in found:
+                continue
+            if asked is None or not self.alike(row, asked):
+                found[label] = row
+            if len(found) == count:
+                break
+        return [(-value, row) for row in found.values()]
 
     def best_of_each(
         self, labels: Any, similar: Any, asked: AskedRow | None

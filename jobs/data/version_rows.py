@@ -129,6 +129,8 @@ def rows_of_version(folder: Path, task: dict[str, Any]) -> VersionRows | None:
             f"{folder / 'task.json'} shows neighbours in the form {told.get('form')}, and this "
             f"program knows {FORM}; load the version with the code that it carries"
         )
+    if told.get("embedding"):
+        embeddings.check_installed(str(told["embedding"]))
     try:
         file = folder / str(told["file"])
         settings = Neighbours(
@@ -167,6 +169,7 @@ def read_vectors(folder: Path, told: dict[str, Any], rows: Sequence[Row]) -> Mea
     problem = embeddings.problem_of(model.folder)
     if problem or model.digest != told["embedding_sha256"]:
         raise ValueError(f"{embeddings.FOLDER}/ {problem or 'is not what was written'}")
+    model.load()
     return MeaningVectors(rows, model, vectors)
 
 

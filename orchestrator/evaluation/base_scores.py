@@ -15,6 +15,7 @@ from typing import Any
 from jobs.config import BaseModel, Trial
 from jobs.data.corpus import Corpus
 from jobs.evaluation.scores import EvaluationSettings, TestScores
+from orchestrator.plan.neighbours import decisive_settings
 from orchestrator.project import ROOT
 from orchestrator.storage.json_files import read_sealed, write_sealed
 from orchestrator.tracking.provenance import version
@@ -58,7 +59,7 @@ def key_of(
         "rule": dataclasses.asdict(dataclasses.replace(rule, num_threads=0)),
         "max_length": trial.train.max_length,
         "slices": trial.data.slices,
-        "neighbours": dataclasses.asdict(neighbours) if shown else None,
+        "neighbours": decisive_settings(neighbours) if shown else None,
         "gpu": on_gpu,
         "program": program(),
     }

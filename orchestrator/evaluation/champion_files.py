@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import BaseModel
+from jobs.data.embeddings import check_installed
 from orchestrator.evaluation.version_folder import check_version
 from orchestrator.tracking.model_versions import Version
 
@@ -24,6 +25,9 @@ def fetch_champion(
     )  # what an earlier champion has left would be judged in this one's place
     folder = store.download(champion.uri, folder)
     check_version(champion.uri, folder)
+    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    if embedding := (task.get("neighbours") or {}).get("embedding"):
+        check_installed(embedding)
     described = json.loads((folder / "base.json").read_text(encoding="utf-8"))
     made_on = BaseModel(
         **{key: described[key] for key in ("name", "source", "id", "revision", "path")}

@@ -187,20 +187,18 @@ def check_head(resources: Resources) -> None:
 
 
 def check_nodes(config: Config) -> None:
-    """Raise InputError naming the nodes that do not see the storage or the base model's folder, or
-    that have another Python.
+    """Raise InputError naming the nodes that do not see the storage or a model's folder, or that
+    have another Python.
     """
     storage = config.storage
-    folder = (
-        None if staging.shipped_with_code(config) else staging.named_paths(config).get("model.path")
-    )
+    folders = staging.unsent_folders(config)
     marker = filesystem.join(
         storage if filesystem.is_uri(storage) else str(storage_folder(storage)),
         f".seen-{uuid.uuid4().hex}",
     )
     try:
         leave(marker)
-        answers = ask_nodes([marker] if folder is None else [marker, folder])
+        answers = ask_nodes([marker, *folders.values()])
     except OSError as error:
         why = error.strerror or str(error).splitlines()[0][:300]
         raise InputError(
@@ -213,18 +211,13 @@ def check_nodes(config: Config) -> None:
         else:
             Path(marker).unlink(missing_ok=True)
     shared = "mount the same folder there, or choose one that every node sees"
-    for index, setting in enumerate(
-        [f"storage {storage}"] if folder is None else [f"storage {storage}", f"model.path {folder}"]
-    ):
+    for index, (setting, place) in enumerate({"storage": storage, **folders}.items()):
         blind = [address for address, (visible, _) in answers.items() if not visible[index]]
         if blind:
-            remedy = (
-                f"{shared}: "
-                f"{'storage=/mnt/shared/outputs' if index == 0 else f'model.path={storage}/MODEL'}"
-            )
+            instead = "/mnt/shared/outputs" if index == 0 else f"{storage}/MODEL"
             raise InputError(
-                f"{setting} is not shared: {len(blind)} of {len(answers)} nodes do not see it "
-                f"({', '.join(blind[:5])}); {remedy}"
+                f"{setting} {place} is not shared: {len(blind)} of {len(answers)} nodes do not see "
+                f"it ({', '.join(blind[:5])}); {shared}: {setting}={instead}"
             )
     other_versions = {
         f"{address} has {version}"

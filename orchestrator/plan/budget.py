@@ -26,8 +26,6 @@ from orchestrator.storage.spending import Spending, Spent, spent_before
 
 LEAST_TOLERANCE_SECONDS = 30.0
 TOLERANCE_SHARE = 0.1
-ENDED = ("finished", "stopped", "failed")
-"""States of trials that train no more."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +42,37 @@ class Account:
 
     def left_seconds(self, config: Config, estimate: Estimate) -> float:
         """Planned seconds of the training that is to come, the finalists' with it."""
-        reached, evaluated, alive = self.progress(estimate.phases)
+        reached, evaluated, alive = self.progress(config, estimate.phases)
         num_trials = max((phase.trials for phase in estimate.phases), default=1)
         final_steps = final_plan(config, num_trials).steps(config)
         again = sum(self.reached(index) for index in self.records if is_finalist(index))
         final_left = estimate.final * (1 - min(again / max(final_steps, 1), 1.0))
         return seconds_to_come(estimate.phases, reached, evaluated, alive) + final_left
 
-    def left_steps(self, estimate: Estimate) -> float:
+    def left_steps(self, config: Config, estimate: Estimate) -> float:
         """Planned steps of the search that are to come."""
-        reached, _, alive = self.progress(estimate.phases)
+        reached, _, alive = self.progress(config, estimate.phases)
         return steps_to_come(estimate.phases, reached, alive)
 
-    def progress(self, phases: Sequence[Phase]) -> tuple[list[int], list[int], int]:
+    def progress(self, config: Config, phases: Sequence[Phase]) -> tuple[list[int], list[int], int]:
         """Where the trials are that train on, and where they were evaluated last, the furthest
         first; and how many have not ended.
         """
         trials = [record for index, record in self.records.items() if not is_finalist(index)]
-        going = [record for record in trials if record.state not in ENDED]
+        last = phases[-1].end if phases else 0
+        going = [record for record in trials if not self.has_ended(record, last, config.retry)]
         alive = phases[0].trials - (len(trials) - len(going)) if phases else 0
         reached = sorted((self.reached(record.index) for record in going), reverse=True)
         evaluated = sorted((max(record.reports, default=0) for record in going), reverse=True)
         return reached, evaluated, max(alive, 0)
+
+    def has_ended(self, record: Record, last: int, retry: bool) -> bool:
+        """Whether a trial trains no more: one that has finished goes on where there are more steps
+        now, and a failed one where it is tried again.
+        """
+        if record.state == "finished":
+            return self.reached(record.index) >= last
+        return record.state == "stopped" or (record.state == "failed" and not retry)
 
     def reached(self, index: int) -> int:
         """The last step of which something is kept of a trial."""
@@ -211,7 +218,7 @@ def budget_lines(
     seconds = estimate.seconds - planned + account.left_seconds(config, estimate)
     if account.merged and merge is not None:
         seconds -= merge.seconds or 0.0
-    tokens = training_tokens(timing, account.left_steps(estimate))
+    tokens = training_tokens(timing, account.left_steps(config, estimate))
     tokens += merging_tokens(timing, None if account.merged else merge)
     what = "what is left of the sweep" if account.scored else "the whole sweep"
     lines = []

@@ -28,6 +28,7 @@ from orchestrator.config.simplex import Mix
 from orchestrator.config.validation import trial_of
 from orchestrator.errors import ConfigError
 from orchestrator.plan.mixes import limited
+from orchestrator.plan.neighbours import decisive_settings
 from orchestrator.plan.points import Points
 from orchestrator.plan.timing import FINAL_START_SECONDS, JUDGING_START_SECONDS
 from orchestrator.storage.paths import storage_folder
@@ -194,7 +195,7 @@ def expert_digest(trial: Trial, base: BaseModel | None, digests: Mapping[str, st
         rows,
         drawn,
         [data.instruction, data.exhausted, data.max_epochs],
-        [dataclasses.asdict(data.neighbours), neighbours.VERSION] if shown else None,
+        [decisive_settings(data.neighbours), neighbours.VERSION] if shown else None,
         dataclasses.asdict(trial.adapter),
         {k: v for k, v in dataclasses.asdict(trial.optim).items() if k != "decay_share"},
         {name: train[name] for name in ("steps", "batch_size", "max_length", "on", "dtype")},

@@ -132,6 +132,12 @@ def decisive_neighbours(config: Config) -> list[Any]:
     return [list(counts), order, *embedding_digest(config.data.neighbours.embedding)]
 
 
+def decisive_settings(neighbours: Neighbours) -> dict[str, Any]:
+    """The settings that decide what stands before a question, wherever an embedding model lies."""
+    by = embedding_digest(neighbours.embedding)
+    return dataclasses.asdict(neighbours) | {"embedding": by or None}
+
+
 def embedding_digest(location: str | None) -> list[str]:
     """What tells an embedding model apart, wherever it lies; nothing where there is none."""
     if location is None:

@@ -351,7 +351,7 @@ class Timing:
     def judging_seconds(self) -> float:
         """The winner and other judged finalists, the untouched base, and the base with examples in
         its prompt, on the test rows, to the registered version. Several nodes or GPUs judge as many
-        of them at once.
+        of the first three at once; further finalists follow one by one.
 
         An untouched base mostly does not end its answers, so that each has as many tokens as it
         may; whoever was trained, or is shown examples, answers as long as is right.
@@ -364,13 +364,14 @@ class Timing:
         if self.resources.num_gpus:  # the reference answers go through the model by themselves
             scored += self.shape.layer_weights * rows.question
         scoring = 2 * rows.test * scored / (flops * JUDGING_EFFICIENCY)
-        models = [answers.base + scoring, *[answers.trained + scoring] * winners]
+        models = [answers.base + scoring, answers.trained + scoring]
         if self.config.job.examples:
             models.append(answers.with_examples)
         places = [0.0] * max(self.resources.num_gpus or len(self.resources.nodes), 1)
         for seconds in sorted(models, reverse=True):
             places[places.index(min(places))] += seconds
-        return max(places) + (JUDGING_START_SECONDS + END_SECONDS) * self.speed.starts
+        further = (winners - 1) * (answers.trained + scoring)
+        return max(places) + further + (JUDGING_START_SECONDS + END_SECONDS) * self.speed.starts
 
     def test_answers(self) -> TestAnswers:
         """What answering the test rows takes each model."""

@@ -44,6 +44,18 @@ def shipped_with_code(config: Config) -> bool:
     ).is_relative_to(project.ROOT)
 
 
+def unsent_folders(config: Config) -> dict[str, str]:
+    """The folders of models that every node has to see by itself, by setting: neither sent with the
+    code nor copied into the storage.
+    """
+    named = named_paths(config)
+    folders = {} if shipped_with_code(config) else {"model.path": named.get("model.path")}
+    embedding = named.get("data.neighbours.embedding")
+    if filesystem.is_uri(config.storage) and not Path(embedding or "").is_relative_to(project.ROOT):
+        folders["data.neighbours.embedding"] = embedding
+    return {setting: folder for setting, folder in folders.items() if folder is not None}
+
+
 def use_shared_cache(config: Config) -> None:
     """Keep base models in the storage, where every node finds them, unless the image or the user
     has named another cache.
@@ -82,7 +94,9 @@ def stage_data(config: Config) -> Config:
         return target_uri
 
     def moved_model(path: str) -> str:
-        if path.startswith(hub_data.SCHEME) or not os.path.isdir(path):
+        if path.startswith(hub_data.SCHEME):
+            path = hub_data.fetch_model(path)
+        elif not os.path.isdir(path):
             return path
         return str(copied(Path(path), storage / "data"))
 

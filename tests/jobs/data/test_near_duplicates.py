@@ -124,6 +124,11 @@ def test_a_hundred_thousand_rows_are_compared_in_seconds() -> None:
         ("ёлка", "елка", True),
         ("שָׁלוֹם", "שלום", True),
         ("ビザ の 申請", "ビザ、の、申請", True),
+        ("I love it ❤\ufe0f", "i love it", True),
+        ("warm☀\ufe0fday", "warm day", True),
+        ("1\ufe0f\u20e3 lamp", "1 lamp", True),
+        ("\U0001f468\u200d\U0001f469 hello", "hello", True),
+        ("می\u200cخواهم", "میخواهم", True),
     ],
 )
 def test_marks_tell_words_apart_where_they_make_another_letter(

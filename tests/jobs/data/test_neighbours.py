@@ -322,3 +322,21 @@ def test_equally_near_rows_are_the_same_ones_however_many_are_asked_for() -> Non
     assert most == list(range(32))
     for count in (1, 6, 12):
         assert index.nearest(asked, count, left_out=False)[0].tolist() == most[:count]
+    own = index.nearest([rows[3]], 6, left_out=True)[0].tolist()
+    assert own == [-1] * 6, "all are the same prompt"
+
+
+def test_ties_are_found_by_looking_at_few_of_many_answers() -> None:
+    rows = [row(f"hello {chr(97 + n % 5)}", f"L{n}") for n in range(4_000)]
+    index = RowIndex(rows)
+    looked_at: list[int] = []
+    alike = index.alike
+
+    def counted(place: int, asked: Any) -> bool:
+        looked_at.append(place)
+        return alike(place, asked)
+
+    index.alike = counted  # type: ignore[method-assign]
+    nearest = index.nearest([row("hello b there", "")], 6, left_out=True)[0].tolist()
+    assert nearest == [1, 6, 11, 16, 21, 26]
+    assert len(looked_at) < 50

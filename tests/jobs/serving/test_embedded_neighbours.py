@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jobs.config import BaseModel, Trial
-from jobs.data import hub_data
+from jobs.data import embeddings, hub_data
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.embeddings import open_model
@@ -142,6 +142,26 @@ def test_damage_is_told_with_the_file_and_the_remedy(
     with pytest.raises(ValueError, match="fetch the version again") as told:
         rows_of_version(broken, task_of(broken))
     assert damage.partition("/")[0] in str(told.value)
+
+
+def test_hidden_files_and_other_forms_of_the_weights_make_no_other_model(
+    model: Path, tmp_path: Path
+) -> None:
+    cloned = Path(shutil.copytree(model, tmp_path / "cloned"))
+    (cloned / ".gitattributes").write_text("*", encoding="utf-8")
+    (cloned / "onnx").mkdir()
+    (cloned / "onnx" / "model.onnx").write_text("", encoding="utf-8")
+    assert open_model(str(cloned)).digest == open_model(str(model)).digest
+    (cloned / "modules.json").write_text("[]", encoding="utf-8")
+    assert open_model(str(cloned)).digest != open_model(str(model)).digest
+
+
+def test_a_version_says_at_once_that_its_library_is_missing(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "LIBRARY", "no_such_library")
+    with pytest.raises(ValueError, match="needs the package sentence-transformers.*pip install"):
+        rows_of_version(version, task_of(version))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.output.plan_text import plan_text
 from orchestrator.pipeline import prepared
 from orchestrator.plan import planner as planning
+from orchestrator.plan.budget import account_of
 from orchestrator.plan.planner import Plan
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.paths import sweep_folder
@@ -152,6 +154,24 @@ def test_what_is_done_is_not_counted_again_beside_what_it_has_spent(planned) -> 
     assert float(tokens.split("about ")[1].split()[0]) == pytest.approx(
         20 * plan.batch * plan.rows.trained, rel=0.01
     )
+
+
+@pytest.mark.parametrize(("state", "step"), [("finished", 20), ("failed", 0)])
+def test_trials_that_go_on_are_to_come(planned, state: str, step: int) -> None:
+    first = planned()
+    folder = sweep_folder(first.config.storage, first.name)
+    folder.mkdir(parents=True)
+    journal = Journal(folder)
+    for trial in range(1, 5):
+        journal.append("trial", trial=trial, point={"optim.lr": 0.01 * trial})
+        journal.append("report", trial=trial, step=max(step, 20), metrics={"valid/loss": 1.0})
+        journal.append("end", trial=trial, state=state, error="x" if state == "failed" else None)
+    plan = planned("budget.tokens=1e12", "retry=true")
+    account = account_of(plan.config, plan.name)
+    assert account.left_steps(plan.config, plan.estimate) > 0
+    if state == "failed":
+        given_up = dataclasses.replace(plan.config, retry=False)
+        assert account.left_steps(given_up, plan.estimate) == 0
 
 
 def test_an_object_store_tells_what_is_scored_before_a_deadline_refuses_anything(

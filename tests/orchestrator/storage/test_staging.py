@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
+
+import pytest
 
 from jobs.config import Data, Source
 from jobs.data.corpus import load_corpus
 from orchestrator.config.compose import compose
 from orchestrator.config.settings import Config
-from orchestrator.storage.staging import notes, stage_data
+from orchestrator.storage.staging import notes, stage_data, unsent_folders
 from tests.support.settings import build
 
 
@@ -56,3 +59,35 @@ def test_the_settings_of_a_source_survive_the_way_to_a_worker() -> None:
     data = Data(name="d", sources={"a": source}, label_names=["no", "yes"])
     plain = json.loads(json.dumps(dataclasses.asdict(data)))
     assert data_of(plain) == data
+
+
+def test_an_embedding_model_is_copied_too_and_one_of_the_hub_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "letters"
+    model.mkdir()
+    (model / "modules.json").write_text("[]", encoding="utf-8")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--letters"
+    shutil.copytree(model, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    for place in (str(model), "hf://someone/letters"):
+        shown = ["data.neighbours.count=2", f"data.neighbours.embedding={place}"]
+        config = build(compose(["model=tiny", f"storage={tmp_path / 'out'}", *shown], None))
+        staged = Path(str(stage_data(config).data.neighbours.embedding))
+        assert staged.is_relative_to(tmp_path / "out" / "data")
+        assert (staged / "modules.json").read_text(encoding="utf-8") == "[]"
+
+
+def test_a_node_has_to_see_the_models_that_are_neither_sent_nor_copied(tmp_path: Path) -> None:
+    shown = ["data.neighbours.count=2", f"data.neighbours.embedding={tmp_path}"]
+    for storage, expected in (
+        (str(tmp_path / "out"), {}),
+        ("s3://bucket/x", {"data.neighbours.embedding": str(tmp_path)}),
+    ):
+        config = build(compose(["model=tiny", f"storage={storage}", *shown], None))
+        assert unsent_folders(config) == expected
