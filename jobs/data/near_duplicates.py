@@ -24,12 +24,13 @@ SIGNS = r"[+*/=<>^%&|~$€£#@\\]|-(?=\s*\d)"
 ASCII_WORDS = re.compile(rf"\w+|{SIGNS}")
 WORDS = rf"[\p{{L}}\p{{N}}_][\p{{L}}\p{{N}}\p{{M}}_]*|{SIGNS}"
 """Words of any script: the vowel signs of Hindi and Thai belong to them."""
-LEFT_OUT = (
-    r"(?<=[\u0041-\u077F\u1E00-\u1FFF])\p{M}+"
-    r"|[\u200C\u200D\uFE00-\uFE0F\U000E0100-\U000E01EF]|\p{Me}"
-)
-"""Marks of letters that are written without them too (Latin, Greek, Cyrillic, Armenian, Hebrew,
-Arabic), and what says how a sign is drawn. Elsewhere a mark makes another letter.
+MARKS = r"[\p{M}\u200C\u200D]+"
+"""Marks, and joiners, which are between letters as marks are."""
+DRAWN = r"[\u200C\u200D\uFE00-\uFE0F\U000E0100-\U000E01EF]|\p{Me}"
+"""Of these, what says how a sign is drawn."""
+ACCENTED = re.compile("[\u0041-\u077f\u1e00-\u1fff]")
+"""Letters that are written without their marks too: Latin, Greek, Cyrillic, Armenian, Hebrew,
+Arabic. Elsewhere a mark makes another letter.
 """
 ALIKE = 0.85
 """Share of their words (Jaccard, 1901) that two longer prompts with the same answer must have in
@@ -140,7 +141,16 @@ def words_in(text: str) -> list[str]:
 
 def unaccented(text: str) -> str:
     """A text in single letters and marks (Unicode's NFKD), without those that are left out."""
-    return unicode_pattern(LEFT_OUT).sub("", unicodedata.normalize("NFKD", text))
+    letters = unicodedata.normalize("NFKD", text)
+    return unicode_pattern(MARKS).sub(kept_marks, letters)
+
+
+def kept_marks(marks: Any) -> str:
+    """Of the marks after a letter, a match of MARKS, those that make it another one."""
+    before = marks.string[max(marks.start() - 1, 0) : marks.start()]
+    if ACCENTED.fullmatch(before):
+        return ""
+    return unicode_pattern(DRAWN).sub("", marks.group())
 
 
 def found(text: str) -> list[str]:
@@ -148,7 +158,7 @@ def found(text: str) -> list[str]:
     return (ASCII_WORDS if text.isascii() else unicode_pattern(WORDS)).findall(text)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def unicode_pattern(pattern: str) -> Any:
     """A pattern that names classes of Unicode's letters, which `re` does not know."""
     import regex
