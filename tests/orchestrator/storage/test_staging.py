@@ -89,5 +89,6 @@ def test_a_node_has_to_see_the_models_that_are_neither_sent_nor_copied(tmp_path:
         (str(tmp_path / "out"), {}),
         ("s3://bucket/x", {"data.neighbours.embedding": str(tmp_path)}),
     ):
-        config = build(compose(["model=tiny", f"storage={storage}", *shown], None))
+        server = ["tracking.uri=http://h"]
+        config = build(compose(["model=tiny", f"storage={storage}", *server, *shown], None))
         assert unsent_folders(config) == expected
