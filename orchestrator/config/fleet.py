@@ -17,7 +17,6 @@ from typing import Any
 
 from jobs.config import Data
 from jobs.files import filesystem
-from orchestrator.config.adapted_layers import with_same_layers
 from orchestrator.config.defaults import with_names
 from orchestrator.config.dotted_paths import leaves
 from orchestrator.config.executor import why_plain
@@ -98,11 +97,8 @@ def build_fleet(
     tasks = []
     by_task: dict[str, list[tuple[str, str]]] = {}
     given = {*typed, *of_file}
-    raws = with_same_layers(
-        {name: of_task(raw, name, entry, given) for name, entry in entries.items()}
-    )
     for number, (name, entry) in enumerate(entries.items(), start=1):
-        own = raws[name]
+        own = of_task(raw, name, entry, given)
         try:
             config = build(own, typed_of(name, entry, typed), checks, written)
         except ConfigError as error:

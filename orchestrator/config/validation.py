@@ -19,7 +19,6 @@ from jobs.data.shares import weights_of
 from jobs.evaluation import registry
 from jobs.source_rows import DECIDES_ROWS
 from orchestrator.config import idle_settings
-from orchestrator.config.adapted_layers import with_layers
 from orchestrator.config.alias_settings import alias_problems
 from orchestrator.config.defaults import (
     with_absolute_paths,
@@ -72,7 +71,7 @@ def build(
     """
     faults: list[tuple[str, str]] = []
     raw = with_simplexes(with_metric(with_names(with_retry(raw, faults)), faults))
-    config = collect(Config, with_layers(raw, faults), faults)
+    config = collect(Config, raw, faults)
     if isinstance(config, Config):
         faults += truth_values(raw, config)
         config = with_all_sources(with_folder_source(with_absolute_paths(config)))

@@ -18,8 +18,9 @@ from orchestrator.plan.machine import ThisMachine, speed_of
 from orchestrator.plan.merge import MergePlan
 from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Resources
+from orchestrator.plan.row_counts import RowCounts
 from orchestrator.plan.throughput import adapted, rate_key, read_rates
-from orchestrator.plan.timing import Phase, RowCounts, TestAnswers, Timing
+from orchestrator.plan.timing import Phase, TestAnswers, Timing
 from orchestrator.storage.paths import storage_folder
 
 LORA_SHARE = 0.005

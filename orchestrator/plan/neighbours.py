@@ -18,12 +18,13 @@ from jobs.data.neighbours import NearestRows, nearest_rows, training_rows
 from jobs.data.tokenization import Example, encode_rows
 from jobs.evaluation.baselines import calls_functions
 from jobs.neighbour_settings import Neighbours
-from orchestrator.config.adapted_layers import LAYERS, MORE_LAYERS
 from orchestrator.config.settings import Config
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan.points import all_values
 
-COUNT = "data.neighbours.count"
+COUNT, LAYERS = "data.neighbours.count", "adapter.layers"
+NEEDED_LAYERS = 0.5
+"""To choose among neighbours is not learnt in fewer, by docs/defaults.md."""
 MOST_MEASURED = 4
 """Of more different counts not all are measured for the plan."""
 
@@ -214,13 +215,13 @@ def hold(nearest: NearestRows, count: int, room: Sequence[Example]) -> float:
 
 def few_layers(config: Config) -> list[str]:
     """A note where a model that is to choose among neighbours learns in few layers."""
-    if config.adapter.kind == "full" or config.adapter.layers >= MORE_LAYERS:
+    if config.adapter.kind == "full" or config.adapter.layers >= NEEDED_LAYERS:
         return []
     if any(knob.path == LAYERS for knob in config.sweep.space.values()):
         return []
     return [
         f"to choose among neighbours is learnt in more layers than the last "
-        f"{config.adapter.layers:.0%}: {LAYERS}={MORE_LAYERS} (docs/defaults.md)"
+        f"{config.adapter.layers:.0%}: {LAYERS}={NEEDED_LAYERS} (docs/defaults.md)"
     ]
 
 

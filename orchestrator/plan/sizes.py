@@ -21,8 +21,9 @@ from orchestrator.plan.merge import all_seconds
 from orchestrator.plan.mixes import lasting_examples
 from orchestrator.plan.model_shape import shape_of
 from orchestrator.plan.resources import Node, divide
+from orchestrator.plan.row_counts import RowCounts
 from orchestrator.plan.sizing import Sizes, TooShort
-from orchestrator.plan.timing import RowCounts, Timing
+from orchestrator.plan.timing import Timing
 from orchestrator.storage.paths import sweep_folder
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.adapted_layers import AUTO, LAYERS, at
 from orchestrator.config.dotted_paths import assign
 from orchestrator.config.left_open import DTYPE, EVAL_EVERY, MINUTES, STEPS, TRIALS
 from orchestrator.config.settings import Config, changed
@@ -264,12 +263,10 @@ def as_decided(composed: str, config: Config) -> str:
     """
     import yaml
 
+    if not config.left_open and not config.sweep.space:
+        return composed
     raw = yaml.safe_load(composed)
     chosen: dict[str, Any] = {}
-    if at(raw, LAYERS) == AUTO:
-        chosen[LAYERS] = config.adapter.layers
-    if not chosen and not config.left_open and not config.sweep.space:
-        return composed
     if DTYPE in config.left_open:
         chosen[DTYPE] = config.train.dtype
     if is_sized(config):

@@ -17,10 +17,11 @@ from jobs.evaluation import registry
 from orchestrator.config.settings import Config
 from orchestrator.plan.batch_sizes import mean_batch
 from orchestrator.plan.finalists import FinalPlan
-from orchestrator.plan.hidden_reuse import SourceRows, fresh_examples, is_kept
+from orchestrator.plan.hidden_reuse import fresh_examples, is_kept
 from orchestrator.plan.mixes import batches_apart
 from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Resources
+from orchestrator.plan.row_counts import RowCounts
 from orchestrator.plan.rungs import rung_steps, survivors
 
 EFFICIENCY = 0.65
@@ -28,7 +29,9 @@ EFFICIENCY = 0.65
 ALONE_EFFICIENCY = 0.4
 """The same of a trial that trains by itself."""
 JUDGING_EFFICIENCY = 0.7
-"""The same of rows that are answered together: of their prompts, and of the tokens of answers."""
+"""The same of rows that are answered together: of their prompts, and of the tokens of answers. What
+is left of it, attention and adapters, is no quicker in a format in which products are.
+"""
 LOSS_SHARE = 1.25
 """What the head and the loss over all words cost in training, as a multiple of the head's products.
 """
@@ -81,42 +84,6 @@ class TestAnswers:
     trained: float
     base: float
     with_examples: float
-
-
-@dataclass(frozen=True)
-class RowCounts:
-    """What of the rows decides the cost."""
-
-    tokens: float
-    """Of an example, less what the examples of a batch share."""
-    answer: float
-    """Tokens of an example that carry loss."""
-    valid: int
-    scored: int
-    """Validation rows that are answered at a rung."""
-    test: int
-    reply: float = 0.0
-    """Tokens of the right answer to a test row."""
-    limit: float = 0.0
-    """Tokens at which any answer ends."""
-    shown: float = 0.0
-    """Tokens of a prompt's neighbours, which stand in `tokens` too."""
-    sources: tuple[SourceRows, ...] = ()
-    """Of the training rows; none: no row is met twice."""
-    length: float = 0.0
-    """Tokens of an example with what it shares with others; 0: as many as `tokens`."""
-    lasting: float = math.inf
-    """Examples of a trial before its sources are used up."""
-
-    @property
-    def trained(self) -> float:
-        """Tokens of an example as a trial counts those that it trains on."""
-        return max(self.length, self.tokens, 1.0)
-
-    @property
-    def question(self) -> float:
-        """Tokens of a prompt, less what all begin with."""
-        return max(self.tokens - self.reply, 1.0)
 
 
 @dataclass(frozen=True)
@@ -205,6 +172,14 @@ class Timing:
         return self.speed.flops / self.groups
 
     @property
+    def answering_flops(self) -> float:
+        """The rate at which one of these answers validation rows: products are made at its own,
+        what else there is to do at that of float32.
+        """
+        plain = min(self.group_flops, self.speed.judging_flops)
+        return 1 / (JUDGING_EFFICIENCY / self.group_flops + (1 - JUDGING_EFFICIENCY) / plain)
+
+    @property
     def training_efficiency(self) -> float:
         """The share of that rate which training reaches."""
         return EFFICIENCY if self.resources.packs else ALONE_EFFICIENCY
@@ -240,7 +215,7 @@ class Timing:
             if not at_end:
                 most = min(self.rows.limit, MOST_RAMBLING * reply)
                 reply += HARDLY_TRAINED * max(most - reply, 0.0)
-            seconds += slots * self.answering_seconds(scored, reply, self.group_flops)
+            seconds += slots * self.answering_seconds(scored, reply, self.answering_flops)
         return seconds / self.speed.efficiency
 
     @property

@@ -55,7 +55,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
         "every trial has optim.schedule=cosine",
     ),
     "adapter.rank": ([*TINY, "adapter=full"], "adapter.rank=16", "trains every weight"),
-    "adapter.layers": ([*TINY, "adapter=full"], "adapter.layers=0.5", "trains every weight"),
+    "adapter.layers": ([*TINY, "adapter=full"], "adapter.layers=0.3", "trains every weight"),
     "adapter.targets": ([*TINY, "adapter=full"], "adapter.targets=q_proj", "trains every weight"),
     "sweep.prior": (TINY, "sweep.prior=auto", "there is one trial"),
     "how often, where a source is drawn once": (

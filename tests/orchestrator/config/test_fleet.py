@@ -122,7 +122,7 @@ def test_the_minutes_of_the_command_are_shared_by_weight() -> None:
         ([TWO, "train.steps=-3"], "train.steps", "at least 1"),
         ([TWO, "data.tasks.one.metric=nonsense"], "data.tasks.one.metric", "nonsense"),
         (
-            [TWO, "data.tasks.one.adapter.layers=0.5"],
+            [TWO, "data.tasks.one.adapter.layers=0.3"],
             "data.tasks.two.adapter.layers",
             "have it in common",
         ),
@@ -199,10 +199,3 @@ def test_a_fleet_takes_another_sweep_and_no_rows_beside_its_tasks_own() -> None:
 def test_a_base_model_is_no_name_of_a_tasks_winner() -> None:
     said = problems("data.tasks={one: {folder: a, model: smollm2-135m}, two: {folder: b}}")
     assert "write model=smollm2-135m" in said["data.tasks.one.model"]
-
-
-def test_all_tasks_have_the_layers_of_one_that_shows_neighbours() -> None:
-    both = "data.tasks={one: {folder: a, neighbours: {count: 3}}, two: {folder: b}}"
-    assert [task.config.adapter.layers for task in tasks(both)] == [0.5, 0.5]
-    assert [task.config.adapter.layers for task in tasks(TWO)] == [0.2, 0.2]
-    assert [task.config.adapter.layers for task in tasks(both, "adapter.layers=0.3")] == [0.3, 0.3]

@@ -11,7 +11,8 @@ from orchestrator.plan.hidden_reuse import KEPT_BYTES, SourceRows, fresh_example
 from orchestrator.plan.mixes import batches_apart
 from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Node, Resources
-from orchestrator.plan.timing import RowCounts, Speed, Timing
+from orchestrator.plan.row_counts import RowCounts
+from orchestrator.plan.timing import Speed, Timing
 from tests.support.settings import build
 
 SHAPE = Shape(layers=30, layer_weights=106e6, head_weights=28e6, hidden=576)

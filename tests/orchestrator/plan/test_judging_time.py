@@ -10,11 +10,11 @@ from orchestrator.config.compose import compose
 from orchestrator.plan import machine
 from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Node, Resources
+from orchestrator.plan.row_counts import RowCounts
 from orchestrator.plan.timing import (
     HARDLY_TRAINED,
     JUDGING_EFFICIENCY,
     WITH_EXAMPLES,
-    RowCounts,
     Speed,
     Timing,
 )
@@ -48,6 +48,17 @@ def test_a_base_that_rambles_pays_for_a_longer_limit_and_nobody_else() -> None:
     more = 2 * 600 * 42 * (106e6 + 28e6) / 329e9
     added = longer.judging_seconds() - usual.judging_seconds()
     assert more < added < 4 * more
+
+
+def test_only_the_products_of_answers_are_quicker_in_a_quicker_format() -> None:
+    def rung(flops: float, plain: float) -> float:
+        found = timing()
+        found.speed = Speed(flops, plain, 1.0, "")
+        return found.answering_seconds(100, 50, found.answering_flops)
+
+    slow, quick = rung(207e9, 207e9), rung(404e9, 207e9)
+    assert 0.5 * slow < rung(404e9, 404e9) < 0.6 * slow < quick < 0.75 * slow
+    assert rung(207e9, 404e9) == slow, "nor is anything quicker than the format it is made in"
 
 
 def test_each_judged_model_is_counted() -> None:

@@ -200,22 +200,10 @@ def test_few_layers_are_told_where_neighbours_are_to_be_chosen_among(
         return any("adapter.layers=0.5" in note for note in made.notes)
 
     assert told("adapter.layers=0.2")
-    assert not told("adapter.layers=0.5")
+    assert not told()
     assert not told("adapter=full")
     searched = "+sweep.space.layers={path: adapter.layers, type: grid, values: [0.2, 1]}"
     assert not told("adapter.layers=0.2", searched)
-
-
-def test_neighbours_are_chosen_among_in_half_of_the_layers(rows: Path, own_cache: Path) -> None:
-    def layers(*more: str) -> float:
-        return plan(rows, *more).config.adapter.layers
-
-    assert layers() == 0.2
-    assert layers("data.neighbours.count=3") == 0.5
-    searched = "+sweep.space.n={path: data.neighbours.count, type: choice, values: [0, 3]}"
-    assert layers(searched) == 0.5
-    assert layers("data.neighbours.count=3", "adapter.layers=0.3") == 0.3
-    assert layers("data.neighbours.count=3", "adapter=full") == 1
 
 
 def test_an_embedding_model_is_named_by_the_plan_and_makes_another_sweep(

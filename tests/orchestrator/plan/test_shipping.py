@@ -102,7 +102,7 @@ def test_a_format_that_no_device_takes_is_not_made(plan: Any) -> None:
 def test_trials_whose_adapter_would_be_too_large_are_not_drawn(plan: Any) -> None:
     free = plan(*SWEEP, SIZES)
     ranks = {trial.adapter.rank for trial in free.trials}
-    limit = least_megabytes(free.base, "gguf-adapter", Adapter(rank=16, alpha=16.0, layers=0.2))
+    limit = least_megabytes(free.base, "gguf-adapter", Adapter(rank=16, alpha=16.0, layers=0.5))
     held = plan(*SWEEP, SIZES, f"device.max_size_mb={limit + 1e-6}", "sweep.num_trials=3")
     assert max(ranks) > 16 and {trial.adapter.rank for trial in held.trials} == {4, 8, 16}
     assert held.name != free.name, "another set of trials is another sweep"
@@ -114,7 +114,7 @@ def test_optuna_learns_of_points_that_are_too_large_without_a_trial(plan: Any) -
     import optuna
 
     free = plan(*SWEEP, SIZES)
-    limit = least_megabytes(free.base, "gguf-adapter", Adapter(rank=16, alpha=16.0, layers=0.2))
+    limit = least_megabytes(free.base, "gguf-adapter", Adapter(rank=16, alpha=16.0, layers=0.5))
     search = "sweep.search=optuna"
     made = plan(*SWEEP, SIZES, search, f"device.max_size_mb={limit + 1e-6}", "sweep.num_trials=3")
     sampler = Sampler(made.config, 3, {}, made.shipping.constraint)

@@ -12,9 +12,10 @@ from orchestrator.plan import sizing
 from orchestrator.plan.finalists import final_plan
 from orchestrator.plan.model_shape import Shape
 from orchestrator.plan.resources import Node, Resources
+from orchestrator.plan.row_counts import RowCounts
 from orchestrator.plan.rungs import rung_steps, survivors
 from orchestrator.plan.sizing import Limits, Sizes, TooShort, choose, with_sizes
-from orchestrator.plan.timing import RowCounts, Speed, Timing
+from orchestrator.plan.timing import Speed, Timing
 from tests.support.settings import build
 
 LARGE = Shape(layers=30, layer_weights=106e6, head_weights=28e6)
