@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jobs.evaluation import label_metrics, registry, structured_metrics, text_metrics
-from jobs.evaluation.metrics import interval
+from jobs.evaluation.intervals import mean_interval
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
-from jobs.evaluation.scorers import Scorer, resampled_interval, whole
+from jobs.evaluation.scorers import MeanScorer, Scorer, resampled_interval, whole
 from jobs.evaluation.user_metric import user_scorer
 
 Make = Callable[[Sequence[ScoredRow], MetricContext], Scorer]
@@ -66,11 +66,12 @@ def all_scorers(
     return {name: scorer(name, rows, context) for name in dict.fromkeys(names)}
 
 
-def confidence_interval(name: str, measured: Scorer, confidence: float) -> tuple[float, float]:
-    """Low and high around a metric's score: Wilson's for a share of rows, else by resampling."""
-    if registry.metric_of(name).share:
-        rows = [measured.value(np.array([row])) > 0.5 for row in range(measured.num_rows)]
-        return interval(rows, confidence)
+def confidence_interval(measured: Scorer, confidence: float) -> tuple[float, float]:
+    """Low and high around a metric's score: of a mean over rows by `mean_interval`, else by
+    resampling.
+    """
+    if isinstance(measured, MeanScorer):
+        return mean_interval(measured.scores, confidence)
     return resampled_interval(measured, confidence)
 
 

@@ -303,7 +303,7 @@ def verdict(
     if decisive not in scorers:
         raise MemoryError(NO_ROOM.format(decisive))
     intervals = {
-        name: confidence_interval(name, scorers[name], rule.confidence)
+        name: confidence_interval(scorers[name], rule.confidence)
         for name in dict.fromkeys((decisive, registry.EXACT_MATCH))
     }
     kinds = values_by_kind(rows, columns, context)

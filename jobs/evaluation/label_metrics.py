@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jobs.evaluation.scored_rows import ANYTHING, MetricContext, ScoredRow, as_label
-from jobs.evaluation.scorers import Rows, SumScorer, mean_scorer
+from jobs.evaluation.scorers import MeanScorer, Rows, SumScorer
 
 
 def accuracy(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
     """The share of answers that name the right label; case and white space do not count."""
-    return mean_scorer([float(row.predicted == row.label) for row in rows])
+    return MeanScorer([float(row.predicted == row.label) for row in rows])
 
 
 class LabelCounts:
@@ -73,7 +73,7 @@ class LabelCounts:
 def cost(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
     """The mean cost of the answers."""
     matrix = CostMatrix(context.costs)
-    return mean_scorer([matrix.cost(row.label, row.predicted) for row in rows])
+    return MeanScorer([matrix.cost(row.label, row.predicted) for row in rows])
 
 
 class CostMatrix:

@@ -49,9 +49,16 @@ class SumScorer:
         return float(self.total(self.vectors[rows].sum(0), len(rows)))
 
 
-def mean_scorer(scores: Sequence[float]) -> SumScorer:
+class MeanScorer(SumScorer):
     """The mean of one score per row."""
-    return SumScorer([[score] for score in scores], lambda sums, count: sums[0] / count)
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        super().__init__([[score] for score in scores], lambda sums, count: sums[0] / count)
+
+    @property
+    def scores(self) -> list[float]:
+        """Of each row."""
+        return self.vectors[:, 0].tolist()
 
 
 def ratio_scorer(pairs: Sequence[Sequence[float]], scale: float = 1.0) -> SumScorer:

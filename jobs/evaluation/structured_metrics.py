@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from jobs.evaluation.json_answers import parse
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
-from jobs.evaluation.scorers import SumScorer, mean_scorer
+from jobs.evaluation.scorers import MeanScorer, SumScorer
 from jobs.files.json_types import Json, JsonObject
 
 
 def json_valid(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
     """The share of answers that are JSON, and a container where the reference is one."""
-    return mean_scorer([float(is_valid(row)) for row in rows])
+    return MeanScorer([float(is_valid(row)) for row in rows])
 
 
 def is_valid(row: ScoredRow) -> bool:
@@ -60,7 +60,7 @@ def agreement(answer_text: str, wanted: str) -> float:
 
 def field_agreement(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
     """The mean over rows of the share of fields that agree."""
-    return mean_scorer([agreement(row.said, row.wanted) for row in rows])
+    return MeanScorer([agreement(row.said, row.wanted) for row in rows])
 
 
 def by_field(rows: Sequence[ScoredRow]) -> dict[str, dict[str, float]]:

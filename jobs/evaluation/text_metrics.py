@@ -8,14 +8,14 @@ from typing import Any
 
 from jobs.evaluation.placeholders import placeholders_of
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
-from jobs.evaluation.scorers import SumScorer, mean_scorer
+from jobs.evaluation.scorers import MeanScorer, SumScorer
 
 
 def exact_match(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
     """The share of answers that are their reference, word for word; a reasoning before it need not
     be the same.
     """
-    return mean_scorer([float(row.said == row.wanted) for row in rows])
+    return MeanScorer([float(row.said == row.wanted) for row in rows])
 
 
 def chrf(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
@@ -48,7 +48,7 @@ def by_sacrebleu(metric: Any, rows: Sequence[ScoredRow]) -> SumScorer:
 
 def placeholders(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
     """The share of answers with just the placeholders of their reference, in any order."""
-    return mean_scorer(
+    return MeanScorer(
         [float(placeholders_of(row.said) == placeholders_of(row.wanted)) for row in rows]
     )
 
@@ -72,7 +72,7 @@ def rouge_l(rows: Sequence[ScoredRow], context: MetricContext) -> SumScorer:
     """ROUGE-L (Lin, 2004): the mean over rows of the F1 of the longest common subsequence of
     words.
     """
-    return mean_scorer([rouge_l_of(row.said, row.wanted) for row in rows])
+    return MeanScorer([rouge_l_of(row.said, row.wanted) for row in rows])
 
 
 def rouge_l_of(answer: str, wanted: str) -> float:

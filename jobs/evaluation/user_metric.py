@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
-from jobs.evaluation.scorers import Rows, Scorer, mean_scorer
+from jobs.evaluation.scorers import MeanScorer, Rows, Scorer
 
 
 def load_function(name: str, folder: str | None = None) -> Callable[..., Any]:
@@ -179,5 +179,5 @@ def user_scorer(rows: Sequence[ScoredRow], context: MetricContext) -> Scorer:
         raise ValueError(f"sweep.metric: {context.function}: {error}") from error
     returned = call(context.function, function, rows)
     if isinstance(returned, list):
-        return mean_scorer(returned)
+        return MeanScorer(returned)
     return WholeScorer(context.function, function, rows, returned)

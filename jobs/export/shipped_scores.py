@@ -150,7 +150,7 @@ def scores_of(
     before = [row["prediction"] for row in rows]
     shipped = scorer(metric, scored(answers), context)
     trained = scorer(metric, scored(before), context)
-    low, high = confidence_interval(metric, shipped, confidence)
+    low, high = confidence_interval(shipped, confidence)
     value, was = whole(shipped), whole(trained)
     maximise = registry.metric_of(metric).maximise
     pairs = [

@@ -58,7 +58,7 @@ def baseline_scores(
             for row, reply in zip(candidate.predictions, replies, strict=True)
         ]
         measured = scorer(candidate.metric, rows, context)
-        low, high = confidence_interval(candidate.metric, measured, confidence)
+        low, high = confidence_interval(measured, confidence)
         by_row = row_scores({candidate.metric: measured}, len(rows))
         per_row = tuple(row[candidate.metric] for row in by_row if candidate.metric in row)
         if len(per_row) < len(rows):

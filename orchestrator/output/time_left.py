@@ -11,6 +11,10 @@ from orchestrator.config.run_numbers import is_finalist
 from orchestrator.plan.stretches import seconds_done, seconds_to_come
 from orchestrator.plan.timing import Phase
 
+BEGINNING_SECONDS = 0.5
+"""So long after the first step others are as much a beginning as that one: trials that train
+together have done it at once, and tell it one after another.
+"""
 ENOUGH_SECONDS = 5.0
 ENOUGH_SHARE = 0.02
 """The estimate is corrected once so much has been done, of the training that was planned."""
@@ -50,9 +54,10 @@ class TimeLeft:
         self.ended: set[int] = set()
         """Trials that train no more."""
         self.first: tuple[float, float] | None = None
-        """When the first step of this command was told, and how much was done by then or was done
-        by earlier commands.
+        """When the first steps of this command had been told, and how much was done by then or was
+        done by earlier commands.
         """
+        self.began_training = began
         self.last = clock()
         self.answered: dict[str, float] = {}
         """By model that meets the test rows: the share of them that it has answered."""
@@ -92,6 +97,8 @@ class TimeLeft:
         self.reached[index] = max(step, self.reached.get(index, 0))
         self.last = self.clock()
         if self.first is None:
+            self.began_training = self.last
+        if self.last - self.began_training <= BEGINNING_SECONDS:
             self.first = self.last, self.done()
 
     def evaluate(self, index: int, step: int) -> None:

@@ -24,7 +24,7 @@ from jobs.evaluation.calibration import SUMS, add_tokens, calibration_error
 from jobs.evaluation.evaluate import EvaluationSums
 from jobs.evaluation.label_metrics import CostMatrix, LabelCounts
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
-from jobs.evaluation.scorers import mean_scorer, whole
+from jobs.evaluation.scorers import MeanScorer, whole
 from jobs.evaluation.scores import TestScores as Verdict
 from jobs.evaluation.scores import plain
 from jobs.evaluation.slices import length_class, slice_scores, values_by_kind
@@ -201,15 +201,19 @@ def test_choosing_by_the_test_rows_is_refused() -> None:
 def test_intervals_hold_the_score_and_shares_have_wilsons() -> None:
     measured = all_scorers(None, rows(TEXTS), MetricContext())
     for name, one in measured.items():
-        low, high = confidence_interval(name, one, 0.95)
+        low, high = confidence_interval(one, 0.95)
         assert low <= whole(one) <= high, name
     none = scorer("exact_match", rows([("a", "b")] * 20), MetricContext())
-    assert confidence_interval("exact_match", none, 0.95)[1] == pytest.approx(0.1611, abs=1e-4)
+    assert confidence_interval(none, 0.95)[1] == pytest.approx(0.1611, abs=1e-4)
+    right = MeanScorer([1.0] * 20)
+    assert confidence_interval(right, 0.95)[0] == pytest.approx(1 - 0.1611, abs=1e-4), (
+        "own ones too"
+    )
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(200):
-        sample = mean_scorer(generator.exponential(size=200).tolist())
-        low, high = confidence_interval("rouge_l", sample, 0.9)
+        sample = MeanScorer(generator.exponential(size=200).tolist())
+        low, high = confidence_interval(sample, 0.9)
         covered += low <= 1 <= high
     assert 165 <= covered <= 195
 

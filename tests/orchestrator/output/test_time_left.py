@@ -48,6 +48,17 @@ def test_what_is_done_corrects_what_is_left(slowness: float) -> None:
     assert left.seconds() == pytest.approx((30 + 20) * slowness - 7, rel=0.01)
 
 
+def test_the_first_steps_of_trials_that_train_together_are_one_beginning() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    for step in range(1, 4):
+        for trial in range(1, 5):
+            clock.now += 0.01
+            left.step(trial, step)
+        clock.now += 4.0 - 0.04
+    assert left.correction() == pytest.approx(1.0, rel=0.02)
+
+
 def test_what_was_done_before_this_command_counts_as_done_and_says_nothing_of_its_speed() -> None:
     clock = Clock()
     left = left_of(clock)
