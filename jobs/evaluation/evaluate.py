@@ -36,7 +36,7 @@ from jobs.evaluation.generate import continue_all
 from jobs.evaluation.label_metrics import LabelCounts
 from jobs.evaluation.metric_choice import context_of
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow, scored_rows
-from jobs.evaluation.scorers import Scorer, SumScorer, ratio_scorer, whole
+from jobs.evaluation.scorers import Scorer, SumScorer, drawn_of, ratio_scorer, whole
 from jobs.evaluation.scores import EvaluationSettings, TestScores
 from jobs.evaluation.slices import slice_scores, values_by_kind
 from jobs.evaluation.structured_metrics import by_field
@@ -318,6 +318,7 @@ def verdict(
         "intervals": {name: list(ends) for name, ends in intervals.items()},
         "slices": slice_scores(kinds, scorers, labels),
         "fields": by_field(rows) if context.structured else {},
+        "drawn": drawn_of(scorers[decisive]),
     }
 
 

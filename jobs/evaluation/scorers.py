@@ -6,6 +6,7 @@ bootstrap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -80,15 +81,44 @@ def whole(scorer: Scorer) -> float:
 RESAMPLES = 1000
 
 
-def resampled_interval(
-    scorer: Scorer, confidence: float, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[float, float]:
-    """Percentile bootstrap (Efron, 1979) over rows: low and high, around the score."""
+def drawn_scores(scorer: Scorer, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+    """The scores of samples of the rows (bootstrap; Efron, 1979): of the same samples for each
+    scorer of as many rows, so that two of them can be compared sample by sample.
+    """
     generator, count = np.random.default_rng(seed), scorer.num_rows
-    values = [scorer.value(generator.integers(count, size=count)) for _ in range(resamples)]
-    values = [value for value in values if value == value]
-    if not values:
+    draws = (generator.integers(count, size=count) for _ in range(resamples))
+    return np.array([scorer.value(rows) for rows in draws])
+
+
+def resampled_difference(
+    first: Scorer, second: Scorer, confidence: float
+) -> tuple[float, float, np.ndarray] | None:
+    """Of the first's score less the second's on the same rows: low, high, and the differences of
+    the samples. None where a function of the user's gives too few of them.
+    """
+    drawn = drawn_scores(first) - drawn_scores(second)
+    drawn = drawn[~np.isnan(drawn)]
+    if len(drawn) < RESAMPLES / 2:
+        return None
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    difference = whole(first) - whole(second)
+    return min(float(low), difference), max(float(high), difference), drawn
+
+
+def resampled_interval(scorer: Scorer, confidence: float) -> tuple[float, float]:
+    """Percentile bootstrap over rows: low and high, around the score."""
+    drawn = drawn_scores(scorer)
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     score = whole(scorer)
     return min(float(low), score), max(float(high), score)
+
+
+def drawn_of(measured: Scorer) -> list[float]:
+    """Scores of samples of the rows; none for a mean, whose rows tell more, and where a function of
+    the user's was too slow to be asked for all of them.
+    """
+    drawn = [] if isinstance(measured, MeanScorer) else drawn_scores(measured).tolist()
+    return [] if any(math.isnan(score) for score in drawn) else drawn

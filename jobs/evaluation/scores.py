@@ -69,6 +69,11 @@ class TestScores:
     see thresholds.py.
     """
 
+    drawn: list[float] = field(default_factory=list)
+    """By a metric that is no mean over rows: the score of each of some samples of the rows, which
+    are the same for every model on these rows. Empty for a mean, and where it is not known.
+    """
+
     @property
     def per_row(self) -> tuple[float, ...]:
         """The score of each row, in order; empty where the metric says nothing of a single row, or

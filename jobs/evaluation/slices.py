@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jobs.evaluation import registry
 from jobs.evaluation.scored_rows import LABEL, LENGTH, SOURCE, MetricContext, ScoredRow
 from jobs.evaluation.scorers import Scorer
 from jobs.evaluation.scores import SliceScores
@@ -59,8 +60,9 @@ def fold(values: Sequence[str]) -> list[str]:
 def slice_scores(
     kinds: dict[str, list[str]], scorers: dict[str, Scorer], details: dict[str, dict[str, float]]
 ) -> SliceScores:
-    """The scores of each slice, with its number of rows. `details` are precision and recall by
-    label.
+    """The scores of each slice, with its number of rows. `details` are precision, recall and F1 by
+    label, which count answers to other rows too: a label's F1 stands for its macro F1, as its own
+    rows alone know no false alarms.
     """
     slices: SliceScores = {}
     for kind, values in kinds.items():
@@ -75,4 +77,6 @@ def slice_scores(
                 slices[kind][value] |= {
                     name: details[value][name] for name in ("precision", "recall", "f1")
                 }
+                if registry.MACRO_F1 in slices[kind][value]:
+                    slices[kind][value][registry.MACRO_F1] = details[value]["f1"]
     return slices

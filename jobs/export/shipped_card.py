@@ -85,13 +85,15 @@ def scores_section(report: dict[str, Any]) -> str:
     scores = report.get("scores")
     if scores is None:
         return ""
+    interval = ""
+    if scores["difference_low"] is not None:
+        interval = f"{scores['difference_low']:+.3f} to {scores['difference_high']:+.3f}"
     return (
         f"## Score of this file, on {scores['rows']:,} test rows\n\n"
         f"| | {scores['metric']} | interval |\n|---|---|---|\n"
         f"| this file | {scores['value']:.3f} | {scores['low']:.3f} to {scores['high']:.3f} |\n"
         f"| the trained model | {scores['trained']:.3f} | |\n"
-        f"| difference | {scores['difference']:+.3f} | {scores['difference_low']:+.3f} to "
-        f"{scores['difference_high']:+.3f} |\n\n"
+        f"| difference | {scores['difference']:+.3f} | {interval} |\n\n"
         f"It gives the trained model's answer to {scores['same_answers']:.1%} of the rows.\n"
     )
 

@@ -18,7 +18,7 @@ from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, ro
 from jobs.evaluation.comparison import compare
 from jobs.evaluation.json_answers import is_structured
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
-from jobs.evaluation.scorers import whole
+from jobs.evaluation.scorers import MeanScorer, Scorer, resampled_difference, whole
 from jobs.export.divergence import Divergence, Reference, of_answer, summary
 from jobs.export.row_choice import chosen
 from jobs.llama_cpp.runtime import Completion, Runtime
@@ -48,11 +48,14 @@ class ShippedScores:
     """The trained model's score on the same rows."""
     difference: float
     """Of the file's score from it."""
-    difference_low: float
-    difference_high: float
+    difference_low: float | None
+    """Lower end of the interval around it; None where a function of the user's is too slow to be
+    asked for many samples of the rows.
+    """
+    difference_high: float | None
     p_value: float | None
-    """How often a file that loses nothing would look so much worse by chance; None where the metric
-    says nothing of a single row.
+    """How often a file that loses nothing would look so much worse by chance; None where the
+    interval is.
     """
     same_answers: float
     """Share of rows that both answer alike."""
@@ -152,25 +155,11 @@ def scores_of(
     trained = scorer(metric, scored(before), context)
     low, high = confidence_interval(shipped, confidence)
     value, was = whole(shipped), whole(trained)
-    maximise = registry.metric_of(metric).maximise
-    pairs = [
-        (now[metric], then[metric])
-        for now, then in zip(
-            row_scores({metric: shipped}, len(rows)),
-            row_scores({metric: trained}, len(rows)),
-            strict=True,
-        )
-        if metric in now and metric in then
-    ]
-    difference_low = difference_high = value - was
-    p_value = None
-    per_row: list[float] = []
-    if len(pairs) == len(rows):
-        now, then = zip(*pairs, strict=True)
-        per_row = list(now)
-        compared = compare(then, now, maximise, confidence)
-        difference_low, difference_high = -compared.high, -compared.low
-        p_value = compared.p_value
+    difference_low, difference_high, p_value = difference_of(
+        shipped, trained, registry.metric_of(metric).maximise, confidence
+    )
+    by_row = row_scores({metric: shipped}, len(rows))
+    per_row = [row[metric] for row in by_row if metric in row]
     return ShippedScores(
         metric=metric,
         value=value,
@@ -184,8 +173,26 @@ def scores_of(
         p_value=p_value,
         same_answers=sum(a == b for a, b in zip(answers, before, strict=True)) / len(rows),
         answers=list(answers),
-        per_row=per_row,
+        per_row=per_row if len(per_row) == len(rows) else [],
     )
+
+
+def difference_of(
+    shipped: Scorer, trained: Scorer, maximise: bool, confidence: float
+) -> tuple[float | None, float | None, float | None]:
+    """Low and high around the file's score less the trained model's, and how often a file that
+    loses nothing would look so much worse by chance. Of means over rows from those of each row, of
+    other scores from the whole score of the same samples of rows.
+    """
+    if isinstance(shipped, MeanScorer) and isinstance(trained, MeanScorer):
+        compared = compare(trained.scores, shipped.scores, maximise, confidence)
+        return -compared.high, -compared.low, compared.p_value
+    found = resampled_difference(shipped, trained, confidence)
+    if found is None:
+        return None, None, None
+    low, high, drawn = found
+    no_worse = drawn >= 0 if maximise else drawn <= 0
+    return low, high, (1 + int(no_worse.sum())) / (1 + len(drawn))
 
 
 def bits_per_byte(

@@ -19,8 +19,13 @@ CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 SWITCHES = ("ONEDNN_", "DNNL_", "ATEN_", "MKL_", "OMP_", "KMP_", "GOMP_")
 """Beginnings of the environment variables by which the matrix kernels and their threads go."""
-NO_SWITCH = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Of those, what workers set themselves: by the cores that they are given."""
+NO_SWITCH = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT"),
+    *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"),
+)
+"""Of those, what workers set themselves, by the cores that they are given, and what scikit-learn
+sets when it is imported.
+"""
 
 
 def identity(threads: int) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class Scores:
     """Fingerprint of the test set: only scores with the same one can be compared."""
     per_row: tuple[float, ...] = ()
     """The score of each row, in order; empty where they were not written down."""
+    drawn: tuple[float, ...] = ()
+    """The score of samples of the rows, by a metric that is no mean over them; see TestScores."""
 
     def __str__(self) -> str:
         rows = plural(self.rows, "row")
@@ -206,7 +208,8 @@ def against(
             f"it does not beat {rival.name} {margin}: {values}",
         )
     p_value = chance(scores, rival_scores, higher_is_better)
-    how = "on the same rows" if paired(scores, rival_scores) else "row by row is not known"
+    alike = sampled(scores, rival_scores) or (paired(scores, rival_scores) and not scores.drawn)
+    how = "on the same rows" if alike else "row by row is not known"
     if p_value > level:
         rate = f"registry.error_rate={rule.error_rate:g}"
         if level < rule.error_rate:
@@ -230,9 +233,19 @@ def paired(scores: Scores, other: Scores) -> bool:
     return bool(scores.per_row) and len(scores.per_row) == len(other.per_row)
 
 
+def sampled(scores: Scores, other: Scores) -> bool:
+    """Whether two models can be compared on samples of the rows, by a metric that is no mean."""
+    return bool(scores.drawn) and len(scores.drawn) == len(other.drawn)
+
+
 def chance(scores: Scores, other: Scores, higher_is_better: bool) -> float:
     """One-sided p-value of one model against another."""
-    if paired(scores, other):
+    if sampled(scores, other):
+        sign = 1 if higher_is_better else -1
+        pairs = zip(scores.drawn, other.drawn, strict=True)
+        no_better = sum(sign * (one - another) <= 0 for one, another in pairs)
+        return (1 + no_better) / (1 + len(scores.drawn))
+    if paired(scores, other) and not scores.drawn:
         return compare(scores.per_row, other.per_row, higher_is_better).p_value
     return compare_apart(
         scores.value,
@@ -271,13 +284,19 @@ def adjusted_level(
 def worse_slices(
     candidate: Candidate, rivals: Sequence[Rival], rule: Registry, higher_is_better: bool
 ) -> str | None:
-    """On which slices the candidate does worse than the champion by more than chance may give.
-    Each slice is looked at by itself, without a correction for their number: that errs on the
-    champion's side.
+    """On which slices the candidate does worse than the champion by more than chance may give, or
+    why that cannot be told. Each slice is looked at by itself, without a correction for their
+    number: that errs on the champion's side.
     """
     champion = next((rival for rival in rivals if rival.kind == "champion"), None)
-    if champion is None or not paired(candidate.scores, champion.scores):
+    if champion is None:
         return None
+    if not paired(candidate.scores, champion.scores):
+        return (
+            "registry.forbid_slice_regression=true needs a score for each row of it and of the "
+            "champion, which the metric or the champion's files do not give: choose by another "
+            "sweep.metric, or leave the setting out"
+        )
     worse = []
     for name, rows in sorted(candidate.slices.items()):
         now = [candidate.scores.per_row[row] for row in rows]

@@ -26,7 +26,8 @@ def metrics(report: dict[str, Any]) -> dict[str, float]:
             f"{metric}_high": scores["high"],
         }
         for name in ("rows", "difference", "difference_low", "difference_high", "same_answers"):
-            values[name] = scores[name]
+            if scores[name] is not None:
+                values[name] = scores[name]
         if "bits_per_byte" in scores:
             values["bits_per_byte"] = scores["bits_per_byte"]
     measured = report.get("divergence") or report["check"]

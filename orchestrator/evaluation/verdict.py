@@ -15,7 +15,7 @@ from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, row_scores, scorer
 from jobs.evaluation.baselines import Answers
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
-from jobs.evaluation.scorers import whole
+from jobs.evaluation.scorers import drawn_of, whole
 from jobs.evaluation.scores import TestScores
 from orchestrator.errors import InputError
 from orchestrator.evaluation.promotion import Rival, Scores
@@ -25,6 +25,8 @@ from orchestrator.tracking.model_versions import Version
 FEW_SHOT = "base_with_examples"
 SMALLEST_SLICE = 10
 """Test rows of a slice that is looked at: fewer show nothing."""
+NO_MEANS = (registry.CHRF, registry.LOSS, registry.BITS_PER_BYTE)
+"""Metrics of single rows too, whose score of all rows is not the mean of theirs."""
 MOST_LABELS = 50
 """Different answers up to which each is a slice of its own."""
 
@@ -32,7 +34,8 @@ MOST_LABELS = 50
 def scores_of(verdict: TestScores, digest: str) -> Scores:
     """A verdict in the rule's terms."""
     rows = len(verdict.predictions)
-    return Scores(verdict.value, verdict.low, verdict.high, rows, digest, verdict.per_row)
+    drawn = tuple(verdict.drawn)
+    return Scores(verdict.value, verdict.low, verdict.high, rows, digest, verdict.per_row, drawn)
 
 
 def baseline_scores(
@@ -63,7 +66,8 @@ def baseline_scores(
         per_row = tuple(row[candidate.metric] for row in by_row if candidate.metric in row)
         if len(per_row) < len(rows):
             per_row = ()
-        scored[name] = Scores(whole(measured), low, high, len(rows), digest, per_row)
+        drawn = tuple(drawn_of(measured))
+        scored[name] = Scores(whole(measured), low, high, len(rows), digest, per_row, drawn)
     return scored
 
 
@@ -112,9 +116,10 @@ def written_rows(predictions: str | None, key: str, value: float, rows: int) -> 
         scores = tuple(float(row["scores"][name]) for row in answers)
     except (ValueError, KeyError, TypeError):
         return ()
-    if len(scores) != rows or not math.isclose(sum(scores) / rows, value, abs_tol=1e-5):
+    if len(scores) != rows:
         return ()
-    return scores
+    agrees = name in NO_MEANS or math.isclose(sum(scores) / rows, value, abs_tol=1e-5)
+    return scores if agrees else ()
 
 
 def slices_of(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:

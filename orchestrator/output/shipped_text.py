@@ -33,6 +33,13 @@ def device_lines(told: dict[str, Any]) -> list[tuple[str, str]]:
     return [(told["device"][:7], head), *(("why", str(reason)) for reason in reasons)]
 
 
+def interval_of(scores: dict[str, Any]) -> str:
+    """The interval around the difference, in brackets; nothing where there is none."""
+    if scores["difference_low"] is None:
+        return ""
+    return f" ({scores['difference_low']:+.3f} to {scores['difference_high']:+.3f})"
+
+
 def line_of(report: dict[str, Any]) -> str:
     """Score and costs in one line."""
     parts = []
@@ -40,9 +47,8 @@ def line_of(report: dict[str, Any]) -> str:
     if scores:
         parts.append(
             f"{scores['metric']} {scores['value']:.3f} ({scores['low']:.3f} to "
-            f"{scores['high']:.3f}, {scores['rows']:,} rows), {scores['difference']:+.3f} "
-            f"({scores['difference_low']:+.3f} to {scores['difference_high']:+.3f}) from the "
-            "trained model"
+            f"{scores['high']:.3f}, {scores['rows']:,} rows), {scores['difference']:+.3f}"
+            f"{interval_of(scores)} from the trained model"
         )
     measured = report.get("divergence") or report["check"]
     parts.append(

@@ -218,6 +218,21 @@ def test_intervals_hold_the_score_and_shares_have_wilsons() -> None:
     assert 165 <= covered <= 195
 
 
+def test_the_macro_f1_of_a_labels_slice_is_the_labels_f1() -> None:
+    """Its own rows alone hold no false alarms, and one answer of another label would halve it."""
+    said = ["a"] * 19 + ["b"] + ["b"] * 20 + ["a"]
+    wanted = ["a"] * 20 + ["b"] * 21
+    context = MetricContext(labels=frozenset({"a", "b"}), closed=True)
+    rated = [ScoredRow("", right, answer) for right, answer in zip(wanted, said, strict=True)]
+    scorers = {"macro_f1": scorer("macro_f1", rated, context)}
+    details = LabelCounts(rated, context).by_label()
+    told = slice_scores(values_by_kind(rated, [], context), scorers, details)["label"]
+    assert told["a"]["macro_f1"] == pytest.approx(2 * 19 / (20 + 20))
+    assert told["b"]["macro_f1"] == pytest.approx(2 * 20 / (21 + 21))
+    whole_score = whole(scorers["macro_f1"])
+    assert whole_score == pytest.approx((told["a"]["macro_f1"] + told["b"]["macro_f1"]) / 2)
+
+
 def test_slices_add_up_to_the_whole_and_name_their_rows() -> None:
     context = MetricContext(labels=frozenset({"ham", "fraud", "spam", "欺诈"}), closed=True)
     sliced = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -50,6 +51,23 @@ def test_what_was_measured_is_found_again_and_told_in_words() -> None:
     assert speed.remembered(1) is None, "other threads have another rate"
     said = rates(130e9, 310e9).describe()
     assert said == "310 GFLOP/s in bfloat16, 130 in float32, on 2 threads"
+
+
+def test_the_machine_is_the_same_once_scikit_learn_is_imported() -> None:
+    importing = "import sklearn" if importlib.util.find_spec("sklearn") else "pass"
+    told = "from jobs.machine.identity import identity; print(identity(2)['switches'])"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("KMP_")}
+    before, after = (
+        subprocess.run(
+            [sys.executable, "-c", f"{first}; {told}"],
+            env=clean,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for first in ("pass", importing)
+    )
+    assert before == after
 
 
 @pytest.mark.parametrize("switch", ["ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_PROC_BIND"])

@@ -73,6 +73,30 @@ def test_a_regression_on_a_slice_can_be_forbidden() -> None:
     assert not refused.promote and "label=a (0 after 1, 40 rows" in refused.reason
 
 
+def test_a_slice_that_cannot_be_compared_is_no_slice_that_does_not_lose() -> None:
+    """Macro F1 and functions of one number have no score of a single row."""
+    before = Rival("champion", "the champion", Scores(0.4, 0.3, 0.5, 100, "d1"))
+    now = Candidate("c", Scores(0.9, 0.8, 1.0, 100, "d1"), slices={"label=a": [0, 1]})
+    assert decide(now, [before], Registry()).promote
+    refused = decide(now, [before], Registry(forbid_slice_regression=True))
+    assert not refused.promote and "needs a score for each row" in refused.reason
+
+
+def test_a_metric_that_is_no_mean_is_compared_on_samples_of_the_rows() -> None:
+    """Mean scores of rows may differ in the other direction."""
+    better, worse = tuple(0.1 + n / 1000 for n in range(100)), tuple(n / 1000 for n in range(100))
+    rows = tuple([0.0] * 90 + [1.0] * 10)
+    now = Scores(0.6, 0.55, 0.65, 100, "d1", rows, better)
+    before = Rival("base", "the base", Scores(0.5, 0.45, 0.55, 100, "d1", rows[::-1], worse))
+    decision = decide(Candidate("c", now), [before], Registry(beat=["base"]))
+    assert decision.promote and "p=0.0099 on the same rows" in decision.reason
+    other = Rival("base", "the base", Scores(0.5, 0.45, 0.55, 100, "d1", rows))
+    apart = decide(Candidate("c", now), [other], Registry(beat=["base"]))
+    assert "row by row is not known" in apart.reason
+    lower = decide(Candidate("c", before.scores), [Rival("base", "b", now)], Registry(), False)
+    assert lower.promote, "where less is better"
+
+
 def test_where_lower_is_better_the_lower_score_wins() -> None:
     drawn = np.random.default_rng(0).normal(1.0, 0.1, 100)
     low = Scores(0.8, 0.7, 0.9, 100, "d1", tuple(drawn - 0.2))

@@ -10,11 +10,13 @@ from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.evaluation import registry
 from jobs.evaluation.baselines import NEAREST_PROMPT, Answers
-from jobs.evaluation.scored_rows import MetricContext
+from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scores import TestScores as Judged
+from jobs.evaluation.user_metric import WholeScorer
 from jobs.export.model_folder import scoring_of
-from jobs.export.shipped_scores import context_of_version, scores_of
+from jobs.export.shipped_scores import context_of_version, difference_of, scores_of
 from orchestrator.evaluation.verdict import baseline_scores, rivals_of
+from orchestrator.output.shipped_text import interval_of
 
 ROWS = [{"text": f"q{n}", "reference": "a b" if n % 4 else "c", "source": ""} for n in range(8)]
 CONTEXT = MetricContext(labels=frozenset({"a b", "c"}), closed=True)
@@ -113,3 +115,38 @@ def test_a_version_tells_what_mistakes_cost_so_that_its_files_are_judged_alike(
     rows = [{"text": "q", "reference": "ham", "prediction": "ham"}]
     shipped = scores_of(rows, ["spam"], {"scoring": told}, 0.95)
     assert shipped.value == 10.0
+
+
+@pytest.mark.parametrize("metric", [registry.CHRF, registry.MACRO_F1, registry.EXACT_MATCH])
+def test_the_interval_of_a_files_loss_holds_the_loss_and_narrows_to_it(metric: str) -> None:
+    """Few long answers are lost, many short ones won: means over rows have another sign."""
+    labels = metric == registry.MACRO_F1
+    long = ["a long answer of many words that is said right"] * 10
+    wanted = ["yes", "no"] * 30 if labels else [*long, *["yes"] * 50]
+    trained = wanted[:10] + ["x"] * 50 if not labels else ["yes", *wanted[1:]]
+    shipped = ["x"] * 10 + wanted[10:] if not labels else ["no", *wanted[1:]]
+    rows = [
+        {"text": "q", "reference": one, "prediction": said}
+        for one, said in zip(wanted, trained, strict=True)
+    ]
+    told = {"scoring": {"metric": metric, "labels": ["yes", "no"] if labels else None}}
+    found = scores_of(rows, shipped, told, 0.95)
+    assert found.difference_low is not None and found.difference_high is not None
+    assert found.difference_low <= found.difference <= found.difference_high
+    assert found.difference_low < found.difference_high
+    same = scores_of(rows, trained, told, 0.95)
+    assert same.difference == 0 and same.p_value == 1.0
+    if metric == registry.CHRF:
+        assert found.difference_high < 0 and found.p_value is not None and found.p_value < 0.01
+
+
+def test_a_function_that_is_too_slow_to_be_asked_again_has_no_interval_of_the_loss() -> None:
+    def slow(answers: list[str], references: list[str]) -> float:
+        return float(answers[0] == references[0])
+
+    rows = [ScoredRow("q", "a", "a") for _ in range(4)]
+    one, other = (WholeScorer("slow", slow, rows, score) for score in (1.0, 0.5))
+    one.seconds = other.seconds = 100.0
+    assert difference_of(one, other, True, 0.95) == (None, None, None)
+    report = {"scores": {"difference": 0.1, "difference_low": None, "difference_high": None}}
+    assert interval_of(report["scores"]) == ""
