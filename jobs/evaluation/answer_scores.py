@@ -8,6 +8,7 @@ import numpy as np
 
 from jobs.evaluation import label_metrics, registry, structured_metrics, text_metrics
 from jobs.evaluation.intervals import mean_interval
+from jobs.evaluation.metrics import interval
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import MeanScorer, Scorer, resampled_interval, whole
 from jobs.evaluation.user_metric import user_scorer
@@ -68,11 +69,14 @@ def all_scorers(
 
 def confidence_interval(measured: Scorer, confidence: float) -> tuple[float, float]:
     """Low and high around a metric's score: of a mean over rows by `mean_interval`, else by
-    resampling.
+    resampling; of a macro F1 of 0 or 1, whose samples are all alike, as of no hit and all hits.
     """
     if isinstance(measured, MeanScorer):
         return mean_interval(measured.scores, confidence)
-    return resampled_interval(measured, confidence)
+    low, high = resampled_interval(measured, confidence)
+    if isinstance(measured, label_metrics.LabelCounts) and low == high and low in (0.0, 1.0):
+        return interval([low == 1.0] * measured.num_rows, confidence)
+    return low, high
 
 
 def row_scores(scorers: dict[str, Scorer], count: int) -> list[dict[str, float]]:

@@ -209,6 +209,9 @@ def test_intervals_hold_the_score_and_shares_have_wilsons() -> None:
     assert confidence_interval(right, 0.95)[0] == pytest.approx(1 - 0.1611, abs=1e-4), (
         "own ones too"
     )
+    labels = MetricContext(labels=frozenset("ab"), closed=True)
+    wrong = scorer("macro_f1", rows([("a", "b"), ("b", "a")] * 10), labels)
+    assert confidence_interval(wrong, 0.95) == (0.0, pytest.approx(0.1611, abs=1e-4))
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(200):
