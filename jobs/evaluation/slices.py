@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jobs.evaluation import registry
-from jobs.evaluation.scored_rows import LABEL, LENGTH, SOURCE, MetricContext, ScoredRow
+from jobs.evaluation.scored_rows import LABEL, LENGTH, SOURCE, MetricContext, ScoredRow, as_label
 from jobs.evaluation.scorers import Scorer
 from jobs.evaluation.scores import SliceScores
 
@@ -40,13 +40,22 @@ def values_by_kind(
         LENGTH: [length_class(row.wanted) for row in rows],
     }
     if context.closed:
-        kinds[LABEL] = [row.label for row in rows]
+        kinds[LABEL] = spelled([row.label for row in rows], [row.wanted for row in rows])
     kinds = {kind: values for kind, values in kinds.items() if len(set(values)) > 1}
     for column in columns:
         if column == SOURCE and SOURCE in kinds:
             continue  # the same, with the training source where a row does not say its own
         kinds[column] = [row.columns.get(column, "") for row in rows]
     return {kind: fold(values) for kind, values in kinds.items()}
+
+
+def spelled(labels: Sequence[str], answers: Sequence[str]) -> list[str]:
+    """Labels, which are told apart without their case, as most of the answers spell them."""
+    counts = Counter(zip(labels, answers, strict=True))
+    usual: dict[str, str] = {}
+    for (label, answer), _ in counts.most_common():
+        usual.setdefault(label, " ".join(answer.split()))
+    return [usual[label] for label in labels]
 
 
 def fold(values: Sequence[str]) -> list[str]:
@@ -73,10 +82,11 @@ def slice_scores(
             slices[kind][value] = {"rows": float(len(rows))} | {
                 name: score for name, score in scores.items() if score == score
             }
-            if kind == LABEL and value in details:
+            label = as_label(value)
+            if kind == LABEL and label in details:
                 slices[kind][value] |= {
-                    name: details[value][name] for name in ("precision", "recall", "f1")
+                    name: details[label][name] for name in ("precision", "recall", "f1")
                 }
                 if registry.MACRO_F1 in slices[kind][value]:
-                    slices[kind][value][registry.MACRO_F1] = details[value]["f1"]
+                    slices[kind][value][registry.MACRO_F1] = details[label]["f1"]
     return slices

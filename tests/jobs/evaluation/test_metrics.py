@@ -258,6 +258,16 @@ def test_slices_add_up_to_the_whole_and_name_their_rows() -> None:
     assert length_class("x" * 5000) == "513-"
 
 
+def test_slices_of_labels_are_spelled_as_the_answers_are() -> None:
+    context = MetricContext(labels=frozenset({"technik", "zugang"}), closed=True)
+    answers = ["Technik", "technik", "Technik", "Zugang ", "Zugang"]
+    rated = [ScoredRow("", wanted, "Technik") for wanted in answers]
+    kinds = values_by_kind(rated, [], context)
+    assert kinds["label"] == ["Technik"] * 3 + ["Zugang"] * 2
+    told = slice_scores(kinds, {}, LabelCounts(rated, context).by_label())["label"]
+    assert (told["Technik"]["recall"], told["Zugang"]["recall"]) == (1.0, 0.0)
+
+
 def test_names_of_slices_are_names_that_mlflow_takes() -> None:
     from mlflow.utils.validation import _validate_metric_name
 
