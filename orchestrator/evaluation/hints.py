@@ -55,6 +55,8 @@ class Findings:
 
 def hints(findings: Findings) -> list[str]:
     """What would likely help, the likeliest first."""
+    if findings.score == 1 and registry.name_of(findings.metric) in LIKE_A_SHARE:
+        return ["nothing on these rows: each is answered right; harder or more test rows tell more"]
     advice = [*neighbours(findings), *more_steps(findings), *more_rows(findings), *mix(findings)]
     if not advice:
         advice = [f"more steps ({findings.longer}), more rows, or a larger model="]
@@ -82,8 +84,13 @@ def neighbours(findings: Findings) -> list[str]:
 def more_steps(findings: Findings) -> list[str]:
     """Whether the winner was still getting better when its steps were over."""
     steps = sorted(findings.history)
-    if not steps or findings.best_step < steps[-1] or steps[-1] < findings.steps:
+    if not steps or findings.best_step < steps[-1]:
         return []
+    if steps[-1] < findings.steps:
+        return [
+            f"more steps: training ended at step {steps[-1]:,} of {findings.steps:,}, where the "
+            "winner was best"
+        ]
     last = findings.history[steps[-1]]
     rising = ""
     if len(steps) > 1:

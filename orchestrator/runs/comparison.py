@@ -19,6 +19,8 @@ ONCE = ("dry_run", "fresh", "output", "retry", "storage")
 SIGNIFICANT = 0.05
 
 Comparison = dict[str, Any]
+DEFAULT = "default"
+"""Stands for a setting that neither the files nor the command line gave."""
 
 
 def compare(one: Path, other: Path) -> Comparison:
@@ -43,7 +45,7 @@ def settings(pair: list[SweepData]) -> dict[str, list[Any]]:
         flat.append(values | {f"winner: {path}": value for path, value in point.items()})
     paths = list(dict.fromkeys([*flat[0], *flat[1]]))
     return {
-        path: [values.get(path) for values in flat]
+        path: [values.get(path, DEFAULT) for values in flat]
         for path in paths
         if flat[0].get(path) != flat[1].get(path)
     }
@@ -60,7 +62,9 @@ def scores(data: SweepData) -> dict[str, Any]:
         "winner": None if winner is None else winner.index,
         "metric": data.stem,
     }
-    valid = None if winner is None else winner.score
+    valid = data.value_in(metrics, "valid")
+    if valid is None and winner is not None:
+        valid = winner.score
     test = data.value_in(metrics, "test")
     for split, value in (("valid", valid), ("test", test)):
         ends = [data.value_in(metrics, split, end) for end in ("_low", "_high")]

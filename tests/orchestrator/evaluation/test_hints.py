@@ -38,6 +38,12 @@ def test_that_a_few_answers_hold_the_right_one_is_no_hint(changes: dict[str, obj
     assert not any("neighbours" in hint for hint in said)
 
 
+def test_where_every_row_is_right_nothing_helps() -> None:
+    (only,) = hints(dataclasses.replace(CALM, score=1.0, training_answers=["yes"] * 10))
+    assert only.startswith("nothing on these rows")
+    assert "nothing" not in hints(dataclasses.replace(CALM, score=1.0, metric="valid/loss"))[0]
+
+
 def test_without_a_finding_the_usual_remedies_are_named() -> None:
     (only,) = hints(CALM)
     assert "train.steps=200" in only and "larger model=" in only
@@ -48,6 +54,7 @@ def test_without_a_finding_the_usual_remedies_are_named() -> None:
     [
         ({"nearest_hold": 0.95, "training_answers": MANY}, "in 95% of the test rows"),
         ({"best_step": 100, "history": {50: 0.5, 100: 0.8}}, "train.steps=200"),
+        ({"best_step": 50, "history": {25: 0.5, 50: 0.8}}, "more steps: training ended at step 50"),
         ({"test_answers": ["yes", "maybe"] * 10}, "10 of the test rows have an answer that no"),
         ({"training_answers": ["yes", "no"] * 10}, "10.0 training rows for each different answer"),
         (

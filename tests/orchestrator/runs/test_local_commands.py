@@ -60,6 +60,12 @@ def test_two_sweeps_are_compared_by_settings_scores_and_rows(tool: Any, storage:
     same = json.loads(tool("compare", "first", "third", "--json")[1])
     assert same["settings"] == {} and same["paired"]["rows"] == 850
     assert same["paired"]["p_value"] == 1 and same["verdict"].startswith("tied")
+    result_file = storage / "sweeps/third/result.json"
+    told = json.loads(result_file.read_text())
+    told["best"]["metrics"]["valid/exact_match"] = 0.123
+    result_file.write_text(json.dumps(told))
+    trained_again = json.loads(tool("compare", "first", "third", "--json")[1])
+    assert trained_again["scores"][1]["valid"]["value"] == 0.123, "the winner's own"
     file = storage / "sweeps/third/export/predictions.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     better = [row | {"prediction": row["reference"]} for row in rows]
