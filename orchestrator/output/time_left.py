@@ -91,7 +91,11 @@ class TimeLeft:
         return max(self.judging * factor - passed, 0.0)
 
     def step(self, index: int, step: int) -> None:
-        """A trial has come so far; one that had ended and comes further was started again."""
+        """A trial has come so far; one that had ended and comes further was started again. What
+        passes until a finalist's first step is its start, and says nothing of how fast it trains.
+        """
+        if self.first is not None and is_finalist(index) and index not in self.reached:
+            self.first = self.first[0] + self.clock() - self.last, self.first[1]
         if step > self.reached.get(index, 0):
             self.ended.discard(index)
         self.reached[index] = max(step, self.reached.get(index, 0))

@@ -59,6 +59,27 @@ def test_the_first_steps_of_trials_that_train_together_are_one_beginning() -> No
     assert left.correction() == pytest.approx(1.0, rel=0.02)
 
 
+def test_the_start_of_finalists_is_not_taken_for_slow_training() -> None:
+    clock = Clock()
+    left = left_of(clock, final=(20.0, 20))
+    for step in range(11):
+        for trial in range(1, 5):
+            left.step(trial, step)
+        clock.now += 4.0
+    for step in range(11, 31):
+        left.step(1, step)
+        clock.now += 1.5
+    for trial in range(1, 5):
+        left.end(trial)
+    clock.now += 200
+    for step in range(1, 11):
+        for finalist in (1, 2):
+            left.step(finalist_number(finalist, 0), step)
+        clock.now += 2.0
+    assert left.correction() == pytest.approx(1.0, rel=0.05)
+    assert left.seconds() == pytest.approx(20.0, rel=0.1), "the judgement, once both are done"
+
+
 def test_what_was_done_before_this_command_counts_as_done_and_says_nothing_of_its_speed() -> None:
     clock = Clock()
     left = left_of(clock)
