@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
+from jobs.data import answer_forms
 from jobs.data.corpus import Corpus
 from jobs.data.messages import quote
 from jobs.data.readers import Row, normalise
@@ -61,6 +62,7 @@ def named_notes(corpus: Corpus) -> list[tuple[str, str]]:
         told += [("text", text) for text in rounded_numbers(split, answers[split])]
         told += [("text", text) for text in lost_characters(split, rows)]
     told += [("text", text) for text in quoted_answers(answers["train"])]
+    told += [("labels", text) for text in answer_forms.notes(answers["train"])]
     return told + [("labels", text) for text in label_notes(answers)]
 
 
