@@ -51,7 +51,7 @@ def score_answers(task: Task, corpus: Corpus, answers: list[str]) -> Score:
     ]
     name = registry.name_of(task.scoring.metric)
     measured = scorer(name, rows, context_of(corpus, task.scoring))
-    low, high = confidence_interval(name, measured, task.confidence)
+    low, high = confidence_interval(measured, task.confidence)
     return Score(registry.key(name, registry.TEST), whole(measured), low, high)
 
 

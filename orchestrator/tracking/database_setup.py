@@ -107,10 +107,10 @@ def _check_file(uri: str, file: Path) -> None:
             f"tracking.uri={uri} cannot be written by this user; choose another file"
         )
     if not file.exists():
-        os.close(
-            os.open(file, os.O_RDWR | os.O_CREAT)
-        )  # a folder that takes no file, such as /proc, may still look open
-        file.unlink()
+        # A folder that takes no file, such as /proc, may still look open. Under a name of its own:
+        # another process may be creating the database meanwhile.
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{file.name}."):
+            pass
     if file.exists() and file.stat().st_size and not starts_with(file, b"SQLite format 3\0"):
         raise TrackingError(
             f"tracking.uri={uri} is a file, but no SQLite database; choose another file"
