@@ -16,6 +16,7 @@ from orchestrator.config.compose import compose
 from orchestrator.output.progress import ProgressDisplay
 from orchestrator.plan import planner as planning
 from orchestrator.plan.budget import tolerance_seconds
+from orchestrator.plan.timing import Speed
 from orchestrator.storage.journal import Journal
 from orchestrator.storage.paths import sweep_folder
 from orchestrator.storage.spending import Spending
@@ -26,6 +27,8 @@ from orchestrator.sweep.state import SweepState
 from tests.support.settings import build
 
 JUDGING = 10.0
+FLOPS = 200e9
+"""Of a machine like any: how much quicker fewer trials are depends on it."""
 
 
 class Sweep:
@@ -36,6 +39,8 @@ class Sweep:
         settings += [f"storage={storage}", "train.max_length=128", "sweep.num_trials=4"]
         settings += ["train.steps=180", "train.eval_every=20", "sweep.metric=valid/loss"]
         self.plan = planning.make(build(compose(settings, None)))
+        assert self.plan.timing is not None
+        self.plan.timing.speed = Speed(FLOPS, FLOPS, 1.0, "")
         journal = Journal(sweep_folder(str(storage), self.plan.name))
         journal.folder.mkdir(parents=True)
         self.seconds = 0.0
@@ -132,7 +137,7 @@ def test_the_leaders_alone_go_on_where_all_would_be_too_slow(sweep) -> None:
     made.train(20)
     made.allowance.look()
     assert not made.allowance.closed
-    made.train(10, each=2.5)
+    made.train(10, each=2.8)
     made.allowance.look()
     assert made.allowance.cut and 1 not in made.allowance.cut, "the lowest loss leads"
     assert made.allowance.running() == [1] and made.allowance.closed
