@@ -4,6 +4,7 @@ fit them, and what metrics know of a task.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,10 @@ OTHER_SENTENCE_ENDS = "。！？｡।॥؟۔።፧།။។։"
 """What ends one in scripts where that alone tells: some have no blanks between words."""
 AFTER_SENTENCES = " \t\n\"'”’»)]」』"
 """What may stand behind the end of a sentence."""
+NUMBER = re.compile(r"[-+]?[\d.,]*\d%?")
+"""An answer that is a number, however its thousands and decimals are written."""
+NUMBERS_SHARE = 0.9
+"""Share of the answers that are numbers from which on the task is one of numbers."""
 ONE_LABEL_SHARE = 0.8
 """From this share of the held-out rows with the same label on, accuracy shows little."""
 FEWEST_COUNTED = 20
@@ -62,6 +67,13 @@ def choose_metric(corpus: Corpus) -> tuple[str, str]:
             registry.key(registry.CHRF),
             f"{sentences} of {len(answers)} answers are sentences, which other words may say as "
             "well",
+        )
+    numbers = sum(NUMBER.fullmatch(answer) is not None for answer in answers)
+    if not is_closed(corpus, labels) and numbers >= NUMBERS_SHARE * max(len(answers), 1):
+        return (
+            registry.key(registry.EXACT_MATCH),
+            f"{numbers} of {len(answers)} answers are numbers, of which a near miss counts as "
+            "wrong; a function of your own counts how far off they are (docs/sweeps.md)",
         )
     length = ninth_decile([len(answer) for answer in answers])
     if length <= SHORT_CHARACTERS:
@@ -103,8 +115,8 @@ def misfit(metric: str, corpus: Corpus) -> str | None:
         everyone = [corpus.valid, corpus.test, *corpus.sources.values()]
         answers = [row.answer.strip() for rows in everyone for row in rows]
     ((label, count),) = Counter(map(as_label, answers)).most_common(1)
-    if count < ONE_LABEL_SHARE * len(answers):
-        return None
+    if count < ONE_LABEL_SHARE * len(answers) or len(labels) < 2:
+        return None  # of a single label another metric says no more
     return (
         f'{count} of {len(answers)} {kind} have the label "{label}", so always saying it '
         f"scores {count / len(answers):.2f}; sweep.metric=macro_f1 counts every label alike, and "

@@ -10,7 +10,7 @@ import pytest
 from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.data.readers import Row
-from jobs.evaluation.metric_choice import choose_metric, context_of
+from jobs.evaluation.metric_choice import choose_metric, context_of, misfit
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
 from jobs.evaluation.scorers import whole
 from jobs.evaluation.user_metric import load_function, user_scorer
@@ -102,3 +102,22 @@ def test_auto_chooses_by_the_answers(answers: list[str], metric: str) -> None:
     assert chosen == metric
     assert any(letter.isdigit() for letter in reason) or "JSON" in reason
     assert context_of(corpus, Scoring(metric=chosen)).closed == (len(answers) == 2)
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.5", "-1,{}", "{}%", "1,000,{:03d}.25"])
+def test_that_answers_are_numbers_is_said(form: str) -> None:
+    rows = [row(number, form.format(number)) for number in range(90)]
+    corpus = Corpus({"train": rows[:70]}, rows[70:80], rows[80:])
+    chosen, reason = choose_metric(corpus)
+    assert chosen == EXACT and reason.startswith("10 of 10 answers are numbers")
+    codes = [row(number, f"{100 + number % 60}") for number in range(900)]
+    closed = Corpus({"train": codes[:700]}, codes[700:800], codes[800:])
+    assert "numbers" not in choose_metric(closed)[1], "codes are labels"
+
+
+def test_of_a_single_label_no_metric_says_more() -> None:
+    one = [row(number, "yes") for number in range(90)]
+    assert misfit("valid/accuracy", Corpus({"train": one[:70]}, one[70:80], one[80:])) is None
+    two = [row(number, "yes" if number % 10 else "no") for number in range(90)]
+    told = misfit("valid/accuracy", Corpus({"train": two[:70]}, two[70:80], two[80:]))
+    assert told is not None and "macro_f1" in told
