@@ -47,8 +47,8 @@ def notes(answers: Counter[str]) -> list[str]:
         first = json.dumps(next(iter(padded))[:LONGEST_LIST], ensure_ascii=False)
         said.append(
             f"train: {sum(padded.values()):,} of {total:,} answers begin or end with white space, "
-            f"which is trained as a part of them, such as {first}; "
-            "data.columns.completion='{{ COLUMN | trim }}' takes it off"
+            f"which is trained as a part of them, such as {first}; data.columns.prompt=COLUMN "
+            "data.columns.completion='{{ COLUMN | trim }}' take it off"
         )
     return said
 

@@ -38,6 +38,8 @@ class LabelNames:
             return self.names[number]
         if number is not None and shape.labels:
             self.counts["bare"] += 1
+            if isinstance(value, float):
+                self.counts["fractional"] += 1
         if isinstance(value, str) or value is None or not shape.answer:
             return value
         if shape.prompts and isinstance(value, list | dict):

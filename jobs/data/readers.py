@@ -30,9 +30,9 @@ from jobs.data.messages import (
 )
 from jobs.data.neighbour_prompt import Neighbour, put_before
 from jobs.data.prompt_keys import context_key, normalise
-from jobs.data.records import check_file, open_records
+from jobs.data.records import OnlyRecord, check_file, open_records
 from jobs.data.row_filter import Filter
-from jobs.data.shape_remedies import check_prompt
+from jobs.data.shape_remedies import check_prompt, is_table_by_columns, whole_table
 from jobs.data.shapes import Shape, pair_shape, recognise
 from jobs.data.tables import Records, ShortRow, headless_note
 from jobs.source_rows import Columns, WhereValue
@@ -121,7 +121,9 @@ class Table:
     chat: bool = False
     """Whether rows hold messages, before which no instruction is put."""
     labels: Counter[str] = field(default_factory=Counter)
-    """How many answers got a name ("named"), and how many are whole numbers without ("bare")."""
+    """How many answers got a name ("named"), how many are whole numbers without ("bare"), and how
+    many of those are written with a fraction, as 1.0 ("fractional").
+    """
     num_open: int = 0
     """Conversations of which what follows the last answer was left out."""
     num_left_out: int = 0
@@ -255,7 +257,11 @@ def columns_to_read(
 
 
 def find_shape(record: dict[str, Any], names: Collection[str] | None) -> Shape:
-    """The shape of a record; that of nearly all rows there are is seen at once."""
+    """The shape of a record; that of nearly all rows there are is seen at once. Raises Malformed
+    for a file that is one object with a list of values for each column.
+    """
+    if isinstance(record, OnlyRecord) and is_table_by_columns(record):
+        raise Malformed(whole_table(record))
     if record.keys() == PAIR_COLUMNS and isinstance(record["prompt"], str):
         return pair_shape()
     return recognise(record, names or ())

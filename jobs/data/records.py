@@ -15,9 +15,11 @@ import shlex
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jobs.data.bad_rows import UnreadableLine
 from jobs.data.file_forms import EXTENSIONS, PACKED, form_of, is_arrow_folder
+from jobs.data.shape_remedies import is_table_by_columns, whole_table
 from jobs.data.tables import Records, arrow_records, csv_records, parquet_records
 from jobs.files.json_types import Json, JsonObject
 
@@ -190,6 +192,10 @@ def unpacked(path: Path, content: bytes) -> bytes:
     return content
 
 
+class OnlyRecord(dict[str, Any]):
+    """An object that is a .json file by itself: a single row, or a whole table."""
+
+
 def read_json(path: Path, text: str) -> Iterator[tuple[str, Json | UnreadableLine]]:
     """One object per line, or one array of objects, whatever the file is called."""
     if text.lstrip().startswith("["):
@@ -209,6 +215,7 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Json | UnreadableLin
                 raise ValueError(
                     f"{path}, line {line}: broken JSON: {reason(error)}; {remedy}"
                 ) from None
+    is_only = form_of(path) == ".json" and "\n" not in text.strip()
     decode = json.JSONDecoder(object_pairs_hook=without_twins).decode
     # Not splitlines(): JSON strings may hold U+2028 and other characters that Python counts as line
     # ends.
@@ -225,7 +232,10 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, Json | UnreadableLin
                 raise ValueError(problem) from None
             yield f"line {line_number}", UnreadableLine(problem)
             continue
-        yield f"line {line_number}", record
+        yield (
+            f"line {line_number}",
+            OnlyRecord(record) if is_only and isinstance(record, dict) else record,
+        )
 
 
 def without_twins(pairs: list[tuple[str, Json]]) -> JsonObject:
@@ -262,6 +272,8 @@ def one_object(text: str) -> str | None:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    if isinstance(parsed, dict) and is_table_by_columns(parsed):
+        return f"the file {whole_table(parsed)}"
     lists = (
         [name for name, value in parsed.items() if isinstance(value, list)]
         if isinstance(parsed, dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Sequence
 
@@ -19,6 +20,8 @@ from jobs.files.json_types import Json, JsonObject
 NAME_THEM = "data.columns.prompt={prompt} data.columns.completion={completion}"
 NO_ANSWER = r"has no answer(: \"completion\" is missing)?; found|completion: there is no column"
 """How it is said that a file has no column of answers."""
+NOT_PLAIN = re.compile(r"[^\w@%+=:,./-]")
+"""What a shell does not take as it stands, in the name of a column."""
 MOST_ANSWERS = 20
 """Lists of more values than this are columns of a table, not several answers."""
 
@@ -29,10 +32,7 @@ def reason(record: JsonObject, all_names: Collection[str]) -> str:
     asked, answered = candidates(present)
     listed = quote(all_names)
     if is_whole_table(record):
-        return (
-            f"is one object that holds a whole table; found {listed}; write one object for each "
-            'row, as pandas does with to_json(FILE, orient="records", lines=True)'
-        )
+        return whole_table(all_names)
     if (inside := rows_inside(record)) is not None and not (asked and answered):
         return f"needs {COLUMNS}; found {listed}; {inside}"
     remedy = NAME_THEM.format(
@@ -135,6 +135,26 @@ def is_whole_table(record: JsonObject) -> bool:
     )
 
 
+def is_table_by_columns(record: JsonObject) -> bool:
+    """Whether an object has a list of texts and numbers for each of several columns, all lists of
+    one length. One row can look so, too: this is asked of an object that is a file by itself.
+    """
+    columns = list(record.values())
+    if len(columns) < 2 or not all(isinstance(values, list) for values in columns):
+        return False
+    if len({len(values) for values in columns}) > 1 or len(columns[0]) < 2:
+        return False
+    return not any(isinstance(value, dict) for values in columns for value in values)
+
+
+def whole_table(names: Collection[str]) -> str:
+    """What is said of an object that is a whole table."""
+    return (
+        f"is one object that holds a whole table; found {quote(names)}; write one object for each "
+        'row, as pandas does with to_json(FILE, orient="records", lines=True)'
+    )
+
+
 def lacking(
     record: JsonObject, asked: list[str], answered: list[str], listed: str, remedy: str
 ) -> str:
@@ -152,7 +172,19 @@ def lacking(
             return f'has no prompt: "{empty[0]}" is null'
         joined = "a template joins several: data.columns.prompt='{{ A }} {{ B }}'"
         return f"has no prompt; found {listed}; say which column it is: {remedy} ({joined})"
-    return f"needs {COLUMNS}; found {listed}; or say which columns hold them: {remedy}"
+    example = example_in_quotes(record)
+    return f"needs {COLUMNS}; found {listed}; or say which columns hold them: {remedy}{example}"
+
+
+def example_in_quotes(record: JsonObject) -> str:
+    """How a column is named whose name a shell takes apart, by the one with the longest text;
+    nothing where all names can stand as they are.
+    """
+    apart = {name: value for name, value in record.items() if NOT_PLAIN.search(name)}
+    if not apart:
+        return ""
+    longest = max(apart, key=lambda name: len(str(apart[name])))
+    return f" (in quotes where a name has a space: data.columns.prompt={quoted(longest)})"
 
 
 def rows_inside(record: JsonObject) -> str | None:

@@ -95,11 +95,17 @@ def column_notes(tables: dict[str, Table]) -> list[str]:
 def source_notes(data: Data, tables: dict[str, Table]) -> list[str]:
     """What of the rows was left out, and which labels have no name."""
     notes = []
-    bare = [use.removeprefix(SOURCES) for use, table in tables.items() if table.labels["bare"]]
+    bare = [use for use, table in tables.items() if table.labels["bare"]]
+    fractional = [use for use in bare if tables[use].labels["fractional"]]
     if bare:
+        trained = "are trained as such"
+        if fractional:
+            answers = [row.answer for row in tables[fractional[0]].rows]
+            example = next((one for one in answers if "." in one), answers[0])
+            trained = f"are trained with their fraction, such as {quote([example])}"
         notes.append(
-            f"{', '.join(bare)}: labels are whole numbers without names, and are trained as such; "
-            "data.label_names=[...] gives them names, from 0"
+            f"{', '.join(use.removeprefix(SOURCES) for use in bare)}: labels are whole numbers "
+            f"without names, and {trained}; data.label_names=[...] gives them names, from 0"
         )
     for use, table in tables.items():
         name = use.removeprefix(SOURCES)

@@ -30,8 +30,8 @@ def with_examples(
     for all so that they are computed once, and the most tokens that they take. 0 tokens where none
     can be shown.
     """
-    if any(row.thinking or row.tools for row in rows):
-        return rows, 0  # a conversation of its own form; examples would be no part of it
+    if not all(map(can_follow_examples, rows)):
+        return rows, 0
     room = min(int(ROOM_SHARE * longest_input(base)), LONGEST_ROOM)
     examples = examples_of(corpus, count)
     while examples:
@@ -51,12 +51,7 @@ def examples_of(corpus: Corpus, count: int) -> list[Row]:
     """Training rows of different answers, as far as there are, by a hash of their prompt: not the
     first ones of a file, which are often alike. Short ones come first.
     """
-    rows = [
-        row
-        for source in corpus.sources.values()
-        for row in source
-        if len(without_system(row.messages)) == 2 and row.answer and not row.tools
-    ]
+    rows = [row for source in corpus.sources.values() for row in source if can_be_shown(row)]
     middle = sorted(len(row.key) + len(row.answer) for row in rows)[len(rows) // 2 :][:1]
     short = [row for row in rows if len(row.key) + len(row.answer) <= middle[0]]
     order = sorted(short, key=lambda row: (hashlib.sha256(row.key.encode()).digest(), row.key))
@@ -66,6 +61,18 @@ def examples_of(corpus: Corpus, count: int) -> list[Row]:
     chosen = list(by_answer.values())[:count]
     chosen_ids = {id(row) for row in chosen}
     return (chosen + [row for row in order if id(row) not in chosen_ids])[:count]
+
+
+def can_be_shown(row: Row) -> bool:
+    """Whether a training row can stand as an example: one question with its answer."""
+    return len(without_system(row.messages)) == 2 and bool(row.answer) and not row.tools
+
+
+def can_follow_examples(row: Row) -> bool:
+    """Whether a row can be asked after examples: not a conversation of its own form, of which they
+    would be no part.
+    """
+    return not row.thinking and not row.tools
 
 
 def without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -191,7 +191,7 @@ def judged_line(plan: Plan) -> str:
     if plan.num_scored < plan.num_valid:
         valid = f"{valid}, {plan.num_scored:,} of them before a trial's end"
     base = "the untouched base"
-    if plan.config.job.examples:
+    if plan.config.job.examples and shows_examples(plan):
         base += f" (also with {plural(plan.config.job.examples, 'example')} in its prompt)"
     ends = ""
     if plan.max_new_tokens is not None:
@@ -199,6 +199,14 @@ def judged_line(plan: Plan) -> str:
     return (
         f"best {sweep.metric} on {valid}; the winner, {base} and simple baselines on {test}{ends}; "
         f"registered as {plan.config.registered_name}"
+    )
+
+
+def shows_examples(plan: Plan) -> bool:
+    """Whether some training row can stand as an example before all test rows."""
+    test = plan.held_out["test"]
+    return test.for_examples == test.rows and any(
+        share.for_examples for share in plan.sources.values()
     )
 
 
@@ -279,10 +287,11 @@ def neighbour_lines(plan: Plan) -> list[str]:
     counts = " or ".join(map(str, shown.counts))
     if len(shown.counts) > MOST_MEASURED:
         counts = f"{shown.counts[0]} to {shown.counts[-1]}"
+    noun = "neighbour" if counts == "1" else "neighbours"
     among = ", ".join(f"{share:.3f} among {count}" for count, share in shown.hold.items())
     by = "" if shown.embedding is None else f", by {shown.embedding.rstrip('/').rsplit('/')[-1]}"
     return [
-        f"{counts} neighbours before each question, of {plural(shown.num_rows, 'training row')}, "
+        f"{counts} {noun} before each question, of {plural(shown.num_rows, 'training row')}, "
         f"each with another answer{by} · about {shown.mean_tokens:.0f} more tokens a prompt",
         f"on {plural(plan.num_valid, 'validation row')} the right answer is the nearest one's in "
         f"{shown.nearest:.3f}, {among}",

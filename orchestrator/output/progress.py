@@ -97,6 +97,8 @@ class ProgressDisplay:
         """A trial starts, or returns from a pause."""
         row = self.rows.setdefault(index, Row(point))
         row.state, row.seconds = "starting", None
+        if self.left is not None:
+            self.left.start(index)
         if row.step == 0:
             self.line(f"{self.label(index)}  starts")
 
@@ -149,10 +151,10 @@ class ProgressDisplay:
             f"{self.label(index)}  {state}{f': {error}' if error else f' at step {row.step}'}",
             always=error is not None,
         )
+        if state in TOLD_ENDS and self.left is not None:
+            self.left.end(index)
         if state in TOLD_ENDS and not is_finalist(index):
             self.ended.add(index)
-            if self.left is not None:
-                self.left.end(index)
             tell(RemoteState(ended=len(self.ended), total=self.num_trials))
 
     def say(self, index: int, text: str) -> None:
@@ -307,7 +309,9 @@ def progress_of(plan: Plan, began: float, spending: Spending | None = None) -> P
     estimate = plan.estimate
     if estimate is not None:
         final = estimate.final, plan.final.steps(plan.config)
-        left = TimeLeft(estimate.phases, final, estimate.judging, began)
+        left = TimeLeft(
+            estimate.phases, final, estimate.judging, began, final_start=estimate.final_start
+        )
     sweep = plan.config.sweep
     minutes = sweep.minutes if plan.sizes is not None else None
     if minutes is not None and estimate is not None:

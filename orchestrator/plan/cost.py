@@ -39,6 +39,8 @@ class Estimate:
     """The search, from rung to rung."""
     final: float = 0.0
     """Seconds of the finalists' training, at most."""
+    final_start: float = 0.0
+    """Those of these that pass before their first step."""
     judging: float = 0.0
     test_answers: TestAnswers | None = None
     """Of what is judged, the answers of each model."""
@@ -54,6 +56,7 @@ def estimate(
         timing.speed.origin,
         tuple(timing.phases(num_trials)),
         timing.final_seconds(final),
+        timing.final_start_seconds(final),
         timing.judging_seconds(),
         timing.test_answers(),
     )

@@ -15,6 +15,7 @@ from jobs.data.readers import Row
 from jobs.data.tokenization import Example, encode_rows, shared_prefix
 from jobs.data.turns import has_earlier_answer
 from jobs.evaluation import registry
+from jobs.evaluation.few_shot import can_be_shown, can_follow_examples
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
 from orchestrator.plan.answer_limit import AnswerLimit, answer_limit, usual_limit
@@ -39,6 +40,10 @@ class Share:
     """Tokens of all its rows, likewise."""
     teachers: dict[str, int] = field(default_factory=dict)
     """Rows that a model has written, by its name."""
+    for_examples: int = 0
+    """Training rows that can stand as an example before a question, or held-out rows that can be
+    asked after some.
+    """
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,23 @@ def measure(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> M
     sizes = {name: len(rows) for name, rows in corpus.sources.items()}
     drawn = drawn_shares(config.data, sizes)
     shares = {
-        name: Share(len(rows), drawn[name], None, teachers=teachers_of(rows))
+        name: Share(
+            len(rows),
+            drawn[name],
+            None,
+            teachers=teachers_of(rows),
+            for_examples=sum(map(can_be_shown, rows)),
+        )
         for name, rows in corpus.sources.items()
     }
     held_out = {
-        split: Share(len(rows), 0.0, None, teachers=teachers_of(rows))
+        split: Share(
+            len(rows),
+            0.0,
+            None,
+            teachers=teachers_of(rows),
+            for_examples=sum(map(can_follow_examples, rows)),
+        )
         for split, rows in (("valid", corpus.valid), ("test", corpus.test))
     }
     if template is None:

@@ -309,10 +309,17 @@ class Timing:
         runs = max(1, final.new_runs or final.count)
         longest = max(min(steps / runs, self.rows.lasting / self.batch), 1)
         each = self.seconds(runs, 0, round(longest), True)
+        return each + self.final_start_seconds(final)
+
+    def final_start_seconds(self, final: FinalPlan) -> float:
+        """What passes before the finalists' first step."""
+        if not final.trains:
+            return 0.0
         start = FINAL_START_SECONDS
         if not self.resources.packs:
+            runs = max(1, final.new_runs or final.count)
             start = SECONDS_PER_JOB * runs / self.resources.concurrent
-        return each + start * self.speed.starts
+        return start * self.speed.starts
 
     def start_seconds(self, num_trials: int, num_starts: int) -> float:
         """From the command to the first step, and what each trial costs beside its training;

@@ -1,4 +1,5 @@
-"""Languages of the prompts: told when splits or sources differ, or when some rows stand apart.
+"""Languages of the prompts: told when splits or sources differ, when some rows stand apart, or when
+rows are in several scripts.
 
 py3langid says it, which knows 130 languages and asks nobody. It works in a process of its own,
 beside the other checks (identify.py).
@@ -34,6 +35,8 @@ MOST_ROWS = 5_000
 MOST_CHARACTERS = 300
 """Of one prompt, from its beginning."""
 MOST_SECONDS = 600.0
+MOST_SCRIPTS = 6
+"""Scripts that are named with an example."""
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -98,14 +101,19 @@ def judged(rows: dict[str, list[Row]], languages: dict[str, Any]) -> CheckResult
     """What the languages of the groups say."""
     main = {name: str(said[0]) for name, said in languages.items() if rows[name]}
     warnings = []
-    if len(set(main.values())) > 1:
-        listed = ", ".join(f"{name} {language}" for name, language in main.items())
+    single = {name: language for name, language in main.items() if language != identify.SEVERAL}
+    if len(set(single.values())) > 1:
+        listed = ", ".join(f"{name} {language}" for name, language in single.items())
         warnings.append(f"the prompts are in different languages: {listed}")
     numbers: dict[str, Any] = {}
     for name, language in main.items():
         others: Sequence[tuple[int, str]] = languages[name][1]
         counts = Counter(other for _, other in others)
         numbers[name] = {"main": language, "rows": len(rows[name]), "others": dict(counts)}
+        if language == identify.SEVERAL:
+            scripts: dict[str, list[int]] = languages[name][2]
+            numbers[name]["scripts"] = {script: len(found) for script, found in scripts.items()}
+            warnings.append(scripts_warning(name, rows[name], scripts))
         if not others:
             continue
         listed = ", ".join(f"{other} {count:,}" for other, count in counts.most_common(5))
@@ -120,8 +128,24 @@ def judged(rows: dict[str, list[Row]], languages: dict[str, Any]) -> CheckResult
     groups: dict[str, list[str]] = {}
     for name, language in main.items():
         groups.setdefault(language, []).append(name)
+    words = {identify.NO_LANGUAGE: "no language", identify.SEVERAL: "several scripts"}
     summary = "; ".join(
-        f"{language.replace(identify.NO_LANGUAGE, 'no language')} in {', '.join(names)}"
+        f"{words.get(language, language)} in {', '.join(names)}"
         for language, names in groups.items()
     )
     return CheckResult("language", summary or "no rows", warnings, numbers=numbers)
+
+
+def scripts_warning(name: str, rows: Sequence[Row], scripts: dict[str, list[int]]) -> str:
+    """That the prompts of a group are in several scripts, with a share and an example of each."""
+    ordered = sorted(scripts.items(), key=lambda item: len(item[1]), reverse=True)
+    listed = ", ".join(
+        f"{script} {len(found) / len(rows):.0%} (such as {excerpt(asked(rows[found[0]]))}, "
+        f"{place(rows[found[0]])})"
+        for script, found in ordered[:MOST_SCRIPTS]
+    )
+    more = f" and {len(ordered) - MOST_SCRIPTS} more" if len(ordered) > MOST_SCRIPTS else ""
+    return (
+        f"{name}: the prompts are in {len(ordered)} scripts, so no one language is theirs: "
+        f"{listed}{more}"
+    )

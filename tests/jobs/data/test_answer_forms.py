@@ -19,7 +19,7 @@ from jobs.data.answer_forms import notes
         ({"food, travel": 4, "travel,food": 2, "food": 1}, "train: 2 of 7 answers are the parts"),
         ({"a; b | c": 2, "C, b, a": 2}, "train: 2 of 4 answers are the parts"),
         ({" yes": 9, "no": 2}, "train: 9 of 11 answers begin or end with white space"),
-        ({"no\n": 1}, 'such as "no\\n"; data.columns.completion='),
+        ({"no\n": 1}, 'such as "no\\n"; data.columns.prompt=COLUMN data.columns.completion='),
     ],
 )
 def test_another_form_of_the_same_answer_is_told(answers: dict[str, int], told: str) -> None:

@@ -118,6 +118,37 @@ def test_a_table_in_one_object_is_told_as_that(tmp_path: Path, table: dict[str, 
     assert "is one object that holds a whole table" in said and 'orient="records"' in said
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_file_with_a_list_for_each_column_is_a_table(
+    tmp_path: Path, indent: int | None
+) -> None:
+    for columns in (("text", "label"), ("prompt", "completion")):
+        table = {column: ["a", "b", "c"] for column in columns}
+        path = write(tmp_path, json.dumps(table, indent=indent), "rows.json")
+        assert "is one object that holds a whole table; found" in complaint(path)
+        assert 'orient="records"' in complaint(path) and "data.columns" not in complaint(path)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"text": ["a", "b"], "label": ["c"]},
+        {"text": ["a"], "label": ["c"]},
+        {"text": "a", "label": ["b", "c"]},
+    ],
+)
+def test_a_single_row_with_lists_is_no_table(tmp_path: Path, record: dict[str, Any]) -> None:
+    assert "whole table" not in complaint(write(tmp_path, json.dumps(record), "rows.json"))
+
+
+def test_a_name_that_a_shell_takes_apart_is_shown_in_quotes(tmp_path: Path) -> None:
+    rows = "Nr;Anfrage Text;Zuständige Abteilung\n1;Passwort kommt nicht an;Zugang\n"
+    said = complaint(write(tmp_path, rows, "tickets.csv"))
+    assert said.endswith("(in quotes where a name has a space: data.columns.prompt='Anfrage Text')")
+    said = complaint(write(tmp_path, "Nr;Frage;Gerät\n1;Was?;Herd\n", "plain.csv"))
+    assert said.endswith("data.columns.completion=COLUMN")
+
+
 def test_a_test_file_without_answers_is_told_with_what_to_read_instead(tmp_path: Path) -> None:
     rows = "".join(f"{i},question {i},{i % 2}\n" for i in range(60))
     train = write(tmp_path, f"id,text,target\n{rows}", "train.csv")

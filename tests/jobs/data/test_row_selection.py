@@ -140,5 +140,8 @@ def test_names_of_labels_that_nothing_needs_are_refused(tmp_path: Path) -> None:
     bare = write(tmp_path, [{"text": f"t {i}", "label": i % 2} for i in range(30)], "bare.jsonl")
     (note,) = [note for note in load(bare).notes if "labels are whole numbers" in note]
     assert note.endswith("data.label_names=[...] gives them names, from 0")
+    rows = [{"text": f"t {i}", "label": float(i % 2)} for i in range(30)]
+    told = load(write(tmp_path, rows, "fractions.jsonl")).notes
+    assert any('trained with their fraction, such as "' in note and '.0";' in note for note in told)
     named = load(bare, label_names=["no", "yes"])
     assert {row.answer for row in named.sources["a"]} == {"no", "yes"}

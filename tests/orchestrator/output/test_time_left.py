@@ -109,7 +109,9 @@ def test_a_report_that_the_journal_has_is_no_work_of_this_command() -> None:
 
 
 def test_a_sweep_that_was_planned_to_take_longer_is_late_by_its_plan() -> None:
-    estimate = SimpleNamespace(phases=PHASES, final=0.0, judging=20.0, seconds=2400.0)
+    estimate = SimpleNamespace(
+        phases=PHASES, final=0.0, final_start=0.0, judging=20.0, seconds=2400.0
+    )
     sweep = SimpleNamespace(minutes=15.0, metric="valid/loss")
     config = SimpleNamespace(sweep=sweep, train=SimpleNamespace(steps=30))
     final = SimpleNamespace(steps=lambda config: 0)
@@ -271,3 +273,85 @@ def test_steps_before_an_evaluation_say_nothing_of_how_long_it_takes(slowness: f
     assert left.seconds() == pytest.approx((15 + 20) * slowness, rel=0.01)
     left.evaluate(1, 30)
     assert left.done() == pytest.approx(left.planned())
+
+
+def test_a_trial_that_goes_on_as_a_finalist_is_no_slow_training_and_does_its_steps() -> None:
+    """Its start takes longer than all training, and is not expected once more."""
+    clock = Clock()
+    phases = (Phase(2, 0, 5, 1.0), Phase(1, 5, 20, 1.5))
+    left = TimeLeft(phases, (10.0, 15), 12.0, began=90.0, clock=clock, final_start=8.0)
+    assert left.seconds() == pytest.approx(2.5 + 10 + 12)
+    for trial in (1, 2):
+        left.start(trial)
+    clock.now += 20
+    for step in range(1, 21):
+        clock.now += 0.1
+        left.step(1, step)
+        if step <= 5:
+            left.step(2, step)
+        if step == 5:
+            left.evaluate(2, 5)
+            left.end(2)
+    left.end(1)
+    assert left.seconds() == pytest.approx(10 + 12)
+    left.start(2)
+    left.recall(2, 5)
+    clock.now += 5
+    assert left.seconds() == pytest.approx(3 + 2 + 12), "the start is nearer to its end"
+    clock.now += 20
+    assert left.seconds() == pytest.approx(2 + 12), "what is to come is not shorter for it"
+    for step in range(6, 11):
+        left.step(2, step)
+    assert left.correction() == 1 and left.final_left() == pytest.approx(2 * 10 / 15)
+    assert left.training_left() == pytest.approx(2 * 10 / 15), "and none of the search"
+    for step in range(11, 21):
+        clock.now += 0.1
+        left.step(2, step)
+    assert left.training_left() == 0 and left.seconds() == pytest.approx(12)
+
+
+def test_a_start_after_a_pause_is_not_taken_for_slow_training() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    for step in range(1, 11):
+        for trial in range(1, 5):
+            left.step(trial, step)
+        clock.now += 4.0
+    for trial in range(1, 5):
+        left.evaluate(trial, 10)
+    left.start(1)
+    clock.now += 100
+    for step in range(11, 21):
+        left.step(1, step)
+        clock.now += 1.5
+    clock.now = left.last
+    assert left.correction() == pytest.approx(1.0, rel=0.1)
+    assert left.seconds() == pytest.approx(15 + 20, rel=0.1)
+
+
+def test_starts_of_trials_one_after_another_are_expected_of_those_to_come() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    for trial in (1, 2):
+        left.start(trial)
+        clock.now += 29
+        for step in range(1, 11):
+            clock.now += 1.0
+            left.step(trial, step)
+        left.evaluate(trial, 10)
+        left.end(trial)
+    assert left.correction() == pytest.approx(1.0, rel=0.1)
+    assert left.seconds() == pytest.approx(20 + 30 + 20 + 2 * 30, rel=0.02), "two are to start"
+
+
+def test_what_starts_beside_training_leaves_the_time_of_it_counted() -> None:
+    clock = Clock()
+    left = left_of(clock)
+    left.step(1, 1)
+    for step in range(2, 11):
+        clock.now += 3.0
+        left.step(1, step)
+    left.start(2)
+    clock.now += 3.0
+    left.step(2, 1)
+    assert left.correction() == pytest.approx(3.0, rel=0.1), "a step of 1 second took 3"

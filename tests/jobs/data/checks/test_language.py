@@ -67,6 +67,29 @@ def test_splits_in_different_languages_are_told() -> None:
     ]
 
 
+def test_prompts_in_several_scripts_have_no_one_language(way: None) -> None:
+    mixed = ["你好世界 编号", "שלום עולם", "hello world", "नमस्ते दुनिया"] * 10
+    result = looked_at(mixed, mixed[:8], ENGLISH)
+    train, valid = result.warnings
+    assert train.startswith("train: the prompts are in 4 scripts") and valid.startswith("valid")
+    assert "Hebrew 25% (such as 'שלום עולם', train.jsonl, line 2)" in train
+    assert result.summary == "several scripts in train, valid; en in test"
+    assert result.numbers["valid"]["scripts"]["Chinese or Japanese"] == 2
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        ["用 Python 写一个 function", "你好世界", "ありがとう、世界", "カタカナ"] * 9,
+        [*ENGLISH * 10, RUSSIAN],
+        ["Translate to English: Включи свет на кухне", "Переведи: свет"] * 9,
+        ["12 + 5 = ?", "x", "🎉", "π = 3", *ENGLISH * 10],
+    ],
+)
+def test_terms_and_single_rows_in_another_script_do_not_make_several(prompts: list[str]) -> None:
+    assert "several scripts" not in looked_at(prompts, prompts, prompts).summary
+
+
 @pytest.mark.parametrize(
     "prompts",
     [
