@@ -227,7 +227,7 @@ class Adapter:
     """
     layers: float = 1.0
     """Share of the decoder's layers, the last ones, that carry adapters; the rest runs once for all
-    trials. `auto` in a configuration is a number by the time this is built.
+    trials.
     """
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from jobs.data.column_names import (
     ANSWERS,
     COLUMNS,
     LABELS,
+    MEANINGFUL,
     PROMPTS,
     candidates,
 )
@@ -35,9 +36,17 @@ def reason(record: JsonObject, all_names: Collection[str]) -> str:
         return whole_table(all_names)
     if (inside := rows_inside(record)) is not None and not (asked and answered):
         return f"needs {COLUMNS}; found {listed}; {inside}"
+    texts = other_texts(record)
+    prompt, completion = asked[:1], answered[:1]
+    if not asked and not answered and len(texts) == 2:
+        prompt, completion = texts[:1], texts[1:]
+    elif asked and not answered:
+        completion = only_one([name for name in others(record) if name not in asked])
+    elif answered and not asked:
+        prompt = only_one(texts)
     remedy = NAME_THEM.format(
-        prompt=quoted(asked[0] if asked else "COLUMN"),
-        completion=quoted(answered[0] if answered else "COLUMN"),
+        prompt=quoted("".join(prompt) or "COLUMN"),
+        completion=quoted("".join(completion) or "COLUMN"),
     )
     if {"chosen", "rejected"} <= present.keys():
         return (
@@ -77,6 +86,36 @@ def reason(record: JsonObject, all_names: Collection[str]) -> str:
                 values = [written(name, record[name]) for name in (asked[0], answered[0])]
                 return no_text_as(column, record[column], *values)
     return lacking(record, asked, answered, listed, remedy)
+
+
+def others(record: JsonObject) -> list[str]:
+    """Columns whose names say nothing, which can be prompt or answer: those with one value."""
+    return [
+        name
+        for name, value in record.items()
+        if value is not None
+        and not isinstance(value, list | dict)
+        and name.strip().lower() not in MEANINGFUL - {*CONVERSATIONS}
+    ]
+
+
+def other_texts(record: JsonObject) -> list[str]:
+    """Those of them that hold more than a number, which are no row's number."""
+    return [name for name in others(record) if not is_number(record[name])]
+
+
+def is_number(value: Json) -> bool:
+    """Whether a value is a number, as such or as a text of a table."""
+    try:
+        float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def only_one(columns: list[str]) -> list[str]:
+    """The column where there is no other."""
+    return columns if len(columns) == 1 else []
 
 
 def joined(columns: Sequence[str]) -> str:
@@ -170,8 +209,13 @@ def lacking(
         empty = [name for name in record if name.strip().lower() in PROMPTS]
         if empty:
             return f'has no prompt: "{empty[0]}" is null'
-        joined = "a template joins several: data.columns.prompt='{{ A }} {{ B }}'"
-        return f"has no prompt; found {listed}; say which column it is: {remedy} ({joined})"
+        said = f"has no prompt; found {listed}; say which column it is: {remedy}"
+        several = other_texts(record)
+        if len(several) == 1:
+            return said
+        shown = " ".join(f"{{{{ {name} }}}}" for name in map(reference, several[:2]))
+        template = quoted(shown or "{{ A }} {{ B }}")
+        return f"{said} (a template joins several: data.columns.prompt={template})"
     example = example_in_quotes(record)
     return f"needs {COLUMNS}; found {listed}; or say which columns hold them: {remedy}{example}"
 

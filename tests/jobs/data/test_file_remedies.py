@@ -145,8 +145,30 @@ def test_a_name_that_a_shell_takes_apart_is_shown_in_quotes(tmp_path: Path) -> N
     rows = "Nr;Anfrage Text;Zuständige Abteilung\n1;Passwort kommt nicht an;Zugang\n"
     said = complaint(write(tmp_path, rows, "tickets.csv"))
     assert said.endswith("(in quotes where a name has a space: data.columns.prompt='Anfrage Text')")
-    said = complaint(write(tmp_path, "Nr;Frage;Gerät\n1;Was?;Herd\n", "plain.csv"))
+    said = complaint(write(tmp_path, "Nr;Frage;Gerät;Ort\n1;Was?;Herd;Bad\n", "plain.csv"))
     assert said.endswith("data.columns.completion=COLUMN")
+
+
+@pytest.mark.parametrize(
+    ("record", "remedy"),
+    [
+        ({"article": "long", "highlights": "short"}, "prompt=article data.columns.completion=high"),
+        ({"id": 7, "src": "long", "tgt": "short"}, "prompt=src data.columns.completion=tgt"),
+        ({"document": "long", "summary": "s"}, "prompt=document data.columns.completion=summary"),
+        ({"dialogue": "long", "summary": "s"}, "prompt=dialogue data.columns.completion=summary"),
+        ({"text": "long", "labels": 1}, "prompt=text data.columns.completion=labels"),
+        (
+            {"premise": "p", "hypothesis": "h", "label": 1},
+            "prompt='{{ premise }} {{ hypothesis }}'",
+        ),
+        ({"text": "long", "a": "x", "b": "y"}, "prompt=text data.columns.completion=COLUMN"),
+    ],
+)
+def test_columns_that_can_only_be_prompt_and_answer_stand_in_the_remedy(
+    tmp_path: Path, record: dict[str, Any], remedy: str
+) -> None:
+    said = complaint(write(tmp_path, json.dumps(record), "rows.jsonl"))
+    assert f"data.columns.{remedy}" in said
 
 
 def test_a_test_file_without_answers_is_told_with_what_to_read_instead(tmp_path: Path) -> None:
