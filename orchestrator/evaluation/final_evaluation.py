@@ -11,7 +11,6 @@ from jobs.config import Trial
 from jobs.data.corpus import load_corpus
 from jobs.data.task_prompt import command_text, common_task
 from jobs.evaluation import registry
-from jobs.evaluation.metric_choice import context_of
 from jobs.evaluation.scores import TestScores
 from jobs.export.model_folder import export
 from jobs.files import filesystem as places
@@ -169,9 +168,9 @@ class FinalEvaluation(HeldOutJudge):
             self.notes.append(f"the baselines are not known: {self.unknown}")
         else:
             self.notes += self.answers.notes
-            context = context_of(load_corpus(trial.data), self.sweep_state.scoring)
+            context, confidence = self.context(trial), self.config.job.confidence
             self.baselines = verdict.baseline_scores(
-                self.answers, candidate, context, self.digest, self.config.job.confidence
+                self.answers, candidate, context, self.digest, confidence
             )
         if shown is not None and shown.example_tokens:
             self.baselines[verdict.FEW_SHOT] = verdict.scores_of(shown, self.digest)
@@ -324,7 +323,9 @@ class FinalEvaluation(HeldOutJudge):
         stranger = self.plan.task.stranger(champion.uri, tags)
         if stranger is not None and not same:
             return Decision(False, stranger)
-        written = verdict.written_scores(self.store, champion, self.digest, candidate.key)
+        written = verdict.written_scores(
+            self.store, champion, self.digest, candidate, lambda: self.context(trial)
+        )
         if written is not None:
             return self.against([Rival("champion", "the champion", written)])
         self.screen.note(

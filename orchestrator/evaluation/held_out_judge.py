@@ -12,6 +12,8 @@ from ray.exceptions import RayError
 from jobs.base_models.hf_folder import num_weights
 from jobs.config import BaseModel, Trial
 from jobs.data.corpus import load_corpus
+from jobs.evaluation.metric_choice import context_of
+from jobs.evaluation.scored_rows import MetricContext
 from jobs.evaluation.scores import EvaluationSettings, TestScores
 from jobs.files.manifest import Damaged
 from jobs.machine.memory import available_bytes
@@ -149,6 +151,10 @@ class HeldOutJudge:
                 f"judging failed: {reason(error)}; what is trained is kept, and the same command "
                 "continues"
             ) from error
+
+    def context(self, trial: Trial) -> MetricContext:
+        """What answers are scored by that is of the data."""
+        return context_of(load_corpus(trial.data), self.sweep_state.scoring)
 
     def rule(self, threads: int, name: str = "", version: Path | None = None) -> EvaluationSettings:
         """How every model is judged."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jobs.evaluation import registry
 from jobs.evaluation.answer_scores import confidence_interval, is_of_answers, row_scores, scorer
 from jobs.evaluation.baselines import Answers
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
-from jobs.evaluation.scorers import drawn_of, whole
+from jobs.evaluation.scorers import Scorer, drawn_of, whole
 from jobs.evaluation.scores import TestScores
 from orchestrator.errors import InputError
 from orchestrator.evaluation.promotion import Rival, Scores
@@ -56,19 +57,24 @@ def baseline_scores(
     for name, replies in answers.splits.get("test", {}).items():
         if len(replies) != len(candidate.predictions):
             continue
-        rows = [
-            ScoredRow.of_prediction({**row, "reference": row["reference"].strip()}, reply)
-            for row, reply in zip(candidate.predictions, replies, strict=True)
-        ]
-        measured = scorer(candidate.metric, rows, context)
+        measured = scorer_of(replies, candidate, context)
         low, high = confidence_interval(measured, confidence)
-        by_row = row_scores({candidate.metric: measured}, len(rows))
+        by_row = row_scores({candidate.metric: measured}, len(replies))
         per_row = tuple(row[candidate.metric] for row in by_row if candidate.metric in row)
-        if len(per_row) < len(rows):
+        if len(per_row) < len(replies):
             per_row = ()
         drawn = tuple(drawn_of(measured))
-        scored[name] = Scores(whole(measured), low, high, len(rows), digest, per_row, drawn)
+        scored[name] = Scores(whole(measured), low, high, len(replies), digest, per_row, drawn)
     return scored
+
+
+def scorer_of(replies: Sequence[str], candidate: TestScores, context: MetricContext) -> Scorer:
+    """Others' answers to the candidate's test rows, one for each, by its metric."""
+    rows = [
+        ScoredRow.of_prediction({**row, "reference": row["reference"].strip()}, reply)
+        for row, reply in zip(candidate.predictions, replies, strict=True)
+    ]
+    return scorer(candidate.metric, rows, context)
 
 
 def asked_as(trial: Trial) -> tuple[Any, ...]:
@@ -146,10 +152,18 @@ def megabytes_loaded(trained: Path, base: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def written_scores(store: Any, champion: Version, digest: str, key: str) -> Scores | None:
+def written_scores(
+    store: Any,
+    champion: Version,
+    digest: str,
+    candidate: TestScores,
+    context: Callable[[], MetricContext],
+) -> Scores | None:
     """The champion's scores on these test rows, as far as it was registered with them, row by row
-    where its files say so.
+    where its files say so, and on the candidate's samples of the rows. `context` is asked for only
+    where there are such.
     """
+    key = candidate.key
     tagged_scores = champion_scores(champion.tags, digest, key, None)
     if tagged_scores is None:
         return None
@@ -157,4 +171,27 @@ def written_scores(store: Any, champion: Version, digest: str, key: str) -> Scor
         predictions = store.read_file(champion.uri, "predictions.jsonl")
     except (InputError, OSError, ValueError):
         predictions = None  # its files are gone: then its tags are all that is known
-    return champion_scores(champion.tags, digest, key, predictions)
+    scores = champion_scores(champion.tags, digest, key, predictions)
+    if scores is None or not candidate.drawn or not is_of_answers(candidate.metric):
+        return scores
+    return with_samples(scores, predictions, candidate, context())
+
+
+def with_samples(
+    scores: Scores, predictions: str | None, candidate: TestScores, context: MetricContext
+) -> Scores:
+    """A champion's scores with those of samples of the rows, from the answers in the text of its
+    predictions.jsonl; as they are where its rows are not the candidate's or give another score.
+    """
+    try:
+        answers = [json.loads(line) for line in (predictions or "").splitlines() if line.strip()]
+        asked = [str(row["reference"]) for row in answers]
+        replies = [str(row["prediction"]) for row in answers]
+    except (ValueError, KeyError, TypeError):
+        return scores
+    if asked != [str(row["reference"]) for row in candidate.predictions]:
+        return scores
+    measured = scorer_of(replies, candidate, context)
+    if not math.isclose(whole(measured), scores.value, abs_tol=1e-5):
+        return scores
+    return replace(scores, drawn=tuple(drawn_of(measured)))

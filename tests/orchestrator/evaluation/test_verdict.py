@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,16 @@ import pytest
 from jobs.config import Scoring
 from jobs.data.corpus import Corpus
 from jobs.evaluation import registry
+from jobs.evaluation.answer_scores import confidence_interval
 from jobs.evaluation.baselines import NEAREST_PROMPT, Answers
 from jobs.evaluation.scored_rows import MetricContext, ScoredRow
+from jobs.evaluation.scorers import drawn_of, whole
 from jobs.evaluation.scores import TestScores as Judged
 from jobs.evaluation.user_metric import WholeScorer
 from jobs.export.model_folder import scoring_of
 from jobs.export.shipped_scores import context_of_version, difference_of, scores_of
-from orchestrator.evaluation.verdict import baseline_scores, rivals_of
+from orchestrator.evaluation.promotion import Scores, chance
+from orchestrator.evaluation.verdict import baseline_scores, rivals_of, scorer_of, with_samples
 from orchestrator.output.shipped_text import interval_of
 
 ROWS = [{"text": f"q{n}", "reference": "a b" if n % 4 else "c", "source": ""} for n in range(8)]
@@ -150,3 +155,29 @@ def test_a_function_that_is_too_slow_to_be_asked_again_has_no_interval_of_the_lo
     assert difference_of(one, other, True, 0.95) == (None, None, None)
     report = {"scores": {"difference": 0.1, "difference_low": None, "difference_high": None}}
     assert interval_of(report["scores"]) == ""
+
+
+def test_a_champion_of_before_is_compared_on_the_same_samples_of_the_rows() -> None:
+    """The candidate is right where the champion is, and on six rows more, which the intervals of
+    both cannot show.
+    """
+    rows = [{"text": f"q{n}", "reference": "ab"[n % 2]} for n in range(200)]
+    before = ["a" if n % 5 == 0 else "ab"[n % 2] for n in range(200)]
+    after = ["ab"[n % 2] if n < 60 else before[n] for n in range(200)]
+    context = MetricContext(labels=frozenset("ab"), closed=True)
+    candidate = Judged(0.0, 0.0, 1.0, rows, max_new_tokens=4, metric=registry.MACRO_F1)
+    measured = [scorer_of(answers, candidate, context) for answers in (before, after)]
+    old, new = [
+        Scores(whole(one), *confidence_interval(one, 0.95), 200, "digest") for one in measured
+    ]
+    assert old.value < new.value and chance(new, old, True) > 0.05, "by their intervals"
+    new = replace(new, drawn=tuple(drawn_of(measured[1])))
+    told = [
+        json.dumps({**row, "prediction": answer}) for row, answer in zip(rows, before, strict=True)
+    ]
+    known = with_samples(old, "\n".join(told), candidate, context)
+    assert chance(new, known, True) < 0.05
+    for others in (told[::-1], told[1:], [], ["{"], [json.dumps(row) for row in rows]):
+        assert with_samples(old, "\n".join(others), candidate, context) == old
+    edited = replace(old, value=0.99)
+    assert with_samples(edited, "\n".join(told), candidate, context) == edited
