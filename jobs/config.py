@@ -7,6 +7,7 @@ finished instances.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import field
 from typing import Literal
@@ -244,6 +245,10 @@ class Adapter:
             ),
             (bool(self.targets.strip()), 'adapter.targets must name layers, or be "all-linear"'),
         )
+
+    def num_adapted(self, num_layers: int) -> int:
+        """How many of a model's layers carry adapters: at least one."""
+        return min(max(math.ceil(round(self.layers * num_layers, 6)), 1), num_layers)
 
 
 @config

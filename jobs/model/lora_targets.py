@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING
 
@@ -54,8 +53,7 @@ def first_adapted(model: LanguageModel, adapter: Adapter) -> tuple[int, int]:
         )
         + 1
     )
-    num_adapted = min(max(math.ceil(round(adapter.layers * num_layers, 6)), 1), num_layers)
-    return num_layers - num_adapted, num_layers
+    return num_layers - adapter.num_adapted(num_layers), num_layers
 
 
 def check_place(model: LanguageModel, adapter: Adapter, first: int) -> None:

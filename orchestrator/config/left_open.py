@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MINUTES, TRIALS, STEPS = "sweep.minutes", "sweep.num_trials", "train.steps"
 EVAL_EVERY, DTYPE = "train.eval_every", "train.dtype"
 RATES, RANKS = "sweep.space.lr", "sweep.space.rank"
+ENDS = {"low": f"{RATES}.low", "high": f"{RATES}.high"}
+"""Ends of the range of learning rates, of which one alone may be left open."""
 FILES = {"train": ROOT / "conf" / "train" / "default.yaml"}
 SWEEPS = ROOT / "conf" / "sweep"
 
@@ -41,8 +43,8 @@ def open_settings(
         found.append(DTYPE)
     if config.job.kind != "train":
         return tuple(found)
-    if is_usual_range(config, typed):
-        found.append(RATES)
+    ends = open_ends(config, typed)
+    found += [RATES] if len(ends) == len(ENDS) else [ENDS[end] for end in ends]
     if are_usual_ranks(config, typed):
         found.append(RANKS)
     if config.sweep.minutes is None:
@@ -60,16 +62,14 @@ def open_settings(
     return tuple(found)
 
 
-def is_usual_range(config: Config, typed: Collection[str]) -> bool:
-    """Whether a LoRA's learning rate is searched in the range that stands in the files."""
+def open_ends(config: Config, typed: Collection[str]) -> list[str]:
+    """The ends of the range of a LoRA's learning rate that are as they stand in the files."""
     knob = config.sweep.space.get("lr")
     if knob is None or (knob.path, knob.type) != ("optim.lr", "loguniform"):
-        return False
-    return (
-        config.adapter.kind == "lora"
-        and knob.first is None
-        and all(is_default(f"{RATES}.{end}", getattr(knob, end), typed) for end in ("low", "high"))
-    )
+        return []
+    if config.adapter.kind != "lora":
+        return []
+    return [end for end, path in ENDS.items() if is_default(path, getattr(knob, end), typed)]
 
 
 def are_usual_ranks(config: Config, typed: Collection[str]) -> bool:
@@ -77,7 +77,7 @@ def are_usual_ranks(config: Config, typed: Collection[str]) -> bool:
     knob = config.sweep.space.get("rank")
     if knob is None or (knob.path, knob.type) != ("adapter.rank", "choice"):
         return False
-    return is_default(f"{RANKS}.values", knob.values, typed) and knob.first is None
+    return is_default(f"{RANKS}.values", knob.values, typed)
 
 
 def is_own_knob(name: str, knob: Knob, typed: Collection[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from jobs.config import Model
@@ -20,6 +21,7 @@ from orchestrator.plan.budget import budget_lines
 from orchestrator.plan.finalists import describe
 from orchestrator.plan.merge import expert_steps
 from orchestrator.plan.mixes import mix_lines, seen
+from orchestrator.plan.model_shape import num_layers
 from orchestrator.plan.neighbours import MOST_MEASURED
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.rungs import survivors
@@ -129,7 +131,11 @@ def base_line(plan: Plan) -> str:
     model = plan.config.model
     revision = f", revision {plan.base.revision[:12]}" if plan.base else ", not on this machine yet"
     adapter = plan.config.adapter
-    where = f" in the last {100 * adapter.layers:.3g}% of the layers" if adapter.layers < 1 else ""
+    where = ""
+    if adapter.layers < 1:
+        where = f" in the last {100 * adapter.layers:.3g}% of the layers"
+        if plan.base is not None and (layers := num_layers(Path(plan.base.path))):
+            where = f" in the last {adapter.num_adapted(layers)} of {layers} layers"
     kind = f"LoRA rank {adapter.rank}{where}" if adapter.kind == "lora" else "all weights"
     return (
         f"{model.name} ({origin(model)}{revision}) · {kind} on {plan.config.data.name} · seed "

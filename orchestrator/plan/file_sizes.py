@@ -79,7 +79,7 @@ def adapted(shapes: Shapes, adapter: Adapter) -> list[str]:
     layers = {name: layer_of(name) for name, shape in shapes.items() if len(shape) == 2}
     inside = {name: layer for name, layer in layers.items() if layer is not None}
     num_layers = max(inside.values(), default=-1) + 1
-    first = num_layers - min(max(math.ceil(round(adapter.layers * num_layers, 6)), 1), num_layers)
+    first = num_layers - adapter.num_adapted(num_layers)
     targets = [target.strip() for target in adapter.targets.split(",")]
     return [
         name

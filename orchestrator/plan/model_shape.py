@@ -10,6 +10,9 @@ from typing import Any
 
 from jobs.base_models.hf_folder import num_weights
 
+USUAL_LAYERS = 12
+"""Of a model whose configuration does not say how many it has."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -40,14 +43,21 @@ def hidden_size(folder: Path) -> int:
     return int(settings.get("hidden_size") or settings.get("n_embd") or 0)
 
 
+def num_layers(folder: Path) -> int:
+    """How many layers it has; 0 where its configuration does not say."""
+    settings = model_settings(folder)
+    names = ("num_hidden_layers", "n_layer", "num_layers")
+    return int(next((settings[name] for name in names if settings.get(name)), 0))
+
+
 @functools.lru_cache(maxsize=16)
 def shape_of(folder: Path) -> Shape:
     """The shape of the base model in a folder, from its configuration and the headers of its
     weights.
     """
     settings = model_settings(folder)
-    layers = settings.get("num_hidden_layers") or settings.get("n_layer") or 12
+    layers = num_layers(folder) or USUAL_LAYERS
     head = float((settings.get("vocab_size") or 0) * hidden_size(folder))
     weights = float(max(num_weights(folder), 1))
     tables = head if settings.get("tie_word_embeddings", True) else 2 * head
-    return Shape(int(layers), max(weights - tables, weights * 0.05), head, hidden_size(folder))
+    return Shape(layers, max(weights - tables, weights * 0.05), head, hidden_size(folder))

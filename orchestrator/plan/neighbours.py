@@ -166,6 +166,7 @@ def neighbour_plan(
     length = config.train.max_length
     measured = looked_at(counts)
     bare, shown = [], {count: [] for count in measured}
+    num_found = 0
     for name, rows in corpus.sources.items():
         few = range(min(sample, len(rows)))
         where = f"data.sources.{name}"
@@ -174,9 +175,14 @@ def neighbour_plan(
             settings = dataclasses.replace(config.data.neighbours, count=count)
             chosen = [nearest.training(name, i, settings, config.seed, 0) for i in few]
             shown[count] += encode_rows(chosen, template, length, where)
+            num_found += sum(bool(row.neighbours) for row in chosen)
     added = [tokens(examples) - tokens(bare) for examples in shown.values()]
     valid = nearest.held_out("valid", Neighbours(count=most))
     room = encode_rows(valid, template, length, "data.valid")
+    examples = [*shown[most], *room]
+    if not any(example.num_neighbours for example in examples):
+        has_some = num_found > 0 or any(row.neighbours for row in valid)
+        raise InputError(none_shown(most, len(examples), length if has_some else None))
     return NeighbourPlan(
         counts=counts,
         num_rows=len(nearest.shown),
@@ -184,7 +190,7 @@ def neighbour_plan(
         nearest=hold(nearest, 1, room),
         mean_tokens=sum(added) / len(added) / max(len(bare), 1),
         mean_shown=sum(one.num_neighbours for one in shown[most]) / max(len(bare), 1),
-        longest=max(len(one.ids) for one in [*shown[most], *room]),
+        longest=max(len(one.ids) for one in examples),
         example=shown[most][0],
         embedding=config.data.neighbours.embedding,
         notes=(*dropped(shown[most], most, length), *few_layers(config)),
@@ -194,6 +200,22 @@ def neighbour_plan(
 def say(text: str) -> None:
     """A remark while the plan is being made."""
     print(f"note    {text}", file=sys.stderr, flush=True)
+
+
+def none_shown(most: int, looked_at: int, length: int | None) -> str:
+    """That not one neighbour stands before any row: none has room in `length` tokens, or, where
+    that is None, there is none.
+    """
+    begin = f"{COUNT}={most}: none would stand before any of {looked_at:,} rows looked at, since "
+    if length is not None:
+        return (
+            f"{begin}none has room in train.max_length={length} beside the question and its "
+            f"answer; set a larger train.max_length, or {COUNT}=0"
+        )
+    return (
+        f"{begin}no training row with another answer has anything in common with a question; set "
+        f"{COUNT}=0"
+    )
 
 
 def tokens(examples: Sequence[Example]) -> int:

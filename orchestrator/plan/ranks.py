@@ -36,8 +36,8 @@ def weights_per_rank(base: Path, adapter: Adapter) -> int:
         if targets == ["all-linear"] or any(layer.endswith(f".{target}") for target in targets):
             sizes[int(match[1])] = sizes.get(int(match[1]), 0) + sum(shape)
     num_layers = max(sizes, default=-1) + 1
-    adapted = min(max(math.ceil(round(adapter.layers * num_layers, 6)), 1), num_layers)
-    return sum(size for layer, size in sizes.items() if layer >= num_layers - adapted)
+    first = num_layers - adapter.num_adapted(num_layers)
+    return sum(size for layer, size in sizes.items() if layer >= first)
 
 
 def worth_searching(tokens: float, per_rank: int, hidden: int) -> list[int]:

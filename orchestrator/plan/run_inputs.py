@@ -18,12 +18,17 @@ def flat_params(trial: Trial) -> dict[str, Any]:
         "seed": trial.seed,
         "model": {"name": trial.model.name},
     }
-    weights = {
+    of_data = {
         f"data.sources.{name}.{setting}": source[setting]
         for name, source in raw["data"]["sources"].items()
         for setting in ("weight", "epochs")
     }
-    return {key: value for key, value in (leaves(logged) | weights).items() if value is not None}
+    neighbours = raw["data"]["neighbours"]
+    for setting, value in neighbours.items() if trial.data.neighbours.count else [("count", 0)]:
+        of_data[f"data.neighbours.{setting}"] = value
+    if trial.data.instruction:
+        of_data["data.instruction"] = trial.data.instruction
+    return {key: value for key, value in (leaves(logged) | of_data).items() if value is not None}
 
 
 def datasets(plan: Plan, trial: Trial) -> list[dict[str, Any]]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config.left_open import RANKS, RATES, STEPS
+from orchestrator.config.left_open import ENDS, RANKS, RATES, STEPS
 from orchestrator.config.search_space import Knob, Value
 from orchestrator.config.settings import Config, changed
 from orchestrator.plan import learning_rates, priors, ranks
 from orchestrator.plan.batch_sizes import mean_batch
-from orchestrator.plan.model_shape import hidden_size
+from orchestrator.plan.model_shape import hidden_size, num_layers
 
 if TYPE_CHECKING:
     from jobs.config import BaseModel
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RATE, RANK = "optim.lr", "adapter.rank"
 DECIDED = ("low", "high", "values", "first")
 """What of a knob is decided here, and kept."""
+WIDTH = learning_rates.BELOW * learning_rates.ABOVE
+"""Of a range of which one end is chosen, so that the good rates lie beyond it: high / low."""
 PRIOR_REACH = 4.0
 """Searched are the learning rates between the best ones of earlier sweeps, and so far beyond."""
 
@@ -114,7 +116,7 @@ def decide(config: Config, name: str, base: BaseModel, corpus: Corpus, measured:
         values = [finding.params[knob.path] for finding in findings if knob.path in finding.params]
         new: dict[str, Any] = {}
         if knob.path == RATE and config.adapter.kind == "lora" and hidden:
-            new = rates(config, knob, hidden, values)
+            new = rates(config, knob, base, hidden, values)
         elif knob.path == RANK:
             new = rank_values(config, knob, base, hidden, measured, values)
         if new:
@@ -122,25 +124,39 @@ def decide(config: Config, name: str, base: BaseModel, corpus: Corpus, measured:
     return with_findings(config, Start(decided), findings)
 
 
-def rates(config: Config, knob: Knob, hidden: int, found: list[Any]) -> dict[str, Any]:
-    """The range of the learning rate and its first values. Where earlier sweeps have found some,
-    the range lies around those.
+def rates(
+    config: Config, knob: Knob, base: BaseModel, hidden: int, found: list[Any]
+) -> dict[str, Any]:
+    """The range of the learning rate, as far as it is left open, and its first values. Where
+    earlier sweeps have found some, the range lies around those; it holds first values that
+    somebody has chosen.
     """
-    if knob.type not in ("loguniform", "uniform") or knob.first is not None:
+    if knob.type not in ("loguniform", "uniform"):
         return {}
-    layers, batch = config.adapter.layers, round(mean_batch(config))
-    centre = learning_rates.good_rate(hidden, layers, batch, config.train.steps)
+    layers = num_layers(Path(base.path))
+    share = config.adapter.num_adapted(layers) / layers if layers else config.adapter.layers
+    batch = round(mean_batch(config))
+    centre = learning_rates.good_rate(hidden, share, batch, config.train.steps)
     new: dict[str, Any] = {}
     low, high = knob.low or 0.0, knob.high or 0.0
-    if RATES in config.left_open:
-        low, high = learning_rates.range_around(centre)
+    chosen = [float(rate) for rate in knob.first or [] if not isinstance(rate, str)]
+    open_ends = [end for end, path in ENDS.items() if {path, RATES} & {*config.left_open}]
+    if open_ends:
+        around = learning_rates.range_around(centre)
         positive = [float(rate) for rate in found if isinstance(rate, int | float) and rate > 0]
         if positive:
-            low, high = min(positive) / PRIOR_REACH, max(positive) * PRIOR_REACH
-            low, high = map(learning_rates.two_digits, (low, high))
-        new = {"low": low, "high": high}
+            around = min(positive) / PRIOR_REACH, max(positive) * PRIOR_REACH
+            around = tuple(map(learning_rates.two_digits, around))
+        if "high" in open_ends:
+            beyond = around[1] if around[1] > low or "low" in open_ends else low * WIDTH
+            high = max([learning_rates.two_digits(beyond), *chosen])
+        if "low" in open_ends:
+            below = around[0] if around[0] < high else high / WIDTH
+            low = min([learning_rates.two_digits(below), *chosen])
+        ends = {"low": low, "high": high}
+        new = {end: ends[end] for end in open_ends}
     first = learning_rates.first_rates(centre, low, high)
-    if knob.step is None and first:
+    if knob.step is None and first and knob.first is None:
         new["first"] = first
     return new
 
@@ -154,7 +170,7 @@ def rank_values(
     found: list[Any],
 ) -> dict[str, Any]:
     """The ranks that are searched, and the first trial's."""
-    if knob.type != "choice" or knob.first is not None or config.sweep.search == "grid":
+    if knob.type != "choice" or config.sweep.search == "grid":
         return {}
     values = [value for value in knob.values or [] if isinstance(value, int)]
     new: dict[str, Any] = {}
@@ -166,9 +182,10 @@ def rank_values(
         tokens = supervised_tokens(config, measured)
         if per_rank and tokens:
             values = ranks.worth_searching(tokens, per_rank, hidden)
-            values = sorted({*values, *(rank for rank in found if isinstance(rank, int))})
+            also = [rank for rank in [*found, *(knob.first or [])] if isinstance(rank, int)]
+            values = sorted({*values, *also})
             new["values"] = values
-    if len(values) > 1:
+    if len(values) > 1 and knob.first is None:
         new["first"] = [ranks.middle(values)]
     return new
 

@@ -11,7 +11,7 @@ from jobs.base_models import fetch
 from jobs.config import BaseModel
 from jobs.data.tokenization import RENDERING
 from orchestrator.config import idle_settings
-from orchestrator.config.left_open import RANKS, RATES, are_usual_ranks, is_usual_range
+from orchestrator.config.left_open import ENDS, RANKS, RATES, are_usual_ranks, open_ends
 from orchestrator.config.settings import Config
 from orchestrator.plan import sizing
 from orchestrator.plan.advice import shaped_by_steps
@@ -93,15 +93,19 @@ def identity(
 
 
 def typed_as_usual(config: Config) -> list[str]:
-    """The knobs of which somebody has chosen the very range or values that the files give. The plan
-    chooses others where they are left open.
+    """The knobs of which somebody has chosen the very range or values that the files give, and the
+    one end of a range that nobody has. The plan chooses others where they are left open.
     """
     if config.job.kind != "train":
         return []
-    usual = {RATES: is_usual_range(config, ()), RANKS: are_usual_ranks(config, ())}
-    return [
+    usual = {
+        RATES: len(open_ends(config, ())) == len(ENDS),
+        RANKS: are_usual_ranks(config, ()),
+    }
+    chosen = [
         f"{path} as in the files" for path in usual if usual[path] and path not in config.left_open
     ]
+    return chosen + [f"{end} is open" for end in ENDS.values() if end in config.left_open]
 
 
 def decisive_knob(knob: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tests.support.settings import build
 
 PLAN = """\
 plan    demo-{hash} · 4 trials in 1 pack of 4 slots on 1 CPU core · local
-base    tiny (random weights, revision {revision}) · LoRA rank 16 in the last 50% of the layers on toy · seed 0
+base    tiny (random weights, revision {revision}) · LoRA rank 16 in the last 1 of 2 layers on toy · seed 0
 source  train: 30 rows, 60 supervised tokens, 100% of what is drawn
 read    train, valid, test as prompt -> completion
 judged  best valid/exact_match on 5 validation rows; the winner, the untouched base (also with 4 examples in its prompt) and simple baselines on 4 test rows, in answers of at most 2 tokens; registered as toy-tiny

@@ -104,6 +104,26 @@ def test_neighbours_without_room_are_told(rows: Path, own_cache: Path) -> None:
     assert "show fewer than 6: the farthest are left out where train.max_length=80" in note
 
 
+def test_neighbours_of_which_none_can_stand_are_refused(
+    rows: Path, own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(settings(rows, "data.neighbours.count=4", "train.max_length=40")) == 2
+    said = capsys.readouterr().err
+    assert "none has room in train.max_length=40 beside the question" in said
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    for split, letters in (("train", "abcdefgh"), ("valid", "ijkl"), ("test", "mnop")):
+        lines = [{"prompt": 4 * letter, "completion": letter.upper()} for letter in letters]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (apart / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    space = "{shown: {path: data.neighbours.count, type: choice, values: [0, 2, 4]}}"
+    for more in (["data.neighbours.count=4"], [f"sweep.space={space}", "sweep.num_trials=2"]):
+        assert main(settings(apart, *more)) == 2
+        said = capsys.readouterr().err
+        assert "data.neighbours.count=4: none would stand before any of 12 rows" in said
+        assert "set data.neighbours.count=0" in said
+
+
 def free_text(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     lines = [{"prompt": f"say {n}", "completion": f"it is {n} times"} for n in range(40)]

@@ -162,6 +162,36 @@ def test_a_range_of_ones_own_stays_and_begins_at_the_centre_where_it_holds_it(
     assert own.trials[0].optim.lr == 0.003
 
 
+def test_first_values_of_ones_own_leave_the_range_to_the_plan_which_holds_them(
+    planner: Planner,
+) -> None:
+    usual = planner.plan("+sweep=lora", *SIZES).config.sweep.space
+    firsts = ("sweep.space.lr.first=[6e-5,0.003]", "sweep.space.rank.first=[32]")
+    made = planner.plan("+sweep=lora", *SIZES, *firsts)
+    rates, rank = made.config.sweep.space["lr"], made.config.sweep.space["rank"]
+    assert (rates.low, rates.high, rates.first) == (6e-5, usual["lr"].high, [6e-5, 0.003])
+    assert rank.values == sorted({*(usual["rank"].values or []), 32}) and rank.first == [32]
+    assert made.trials[0].optim.lr == 6e-5 and made.trials[0].adapter.rank == 32
+
+
+def test_of_a_range_with_one_end_of_ones_own_the_plan_chooses_the_other(planner: Planner) -> None:
+    usual = planner.plan("+sweep=lora", *SIZES).config.sweep.space["lr"]
+    names = {planner.plan("+sweep=lora", *SIZES).name}
+    for end, value, other in (
+        ("low", 0.002, usual.high),
+        ("low", 5e-5, usual.high),
+        ("high", 0.004, usual.low),
+        ("high", 1e-4, 3.1e-6),
+    ):
+        made = planner.plan("+sweep=lora", *SIZES, f"sweep.space.lr.{end}={value}")
+        knob = made.config.sweep.space["lr"]
+        ends = {"low": knob.low, "high": knob.high}
+        assert ends.pop(end) == value and list(ends.values()) == [other]
+        assert all(knob.low <= rate <= knob.high for rate, _ in points(made))  # type: ignore[operator]
+        names.add(made.name)
+    assert len(names) == 5
+
+
 @pytest.mark.parametrize(
     ("first", "said"),
     [
