@@ -33,10 +33,10 @@ class ExpertProgress(ProgressDisplay):
         super().step(index, step, metrics)
         self.show()
 
-    def end(self, index: int, state: str, error: str | None) -> None:
+    def end(self, index: int, state: str, error: str | None, step: int = 0) -> None:
         """An expert has ended."""
         row = self.rows[index]
-        row.state = state
+        row.state, row.step = state, max(row.step, step)
         told = f": {error}" if error else f" at step {row.step}"
         self.line(f"{self.label(index)}  {state}{told}", always=error is not None)
 

@@ -143,9 +143,10 @@ class ProgressDisplay:
             f"{self.pace(row)}"
         )
 
-    def end(self, index: int, state: str, error: str | None) -> None:
-        """A trial has ended."""
+    def end(self, index: int, state: str, error: str | None, step: int = 0) -> None:
+        """A trial has ended; an earlier command may have brought it further, to this `step`."""
         row = self.rows.setdefault(index, Row({}))
+        row.step = max(row.step, step)
         row.state, row.seconds = state, time.monotonic() - row.began
         self.line(
             f"{self.label(index)}  {state}{f': {error}' if error else f' at step {row.step}'}",

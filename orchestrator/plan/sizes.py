@@ -131,7 +131,7 @@ class Sizer:
         if limits.steps is None and took < 0.8 * 60 * minutes and at_most:
             notes.append(
                 f"sweep.minutes={minutes:g} is more than these rows need: "
-                f"{sizing.why_no_more(config, self.rows)}"
+                f"{sizing.why_no_more(config, self.rows, found.steps)}"
             )
         if not self.measured:
             notes.append(

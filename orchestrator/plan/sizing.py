@@ -200,10 +200,16 @@ def most_steps(config: Config, rows: Mapping[str, int]) -> int:
     return int(min(MOST_STEPS, steps, lasting))
 
 
-def why_no_more(config: Config, rows: Mapping[str, int]) -> str:
-    """Why these rows make no more than `most_steps`, in words."""
+def why_no_more(config: Config, rows: Mapping[str, int], steps: int) -> str:
+    """Why these rows make no more than so many steps, in words."""
     if lasting_examples(config.data, rows) < MOST_EPOCHS * sum(rows.values()):
         return "trials end when the rows are used up"
+    times = steps * largest_batch(config) / max(sum(rows.values()), 1)
+    if round(times) > MOST_EPOCHS:
+        return (
+            f"{steps:,} steps repeat them {times:.0f} times already, the fewest that "
+            f"train.eval_every and train.batch_size leave; train.steps sets others"
+        )
     return f"more steps would repeat them more than {MOST_EPOCHS} times"
 
 
@@ -296,8 +302,10 @@ class MinutesTooShort(ConfigError):
             f"{self.least_minutes:.1f} minutes here"
         )
         """What would take how long, in words."""
-        least = max(1, math.ceil(self.least_minutes))
-        text = f"{minutes:g} is too short: {self.needs}; the smallest that works is {least}"
+        least = math.ceil(self.least_minutes)
+        if least < 3:
+            least = math.ceil(10 * self.least_minutes) / 10
+        text = f"{minutes:g} is too short: {self.needs}; the smallest that works is {least:g}"
         super().__init__([(MINUTES, text)])
 
 

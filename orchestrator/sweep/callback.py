@@ -251,7 +251,7 @@ class SweepCallback(Callback):
             self.write("end", trial=index, state=state, error=error, inside=inside)
         else:
             self.write("end", trial=index, state=state, error=error)
-        sweep_state.screen.end(index, state, error)
+        sweep_state.screen.end(index, state, error, max(record.reports, default=0))
         sweep_state.abort_reason = sweep_state.abort_reason or hopeless(sweep_state)
         if state != "interrupted":
             self.prune(index)

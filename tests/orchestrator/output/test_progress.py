@@ -88,6 +88,16 @@ def test_the_live_table_marks_the_best_row_and_counts_what_is_to_come() -> None:
     assert styles == ["", "bold green"]
 
 
+def test_a_trial_that_an_earlier_command_has_finished_is_told_with_its_last_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    screen = ProgressDisplay(2, 20, "valid/exact_match")
+    screen.start(1, {})
+    screen.rung(1, 10, {"valid/exact_match": 0.5}, is_known=True)
+    screen.end(1, "finished", None, 20)
+    assert "finished at step 20" in capsys.readouterr().err
+
+
 def test_the_table_says_how_a_trial_ended_although_its_last_steps_are_told_later() -> None:
     screen = ProgressDisplay(2, 40, "valid/exact_match")
     for index, state in ((1, "stopped"), (2, "finished")):

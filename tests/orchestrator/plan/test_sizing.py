@@ -243,7 +243,7 @@ def test_one_training_run_is_sized_too(planner: Planner) -> None:
         ("1e9", "must be above 0 and at most 10,080"),
         ("soon", "must be a number, got 'soon'"),
         ("true", "must be a number, got true"),
-        ("0.01", r"0.01 is too short: one trial of 12 steps.*the smallest that works is \d+$"),
+        ("0.01", r"0.01 is too short: one trial of 12 steps.*the smallest that works is [\d.]+$"),
     ],
 )
 def test_a_time_that_is_none_is_refused_in_one_message(
@@ -252,6 +252,20 @@ def test_a_time_that_is_none_is_refused_in_one_message(
     with pytest.raises(ConfigError, match=said) as error:
         planner.plan("+sweep=lora", f"sweep.minutes={minutes}")
     assert len(error.value.problems) == 1 and error.value.problems[0][0] == "sweep.minutes"
+
+
+def test_the_smallest_time_that_is_named_works(planner: Planner) -> None:
+    with pytest.raises(ConfigError) as error:
+        planner.plan("+sweep=lora", "sweep.minutes=0.01")
+    least = error.value.problems[0][1].rsplit(" ", 1)[1]
+    assert planner.plan("+sweep=lora", f"sweep.minutes={least}").num_trials >= 1
+
+
+def test_rows_that_rungs_far_apart_repeat_more_often_are_said_to_be(planner: Planner) -> None:
+    made = planner.plan("+sweep=lora", "train.eval_every=1000")
+    (said,) = [note for note in made.notes if "more than these rows need" in note]
+    assert made.config.train.steps == 1000
+    assert "1,000 steps repeat them " in said and "train.steps sets others" in said
 
 
 def test_a_time_without_anything_to_size_is_refused_where_it_was_asked_for(
