@@ -5,19 +5,15 @@ Owns what they call those who speak and what they say. What a message may hold i
 
 from __future__ import annotations
 
-from jobs.data.messages import Malformed, describe, parsed, quote
+from jobs.data.messages import OTHER_NAMES, Malformed, describe, parsed, quote
 from jobs.files.json_types import Json, JsonObject
 
 CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat")
 """What a column with a conversation is called."""
 SPEAKERS = {
-    "human": "user",
+    **OTHER_NAMES,
     "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
     "model": "assistant",
-    "ai": "assistant",
     "assistant": "assistant",
     "system": "system",
     "tool": "tool",

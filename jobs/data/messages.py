@@ -20,6 +20,14 @@ its chat template may read, such as tool_calls of an assistant.
 """
 ROLES = ("system", "user", "assistant", "tool")
 """Templates know these, and some know others."""
+OTHER_NAMES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+}
+"""What other projects call those who speak, and no template does."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Fields in which an assistant's reasoning stands."""
 CLOSED_THOUGHT = "</think>"
@@ -65,6 +73,12 @@ def read_message(message: Json, position: int) -> Message:
         if name in fields:
             check_text(fields[name], f'"{name}" of message {position}')
     role = fields["role"]
+    if role.lower() in OTHER_NAMES:
+        name = OTHER_NAMES[role.lower()]
+        raise Malformed(
+            f'message {position} has the role "{role}", which chat templates call "{name}"; write '
+            "that, or each message with from and value"
+        )
     if role not in ROLES:
         near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.75)
         if near:

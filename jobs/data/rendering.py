@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 from jobs.data import truncation
@@ -28,8 +29,6 @@ be trained on them.
 CALLS = (("Beta7q", {"one": "Beta7q"}), ("Zeta3w", {"two": 3}))
 """Calls that stand in for an answer's, as PROBES do for its text."""
 PROBE_THOUGHT = "Kappa5r"
-LEAST_TURN = 16
-"""An older exchange of which fewer tokens would be left is left out whole."""
 MOST_TRIES = 40
 
 
@@ -323,16 +322,20 @@ class Renderer:
         what must stay is.
         """
         head, exchanges = truncation.head_and_exchanges(row)
-        for index, exchange in enumerate(exchanges):
-            later_messages = [message for later in exchanges[index + 1 :] for message in later]
-            last = index + 1 == len(exchanges)
-            bare = self.prompt(
-                row, [*head, *(emptied(m, row.instruction) for m in exchange), *later_messages]
+
+        @cache
+        def spare(index: int) -> int:
+            """What has room beside the later exchanges once this one's free texts are empty."""
+            emptied_ones = (emptied(message, row.instruction) for message in exchanges[index])
+            later = chain.from_iterable(exchanges[index + 1 :])
+            return room - len(
+                self.template.encode(self.prompt(row, [*head, *emptied_ones, *later]))
             )
-            spare = room - len(self.template.encode(bare))
-            if spare < (0 if last else LEAST_TURN):
-                continue
-            return self.cut(row, room, spare, head, exchange, later_messages)
+
+        first = truncation.first_with_room(len(exchanges), spare)
+        if first is not None:
+            later_messages = list(chain.from_iterable(exchanges[first + 1 :]))
+            return self.cut(row, room, spare(first), head, exchanges[first], later_messages)
         text = self.prompt(row, least(row))
         return text, self.template.encode(text), least(row)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import Any
 
 from jobs.data.chat_template import ChatTokenizer
@@ -87,7 +88,9 @@ def from_messages(text: str, task: dict[str, Any]) -> Row:
         raise ValueError(f"messages is no JSON ({error}); write it as in a file of rows") from None
     record = parsed if isinstance(parsed, dict) else {"messages": parsed}
     messages = record.get("messages")
-    if not isinstance(messages, list) or not messages:
+    if messages == []:
+        raise ValueError("messages is empty; it must end with what is asked")
+    if not isinstance(messages, list):
         raise ValueError(
             'messages must be a list of messages, or an object with "messages", got '
             f"{describe(parsed)}"
@@ -156,9 +159,11 @@ def command_text(row: Row, task: dict[str, Any]) -> tuple[str, str]:
     return "messages", json.dumps(value, ensure_ascii=False)
 
 
-def encode_asked_row(row: Row, task: dict[str, Any], template: ChatTokenizer) -> list[int]:
-    """Token ids of what is asked, cut as the test rows were. Raises ValueError for what the
-    template or the model does not know.
+def encode_asked_row(
+    row: Row, task: dict[str, Any], template: ChatTokenizer, is_told: bool = True
+) -> list[int]:
+    """Token ids of what is asked, cut as the test rows were; that it is cut `is_told` on standard
+    error. Raises ValueError for what the template or the model does not know.
     """
     text = renderer(template).render(row).prompt
     ids = template.encode(text)
@@ -166,6 +171,14 @@ def encode_asked_row(row: Row, task: dict[str, Any], template: ChatTokenizer) ->
     if len(ids) > room and row.neighbours:
         row, _, ids = fewer_neighbours(row, room, template)
     if len(ids) > room:
+        if is_told:
+            print(
+                f"note    the prompt has {len(ids):,} tokens, and as in training "
+                f"(train.max_length={task['max_length']}) {room:,} are read: the oldest turns, "
+                "then the middle of the longest text, are left out",
+                file=sys.stderr,
+                flush=True,
+            )
         _, ids, _ = renderer(template).shorten(row, room)
     template.check_known(ids)
     return ids

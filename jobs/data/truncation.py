@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.neighbour_prompt import without_farthest
 from jobs.data.readers import Row
+
+LEAST_TURN = 16
+"""An older exchange of which fewer tokens would be left is left out whole."""
 
 
 def head_and_exchanges(row: Row) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
@@ -39,6 +43,19 @@ def least(row: Row) -> list[dict[str, Any]]:
     """The messages of a row with nothing but what must stay."""
     head, exchanges = head_and_exchanges(row)
     return [*head, *(emptied(message, row.instruction) for message in (exchanges or [[]])[-1])]
+
+
+def first_with_room(count: int, spare: Callable[[int], int]) -> int | None:
+    """The first of a conversation's exchanges that is cut rather than left out: beside the later
+    ones `spare` gives it LEAST_TURN tokens or more, or the last one any. None where not even that
+    one has room. The fewer exchanges stay the more has room, but for a token at their seams: they
+    are halved, since rendering each once takes minutes where there are thousands.
+    """
+    last = count - 1
+    first = bisect_left(range(last), True, key=lambda index: spare(index) >= LEAST_TURN)
+    while 0 < first < last and spare(first - 1) >= LEAST_TURN:
+        first -= 1
+    return first if count and (first < last or spare(last) >= 0) else None
 
 
 def fewer_neighbours(row: Row, room: int, template: ChatTokenizer) -> tuple[Row, str, list[int]]:

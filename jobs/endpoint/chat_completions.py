@@ -28,6 +28,8 @@ USED = (
 )
 IGNORED = ("user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier")
 """What says nothing about the answer."""
+STREAM_OPTIONS = {"include_usage", "include_obfuscation"}
+"""The second says nothing about the answer."""
 RANGES = {"temperature": (0.0, 2.0), "top_p": (0.0, 1.0)}
 
 
@@ -39,9 +41,14 @@ def read_request(body: bytes) -> dict[str, Any]:
         raise ValueError(f"the body is no JSON ({error})") from None
     if not isinstance(request, dict):
         raise ValueError(f"the body must be an object, got {describe(request)}")
+    check_encodable(request)
+    if not isinstance(request.get("model"), str):
+        raise ValueError(f"model must be the name of one, got {describe(request.get('model'))}")
     messages = request.get("messages")
-    if not isinstance(messages, list) or not messages:
+    if not isinstance(messages, list):
         raise ValueError(f"messages must be a list of messages, got {describe(messages)}")
+    if not messages:
+        raise ValueError("messages is empty; it must end with what is asked")
     for name, value in request.items():
         if name in NO_EFFECT:
             if value is not None and value not in NO_EFFECT[name]:
@@ -60,10 +67,41 @@ def read_request(body: bytes) -> dict[str, Any]:
             raise ValueError(f"{name} must be a number, got {value!r}")
         if not low <= value <= high:
             raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value}")
+    check_streaming(request)
     seed = request.get("seed")
     if seed is not None and not (is_whole(seed) and 0 <= seed < 2**32):
         raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}")
     return request | {"stop": stops(request.get("stop"))}
+
+
+def check_encodable(request: dict[str, Any]) -> None:
+    """Raise ValueError where a text holds what no tokenizer takes."""
+    for name, value in request.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            said = name if name.isascii() else "the body"
+            raise ValueError(
+                f"{said} holds half of a surrogate pair, which is no character"
+            ) from None
+
+
+def check_streaming(request: dict[str, Any]) -> None:
+    """Raise ValueError for what does not say whether and how an answer is streamed."""
+    stream, options = request.get("stream"), request.get("stream_options")
+    if stream is not None and not isinstance(stream, bool):
+        raise ValueError(f"stream must be true or false, got {stream!r}")
+    if options is None:
+        return
+    if not isinstance(options, dict):
+        raise ValueError(f"stream_options must be an object, got {describe(options)}")
+    if not stream:
+        raise ValueError("stream_options has no effect without stream; leave it out")
+    if unknown := options.keys() - STREAM_OPTIONS:
+        raise ValueError(f"stream_options.{min(unknown)} is not supported; leave it out")
+    for name, value in options.items():
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"stream_options.{name} must be true or false, got {value!r}")
 
 
 def is_whole(value: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jobs.data.messages import describe
+from jobs.data.messages import check_text, describe
 from jobs.data.readers import Row
 from jobs.data.task_prompt import from_messages, from_prompt
 
@@ -32,6 +32,7 @@ def row_of(request: dict[str, Any], task: dict[str, Any]) -> Row:
     if not items:
         raise ValueError("input is empty; it must end with what is asked")
     messages = [message_of(item, position) for position, item in enumerate(items, start=1)]
+    check_question(messages)
     tools = [tool_of(tool) for tool in request.get("tools") or []]
     if not tools and [message["role"] for message in messages] == ["user"]:
         return from_prompt(bare_prompt(messages[0]["content"], task), task)
@@ -47,6 +48,15 @@ def row_of(request: dict[str, Any], task: dict[str, Any]) -> Row:
     if tools:
         asked["tools"] = tools
     return from_messages(json.dumps(asked), task)
+
+
+def check_question(messages: list[dict[str, Any]]) -> None:
+    """Raise ValueError for messages that ask nothing."""
+    if all(message["role"] == "system" for message in messages):
+        raise ValueError("input holds system messages alone; it must end with what is asked")
+    last = messages[-1]
+    if last["role"] == "user" and not last["content"].strip():
+        raise ValueError("the last message of input is empty; it must be what is asked")
 
 
 def check_settings(request: dict[str, Any]) -> None:
@@ -83,7 +93,7 @@ def message_of(item: Any, position: int) -> dict[str, Any]:
 def text_of(content: Any, position: int) -> str:
     """A message's content as one text. Raises ValueError for parts that are no text."""
     if isinstance(content, str):
-        return content
+        return check_text(content, f"item {position} of input")
     if not isinstance(content, list):
         raise ValueError(f"item {position} of input has no text, got {describe(content)}")
     texts = []
@@ -93,7 +103,7 @@ def text_of(content: Any, position: int) -> str:
             raise ValueError(
                 f'item {position} of input holds a part of the type "{kind}"; send text'
             )
-        texts.append(str(content_part.get("text", "")))
+        texts.append(check_text(content_part.get("text"), f"a part of item {position} of input"))
     return "\n".join(texts)
 
 

@@ -62,7 +62,7 @@ def predict(base: BaseModel, folder: Path, prompt: str | None, messages: str | N
     """
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     row = from_prompt(prompt or "", task) if messages is None else from_messages(messages, task)
-    encode_asked_row(row, task, ChatTokenizer(base.path, task.get("today", TODAY)))
+    encode_asked_row(row, task, ChatTokenizer(base.path, task.get("today", TODAY)), is_told=False)
     return LoadedVersion(base, folder).answer(row)
 
 

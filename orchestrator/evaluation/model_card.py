@@ -218,13 +218,16 @@ def load_section(name: str) -> str:
     return f"""## How to load
 
 ```
-python -m orchestrator job=predict model_uri=models:/{name}@champion prompt="..."
+python -m orchestrator job=predict model_uri=models:/{name}/VERSION prompt="..."
 ```
+
+VERSION is the number of this version; `@champion` in place of `/VERSION` asks the one that has the
+alias.
 
 Or over HTTP, behind a chat interface, once its `requirements.txt` is installed:
 
 ```
-mlflow models serve -m models:/{name}@champion --env-manager local
+mlflow models serve -m models:/{name}/VERSION --env-manager local
 ```
 
 Or with transformers and peft alone: load the base model of `base.json` in the `dtype` of

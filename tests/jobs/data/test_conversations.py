@@ -14,6 +14,7 @@ import pytest
 from jobs.config import Data
 from jobs.data.conversations import groups_of
 from jobs.data.corpus import load_corpus
+from jobs.data.messages import Malformed, read_message
 from jobs.data.readers import Row, context_key
 
 Turns = list[tuple[str, str]]
@@ -177,3 +178,11 @@ def test_a_hundred_thousand_rows_are_grouped_in_seconds() -> None:
     groups = groups_of([rows])
     assert len(set(groups.values())) == 25_000
     assert time.perf_counter() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("role", "name"), [("human", "user"), ("Human", "user"), ("gpt", "assistant"), ("bot", "assis")]
+)
+def test_a_role_that_no_template_knows_is_refused_with_its_name(role: str, name: str) -> None:
+    with pytest.raises(Malformed, match=f'the role "{role}", which chat templates call "{name}'):
+        read_message({"role": role, "content": "hi"}, 1)

@@ -16,6 +16,7 @@ from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
 from jobs.data.tokenization import encode_asked, encode_row
 from jobs.data.trial_data import TrialData
+from jobs.data.truncation import LEAST_TURN, first_with_room
 from tests.support.chat_templates import (
     CALLING,
     CHATML,
@@ -186,3 +187,22 @@ def test_test_rows_are_cut_alike_whatever_their_answers(tmp_path: Path) -> None:
         and limit == len(examples[1].ids) - examples[1].prompt_length
     )
     assert encode_asked(rows, template, 128, 5)[1] == 5
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 40])
+@pytest.mark.parametrize("room", [-1, 0, LEAST_TURN - 1, LEAST_TURN, 100, 1000])
+def test_the_exchange_that_is_cut_is_the_first_that_has_room(count: int, room: int) -> None:
+    """As if all were looked at one after another."""
+
+    def spare(index: int) -> int:
+        return room - 9 * (count - 1 - index) - (index % 2)
+
+    needed = [0 if index + 1 == count else LEAST_TURN for index in range(count)]
+    found = [index for index in range(count) if spare(index) >= needed[index]]
+    assert first_with_room(count, spare) == (found[0] if found else None)
+
+
+def test_a_conversation_of_thousands_of_turns_is_cut_at_few_renderings(tmp_path: Path) -> None:
+    asked: list[int] = []
+    assert first_with_room(5000, lambda index: asked.append(index) or 20 * (index - 4000)) == 4001
+    assert len(asked) < 20

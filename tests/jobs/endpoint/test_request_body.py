@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, cast
 
 import pytest
 
 from jobs.endpoint import app
 from jobs.endpoint.app import MOST_BYTES, Endpoint
+from jobs.endpoint.chat_completions import read_request
 from jobs.llama_cpp.runtime import Runtime
 
 HEADERS = [(b"host", b"localhost"), (b"content-type", b"application/json")]
@@ -49,3 +51,40 @@ def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(app, "BODY_SECONDS", 0.2)
     assert sent(1, 10**9, pause=0.02)[0] == 408
     assert sent(1, 10, end="http.disconnect")[0] == 400
+
+
+ASKED: dict[str, Any] = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": []}, "model must be the name of one, got a list"),
+        ({"model": None}, "model must be the name of one, got null"),
+        ({"messages": {"role": "user"}}, "messages must be a list of messages"),
+        ({"stream": "yes"}, "stream must be true or false, got 'yes'"),
+        ({"stream": True, "stream_options": 3}, "stream_options must be an object"),
+        ({"stream": True, "stream_options": [1]}, "stream_options must be an object"),
+        ({"stream": True, "stream_options": {"other": True}}, "stream_options.other"),
+        ({"stream": True, "stream_options": {"include_usage": "no"}}, "include_usage must be"),
+        ({"stream_options": {"include_usage": True}}, "has no effect without stream"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages holds half of a surr"),
+        ({"stop": "\ud800"}, "stop holds half of a surrogate pair"),
+        ({"\ud800": 1}, "the body holds half of a surrogate pair"),
+    ],
+)
+def test_what_a_request_may_not_say_is_named(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_request(json.dumps(ASKED | settings).encode())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stream": None, "stream_options": None, "top_p": 1, "seed": None},
+        {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+        {"stream": False, "user": "me", "messages": [{"role": "user", "content": "🧬"}]},
+    ],
+)
+def test_what_clients_send_by_themselves_is_taken(settings: dict[str, Any]) -> None:
+    assert read_request(json.dumps(ASKED | settings).encode())["model"] == "a"

@@ -37,7 +37,7 @@ def version(trial: Trial, base: BaseModel, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_prompt_that_was_cut_while_judging_is_cut_and_answered_alike_in_use(
-    trial: Trial, base: BaseModel, version: Path
+    trial: Trial, base: BaseModel, version: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     template, rows = ChatTokenizer(base.path), load_corpus(trial.data).test
     task = json.loads((version / "task.json").read_text(encoding="utf-8"))
@@ -50,7 +50,10 @@ def test_a_prompt_that_was_cut_while_judging_is_cut_and_answered_alike_in_use(
     for row, example, line in zip(rows, examples, told, strict=True):
         prompt = row.context[-1]["content"].removeprefix("Which letter?\n")
         assert encode_prompt(prompt, task, template) == example.ids[: example.prompt_length]
+        capsys.readouterr()
         assert predict(base, version, prompt) == line["prediction"]
+        told_of = capsys.readouterr().err.count("are read: the oldest turns")
+        assert told_of == (example.num_cut > 0)
 
 
 ASK = {"role": "user", "content": "  Ticket? "}

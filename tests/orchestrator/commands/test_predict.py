@@ -35,7 +35,7 @@ def version(trial: Trial, base: BaseModel, tmp_path_factory: pytest.TempPathFact
     ("messages", "words"),
     [
         ("hello", "messages is no JSON"),
-        ("[]", "must be a list of messages"),
+        ("[]", "messages is empty; it must end with what is asked"),
         ('[{"role": "user"}]', 'message 1 has no "content"'),
         (
             '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]',
