@@ -7,12 +7,15 @@ import json
 from jobs.base_models import fetch
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus, load_corpus, no_collection
+from orchestrator.config.idle_settings import check_instruction
 from orchestrator.config.settings import Config
 from orchestrator.errors import InputError
 from orchestrator.job_environment import mark_answer
 from orchestrator.output import check_text, console
 from orchestrator.plan.data_checks import CheckReport, check_data
-from orchestrator.plan.data_statistics import count_all
+from orchestrator.plan.data_statistics import SAMPLE_ROWS, count_all
+from orchestrator.plan.metric import check_slices
+from orchestrator.plan.neighbours import check_neighbours, neighbour_plan
 from orchestrator.plan.token_counts import Count
 
 
@@ -40,6 +43,7 @@ def look(config: Config) -> tuple[CheckReport, Corpus]:
         template = None if base is None else ChatTokenizer(base.path)
     except ValueError as error:
         raise InputError(str(error)) from error
+    check_settings(config, corpus, template)
     counts: dict[str, Count] = {}
     refused = ""
     if template is not None:
@@ -51,6 +55,15 @@ def look(config: Config) -> tuple[CheckReport, Corpus]:
     if refused:
         report = report.with_refused_rows(refused)
     return report, corpus
+
+
+def check_settings(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> None:
+    """Raise ConfigError or InputError for settings of the data that a run of these rows refuses."""
+    check_slices(config, corpus)
+    check_instruction(config, corpus)
+    check_neighbours(config, corpus)
+    if template is not None:
+        neighbour_plan(config, corpus, template, SAMPLE_ROWS)
 
 
 def title(config: Config, corpus: Corpus) -> str:

@@ -110,3 +110,22 @@ def test_settings_that_a_check_does_not_look_at_are_named(
 ) -> None:
     assert check(cache, monkeypatch, rows, "optim.lr=0.1") == 0
     assert "optim.lr=0.1 has no effect: job=check does not look at it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data.neighbours.count=9", "the training rows have 2 different answers"),
+        ("data.slices=[nosuch]", 'no held-out row has a column "nosuch"'),
+    ],
+)
+def test_settings_of_the_data_that_a_run_refuses_are_refused(
+    cache: Path,
+    rows: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    said: str,
+) -> None:
+    assert check(cache, monkeypatch, rows, setting) == 2
+    assert said in capsys.readouterr().err
