@@ -16,7 +16,7 @@ from jobs.check_settings import Checks
 from jobs.mix_settings import Exhausted, cap_checks, epochs_checks
 from jobs.neighbour_settings import Neighbours
 from jobs.optim_settings import Optim
-from jobs.settings_checks import LARGEST, config, is_name, require
+from jobs.settings_checks import LARGEST, config, is_name, require, target_checks
 from jobs.source_rows import Columns, SourceRows
 
 LARGEST_BATCH = 65_536
@@ -224,7 +224,7 @@ class Adapter:
     """Probability of dropping an input of the low-rank update. Must be 0 when kind is "full"."""
     targets: str = "all-linear"
     """Which layers: "all-linear" (every linear layer but the head), or comma-separated names such
-    as "q_proj,v_proj".
+    as "q_proj,v_proj"; no list in brackets.
     """
     layers: float = 1.0
     """Share of the decoder's layers, the last ones, that carry adapters; the rest runs once for all
@@ -243,7 +243,7 @@ class Adapter:
                 0 < self.layers <= 1,
                 f"adapter.layers must be above 0 and at most 1, got {self.layers}",
             ),
-            (bool(self.targets.strip()), 'adapter.targets must name layers, or be "all-linear"'),
+            *target_checks(self.targets),
         )
 
     def num_adapted(self, num_layers: int) -> int:

@@ -30,5 +30,16 @@ def is_name(text: str) -> bool:
     return re.fullmatch(r"\w[\w .+-]*", text) is not None
 
 
+def target_checks(targets: str) -> list[tuple[bool, str]]:
+    """What the names of the layers that carry an adapter must be, for `require`."""
+    names = ",".join(re.findall(r"[\w.-]+", targets)) or "q_proj,v_proj"
+    are_names = all(re.fullmatch(r"\s*[\w.-]+\s*", name) for name in targets.split(","))
+    text = (
+        "adapter.targets must be names of layers with commas between them, without brackets or "
+        f'quotes, or all-linear, got "{targets}"; write adapter.targets={names}'
+    )
+    return [(are_names, text)]
+
+
 LARGEST = 2**31
 """Counts stay below it: what keeps or sends them holds no larger ones."""

@@ -8,6 +8,7 @@ plan, each kind in a line.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -176,12 +177,19 @@ def label_notes(answers: dict[str, Counter[str]]) -> list[str]:
             labels.setdefault(label_form(answer), Counter())[answer] += count
     said = []
     several = [forms for forms in labels.values() if len(forms) > 1]
+    look_alike = [forms for forms in several if len({composed(form) for form in forms}) == 1]
+    if look_alike:
+        said.append(
+            "answers that look the same are written with other characters (an accent as a part of "
+            f"its letter, NFC, or as one of its own, NFD) and trained as they stand: "
+            f"{listed(look_alike)}; write the files in NFC, as Python's "
+            "unicodedata.normalize('NFC', text) does"
+        )
+    several = [forms for forms in several if forms not in look_alike]
     if several:
-        shown = "; ".join(named(forms) for forms in several[:MOST_NAMED])
-        more = f" and {len(several) - MOST_NAMED} more" if len(several) > MOST_NAMED else ""
         said.append(
             "answers that differ only in case, spaces, marks at the end or how a number is written "
-            f"are trained as they stand: {shown}{more}; write each label in one way"
+            f"are trained as they stand: {listed(several)}; write each label in one way"
         )
     if len(train) == 1:
         said.append(f"train: all answers are the same, {quote([short(next(iter(train)))])}")
@@ -211,6 +219,17 @@ def label_form(text: str) -> str:
     except InvalidOperation:
         return form
     return str(number.normalize()) if number.is_finite() else form
+
+
+def composed(text: str) -> str:
+    """A text with each accent as a part of its letter."""
+    return unicodedata.normalize("NFC", text)
+
+
+def listed(groups: Sequence[Counter[str]]) -> str:
+    """The first of some labels, each in all its forms."""
+    shown = "; ".join(named(forms) for forms in groups[:MOST_NAMED])
+    return shown + (f" and {len(groups) - MOST_NAMED} more" if len(groups) > MOST_NAMED else "")
 
 
 def texts_of(row: Row) -> list[str]:

@@ -81,18 +81,10 @@ class Knob:
         where = f"{self.path} ({self.type})"
         if self.type in ("choice", "grid"):
             values = self.values or []
-            twice = (
-                next((value for value in values if values.count(value) > 1), None)
-                if self.type == "grid"
-                else None
-            )
+            twice = next((value for value in values if values.count(value) > 1), None)
             require(
                 (bool(values), f"{where} needs `values`, a list with at least one value"),
-                (
-                    twice is None,
-                    f"{where}: {twice} stands twice in `values`, and two trials of a grid would be "
-                    "the same",
-                ),
+                (twice is None, f"{where}: {twice} stands twice in `values`; write it once"),
             )
         elif self.type == "simplex":
             self._check_simplex(where)

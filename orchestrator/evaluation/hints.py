@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobs.config import Trial
 from jobs.data.corpus import load_corpus
+from jobs.data.row_quality import label_form
 from jobs.evaluation import registry
 from jobs.evaluation.baselines import NUM_ANSWERS, Answers
 from orchestrator.config.settings import MOST_MINUTES
@@ -106,7 +107,8 @@ def more_steps(findings: Findings) -> list[str]:
 def more_rows(findings: Findings) -> list[str]:
     """Whether the training rows lack answers, or have few rows for each."""
     distinct_answers = set(findings.training_answers)
-    unseen = sum(answer not in distinct_answers for answer in findings.test_answers)
+    forms = {label_form(answer) for answer in distinct_answers}
+    unseen = sum(label_form(answer) not in forms for answer in findings.test_answers)
     share = unseen / max(len(findings.test_answers), 1)
     closed = 2 * len(distinct_answers) <= len(findings.training_answers)
     if closed and share > UNSEEN_SHARE:

@@ -4,6 +4,7 @@ a baseline that wins, idle slots, a leak, and the like. Pure functions of the sw
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 
@@ -132,6 +133,8 @@ def best_at_edge(data: SweepData) -> list[Alert]:
         return []
     issued = []
     for name, knob in data.space.items():
+        if len({str(trial.point.get(knob["path"])) for trial in data.ranked()}) < 2:
+            continue
         side = edge_of(knob, winner.point.get(knob["path"]))
         wider = None if side is None else widened(name, knob, side)
         if side is None or wider is None:
@@ -252,7 +255,8 @@ def idle_slots(data: SweepData) -> list[Alert]:
 
 def idle_share(data: SweepData) -> float | None:
     """Which share of the time of all slots nobody trained in; None where the journal does not tell.
-    A trial counts from its start to its last report.
+    A trial counts from its start to its last report; when no trial trains, as between two commands,
+    is no training time.
     """
     spans = [
         (trial.started, trial.last)
@@ -261,6 +265,9 @@ def idle_share(data: SweepData) -> float | None:
     ]
     if not data.concurrent or not spans:
         return None
-    begin, end = min(start for start, _ in spans), max(last for _, last in spans)
+    training, end = 0.0, -math.inf
+    for start, last in sorted(spans):
+        training += max(0.0, last - max(start, end))
+        end = max(end, last)
     taken = sum(last - start for start, last in spans)
-    return max(0.0, 1 - taken / (data.concurrent * (end - begin)))
+    return max(0.0, 1 - taken / (data.concurrent * training))

@@ -60,6 +60,12 @@ SETTINGS = [
         ["adapter.targets=q_proj,nosuch"],
         ["adapter.targets", '"nosuch" is no layer of the base model', "q_proj"],
     ),
+    (
+        ["adapter.targets=[q_proj, 'v_proj']"],
+        ["adapter.targets", "without brackets", "write adapter.targets=q_proj,v_proj"],
+    ),
+    (["adapter.targets=' '"], ["adapter.targets", "write adapter.targets=q_proj,v_proj"]),
+    (["adapter.targets=q_proj,,v_proj"], ["write adapter.targets=q_proj,v_proj"]),
     (["sweep.metric=valid/f1"], ["sweep.metric", "valid/f1", "valid/exact_match"]),
     (["train.gpus_per_worker=64"], ["train.gpus_per_worker", "64", "GPU"]),
     (["train.batch_size=60000", "train.num_workers=9999"], ["train.num_workers", "CPU cores"]),
@@ -174,6 +180,7 @@ KNOBS = [
         ["must be a number or a text, got null"],
     ),
     ("{path: adapter.rank, type: grid, values: [4, 4]}", ["4 stands twice"]),
+    ("{path: adapter.rank, type: choice, values: [8, 4, 4]}", ["4 stands twice"]),
     (
         "{path: optim.lr, type: uniform, low: nan, high: 1}",
         ["1 problem", "must be finite, got nan and 1.0"],

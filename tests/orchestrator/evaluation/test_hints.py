@@ -44,6 +44,11 @@ def test_where_every_row_is_right_nothing_helps() -> None:
     assert "nothing" not in hints(dataclasses.replace(CALM, score=1.0, metric="valid/loss"))[0]
 
 
+def test_a_label_in_another_form_is_no_answer_that_was_never_trained() -> None:
+    rows = {"training_answers": ["caf\u00e9", "tea"] * 500, "test_answers": ["cafe\u0301"] * 20}
+    assert hints(dataclasses.replace(CALM, **rows)) == hints(CALM)  # type: ignore[arg-type]
+
+
 def test_without_a_finding_the_usual_remedies_are_named() -> None:
     (only,) = hints(CALM)
     assert "train.steps=200" in only and "larger model=" in only

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.report.alerts import alerts
+from orchestrator.report.alerts import alerts, idle_share
 from orchestrator.report.edges import edge_of, widened
 from orchestrator.report.leaks import answers_in_prompts
 from orchestrator.report.metric_text import noise, wilson
-from orchestrator.report.sweep_data import read_sweep
+from orchestrator.report.sweep_data import SweepData, TrialData, read_sweep
 from tests.support.journals import write_sweep
 
 
@@ -98,6 +98,15 @@ def test_slots_that_stand_idle_are_told_with_more_trials(tmp_path: Path) -> None
     (folder / "journal.jsonl").write_text(text)
     (alert,) = issued(folder)["slots_idle"]
     assert "64 slots were idle" in alert["text"] and "sweep.num_trials=" in alert["command"]
+
+
+def test_the_pause_between_two_commands_is_no_time_of_idle_slots(tmp_path: Path) -> None:
+    spans = [(0.0, 60.0), (1.0, 60.0), (5000.0, 5060.0)]
+    data = SweepData("s", tmp_path, concurrent=2)
+    data.trials = [
+        TrialData(index, started=start, last=last) for index, (start, last) in enumerate(spans)
+    ]
+    assert idle_share(data) == pytest.approx(1 - 179 / 240)
 
 
 def test_leaks_are_suspected_by_twins_and_by_scores_that_are_too_good(tmp_path: Path) -> None:
