@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import Any
+
+from jobs.data.chat_template import PROBES
 
 
 @dataclass(frozen=True)
@@ -49,3 +55,24 @@ def final_answer(text: str, mark: str) -> str:
 def squeezed(text: str) -> str:
     """A text without white space."""
     return "".join(text.split())
+
+
+def shown(text: str) -> str:
+    """A text between quotes, for a message."""
+    return json.dumps(text if len(text) <= 60 else text[:57] + "...", ensure_ascii=False)
+
+
+def each_probed(
+    messages: Sequence[dict[str, Any]], positions: Set[int]
+) -> list[dict[str, Any]]:
+    """Messages of which those at some positions say something that no other says."""
+    return [
+        one | {"content": f"{PROBES[0]}{index:07d}"} if index in positions else one
+        for index, one in enumerate(messages)
+    ]
+
+
+def probed_in(text: str) -> set[int]:
+    """The positions of the probed messages that a rendering shows, in small letters or large."""
+    found = re.findall(rf"{PROBES[0]}(\d{{7}})", text, re.IGNORECASE)
+    return {int(digits) for digits in found}

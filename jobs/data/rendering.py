@@ -8,7 +8,6 @@ template.py's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache, cached_property, lru_cache
 from itertools import chain
@@ -19,7 +18,7 @@ from jobs.data.answer_text import without_tail
 from jobs.data.chat_template import PROBES, ChatTokenizer, common_end
 from jobs.data.messages import CLOSED_THOUGHT, THOUGHTS, tool_name
 from jobs.data.readers import Row
-from jobs.data.rendered import Around, Rendered, squeezed
+from jobs.data.rendered import Around, Rendered, each_probed, probed_in, shown, squeezed
 from jobs.data.truncation import emptied, fixed, highest, is_free, least, middle_cut
 
 NEEDED = (*THOUGHTS, "tool_calls", "function_call")
@@ -227,9 +226,8 @@ class Renderer:
         say.
         """
         name = self.template.folder.name
-        for index, message in enumerate(row.context):
-            if not message["content"].strip():
-                continue
+        for index in self.not_shown_together(row):
+            message = row.context[index]
             probed = [
                 one | {"content": PROBES[0]} if position == index else one
                 for position, one in enumerate(row.context)
@@ -249,6 +247,17 @@ class Renderer:
                     f'"{message["role"]}"; {remedy}, '
                     "or take a model whose template renders it"
                 )
+
+    def not_shown_together(self, row: Row) -> list[int]:
+        """The messages that are missing where each says something of its own, all of them where the
+        template refuses that: one rendering tells of thousands, which one each takes minutes for.
+        """
+        spoken = {index for index, one in enumerate(row.context) if one["content"].strip()}
+        try:
+            text = self.prompt(row, each_probed(row.context, spoken))
+        except ValueError:
+            return sorted(spoken)
+        return sorted(spoken - probed_in(text))
 
     def unused(self, row: Row, prompt: str, full: str) -> tuple[str, ...]:
         """What of a row the template does not use and that may be left out, in words. Raises
@@ -384,11 +393,6 @@ def call(like: dict[str, Any], name: str, arguments: dict[str, Any]) -> dict[str
     if "function" in like:
         return like | {"function": {"name": name, "arguments": arguments}}
     return like | {"name": name, "arguments": arguments}
-
-
-def shown(text: str) -> str:
-    """A text between quotes, for a message."""
-    return json.dumps(text if len(text) <= 60 else text[:57] + "...", ensure_ascii=False)
 
 
 def common_start(left: str, right: str) -> str:

@@ -182,8 +182,8 @@ def label_notes(answers: dict[str, Counter[str]]) -> list[str]:
         said.append(
             "answers that look the same are written with other characters (an accent as a part of "
             f"its letter, NFC, or as one of its own, NFD) and trained as they stand: "
-            f"{listed(look_alike)}; write the files in NFC, as Python's "
-            "unicodedata.normalize('NFC', text) does"
+            f"{listed(look_alike)}{unseen_forms(answers, look_alike)}; write the files in NFC, as "
+            "Python's unicodedata.normalize('NFC', text) does"
         )
     several = [forms for forms in several if forms not in look_alike]
     if several:
@@ -224,6 +224,18 @@ def label_form(text: str) -> str:
 def composed(text: str) -> str:
     """A text with each accent as a part of its letter."""
     return unicodedata.normalize("NFC", text)
+
+
+def unseen_forms(answers: dict[str, Counter[str]], groups: Sequence[Counter[str]]) -> str:
+    """How many held-out rows have some labels in a form that no training row has."""
+    unseen = {form for forms in groups for form in forms} - answers["train"].keys()
+    counts = {split: sum(answers[split][form] for form in unseen) for split in ("valid", "test")}
+    return "".join(
+        f"; {count:,} of {answers[split].total():,} {split} rows have one in characters that no "
+        "training row has"
+        for split, count in counts.items()
+        if count
+    )
 
 
 def listed(groups: Sequence[Counter[str]]) -> str:

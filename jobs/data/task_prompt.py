@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.data.chat_template import ChatTokenizer
@@ -21,6 +21,27 @@ from jobs.data.truncation import fewer_neighbours
 
 UNKNOWN = ({"role": "assistant", "content": "?"},)
 """Stands for the answer, which nobody knows."""
+
+
+@dataclass(frozen=True)
+class AskedPrompt:
+    """A prompt as the model is given it."""
+
+    ids: list[int]
+    num_tokens: int
+    """Of the whole prompt: more than are read where it is cut."""
+    max_length: int
+
+    @property
+    def cut_note(self) -> str | None:
+        """That it is cut, in words; None where it is read whole."""
+        if len(self.ids) >= self.num_tokens:
+            return None
+        return (
+            f"the prompt has {self.num_tokens:,} tokens, and as in training "
+            f"(train.max_length={self.max_length}) {len(self.ids):,} are read: the oldest turns, "
+            "then the middle of the longest text, are left out"
+        )
 
 
 def common_task(corpus: Corpus) -> dict[str, Any]:
@@ -159,26 +180,17 @@ def command_text(row: Row, task: dict[str, Any]) -> tuple[str, str]:
     return "messages", json.dumps(value, ensure_ascii=False)
 
 
-def encode_asked_row(
-    row: Row, task: dict[str, Any], template: ChatTokenizer, is_told: bool = True
-) -> list[int]:
-    """Token ids of what is asked, cut as the test rows were; that it is cut `is_told` on standard
-    error. Raises ValueError for what the template or the model does not know.
+def encode_asked_row(row: Row, task: dict[str, Any], template: ChatTokenizer) -> AskedPrompt:
+    """What is asked, cut as the test rows were. Raises ValueError for what the template or the
+    model does not know.
     """
     text = renderer(template).render(row).prompt
     ids = template.encode(text)
     room = room_in_use(task["max_length"], task["max_new_tokens"])
     if len(ids) > room and row.neighbours:
         row, _, ids = fewer_neighbours(row, room, template)
-    if len(ids) > room:
-        if is_told:
-            print(
-                f"note    the prompt has {len(ids):,} tokens, and as in training "
-                f"(train.max_length={task['max_length']}) {room:,} are read: the oldest turns, "
-                "then the middle of the longest text, are left out",
-                file=sys.stderr,
-                flush=True,
-            )
+    num_tokens = len(ids)
+    if num_tokens > room:
         _, ids, _ = renderer(template).shorten(row, room)
     template.check_known(ids)
-    return ids
+    return AskedPrompt(ids, num_tokens, task["max_length"])

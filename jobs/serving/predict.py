@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,19 @@ import torch
 from jobs.config import BaseModel
 from jobs.data.chat_template import TODAY, ChatTokenizer
 from jobs.data.readers import Row
-from jobs.data.task_prompt import encode_asked_row, from_messages, from_prompt
+from jobs.data.task_prompt import AskedPrompt, encode_asked_row, from_messages, from_prompt
 from jobs.data.version_rows import rows_of_version
 from jobs.evaluation.generate import answer
 from jobs.model.loading import pick_device, restore
 from jobs.model.memory import out_of_memory
+
+LOG = logging.getLogger(__name__)
+
+
+def log_cut(asked: AskedPrompt) -> None:
+    """Log a warning for a prompt that is cut."""
+    if asked.cut_note is not None:
+        LOG.warning("%s", asked.cut_note)
 
 
 class LoadedVersion:
@@ -42,32 +52,44 @@ class LoadedVersion:
                 f"cannot load {trained}: {type(error).__name__}: {reason}; fetch the version again"
             ) from error
 
-    def answer(self, row: Row, max_new_tokens: int | None = None) -> str:
+    def answer(
+        self,
+        row: Row,
+        max_new_tokens: int | None = None,
+        tell: Callable[[AskedPrompt], None] = log_cut,
+    ) -> str:
         """The greedy answer to a row, which is shown its neighbours where the version was trained
-        with them. Raises ValueError for what the template or the model does
-        not know.
+        with them; `tell` learns what is asked. Raises ValueError for what the template or the model
+        does not know.
         """
         most = self.task["max_new_tokens"]
         limit = min(max_new_tokens or most, most)
         shown = row if self.rows is None else self.rows.shown(row)
         asked = encode_asked_row(shown, self.task, self.template)
-        return answer(self.model, [asked], self.template, limit, lambda rows: None)[0]
+        tell(asked)
+        return answer(self.model, [asked.ids], self.template, limit, lambda rows: None)[0]
 
 
-def predict(base: BaseModel, folder: Path, prompt: str | None, messages: str | None = None) -> str:
-    """The greedy answer to `prompt`, or to a conversation as JSON.
+def predict(
+    base: BaseModel,
+    folder: Path,
+    prompt: str | None,
+    messages: str | None = None,
+    tell: Callable[[AskedPrompt], None] = log_cut,
+) -> str:
+    """The greedy answer to `prompt`, or to a conversation as JSON; `tell` learns what is asked.
 
     Raises ValueError for what cannot be asked and for a folder that cannot be loaded, and
     MemoryError when it does not fit into memory.
     """
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     row = from_prompt(prompt or "", task) if messages is None else from_messages(messages, task)
-    encode_asked_row(row, task, ChatTokenizer(base.path, task.get("today", TODAY)), is_told=False)
-    return LoadedVersion(base, folder).answer(row)
+    encode_asked_row(row, task, ChatTokenizer(base.path, task.get("today", TODAY)))
+    return LoadedVersion(base, folder).answer(row, tell=tell)
 
 
 def encode_prompt(prompt: str | None, task: dict[str, Any], template: ChatTokenizer) -> list[int]:
     """Token ids of `prompt`, with what all rows of the task have around it, cut as the test rows
     were.
     """
-    return encode_asked_row(from_prompt(prompt or "", task), task, template)
+    return encode_asked_row(from_prompt(prompt or "", task), task, template).ids

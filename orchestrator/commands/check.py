@@ -14,7 +14,7 @@ from orchestrator.job_environment import mark_answer
 from orchestrator.output import check_text, console
 from orchestrator.plan.data_checks import CheckReport, check_data
 from orchestrator.plan.data_statistics import SAMPLE_ROWS, count_all
-from orchestrator.plan.metric import check_slices
+from orchestrator.plan.metric import check_retained, check_slices
 from orchestrator.plan.neighbours import check_neighbours, neighbour_plan
 from orchestrator.plan.token_counts import Count
 
@@ -60,6 +60,7 @@ def look(config: Config) -> tuple[CheckReport, Corpus]:
 def check_settings(config: Config, corpus: Corpus, template: ChatTokenizer | None) -> None:
     """Raise ConfigError or InputError for settings of the data that a run of these rows refuses."""
     check_slices(config, corpus)
+    check_retained(config, corpus)
     check_instruction(config, corpus)
     check_neighbours(config, corpus)
     if template is not None:

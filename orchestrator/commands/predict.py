@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.data.task_prompt import from_messages
 from jobs.files.json_types import JsonObject
@@ -16,10 +17,14 @@ from orchestrator.config.settings import Config
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.evaluation.version_folder import check_version, find_base
 from orchestrator.job_environment import mark_answer
+from orchestrator.output import console
 from orchestrator.output.heartbeat import Heartbeat, waiting
 from orchestrator.storage.paths import storage_folder
 from orchestrator.tracking import mlflow_store
 from orchestrator.tracking.uri import sqlite_uri
+
+if TYPE_CHECKING:
+    from jobs.data.task_prompt import AskedPrompt
 
 
 def run(config: Config) -> int:
@@ -29,8 +34,14 @@ def run(config: Config) -> int:
     assert config.model_uri is not None and (
         config.prompt is not None or config.messages is not None
     )
+    note = None
     with Heartbeat(waiting(f"predict loading {mask(config.model_uri)}")):
-        record, line = plan(config) if config.dry_run else ask(config)
+        if config.dry_run:
+            record, line = plan(config)
+        else:
+            record, line, note = ask(config)
+    if note is not None:
+        console.note(note)
     mark_answer()
     print(json.dumps(record, ensure_ascii=False) if config.output == "json" else line)
     return 0
@@ -63,22 +74,28 @@ def asked(config: Config) -> JsonObject:
     return {"messages": json.loads(config.messages)}
 
 
-def ask(config: Config) -> tuple[JsonObject, str]:
-    """The model's answer, as a record and as text. Raises InputError for a model that cannot be
-    used.
+def ask(config: Config) -> tuple[JsonObject, str, str | None]:
+    """The model's answer as a record and as text, and a note where the prompt was cut. Raises
+    InputError for a model that cannot be used.
     """
     question = asked(config)
+    prompts: list[AskedPrompt] = []
     with tempfile.TemporaryDirectory(prefix="version-") as scratch:
         folder = find(config, Path(scratch))
         try:
             from jobs.serving.predict import predict
 
-            answered = predict(find_base(config, folder), folder, config.prompt, config.messages)
+            base = find_base(config, folder)
+            answered = predict(base, folder, config.prompt, config.messages, prompts.append)
         except MemoryError as error:
             raise OrchestratorError(str(error)) from error
         except (ValueError, RuntimeError) as error:
             raise InputError(f"model_uri {config.model_uri}: {error}") from error
-    return {**question, "answer": answered}, answered
+    (prompt,) = prompts
+    record = {**question, "answer": answered}
+    if prompt.cut_note is not None:
+        record["prompt_cut"] = {"tokens": prompt.num_tokens, "read": len(prompt.ids)}
+    return record, answered, prompt.cut_note
 
 
 def find(config: Config, scratch: Path) -> Path:

@@ -6,6 +6,7 @@ and a longer sweep begins with the shorter one's.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from dataclasses import field
@@ -45,8 +46,8 @@ class Knob:
     follows another knob; simplex takes `simplex` and `bounds`.
     """
     values: list[Value] | None = None
-    """choice: drawn at random. grid: every combination of all grid knobs is tried. linked: one
-    value per value of the knob in `to`.
+    """choice: drawn at random; one that stands there twice is drawn more often. grid: every
+    combination of all grid knobs is tried. linked: one value per value of the knob in `to`.
     """
     low: float | None = None
     """Smallest value, included."""
@@ -81,10 +82,15 @@ class Knob:
         where = f"{self.path} ({self.type})"
         if self.type in ("choice", "grid"):
             values = self.values or []
+            can_repeat = self.type == "choice" and len(set(values)) > 1
             twice = next((value for value in values if values.count(value) > 1), None)
             require(
                 (bool(values), f"{where} needs `values`, a list with at least one value"),
-                (twice is None, f"{where}: {twice} stands twice in `values`; write it once"),
+                (
+                    twice is None or can_repeat,
+                    f"{where}: {twice} stands twice in `values`, and two trials would be the same; "
+                    "write it once",
+                ),
             )
         elif self.type == "simplex":
             self._check_simplex(where)
@@ -105,6 +111,11 @@ class Knob:
         stepped = self.step is None or self.type in ("uniform", "randint")
         require((stepped, f"{where}: `step` goes with uniform and randint only"))
         self._check_first(where)
+
+    def as_grid(self) -> Knob:
+        """A choice of which each value is tried once."""
+        values = list(dict.fromkeys(self.values or []))
+        return dataclasses.replace(self, type="grid", values=values, first=None)
 
     def _check_first(self, where: str) -> None:
         """Refuse values of the first trials that no draw could give."""

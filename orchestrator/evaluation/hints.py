@@ -13,6 +13,8 @@ from jobs.data.corpus import load_corpus
 from jobs.data.row_quality import label_form
 from jobs.evaluation import registry
 from jobs.evaluation.baselines import NUM_ANSWERS, Answers
+from jobs.evaluation.metric_choice import FOR_LABELS
+from jobs.evaluation.scored_rows import as_label
 from orchestrator.config.settings import MOST_MINUTES
 from orchestrator.output.sweep_result import BestTrial
 from orchestrator.plan.mixes import drawn_shares
@@ -58,7 +60,13 @@ def hints(findings: Findings) -> list[str]:
     """What would likely help, the likeliest first."""
     if findings.score == 1 and registry.name_of(findings.metric) in LIKE_A_SHARE:
         return ["nothing on these rows: each is answered right; harder or more test rows tell more"]
-    advice = [*neighbours(findings), *more_steps(findings), *more_rows(findings), *mix(findings)]
+    advice = [
+        *neighbours(findings),
+        *more_steps(findings),
+        *one_spelling(findings),
+        *more_rows(findings),
+        *mix(findings),
+    ]
     if not advice:
         advice = [f"more steps ({findings.longer}), more rows, or a larger model="]
     return advice
@@ -104,13 +112,37 @@ def more_steps(findings: Findings) -> list[str]:
     return [f"more steps: the winner was best at its last one{rising}; {findings.longer}"]
 
 
+def are_closed(findings: Findings) -> bool:
+    """Whether the training rows have few different answers."""
+    return 2 * len(set(findings.training_answers)) <= len(findings.training_answers)
+
+
+def one_spelling(findings: Findings) -> list[str]:
+    """Whether test rows have answers of the training rows in other characters, such as an accent as
+    one of its own, so that the answer that was trained counts as wrong.
+    """
+    is_label = registry.name_of(findings.metric) in FOR_LABELS
+    trained = {as_label(answer) if is_label else answer for answer in findings.training_answers}
+    forms = {label_form(answer) for answer in findings.training_answers}
+    count = sum(
+        label_form(answer) in forms and (as_label(answer) if is_label else answer) not in trained
+        for answer in findings.test_answers
+    )
+    if not are_closed(findings) or count <= UNSEEN_SHARE * len(findings.test_answers):
+        return []
+    return [
+        f"one spelling of each label: {count:,} of the test rows have an answer that the training "
+        "rows write otherwise, and what was trained counts as wrong there; job=check names them"
+    ]
+
+
 def more_rows(findings: Findings) -> list[str]:
     """Whether the training rows lack answers, or have few rows for each."""
     distinct_answers = set(findings.training_answers)
     forms = {label_form(answer) for answer in distinct_answers}
     unseen = sum(label_form(answer) not in forms for answer in findings.test_answers)
     share = unseen / max(len(findings.test_answers), 1)
-    closed = 2 * len(distinct_answers) <= len(findings.training_answers)
+    closed = are_closed(findings)
     if closed and share > UNSEEN_SHARE:
         return [f"more rows: {unseen:,} of the test rows have an answer that no training row has"]
     per_answer = len(findings.training_answers) / max(len(distinct_answers), 1)

@@ -221,8 +221,9 @@ def load_section(name: str) -> str:
 python -m orchestrator job=predict model_uri=models:/{name}/VERSION prompt="..."
 ```
 
-VERSION is the number of this version; `@champion` in place of `/VERSION` asks the one that has the
-alias.
+VERSION is the number that MLflow shows for this version, `model.version` in the sweep's
+`result.json`. `@champion` in place of `/VERSION` asks whichever version is the champion by then:
+another one than this, or none.
 
 Or over HTTP, behind a chat interface, once its `requirements.txt` is installed:
 

@@ -342,10 +342,7 @@ def as_grid(config: Config) -> Config:
     """Under sweep.search=grid every choice is a grid."""
     if config.sweep.search != "grid":
         return config
-    space = {
-        k: dataclasses.replace(v, type="grid", first=None) if v.type == "choice" else v
-        for k, v in config.sweep.space.items()
-    }
+    space = {k: v.as_grid() if v.type == "choice" else v for k, v in config.sweep.space.items()}
     return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=space))
 
 

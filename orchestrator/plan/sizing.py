@@ -219,7 +219,7 @@ def combinations(config: Config) -> int:
     """
     kinds = ("grid", "choice") if config.sweep.search == "grid" else ("grid",)
     knobs = [knob for knob in config.sweep.space.values() if knob.type in kinds]
-    return math.prod(len(knob.values or []) for knob in knobs)
+    return math.prod(len({*(knob.values or [])}) for knob in knobs)
 
 
 def limits_of(

@@ -255,14 +255,10 @@ def idle_slots(data: SweepData) -> list[Alert]:
 
 def idle_share(data: SweepData) -> float | None:
     """Which share of the time of all slots nobody trained in; None where the journal does not tell.
-    A trial counts from its start to its last report; when no trial trains, as between two commands,
-    is no training time.
+    A trial counts from its start in a command to its last report there; when no trial trains, as
+    between two commands, is no training time.
     """
-    spans = [
-        (trial.started, trial.last)
-        for trial in data.trials
-        if trial.started is not None and trial.last is not None and trial.last > trial.started
-    ]
+    spans = [span for trial in data.trials for span in trial.spans.items()]
     if not data.concurrent or not spans:
         return None
     training, end = 0.0, -math.inf

@@ -92,10 +92,10 @@ def compact(value: Any) -> Any:
 
 
 def seconds_of(trial: TrialData) -> float | None:
-    """From its start to its last report."""
+    """From its start to its last report, in each command that has trained it."""
     if trial.started is None or trial.last is None:
         return None
-    return max(trial.last - trial.started, 0.0)
+    return sum(last - start for start, last in trial.spans.items())
 
 
 def interval_of(data: SweepData, trial: TrialData) -> tuple[float | None, float | None]:

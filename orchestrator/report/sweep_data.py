@@ -45,6 +45,10 @@ class TrialData:
     """Seconds since the epoch."""
     last: float | None = None
     """When it was heard of last while it trained."""
+    resumed: float | None = None
+    """When it started in the newest command that has trained it."""
+    spans: dict[float, float] = field(default_factory=dict)
+    """Its start in each command that has trained it -> its last report there."""
     best_step: int | None = None
     score: float | None = None
     """The best value of the sweep's metric; None without any."""
@@ -221,6 +225,7 @@ def take_trial(trial: TrialData, event: dict[str, Any], moment: float) -> None:
         trial.point = plain_values(event["point"])
         trial.params = plain_values(event.get("params"))
         trial.state, trial.error = "running", None
+        trial.resumed = moment
         if trial.started is None:
             trial.started = moment
     elif kind == "report":
@@ -228,6 +233,8 @@ def take_trial(trial: TrialData, event: dict[str, Any], moment: float) -> None:
         trial.reports.setdefault(event["step"], {}).update(metrics)
         if any(name.startswith(f"{registry.VALID}/") for name in metrics):
             trial.last = moment
+            if trial.resumed is not None and moment > trial.resumed:
+                trial.spans[trial.resumed] = moment
     elif kind == "metrics" and isinstance(event.get("step"), int):
         metrics = event.get("metrics")
         if isinstance(metrics, dict) and "train/loss" in metrics:

@@ -1,5 +1,6 @@
 """What the chat template and the tokenizer make of the rows: an answer whose end carries no loss, a
-beginning of text that stands there twice, marks of the template inside a row's own text.
+beginning of text that stands there twice, marks of the template inside a row's own text, roles that
+the template does not name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from jobs.data.chat_template import PROBES, ChatTokenizer
 from jobs.data.checks.result import CheckResult, excerpt, groups_of_rows, place, share
 from jobs.data.corpus import Corpus
+from jobs.data.messages import ROLES, quote
 from jobs.data.readers import Row
 from jobs.data.row_quality import texts_of
 from jobs.data.tokenization import Example, encode_rows
@@ -35,6 +37,7 @@ def check(corpus: Corpus, template: ChatTokenizer) -> CheckResult:
             break
         result.warnings += lint(name, sample, examples, template)
         result.warnings += marks_in_texts(name, rows, template)
+        result.warnings += other_roles(name, rows, template)
     added = default_system(template)
     if added:
         result.details.append(
@@ -93,6 +96,23 @@ def marks_in_texts(name: str, rows: Sequence[Row], template: ChatTokenizer) -> I
             f"{name}: {share(len(hits), len(rows))} have marks of the template in their text, such "
             f"as {token!r} ({place(row)}), and the model takes them for such; write the bare text, "
             "the template adds its marks"
+        )
+
+
+def other_roles(name: str, rows: Sequence[Row], template: ChatTokenizer) -> Iterator[str]:
+    """That messages have roles which neither every base model nor this one's template knows."""
+    roles = {message["role"] for row in rows for message in row.messages} - {*ROLES}
+    unknown = {
+        role
+        for role in roles
+        if re.search(rf"""(["']){re.escape(role)}\1""", template.chat_template) is None
+    }
+    if unknown:
+        hits = [row for row in rows if any(message["role"] in unknown for message in row.messages)]
+        yield (
+            f"{name}: {share(len(hits), len(rows))} have messages of a role that the template does "
+            f"not name, {quote(sorted(unknown))} (first: {place(hits[0])}), and it stands in the "
+            f"prompt as it is; if one of {', '.join(ROLES)} is meant, write that"
         )
 
 

@@ -73,6 +73,7 @@ def test_a_label_in_two_unicode_forms_is_named_as_that(tmp_path: Path) -> None:
     answers = [forms[0] if i % 2 else "tea" for i in range(60)]
     (note,) = notes_of(tmp_path, answers, test=asked("test", forms[1], "tea"))
     assert '"caf\u00e9" (30), "cafe\u0301" (1)' in note and "write the files in NFC" in note
+    assert "1 of 2 test rows have one in characters that no training row has" in note
     (tmp_path / "test.jsonl").unlink()
     (note,) = notes_of(tmp_path, [forms[i % 2] for i in range(60)])
     assert note.startswith("answers that look the same are written with other characters")

@@ -117,6 +117,7 @@ def test_settings_that_a_check_does_not_look_at_are_named(
     [
         ("data.neighbours.count=9", "the training rows have 2 different answers"),
         ("data.slices=[nosuch]", 'no held-out row has a column "nosuch"'),
+        ("data.retained=[nosuch]", 'no test row has the source "nosuch"'),
     ],
 )
 def test_settings_of_the_data_that_a_run_refuses_are_refused(

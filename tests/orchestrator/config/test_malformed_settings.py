@@ -180,7 +180,7 @@ KNOBS = [
         ["must be a number or a text, got null"],
     ),
     ("{path: adapter.rank, type: grid, values: [4, 4]}", ["4 stands twice"]),
-    ("{path: adapter.rank, type: choice, values: [8, 4, 4]}", ["4 stands twice"]),
+    ("{path: adapter.rank, type: choice, values: [4, 4]}", ["4 stands twice"]),
     (
         "{path: optim.lr, type: uniform, low: nan, high: 1}",
         ["1 problem", "must be finite, got nan and 1.0"],

@@ -26,6 +26,7 @@ def knobs(draws: st.DrawFn, path: str) -> Knob:
     kind = draws(st.sampled_from(("choice", "uniform", "loguniform", "randint")))
     if kind == "choice":
         values = st.lists(st.integers(1, 10**6), min_size=1, max_size=6)
+        values = values.filter(lambda drawn: len(drawn) == 1 or len(set(drawn)) > 1)
         return Knob(path=path, type="choice", values=list(draws(values)))
     if kind == "randint":
         low, high = sorted(draws(st.tuples(st.integers(-1000, 1000), st.integers(-1000, 1000))))

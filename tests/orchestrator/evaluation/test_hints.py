@@ -44,9 +44,27 @@ def test_where_every_row_is_right_nothing_helps() -> None:
     assert "nothing" not in hints(dataclasses.replace(CALM, score=1.0, metric="valid/loss"))[0]
 
 
-def test_a_label_in_another_form_is_no_answer_that_was_never_trained() -> None:
-    rows = {"training_answers": ["caf\u00e9", "tea"] * 500, "test_answers": ["cafe\u0301"] * 20}
-    assert hints(dataclasses.replace(CALM, **rows)) == hints(CALM)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("metric", "other", "counts_as_wrong"),
+    [
+        ("valid/accuracy", "cafe\u0301", True),
+        ("valid/accuracy", "Caf\u00e9", False),
+        ("valid/exact_match", "Caf\u00e9", True),
+    ],
+)
+def test_a_label_in_another_form_is_told_as_that_where_it_counts_as_wrong(
+    metric: str, other: str, counts_as_wrong: bool
+) -> None:
+    findings = dataclasses.replace(
+        CALM,
+        metric=metric,
+        training_answers=["caf\u00e9", "tea"] * 500,
+        test_answers=["tea", other] * 10,
+    )
+    (hint,) = hints(findings)
+    assert "more rows: 10" not in hint
+    told = "one spelling of each label: 10 of the test rows"
+    assert hint.startswith(told) == counts_as_wrong
 
 
 def test_without_a_finding_the_usual_remedies_are_named() -> None:

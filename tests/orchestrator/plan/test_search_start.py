@@ -214,7 +214,7 @@ def test_a_grid_has_no_first_trial_and_an_alpha_that_follows_the_ranks_keeps_the
     knob = "sweep.space={r: {path: adapter.rank, type: grid, values: [4, 8], first: [8]}}"
     with pytest.raises(ConfigError, match="takes values; leave it out|goes with choice"):
         planner.plan(knob)
-    choice = "sweep.space={rank: {path: adapter.rank, type: choice, values: [32, 4, 8]}}"
+    choice = "sweep.space={rank: {path: adapter.rank, type: choice, values: [32, 4, 8, 4]}}"
     grid = planner.plan(choice, "sweep.search=grid")
     assert [trial.adapter.rank for trial in grid.trials] == [32, 4, 8]
     alpha = "+sweep.space.alpha={path: adapter.alpha, type: linked, to: adapter.rank, values: [8, 16, 32, 64]}"

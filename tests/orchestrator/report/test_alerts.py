@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from orchestrator.report.alerts import alerts, idle_share
 from orchestrator.report.edges import edge_of, widened
 from orchestrator.report.leaks import answers_in_prompts
 from orchestrator.report.metric_text import noise, wilson
-from orchestrator.report.sweep_data import SweepData, TrialData, read_sweep
+from orchestrator.report.sweep_data import read_sweep
 from tests.support.journals import write_sweep
 
 
@@ -41,6 +42,14 @@ def test_the_best_value_at_an_edge_comes_with_a_wider_space(tmp_path: Path) -> N
     assert "sweep.space.lr.high=0.02" in edge["command"]
     inside = issued(write_sweep(tmp_path / "b", 100, best_lr=5e-4))
     assert not [alert for alert in inside.get("best_at_edge", []) if alert["knob"] == "optim.lr"]
+
+
+def test_a_value_that_every_trial_had_is_no_best_one_at_an_edge(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "a", 12, best_lr=8e-3)
+    lines = (folder / "journal.jsonl").read_text()
+    lines = re.sub(r'"adapter.rank": \d+', '"adapter.rank": 32', lines)
+    (folder / "journal.jsonl").write_text(lines)
+    assert all(alert["knob"] != "adapter.rank" for alert in issued(folder).get("best_at_edge", []))
 
 
 @pytest.mark.parametrize(
@@ -101,12 +110,20 @@ def test_slots_that_stand_idle_are_told_with_more_trials(tmp_path: Path) -> None
 
 
 def test_the_pause_between_two_commands_is_no_time_of_idle_slots(tmp_path: Path) -> None:
-    spans = [(0.0, 60.0), (1.0, 60.0), (5000.0, 5060.0)]
-    data = SweepData("s", tmp_path, concurrent=2)
-    data.trials = [
-        TrialData(index, started=start, last=last) for index, (start, last) in enumerate(spans)
+    """Also where a trial of the first command goes on in the second one."""
+    start = {"kind": "sweep", "params": {}, "concurrent": 2}
+    report = {"kind": "report", "step": 1, "metrics": {"valid/loss": 1.0}}
+    events = [
+        start | {"t": 0},
+        *({"t": 0, "kind": "trial", "trial": index, "point": {}} for index in (1, 2)),
+        report | {"t": 60_000, "trial": 1},
+        report | {"t": 40_000, "trial": 2},
+        start | {"t": 4_990_000},
+        {"t": 5_000_000, "kind": "trial", "trial": 1, "point": {}},
+        report | {"t": 5_060_000, "trial": 1, "step": 2},
     ]
-    assert idle_share(data) == pytest.approx(1 - 179 / 240)
+    (tmp_path / "journal.jsonl").write_text("\n".join(json.dumps(event) for event in events))
+    assert idle_share(read_sweep(tmp_path)) == pytest.approx(1 - 160 / 240)
 
 
 def test_leaks_are_suspected_by_twins_and_by_scores_that_are_too_good(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ DROPS_SYSTEM = CHATML.replace(
     "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
 )
 
+DEVELOPER = CHATML + "{% if messages[0].role == 'developer' %}{{ '' }}{% endif %}"
+
 
 def asked(*prompts: str) -> list[Row]:
     return [
@@ -63,6 +65,21 @@ def test_marks_of_the_template_inside_a_text_are_told(tmp_path: Path) -> None:
     result = linted(make_model(tmp_path / "m", CHATML), asked(rendered, *PROMPTS))
     (warning,) = result.warnings
     assert warning.startswith("train: 1 of 3 rows (33.3%) have marks of the template in their text")
+
+
+@pytest.mark.parametrize(
+    ("template", "role", "is_named"),
+    [(CHATML, "customer", True), (CHATML, "tool", False), (DEVELOPER, "developer", False)],
+)
+def test_a_role_that_neither_models_nor_the_template_know_is_told(
+    tmp_path: Path, template: str, role: str, is_named: bool
+) -> None:
+    row = make_row({"role": role, "content": "Hello."}, {"role": "user", "content": "Who?"}, SAY)
+    result = linted(make_model(tmp_path / "m", template), [*asked(*PROMPTS), row])
+    assert len(result.warnings) == is_named
+    for warning in result.warnings:
+        assert warning.startswith("train: 1 of 3 rows (33.3%) have messages of a role that")
+        assert f'"{role}" (first: ' in warning and "one of system, user, assistant, tool" in warning
 
 
 def test_a_system_prompt_that_the_template_drops_is_fatal(tmp_path: Path) -> None:
