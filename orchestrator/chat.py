@@ -109,6 +109,8 @@ def answer(model: ShippedModel, runtime: Runtime, history: list[dict[str, Any]])
     texts: list[str] = []
     try:
         question = model.question(runtime, {"messages": history})
+        if question.prompt.cut_note is not None:
+            console.note(question.prompt.cut_note)
         for piece in model.pieces(runtime, question):
             if isinstance(piece, str):
                 texts.append(piece)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +62,7 @@ def shown(text: str) -> str:
     return json.dumps(text if len(text) <= 60 else text[:57] + "...", ensure_ascii=False)
 
 
-def each_probed(
-    messages: Sequence[dict[str, Any]], positions: Set[int]
-) -> list[dict[str, Any]]:
+def each_probed(messages: Sequence[dict[str, Any]], positions: Set[int]) -> list[dict[str, Any]]:
     """Messages of which those at some positions say something that no other says."""
     return [
         one | {"content": f"{PROBES[0]}{index:07d}"} if index in positions else one
@@ -76,3 +74,16 @@ def probed_in(text: str) -> set[int]:
     """The positions of the probed messages that a rendering shows, in small letters or large."""
     found = re.findall(rf"{PROBES[0]}(\d{{7}})", text, re.IGNORECASE)
     return {int(digits) for digits in found}
+
+
+def holds_each(text: str, parts: Iterable[str]) -> bool:
+    """Whether a text holds each of some others. Where they stand in their order it is read once,
+    however many they are.
+    """
+    position = 0
+    for part in parts:
+        start = text.find(part, position)
+        if start < 0 and part not in text:
+            return False
+        position = max(position, start)
+    return True

@@ -18,7 +18,7 @@ from jobs.data.answer_text import without_tail
 from jobs.data.chat_template import PROBES, ChatTokenizer, common_end
 from jobs.data.messages import CLOSED_THOUGHT, THOUGHTS, tool_name
 from jobs.data.readers import Row
-from jobs.data.rendered import Around, Rendered, each_probed, probed_in, shown, squeezed
+from jobs.data.rendered import Around, Rendered, each_probed, holds_each, probed_in, shown, squeezed
 from jobs.data.truncation import emptied, fixed, highest, is_free, least, middle_cut
 
 NEEDED = (*THOUGHTS, "tool_calls", "function_call")
@@ -295,11 +295,7 @@ class Renderer:
                     )
                 else:
                     unused_fields.append(f'the template does not use "{field}" of messages')
-        if any(
-            content not in prompt
-            for message in row.context
-            if (content := message["content"].strip())
-        ):
+        if not holds_each(prompt, (message["content"].strip() for message in row.context)):
             unused_fields.append("the template changes what earlier messages say")
         return tuple(dict.fromkeys(unused_fields))
 
@@ -337,9 +333,8 @@ class Renderer:
             """What has room beside the later exchanges once this one's free texts are empty."""
             emptied_ones = (emptied(message, row.instruction) for message in exchanges[index])
             later = chain.from_iterable(exchanges[index + 1 :])
-            return room - len(
-                self.template.encode(self.prompt(row, [*head, *emptied_ones, *later]))
-            )
+            text = self.prompt(row, [*head, *emptied_ones, *later])
+            return room - len(self.template.encode(text))
 
         first = truncation.first_with_room(len(exchanges), spare)
         if first is not None:

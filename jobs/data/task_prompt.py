@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import Corpus
-from jobs.data.messages import Malformed, describe, read_message, read_tools
+from jobs.data.messages import Malformed, check_text, describe, read_message, read_tools
 from jobs.data.readers import Row, prompt_messages
 from jobs.data.rendering import renderer
 from jobs.data.tokenization import room_in_use
@@ -184,7 +184,7 @@ def encode_asked_row(row: Row, task: dict[str, Any], template: ChatTokenizer) ->
     """What is asked, cut as the test rows were. Raises ValueError for what the template or the
     model does not know.
     """
-    text = renderer(template).render(row).prompt
+    text = check_text(renderer(template).render(row).prompt, "what is asked")
     ids = template.encode(text)
     room = room_in_use(task["max_length"], task["max_new_tokens"])
     if len(ids) > room and row.neighbours:

@@ -48,11 +48,15 @@ def least(row: Row) -> list[dict[str, Any]]:
 def first_with_room(count: int, spare: Callable[[int], int]) -> int | None:
     """The first of a conversation's exchanges that is cut rather than left out: beside the later
     ones `spare` gives it LEAST_TURN tokens or more, or the last one any. None where not even that
-    one has room. The fewer exchanges stay the more has room, but for a token at their seams: they
-    are halved, since rendering each once takes minutes where there are thousands.
+    one has room. The fewer exchanges stay the more has room, but for a token at their seams: twice
+    as many are tried until they are too many, and then halved, since rendering each once takes
+    minutes where there are thousands.
     """
-    last = count - 1
-    first = bisect_left(range(last), True, key=lambda index: spare(index) >= LEAST_TURN)
+    last, step = count - 1, 1
+    while step < last and spare(last - step) >= LEAST_TURN:
+        step *= 2
+    earliest = max(0, last - step)
+    first = bisect_left(range(last), True, earliest, key=lambda index: spare(index) >= LEAST_TURN)
     while 0 < first < last and spare(first - 1) >= LEAST_TURN:
         first -= 1
     return first if count and (first < last or spare(last) >= 0) else None

@@ -24,6 +24,10 @@ from jobs.endpoint.shipped_model import Answer, Question, ShippedModel
 from jobs.llama_cpp.runtime import Runtime
 
 MOST_BYTES = 4_000_000
+MOST_DISCARDED = 64_000_000
+"""Of a body that is too large, so many bytes are read and forgotten: who is still sending when the
+connection ends gets no answer.
+"""
 BODY_SECONDS = 60.0
 """How long a request may take to arrive."""
 
@@ -112,17 +116,18 @@ class Endpoint:
                 return JSONResponse(error(message, code="model_not_found"), 404)
             model = self.models[name]
             question = await run_in_threadpool(model.question, self.runtime_of(model), asked)
+            headers = tell_cut(model, question)
             if asked.get("stream"):
                 with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
                 events = self.events(model, question, with_usage)
-                return StreamingResponse(events, media_type="text/event-stream")
+                return StreamingResponse(events, 200, headers, "text/event-stream")
             answer = await run_in_threadpool(model.answer, self.runtime_of(model), question)
         except ValueError as problem:
             return JSONResponse(error(str(problem)), 400)
         except RuntimeError as problem:
             return JSONResponse(error(str(problem), "server_error"), 502)
         report(model, answer)
-        return JSONResponse(whole(model.name, answer))
+        return JSONResponse(whole(model.name, answer), headers=headers)
 
     def events(self, model: ShippedModel, question: Question, with_usage: bool) -> Iterator[str]:
         """A streamed answer as server-sent events. What goes wrong on the way is an event too."""
@@ -144,21 +149,32 @@ class Endpoint:
 
 async def body_of(request: Request) -> bytes | None:
     """The body of a request; None for one that is too large, whatever its headers say: no more of
-    it is read than shows that.
+    it is kept than may be, nor read than MOST_DISCARDED.
     """
-    if int(request.headers.get("content-length") or 0) > MOST_BYTES:
+    if int(request.headers.get("content-length") or 0) > MOST_DISCARDED:
         return None
-    body = bytearray()
+    body, num_bytes = bytearray(), 0
     async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            return None
-    return bytes(body)
+        num_bytes += len(piece)
+        if num_bytes <= MOST_BYTES:
+            body += piece
+        elif num_bytes > MOST_DISCARDED:
+            break
+    return bytes(body) if num_bytes <= MOST_BYTES else None
 
 
 def event(content: Any) -> str:
     """One server-sent event."""
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
+
+def tell_cut(model: ShippedModel, question: Question) -> dict[str, str]:
+    """One line on the terminal for a prompt that is cut, and the headers that tell its sender."""
+    prompt = question.prompt
+    if prompt.cut_note is None:
+        return {}
+    print(f"{model.name}: {prompt.cut_note}", file=sys.stderr, flush=True)
+    return {"X-Prompt-Shortened": f"{len(prompt.ids)} of {prompt.num_tokens} tokens are read"}
 
 
 def report(model: ShippedModel, answer: Answer) -> None:

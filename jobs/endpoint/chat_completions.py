@@ -95,13 +95,13 @@ def check_streaming(request: dict[str, Any]) -> None:
         return
     if not isinstance(options, dict):
         raise ValueError(f"stream_options must be an object, got {describe(options)}")
-    if not stream:
-        raise ValueError("stream_options has no effect without stream; leave it out")
     if unknown := options.keys() - STREAM_OPTIONS:
         raise ValueError(f"stream_options.{min(unknown)} is not supported; leave it out")
     for name, value in options.items():
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"stream_options.{name} must be true or false, got {value!r}")
+        if value and not stream:
+            raise ValueError(f"stream_options.{name} has no effect without stream; leave it out")
 
 
 def is_whole(value: Any) -> bool:

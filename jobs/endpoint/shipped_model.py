@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.data.answer_text import answer_text
 from jobs.data.chat_template import ChatTokenizer
-from jobs.data.task_prompt import encode_asked_row
+from jobs.data.task_prompt import AskedPrompt, encode_asked_row
 from jobs.data.version_rows import rows_of_version
 from jobs.llama_cpp.runtime import Runtime
 from jobs.serving.chat_request import row_of
@@ -28,7 +28,7 @@ CONTEXT = 4096
 class Question:
     """A conversation, ready to be answered."""
 
-    ids: list[int]
+    prompt: AskedPrompt
     most: int
     options: dict[str, Any]
 
@@ -89,7 +89,7 @@ class ShippedModel:
         """A request of the chat interface, as the model is asked. Raises ValueError for one that
         cannot be answered.
         """
-        asked = {"input": request["messages"], "tools": request.get("tools")}
+        asked = {name: request.get(name) for name in ("messages", "tools")}
         wanted = request.get("max_tokens") or request.get("max_completion_tokens")
         options = {
             name: request[name]
@@ -97,19 +97,24 @@ class ShippedModel:
             if request.get(name) is not None
         }
         if self.task is None:
-            row_of(asked, {"instruction": ""})  # refuses what is no conversation
+            row_of(asked, {"instruction": ""}, "messages")  # refuses what is no conversation
             ids = runtime.tokenize(runtime.render(request["messages"]))
-            return Question(ids, min(wanted or MOST_TOKENS, MOST_TOKENS), options)
-        row = row_of(asked, self.task)
+            return Question(
+                AskedPrompt(ids, len(ids), self.context),
+                min(wanted or MOST_TOKENS, MOST_TOKENS),
+                options,
+            )
+        row = row_of(asked, self.task, "messages")
         shown = row if self.rows is None else self.rows.shown(row)
-        ids = encode_asked_row(shown, self.task, self.template)
+        prompt = encode_asked_row(shown, self.task, self.template)
         most = self.task["max_new_tokens"]
-        return Question(ids, min(wanted or most, most), options)
+        return Question(prompt, min(wanted or most, most), options)
 
     def answer(self, runtime: Runtime, question: Question) -> Answer:
         """The whole answer."""
         began = time.monotonic()
-        told = runtime.complete(question.ids, question.most, self.adapter, **question.options)
+        ids = question.prompt.ids
+        told = runtime.complete(ids, question.most, self.adapter, **question.options)
         seconds = time.monotonic() - began
         text = told.text
         if self.task is not None and "stop" not in question.options:
@@ -118,7 +123,7 @@ class ShippedModel:
         first = min(told.timings["prompt_ms"] / 1000, seconds)
         return Answer(
             text,
-            len(question.ids),
+            len(ids),
             int(told.timings["predicted_n"]),
             told.finish,
             first,
@@ -129,7 +134,8 @@ class ShippedModel:
         """The answer piece by piece, and at the end what came of it."""
         began = time.monotonic()
         first, texts = 0.0, []
-        events = runtime.stream(question.ids, question.most, self.adapter, **question.options)
+        ids = question.prompt.ids
+        events = runtime.stream(ids, question.most, self.adapter, **question.options)
         for event in events:
             first = first or time.monotonic() - began
             piece = event.get("content") or ""
@@ -142,7 +148,7 @@ class ShippedModel:
                 finish = "length" if event.get("stop_type") == "limit" else "stop"
                 yield Answer(
                     "".join(texts),
-                    len(question.ids),
+                    len(ids),
                     tokens,
                     finish,
                     first,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jobs.data.messages import check_text, describe
+from jobs.data.messages import ROLES, check_text, describe
 from jobs.data.readers import Row
 from jobs.data.task_prompt import from_messages, from_prompt
 
@@ -21,19 +21,24 @@ IGNORED_WHEN = {"temperature": (0,), "top_p": (1,), "truncation": ("disabled",)}
 """Settings of a request that may only have these values: answers are greedy, as when judged."""
 
 
-def row_of(request: dict[str, Any], task: dict[str, Any]) -> Row:
-    """The row that a request asks to be answered. Raises ValueError for what cannot be asked."""
+def row_of(request: dict[str, Any], task: dict[str, Any], field: str = "input") -> Row:
+    """The row that a request asks to be answered, whose conversation stands in `field`. Raises
+    ValueError for what cannot be asked.
+    """
     check_settings(request)
-    items = request.get("input")
+    items = request.get(field)
     if isinstance(items, str):
         items = [{"role": "user", "content": items}]
     if not isinstance(items, list):
-        raise ValueError(f"input must be a list of messages, got {describe(items)}")
+        raise ValueError(f"{field} must be a list of messages, got {describe(items)}")
     if not items:
-        raise ValueError("input is empty; it must end with what is asked")
-    messages = [message_of(item, position) for position, item in enumerate(items, start=1)]
-    check_question(messages)
-    tools = [tool_of(tool) for tool in request.get("tools") or []]
+        raise ValueError(f"{field} is empty; it must end with what is asked")
+    messages = [
+        message_of(item, f"item {position} of {field}")
+        for position, item in enumerate(items, start=1)
+    ]
+    check_question(messages, field)
+    tools = tools_of(request.get("tools"))
     if not tools and [message["role"] for message in messages] == ["user"]:
         return from_prompt(bare_prompt(messages[0]["content"], task), task)
     if messages[0]["role"] != "system":
@@ -41,8 +46,8 @@ def row_of(request: dict[str, Any], task: dict[str, Any]) -> Row:
             messages = [{"role": "system", "content": task["system"]}, *messages]
         elif "system" in task and task["system"] is None:
             raise ValueError(
-                "each row that it was trained on brought a system message of its own; begin input "
-                "with a message of the role system"
+                "each row that it was trained on brought a system message of its own; begin "
+                f"{field} with a message of the role system"
             )
     asked: dict[str, Any] = {"messages": with_instruction(messages, task)}
     if tools:
@@ -50,13 +55,13 @@ def row_of(request: dict[str, Any], task: dict[str, Any]) -> Row:
     return from_messages(json.dumps(asked), task)
 
 
-def check_question(messages: list[dict[str, Any]]) -> None:
+def check_question(messages: list[dict[str, Any]], field: str) -> None:
     """Raise ValueError for messages that ask nothing."""
     if all(message["role"] == "system" for message in messages):
-        raise ValueError("input holds system messages alone; it must end with what is asked")
+        raise ValueError(f"{field} holds system messages alone; it must end with what is asked")
     last = messages[-1]
     if last["role"] == "user" and not last["content"].strip():
-        raise ValueError("the last message of input is empty; it must be what is asked")
+        raise ValueError(f"the last message of {field} is empty; it must be what is asked")
 
 
 def check_settings(request: dict[str, Any]) -> None:
@@ -73,10 +78,10 @@ def check_settings(request: dict[str, Any]) -> None:
         raise ValueError(f"max_output_tokens must be at least 1, got {limit}")
 
 
-def message_of(item: Any, position: int) -> dict[str, Any]:
-    """One item of a request's input as a message of a data file. Raises ValueError."""
+def message_of(item: Any, place: str) -> dict[str, Any]:
+    """One item of a request's conversation as a message of a data file. Raises ValueError."""
     if not isinstance(item, dict):
-        raise ValueError(f"item {position} of input must be an object, got {describe(item)}")
+        raise ValueError(f"{place} must be an object, got {describe(item)}")
     kind = item.get("type") or "message"
     if kind == "function_call":
         call = {"name": item.get("name"), "arguments": item.get("arguments") or "{}"}
@@ -84,31 +89,43 @@ def message_of(item: Any, position: int) -> dict[str, Any]:
     if kind == "function_call_output":
         return {"role": "tool", "content": str(item.get("output", ""))}
     if kind != "message":
-        raise ValueError(f'item {position} of input has the type "{kind}", which is not understood')
+        raise ValueError(f'{place} has the type "{kind}", which is not understood')
     role = item.get("role")
     role = "system" if role == "developer" else role
-    return {"role": role, "content": text_of(item.get("content"), position)}
+    if role not in ROLES:
+        raise ValueError(
+            f"the role of {place} must be user, assistant, system, developer or tool, got "
+            f"{describe(role)}"
+        )
+    return {"role": role, "content": text_of(item.get("content"), place)}
 
 
-def text_of(content: Any, position: int) -> str:
+def text_of(content: Any, place: str) -> str:
     """A message's content as one text. Raises ValueError for parts that are no text."""
     if isinstance(content, str):
-        return check_text(content, f"item {position} of input")
+        return check_text(content, place)
     if not isinstance(content, list):
-        raise ValueError(f"item {position} of input has no text, got {describe(content)}")
+        raise ValueError(f"{place} has no text, got {describe(content)}")
     texts = []
     for content_part in content:
         kind = content_part.get("type") if isinstance(content_part, dict) else None
         if kind not in TEXTS:
-            raise ValueError(
-                f'item {position} of input holds a part of the type "{kind}"; send text'
-            )
-        texts.append(check_text(content_part.get("text"), f"a part of item {position} of input"))
+            raise ValueError(f'{place} holds a part of the type "{kind}"; send text')
+        texts.append(check_text(content_part.get("text"), f"a part of {place}"))
     return "\n".join(texts)
 
 
-def tool_of(tool: dict[str, Any]) -> dict[str, Any]:
+def tools_of(tools: Any) -> list[dict[str, Any]]:
+    """A request's functions as data files describe them. Raises ValueError."""
+    if tools is not None and not isinstance(tools, list):
+        raise ValueError(f"tools must be a list of functions, got {describe(tools)}")
+    return [tool_of(tool) for tool in tools or []]
+
+
+def tool_of(tool: Any) -> dict[str, Any]:
     """A function as data files describe it. Raises ValueError for other kinds of tools."""
+    if not isinstance(tool, dict):
+        raise ValueError(f"tools may be functions only, got {describe(tool)}")
     if tool.get("type") != "function":
         raise ValueError(f'tools may be functions only, got the type "{tool.get("type")}"')
     if "function" in tool:

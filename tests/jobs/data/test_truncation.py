@@ -5,6 +5,7 @@ counted over all rows, and while training.
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from jobs.base_models import fetch
 from jobs.config import BaseModel, Data, Model, Train
 from jobs.data.chat_template import ChatTokenizer
 from jobs.data.corpus import load_corpus
+from jobs.data.readers import Row
+from jobs.data.rendering import Renderer
+from jobs.data.task_prompt import encode_asked_row, from_messages
 from jobs.data.tokenization import encode_asked, encode_row
 from jobs.data.trial_data import TrialData
-from jobs.data.truncation import LEAST_TURN, first_with_room
+from jobs.data.truncation import LEAST_TURN, emptied, first_with_room, head_and_exchanges, least
 from tests.support.chat_templates import (
     CALLING,
     CHATML,
@@ -202,7 +206,61 @@ def test_the_exchange_that_is_cut_is_the_first_that_has_room(count: int, room: i
     assert first_with_room(count, spare) == (found[0] if found else None)
 
 
-def test_a_conversation_of_thousands_of_turns_is_cut_at_few_renderings(tmp_path: Path) -> None:
-    asked: list[int] = []
-    assert first_with_room(5000, lambda index: asked.append(index) or 20 * (index - 4000)) == 4001
-    assert len(asked) < 20
+def shortened_plainly(renderer: Renderer, row: Row, room: int) -> Any:
+    """What `shorten` gives, found by looking at one exchange after another."""
+    head, exchanges = head_and_exchanges(row)
+    for index, exchange in enumerate(exchanges):
+        later = [message for one in exchanges[index + 1 :] for message in one]
+        bare = [*head, *(emptied(message, row.instruction) for message in exchange), *later]
+        spare = room - len(renderer.template.encode(renderer.prompt(row, bare)))
+        if spare >= (0 if index + 1 == len(exchanges) else LEAST_TURN):
+            return renderer.cut(row, room, spare, head, exchange, later)
+    text = renderer.prompt(row, least(row))
+    return text, renderer.template.encode(text), least(row)
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama", "gemma", "qwen"])
+@pytest.mark.parametrize("kind", ["bytes", "words"])
+def test_a_conversation_is_cut_as_if_its_exchanges_were_looked_at_one_after_another(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    source = {"chatml": CHATML, "llama": LLAMA, "gemma": GEMMA, "qwen": QWEN}[name]
+    renderer = Renderer(ChatTokenizer(make_model(tmp_path, source, kind=kind)))
+    draw = random.Random(7)
+    for _ in range(12):
+        turns = [
+            {"role": role, "content": "word " * draw.choice([1, 2, 5, 20, 60])}
+            for _ in range(draw.randrange(9))
+            for role in ("user", "assistant")
+        ]
+        row = make_row(*turns, {"role": "user", "content": "ask " * draw.choice([1, 40])}, SAY)
+        size = len(renderer.template.encode(renderer.prompt(row, row.context)))
+        for room in (*range(5, size, max(1, size // 9)), size - 1):
+            assert renderer.shorten(row, room) == shortened_plainly(renderer, row, room)
+
+
+def test_a_conversation_of_thousands_of_turns_is_cut_at_few_renderings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = ChatTokenizer(make_model(tmp_path, CHATML))
+    render, num_messages = template.render, []
+
+    def counted(messages: Any, *rest: Any) -> str:
+        num_messages.append(len(messages))
+        return render(messages, *rest)
+
+    monkeypatch.setattr(template, "render", counted)
+    talk = [{"role": "user", "content": "a"} for _ in range(2000)]
+    task = {"instruction": "", "max_length": 512, "max_new_tokens": 9}
+    asked = encode_asked_row(from_messages(json.dumps(talk), task), task, template)
+    assert len(asked.ids) <= 503 < asked.num_tokens and asked.cut_note is not None
+    assert sum(num_messages) < 40 * len(talk)
+
+
+def test_a_message_that_a_template_leaves_out_is_named(tmp_path: Path) -> None:
+    """Also where thousands are looked at together."""
+    only_last_two = "{% set messages = messages[-2:] %}" + CHATML
+    template = ChatTokenizer(make_model(tmp_path, only_last_two))
+    turns = [{"role": "user", "content": f"{number}"} for number in range(5)]
+    with pytest.raises(ValueError, match="leaves out message 1, "):
+        Renderer(template).render(make_row(*turns, SAY))

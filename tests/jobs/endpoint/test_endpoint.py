@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,9 @@ def test_an_answer_ends_at_a_stop_and_at_the_most_tokens(client: openai.OpenAI) 
         ({"messages": []}, openai.BadRequestError, "messages is empty"),
         ({"messages": [{"role": "user", "content": "  "}]}, openai.BadRequestError, "is empty"),
         ({"messages": [{"role": "system", "content": "x"}]}, openai.BadRequestError, "alone"),
+        ({"messages": [{"role": "x", "content": "hi"}]}, openai.BadRequestError, "role of item 1"),
+        ({"extra_body": {"model": []}}, openai.BadRequestError, "model must be the name of one"),
+        ({"extra_body": {"tools": 3}}, openai.BadRequestError, "tools must be a list"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
          openai.BadRequestError, "image_url"),
         ({"extra_body": {"frobnicate": 1}}, openai.BadRequestError, "frobnicate"),
@@ -153,6 +157,33 @@ def test_what_cannot_be_answered_is_an_error_that_says_why(
     with pytest.raises(kind, match=words):
         client.chat.completions.create(**request)
     assert ask(client, "Ticket 1 from b?").choices
+
+
+def test_a_prompt_that_is_cut_is_told_in_a_header(client: openai.OpenAI) -> None:
+    for settings in ({}, {"stream": True}):
+        for text, told in (("Ticket 5 from f?", False), ("Ticket 5 from f? " * 2000, True)):
+            asked: list[Any] = [{"role": "user", "content": text}]
+            answered = client.chat.completions.with_raw_response.create(
+                model="a", messages=asked, **settings
+            )
+            header = answered.headers.get("X-Prompt-Shortened")
+            assert (header is not None) == told
+            if header is not None and not settings:
+                read = json.loads(answered.text)["usage"]["prompt_tokens"]
+                assert re.fullmatch(rf"{read} of \d{{5}} tokens are read", header)
+
+
+@pytest.mark.parametrize("num_bytes", [5_000_000, 40_000_000])
+def test_a_body_that_is_too_large_is_told_so_to_whoever_sends_it_whole(
+    num_bytes: int, address: str
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", int(address.split(":")[2].split("/")[0]))
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
+    connection.request("POST", "/v1/chat/completions", b"x" * num_bytes, headers)
+    answered = connection.getresponse()
+    assert answered.status == 413
+    assert "may have 4,000,000 bytes" in json.loads(answered.read())["error"]["message"]
+    connection.close()
 
 
 def test_a_wrong_key_and_a_strange_name_get_no_answer(address: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from jobs.endpoint import app
-from jobs.endpoint.app import MOST_BYTES, Endpoint
+from jobs.endpoint.app import MOST_BYTES, MOST_DISCARDED, Endpoint
 from jobs.endpoint.chat_completions import read_request
 from jobs.llama_cpp.runtime import Runtime
 
@@ -42,8 +42,9 @@ def sent(size: int, count: int, pause: float = 0.0, end: str = "") -> tuple[int,
 
 
 def test_a_body_that_does_not_say_its_length_is_read_no_further_than_is_taken() -> None:
-    status, taken = sent(MOST_BYTES // 4, 1000)
-    assert (status, taken) == (413, 5)
+    piece = MOST_BYTES // 4
+    assert sent(piece, 1000) == (413, MOST_DISCARDED // piece + 1)
+    assert sent(piece, 8) == (413, 8), "all of it is read, or who sends it reads no answer"
     assert sent(10, 3) == (400, 3), "it is read, and is no JSON"
 
 
@@ -68,6 +69,7 @@ ASKED: dict[str, Any] = {"model": "a", "messages": [{"role": "user", "content": 
         ({"stream": True, "stream_options": {"other": True}}, "stream_options.other"),
         ({"stream": True, "stream_options": {"include_usage": "no"}}, "include_usage must be"),
         ({"stream_options": {"include_usage": True}}, "has no effect without stream"),
+        ({"stream": False, "stream_options": {"include_usage": True}}, "no effect without stream"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages holds half of a surr"),
         ({"stop": "\ud800"}, "stop holds half of a surrogate pair"),
         ({"\ud800": 1}, "the body holds half of a surrogate pair"),
@@ -82,6 +84,8 @@ def test_what_a_request_may_not_say_is_named(settings: dict[str, Any], said: str
     "settings",
     [
         {"stream": None, "stream_options": None, "top_p": 1, "seed": None},
+        {"seed": 7, "top_p": 0.9, "stream_options": {}},
+        {"stream": False, "stream_options": {"include_usage": False}},
         {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
         {"stream": False, "user": "me", "messages": [{"role": "user", "content": "🧬"}]},
     ],

@@ -37,7 +37,7 @@ def version(trial: Trial, base: BaseModel, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_prompt_that_was_cut_while_judging_is_cut_and_answered_alike_in_use(
-    trial: Trial, base: BaseModel, version: Path, capsys: pytest.CaptureFixture[str]
+    trial: Trial, base: BaseModel, version: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     template, rows = ChatTokenizer(base.path), load_corpus(trial.data).test
     task = json.loads((version / "task.json").read_text(encoding="utf-8"))
@@ -50,10 +50,15 @@ def test_a_prompt_that_was_cut_while_judging_is_cut_and_answered_alike_in_use(
     for row, example, line in zip(rows, examples, told, strict=True):
         prompt = row.context[-1]["content"].removeprefix("Which letter?\n")
         assert encode_prompt(prompt, task, template) == example.ids[: example.prompt_length]
-        capsys.readouterr()
+        caplog.clear()
         assert predict(base, version, prompt) == line["prediction"]
-        told_of = capsys.readouterr().err.count("are read: the oldest turns")
-        assert told_of == (example.num_cut > 0)
+        warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warned) == (example.num_cut > 0)
+        if example.num_cut:
+            whole, read = example.prompt_length + example.num_cut, example.prompt_length
+            assert (
+                f"the prompt has {whole} tokens" in warned[0] and f" {read} are read" in warned[0]
+            )
 
 
 ASK = {"role": "user", "content": "  Ticket? "}
@@ -118,7 +123,7 @@ def test_what_is_asked_in_use_is_what_was_judged_row_by_row(
         assert predict(base, tmp_path / "version", **given) == line["prediction"]
         asked_row = from_prompt(value, task) if name == "prompt" else from_messages(value, task)
         assert (
-            template.decode(encode_asked_row(asked_row, task, template), skip_special=False)
+            template.decode(encode_asked_row(asked_row, task, template).ids, skip_special=False)
             == line["text"]
         )
     assert names == {

@@ -75,8 +75,27 @@ def test_functions_of_the_request_are_those_of_the_row() -> None:
         ({"input": [user([{"type": "input_image", "image_url": "u"}])]}, "input_image"),
         ({"input": [user("x")], "tools": [{"type": "web_search"}]}, "web_search"),
         ({"input": [user("x"), {"role": "assistant", "content": "y"}]}, "ends with an answer"),
+        ({"input": [user("x")], "tools": 3}, "tools must be a list of functions, got a number"),
+        ({"input": [user("x")], "tools": {"a": 1}}, "tools must be a list of functions"),
+        ({"input": [user("x")], "tools": [3]}, "tools may be functions only, got a number"),
+        ({"input": [{"role": "x", "content": "y"}]}, r"role of item 1 of input .* got text \(x\)"),
+        ({"input": [user("a"), {"role": [], "content": "y"}]}, "role of item 2 .* got a list"),
+        ({"input": [{"content": "y"}]}, "role of item 1 of input .* got null"),
+        ({"input": [user("")]}, "last message of input is empty"),
+        ({"input": [user([])]}, "last message of input is empty"),
+        ({"input": [user("x"), user(" \n")]}, "last message of input is empty"),
+        ({"input": [{"role": "system", "content": "y"}]}, "system messages alone"),
+        ({"input": [user("\ud800")]}, "item 1 of input holds half of a surrogate pair"),
+        ({"input": [user([{"type": "text", "text": 3}])]}, "part of item 1 of input must be text"),
     ],
 )
 def test_what_cannot_be_asked_is_named(request_body: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         row_of(request_body, PLAIN)
+
+
+def test_a_refusal_names_the_field_that_the_conversation_stands_in() -> None:
+    with pytest.raises(ValueError, match="role of item 2 of messages"):
+        row_of({"messages": [user("a"), {"role": "x", "content": "y"}]}, PLAIN, "messages")
+    with pytest.raises(ValueError, match="last message of messages is empty"):
+        row_of({"messages": [user("")]}, PLAIN, "messages")

@@ -106,7 +106,7 @@ def test_a_version_carries_vectors_and_model_and_is_asked_as_it_was_judged(
         assert carried is not None
         for row, line in zip(load_corpus(trial.data).test, told, strict=True):
             shown = carried.shown(from_prompt(question(row), task))
-            assert encode_asked_row(shown, task, template) == template.encode(line["text"])
+            assert encode_asked_row(shown, task, template).ids == template.encode(line["text"])
         first = load_corpus(trial.data).test[0]
         assert predict(base, elsewhere, question(first)) == told[0]["prediction"]
     finally:

@@ -86,7 +86,7 @@ def test_a_question_in_use_is_shown_what_the_test_row_was_shown(
     assert carried is not None and all(line["text"].count(" -> L") == 4 for line in told)
     for row, line in zip(rows, told, strict=True):
         shown = carried.shown(from_prompt(question(row), task))
-        assert encode_asked_row(shown, task, template) == template.encode(line["text"])
+        assert encode_asked_row(shown, task, template).ids == template.encode(line["text"])
         assert predict(base, version, question(row)) == line["prediction"]
         typed = json.dumps([row.context[-1]])
         assert predict(base, version, None, typed) == line["prediction"]

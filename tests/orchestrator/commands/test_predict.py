@@ -81,6 +81,21 @@ def test_a_conversation_is_asked_from_the_command_line(
     assert "leave one of them out" in capsys.readouterr().err
 
 
+def test_a_prompt_that_is_cut_is_told_beside_the_answer(
+    version: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("job=predict", f"model_uri={version}", "output=json")
+    assert run(cache, monkeypatch, *asked, f"prompt={'alpha ' * 200}") == 0
+    printed = capsys.readouterr()
+    cut = json.loads(printed.out)["prompt_cut"]
+    assert cut["tokens"] > cut["read"] > 0
+    (note,) = [line for line in printed.err.splitlines() if line.startswith("note ")]
+    assert f"{cut['tokens']:,} tokens" in note and f" {cut['read']} are read" in note
+    assert run(cache, monkeypatch, *asked, "prompt=alpha 1") == 0
+    printed = capsys.readouterr()
+    assert "prompt_cut" not in json.loads(printed.out) and "are read" not in printed.err
+
+
 def test_a_dry_run_of_predict_says_what_would_be_asked_and_loads_nothing(
     version: Path,
     tmp_path: Path,

@@ -72,6 +72,14 @@ def test_an_exported_files_card_tells_the_terms_that_the_versions_card_tells(
     assert f"- Data: {of_data}" in shipped_card.licence_section(tmp_path)
 
 
+def test_a_card_asks_its_own_version_whether_or_not_it_is_the_champion() -> None:
+    text = model_card.load_section("home-tiny")
+    commands = [line for line in text.splitlines() if "models:/" in line]
+    assert len(commands) == 2 and all("models:/home-tiny/VERSION" in line for line in commands)
+    assert "VERSION is the number that MLflow shows" in text
+    assert "whichever version is the champion" in text
+
+
 @pytest.mark.parametrize("file", ["m.gguf", "model.safetensors", "model.onnx"])
 def test_a_card_names_programs_that_can_read_the_file(file: str) -> None:
     kind = {"m.gguf": "gguf-q8_0", "model.onnx": "onnx-int8"}.get(file, "safetensors")
